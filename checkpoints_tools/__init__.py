@@ -1,0 +1,1 @@
+"""Thin tools over pokevla.checkpoint."""

@@ -1,0 +1,1 @@
+"""Atomic checkpoint store, retention, resume, export."""

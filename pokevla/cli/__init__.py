@@ -1,0 +1,1 @@
+"""The pokevla command: one thin module per verb."""

@@ -1,0 +1,1 @@
+"""Process environment, DeepSpeed engine, collectives."""

@@ -1,0 +1,1 @@
+"""Judging: closed-loop trials, grounding, records, intervals, tables, pictures."""

@@ -1,0 +1,1 @@
+"""PokeVLM and PokeVLA and their parts. Takes plain arguments, never a recipe."""

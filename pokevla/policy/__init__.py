@@ -1,0 +1,1 @@
+"""A trained model as a policy: observation in, action chunk out."""

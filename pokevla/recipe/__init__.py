@@ -1,0 +1,1 @@
+"""What a job is: schema, loading, checks, plan."""

@@ -1,0 +1,1 @@
+"""LIBERO environments, masks, the scripted expert and its demonstrations."""

@@ -1,0 +1,1 @@
+"""Frozen SAM and VGGT, the feature codec, building and verifying a cache."""

@@ -1,0 +1,1 @@
+"""The loop, its two tasks, losses, schedule, guards, callbacks."""

@@ -1,0 +1,1 @@
+"""Slurm launcher, cluster profiles, preflight, chains."""
