@@ -1,0 +1,446 @@
+"""The fields of a recipe. Each field's docstring is its documentation: `pokevla recipe explain FIELD` prints it.
+
+All models are frozen and refuse unknown fields. Values of the paper are set in `recipes/`, with their source in a
+comment; the defaults here are ours unless a line says otherwise.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown fields are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+# ------------------------------------------------------------------------------------------------ data
+
+
+class DatasetSource(Section):
+    """One dataset of the mixture."""
+
+    path: Path
+    """Dataset directory (it holds `dataset.json`), written by `pokevla data convert`."""
+    weight: Annotated[float, Field(gt=0.0)] = 1.0
+    """Share of the samples drawn from this dataset, relative to the other weights."""
+
+
+class AugmentConfig(Section):
+    """Augmentation of the student's images. Defaults are OpenVLA-OFT's (prismatic/vla/datasets, facts/model.md 3.3)."""
+
+    crop_area: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    """Area of the random square crop as a share of the image; at test time the centre crop of this area is taken.
+    Applied alike to image, mask and cached features. 1.0 switches it off."""
+    brightness: Fraction = 0.2
+    """Largest additive change of brightness, of the [0, 1] range."""
+    contrast: Fraction = 0.2
+    """Contrast factor is drawn from 1 minus to 1 plus this."""
+    saturation: Fraction = 0.2
+    """Saturation factor is drawn from 1 minus to 1 plus this."""
+    hue: Annotated[float, Field(ge=0.0, le=0.5)] = 0.05
+    """Largest shift of hue, in turns of the colour circle."""
+    proprio_noise: NonNegative = 0.0
+    """Standard deviation of Gaussian noise on the normalised proprio (ours; OFT has none)."""
+
+
+class DataConfig(Section):
+    """What the model sees, and in which order."""
+
+    datasets: Annotated[list[DatasetSource], Field(min_length=1)]
+    """The mixture."""
+    train_split: Literal["train", "all"] = "train"
+    """Which samples are trained on: those of split `train`, or all of them."""
+    augment: AugmentConfig = AugmentConfig()
+    """Augmentation of the student's images."""
+    chunk_length: Positive = 8
+    """Actions per chunk (K). 8 for LIBERO (OpenVLA-OFT, prismatic/vla/constants.py)."""
+    shuffle_window: Positive = 4
+    """Shards that are shuffled together: larger mixes better, smaller reads more sequentially. Ours."""
+    reader_threads: Positive = 2
+    """Threads that read and decode ahead of the model, per rank."""
+    prefetch_batches: Positive = 4
+    """Micro-batches kept ready ahead of the model, per rank (bounds the memory of the reader)."""
+    max_text_tokens: Positive = 2048
+    """Longest text of a sample in tokens; a longer one is cut at the end."""
+    system_prompt: str | None = None
+    """Text of the ChatML system block; `null` leaves the block out. One setting for both stages."""
+    blank_images: bool = False
+    """Replace every image by zeros: trains a policy without eyes, to measure what seeing is worth."""
+
+
+class TeacherConfig(Section):
+    """One frozen teacher. Its output is computed once and read from the cache in training."""
+
+    kind: Literal["sam", "vggt"]
+    """Which interface: `sam` gives (C, G, G) image embeddings a view, `vggt` gives (tokens, width) a view."""
+    preset: Literal["tiny", "mini", "vit_b", "vit_l", "vit_h", "vggt_1b"] = "mini"
+    """Size of the teacher."""
+    weights: Path | None = None
+    """Weights file. `null`: random weights from `seed`, which carry no knowledge. Every report says so."""
+    seed: int = 0
+    """Seed of the random weights when there is no file."""
+
+
+class CacheConfig(Section):
+    """Where cached features are, and how they are stored."""
+
+    root: Path
+    """Folder that holds one sub-folder per fingerprint."""
+    sam: TeacherConfig = TeacherConfig(kind="sam")
+    """Teacher of the mask decoders."""
+    vggt: TeacherConfig = TeacherConfig(kind="vggt")
+    """Teacher of the geometry alignment."""
+    sam_codec: Literal["int8", "fp16"] = "int8"
+    """`int8` stores groups of 64 values with one scale (facts/cache.md 3); `fp16` is exact, for audits."""
+    vggt_codec: Literal["int8", "fp16"] = "int8"
+    """`int8` stores one scale per token (facts/cache.md 4)."""
+
+
+# ------------------------------------------------------------------------------------------------ model
+
+
+class ModelConfig(Section):
+    """Which model, and what it starts from."""
+
+    preset: Literal["tiny", "mini", "pocket"] = "mini"
+    """Size. The classes are the same at every size."""
+    vlm: Path | None = None
+    """Exported PokeVLM (or a pre-training run) to start from; `null`: random weights from the recipe's seed."""
+    tokenizer: Path | None = None
+    """Folder of a Qwen2 tokenizer; `null`: the small one shipped for `tiny` and `mini`."""
+    attention: Literal["causal", "bidirectional"] = "causal"
+    """Attention of the language model. The paper does not tell; causal is VLA-Adapter's. Ours."""
+    head_condition: Literal["last", "per_layer"] = "last"
+    """Hidden states that the action head reads: the last layer (paper, section V-D) or layer i for its layer i."""
+    seg_injection: bool = True
+    """Whether the action head attends to the <SEG> embedding (paper, section V-D)."""
+
+
+class LoraConfig(Section):
+    """Low-rank adapters on the VLM (peft). Rank and alpha are VLA-Adapter's; the paper does not tell."""
+
+    rank: Positive = 64
+    """Rank r."""
+    alpha: Positive = 128
+    """Scaling; the update is alpha / r times B A."""
+    dropout: Fraction = 0.0
+    """Dropout on the adapter's input."""
+    targets: str = "all-linear"
+    """`all-linear`, or module names separated by commas."""
+
+
+class TrainableConfig(Section):
+    """What is trained, part by part. The heads, queries and decoders of PokeVLA are always trained in full."""
+
+    vision: Literal["frozen", "lora", "full"] = "frozen"
+    """The two image encoders."""
+    projector: Literal["frozen", "lora", "full"] = "full"
+    """The MLP between image encoders and language model."""
+    language_model: Literal["frozen", "lora", "full"] = "full"
+    """The language model."""
+
+
+# ------------------------------------------------------------------------------------------------ training
+
+
+class SegmentationLossConfig(Section):
+    """Loss of the refined mask: focal and Kullback-Leibler terms (paper, section V-B; weights ours, facts/model.md 9.3)."""
+
+    weight: NonNegative = 1.0
+    """Weight of the whole term (lambda_seg)."""
+    focal: NonNegative = 10.0
+    """Weight of the sigmoid focal loss, mean over pixels."""
+    kl: NonNegative = 0.1
+    """Weight of the KL divergence between normalised maps."""
+    coarse: NonNegative = 0.0
+    """Weight of the same two terms on the coarse mask. The paper does not supervise it."""
+
+
+class LossConfig(Section):
+    """Weights of the three losses of post-training (paper, section V; values ours, facts/model.md 9.3)."""
+
+    action: NonNegative = 1.0
+    """L1 on normalised action chunks."""
+    segmentation: SegmentationLossConfig = SegmentationLossConfig()
+    """Masks of the target and reference objects."""
+    geometry: NonNegative = 0.5
+    """1 - cosine to the VGGT features (Spatial Forcing's coefficient)."""
+
+
+class OptimConfig(Section):
+    """AdamW and its schedule."""
+
+    lr: Annotated[float, Field(gt=0.0)]
+    """Peak learning rate."""
+    weight_decay: NonNegative = 0.01
+    """Decoupled weight decay; never on biases, norms and embeddings of one dimension."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's betas."""
+    warmup_fraction: Fraction = 0.03
+    """Share of the steps with linear warm-up. The first step already has a rate above zero."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Decay after warm-up."""
+    final_fraction: Fraction = 0.0
+    """Rate at the end as a share of the peak."""
+    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    """Gradients are clipped to this norm."""
+
+
+class BatchConfig(Section):
+    """Batch arithmetic: global = micro x accumulation x world. Accumulation is derived; it must come out whole."""
+
+    global_: Annotated[int, Field(gt=0, alias="global")]
+    """Samples per step over all ranks."""
+    micro: Positive
+    """Samples per rank in one forward pass."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True, protected_namespaces=()
+    )
+
+
+class ZeroConfig(Section):
+    """DeepSpeed ZeRO."""
+
+    stage: Literal[0, 1, 2, 3] = 2
+    """What is sharded over ranks: 1 optimizer states, 2 and gradients, 3 and weights."""
+
+
+class CheckpointConfig(Section):
+    """When state is saved, and what is kept."""
+
+    every_steps: Positive = 1000
+    """Steps between saves; the last step is always saved."""
+    keep_last: Positive = 2
+    """Newest complete checkpoints kept for resume."""
+    keep_every_steps: Positive | None = None
+    """Milestones that are never deleted: every multiple of this."""
+
+
+class LogConfig(Section):
+    """What is written down, how often."""
+
+    every_steps: Positive = 10
+    """Steps between lines in metrics.jsonl and TensorBoard."""
+    grad_norms_every_steps: Annotated[int, Field(ge=0)] = 100
+    """Steps between measurements of each loss's gradient norm on the shared model; 0 never (it costs a backward
+    pass per loss)."""
+
+
+class ResourcesConfig(Section):
+    """What the job runs on."""
+
+    nodes: Positive = 1
+    """Machines."""
+    gpus_per_node: Annotated[int, Field(ge=0)] = 0
+    """GPUs per machine, one rank each; 0 runs `cpu_ranks` ranks on the CPU (gloo)."""
+    cpu_ranks: Positive = 2
+    """Ranks when there is no GPU."""
+    threads_per_rank: Positive = 1
+    """OMP threads per CPU rank."""
+    gpu_memory_gib: Annotated[float, Field(gt=0)] = 80.0
+    """Memory of one GPU, for `pokevla plan`."""
+    gpu_bf16_tflops: Annotated[float, Field(gt=0)] = 312.0
+    """Peak of one GPU in bf16, for `pokevla plan` (312: A100)."""
+    expected_mfu: Annotated[float, Field(gt=0, le=1)] = 0.35
+    """Share of the peak we expect to reach, for the planned hours. Ours; measure it on your cluster."""
+    time_limit: str = "24:00:00"
+    """Wall-clock limit of one Slurm job, HH:MM:SS."""
+
+    @property
+    def world_size(self) -> int:
+        """Ranks over all machines."""
+        return self.nodes * self.gpus_per_node if self.gpus_per_node else self.cpu_ranks
+
+
+class TrainRecipe(Section):
+    """Fields shared by both training stages."""
+
+    name: str
+    """Name of the run; its directory is `output/name`."""
+    output: Path = Path("runs")
+    """Folder of run directories."""
+    seed: int = 7
+    """Seed of weights, sample order, augmentation and dropout. 7 is Prismatic's."""
+    data: DataConfig
+    """What the model sees."""
+    model: ModelConfig = ModelConfig()
+    """Which model."""
+    trainable: TrainableConfig = TrainableConfig()
+    """What is trained."""
+    lora: LoraConfig | None = None
+    """Adapters for the parts whose `trainable` is `lora`."""
+    optim: OptimConfig
+    """Optimizer and schedule."""
+    batch: BatchConfig
+    """Batch arithmetic."""
+    steps: Positive | None = None
+    """Optimizer steps. Give this or `epochs`."""
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    """Passes over the mixture. Give this or `steps`."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """Arithmetic of the model; optimizer state and master weights stay in fp32."""
+    zero: ZeroConfig = ZeroConfig()
+    """Sharding."""
+    activation_checkpointing: bool = False
+    """Recompute activations of the language model in the backward pass: less memory, a third more compute."""
+    max_consecutive_skips: Positive = 20
+    """Steps with a non-finite gradient are skipped; this many in a row end the run."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """Saving."""
+    log: LogConfig = LogConfig()
+    """Logging."""
+    resources: ResourcesConfig = ResourcesConfig()
+    """What it runs on."""
+
+
+class PretrainRecipe(TrainRecipe):
+    """Pre-training of PokeVLM on questions and answers about images."""
+
+    kind: Literal["pretrain"]
+    """Kind of job."""
+
+
+class PosttrainRecipe(TrainRecipe):
+    """Post-training of PokeVLA on demonstrations."""
+
+    kind: Literal["posttrain"]
+    """Kind of job."""
+    cache: CacheConfig | None = None
+    """Cached teacher features. Needed when the segmentation or geometry loss has a weight."""
+    loss: LossConfig = LossConfig()
+    """Weights of the losses."""
+
+
+# ------------------------------------------------------------------------------------------------ other jobs
+
+
+class CacheRecipe(Section):
+    """Building a feature cache for one dataset, without a training recipe."""
+
+    kind: Literal["cache"]
+    """Kind of job."""
+    name: str
+    """Name of the job."""
+    dataset: Path
+    """Dataset directory."""
+    cache: CacheConfig
+    """Teachers, codec and place."""
+    batch: Positive = 8
+    """Samples encoded together."""
+
+
+class PolicySpec(Section):
+    """One policy to be judged. `trained` needs a run; `replay` and `blanked` are the baselines that tell whether it looks."""
+
+    name: str
+    """Name in the table."""
+    kind: Literal["model", "untrained", "blanked", "replay"]
+    """`model`: weights of a run. `untrained`: same model, random weights. `blanked`: `model` with its images zeroed.
+    `replay`: the executed actions of one expert episode."""
+    run: Path | None = None
+    """Post-training run directory, or exported model (for `model`, `blanked`, and the shape of `untrained`)."""
+    dataset: Path | None = None
+    """Dataset whose episode is replayed."""
+    episode: int = 0
+    """Which episode is replayed."""
+
+
+class TrialsConfig(Section):
+    """Which trials: a trial is a pure function of (suite, task, initial state, seed)."""
+
+    suite: Literal["libero_spatial", "libero_object", "libero_goal", "libero_10"]
+    """LIBERO suite."""
+    tasks: Annotated[list[int], Field(min_length=1)]
+    """Task indices."""
+    init_states: tuple[int, int] = (0, 50)
+    """Half-open range of shipped initial states; one trial each per task."""
+    target_shift_m: tuple[float, float] | None = None
+    """Move the target object at random: (least, largest) per axis in metres. `null`: LIBERO's own placement."""
+    max_steps: Positive | None = None
+    """Step limit; `null`: the suite's own (OpenVLA-OFT, run_libero_eval.py)."""
+    settle_steps: Annotated[int, Field(ge=0)] = 10
+    """Steps of doing nothing before the trial, for objects to come to rest (OpenVLA-OFT)."""
+    seed: int = 7
+    """Seed of placements and of the environments."""
+
+
+class EvalRecipe(Section):
+    """Closed-loop trials in LIBERO."""
+
+    kind: Literal["eval"]
+    """Kind of job."""
+    name: str
+    """Name of the evaluation; its directory is `output/name`."""
+    output: Path = Path("runs")
+    """Folder of evaluation directories."""
+    trials: TrialsConfig
+    """Which trials."""
+    policies: Annotated[list[PolicySpec], Field(min_length=1)]
+    """Who is judged; all on the same trials."""
+    image_size: Positive = 256
+    """Side of the rendered images in pixels. 256 is OpenVLA-OFT's."""
+    fast_rendering: bool = False
+    """No multi-sampling and no reflections: twice as fast, pixels differ a little. Not for published numbers."""
+    actions_per_query: Positive = 8
+    """Actions of a chunk that are executed before the next query."""
+    workers: Positive = 2
+    """Environment processes."""
+    videos: Annotated[int, Field(ge=0)] = 2
+    """Trials per policy of which a video with predicted masks is kept."""
+
+
+class GroundingRecipe(Section):
+    """Grounding accuracy of a PokeVLM on held-out frames: share of predicted points inside the mask."""
+
+    kind: Literal["grounding"]
+    """Kind of job."""
+    name: str
+    """Name of the evaluation."""
+    output: Path = Path("runs")
+    """Folder of evaluation directories."""
+    dataset: Path
+    """VLM dataset; its split `val` is asked."""
+    runs: Annotated[dict[str, Path | None], Field(min_length=1)]
+    """Models by name: a pre-training run, or `null` for random weights of `preset`."""
+    preset: Literal["tiny", "mini", "pocket"] = "mini"
+    """Preset of the random model."""
+    max_questions: Positive = 200
+    """Questions asked, evenly spread over the split."""
+
+
+class Stage(Section):
+    """One command of a pipeline."""
+
+    name: str
+    """Name in the summary."""
+    run: Annotated[list[str], Field(min_length=1)]
+    """Arguments of `pokevla`, as a user types them."""
+
+
+class PipelineRecipe(Section):
+    """Commands run in order, each timed: the demo."""
+
+    kind: Literal["pipeline"]
+    """Kind of job."""
+    name: str
+    """Name of the pipeline."""
+    output: Path
+    """Directory of the summary and of everything the stages write. `{output}` in a stage stands for it."""
+    stages: Annotated[list[Stage], Field(min_length=1)]
+    """The commands."""
+
+
+Recipe = Annotated[
+    PretrainRecipe | PosttrainRecipe | CacheRecipe | EvalRecipe | GroundingRecipe | PipelineRecipe,
+    Field(discriminator="kind"),
+]
