@@ -35,7 +35,7 @@ class DatasetSource(Section):
 
 
 class AugmentConfig(Section):
-    """Augmentation of the student's images. Defaults are OpenVLA-OFT's (prismatic/vla/datasets, facts/model.md 3.3)."""
+    """Augmentation of the student's images. Defaults are OpenVLA-OFT's (prismatic/vla/datasets)."""
 
     crop_area: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
     """Area of the random square crop as a share of the image; at test time the centre crop of this area is taken.
@@ -100,9 +100,9 @@ class CacheConfig(Section):
     vggt: TeacherConfig = TeacherConfig(kind="vggt")
     """Teacher of the geometry alignment."""
     sam_codec: Literal["int8", "fp16"] = "int8"
-    """`int8` stores groups of 64 values with one scale (facts/cache.md 3); `fp16` is exact, for audits."""
+    """`int8` stores groups of 64 values with one scale; `fp16` is exact, for audits."""
     vggt_codec: Literal["int8", "fp16"] = "int8"
-    """`int8` stores one scale per token (facts/cache.md 4)."""
+    """`int8` stores one scale per token."""
 
 
 # ------------------------------------------------------------------------------------------------ model
@@ -153,7 +153,7 @@ class TrainableConfig(Section):
 
 
 class SegmentationLossConfig(Section):
-    """Loss of the refined mask: focal and Kullback-Leibler terms (paper, section V-B; weights ours, facts/model.md 9.3)."""
+    """Loss of the refined mask: focal and Kullback-Leibler terms (paper, section V-B; weights ours)."""
 
     weight: NonNegative = 1.0
     """Weight of the whole term (lambda_seg)."""
@@ -166,7 +166,7 @@ class SegmentationLossConfig(Section):
 
 
 class LossConfig(Section):
-    """Weights of the three losses of post-training (paper, section V; values ours, facts/model.md 9.3)."""
+    """Weights of the three losses of post-training (paper, section V; values ours)."""
 
     action: NonNegative = 1.0
     """L1 on normalised action chunks."""
@@ -340,7 +340,7 @@ class CacheRecipe(Section):
 
 
 class PolicySpec(Section):
-    """One policy to be judged. `trained` needs a run; `replay` and `blanked` are the baselines that tell whether it looks."""
+    """One policy to be judged. `replay` and `blanked` are the baselines that tell whether it looks."""
 
     name: str
     """Name in the table."""
