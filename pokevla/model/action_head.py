@@ -1,0 +1,109 @@
+"""The action head: learned latents that attend to themselves, the queries and proprio, the vision and SEG.
+
+Paper sec. V-D: four attention modules a layer, outputs concatenated, then used to update the latents; last
+LayerNorm and MLP. Not told and ours: pre-norm, FFN of expansion 1, learned latents, one Linear 4W->W as the
+output projection of all four (model sheet, 4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pokevla.model.presets import ActionHeadConfig
+
+
+@dataclass(frozen=True)
+class HeadCondition:
+    """What one head layer looks at, all of the language model's width D."""
+
+    vision: Tensor  # (B, N, D), N = V * P
+    queries: Tensor  # (B, Q, D)
+    seg: Tensor  # (B, D)
+
+
+class Attention(nn.Module):
+    """Multi-head attention without output projection: the layer's fuse Linear is the projection of all four."""
+
+    def __init__(self, width: int, source_width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = nn.Linear(width, width)
+        # No bias: a key bias cancels in the softmax, and a value bias is the bias of the fuse Linear.
+        self.key_value = nn.Linear(source_width, 2 * width, bias=False)
+
+    def forward(self, latents: Tensor, source: Tensor) -> Tensor:
+        """latents (B, K, W) look at source (B, S, source width) -> (B, K, W)."""
+        batch, num_latents, width = latents.shape
+        heads = (self.num_heads, width // self.num_heads)
+        query = self.query(latents).view(batch, num_latents, *heads).transpose(1, 2)
+        pair = self.key_value(source).view(batch, source.shape[1], 2, *heads)
+        key, value = pair.permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, S, W/H)
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return attended.transpose(1, 2).reshape(batch, num_latents, width)
+
+
+class ActionHeadLayer(nn.Module):
+    """LN -> four attentions -> concat -> Linear -> residual -> LN -> FFN -> residual."""
+
+    def __init__(self, config: ActionHeadConfig, hidden_size: int) -> None:
+        super().__init__()
+        width = config.width
+        self.norm = nn.LayerNorm(width)
+        self.self_attention = Attention(width, width, config.num_heads)
+        self.query_attention = Attention(width, hidden_size, config.num_heads)
+        self.vision_attention = Attention(width, hidden_size, config.num_heads)
+        # Attention over ONE key has weight 1 whatever the query: it is exactly its value projection, and a query
+        # or key projection would never receive a gradient (model sheet, 4).
+        self.seg_attention = nn.Linear(hidden_size, width, bias=False) if config.seg_injection else None
+        num_branches = 4 if config.seg_injection else 3
+        self.gate = nn.Parameter(torch.zeros(num_branches)) if config.gate else None
+        self.fuse = nn.Linear(num_branches * width, width)
+        self.ffn_norm = nn.LayerNorm(width)
+        self.ffn = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+
+    def forward(self, latents: Tensor, condition: HeadCondition, proprio: Tensor) -> Tensor:
+        """latents (B, K, W), condition of this layer, proprio token (B, 1, D) -> (B, K, W)."""
+        normed = self.norm(latents)
+        branches = [
+            self.self_attention(normed, normed),
+            self.query_attention(normed, torch.cat([condition.queries, proprio], dim=1)),
+            self.vision_attention(normed, condition.vision),
+        ]
+        if self.seg_attention is not None:
+            branches.append(self.seg_attention(condition.seg)[:, None].expand_as(normed))
+        if self.gate is not None:
+            branches = [branch * gate for branch, gate in zip(branches, self.gate.tanh(), strict=True)]
+        latents = latents + self.fuse(torch.cat(branches, dim=-1))
+        return latents + self.ffn(self.ffn_norm(latents))
+
+
+class ActionHead(nn.Module):
+    """Conditions of the language model -> a chunk of normalised actions."""
+
+    def __init__(self, config: ActionHeadConfig, hidden_size: int) -> None:
+        super().__init__()
+        self.latents = nn.Parameter(torch.empty(config.chunk_length, config.width).normal_(std=0.02))
+        self.layers = nn.ModuleList(ActionHeadLayer(config, hidden_size) for _ in range(config.num_layers))
+        self.norm = nn.LayerNorm(config.width)
+        self.mlp = nn.Sequential(
+            nn.Linear(config.width, config.width), nn.GELU(), nn.Linear(config.width, config.action_dim)
+        )
+
+    def forward(self, conditions: list[HeadCondition], proprio: Tensor) -> Tensor:
+        """Read one condition per layer.
+
+        Args:
+            conditions: one per head layer (the same object in each place for condition "last").
+            proprio: (B, 1, D), the projected robot state.
+
+        Returns:
+            (B, K, A) actions in normalised units.
+        """
+        latents = self.latents.expand(proprio.shape[0], -1, -1)
+        for layer, condition in zip(self.layers, conditions, strict=True):
+            latents = layer(latents, condition, proprio)
+        return self.mlp(self.norm(latents))

@@ -1,0 +1,144 @@
+"""What trains: frozen, LoRA or full, for each part of the VLM; merging LoRA back into plain modules."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+
+from pokevla.errors import UsageError
+from pokevla.model.seeding import seeded
+from pokevla.model.vision import is_unused, unused_parameters
+from pokevla.model.vla import PokeVLA
+from pokevla.model.vlm import PokeVLM
+
+TrainMode = Literal["frozen", "lora", "full"]
+PARTS = {"vision": "vision_backbone", "projector": "projector", "language_model": "language_model"}
+ModelT = TypeVar("ModelT", PokeVLM, PokeVLA)
+
+
+@dataclass(frozen=True)
+class TrainableSpec:
+    """How each part of the VLM trains. Head, queries, SEG, decoders and projectors of the VLA always train in full."""
+
+    vision: TrainMode = "lora"
+    projector: TrainMode = "lora"
+    language_model: TrainMode = "lora"
+    lora_rank: int = 64  # VLA-Adapter; OFT 32
+    lora_alpha: float = 128.0  # VLA-Adapter: 2 * rank
+    lora_dropout: float = 0.0
+    lora_targets: str = "all-linear"  # or a comma list of last names: "q_proj,v_proj"
+
+
+def vlm_of(model: PokeVLM | PokeVLA) -> PokeVLM:
+    """The PokeVLM in a model of either kind."""
+    return model.vlm if isinstance(model, PokeVLA) else model
+
+
+def _linear_names(part: nn.Module) -> list[str]:
+    """Full names of the Linears in `part` that carry a gradient: no lm_head, nothing behind the used vision block."""
+    idle: list[str] = []
+    for tower in ("dino_featurizer", "siglip_featurizer"):
+        if hasattr(part, tower):
+            depth = len(getattr(part, tower).blocks)
+            idle += [
+                f"{tower}.{name}"
+                for name, _ in getattr(part, tower).named_modules()
+                if is_unused(name + ".", depth)
+            ]
+    skip = {*idle, "lm_head"}
+    return [name for name, module in part.named_modules() if isinstance(module, nn.Linear) and name not in skip]
+
+
+def _targets(part: nn.Module, wanted: str) -> list[str]:
+    names = _linear_names(part)
+    if wanted == "all-linear":
+        return names
+    last_names = {name.rpartition(".")[2] for name in names}
+    asked = {word.strip() for word in wanted.split(",") if word.strip()}
+    return [name for name in names if name.rpartition(".")[2] in asked & last_names]
+
+
+def _check_spec(vlm: PokeVLM, spec: TrainableSpec) -> None:
+    for field in PARTS:
+        mode = getattr(spec, field)
+        if mode not in ("frozen", "lora", "full"):
+            raise UsageError(f"{field} is {mode!r}.", "Choose frozen, lora or full.")
+    if spec.lora_rank < 1:
+        raise UsageError(f"lora_rank is {spec.lora_rank}.", "Give a rank of at least 1.")
+    if has_lora(vlm):
+        raise UsageError("The model has LoRA layers already.", "Merge them first with merge_lora.")
+    if spec.lora_targets == "all-linear":
+        return
+    known = sorted(
+        {name.rpartition(".")[2] for part in PARTS.values() for name in _linear_names(getattr(vlm, part))}
+    )
+    for word in (word.strip() for word in spec.lora_targets.split(",")):
+        if word not in known:
+            nearest = difflib.get_close_matches(word, known, n=1)
+            hint = f"Did you mean {nearest[0]}?" if nearest else f"Known: {', '.join(known)}."
+            raise UsageError(f"lora_targets names {word!r}, which is no Linear of this model.", hint)
+
+
+def apply_trainable(model: ModelT, spec: TrainableSpec, *, seed: int = 0) -> ModelT:
+    """Set what trains, in place, and return the model.
+
+    LoRA by peft: gaussian A, zero B (OFT, VLA-Adapter), so that outputs are unchanged at first. Base weights
+    under LoRA are frozen. A part whose Linears match none of `lora_targets` stays frozen.
+
+    Raises:
+        UsageError: an unknown mode or target, a rank below 1, or LoRA layers already there.
+    """
+    vlm = vlm_of(model)
+    _check_spec(vlm, spec)
+    for field, name in PARTS.items():
+        part, mode = getattr(vlm, name), getattr(spec, field)
+        part.requires_grad_(mode == "full")
+        targets = _targets(part, spec.lora_targets) if mode == "lora" else []
+        if targets:
+            config = LoraConfig(
+                r=spec.lora_rank,
+                lora_alpha=spec.lora_alpha,  # pyright: ignore[reportArgumentType]  (peft divides it, floats work)
+                lora_dropout=spec.lora_dropout,
+                target_modules=targets,
+                init_lora_weights="gaussian",
+            )
+            with seeded(seed, f"lora.{name}"):
+                inject_adapter_in_model(config, part)
+    for tower in (vlm.vision_backbone.dino_featurizer, vlm.vision_backbone.siglip_featurizer):
+        for parameter in unused_parameters(tower):
+            parameter.requires_grad_(False)
+    if isinstance(model, PokeVLA) and not model.config.vlm.language_model.tie_embeddings:
+        vlm.language_model.lm_head.requires_grad_(False)
+    return model
+
+
+def has_lora(model: nn.Module) -> bool:
+    """Whether any layer of `model` carries LoRA."""
+    return any(isinstance(module, LoraLayer) for module in model.modules())
+
+
+def merge_lora(model: ModelT) -> ModelT:
+    """Fold LoRA into the base weights, in place: plain modules under their old names, same outputs.
+
+    Raises:
+        UsageError: merging gives a weight that is not finite.
+    """
+    for name, module in list(model.named_modules()):
+        if not isinstance(module, LoraLayer):
+            continue
+        try:
+            module.merge(safe_merge=True)  # pyright: ignore[reportCallIssue]
+        except ValueError as error:  # peft's word for NaN in the merged weight
+            raise UsageError(f"LoRA of {name} cannot be merged: {error}", "Take an earlier checkpoint.") from error
+        base = module.get_base_layer()
+        parent_name, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent_name), child, base)
+    for part in PARTS.values():
+        if hasattr(getattr(vlm_of(model), part), "peft_config"):
+            del getattr(vlm_of(model), part).peft_config
+    return model

@@ -1,0 +1,99 @@
+"""Coarse-to-fine masks with SAM's prompt encoder and mask decoder, guided by the SEG state.
+
+transformers' SAM has no text prompt, so its two modules are called by hand: the projected SEG state is the only
+sparse embedding (LISA). Coarse: dense = no-mask vector. Fine: dense = the coarse low-resolution logits through
+the mask prompt, SEG again as sparse embedding (paper sec. V-B, GLOVER++; model sheet 6 and 9.1).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from transformers.models.sam.configuration_sam import (
+    SamConfig,
+    SamMaskDecoderConfig,
+    SamPromptEncoderConfig,
+    SamVisionConfig,
+)
+from transformers.models.sam.modeling_sam import SamMaskDecoder, SamPromptEncoder
+
+from pokevla.model.presets import SegmentationConfig
+
+SAM_PATCH_SIZE = 16
+
+
+def build_prompt_encoder(config: SegmentationConfig) -> SamPromptEncoder:
+    """Build SAM's prompt encoder (published names). All but the two dense prompts is frozen: never used here."""
+    image_size = SAM_PATCH_SIZE * config.grid
+    sam = SamConfig(
+        vision_config=SamVisionConfig(num_pos_feats=config.embed_dim // 2, image_size=image_size),
+        prompt_encoder_config=SamPromptEncoderConfig(
+            hidden_size=config.embed_dim,
+            image_size=image_size,
+            patch_size=SAM_PATCH_SIZE,
+            mask_input_channels=config.mask_input_channels,
+        ),
+    )
+    encoder = SamPromptEncoder(sam)
+    # transformers scales the random Fourier matrix by hidden_size // 2 (it expects loaded weights); SAM's own
+    # initialisation is N(0, 1) (segment_anything/modeling/prompt_encoder.py, PositionEmbeddingRandom).
+    nn.init.normal_(encoder.shared_embedding.positional_embedding)
+    encoder.requires_grad_(False)
+    return encoder
+
+
+def build_mask_decoder(config: SegmentationConfig) -> SamMaskDecoder:
+    """Build SAM's mask decoder. Frozen in it: the IoU head and the heads of the masks 1..3, which nobody reads."""
+    sam = SamMaskDecoderConfig(
+        hidden_size=config.embed_dim,
+        mlp_dim=config.mlp_dim,
+        num_hidden_layers=config.decoder_depth,
+        num_attention_heads=config.num_heads,
+        num_multimask_outputs=config.num_multimask_outputs,
+        iou_head_hidden_dim=config.embed_dim,
+    )
+    sam._attn_implementation = "sdpa"  # transformers has no public way for a bare module
+    decoder = SamMaskDecoder(sam)
+    decoder.iou_prediction_head.requires_grad_(False)
+    for head in decoder.output_hypernetworks_mlps[1:]:
+        head.requires_grad_(False)
+    return decoder
+
+
+def dense_position_encoding(encoder: SamPromptEncoder, grid: int) -> Tensor:
+    """Fourier code of the cell centres of a `grid` x `grid` map -> (1, C, grid, grid), computed in fp32."""
+    matrix = encoder.shared_embedding.positional_embedding  # (2, C/2)
+    centres = (torch.arange(grid, device=matrix.device, dtype=torch.float32) + 0.5) / grid * 2 - 1
+    y, x = torch.meshgrid(centres, centres, indexing="ij")
+    phase = 2 * math.pi * (torch.stack([x, y], dim=-1) @ matrix.float())  # (G, G, C/2)
+    return torch.cat([phase.sin(), phase.cos()], dim=-1).permute(2, 0, 1)[None].to(matrix.dtype)
+
+
+def decode_coarse_to_fine(
+    seg: Tensor,
+    features: Tensor,
+    coarse: tuple[SamPromptEncoder, SamMaskDecoder],
+    fine: tuple[SamPromptEncoder, SamMaskDecoder],
+) -> tuple[Tensor, Tensor]:
+    """Decode the masks of all views from one SEG state per sample.
+
+    Args:
+        seg: (B, C), the projected SEG state; every view of a sample shares it.
+        features: (B, V, C, G, G), SAM image embeddings.
+        coarse, fine: prompt encoder and mask decoder of each stage.
+
+    Returns:
+        coarse and fine logits, both (B, V, 4G, 4G).
+    """
+    batch, views, channels, grid, _ = features.shape
+    images = features.reshape(batch * views, channels, grid, grid).to(seg.dtype)
+    sparse = seg[:, None, None, None].expand(batch, views, 1, 1, channels).reshape(batch * views, 1, 1, channels)
+    position = dense_position_encoding(coarse[0], grid).to(seg.dtype).expand(batch * views, -1, -1, -1)
+    no_mask = coarse[0].no_mask_embed.weight.view(1, channels, 1, 1).expand(batch * views, -1, grid, grid)
+    coarse_logits, _ = coarse[1](images, position, sparse, no_mask, multimask_output=False)
+    mask_prompt = fine[0].mask_embed(coarse_logits[:, 0])  # (B*V, C, G, G); gradient passes through the logits
+    fine_logits, _ = fine[1](images, position, sparse, mask_prompt, multimask_output=False)
+    shape = (batch, views, 4 * grid, 4 * grid)
+    return coarse_logits.reshape(shape), fine_logits.reshape(shape)

@@ -1,0 +1,114 @@
+"""Where every token of the language model's input stands.
+
+    [text 0][base patches][wrist patches][text 1 .. n-1][SEG][queries][padding]
+
+Text comes right padded; SEG and the queries follow the last REAL text token of their row directly, and all
+padding goes to the end. So positions count 0, 1, 2 ... in every row, and causal attention never sees padding.
+Order after token 0: prismatic.py of TRI-ML/prismatic-vlms; SEG before the queries so that causal queries see it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pokevla.errors import UsageError
+from pokevla.model.presets import Attention
+
+
+@dataclass(frozen=True)
+class SequenceLayout:
+    """Positions of one batch. L = T text + N vision + S tail tokens."""
+
+    source: Tensor  # (B, L) int64: which of the T + N + S given embeddings stands here
+    valid: Tensor  # (B, L) bool: real token, not padding
+    text_lengths: Tensor  # (B,) int64: real text tokens
+    tail_positions: Tensor  # (B, S) int64
+    num_vision: int
+
+    @property
+    def position_ids(self) -> Tensor:
+        """(1, L): the same in every row, because padding stands at the end."""
+        return torch.arange(self.source.shape[1], device=self.source.device)[None]
+
+    @property
+    def vision_slice(self) -> slice:
+        """Vision tokens always stand at 1 .. N."""
+        return slice(1, 1 + self.num_vision)
+
+
+def check_right_padded(attention_mask: Tensor) -> None:
+    """Refuse a text mask with holes, left padding or an empty row.
+
+    Raises:
+        UsageError: on the CPU. On a GPU the same check is an asynchronous device assertion: reading the answer
+            back would make every step wait for the device.
+    """
+    mask = attention_mask.bool()
+    good = (mask[:, 1:] <= mask[:, :-1]).all() & mask[:, 0].all()
+    if mask.device.type != "cpu":
+        torch._assert_async(good, "attention_mask must be right padded, with at least one token in each row")
+    elif mask.device.type == "cpu" and not bool(good):
+        raise UsageError(
+            "attention_mask has a hole, left padding or an empty row.",
+            "Give right-padded text: each row some True values, then only False ones.",
+        )
+
+
+def splice_layout(attention_mask: Tensor, num_vision: int, num_tail: int) -> SequenceLayout:
+    """Compute the layout for text (B, T) bool, `num_vision` patch tokens and `num_tail` appended tokens."""
+    check_right_padded(attention_mask)
+    batch, num_text = attention_mask.shape
+    device = attention_mask.device
+    lengths = attention_mask.sum(dim=1)[:, None]  # (B, 1)
+    position = torch.arange(num_text + num_vision + num_tail, device=device)[None]  # (1, L)
+    after_vision = position - num_vision  # text index, if no tail stood before it
+    tail_start = num_text + num_vision
+    source = torch.where(
+        after_vision < lengths,
+        after_vision,
+        torch.where(
+            after_vision < lengths + num_tail,
+            tail_start + after_vision - lengths,
+            after_vision - num_tail,  # the padding
+        ),
+    )
+    source = torch.where(position <= num_vision, num_text + position - 1, source)
+    source = torch.where(position == 0, 0, source)
+    tail = lengths + num_vision + torch.arange(num_tail, device=device)[None]
+    return SequenceLayout(
+        source=source,
+        valid=position < lengths + num_vision + num_tail,
+        text_lengths=lengths[:, 0],
+        tail_positions=tail.expand(batch, num_tail),
+        num_vision=num_vision,
+    )
+
+
+def assemble(text: Tensor, vision: Tensor, tail: Tensor | None, layout: SequenceLayout) -> Tensor:
+    """Put embeddings in place: text (B, T, D), vision (B, N, D), tail (B, S, D) or None -> (B, L, D)."""
+    given = [text, vision] if tail is None else [text, vision, tail]
+    joined = torch.cat([part.to(text.dtype) for part in given], dim=1)
+    return take_rows(joined, layout.source)
+
+
+def take_rows(values: Tensor, positions: Tensor) -> Tensor:
+    """Pick rows: values (B, L, D), positions (B, S) -> (B, S, D)."""
+    batch, length, width = values.shape
+    offsets = torch.arange(batch, device=values.device)[:, None] * length
+    flat = (positions + offsets).reshape(-1)
+    return values.reshape(batch * length, width).index_select(0, flat).view(batch, -1, width)
+
+
+def attention_mask_for(layout: SequenceLayout, attention: Attention) -> Tensor | None:
+    """Return the mask for scaled-dot-product attention, True = may look; None = plain causal.
+
+    Causal needs no padding mask: padding stands behind every real token, and nobody looks forward. Leaving the
+    mask out lets the fused causal kernels work. Bidirectional: (B, 1, L, L), every token sees every real token.
+    """
+    if attention == "causal":
+        return None
+    batch, length = layout.valid.shape
+    return layout.valid[:, None, None, :].expand(batch, 1, length, length)

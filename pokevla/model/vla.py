@@ -1,0 +1,151 @@
+"""PokeVLA: PokeVLM with SEG and action queries, coarse-to-fine masks, geometry projector and action head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pokevla.errors import UsageError
+from pokevla.model.action_head import ActionHead, HeadCondition
+from pokevla.model.geometry import GeometryProjector
+from pokevla.model.presets import PokeVLAConfig
+from pokevla.model.seeding import seeded
+from pokevla.model.segmentation import build_mask_decoder, build_prompt_encoder, decode_coarse_to_fine
+from pokevla.model.sequence import SequenceLayout, take_rows
+from pokevla.model.vlm import PokeVLM
+
+
+@dataclass
+class VLAOutput:
+    """Result of `PokeVLA.forward`."""
+
+    actions: Tensor  # (B, K, A) normalised
+    coarse_logits: Tensor | None  # (B, V, M, M), None without SAM features
+    fine_logits: Tensor | None  # (B, V, M, M)
+    vision_hidden_states: Tensor  # (B, V, P, D), last layer
+    seg_hidden_state: Tensor  # (B, D), last layer
+    geometry: Tensor | None  # (B, V, P, T), None if not asked for
+
+
+def _mlp(input_dim: int, hidden_dim: int, output_dim: int, activation: type[nn.Module]) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(input_dim, hidden_dim), activation(), nn.Linear(hidden_dim, output_dim))
+
+
+class PokeVLA(nn.Module):
+    """The vision-language-action model of the paper, section V."""
+
+    def __init__(self, config: PokeVLAConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        width = config.vlm.language_model.hidden_size
+        segmentation, head = config.segmentation, config.action_head
+        self.vlm = PokeVLM(config.vlm, seed)
+        with seeded(seed, "tokens"):  # N(0, 0.02) like Qwen's embedding rows
+            self.seg_token = nn.Parameter(torch.empty(width).normal_(std=0.02))
+            self.action_queries = nn.Parameter(torch.empty(head.num_queries, width).normal_(std=0.02))
+        with seeded(seed, "segmentation"):
+            self.seg_projector = _mlp(width, width, segmentation.embed_dim, nn.ReLU)  # LISA's text_hidden_fcs
+            self.coarse_prompt_encoder = build_prompt_encoder(segmentation)
+            self.coarse_mask_decoder = build_mask_decoder(segmentation)
+            self.fine_prompt_encoder = build_prompt_encoder(segmentation)
+            self.fine_mask_decoder = build_mask_decoder(segmentation)
+        # Each stage has its own dense prompt: the no-mask vector (coarse), the mask convolutions (fine).
+        self.coarse_prompt_encoder.no_mask_embed.requires_grad_(True)
+        self.fine_prompt_encoder.mask_embed.requires_grad_(True)
+        with torch.no_grad():  # both stages see the same position code
+            self.fine_prompt_encoder.shared_embedding.positional_embedding.copy_(
+                self.coarse_prompt_encoder.shared_embedding.positional_embedding
+            )
+        with seeded(seed, "geometry"):
+            self.geometry_projector = GeometryProjector(width, config.geometry.target_dim)
+        with seeded(seed, "action"):
+            self.proprio_projector = _mlp(head.proprio_dim, width, width, nn.GELU)
+            self.action_head = ActionHead(head, width)
+        if not config.vlm.language_model.tie_embeddings:  # no words are predicted here
+            self.vlm.language_model.lm_head.requires_grad_(False)
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        proprio: Tensor,
+        sam_features: Tensor | None = None,
+        *,
+        with_geometry: bool = True,
+    ) -> VLAOutput:
+        """Predict an action chunk, and what training supervises beside it.
+
+        Args:
+            pixel_values: (B, V, 3, S, S) in [0, 1], views base, wrist.
+            input_ids, attention_mask: (B, T), the prompt, right padded.
+            proprio: (B, 8) normalised.
+            sam_features: (B, V, C, G, G) SAM image embeddings; None decodes no masks (inference).
+            with_geometry: project the vision states for the geometry loss; False at inference.
+
+        Raises:
+            UsageError: a tensor of the wrong shape.
+        """
+        self._check(pixel_values, proprio, sam_features)
+        batch = pixel_values.shape[0]
+        vision = self.vlm.encode_images(pixel_values)
+        tail = torch.cat([self.seg_token[None], self.action_queries]).expand(batch, -1, -1)
+        per_layer = self.config.action_head.condition == "per_layer"
+        states, layout = self.vlm.run_sequence(vision, input_ids, attention_mask, tail, all_layers=per_layer)
+        conditions = [_condition(state, layout) for state in states]
+        last = conditions[-1]
+        proprio_token = self.proprio_projector(proprio.to(last.seg.dtype))[:, None]
+        actions = self.action_head(self._spread(conditions), proprio_token)
+        views = last.vision.view(batch, pixel_values.shape[1], -1, last.vision.shape[-1])
+        coarse = fine = None
+        if sam_features is not None:
+            coarse, fine = decode_coarse_to_fine(
+                self.seg_projector(last.seg),
+                sam_features,
+                (self.coarse_prompt_encoder, self.coarse_mask_decoder),
+                (self.fine_prompt_encoder, self.fine_mask_decoder),
+            )
+        geometry = self.geometry_projector(views) if with_geometry else None
+        return VLAOutput(actions, coarse, fine, views, last.seg, geometry)
+
+    def _spread(self, conditions: list[HeadCondition]) -> list[HeadCondition]:
+        """One condition per head layer: head layer i of H reads LM layer ceil((i + 1) * L / H), 1-based."""
+        num_head, num_states = self.config.action_head.num_layers, len(conditions)
+        return [conditions[-(-(i + 1) * num_states // num_head) - 1] for i in range(num_head)]
+
+    def _check(self, pixel_values: Tensor, proprio: Tensor, sam_features: Tensor | None) -> None:
+        config = self.config
+        if pixel_values.ndim < 2 or pixel_values.shape[1] != config.num_views:
+            raise UsageError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}, this model takes {config.num_views} views "
+                "(base, wrist) on axis 1."
+            )
+        batch = pixel_values.shape[0]
+        if proprio.shape != (batch, config.action_head.proprio_dim):
+            raise UsageError(
+                f"proprio has shape {tuple(proprio.shape)}, this model takes "
+                f"({batch}, {config.action_head.proprio_dim})."
+            )
+        grid, channels = config.segmentation.grid, config.segmentation.embed_dim
+        expected = (batch, config.num_views, channels, grid, grid)
+        if sam_features is not None and sam_features.shape != expected:
+            raise UsageError(
+                f"sam_features has shape {tuple(sam_features.shape)}, this model takes {expected}.",
+                "Build the feature cache with the teacher of this preset.",
+            )
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """The trainable parameters of the VLM: all three losses reach every one of them."""
+        return [parameter for parameter in self.vlm.parameters() if parameter.requires_grad]
+
+    def set_activation_checkpointing(self, enabled: bool) -> None:
+        """See `PokeVLM.set_activation_checkpointing`."""
+        self.vlm.set_activation_checkpointing(enabled)
+
+
+def _condition(state: Tensor, layout: SequenceLayout) -> HeadCondition:
+    """Cut one layer's states (B, L, D) into vision (B, N, D), queries (B, Q, D) and SEG (B, D), by position."""
+    tail = take_rows(state, layout.tail_positions)
+    return HeadCondition(vision=state[:, layout.vision_slice], queries=tail[:, 1:], seg=tail[:, 0])

@@ -1,0 +1,233 @@
+"""PokeVLM: fused DINOv2 + SigLIP features, Prismatic's projector, Qwen2."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM
+
+from pokevla.errors import UsageError
+from pokevla.model.presets import LanguageModelConfig, PokeVLMConfig, check_config
+from pokevla.model.projector import PrismaticProjector
+from pokevla.model.seeding import seeded
+from pokevla.model.sequence import SequenceLayout, assemble, attention_mask_for, splice_layout, take_rows
+from pokevla.model.vision import VisionBackbone
+
+IGNORE_INDEX = -100
+
+
+@dataclass
+class VLMOutput:
+    """Result of `PokeVLM.forward`. L = T + V * P."""
+
+    loss: Tensor | None  # scalar, mean over trained tokens; None without labels
+    logits: Tensor | None  # (B, L, vocab); None with labels: only trained positions are projected
+    hidden_states: Tensor  # (B, L, D), last layer, after the final norm
+    num_trained_tokens: Tensor | None  # scalar int64
+
+
+class FloatRotary(nn.Module):
+    """Qwen2's rotary angles from the configuration alone.
+
+    transformers keeps the inverse frequencies in a buffer, which `module.bfloat16()` (DeepSpeed's bf16 engine)
+    rounds: at position 600 the fastest angle would be off by more than a radian. Here nothing can be rounded.
+    """
+
+    def __init__(self, config: LanguageModelConfig) -> None:
+        super().__init__()
+        self.theta = config.rope_theta
+        self.head_dim = config.hidden_size // config.num_heads
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return cos and sin (B or 1, L, head_dim) in x's dtype for position_ids (B or 1, L)."""
+        exponent = torch.arange(0, self.head_dim, 2, device=x.device, dtype=torch.float32) / self.head_dim
+        with torch.autocast(x.device.type, enabled=False):
+            angles = position_ids[..., None].float() / self.theta**exponent
+            both = torch.cat([angles, angles], dim=-1)
+            return both.cos().to(x.dtype), both.sin().to(x.dtype)
+
+
+def build_language_model(config: LanguageModelConfig) -> Qwen2ForCausalLM:
+    """Build Qwen2 of random weights with fused (SDPA) attention."""
+    qwen = Qwen2Config(
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads,
+        num_key_value_heads=config.num_kv_heads,
+        max_position_embeddings=config.max_positions,
+        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
+        rms_norm_eps=config.rms_eps,
+        tie_word_embeddings=config.tie_embeddings,
+        initializer_range=config.initializer_range,
+        attn_implementation="sdpa",
+    )
+    model = Qwen2ForCausalLM(qwen)
+    model.model.rotary_emb = FloatRotary(config)
+    return model
+
+
+class PokeVLM(nn.Module):
+    """The vision-language model. `num_views` 1 for question answering, 2 for the robot: views are just more tokens."""
+
+    def __init__(self, config: PokeVLMConfig, seed: int = 0) -> None:
+        super().__init__()
+        check_config(config)
+        self.config = config
+        self.vision_backbone = VisionBackbone(config, seed)
+        with seeded(seed, "projector"):
+            self.projector = PrismaticProjector(self.vision_backbone.width, config.language_model.hidden_size)
+        with seeded(seed, "language_model"):
+            self.language_model = build_language_model(config.language_model)
+
+    def encode_images(self, pixel_values: Tensor) -> Tensor:
+        """Embed views: pixel_values (B, V, 3, S, S) in [0, 1] -> (B, V * P, D), views in order."""
+        size = self.config.image_size
+        if pixel_values.ndim != 5 or pixel_values.shape[2:] != (3, size, size):
+            raise UsageError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}, this model takes (B, V, 3, {size}, {size}).",
+                "Resize the images to the preset's image_size.",
+            )
+        batch, views = pixel_values.shape[:2]
+        tokens = self.projector(self.vision_backbone(pixel_values.flatten(0, 1)))
+        return tokens.view(batch, views * tokens.shape[1], -1)
+
+    def run_sequence(
+        self,
+        vision: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        tail: Tensor | None = None,
+        *,
+        all_layers: bool = False,
+    ) -> tuple[list[Tensor], SequenceLayout]:
+        """Splice the embeddings together and run the language model's body.
+
+        Args:
+            vision: (B, N, D) from `encode_images`.
+            input_ids, attention_mask: (B, T), text only, right padded.
+            tail: (B, S, D) embeddings appended after each row's last real token, or None.
+            all_layers: return the states after every layer instead of the last only.
+
+        Returns:
+            list of hidden states (B, L, D), the last one after the final norm; and the layout.
+        """
+        check_text(input_ids, attention_mask, vision.shape[0])
+        layout = splice_layout(attention_mask, vision.shape[1], 0 if tail is None else tail.shape[1])
+        text = self.language_model.get_input_embeddings()(input_ids)
+        output = self.language_model.model(
+            inputs_embeds=assemble(text, vision, tail, layout),
+            attention_mask={"full_attention": attention_mask_for(layout, self.config.attention)},
+            position_ids=layout.position_ids,
+            use_cache=False,
+            output_hidden_states=all_layers,
+        )
+        if all_layers:  # drop the embeddings; transformers' last entry is the normed one
+            return list(output.hidden_states[1:]), layout
+        return [output.last_hidden_state], layout
+
+    def forward(
+        self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None
+    ) -> VLMOutput:
+        """Next-token loss on the labelled text, or logits everywhere.
+
+        Args:
+            pixel_values: (B, V, 3, S, S) in [0, 1].
+            input_ids, attention_mask: (B, T) text only, right padded.
+            labels: (B, T), -100 where not trained; or None.
+        """
+        vision = self.encode_images(pixel_values)
+        states, layout = self.run_sequence(vision, input_ids, attention_mask)
+        hidden = states[-1]
+        if labels is None:
+            return VLMOutput(None, self.language_model.lm_head(hidden), hidden, None)
+        if labels.shape != input_ids.shape:
+            raise UsageError(f"labels {tuple(labels.shape)} and input_ids {tuple(input_ids.shape)} differ in shape.")
+        # Text token t >= 1 stands at N + t, so it is predicted by the state at N + t - 1.
+        predictors = hidden[:, layout.num_vision : -1]
+        targets = labels[:, 1:]
+        trained = targets != IGNORE_INDEX
+        # Only trained positions go through the head: with 151,936 words, all of them would cost more than a
+        # quarter of the body and gigabytes of logits.
+        logits = self.language_model.lm_head(predictors[trained])
+        count = trained.sum()
+        total = F.cross_entropy(logits.float(), targets[trained], reduction="sum")
+        return VLMOutput(total / count.clamp(min=1), None, hidden, count)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        max_new_tokens: int,
+        eos_token_id: int | tuple[int, ...],
+    ) -> Tensor:
+        """Greedy decoding of right-padded prompts with a KV cache.
+
+        Each row goes on at its own length: cached padding keys are masked, positions count on from the row's last
+        real token. (Bidirectional models attend causally among the new tokens, fully to the prompt.)
+
+        Returns:
+            (B, <= max_new_tokens) int64; a row that has ended is filled with its first end token.
+        """
+        vision = self.encode_images(pixel_values)
+        check_text(input_ids, attention_mask, vision.shape[0])
+        layout = splice_layout(attention_mask, vision.shape[1], 0)
+        text = self.language_model.get_input_embeddings()(input_ids)
+        cache = DynamicCache(config=self.language_model.config)
+        states = self.language_model.model(
+            inputs_embeds=assemble(text, vision, None, layout),
+            attention_mask={"full_attention": attention_mask_for(layout, self.config.attention)},
+            position_ids=layout.position_ids,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        lengths = layout.valid.sum(dim=1, keepdim=True)  # (B, 1)
+        logits = self.language_model.lm_head(take_rows(states, lengths - 1)[:, 0])
+        ends = torch.tensor(
+            [eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id), device=logits.device
+        )
+        visible, tokens = layout.valid, []
+        finished = torch.zeros_like(lengths, dtype=torch.bool)
+        for step in range(max_new_tokens):
+            token = logits.argmax(dim=-1, keepdim=True).masked_fill(finished, int(ends[0]))
+            tokens.append(token)
+            finished = finished | torch.isin(token, ends)
+            if step + 1 == max_new_tokens or bool(finished.all()):
+                break
+            visible = torch.cat([visible, torch.ones_like(finished)], dim=1)
+            states = self.language_model.model(
+                input_ids=token,
+                attention_mask={"full_attention": visible[:, None, None, :]},
+                position_ids=lengths + step,
+                past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state
+            logits = self.language_model.lm_head(states[:, -1])
+        if not tokens:
+            return input_ids.new_empty((input_ids.shape[0], 0))
+        return torch.cat(tokens, dim=1)
+
+    def set_activation_checkpointing(self, enabled: bool) -> None:
+        """Recompute activations of each transformer block in the backward pass instead of keeping them."""
+        self.vision_backbone.dino_featurizer.set_grad_checkpointing(enabled)
+        self.vision_backbone.siglip_featurizer.set_grad_checkpointing(enabled)
+        if enabled:
+            self.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        else:
+            self.language_model.gradient_checkpointing_disable()
+
+
+def check_text(input_ids: Tensor, attention_mask: Tensor, batch: int) -> None:
+    """Refuse text tensors that are not (B, T) each."""
+    if input_ids.ndim != 2 or input_ids.shape != attention_mask.shape or input_ids.shape[0] != batch:
+        raise UsageError(
+            f"input_ids {tuple(input_ids.shape)} and attention_mask {tuple(attention_mask.shape)} "
+            f"must both be (B, T) with B = {batch}, the number of image sets."
+        )
