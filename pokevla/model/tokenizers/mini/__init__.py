@@ -1,0 +1,1 @@
+"""Files of the small tokenizer; a package so that they are installed with the rest."""
