@@ -1,0 +1,47 @@
+# Two commands do everything, set-up included: `make demo` and `make test`.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := $(or $(POKEVLA_VENV),.venv)
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+
+.PHONY: help setup environment demo demo-long test test-fast lint format clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@echo "  The virtual environment is $(VENV); set POKEVLA_VENV to have it elsewhere."
+
+setup: ## System packages, virtual environment, git pre-commit hook (the other targets do all but the hook themselves)
+	@scripts/setup.sh --hook
+
+environment:
+	@scripts/setup.sh
+
+demo: environment ## The whole way at mini size on a CPU: data, caches, both trainings, trials, report (under 25 minutes on 2 cores)
+	$(BIN)/pokevla demo recipes/demo/demo.yaml
+
+demo-long: environment ## The demo with more training and the comparison without images (up to 90 minutes on 2 cores)
+	$(BIN)/pokevla demo recipes/demo/long.yaml
+
+test: lint ## Every check: style, types, import layers, then all tests (under 40 minutes on 2 cores)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: environment ## Unit tests only
+	$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
+
+lint: environment ## ruff, import layers, pyright: the quick ones first
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: environment ## Format the code and apply ruff's safe fixes
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean: ## Remove caches and build products; runs/, data/ and the virtual environment stay
+	rm -rf build .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,189 @@
+#!/usr/bin/env bash
+# Sets up everything the project needs, and does nothing when nothing is to be done.
+#
+#   scripts/setup.sh           system libraries, Python 3.11, virtual environment
+#   scripts/setup.sh --hook    the same, then the git pre-commit hook
+#
+# POKEVLA_VENV    where the virtual environment is (default: .venv in the checkout)
+# POKEVLA_PYTHON  the Python 3.11 to build it with (default: the first one found)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly ROOT=$PWD
+readonly VENV=${POKEVLA_VENV:-.venv}
+readonly MARKER=$VENV/.pokevla-installed
+readonly LOG=$VENV/.pokevla-setup.log
+readonly NEEDED_DISK_GB=9 # the environment is 7 GB; pip unpacks before it moves
+
+# Shared library and the Debian package that brings it. ffmpeg comes with imageio-ffmpeg, fonts with matplotlib.
+readonly LIBRARIES=(
+    "libOSMesa.so libosmesa6"         # MuJoCo's software renderer
+    "libEGL.so.1 libegl1"             # MuJoCo on a GPU without a screen
+    "libGL.so.1 libgl1"               # opencv
+    "libgthread-2.0.so.0 libglib2.0-0" # opencv
+)
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+fail() {
+    say "$1"
+    shift
+    printf '       %s\n' "$@" >&2
+    exit 2
+}
+
+# --- system packages -------------------------------------------------------------------------------------------------
+
+missing_packages() {
+    local known entry
+    known=$(PATH=$PATH:/sbin:/usr/sbin ldconfig -p)
+    for entry in "${LIBRARIES[@]}"; do
+        [[ $known == *"${entry% *}"* ]] || printf '%s\n' "${entry#* }"
+    done
+}
+
+# Prints the prefix that makes a command run as root; fails where apt-get or the right to use it is missing.
+root_prefix() {
+    command -v apt-get >/dev/null || return 1
+    if [[ $EUID -eq 0 ]]; then echo "env"; else command -v sudo >/dev/null && sudo -n true 2>/dev/null && echo "sudo -n env"; fi
+}
+
+apt_install() {
+    local as_root=$1 log status=0
+    shift
+    log=$(mktemp)
+    say "installing system packages: $*"
+    # shellcheck disable=SC2086  # the prefix is several words on purpose
+    {
+        $as_root DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -qq update &&
+            $as_root DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -qq -y --no-install-recommends install "$@"
+    } >"$log" 2>&1 </dev/null || status=$?
+    [[ $status -eq 0 ]] || tail -n 5 "$log" >&2
+    rm -f "$log"
+    return "$status"
+}
+
+ensure_system_libraries() {
+    local missing as_root
+    mapfile -t missing < <(missing_packages)
+    [[ ${#missing[@]} -eq 0 ]] && return
+    if as_root=$(root_prefix) && apt_install "$as_root" "${missing[@]}"; then
+        mapfile -t missing < <(missing_packages)
+        [[ ${#missing[@]} -eq 0 ]] && return
+    fi
+    fail "these system packages are missing and could not be installed from here: ${missing[*]}" \
+        "Debian, Ubuntu:  sudo apt-get install ${missing[*]}" \
+        "Fedora, RHEL:    sudo dnf install mesa-libOSMesa mesa-libEGL mesa-libGL glib2" \
+        "then run the same command again."
+}
+
+# --- Python and the virtual environment ------------------------------------------------------------------------------
+
+is_python_311() {
+    "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1
+}
+
+find_python() {
+    local candidate
+    for candidate in ${POKEVLA_PYTHON:+"$POKEVLA_PYTHON"} python3.11 python3 /usr/bin/python3.11; do
+        if is_python_311 "$candidate"; then
+            echo "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+ensure_python() {
+    local as_root
+    if ! PYTHON=$(find_python); then
+        if as_root=$(root_prefix) && apt_install "$as_root" python3.11 python3.11-venv && PYTHON=$(find_python); then return; fi
+        fail "Python 3.11 with the venv module was not found." \
+            "Debian 12:       sudo apt-get install python3.11 python3.11-venv" \
+            "conda:           conda env create -f environment.yml" \
+            "elsewhere:       install it, then name it: POKEVLA_PYTHON=/path/to/python3.11 make setup"
+    fi
+}
+
+environment_key() {
+    cat constraints.txt pyproject.toml | sha256sum | cut -d ' ' -f 1
+}
+
+ensure_disk() {
+    local free_kb
+    free_kb=$(df -Pk "$VENV" | awk 'NR == 2 {print $4}')
+    [[ $free_kb -ge $((NEEDED_DISK_GB * 1024 * 1024)) ]] ||
+        fail "$VENV has $((free_kb / 1024 / 1024)) GB free, the environment needs $NEEDED_DISK_GB." \
+            "Free some, or put it elsewhere: POKEVLA_VENV=/path/on/a/larger/disk make setup"
+}
+
+# Runs pip with all output in the log; on failure shows the end of it.
+logged_pip() {
+    # PIP_CONSTRAINT instead of -c: it also holds inside the build environments of source archives.
+    if ! PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
+        "$VENV/bin/python" -m pip "$@" >>"$LOG" 2>&1 </dev/null; then
+        tail -n 15 "$LOG" >&2
+        fail "pip failed; the whole log is $LOG." "Nothing is marked as installed: the next run starts again where this one stopped."
+    fi
+}
+
+install_environment() {
+    local key=$1 SECONDS=0
+    rm -f "$MARKER" # from here to the end the environment counts as not installed
+    if ! is_python_311 "$VENV/bin/python" || ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
+        ensure_python
+        ensure_disk
+        "$PYTHON" -m venv "$VENV"
+    fi
+    say "installing into $VENV (about 150 packages, 7 GB, some 3 to 10 minutes; log: $LOG)"
+    : >"$LOG"
+    logged_pip install setuptools wheel
+    logged_pip install --no-build-isolation -e '.[sim,dev]'
+    logged_pip check
+    write_marker "$key"
+    say "done in $SECONDS s"
+}
+
+write_marker() {
+    printf '%s\n%s\n' "$1" "$ROOT" >"$MARKER.tmp"
+    mv "$MARKER.tmp" "$MARKER"
+}
+
+ensure_environment() {
+    local key installed_key="" installed_root=""
+    key=$(environment_key)
+    if [[ -d $VENV && ! -e $VENV/pyvenv.cfg && -n $(find "$VENV" -mindepth 1 -maxdepth 1 ! -name '.pokevla-*' -print -quit) ]]; then
+        fail "$VENV is a folder that is not a virtual environment." "Name another place: POKEVLA_VENV=/some/where make setup"
+    fi
+    mkdir -p "$VENV"
+    if command -v flock >/dev/null; then # two `make` at once: the second waits for the first
+        exec 9>"$VENV/.pokevla-lock"
+        flock 9
+    fi
+    if [[ -r $MARKER ]]; then { read -r installed_key && read -r installed_root; } <"$MARKER" || true; fi
+    if [[ $installed_key != "$key" ]]; then
+        install_environment "$key"
+    elif [[ $installed_root != "$ROOT" ]]; then # the same packages, another checkout: only point the project at it
+        rm -f "$MARKER"
+        logged_pip install --no-build-isolation --no-deps -e .
+        write_marker "$key"
+    fi
+    exec 9>&-
+}
+
+# --- git hook --------------------------------------------------------------------------------------------------------
+
+ensure_hook() {
+    local hooks
+    hooks=$(git rev-parse --git-path hooks 2>/dev/null) || return 0 # not a checkout: nothing to hook into
+    grep -qsF "$(cd "$VENV" && pwd)/bin/python" "$hooks/pre-commit" && return
+    if [[ -n $(git config core.hooksPath || true) ]]; then
+        say "git's core.hooksPath is set, so the pre-commit hook is not installed."
+        return
+    fi
+    "$VENV/bin/pre-commit" install >/dev/null
+    say "git pre-commit hook installed"
+}
+
+ensure_system_libraries
+ensure_environment
+if [[ ${1:-} == --hook ]]; then ensure_hook; fi
