@@ -7,9 +7,9 @@ comment; the defaults here are ours unless a line says otherwise.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
@@ -19,7 +19,9 @@ NonNegative = Annotated[float, Field(ge=0.0)]
 class Section(BaseModel):
     """Base of every section: unknown fields are errors, values never change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 # ------------------------------------------------------------------------------------------------ data
@@ -32,6 +34,9 @@ class DatasetSource(Section):
     """Dataset directory (it holds `dataset.json`), written by `pokevla data convert`."""
     weight: Annotated[float, Field(gt=0.0)] = 1.0
     """Share of the samples drawn from this dataset, relative to the other weights."""
+    expected_samples: Positive | None = None
+    """Training samples it should hold. `pokevla plan` counts with it while the dataset is not there yet, and
+    `pokevla validate` warns when the dataset differs by more than 5 %."""
 
 
 class AugmentConfig(Section):
@@ -103,6 +108,17 @@ class CacheConfig(Section):
     """`int8` stores groups of 64 values with one scale; `fp16` is exact, for audits."""
     vggt_codec: Literal["int8", "fp16"] = "int8"
     """`int8` stores one scale per token."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_kinds(cls, values: Any) -> Any:
+        """`sam: {preset: vit_b}` is enough: the place of a teacher tells its kind."""
+        if isinstance(values, dict):
+            kinds = {
+                name: {"kind": name} | values[name] for name in ("sam", "vggt") if isinstance(values.get(name), dict)
+            }
+            return values | kinds
+        return values
 
 
 # ------------------------------------------------------------------------------------------------ model
@@ -203,9 +219,7 @@ class BatchConfig(Section):
     micro: Positive
     """Samples per rank in one forward pass."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True, protected_namespaces=()
-    )
+    model_config = ConfigDict(populate_by_name=True)
 
 
 class ZeroConfig(Section):

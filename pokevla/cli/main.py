@@ -1,0 +1,159 @@
+"""The `pokevla` command: the table of verbs, and the table from error to exit code.
+
+Verbs are imported when they are called, so that `pokevla --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import sys
+import traceback
+from typing import Any
+
+import typer
+import typer.core
+import typer.main
+
+import pokevla
+from pokevla.errors import DiskFullError, PokeVLAError
+
+# Verb: (module, attribute, one line of help). The attribute is a function or a typer app of sub-verbs.
+VERBS: dict[str, tuple[str, str, str]] = {
+    "demo": (
+        "demo",
+        "demo",
+        "Run the whole way of the data once: simulator, dataset, cache, training, trials, report.",
+    ),
+    "recipe": ("recipe", "app", "Look at recipes: ls, show, explain, diff, reference."),
+    "validate": ("validate", "validate", "Check recipes, and that what they name is there."),
+    "plan": ("plan", "plan", "Print batch arithmetic, steps, memory, compute, hours and disk of a recipe."),
+    "data": ("data", "app", "Make and look at datasets: demos, scenes, convert, show, stats, verify."),
+    "cache": ("cache", "app", "Compute teacher features once: build, info, verify."),
+    "train": ("train", "train", "Train what a pretrain or posttrain recipe says."),
+    "resume": ("resume", "resume", "Go on with a run from its newest complete checkpoint."),
+    "eval": ("eval", "evaluate", "Judge policies in the simulator, or the grounding of a VLM."),
+    "report": ("report", "report", "Write one HTML page about runs."),
+    "ckpt": ("ckpt", "app", "Look at checkpoints and export models: inspect, export."),
+    "doctor": ("doctor", "doctor", "Check this machine: packages, GL library, GPUs, disk, Slurm."),
+}
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+USAGE_ERROR = typer.BadParameter.__mro__[1]  # click's UsageError: typer carries click inside and does not export it
+
+
+class LazyGroup(typer.core.TyperGroup):
+    """Knows every verb by name, imports a verb's module only when it is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in VERBS:
+            return None
+        module, attribute, help_text = VERBS[cmd_name]
+        if ctx.resilient_parsing or _help_of_root(ctx):
+            # Help and completion need names only: a stand-in with the line of the table.
+            return typer.core.TyperCommand(cmd_name, help=help_text)
+        target = getattr(importlib.import_module(f"pokevla.cli.{module}"), attribute)
+        if isinstance(target, typer.Typer):
+            command = typer.main.get_group(target)
+        else:
+            single = typer.Typer(add_completion=False, rich_markup_mode=None)
+            single.command(cmd_name)(target)
+            command = typer.main.get_command(single)
+        command.name = cmd_name
+        return command
+
+
+def _help_of_root(ctx: Any) -> bool:
+    """Whether the line asks for help before it names a verb."""
+    words = sys.argv[1:]
+    return ctx.parent is None and bool(words) and words[0] in ("--help", "-h")
+
+
+app = typer.Typer(cls=LazyGroup, add_completion=False, rich_markup_mode=None, no_args_is_help=True,
+                  context_settings={"help_option_names": ["--help", "-h"]})  # fmt: skip
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"pokevla {pokevla.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+    ),
+    debug: bool = typer.Option(False, "--debug", help="Print the traceback of an error. May stand anywhere."),
+) -> None:
+    """Train, resume, evaluate and deploy pocket-sized vision-language-action models."""
+
+
+def main() -> None:
+    """Entry point: run the command line, turn every error into one line and its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code (2 usage or recipe, 3 data, 4 cluster, 1 bug, 75 requeued)."""
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        result = typer.main.get_command(app)(arguments, prog_name="pokevla", standalone_mode=False)
+        sys.stdout.flush()
+    except PokeVLAError as error:
+        return _report(error, str(error), error.exit_code, debug)
+    except BrokenPipeError:
+        _close_stdout()
+        return 1
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            return _unexpected(error, debug)
+        where = f" while writing {error.filename}" if error.filename else ""
+        full = DiskFullError(f"no room left on the disk{where}.", "Free some space and run again.")
+        return _report(error, str(full), full.exit_code, debug)
+    except (typer.Abort, KeyboardInterrupt):
+        return 130
+    except Exception as error:  # noqa: BLE001  the last line of defence: a person gets one sentence, not a traceback
+        if isinstance(error, USAGE_ERROR):
+            return _usage(error)
+        return _unexpected(error, debug)
+    return result if isinstance(result, int) else 0
+
+
+def _usage(error: Any) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return 2
+    context = error.ctx.command_path if error.ctx is not None else "pokevla"
+    _say(f"error: {error.format_message()} `{context} --help` shows the usage.")
+    return 2
+
+
+def _unexpected(error: Exception, debug: bool) -> int:
+    text = " ".join(str(error).split())
+    hint = "" if debug else " Run again with --debug for the traceback."
+    return _report(error, f"{type(error).__name__}: {text}.{hint}", 1, debug)
+
+
+def _report(error: BaseException, text: str, exit_code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error, file=sys.stderr)
+    for line in text.splitlines():
+        _say(f"error: {line}")
+    return exit_code
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _close_stdout() -> None:
+    """Point stdout at nothing, so that Python's own flush at exit does not complain about the closed pipe."""
+    sys.stdout = open("/dev/null", "w", encoding="utf-8")  # noqa: SIM115  lives until the process ends
+
+
+if __name__ == "__main__":
+    main()

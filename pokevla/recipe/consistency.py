@@ -1,0 +1,135 @@
+"""Rules that join several fields of a recipe. They need nothing but the recipe, and run on every load."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from pydantic import BaseModel
+
+from pokevla.recipe import schema
+
+Finding = tuple[str, str]
+"""(dotted field where the mistake stands, sentence)."""
+
+
+def inconsistencies(recipe: BaseModel) -> list[Finding]:
+    """Every broken rule, each with the field whose line is to be shown."""
+    findings: list[Finding] = []
+    for kind, rule in _RULES:
+        if isinstance(recipe, kind):
+            findings.extend(rule(recipe))
+    return findings
+
+
+def _length(recipe: schema.TrainRecipe) -> Iterator[Finding]:
+    if recipe.steps is None and recipe.epochs is None:
+        yield "steps", "the length of training is missing. Give steps or epochs."
+    if recipe.steps is not None and recipe.epochs is not None:
+        yield "epochs", "steps and epochs are both given. Give one, and set the other to null."
+
+
+def _adapters(recipe: schema.TrainRecipe) -> Iterator[Finding]:
+    parts = recipe.trainable.model_dump()
+    adapted = [name for name, how in parts.items() if how == "lora"]
+    if adapted and recipe.lora is None:
+        yield (
+            f"trainable.{adapted[0]}",
+            f"trainable.{adapted[0]} is lora, but there is no lora section. Add `lora: {{}}`.",
+        )
+    if recipe.lora is not None and not adapted:
+        yield "lora", "there is a lora section, but no part is trained with lora. Set trainable.language_model: lora."
+    if isinstance(recipe, schema.PretrainRecipe) and set(parts.values()) == {"frozen"}:
+        yield "trainable", "every part of the model is frozen: nothing would be trained."
+
+
+def _schedule(recipe: schema.TrainRecipe) -> Iterator[Finding]:
+    if not all(0.0 <= beta < 1.0 for beta in recipe.optim.betas):
+        yield "optim.betas", f"optim.betas should lie in [0, 1), not {list(recipe.optim.betas)}."
+    if not re.fullmatch(r"\d+:[0-5]\d:[0-5]\d", recipe.resources.time_limit):
+        yield "resources.time_limit", f"resources.time_limit should be HH:MM:SS, not {recipe.resources.time_limit!r}."
+
+
+def _cache(recipe: schema.PosttrainRecipe) -> Iterator[Finding]:
+    weights = {"loss.segmentation.weight": recipe.loss.segmentation.weight, "loss.geometry": recipe.loss.geometry}
+    used = [name for name, weight in weights.items() if weight > 0]
+    if used and recipe.cache is None:
+        yield (
+            used[0],
+            (
+                f"{' and '.join(used)} need cached teacher features, but there is no cache section. "
+                "Add `cache: {root: ...}`, or set the weight to 0."
+            ),
+        )
+    if recipe.loss.action == 0 and not used:
+        yield "loss.action", "all losses have weight 0: nothing would be learnt."
+
+
+def _teachers(recipe: schema.PosttrainRecipe | schema.CacheRecipe) -> Iterator[Finding]:
+    if recipe.cache is None:
+        return
+    allowed = {"sam": ("tiny", "mini", "vit_b", "vit_l", "vit_h"), "vggt": ("tiny", "mini", "vggt_1b")}
+    for name, teacher in (("sam", recipe.cache.sam), ("vggt", recipe.cache.vggt)):
+        if teacher.kind != name:
+            yield f"cache.{name}.kind", f"cache.{name}.kind should be {name}, not {teacher.kind}."
+        if teacher.preset not in allowed[name]:
+            yield (
+                f"cache.{name}.preset",
+                (f"cache.{name}.preset should be one of {', '.join(allowed[name])}, not {teacher.preset}."),
+            )
+
+
+def _teachers_fit_model(recipe: schema.PosttrainRecipe) -> Iterator[Finding]:
+    if recipe.cache is None:
+        return
+    fitting = {"tiny": ({"tiny"}, {"tiny"}), "mini": ({"mini"}, {"mini"}),
+               "pocket": ({"vit_b", "vit_l", "vit_h"}, {"vggt_1b"})}  # fmt: skip
+    for name, teacher, presets in zip(
+        ("sam", "vggt"), (recipe.cache.sam, recipe.cache.vggt), fitting[recipe.model.preset], strict=True
+    ):
+        if teacher.kind == name and teacher.preset not in presets:
+            yield (
+                f"cache.{name}.preset",
+                (
+                    f"features of cache.{name}.preset {teacher.preset} do not fit model.preset {recipe.model.preset}: "
+                    f"use {' or '.join(sorted(presets))}."
+                ),
+            )
+
+
+def _trials(recipe: schema.EvalRecipe) -> Iterator[Finding]:
+    first, last = recipe.trials.init_states
+    if not 0 <= first < last:
+        yield (
+            "trials.init_states",
+            f"trials.init_states should be [first, last) with first below last, not [{first}, {last}].",
+        )
+    shift = recipe.trials.target_shift_m
+    if shift is not None and not 0 <= shift[0] < shift[1]:
+        yield "trials.target_shift_m", f"trials.target_shift_m should be [least, largest] in metres, not {list(shift)}."
+    if any(task < 0 for task in recipe.trials.tasks) or len(set(recipe.trials.tasks)) < len(recipe.trials.tasks):
+        yield "trials.tasks", f"trials.tasks should be different task indices from 0, not {recipe.trials.tasks}."
+    if len({policy.name for policy in recipe.policies}) < len(recipe.policies):
+        yield "policies", "two policies have the same name; the table needs different ones."
+    for index, policy in enumerate(recipe.policies):
+        needed = "dataset" if policy.kind == "replay" else "run"
+        if getattr(policy, needed) is None:
+            yield f"policies.{index}", f"policies.{index}.{needed} is missing: a policy of kind {policy.kind} needs it."
+
+
+def _name(recipe: BaseModel) -> Iterator[Finding]:
+    name = getattr(recipe, "name", "")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        yield "name", f"name becomes a folder: use letters, digits, dot, dash and underscore, not {name!r}."
+
+
+_RULES: list[tuple[type[BaseModel] | tuple[type[BaseModel], ...], Callable[..., Iterator[Finding]]]] = [
+    (BaseModel, _name),
+    (schema.TrainRecipe, _length),
+    (schema.TrainRecipe, _adapters),
+    (schema.TrainRecipe, _schedule),
+    (schema.PosttrainRecipe, _cache),
+    ((schema.PosttrainRecipe, schema.CacheRecipe), _teachers),
+    (schema.PosttrainRecipe, _teachers_fit_model),
+    (schema.EvalRecipe, _trials),
+]

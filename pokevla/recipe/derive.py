@@ -1,0 +1,69 @@
+"""Values that follow from a recipe, computed in this one place: batch arithmetic, steps, warm-up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pokevla.errors import RecipeError
+from pokevla.recipe.schema import BatchConfig, TrainRecipe
+
+
+@dataclass(frozen=True)
+class DerivedBatch:
+    """`global_batch = micro * accumulation * world_size`, in samples per step."""
+
+    global_batch: int
+    micro: int
+    accumulation: int
+    world_size: int
+
+
+def derive_batch(batch: BatchConfig, world_size: int) -> DerivedBatch:
+    """Accumulation that makes the global batch come out. RecipeError naming the nearest values that do."""
+    per_round = batch.micro * world_size
+    accumulation, rest = divmod(batch.global_, per_round)
+    if rest == 0:
+        return DerivedBatch(batch.global_, batch.micro, accumulation, world_size)
+    below, above = accumulation * per_round, (accumulation + 1) * per_round
+    near = " or ".join(str(value) for value in (below, above) if value > 0)
+    remedy = f"Use batch.global={near}"
+    share, odd = divmod(batch.global_, world_size)
+    if odd == 0:
+        micro = min(_divisors(share), key=lambda value: (abs(value - batch.micro), value))
+        remedy += f", or batch.micro={micro}"
+    raise RecipeError(
+        f"batch does not come out: global {batch.global_} is not a multiple of micro {batch.micro} x {world_size} "
+        f"rank(s) = {per_round}.",
+        f"{remedy}.",
+    )
+
+
+def _divisors(number: int) -> list[int]:
+    low = [value for value in range(1, math.isqrt(number) + 1) if number % value == 0]
+    return sorted({*low, *(number // value for value in low)})
+
+
+def total_steps(recipe: TrainRecipe, dataset_sizes: Sequence[int] | int | None = None) -> int:
+    """Optimizer steps of the whole run.
+
+    `steps` of the recipe, or `epochs` times all samples of the mixture (`dataset_sizes`: training samples of each
+    dataset, or their sum) over the global batch, rounded up. One epoch draws as many samples as the datasets hold
+    together, whatever the weights. RecipeError if `epochs` is given and the sizes are not known.
+    """
+    if recipe.steps is not None:
+        return recipe.steps
+    if recipe.epochs is None:
+        raise RecipeError("the length of training is missing.", "Give steps or epochs.")
+    if dataset_sizes is None:
+        raise RecipeError("epochs need the size of the datasets, which are not there yet.", "Give steps instead.")
+    samples = dataset_sizes if isinstance(dataset_sizes, int) else sum(dataset_sizes)
+    if samples <= 0:
+        raise RecipeError("epochs of an empty mixture: its datasets hold no training sample.")
+    return max(1, math.ceil(recipe.epochs * samples / recipe.batch.global_))
+
+
+def warmup_steps(recipe: TrainRecipe, steps: int) -> int:
+    """Steps of linear warm-up within a run of `steps` steps, rounded to the nearest."""
+    return round(recipe.optim.warmup_fraction * steps)

@@ -1,0 +1,241 @@
+"""YAML with places: reads a recipe file into plain values and remembers where each of them stands.
+
+A place is `file:line` as a person would open it. Values are addressed by their path, a tuple of keys and list
+indices, written with dots: `data.datasets.0.path`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from pokevla.errors import RecipeError
+
+KeyPath = tuple[str | int, ...]
+
+# `$${` stands for a literal `${`.
+_VARIABLE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^}]*)?\}")
+# Characters of Unicode's private area: allowed in plain YAML scalars, so that `{path: ${DATA}/x}` parses although
+# braces end a plain scalar in flow style.
+_OPEN, _CLOSE = "\ue000", "\ue001"
+_PLACEHOLDER = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
+
+
+@dataclass(frozen=True)
+class Template:
+    """A scalar with variables in it. It is expanded last, so that an overridden variable need not be set."""
+
+    parts: tuple[str | tuple[str, str | None], ...]
+    """Literal text, or (variable, default)."""
+    plain: bool
+    """Whether it stood without quotes, so that `${GPUS:-8}` is a number."""
+
+
+@dataclass
+class Document:
+    """Values of one or several merged files, and the place of each."""
+
+    values: dict[str, Any]
+    places: dict[KeyPath, str] = field(default_factory=dict)
+
+    def place(self, path: KeyPath) -> str:
+        """Place of a path, or of its nearest ancestor that stands in a file."""
+        for end in range(len(path), 0, -1):
+            if path[:end] in self.places:
+                return self.places[path[:end]]
+        return self.places.get((), "")
+
+
+def dotted(path: Sequence[str | int]) -> str:
+    """A path as a person writes it: `data.datasets.0.path`."""
+    return ".".join(str(part) for part in path)
+
+
+def read_document(path: Path) -> Document:
+    """Read one file. RecipeError if it is missing, not YAML, not a mapping, or names a key twice."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeError(f"{path} does not exist.", "`pokevla recipe ls` lists the recipes.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} cannot be read: {error}.") from error
+    return parse_document(text, display_path(path))
+
+
+def display_path(path: Path) -> str:
+    """The path as short as it is clear: relative to the current directory when it lies below it."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def parse_document(text: str, name: str) -> Document:
+    """Parse YAML 1.2 text; `name` is the file's name in places and messages. Errors as `read_document`."""
+    prepared, variables = _hide_variables(text)
+    try:
+        root = YAML(typ="safe", pure=True).compose(prepared)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1}" if mark else ""
+        raise RecipeError(f"{name}{line}: not valid YAML: {error.problem or error.context}.") from error
+    except YAMLError as error:
+        raise RecipeError(f"{name}: not valid YAML: {str(error).splitlines()[0]}.") from error
+    document = Document({}, {(): name})
+    if root is None:
+        return document
+    if not isinstance(root, MappingNode):
+        raise RecipeError(f"{name}:1: a recipe is a mapping (`field: value` lines).")
+    document.values = _Reader(name, variables, document.places).value(root, ())
+    return document
+
+
+def parse_value(text: str, place: str) -> Any:
+    """Parse the YAML value of an override. RecipeError naming `place` if it is not YAML."""
+    return parse_document(f"value: {text}\n", place).values["value"]
+
+
+def _hide_variables(text: str) -> tuple[str, list[re.Match[str]]]:
+    """Replace each `${...}` by a placeholder that YAML takes as plain text; line numbers stay."""
+    found: list[re.Match[str]] = []
+
+    def hide(match: re.Match[str]) -> str:
+        found.append(match)
+        return f"{_OPEN}{len(found) - 1}{_CLOSE}"
+
+    return _VARIABLE.sub(hide, text), found
+
+
+@dataclass
+class _Reader:
+    """Turns YAML nodes into values."""
+
+    name: str
+    variables: list[re.Match[str]]
+    places: dict[KeyPath, str]
+
+    def value(self, node: Node, path: KeyPath) -> Any:
+        if path:
+            self.places[path] = f"{self.name}:{node.start_mark.line + 1}"
+        if isinstance(node, MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, SequenceNode):
+            return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
+        if isinstance(node, ScalarNode):
+            return self._scalar(node)
+        raise RecipeError(f"{self.places[path]}: {dotted(path)} is a kind of YAML that recipes do not use.")
+
+    def _mapping(self, node: MappingNode, path: KeyPath) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, ScalarNode):
+                raise RecipeError(f"{self.name}:{line}: a field's name must be plain text.")
+            key = _PLACEHOLDER.sub(lambda match: self.variables[int(match[1])][0], key_node.value)
+            if key in values:
+                raise RecipeError(f"{self.name}:{line}: {dotted((*path, key))} is given twice.")
+            values[key] = self.value(value_node, (*path, key))
+            self.places[*path, key] = f"{self.name}:{line}"
+        return values
+
+    def _scalar(self, node: ScalarNode) -> Any:
+        if not _PLACEHOLDER.search(node.value):
+            return construct_scalar(node)
+        pieces = _PLACEHOLDER.split(node.value)  # literal, index, literal, index, ..., literal
+        parts: list[str | tuple[str, str | None]] = []
+        for number, piece in enumerate(pieces):
+            if number % 2 == 0:
+                parts.append(piece)
+                continue
+            match = self.variables[int(piece)]
+            if match["name"] is None:
+                parts.append("${")
+            else:
+                parts.append((match["name"], match["default"][2:] if match["default"] is not None else None))
+        return Template(tuple(parts), plain=node.style is None)
+
+
+def construct_scalar(node: ScalarNode) -> Any:
+    """Value of a scalar by YAML 1.2's core rules: `1e-4` is a number, `24:00:00` and dates are text."""
+    if node.tag in _CORE_TAGS:
+        return YAML(typ="safe", pure=True).constructor.construct_object(node, deep=True)
+    return node.value
+
+
+_CORE_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "null", "str"))
+
+
+def merge(base: Document, over: Document) -> Document:
+    """`over` on top of `base`: mappings merge field by field, everything else (lists too) replaces."""
+    places = dict(base.places)
+
+    def combine(low: dict[str, Any], high: dict[str, Any], path: KeyPath) -> dict[str, Any]:
+        result = dict(low)
+        for key, value in high.items():
+            here = (*path, key)
+            if isinstance(value, dict) and isinstance(low.get(key), dict):
+                result[key] = combine(low[key], value, here)
+            else:
+                for stale in [place for place in places if place[: len(here)] == here]:
+                    del places[stale]
+                result[key] = value
+        return result
+
+    values = combine(base.values, over.values, ())
+    return Document(values, places | over.places)
+
+
+def expand(document: Document, environment: Mapping[str, str]) -> Document:
+    """Replace every template by its text. RecipeError with the line of each variable that is not set."""
+    missing: list[str] = []
+
+    def walk(value: Any, path: KeyPath) -> Any:
+        if isinstance(value, dict):
+            return {key: walk(item, (*path, key)) for key, item in value.items()}
+        if isinstance(value, list):
+            return [walk(item, (*path, index)) for index, item in enumerate(value)]
+        if not isinstance(value, Template):
+            return value
+        try:
+            return expand_template(value, environment)
+        except KeyError as error:
+            missing.append(
+                f"{document.place(path)}: {dotted(path)} uses the environment variable {error.args[0]}, which is not "
+                f"set. Set it: export {error.args[0]}=..."
+            )
+            return None
+
+    values = walk(document.values, ())
+    if missing:
+        raise RecipeError("\n".join(missing))
+    return Document(values, document.places)
+
+
+def expand_template(template: Template, environment: Mapping[str, str]) -> Any:
+    """Text of a template; plain ones are read as YAML again. KeyError with the name of a variable that is not set."""
+    text = ""
+    for part in template.parts:
+        if isinstance(part, str):
+            text += part
+            continue
+        name, default = part
+        # As in a shell, `:-` stands in for an empty variable too.
+        found = environment.get(name) or default
+        if found is None:
+            if name not in environment:
+                raise KeyError(name)
+            found = ""
+        text += found
+    if not template.plain:
+        return text
+    try:
+        node = YAML(typ="safe", pure=True).compose(text)
+    except YAMLError:
+        return text  # a path with a colon in it, say: plain text, which is what it is
+    return construct_scalar(node) if isinstance(node, ScalarNode) and node.style is None else text

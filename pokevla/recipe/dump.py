@@ -1,0 +1,70 @@
+"""A resolved recipe as YAML text with the origin of each value; `load_recipe` of it gives the same recipe."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import ScalarNode
+
+from pokevla.recipe.document import KeyPath, dotted
+from pokevla.recipe.load import LoadedRecipe, plain_values
+
+_PLAIN_TEXT = re.compile(r"[A-Za-z_./~][A-Za-z0-9_./~+-]*")
+_STRING_TAG = "tag:yaml.org,2002:str"
+_COMMENT_COLUMN = 56
+
+
+def dump_recipe(loaded: LoadedRecipe) -> str:
+    """Every value of the recipe, defaults too, with its origin as end-of-line comment. No `extends`, no variables."""
+    lines = [f"# Resolved from {loaded.path}. Every value is here; the comment says where it came from."]
+    _emit_mapping(plain_values(loaded.recipe), (), 0, loaded.origins, lines)
+    return "\n".join(lines) + "\n"
+
+
+def _emit_mapping(values: dict[str, Any], path: KeyPath, indent: int, origins: dict[str, str], out: list[str]) -> None:
+    for key, value in values.items():
+        here = (*path, key)
+        head = f"{' ' * indent}{_scalar(key)}:"
+        if isinstance(value, dict) and value:
+            out.append(head)
+            _emit_mapping(value, here, indent + 2, origins, out)
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            out.append(head)
+            for index, item in enumerate(value):
+                block: list[str] = []
+                _emit_mapping(item, (*here, index), indent + 4, origins, block)
+                out.append(f"{' ' * (indent + 2)}- {block[0].lstrip()}")
+                out.extend(block[1:])
+        else:
+            line = f"{head} {_inline(value)}"
+            origin = origins.get(dotted(here), "")
+            out.append(f"{line.ljust(_COMMENT_COLUMN)}  # {origin}" if origin else line)
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(_inline(item) for item in value)}]"
+    if isinstance(value, dict):
+        return "{}"
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> str:
+    if not isinstance(value, str):
+        return json.dumps(value)
+    if _PLAIN_TEXT.fullmatch(value) and _reads_as_text(value):
+        return value
+    # YAML's double-quoted style is JSON's, but it also wants other unprintable characters escaped.
+    escaped = "".join(
+        char if char.isprintable() or ord(char) < 0x20 else f"\\U{ord(char):08x}"
+        for char in json.dumps(value, ensure_ascii=False)
+    )
+    return escaped.replace("${", "$${")
+
+
+def _reads_as_text(text: str) -> bool:
+    node = YAML(typ="safe", pure=True).compose(text)
+    return isinstance(node, ScalarNode) and node.tag == _STRING_TAG and node.value == text

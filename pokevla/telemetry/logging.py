@@ -1,0 +1,51 @@
+"""One log format for all ranks: a file each under `logs/`, and the console for rank 0."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+LOGGER = "pokevla"
+
+
+class _RankFilter(logging.Filter):
+    """Puts the rank into every record."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.rank = rank
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.rank = self.rank
+        return True
+
+
+def setup_logging(run_dir: Path | None, rank: int = 0, level: int = logging.INFO) -> logging.Logger:
+    """Send the logger `pokevla` to `run_dir/logs/rank_00000.log` (appending) and, on rank 0, to stderr.
+
+    Modules log through `logging.getLogger(__name__)`. Calling it again replaces what an earlier call set up.
+    """
+    logger = logging.getLogger(LOGGER)
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)] if rank == 0 else []
+    if run_dir is not None:
+        path = log_path(run_dir, rank)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(path, encoding="utf-8"))
+    formatter = logging.Formatter("%(asctime)s rank %(rank)d %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
+    for handler in handlers:
+        handler.setFormatter(formatter)
+        handler.addFilter(_RankFilter(rank))
+        logger.addHandler(handler)
+    logger.setLevel(level)
+    # The root logger belongs to the libraries: without this their handlers would print our lines a second time.
+    logger.propagate = False
+    return logger
+
+
+def log_path(run_dir: Path, rank: int) -> Path:
+    """`logs/rank_00000.log` of a run."""
+    return run_dir / "logs" / f"rank_{rank:05d}.log"

