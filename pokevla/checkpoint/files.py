@@ -1,0 +1,96 @@
+"""Files that either are there whole, or are not there: fsync, checksum, atomic replace, and errors that say "disk full"."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from pokevla.errors import CheckpointError, DiskFullError, PokeVLAError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No space, no quota, file larger than the limit: for the user all the same."""
+CHUNK_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One file of a checkpoint."""
+
+    name: str  # relative to the checkpoint's folder
+    size: int  # bytes
+    xxh64: str  # hex
+
+
+def describe_file(folder: Path, name: str) -> StoredFile:
+    """Measure a file: size and checksum."""
+    digest = xxhash.xxh64()
+    with (folder / name).open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return StoredFile(name, (folder / name).stat().st_size, digest.hexdigest())
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write a small file so that a reader sees the old one or the new one, never half.
+
+    Raises:
+        DiskFullError: no room; the old file is still there.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise as_named_error(error, path) from error
+
+
+def write_json_atomically(path: Path, content: Any) -> None:
+    """`write_text_atomically` of indented JSON."""
+    write_text_atomically(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def as_named_error(error: Exception, path: Path) -> PokeVLAError:
+    """Name an error met while writing below `path`."""
+    cause: BaseException | None = error
+    while cause is not None:  # torch wraps the OSError of the file below
+        if isinstance(cause, OSError) and cause.errno in NO_ROOM:
+            free_mib = _free_bytes(path) / 2**20
+            return DiskFullError(
+                f"No room to write {path} ({cause.strerror}; {free_mib:.0f} MiB free there).",
+                "Free some space, or lower checkpoint.keep_last; then go on with: pokevla resume RUN",
+            )
+        cause = cause.__cause__ or cause.__context__
+    return CheckpointError(f"Cannot write {path}: {error}")
+
+
+def _free_bytes(path: Path) -> int:
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def remove_folder(folder: Path, marker: str) -> None:
+    """Delete a folder, its marker first, so that a deletion cut short leaves nothing that looks complete."""
+    (folder / marker).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)

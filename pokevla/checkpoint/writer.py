@@ -1,0 +1,52 @@
+"""DeepSpeed's file writer, replaced by one that is durable and never leaves a collective by an exception."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointCommitInfo, CheckpointEngine
+
+from pokevla.checkpoint.files import StoredFile, as_named_error, describe_file
+from pokevla.errors import PokeVLAError
+
+
+class RecordingWriter(CheckpointEngine):
+    """Writes, fsyncs and checksums this rank's files below `root`; keeps the first error instead of raising it.
+
+    An exception on one rank in the middle of `engine.save_checkpoint` would leave the others waiting in a barrier.
+    The caller looks at `error` on all ranks afterwards.
+    """
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self.name = "PokeVLARecordingWriter"
+        self.root = root
+        self.files: list[StoredFile] = []
+        self.error: PokeVLAError | None = None
+
+    def create(self, info: CheckpointCommitInfo) -> None:
+        """Nothing to prepare."""
+
+    def save(self, state_dict: Any, path: str) -> None:
+        """Write one file durably, unless an earlier one has failed."""
+        if self.error is not None:
+            return
+        try:
+            with open(path, "wb") as file:
+                torch.save(state_dict, file)
+                file.flush()
+                os.fsync(file.fileno())
+            self.files.append(describe_file(self.root, str(Path(path).relative_to(self.root))))
+        except (OSError, RuntimeError) as error:
+            self.error = as_named_error(error, Path(path))
+
+    def load(self, path: str, map_location: Any = None) -> Any:
+        """Read a file back. Our own files: their checksums were verified."""
+        return torch.load(path, map_location=map_location, weights_only=False)
+
+    def commit(self, info: CheckpointCommitInfo) -> bool:
+        """Nothing to do: the store commits."""
+        return True

@@ -1,0 +1,91 @@
+"""The DeepSpeed engine, with its traps on CPU taken out of the way (docs/training.md)."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.optim import Optimizer
+
+from pokevla.distributed.environment import RankInfo
+from pokevla.errors import EnvironmentSetupError
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
+
+RENDEZVOUS_TIMEOUT = datetime.timedelta(minutes=10)
+"""How long ranks wait for each other. The first step may be minutes late on a loaded file system."""
+
+
+def import_deepspeed() -> Any:
+    """Import DeepSpeed for this machine.
+
+    On CPU its `deepspeed_shm_comm` op must be off: `init_distributed` would compile it (minutes, silently), and a job
+    killed meanwhile leaves a lock on which every later run waits for ever.
+    """
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    return deepspeed
+
+
+def join_ranks(info: RankInfo) -> torch.device:
+    """Meet the other ranks; return this rank's device. NCCL on GPUs, gloo otherwise.
+
+    Raises:
+        EnvironmentSetupError: the ranks do not find each other (address, port in use, a rank missing).
+    """
+    deepspeed = import_deepspeed()
+    device = torch.device("cuda", info.local_rank) if torch.cuda.is_available() else torch.device("cpu")
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    try:
+        # torch first: DeepSpeed's own call passes a device id, which makes NCCL hang with several groups.
+        dist.init_process_group(
+            backend, rank=info.rank, world_size=info.world_size, timeout=RENDEZVOUS_TIMEOUT
+        )
+    except (RuntimeError, ValueError, dist.DistError) as error:
+        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise EnvironmentSetupError(
+            f"Rank {info.rank} cannot join the others at {place}: {str(error).splitlines()[0]}",
+            "Check MASTER_ADDR and MASTER_PORT (is the port in use?).",
+        ) from error
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+    return device
+
+
+def initialise_engine(model: nn.Module, optimizer: Optimizer, config: dict[str, Any]) -> DeepSpeedEngine:
+    """Wrap `model` and `optimizer` into a DeepSpeed engine.
+
+    `config` is `pokevla.recipe.deepspeed_config.deepspeed_config`'s. There is no scheduler in it: the rate is a pure
+    function of the step, set by the loop, because DeepSpeed does not move a scheduler in a skipped step.
+    """
+    deepspeed = import_deepspeed()
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
+    return engine
+
+
+def leave_ranks() -> None:
+    """Take down the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def gradient_norm_if_unwrapped(engine: DeepSpeedEngine) -> torch.Tensor | None:
+    """Global gradient norm before clipping for ZeRO stage 0 in fp32, where DeepSpeed has no wrapper that tells it.
+
+    Gradients are reduced already, so all ranks compute the same number. None when a wrapper will compute it.
+    """
+    if hasattr(engine.optimizer, "overflow"):
+        return None
+    gradients = [parameter.grad for parameter in engine.module.parameters() if parameter.grad is not None]
+    return nn.utils.get_total_norm(gradients)

@@ -1,0 +1,59 @@
+"""Crop cached feature grids as the student's image was cropped, on the device.
+
+The teacher saw the clean image. Cropping its grid instead of running it on the crop is exact up to resampling, and
+costs nothing (design: geometric augmentation with cached features).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def crop_grids(grids: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Resample the box of each grid to `size` x `size` cells, bilinearly.
+
+    Args:
+        grids: (N, C, G, G), cells centred at ((i + 0.5) / G).
+        boxes: (N, 4) x1, y1, x2, y2 in [0, 1] of the image that the grid covers. (0, 0, 1, 1) with size G is the
+            identity up to rounding.
+        size: cells on a side of the result.
+
+    Returns:
+        (N, C, size, size) in the dtype of `grids`. Past the outermost cell centres the edge is repeated.
+    """
+    centres = (torch.arange(size, device=boxes.device, dtype=boxes.dtype) + 0.5) / size  # in [0, 1] of the box
+    x = boxes[:, 0, None] + centres * (boxes[:, 2] - boxes[:, 0])[:, None]  # (N, size)
+    y = boxes[:, 1, None] + centres * (boxes[:, 3] - boxes[:, 1])[:, None]
+    places = torch.stack(
+        [x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1
+    )  # (N, size, size, 2)
+    # align_corners=False: -1 and 1 are the outer edges of the corner cells, so [0, 1] maps to them linearly.
+    return F.grid_sample(
+        grids, (2 * places - 1).to(grids.dtype), mode="bilinear", padding_mode="border", align_corners=False
+    )
+
+
+def crop_image_features(features: Tensor, boxes: Tensor) -> Tensor:
+    """Crop SAM embeddings (B, V, C, G, G) with boxes (B, V, 4); same shape."""
+    batch, views = features.shape[:2]
+    return crop_grids(features.flatten(0, 1), boxes.flatten(0, 1), features.shape[-1]).unflatten(0, (batch, views))
+
+
+def crop_token_features(features: Tensor, boxes: Tensor, num_patches: int) -> Tensor:
+    """Crop VGGT tokens (B, V, N, T), a row-major grid, with boxes (B, V, 4), and resample to the patch grid.
+
+    Returns:
+        (B, V, P, T) with P = num_patches, row-major.
+
+    Raises:
+        ValueError: N or P is not a square number.
+    """
+    batch, views, tokens, width = features.shape
+    side, size = round(tokens**0.5), round(num_patches**0.5)
+    if side * side != tokens or size * size != num_patches:
+        raise ValueError(f"{tokens} tokens or {num_patches} patches do not fill a square grid")
+    grids = features.reshape(batch * views, side, side, width).permute(0, 3, 1, 2)
+    cropped = crop_grids(grids, boxes.flatten(0, 1), size)  # (B * V, T, size, size)
+    return cropped.flatten(2).transpose(1, 2).unflatten(0, (batch, views))

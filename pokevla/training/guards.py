@@ -1,0 +1,71 @@
+"""What happens when a loss or a gradient is not finite: all ranks leave the step out together."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pokevla.distributed.engine import gradient_norm_if_unwrapped
+from pokevla.errors import TrainingError
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
+
+
+def poison_if_not_finite(loss: Tensor) -> Tensor:
+    """Make every gradient NaN if the loss is not finite.
+
+    The norm of the reduced gradient is the one thing all ranks agree on anyway. A bad loss on one rank reaches it this
+    way, so that no further exchange between ranks is needed.
+    """
+    return torch.where(torch.isfinite(loss.detach()), loss, loss * math.nan)
+
+
+def guarded_step(engine: DeepSpeedEngine) -> float | None:
+    """Apply the optimizer at the accumulation boundary, unless the gradient is not finite.
+
+    A skipped step changes neither weights nor optimizer state. DeepSpeed's wrappers see to that (stages 1 to 3, and
+    bf16); stage 0 in fp32 has none, so the gradients are dropped here: an optimizer leaves a parameter without
+    gradient alone.
+
+    Returns:
+        The gradient's global norm before clipping, the same on all ranks; None if the step was skipped.
+    """
+    unwrapped = gradient_norm_if_unwrapped(engine)
+    if unwrapped is not None:
+        norm = float(unwrapped)
+        if not math.isfinite(norm):
+            for parameter in engine.module.parameters():
+                parameter.grad = None
+        engine.step()
+        return norm if math.isfinite(norm) else None
+    engine.step()
+    norm = engine.get_global_grad_norm()
+    applied = engine.was_step_applied() and norm is not None and math.isfinite(float(norm))
+    return float(norm) if applied and norm is not None else None
+
+
+class SkipCounter:
+    """Counts skipped steps, and ends the run when too many come in a row."""
+
+    def __init__(self, max_consecutive: int) -> None:
+        self.max_consecutive = max_consecutive
+        self.total = 0
+        self.consecutive = 0
+
+    def note(self, step: int, skipped: bool) -> None:
+        """Record the outcome of a step.
+
+        Raises:
+            TrainingError: `max_consecutive` steps in a row were skipped.
+        """
+        self.consecutive = self.consecutive + 1 if skipped else 0
+        self.total += skipped
+        if self.consecutive >= self.max_consecutive:
+            raise TrainingError(
+                f"The gradient was not finite in {self.consecutive} steps in a row, the last was step {step}.",
+                "Lower optim.lr, or look at the data of these steps; checkpoints from before are kept.",
+            )

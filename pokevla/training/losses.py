@@ -1,0 +1,86 @@
+"""The losses, each a mean over samples of a mean within the sample.
+
+Every micro-batch holds the same number of samples, so the mean over micro-batches and ranks of such a loss is the mean
+over the global batch: accumulation and world size do not change the gradient. Hence no loss here is divided by a
+count that differs between micro-batches (label tokens, visible masks); those means are taken inside one sample.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+FOCAL_ALPHA = 0.25
+"""Weight of the foreground (sigmoid focal loss of RetinaNet; GLOVER++ model/GLOVER_plus.py)."""
+FOCAL_GAMMA = 2.0
+"""Exponent that fades easy pixels (same sources)."""
+
+
+def action_l1(actions: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference of two chunks (B, K, A) in normalised units (OpenVLA-OFT's loss)."""
+    return (actions.float() - target.float()).abs().mean()
+
+
+def focal(logits: Tensor, target: Tensor) -> Tensor:
+    """Sigmoid focal loss: mean over pixels of a map, then over maps.
+
+    Args:
+        logits: (B, V, M, M).
+        target: (B, V, M, M) in [0, 1]. An empty map (nothing visible) counts like any other.
+
+    Formula: BCE(x, t) * (1 - p_t)^gamma * alpha_t with p = sigmoid(x), p_t = p t + (1 - p)(1 - t) and alpha_t =
+    alpha t + (1 - alpha)(1 - t).
+    """
+    logits, target = logits.float(), target.float()
+    probability = logits.sigmoid()
+    agreement = probability * target + (1 - probability) * (1 - target)
+    alpha = FOCAL_ALPHA * target + (1 - FOCAL_ALPHA) * (1 - target)
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return (cross_entropy * (1 - agreement) ** FOCAL_GAMMA * alpha).mean()
+
+
+def kl_divergence(logits: Tensor, target: Tensor) -> Tensor:
+    """KL(T || P) of maps normalised to sum one, in nats: mean over a sample's visible maps, then over samples.
+
+    Args:
+        logits: (B, V, M, M); P is sigmoid(logits) over its sum.
+        target: (B, V, M, M) in [0, 1]; T is it over its sum. A map without foreground has no T and is left out; a
+            sample without any visible map contributes 0.
+    """
+    logits, target = logits.float().flatten(2), target.float().flatten(2)  # (B, V, M * M)
+    mass = target.sum(dim=-1)  # (B, V)
+    visible = mass > 0
+    # log P = logsigmoid(x) - logsumexp(logsigmoid(x)): no division, no log of a rounded zero.
+    log_sigmoid = F.logsigmoid(logits)
+    log_p = log_sigmoid - log_sigmoid.logsumexp(dim=-1, keepdim=True)
+    t = target / mass.clamp(min=1e-12)[..., None]
+    per_map = (torch.xlogy(t, t) - t * log_p).sum(dim=-1)  # (B, V); 0 where nothing is visible, since t is 0
+    return (per_map.sum(dim=1) / visible.sum(dim=1).clamp(min=1)).mean()
+
+
+def cosine_alignment(predicted: Tensor, target: Tensor) -> Tensor:
+    """1 - cosine similarity per token, mean over tokens and samples (Spatial Forcing).
+
+    Args:
+        predicted: (B, V, P, T), projected vision states.
+        target: (B, V, P, T), teacher features on the same patch grid.
+    """
+    return (1 - F.cosine_similarity(predicted.float(), target.float(), dim=-1, eps=1e-6)).mean()
+
+
+def next_token(logits: Tensor, targets: Tensor, sample: Tensor, num_samples: int) -> Tensor:
+    """Cross-entropy: mean over a sample's trained tokens, then over samples.
+
+    Prismatic takes the mean over the micro-batch's tokens, so that the same answer weighs more or less depending on
+    what it happens to be batched with (facts: prismatic/training/strategies). Per sample it never does.
+
+    Args:
+        logits: (N, vocab), the trained positions of the micro-batch only.
+        targets: (N,) int64.
+        sample: (N,) int64, the row of the micro-batch that each position belongs to.
+        num_samples: B; a sample without trained tokens contributes 0.
+    """
+    per_token = F.cross_entropy(logits.float(), targets, reduction="none")
+    count = torch.bincount(sample, minlength=num_samples).clamp(min=1)
+    return (per_token / count[sample]).sum() / num_samples

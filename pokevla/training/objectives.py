@@ -1,0 +1,148 @@
+"""What is minimised: a model and its losses as one module, so that the engine's forward pass ends in a scalar."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from pokevla.data.batch import RobotBatch, VLMBatch, dequantise
+from pokevla.errors import DataError
+from pokevla.model.vla import PokeVLA, VLAOutput
+from pokevla.model.vlm import IGNORE_INDEX, PokeVLM
+from pokevla.recipe.schema import LossConfig
+from pokevla.training import losses
+from pokevla.training.feature_crop import crop_image_features, crop_token_features
+
+
+@dataclass
+class Terms:
+    """The losses of one micro-batch."""
+
+    weighted: dict[str, Tensor] = field(default_factory=dict)  # name -> scalar; their sum is what is minimised
+    logged: dict[str, Tensor] = field(default_factory=dict)  # name -> scalar, unweighted, as it is written down
+
+    @property
+    def total(self) -> Tensor:
+        """The scalar that is minimised."""
+        return torch.stack(list(self.weighted.values())).sum()
+
+
+class PretrainObjective(nn.Module):
+    """PokeVLM with the next-token loss."""
+
+    def __init__(self, model: PokeVLM) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: VLMBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Total loss, and detached values to log."""
+        return _total_and_log(self.terms(batch))
+
+    def terms(self, batch: VLMBatch) -> Terms:
+        """Next-token loss of a micro-batch."""
+        vision = self.model.encode_images(batch.pixel_values)
+        states, layout = self.model.run_sequence(vision, batch.input_ids, batch.attention_mask)
+        # Text token t >= 1 stands at N + t, so the state at N + t - 1 predicts it. Only trained positions pass the
+        # head: logits of all would cost more than a quarter of the body.
+        targets = batch.labels[:, 1:]
+        trained = targets != IGNORE_INDEX
+        logits = self.model.language_model.lm_head(states[-1][:, layout.num_vision : -1][trained])
+        loss = losses.next_token(logits, targets[trained], trained.nonzero()[:, 0], targets.shape[0])
+        return Terms({"next_token": loss}, {"loss/next_token": loss})
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """All trainable parameters: there is one loss."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+
+class PosttrainObjective(nn.Module):
+    """PokeVLA with the three losses of the paper: actions, masks, geometry."""
+
+    def __init__(self, model: PokeVLA, weights: LossConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.weights = weights
+
+    def forward(self, batch: RobotBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Total loss, and detached values to log."""
+        return _total_and_log(self.terms(batch))
+
+    def terms(self, batch: RobotBatch) -> Terms:
+        """The three losses of a micro-batch. A loss of weight 0 is not computed."""
+        output = self.model(
+            batch.pixel_values,
+            batch.input_ids,
+            batch.attention_mask,
+            batch.proprio,
+            self._sam_features(batch),
+            with_geometry=self.weights.geometry > 0,
+        )
+        action = losses.action_l1(output.actions, batch.actions)
+        terms = Terms({"action": self.weights.action * action}, {"loss/action": action})
+        if self.weights.segmentation.weight > 0:
+            self._add_segmentation(terms, output, batch)
+        if self.weights.geometry > 0:
+            self._add_geometry(terms, output, batch)
+        return terms
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """The trainable parameters of the VLM, which every loss reaches."""
+        return self.model.shared_parameters()
+
+    def _sam_features(self, batch: RobotBatch) -> Tensor | None:
+        if self.weights.segmentation.weight == 0:
+            return None
+        if batch.sam is None:
+            raise DataError("The segmentation loss has a weight, but the batch has no SAM features.")
+        dtype = self.model.seg_token.dtype
+        return crop_image_features(dequantise(batch.sam), batch.crop_boxes).to(dtype)
+
+    def _add_segmentation(self, terms: Terms, output: VLAOutput, batch: RobotBatch) -> None:
+        if output.fine_logits is None or output.coarse_logits is None or batch.masks is None:
+            raise DataError("The segmentation loss has a weight, but the batch has no masks.")
+        weights = self.weights.segmentation
+        focal, kl = losses.focal(output.fine_logits, batch.masks), losses.kl_divergence(output.fine_logits, batch.masks)
+        segmentation = weights.focal * focal + weights.kl * kl
+        if weights.coarse > 0:
+            coarse = weights.focal * losses.focal(output.coarse_logits, batch.masks)
+            coarse = coarse + weights.kl * losses.kl_divergence(output.coarse_logits, batch.masks)
+            segmentation = segmentation + weights.coarse * coarse
+            terms.logged["loss/coarse"] = coarse
+        terms.weighted["segmentation"] = weights.weight * segmentation
+        terms.logged |= {"loss/segmentation": segmentation, "loss/focal": focal, "loss/kl": kl}
+
+    def _add_geometry(self, terms: Terms, output: VLAOutput, batch: RobotBatch) -> None:
+        if output.geometry is None or batch.vggt is None:
+            raise DataError("The geometry loss has a weight, but the batch has no VGGT features.")
+        target = crop_token_features(dequantise(batch.vggt), batch.crop_boxes, output.geometry.shape[2])
+        geometry = losses.cosine_alignment(output.geometry, target)
+        terms.weighted["geometry"] = self.weights.geometry * geometry
+        terms.logged["loss/geometry"] = geometry
+
+
+Objective = PretrainObjective | PosttrainObjective
+
+
+def freeze_what_no_loss_reaches(objective: PosttrainObjective) -> None:
+    """Freeze the mask decoders or the geometry projector when their loss has no weight.
+
+    Parameters without a gradient would still be sharded, saved and decayed.
+    """
+    model = objective.model
+    if objective.weights.segmentation.weight == 0:
+        for module in (
+            model.coarse_prompt_encoder,
+            model.coarse_mask_decoder,
+            model.fine_prompt_encoder,
+            model.fine_mask_decoder,
+        ):
+            module.requires_grad_(False)
+    if objective.weights.geometry == 0:
+        model.geometry_projector.requires_grad_(False)
+
+
+def _total_and_log(terms: Terms) -> tuple[Tensor, dict[str, Tensor]]:
+    total = terms.total
+    return total, {"loss": total.detach()} | {name: value.detach() for name, value in terms.logged.items()}

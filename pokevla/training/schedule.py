@@ -1,0 +1,42 @@
+"""The learning rate as a pure function of the step: nothing to save, nothing to restore."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+from torch.optim import Optimizer
+
+Schedule = Literal["cosine", "linear", "constant"]
+
+
+def rate_factor(steps: int, warmup_steps: int, schedule: Schedule, final_fraction: float) -> Callable[[int], float]:
+    """Return f(step) for step in [0, steps): the share of the peak rate that the step is applied with.
+
+    Warm-up is linear, 1/warmup_steps at step 0 (never zero: DeepSpeed's WarmupCosineLR wastes its first step) and 1
+    at step warmup_steps - 1. Then cosine or linear decay reaches `final_fraction` at the last step.
+    """
+    decay_steps = max(steps - warmup_steps, 1)
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        progress = min((step - warmup_steps + 1) / decay_steps, 1.0)
+        if schedule == "constant":
+            return 1.0
+        shape = 0.5 * (1 + math.cos(math.pi * progress)) if schedule == "cosine" else 1 - progress
+        return final_fraction + (1 - final_fraction) * shape
+
+    return factor
+
+
+def apply_rate(optimizer: Optimizer, rate: float) -> None:
+    """Set the rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def applied_rate(optimizer: Optimizer) -> float:
+    """Read back what the next update will use."""
+    return float(optimizer.param_groups[0]["lr"])
