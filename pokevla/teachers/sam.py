@@ -1,0 +1,116 @@
+"""The SAM image encoder: transformers' `SamVisionModel` at any size, weights in either published layout.
+
+Constants are segment-anything's (`segment_anything/build_sam.py`, `modeling/sam.py`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import SamVisionConfig, SamVisionModel
+
+from pokevla.errors import CheckpointError
+from pokevla.model.presets import preset
+from pokevla.teachers.weights import load_strictly, read_state
+
+PIXEL_MEAN = (123.675, 116.28, 103.53)  # of 0..255 RGB
+PIXEL_STD = (58.395, 57.12, 57.375)
+
+# transformers draws with std 1e-10 by default, for weights that are always overwritten: LayerNorm would then amplify
+# rounding noise. 0.02 is what ViTs use.
+_INITIALIZER_RANGE = 0.02
+
+_OFFICIAL_TO_TRANSFORMERS = (
+    ("image_encoder.", "vision_encoder."),
+    (".patch_embed.proj.", ".patch_embed.projection."),
+    (".blocks.", ".layers."),
+    (".norm1.", ".layer_norm1."),
+    (".norm2.", ".layer_norm2."),
+    (".neck.0.", ".neck.conv1."),
+    (".neck.1.", ".neck.layer_norm1."),
+    (".neck.2.", ".neck.conv2."),
+    (".neck.3.", ".neck.layer_norm2."),
+)
+
+
+def sam_config(name: str) -> SamVisionConfig:
+    """Return the configuration of teacher preset `name`: tiny, mini (as the model preset of that name), vit_b, l, h."""
+    published = {
+        "vit_b": (768, 12, 12, (2, 5, 8, 11)),
+        "vit_l": (1024, 24, 16, (5, 11, 17, 23)),
+        "vit_h": (1280, 32, 16, (7, 15, 23, 31)),
+    }
+    if name in published:
+        width, depth, heads, global_blocks = published[name]
+        return SamVisionConfig(
+            hidden_size=width,
+            num_hidden_layers=depth,
+            num_attention_heads=heads,
+            global_attn_indexes=list(global_blocks),
+            initializer_range=_INITIALIZER_RANGE,
+        )
+    segmentation = preset(name).segmentation
+    width, depth, heads = (16, 2, 2) if name == "tiny" else (64, 2, 4)
+    return SamVisionConfig(
+        hidden_size=width,
+        num_hidden_layers=depth,
+        num_attention_heads=heads,
+        output_channels=segmentation.embed_dim,
+        image_size=8 * segmentation.grid,
+        patch_size=8,
+        window_size=7,
+        global_attn_indexes=[depth - 1],
+        num_pos_feats=segmentation.embed_dim // 2,
+        initializer_range=_INITIALIZER_RANGE,
+    )
+
+
+def load_sam_weights(model: SamVisionModel, path: Path) -> None:
+    """Load a file in transformers' layout (`SamModel` or `SamVisionModel`) or in segment-anything's (`.pth`).
+
+    Raises:
+        CheckpointError: no SAM image encoder in it, or one of another size.
+    """
+    state = read_state(path)
+    if any(name.startswith("image_encoder.") for name in state):
+        state = official_names(state)
+    encoder = {name: value for name, value in state.items() if name.startswith("vision_encoder.")}
+    if not encoder:
+        raise CheckpointError(f"{path} holds no SAM image encoder.", "Give a SAM checkpoint for the teacher `sam`.")
+    load_strictly(model, encoder, path)
+
+
+def official_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the image encoder's tensors of a segment-anything state under transformers' names."""
+    renamed = {}
+    for name, value in state.items():
+        if not name.startswith("image_encoder."):
+            continue
+        for old, new in _OFFICIAL_TO_TRANSFORMERS:
+            name = name.replace(old, new, 1)
+        renamed[name] = value
+    return renamed
+
+
+def preprocess_sam(images: Tensor, size: int) -> Tensor:
+    """(N, H, W, 3) uint8 -> (N, 3, size, size) float32: longest side to `size`, normalised, zeros right and below."""
+    pixels = images.permute(0, 3, 1, 2).float()
+    height, width = pixels.shape[-2:]
+    scale = size / max(height, width)
+    target = (int(height * scale + 0.5), int(width * scale + 0.5))
+    if target != (height, width):
+        pixels = functional.interpolate(pixels, size=target, mode="bilinear", align_corners=False, antialias=True)
+    mean = pixels.new_tensor(PIXEL_MEAN).view(3, 1, 1)
+    std = pixels.new_tensor(PIXEL_STD).view(3, 1, 1)
+    return functional.pad((pixels - mean) / std, (0, size - target[1], 0, size - target[0]))
+
+
+def encode_sam(model: SamVisionModel, images: Tensor) -> Tensor:
+    """(B, V, H, W, 3) uint8 -> (B, V, C, G, G) float32."""
+    size = model.config.image_size
+    pixels = preprocess_sam(images.flatten(0, 1), int(size))
+    features = model(pixels).last_hidden_state
+    return features.unflatten(0, images.shape[:2]).to(torch.float32)

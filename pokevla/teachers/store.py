@@ -1,0 +1,181 @@
+"""The files of a cache: `ROOT/<fingerprint>/` with `shards/*.tar`, `shards/*.idx`, `manifest.json` and `COMPLETE`.
+
+Every file is written under a temporary name, flushed to disk and renamed. A shard is there when its `.idx` is, which
+is renamed after the tar; a cache is there when `COMPLETE` is, which comes last of all.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from pokevla.errors import CacheMismatchError, DataError, DiskFullError, UsageError
+from pokevla.teachers.fingerprint import differences
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+COMPLETE_NAME = "COMPLETE"
+SHARDS_NAME = "shards"
+LOCK_NAME = ".build.lock"
+PARTIAL_SUFFIX = ".partial"
+REBUILD = "Build it with: pokevla cache build RECIPE"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """Where the payload of each record of a shard begins, and its xxh64 in hex. Parallel lists, in file order."""
+
+    keys: list[str]
+    offsets: list[int]
+    checksums: list[str]
+
+
+def index_path(shard: Path) -> Path:
+    """Return the sidecar of a shard."""
+    return shard.with_suffix(".idx")
+
+
+def write_index(shard: Path, index: ShardIndex) -> None:
+    """Write the sidecar of a shard whose tar is already under its final name."""
+    with atomic_file(index_path(shard)) as file:
+        file.write(json.dumps({"schema_version": SCHEMA_VERSION, **asdict(index)}).encode())
+
+
+def read_index(shard: Path) -> ShardIndex:
+    """Read the sidecar of a shard.
+
+    Raises:
+        DataError: missing, damaged, or of another schema version.
+    """
+    values = _read_json(index_path(shard))
+    try:
+        index = ShardIndex(values["keys"], values["offsets"], values["checksums"])
+    except KeyError as error:
+        raise DataError(f"{index_path(shard)} lacks {error}.", REBUILD) from error
+    if not len(index.keys) == len(index.offsets) == len(index.checksums):
+        raise DataError(f"{index_path(shard)} holds lists of different lengths.", REBUILD)
+    return index
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing.", REBUILD) from error
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path} cannot be read: {error}.", REBUILD) from error
+    if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION:
+        raise DataError(f"{path} does not have schema version {SCHEMA_VERSION}.", REBUILD)
+    return values
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """Read the manifest of a complete cache.
+
+    Raises:
+        DataError: not a cache, not complete, or damaged.
+    """
+    if not directory.is_dir():
+        raise DataError(f"There is no feature cache at {directory}.", REBUILD)
+    if not (directory / COMPLETE_NAME).is_file():
+        finished = len(list((directory / SHARDS_NAME).glob("*.idx")))
+        raise DataError(
+            f"The feature cache {directory} is not complete ({finished} shards are).",
+            "Go on with: pokevla cache build RECIPE",
+        )
+    return _read_json(directory / MANIFEST_NAME)
+
+
+def find_cache(root: Path, fingerprint: str, parts: dict[str, str] | None = None) -> Path:
+    """Return the directory of the complete cache `fingerprint` under `root`.
+
+    Raises:
+        CacheMismatchError: only caches with other parts are there; names what differs from the nearest one.
+        DataError: there is no cache at all, or it is not complete.
+    """
+    directory = root / fingerprint
+    if directory.is_dir():
+        found = read_manifest(directory).get("fingerprint")
+        if found != fingerprint:
+            raise CacheMismatchError(f"The cache {directory} was made as {found}, not {fingerprint}.", REBUILD)
+        return directory
+    complete = [path for path in sorted(root.glob("*")) if (path / COMPLETE_NAME).is_file()]
+    others = {path: _read_json(path / MANIFEST_NAME) for path in complete}
+    if not others:
+        raise DataError(f"There is no feature cache {fingerprint} in {root}.", REBUILD)
+    if parts is None:
+        names = ", ".join(sorted(path.name for path in others))
+        raise CacheMismatchError(f"{root} holds the caches {names}, this recipe needs {fingerprint}.", REBUILD)
+    clauses = {path: differences(manifest["parts"], parts) for path, manifest in others.items()}
+    nearest = min(clauses, key=lambda path: (len(clauses[path]), path.name))
+    raise CacheMismatchError(
+        f"No cache in {root} fits this recipe; the nearest, {nearest.name}, differs: {'; '.join(clauses[nearest])}.",
+        REBUILD,
+    )
+
+
+def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest, then the marker that says the cache is complete."""
+    with atomic_file(directory / MANIFEST_NAME) as file:
+        file.write(json.dumps({"schema_version": SCHEMA_VERSION, **manifest}, indent=2).encode())
+    with atomic_file(directory / COMPLETE_NAME) as file:
+        file.write(f"{manifest['fingerprint']}\n".encode())
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open `path` for writing under a temporary name; it appears, flushed to disk, when the body ends well.
+
+    Raises:
+        DiskFullError: no room left (or a quota or file-size limit). Nothing stays behind.
+    """
+    partial = path.with_name(f"{path.name}{PARTIAL_SUFFIX}")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise DiskFullError(
+                f"No room to write {path} ({os.strerror(error.errno or 0)}).", "Free some space, then run it again."
+            ) from error
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def build_lock(directory: Path) -> Iterator[None]:
+    """Hold the right to write into a cache, and clear away what a killed build left under temporary names.
+
+    Raises:
+        UsageError: another process is building this cache.
+    """
+    (directory / SHARDS_NAME).mkdir(parents=True, exist_ok=True)
+    with (directory / LOCK_NAME).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"Another process is building {directory}.", "Wait until it ends.") from error
+        for partial in directory.rglob(f"*{PARTIAL_SUFFIX}"):
+            partial.unlink()
+        yield

@@ -1,0 +1,80 @@
+"""Reading teacher weights from files, and hashing them."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from pokevla.errors import CheckpointError
+
+_CHUNK_BYTES = 1 << 22
+
+
+def file_hash(path: Path) -> str:
+    """Return the sha256 of a weights file in hex.
+
+    Raises:
+        CheckpointError: there is no such file.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"Teacher weights {path} do not exist.", "Correct `weights`, or leave it out.")
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def state_hash(module: nn.Module) -> str:
+    """Return the sha256 over names, types, shapes and values of all tensors of a module, in hex."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        array = tensor.detach().cpu().contiguous()
+        digest.update(f"{name}|{array.dtype}|{tuple(array.shape)}|".encode())
+        digest.update(array.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read a `.safetensors` file, or a `torch.save` file that holds tensors only, onto the CPU.
+
+    Raises:
+        CheckpointError: no such file, damaged, or something else than a mapping from names to tensors.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"Teacher weights {path} do not exist.", "Correct `weights`, or leave it out.")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, safetensors.SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"Teacher weights {path} cannot be read: {reason}.", "Download the file again.") from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path} is not a mapping from names to tensors.", "Give a file of weights.")
+    return cast(dict[str, Tensor], dict(state))
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Copy `state` into `module`; every name and shape must fit.
+
+    Raises:
+        CheckpointError: names the first tensors that are missing, unknown or of another shape.
+    """
+    wanted = module.state_dict()
+    missing = [name for name in wanted if name not in state]
+    unknown = [name for name in state if name not in wanted]
+    reshaped = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
+    if missing or unknown or reshaped:
+        lists = (("lacks", missing), ("has the unknown", unknown), ("has another shape for", reshaped))
+        parts = [f"{verb} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}" for verb, names in lists if names]
+        raise CheckpointError(f"{path} {' and '.join(parts)}.", "Check that `preset` is the size of these weights.")
+    module.load_state_dict(state)
