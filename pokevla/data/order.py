@@ -1,0 +1,128 @@
+"""Which sample comes at which position: a pure function of (seed, dataset fingerprints, mixture weights, position).
+
+World size, threads and restarts cannot change it. Within a dataset each epoch is a permutation, shuffled in windows of
+shards: the shards are permuted, each run of `shuffle_window` of them is mixed, so that reads stay nearly sequential on
+a parallel file system. Across datasets, draws follow the weights exactly, by a low-discrepancy sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from pokevla.data.randomness import permutation, raw
+from pokevla.errors import DataError
+
+SHARE_BITS = 24
+"""Mixture shares are fractions of 2**24: positions up to 2**39 fit in 63 bits, weights are exact to 6e-8."""
+CACHED_WINDOWS = 64
+"""Permutations kept in memory; a loader walks through one window per dataset at a time."""
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """Layout of one epoch of one dataset: its windows, in reading order."""
+
+    window_starts: np.ndarray
+    """(W+1,) place in the epoch at which each window begins."""
+    window_shards: tuple[tuple[int, ...], ...]
+
+
+class Order:
+    """The order of samples of a mixture."""
+
+    def __init__(
+        self,
+        seed: int,
+        shard_sizes: Sequence[Sequence[int]],
+        weights: Sequence[float],
+        shuffle_window: int,
+        fingerprints: Sequence[str],
+    ) -> None:
+        """`shard_sizes[d]` counts the usable samples in each shard of dataset d; weights need not sum to 1.
+
+        Raises DataError for an empty dataset, a weight that is not positive, or lists of different lengths.
+        """
+        if not (len(shard_sizes) == len(weights) == len(fingerprints) > 0):
+            raise DataError("a mixture needs as many weights and fingerprints as datasets, and at least one.")
+        if any(sum(sizes) == 0 for sizes in shard_sizes) or min(weights) <= 0:
+            raise DataError("every dataset of a mixture needs samples and a weight above 0.")
+        self.seed = seed
+        self.shuffle_window = shuffle_window
+        self.fingerprints = tuple(fingerprints)
+        self.sizes = [int(sum(sizes)) for sizes in shard_sizes]
+        self._shard_sizes = [np.asarray(sizes, dtype=np.int64) for sizes in shard_sizes]
+        self._shard_starts = [np.concatenate(([0], np.cumsum(sizes))) for sizes in self._shard_sizes]
+        remaining = [sum(weights[d:]) for d in range(len(weights))]
+        self._shares = [round(w / r * 2**SHARE_BITS) for w, r in zip(weights, remaining, strict=True)]
+        phases = raw(len(weights), seed, "mixture", *fingerprints) >> np.uint64(64 - SHARE_BITS)
+        self._phases = [int(phase) for phase in phases]
+        self._epoch = lru_cache(maxsize=4 * len(weights))(self._make_epoch)
+        self._window = lru_cache(maxsize=CACHED_WINDOWS * len(weights))(self._make_window)
+
+    def sample_at(self, position: int) -> tuple[int, int, int]:
+        """(dataset, index among its usable samples, epoch of that dataset) at one position."""
+        dataset, index, epoch = self.samples_at(np.array([position], dtype=np.int64))
+        return int(dataset[0]), int(index[0]), int(epoch[0])
+
+    def samples_at(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(dataset, index among its usable samples, epoch), each (n,) int64, for positions (n,) int64 >= 0."""
+        positions = np.asarray(positions, dtype=np.int64)
+        datasets, draws = self._draws(positions)
+        indices, epochs = np.empty_like(draws), np.empty_like(draws)
+        for dataset, size in enumerate(self.sizes):
+            chosen = np.flatnonzero(datasets == dataset)
+            epochs[chosen], places = np.divmod(draws[chosen], size)
+            for epoch in np.unique(epochs[chosen]):
+                of_epoch = epochs[chosen] == epoch
+                indices[chosen[of_epoch]] = self._indices(dataset, int(epoch), places[of_epoch])
+        return datasets, indices, epochs
+
+    def _draws(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which dataset a position draws from, and the how-manieth draw from it this is.
+
+        Dataset 0 takes its share of all positions, evenly spread (a Beatty sequence); dataset 1 takes its share of
+        what is left, and so on. `count(q)` draws fall before q, so the draw number needs no history.
+        """
+        datasets = np.full(positions.shape, len(self.sizes) - 1, dtype=np.int64)
+        left = positions.copy()  # number among the positions that earlier datasets left over
+        draws = positions.copy()
+        open_ = np.ones(positions.shape, dtype=bool)
+        for dataset in range(len(self.sizes) - 1):
+            share, phase = self._shares[dataset], self._phases[dataset]
+            count = (left * share + phase) >> SHARE_BITS
+            taken = open_ & ((((left + 1) * share + phase) >> SHARE_BITS) > count)
+            datasets[taken], draws[taken] = dataset, count[taken]
+            open_ &= ~taken
+            left -= count
+        draws[open_] = left[open_]
+        return datasets, draws
+
+    def _indices(self, dataset: int, epoch: int, places: np.ndarray) -> np.ndarray:
+        """Sample indices at places (n,) of one epoch."""
+        layout = self._epoch(dataset, epoch)
+        windows = np.searchsorted(layout.window_starts, places, side="right") - 1
+        out = np.empty_like(places)
+        for window in np.unique(windows):
+            inside = windows == window
+            out[inside] = self._window(dataset, epoch, int(window))[places[inside] - layout.window_starts[window]]
+        return out
+
+    def _make_epoch(self, dataset: int, epoch: int) -> _Epoch:
+        sizes = self._shard_sizes[dataset]
+        shards = permutation(len(sizes), self.seed, "shards", self.fingerprints[dataset], epoch)
+        groups = [
+            tuple(shards[i : i + self.shuffle_window].tolist()) for i in range(0, len(shards), self.shuffle_window)
+        ]
+        lengths = [int(sizes[list(group)].sum()) for group in groups]
+        return _Epoch(np.concatenate(([0], np.cumsum(lengths))), tuple(groups))
+
+    def _make_window(self, dataset: int, epoch: int, window: int) -> np.ndarray:
+        starts = self._shard_starts[dataset]
+        shards = self._epoch(dataset, epoch).window_shards[window]
+        members = np.concatenate([np.arange(starts[shard], starts[shard + 1]) for shard in shards])
+        mixed = permutation(len(members), self.seed, "window", self.fingerprints[dataset], epoch, window)
+        return members[mixed]

@@ -1,0 +1,91 @@
+"""The text of every example: Qwen's ChatML, one form for training, evaluation and the policy.
+
+The system block is one setting for both stages (Prismatic dropped it in VLM training and kept it for actions).
+Image embeddings are spliced in by the model after the first token, `<|im_start|>`, so no image token appears here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from pokevla.data.batch import IGNORED_LABEL, pad_texts
+from pokevla.errors import DataError
+
+START_OF_TURN = "<|im_start|>"
+END_OF_TURN = "<|im_end|>"
+"""Closes each turn; the model writes it after its answer, so generation stops at its id."""
+INSTRUCTION_TEMPLATE = "What action should the robot take to {instruction}?"
+"""OpenVLA's question (prismatic/vla/datasets); the instruction goes in lower case."""
+
+
+class Example(NamedTuple):
+    """A trained example: the loss is on `completion` only."""
+
+    prompt: str
+    completion: str
+
+
+class EncodedExample(NamedTuple):
+    """Ids of prompt and completion, and labels with -100 on the prompt; same length."""
+
+    ids: list[int]
+    labels: list[int]
+
+
+def chat_prompt(user_text: str, system: str | None) -> str:
+    """ChatML up to and including the header of the assistant's turn; `system=None` leaves that block out."""
+    head = f"{START_OF_TURN}system\n{system}{END_OF_TURN}\n" if system is not None else ""
+    return f"{head}{START_OF_TURN}user\n{user_text}{END_OF_TURN}\n{START_OF_TURN}assistant\n"
+
+
+def vla_prompt(instruction: str, system: str | None) -> str:
+    """Prompt of the policy for one instruction; ends in the assistant's header, action queries follow it."""
+    return chat_prompt(INSTRUCTION_TEMPLATE.format(instruction=instruction.lower()), system)
+
+
+def vlm_prompt(question: str, system: str | None) -> str:
+    """Prompt of one question about an image."""
+    return chat_prompt(question, system)
+
+
+def vlm_example(question: str, answer: str, system: str | None) -> Example:
+    """One question and its answer; the completion ends in `<|im_end|>`, which is trained too."""
+    return Example(vlm_prompt(question, system), answer + END_OF_TURN)
+
+
+def encode_text(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a text as it stands: special tokens written in it are recognised, none are added."""
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def end_of_turn_id(tokenizer: Any) -> int:
+    """Id at which generation stops. DataError when the tokenizer does not have `<|im_end|>` as one token."""
+    ids = encode_text(tokenizer, END_OF_TURN)
+    if len(ids) != 1:
+        raise DataError(f"the tokenizer cuts {END_OF_TURN} into {len(ids)} tokens.", "Use a Qwen2 tokenizer.")
+    return ids[0]
+
+
+def pad_token_id(tokenizer: Any) -> int:
+    """Id of the padding; DataError when the tokenizer has none."""
+    if tokenizer.pad_token_id is None:
+        raise DataError("the tokenizer has no padding token.", "Use a Qwen2 tokenizer (<|endoftext|>).")
+    return int(tokenizer.pad_token_id)
+
+
+def encode_example(tokenizer: Any, example: Example, max_tokens: int) -> EncodedExample:
+    """Ids and labels of an example, cut at the end to `max_tokens`.
+
+    Prompt and completion are tokenised apart, so that the prompt's ids are those seen at inference.
+    """
+    prompt, completion = encode_text(tokenizer, example.prompt), encode_text(tokenizer, example.completion)
+    ids = (prompt + completion)[:max_tokens]
+    return EncodedExample(ids, ([IGNORED_LABEL] * len(prompt) + completion)[:max_tokens])
+
+
+def encode_prompts(tokenizer: Any, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Right padded ids (B,T) int64 and mask (B,T) bool of several prompts, for inference."""
+    return pad_texts([encode_text(tokenizer, prompt) for prompt in prompts], pad_token_id(tokenizer))

@@ -1,0 +1,40 @@
+"""Random numbers as pure functions of what they are for, by the counter-based generator Philox.
+
+Only `random_raw` of numpy's Philox is used: numpy promises its stream for ever, unlike that of `Generator` methods.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import numpy as np
+
+_UNIT = 2.0**-53
+
+
+def _key(*parts: str | int) -> int:
+    """128-bit key of a tuple of strings and integers."""
+    text = "\0".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "little")
+
+
+def raw(count: int, *parts: str | int) -> np.ndarray:
+    """(count,) uint64 random numbers that depend on `parts` only."""
+    return np.random.Philox(key=_key(*parts)).random_raw(count)
+
+
+def permutation(count: int, *parts: str | int) -> np.ndarray:
+    """A permutation (count,) int64 of 0..count-1 that depends on `parts` only."""
+    return np.argsort(raw(count, *parts), kind="stable")
+
+
+def uniform(seed: int, purpose: str, position: int, lane: int, count: int) -> np.ndarray:
+    """(count,) float64 in [0, 1) for one purpose at one position of the sample order; `lane` e.g. the view."""
+    return (raw(count, seed, purpose, position, lane) >> np.uint64(11)).astype(np.float64) * _UNIT
+
+
+def normal(seed: int, purpose: str, position: int, lane: int, count: int) -> np.ndarray:
+    """(count,) float64 standard normal numbers (Box-Muller)."""
+    u = uniform(seed, purpose, position, lane, 2 * count)
+    return np.sqrt(-2.0 * np.log1p(-u[:count])) * np.cos(2.0 * math.pi * u[count:])

@@ -1,0 +1,255 @@
+"""From rows of datasets to batches: decode, crop, colour, tokenise, stack. Runs in the loader's threads."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from pokevla.data.batch import (
+    IGNORED_LABEL,
+    VIEWS,
+    FeatureArrays,
+    FeatureSource,
+    RobotBatch,
+    VLMBatch,
+    pad_texts,
+    stack_features,
+)
+from pokevla.data.dataset import Dataset
+from pokevla.data.prompts import encode_example, encode_text, pad_token_id, vla_prompt, vlm_example
+from pokevla.data.randomness import normal
+from pokevla.data.reader import ShardReader
+from pokevla.data.statistics import PROPRIO_DIM, Statistics
+from pokevla.data.transforms import (
+    ViewAugmentation,
+    apply_colours,
+    crop_image,
+    crop_mask,
+    draw_augmentation,
+    no_augmentation,
+)
+from pokevla.errors import DataError
+from pokevla.recipe.schema import AugmentConfig, DataConfig
+
+NO_FEATURES = FeatureArrays(None, None, None, None)
+
+
+def decode_image(payload: bytes, key: str) -> Image.Image:
+    """A stored JPEG as an RGB picture. DataError naming the sample when it cannot be decoded."""
+    return _decode(payload, key, "JPEG")
+
+
+def decode_mask(payload: bytes, key: str) -> Image.Image:
+    """A stored mask as a picture of mode "1". DataError naming the sample when it cannot be decoded."""
+    return _decode(payload, key, "PNG")
+
+
+def _decode(payload: bytes, key: str, form: str) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(payload), formats=(form,))
+        image.load()
+    except (UnidentifiedImageError, OSError) as error:
+        raise DataError(f"sample {key} holds a picture that cannot be decoded ({error}).") from error
+    wanted = "RGB" if form == "JPEG" else "1"
+    return image if image.mode == wanted else image.convert(wanted)
+
+
+def member(members: dict[str, bytes], extension: str, key: str) -> bytes:
+    """One member of a sample; DataError when the sample lacks it."""
+    if extension not in members:
+        raise DataError(f"sample {key} has no member {extension}.", "Convert the dataset again.")
+    return members[extension]
+
+
+class RobotSampleMaker:
+    """Makes RobotBatches out of rows of robot datasets. Safe to call from several threads."""
+
+    def __init__(
+        self,
+        datasets: Sequence[Dataset],
+        statistics: Statistics,
+        config: DataConfig,
+        seed: int,
+        tokenizer: Any,
+        image_size: int,
+        mask_size: int | None,
+        feature_reader: FeatureSource | Sequence[FeatureSource] | None = None,
+    ) -> None:
+        """Tokenises every instruction and normalises every episode once. DataError when masks are asked for in vain."""
+        for dataset in datasets:
+            if mask_size is not None and not dataset.has_masks:
+                raise DataError(
+                    f"{dataset.root} has no masks (published demonstrations carry none).",
+                    "Set loss.segmentation.weight=0, or use demonstrations made with masks.",
+                )
+        self._config, self._seed = config, seed
+        self._image_size, self._mask_size = image_size, mask_size
+        self._readers = [ShardReader(dataset) for dataset in datasets]
+        self._features = _per_dataset(feature_reader, len(datasets))
+        self._pad_id = pad_token_id(tokenizer)
+        self._tables = [_RobotTable(dataset, statistics, config, tokenizer) for dataset in datasets]
+
+    def batch(self, positions: np.ndarray, datasets: np.ndarray, rows: np.ndarray, augment: bool) -> RobotBatch:
+        """The samples (datasets[i], rows[i]) that stand at positions[i]; all (B,) int64."""
+        count, views, size, config = len(positions), len(VIEWS), self._image_size, self._config
+        pixels = np.zeros((count, views, 3, size, size), dtype=np.float32)
+        boxes = np.empty((count, views, 4), dtype=np.float32)
+        side = self._mask_size
+        masks = np.zeros((count, views, side, side), dtype=np.float32) if side is not None else None
+        proprio = np.empty((count, PROPRIO_DIM), dtype=np.float32)
+        keys: list[str] = []
+        texts: list[list[int]] = []
+        chunks: list[np.ndarray] = []
+        features: list[FeatureArrays] = []
+        for i, (position, dataset, row) in enumerate(zip(positions, datasets, rows, strict=True)):
+            table = self._tables[dataset]
+            key = table.keys[row]
+            members = self._readers[dataset].read(int(row))
+            for v, view in enumerate(VIEWS):
+                change = _change(config.augment, self._seed, int(position), v, augment)
+                boxes[i, v] = change.crop_box
+                if not config.blank_images:
+                    image = decode_image(member(members, f"{view}.jpg", key), key)
+                    pixels[i, v] = apply_colours(crop_image(image, change.crop_box, size), change)
+                if masks is not None and side is not None:
+                    mask = decode_mask(member(members, f"{view}.mask.png", key), key)
+                    masks[i, v] = crop_mask(mask, change.crop_box, side)
+            proprio[i] = table.proprio_at(row)
+            if augment and config.augment.proprio_noise:
+                noise = normal(self._seed, "proprio", int(position), 0, PROPRIO_DIM)
+                proprio[i] += (noise * config.augment.proprio_noise).astype(np.float32)
+            keys.append(key)
+            texts.append(table.text_at(row))
+            chunks.append(table.chunk_at(row))
+            source = self._features[dataset]
+            features.append(source.read(key) if source is not None else NO_FEATURES)
+        ids, attention = pad_texts(texts, self._pad_id)
+        return RobotBatch(
+            keys=keys,
+            positions=torch.from_numpy(np.asarray(positions, dtype=np.int64)),
+            pixel_values=torch.from_numpy(pixels),
+            input_ids=ids,
+            attention_mask=attention,
+            proprio=torch.from_numpy(proprio),
+            actions=torch.from_numpy(np.stack(chunks)),
+            masks=torch.from_numpy(masks) if masks is not None else None,
+            crop_boxes=torch.from_numpy(boxes),
+            sam=_stack([f.sam for f in features], [f.sam_scales for f in features], "channel64"),
+            vggt=_stack([f.vggt for f in features], [f.vggt_scales for f in features], "token"),
+        )
+
+
+class _RobotTable:
+    """The light columns of one robot dataset, normalised and tokenised, for access by row."""
+
+    def __init__(self, dataset: Dataset, statistics: Statistics, config: DataConfig, tokenizer: Any) -> None:
+        if dataset.episodes is None:
+            raise DataError(f"{dataset.root} has no episodes.", "Use a robot dataset.")
+        self._chunk_length = config.chunk_length
+        self.keys: list[str] = dataset.samples["key"].to_pylist()
+        self._episodes = dataset.samples["episode"].to_numpy()
+        self._frames = dataset.samples["frame"].to_numpy()
+        self._actions: dict[int, np.ndarray] = {}
+        self._proprio: dict[int, np.ndarray] = {}
+        for record in dataset.episodes.select(["episode", "actions", "proprio"]).to_pylist():
+            self._actions[record["episode"]] = statistics.normalise_actions(np.asarray(record["actions"]))
+            self._proprio[record["episode"]] = statistics.normalise_proprio(np.asarray(record["proprio"]))
+        instructions = dataset.samples["instruction"].to_pylist()
+        tokens = {
+            text: encode_text(tokenizer, vla_prompt(text, config.system_prompt))[: config.max_text_tokens]
+            for text in sorted(set(instructions))
+        }
+        self._texts = [tokens[text] for text in instructions]
+
+    def proprio_at(self, row: int) -> np.ndarray:
+        """(8,) float32 normalised."""
+        return self._proprio[self._episodes[row]][self._frames[row]]
+
+    def chunk_at(self, row: int) -> np.ndarray:
+        """(K,7) float32 normalised: the actions from this frame on."""
+        frame = int(self._frames[row])
+        return self._actions[self._episodes[row]][frame : frame + self._chunk_length]
+
+    def text_at(self, row: int) -> list[int]:
+        """Token ids of the prompt."""
+        return self._texts[row]
+
+
+class VLMSampleMaker:
+    """Makes VLMBatches out of rows of VLM datasets. Safe to call from several threads."""
+
+    def __init__(
+        self, datasets: Sequence[Dataset], config: DataConfig, seed: int, tokenizer: Any, image_size: int
+    ) -> None:
+        """Only light columns are read here."""
+        self._config, self._seed, self._image_size = config, seed, image_size
+        self._tokenizer, self._tokenizer_lock = tokenizer, threading.Lock()
+        self._pad_id = pad_token_id(tokenizer)
+        self._readers = [ShardReader(dataset) for dataset in datasets]
+        columns = ("key", "question", "answer")
+        self._columns = [{name: dataset.samples[name].to_pylist() for name in columns} for dataset in datasets]
+
+    def batch(self, positions: np.ndarray, datasets: np.ndarray, rows: np.ndarray, augment: bool) -> VLMBatch:
+        """The samples (datasets[i], rows[i]) that stand at positions[i]; all (B,) int64.
+
+        Answers hold coordinates of the whole picture, so pictures are resized whole; only colours are augmented.
+        """
+        config, size = self._config, self._image_size
+        pixels = np.zeros((len(positions), 1, 3, size, size), dtype=np.float32)
+        keys: list[str] = []
+        ids: list[list[int]] = []
+        labels: list[list[int]] = []
+        whole = config.augment.model_copy(update={"crop_area": 1.0})
+        for i, (position, dataset, row) in enumerate(zip(positions, datasets, rows, strict=True)):
+            columns = self._columns[dataset]
+            key = columns["key"][row]
+            members = self._readers[dataset].read(int(row))
+            if not config.blank_images:
+                change = _change(whole, self._seed, int(position), 0, augment)
+                image = decode_image(member(members, "jpg", key), key)
+                pixels[i, 0] = apply_colours(crop_image(image, change.crop_box, size), change)
+            example = vlm_example(columns["question"][row], columns["answer"][row], config.system_prompt)
+            with self._tokenizer_lock:  # the fast tokenizers borrow their state mutably while they encode
+                encoded = encode_example(self._tokenizer, example, config.max_text_tokens)
+            keys.append(key)
+            ids.append(encoded.ids)
+            labels.append(encoded.labels)
+        input_ids, attention = pad_texts(ids, self._pad_id)
+        return VLMBatch(
+            keys=keys,
+            positions=torch.from_numpy(np.asarray(positions, dtype=np.int64)),
+            pixel_values=torch.from_numpy(pixels),
+            input_ids=input_ids,
+            attention_mask=attention,
+            labels=pad_texts(labels, IGNORED_LABEL)[0],
+        )
+
+
+def _change(config: AugmentConfig, seed: int, position: int, view: int, augment: bool) -> ViewAugmentation:
+    """Drawn augmentation in training, the centre crop of the same area otherwise."""
+    return draw_augmentation(config, seed, position, view) if augment else no_augmentation(config.crop_area)
+
+
+def _per_dataset(reader: FeatureSource | Sequence[FeatureSource] | None, count: int) -> Sequence[FeatureSource | None]:
+    """One feature source per dataset. DataError when a list of another length was given."""
+    if not isinstance(reader, Sequence):
+        return [reader] * count
+    if len(reader) != count:
+        raise DataError(f"{len(reader)} feature caches were given for {count} datasets.")
+    return reader
+
+
+def _stack(values: Sequence[np.ndarray | None], scales: Sequence[np.ndarray | None], group: str) -> Any:
+    """QuantisedFeatures of a batch, or None when there are none. DataError when only some samples have them."""
+    present = [v for v in values if v is not None]
+    if not present:
+        return None
+    if len(present) != len(values):
+        raise DataError("only some datasets of the mixture have cached features.", "Build the cache of each.")
+    return stack_features(present, scales, group)
