@@ -1,0 +1,65 @@
+"""Shared by all tests: one thread, CPU, software rendering, and no network. Set before any test module is imported."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+QUIET_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",  # two ranks and some workers share two cores
+    "DS_ACCELERATOR": "cpu",
+    "MUJOCO_GL": "osmesa",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+# Overwritten, not only defaulted: a test must not depend on the shell it was started from.
+os.environ.update(QUIET_ENVIRONMENT)
+for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+    os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the checkout."""
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def tiny_run_env(repository: Path) -> dict[str, str]:
+    """Environment for a subprocess of a test: that of this process, with the checkout importable."""
+    python_path = os.pathsep.join(part for part in (str(repository), os.environ.get("PYTHONPATH")) if part)
+    return {**os.environ, "PYTHONPATH": python_path}
+
+
+def _is_local(family: int, address: Any) -> bool:
+    if family == socket.AF_UNIX or not isinstance(address, tuple):
+        return True
+    host = str(address[0])
+    if host in ("", "localhost", socket.gethostname()):
+        return True
+    try:
+        return ipaddress.ip_address(host.split("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterator[None]:
+    """Refuse every connection of this process that leaves the machine (gloo and servers on loopback stay)."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if not _is_local(self.family, address):
+            raise ConnectionRefusedError(f"A test tried to reach {address}. Tests must not use the network.")
+        connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", guarded)
+        yield
