@@ -1,0 +1,144 @@
+"""The figures of a whole pipeline, computed from what its stages wrote: `OUTPUT/summary.json`.
+
+Fixed places: `pretrain` and `posttrain` (run directories), `grounding/summary.json`, `evaluation/summary.json`,
+`stages.json`. A pipeline without one of them has a summary without that part.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pokevla.errors import DataError
+
+BEFORE, AFTER = "before", "after"
+"""Names of the two models in the grounding recipe."""
+
+
+def read_json(path: Path) -> Any | None:
+    """Content of a JSON file, None when it is not there; DataError when it is not JSON."""
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error}).", "Run the stage that writes it again.") from error
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """Lines of `metrics.jsonl` that carry a step, by step; a later line of the same step (after a resume) wins."""
+    path = run / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    try:
+        rows = [json.loads(line) for line in lines if line.strip()]
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON lines ({error}).") from error
+    by_step: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        if "step" in row:
+            by_step.setdefault(row["step"], {}).update(row)
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def build_summary(output: Path) -> dict[str, Any]:
+    """The summary of the pipeline in `output`, in the form its users and tests rely on."""
+    summary: dict[str, Any] = {}
+    stages = (read_json(output / "stages.json") or {"stages": []})["stages"]
+    summary["stages"] = {stage["name"]: stage["seconds"] for stage in stages}
+    grounding = read_json(output / "grounding" / "summary.json")
+    if grounding is not None:
+        summary["pretrain"] = {
+            "point_accuracy_before": _of(grounding, BEFORE, "point_accuracy"),
+            "point_accuracy_after": _of(grounding, AFTER, "point_accuracy"),
+        }
+    losses = [row["loss"] for row in read_metrics(output / "posttrain") if "loss" in row]
+    if losses:
+        summary["posttrain"] = {"loss_first": losses[0], "loss_last": losses[-1]}
+    evaluation = read_json(output / "evaluation" / "summary.json")
+    if evaluation is not None:
+        keys = ("successes", "trials", "crashed", "low", "high")
+        summary["evaluation"] = {name: {key: row[key] for key in keys} for name, row in evaluation["policies"].items()}
+    peaks = [stage["peak_memory_gib"] for stage in stages]
+    summary["peak_memory_gib"] = max(peaks) if peaks else None
+    return summary
+
+
+def _of(grounding: dict[str, Any], model: str, figure: str) -> float | None:
+    return grounding[model][figure] if model in grounding else None
+
+
+def write_summary(output: Path) -> dict[str, Any]:
+    """Build the summary and write it to `output/summary.json`."""
+    summary = build_summary(output)
+    temporary = output / "summary.json.tmp"
+    temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(output / "summary.json")
+    return summary
+
+
+def beats_all(summary: dict[str, Any]) -> bool | None:
+    """Whether `trained` has a higher success rate than every other policy; None when there is nothing to compare."""
+    policies = summary.get("evaluation", {})
+    if "trained" not in policies or len(policies) < 2:
+        return None
+    trained = _rate(policies["trained"])
+    return all(trained > _rate(row) for name, row in policies.items() if name != "trained")
+
+
+def _rate(row: dict[str, Any]) -> float:
+    return row["successes"] / row["trials"] if row["trials"] else 0.0
+
+
+def verdict(summary: dict[str, Any]) -> str:
+    """One line: does the trained policy beat all others?"""
+    answer = beats_all(summary)
+    if answer is None:
+        return "No verdict: the pipeline has not judged a trained policy beside others."
+    policies = summary["evaluation"]
+    figures = ", ".join(f"{name} {row['successes']}/{row['trials']}" for name, row in policies.items())
+    others = max(row["high"] for name, row in policies.items() if name != "trained")
+    apart = "intervals apart" if policies["trained"]["low"] > others else "intervals overlap"
+    return f"Does the trained policy beat all others? {'Yes' if answer else 'No'} ({figures}; {apart})."
+
+
+def summary_tables(summary: dict[str, Any]) -> list[Any]:
+    """rich tables: stages, learning, policies."""
+    from rich.table import Table
+
+    stages = Table(title="Stages", title_justify="left")
+    stages.add_column("stage")
+    stages.add_column("seconds", justify="right")
+    for name, seconds in summary["stages"].items():
+        stages.add_row(name, f"{seconds:.0f}")
+    stages.add_row("all", f"{sum(summary['stages'].values()):.0f}", style="bold")
+    learning = Table(title="Learning", title_justify="left")
+    for column, justify in (("figure", "left"), ("before", "right"), ("after", "right")):
+        learning.add_column(column, justify=justify)
+    if "pretrain" in summary:
+        row = summary["pretrain"]
+        learning.add_row(
+            "points inside the mask", *map(_text, (row["point_accuracy_before"], row["point_accuracy_after"]))
+        )
+    if "posttrain" in summary:
+        row = summary["posttrain"]
+        learning.add_row("post-training loss", _text(row["loss_first"]), _text(row["loss_last"]))
+    learning.add_row("peak memory, GiB", "", _text(summary["peak_memory_gib"]))
+    policies = Table(title="Trials", title_justify="left")
+    for column, justify in (
+        ("policy", "left"),
+        ("successes", "right"),
+        ("95 % interval", "right"),
+        ("crashed", "right"),
+    ):
+        policies.add_column(column, justify=justify)
+    for name, row in summary.get("evaluation", {}).items():
+        interval = f"{row['low']:.2f} to {row['high']:.2f}"
+        policies.add_row(name, f"{row['successes']}/{row['trials']}", interval, str(row["crashed"]))
+    return [stages, learning, policies]
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

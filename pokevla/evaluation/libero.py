@@ -1,0 +1,163 @@
+"""Closed-loop trials in LIBERO: the whole evaluation of a recipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pokevla.errors import RecipeError, UsageError
+from pokevla.evaluation.policies import build_policies, mask_predictor, weights_identity
+from pokevla.evaluation.pool import worker_pool
+from pokevla.evaluation.records import EpisodeRecord, append_record, drop_partial_line, read_records, summarise
+from pokevla.evaluation.serving_loop import run_trials
+from pokevla.evaluation.trials import Trial, plan_trials
+from pokevla.evaluation.videos import TrialRecorder
+from pokevla.evaluation.worker import LiberoFactory
+from pokevla.recipe.load import recipe_hash
+from pokevla.recipe.schema import EvalRecipe
+from pokevla.simulation.suites import MAX_STEPS, get_task
+
+ENVIRONMENT_SEED = 0
+"""`env.seed(0)`, as OpenVLA-OFT does (experiments/robot/libero/libero_utils.py)."""
+
+ProgressCallback = Callable[[EpisodeRecord, int, int], None]
+"""(record just finished, trials finished, trials in all)"""
+
+
+def run_libero(
+    recipe: EvalRecipe, *, overwrite: bool = False, on_progress: ProgressCallback | None = None
+) -> dict[str, Any]:
+    """Run or continue the evaluation; returns the summary, which is also `output/name/summary.json`.
+
+    Trials that are already in `episodes.jsonl` are not run again. Raises UsageError when the evaluation is complete or
+    was begun with other settings or weights and `overwrite` is False; SimulationError for tasks and initial states
+    that do not exist; errors of `build_policies`.
+    """
+    max_steps = _check_trials(recipe)
+    policies = build_policies(recipe)
+    folder = recipe.output / recipe.name
+    _prepare(folder, {"recipe": recipe_hash(recipe), "weights": weights_identity(recipe)}, overwrite)
+    episodes = folder / "episodes.jsonl"
+    records = read_records(episodes)
+    drop_partial_line(episodes)
+    trials = plan_trials(recipe.trials, list(policies), max_steps)
+    done = {record.key for record in records}
+    remaining = [trial for trial in trials if trial.key not in done]
+    predictors = {spec.name: mask_predictor(spec, policies[spec.name]) for spec in recipe.policies if recipe.videos}
+
+    def watch(trial: Trial) -> TrialRecorder | None:
+        if trial.number >= recipe.videos or not policies[trial.policy].needs_images:
+            return None
+        name = f"{trial.policy}-t{trial.task_index}-i{trial.init_state_index:02d}"
+        return TrialRecorder(folder, name, predictors[trial.policy])
+
+    def on_record(record: EpisodeRecord) -> None:
+        append_record(episodes, record)
+        records.append(record)
+        if on_progress is not None:
+            on_progress(record, len(records), len(trials))
+
+    _limit_threads(recipe.workers)
+    factory = LiberoFactory(recipe.image_size, recipe.fast_rendering, ENVIRONMENT_SEED)
+    with worker_pool(min(recipe.workers, max(1, len(remaining))), factory) as pool:
+        run_trials(remaining, policies, pool, recipe.actions_per_query, watch, on_record)
+    summary = {
+        "policies": summarise(_in_order(records, trials)),
+        "tasks": _by_task(records, recipe),
+        "settings": _settings(recipe, max_steps),
+    }
+    write_json(folder / "summary.json", summary)
+    return summary
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write under a temporary name, then rename: a killed process leaves no half a summary."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _check_trials(recipe: EvalRecipe) -> int:
+    trials = recipe.trials
+    low, high = trials.init_states
+    for index in trials.tasks:
+        task = get_task(trials.suite, index)
+        if not 0 <= low < high <= task.num_init_states:
+            raise RecipeError(
+                f"trials.init_states: [{low}, {high}) is not a range of the {task.num_init_states} initial states of "
+                f"{trials.suite} task {index}.",
+                f"Choose 0 <= first < end <= {task.num_init_states}.",
+            )
+    return trials.max_steps or MAX_STEPS[trials.suite]
+
+
+def _prepare(folder: Path, identity: dict[str, Any], overwrite: bool) -> None:
+    """Make the directory ready: new, continued, or emptied when `overwrite` allows it."""
+    marker = folder / "identity.json"
+    complete = (folder / "summary.json").exists()
+    begun = json.loads(marker.read_text(encoding="utf-8")) if marker.exists() else None
+    if complete or (begun is not None and begun != identity):
+        if not overwrite:
+            what = "is complete" if complete else "was begun with other settings or other weights"
+            raise UsageError(f"The evaluation in {folder} {what}.", "Give it another name, or --overwrite.")
+        for name in ("summary.json", "episodes.jsonl", "identity.json"):
+            (folder / name).unlink(missing_ok=True)
+        for name in ("videos", "pictures"):
+            if (folder / name).is_dir():
+                shutil.rmtree(folder / name)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(marker, identity)
+
+
+def _limit_threads(workers: int) -> None:
+    """The environments' processes have the cores first: more threads than cores would fight for them."""
+    import torch
+
+    if not torch.cuda.is_available():
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) - workers))
+
+
+def _in_order(records: list[EpisodeRecord], trials: list[Trial]) -> list[EpisodeRecord]:
+    """Records in the order of the plan: trials end in any order."""
+    place = {trial.key: number for number, trial in enumerate(trials)}
+    return sorted((record for record in records if record.key in place), key=lambda record: place[record.key])
+
+
+def _by_task(records: list[EpisodeRecord], recipe: EvalRecipe) -> list[dict[str, Any]]:
+    rows = []
+    for index in recipe.trials.tasks:
+        task = get_task(recipe.trials.suite, index)
+        figures = summarise(record for record in records if record.task_index == index)
+        policies = {
+            name: {key: row[key] for key in ("successes", "trials", "crashed")} for name, row in figures.items()
+        }
+        rows.append({"index": index, "name": task.name, "instruction": task.instruction, "policies": policies})
+    return rows
+
+
+def _settings(recipe: EvalRecipe, max_steps: int) -> dict[str, Any]:
+    trials = recipe.trials
+    return {
+        "suite": trials.suite,
+        "tasks": trials.tasks,
+        "init_states": list(trials.init_states),
+        "target_shift_m": None if trials.target_shift_m is None else list(trials.target_shift_m),
+        "max_steps": max_steps,
+        "settle_steps": trials.settle_steps,
+        "seed": trials.seed,
+        "environment_seed": ENVIRONMENT_SEED,
+        "image_size": recipe.image_size,
+        "fast_rendering": recipe.fast_rendering,
+        "actions_per_query": recipe.actions_per_query,
+        "workers": recipe.workers,
+        "gl": os.environ.get("MUJOCO_GL", "default"),
+        "mujoco": version("mujoco"),
+        "robosuite": version("robosuite"),
+        "torch": version("torch"),
+        "policies": {spec.name: spec.kind for spec in recipe.policies},
+    }

@@ -1,0 +1,73 @@
+"""From the policies of a recipe to objects that act, and to what draws their masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pokevla.checkpoint.base_model import exported_folder
+from pokevla.errors import RecipeError
+from pokevla.evaluation.videos import MaskPredictor
+from pokevla.policy.acting import ActingPolicy
+from pokevla.policy.policy import Policy
+from pokevla.policy.replay import ReplayPolicy
+from pokevla.recipe.schema import EvalRecipe, PolicySpec
+
+
+def build_policies(recipe: EvalRecipe) -> dict[str, ActingPolicy]:
+    """Policies by name. Two specs of the same run share its weights. RecipeError when a spec lacks what its kind
+    needs or two have one name; CheckpointError or DataError when the run or dataset is not there."""
+    names = [spec.name for spec in recipe.policies]
+    if len(set(names)) != len(names):
+        raise RecipeError("policies: two policies have the same name.", "Give each its own name.")
+    loaded: dict[Path, Policy] = {}
+    return {spec.name: _build(spec, recipe, loaded) for spec in recipe.policies}
+
+
+def _build(spec: PolicySpec, recipe: EvalRecipe, loaded: dict[Path, Policy]) -> ActingPolicy:
+    if spec.kind == "replay":
+        if spec.dataset is None:
+            raise RecipeError(f"policies: {spec.name} is a replay and has no `dataset`.", "Name the robot dataset.")
+        return ReplayPolicy.from_dataset(spec.dataset, spec.episode, recipe.actions_per_query)
+    if spec.run is None:
+        raise RecipeError(f"policies: {spec.name} is of kind {spec.kind} and has no `run`.", "Name its training run.")
+    if spec.kind == "untrained":
+        return Policy.untrained(spec.run, seed=recipe.trials.seed)
+    if spec.run not in loaded:
+        loaded[spec.run] = Policy.from_pretrained(spec.run)
+    policy = loaded[spec.run]
+    return policy.blanked() if spec.kind == "blanked" else policy
+
+
+def weights_identity(recipe: EvalRecipe) -> dict[str, Any]:
+    """What tells that a policy is still the one an unfinished evaluation began with: size and time of its weights."""
+    identity: dict[str, Any] = {}
+    for spec in recipe.policies:
+        file = None
+        if spec.run is not None:
+            file = exported_folder(spec.run) / "model.safetensors"
+        elif spec.dataset is not None:
+            file = spec.dataset / "episodes.parquet"
+        if file is not None and file.is_file():
+            stat = file.stat()
+            identity[spec.name] = [stat.st_size, stat.st_mtime_ns]
+    return identity
+
+
+def mask_predictor(spec: PolicySpec, policy: ActingPolicy) -> MaskPredictor | None:
+    """What draws the masks of a trained policy: needs the SAM teacher of its training recipe (`RUN/recipe.yaml`).
+    None where there is no such teacher: an exported model without its run, or a run without the mask loss."""
+    from pokevla.recipe.load import load_recipe
+    from pokevla.recipe.schema import PosttrainRecipe
+
+    if spec.kind != "model" or spec.run is None or not isinstance(policy, Policy) or not policy.needs_images:
+        return None
+    path = spec.run / "recipe.yaml"
+    if not path.is_file():
+        return None
+    recipe = load_recipe(path).recipe
+    if not isinstance(recipe, PosttrainRecipe) or recipe.cache is None or recipe.loss.segmentation.weight == 0:
+        return None
+    from pokevla.policy.masks import MaskReader
+
+    return MaskReader.from_teacher_config(policy, recipe.cache.sam)

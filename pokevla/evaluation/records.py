@@ -1,0 +1,132 @@
+"""What a trial leaves behind: one line of JSON each, their summary, and the interval of a success rate."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pokevla.errors import DataError
+
+Outcome = Literal["success", "failure", "crashed"]
+
+Z_95 = 1.959963984540054
+"""Two-sided 95 % quantile of the normal distribution."""
+
+
+@dataclass(frozen=True)
+class EpisodeRecord:
+    """One finished trial. `crashed` means the simulator died: it is never counted as the policy's failure."""
+
+    policy: str
+    suite: str
+    task_index: int
+    task: str
+    trial: int
+    init_state_index: int
+    target_shift: tuple[float, float] | None  # metres, added to the target object's x and y
+    outcome: Outcome
+    steps: int  # actions executed
+    queries: int  # action chunks asked for
+    seconds: float  # wall clock
+    error: str | None = None
+    video: str | None = None  # relative to the evaluation directory
+    mask_iou: float | None = None  # mean over queries and views, where masks were predicted
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """What names a trial within one evaluation."""
+        return (self.policy, self.task_index, self.init_state_index)
+
+
+def append_record(path: Path, record: EpisodeRecord) -> None:
+    """Append one line to `path` and flush it to the system: a killed evaluation keeps its finished trials."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(dataclasses.asdict(record)) + "\n")
+
+
+def read_records(path: Path) -> list[EpisodeRecord]:
+    """Read `episodes.jsonl`; an absent file has no records. A last line without its end (a kill while writing) is
+    left out; any other damage raises DataError with the line number."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    lines = text.split("\n")[:-1]  # what follows the last newline is empty or half a line
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            fields = json.loads(line)
+            shift = fields.get("target_shift")
+            fields["target_shift"] = None if shift is None else (float(shift[0]), float(shift[1]))
+            records.append(EpisodeRecord(**fields))
+        except (ValueError, TypeError, AttributeError, IndexError) as error:
+            raise DataError(
+                f"{path}:{number}: not an episode record ({error}).", "Evaluate again with --overwrite."
+            ) from error
+    return records
+
+
+def drop_partial_line(path: Path) -> None:
+    """Cut half a last line off, so that the next record starts on a line of its own."""
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    end = data.rfind(b"\n") + 1
+    if end != len(data):
+        path.write_bytes(data[:end])
+
+
+def wilson_interval(successes: int, trials: int, z: float = Z_95) -> tuple[float, float]:
+    """Wilson score interval of a success rate (Wilson 1927, JASA 22:209), both ends in [0, 1].
+
+    Chosen over the normal interval because it is right for few trials and for 0 or all successes.
+    No trials give (0, 1). Raises ValueError when `successes` is not in [0, trials].
+    """
+    if not 0 <= successes <= trials:
+        raise ValueError(f"{successes} successes of {trials} trials")
+    if trials == 0:
+        return (0.0, 1.0)
+    rate = successes / trials
+    denominator = 1 + z * z / trials
+    centre = (rate + z * z / (2 * trials)) / denominator
+    half = z * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials)) / denominator
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == trials else min(1.0, centre + half)
+    return (low, high)
+
+
+def summarise(records: Iterable[EpisodeRecord]) -> dict[str, dict[str, Any]]:
+    """Figures by policy, in order of first appearance.
+
+    `trials` counts successes and failures; crashed trials are counted apart, because they say nothing about the
+    policy. `mean_steps` and `mean_seconds` are over the counted trials.
+    """
+    by_policy: dict[str, list[EpisodeRecord]] = {}
+    for record in records:
+        by_policy.setdefault(record.policy, []).append(record)
+    return {policy: _figures(of_policy) for policy, of_policy in by_policy.items()}
+
+
+def _figures(records: list[EpisodeRecord]) -> dict[str, Any]:
+    counted = [record for record in records if record.outcome != "crashed"]
+    successes = sum(record.outcome == "success" for record in counted)
+    low, high = wilson_interval(successes, len(counted))
+    ious = [record.mask_iou for record in counted if record.mask_iou is not None]
+    return {
+        "successes": successes,
+        "trials": len(counted),
+        "crashed": len(records) - len(counted),
+        "low": low,
+        "high": high,
+        "mean_steps": _mean([record.steps for record in counted]),
+        "mean_seconds": _mean([record.seconds for record in counted]),
+        "mask_iou": _mean(ious),
+    }
+
+
+def _mean(values: list[float] | list[int]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,63 @@
+"""Tables a person reads at the end of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+
+def trials_table(summary: Mapping[str, Any], title: str) -> Table:
+    """Policies with successes, Wilson 95 % interval, crashes and costs; the settings stand in the caption."""
+    table = Table(title=title, caption=settings_line(summary["settings"]), title_justify="left")
+    table.add_column("policy")
+    for column in ("successes", "rate", "95 % interval", "crashed", "mean steps", "s/trial", "mask IoU"):
+        table.add_column(column, justify="right")
+    for name, row in summary["policies"].items():
+        rate = row["successes"] / row["trials"] if row["trials"] else None
+        table.add_row(
+            name,
+            f"{row['successes']}/{row['trials']}",
+            _number(rate, ".2f"),
+            f"{row['low']:.2f} to {row['high']:.2f}",
+            str(row["crashed"]),
+            _number(row["mean_steps"], ".0f"),
+            _number(row["mean_seconds"], ".1f"),
+            _number(row.get("mask_iou"), ".2f"),
+        )
+    return table
+
+
+def grounding_table(summary: Mapping[str, Any], title: str) -> Table:
+    """Models with the share of points inside the mask and of choices that are right."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("model")
+    for column in ("points inside", "95 % interval", "asked", "distinct answers", "choices right", "asked"):
+        table.add_column(column, justify="right")
+    for name, row in summary.items():
+        table.add_row(
+            name,
+            _number(row["point_accuracy"], ".3f"),
+            f"{row['point_low']:.2f} to {row['point_high']:.2f}",
+            str(row["point_questions"]),
+            str(row["distinct_points"]),
+            _number(row["choice_accuracy"], ".3f"),
+            str(row["choice_questions"]),
+        )
+    return table
+
+
+def settings_line(settings: Mapping[str, Any]) -> str:
+    """The settings that decide whether two tables may be compared, on one line."""
+    shift = settings["target_shift_m"]
+    moved = "LIBERO's own placement" if shift is None else f"target moved {shift[0]} to {shift[1]} m per axis"
+    rendering = "fast rendering (not for published numbers)" if settings["fast_rendering"] else "default rendering"
+    return (
+        f"{settings['suite']}, {moved}, {settings['image_size']} px, {rendering}, "
+        f"{settings['max_steps']} steps, MuJoCo {settings['mujoco']}"
+    )
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

@@ -1,0 +1,54 @@
+"""Which trials an evaluation consists of, and in which order they are run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pokevla.recipe.schema import TrialsConfig
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One attempt of one policy. Everything that happens in it follows from these fields and the policy."""
+
+    policy: str
+    suite: str
+    task_index: int
+    init_state_index: int
+    number: int  # within (policy, task)
+    seed: int
+    target_shift_m: tuple[float, float] | None
+    max_steps: int
+    settle_steps: int
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """What names a trial within one evaluation."""
+        return (self.policy, self.task_index, self.init_state_index)
+
+
+def plan_trials(config: TrialsConfig, policies: list[str], max_steps: int) -> list[Trial]:
+    """All trials: task by task, so that an environment is made once and serves every policy, then policy by policy."""
+    return [
+        Trial(
+            policy=policy,
+            suite=config.suite,
+            task_index=task_index,
+            init_state_index=init_state,
+            number=number,
+            seed=config.seed,
+            target_shift_m=config.target_shift_m,
+            max_steps=max_steps,
+            settle_steps=config.settle_steps,
+        )
+        for task_index in config.tasks
+        for policy in policies
+        for number, init_state in enumerate(range(*config.init_states))
+    ]
+
+
+def placement_rng(trial: Trial) -> np.random.Generator:
+    """Random numbers of a trial's placement: the same for every policy, whatever ran before and in which worker."""
+    return np.random.default_rng([trial.seed, trial.task_index, trial.init_state_index])

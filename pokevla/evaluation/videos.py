@@ -1,0 +1,77 @@
+"""Video and picture strip of a trial: what the policy saw at each query, with predicted and true masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pokevla.evaluation.worker import Query
+from pokevla.policy.pictures import caption, draw_views, mask_iou, strip
+
+FRAMES_PER_SECOND = 3
+STRIP_PICTURES = 8
+
+MaskPredictor = Callable[[np.ndarray, np.ndarray, str], np.ndarray]
+"""(images (2, H, W, 3), proprio (8,), instruction) -> predicted masks (2, H, W) bool."""
+
+
+class TrialRecorder:
+    """Collects the queries of one trial. `predict_masks` None: the policy decodes no masks (replay, blind)."""
+
+    wants_masks = True
+
+    def __init__(self, folder: Path, name: str, predict_masks: MaskPredictor | None) -> None:
+        self._folder = folder
+        self._name = name
+        self._predict_masks = predict_masks
+        self._pictures: list[np.ndarray] = []
+        self._ious: list[float] = []
+
+    def see(self, query: Query) -> None:
+        """Draw one observation."""
+        if query.images is None:
+            return
+        true = None if query.masks is None else query.masks.astype(bool)
+        predicted = None
+        note = f"step {query.step}"
+        if self._predict_masks is not None:
+            predicted = self._predict_masks(query.images, query.proprio, query.instruction)
+            ious = [] if true is None else [mask_iou(p, t) for p, t in zip(predicted, true, strict=True)]
+            self._ious += [iou for iou in ious if iou is not None]
+            if ious:
+                note += "   IoU " + " | ".join("-" if iou is None else f"{iou:.2f}" for iou in ious)
+        self._pictures.append(caption(draw_views(query.images, predicted, true), note))
+
+    def finish(self) -> tuple[str | None, float | None]:
+        """Write `videos/NAME.mp4` and `pictures/NAME.png`; (video path relative to the folder, mean mask IoU)."""
+        if not self._pictures:
+            return None, None
+        video = self._folder / "videos" / f"{self._name}.mp4"
+        write_video(video, self._pictures)
+        chosen = np.linspace(0, len(self._pictures) - 1, min(STRIP_PICTURES, len(self._pictures))).round().astype(int)
+        picture = self._folder / "pictures" / f"{self._name}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(strip([self._pictures[index] for index in chosen], columns=2)).save(picture, optimize=True)
+        iou = float(np.mean(self._ious)) if self._ious else None
+        return str(video.relative_to(self._folder)), iou
+
+
+def write_video(path: Path, frames: list[np.ndarray], frames_per_second: int = FRAMES_PER_SECOND) -> None:
+    """H.264 in yuv420p, which every browser plays. Frames (H, W, 3) uint8; sides are padded to even numbers."""
+    import imageio_ffmpeg
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    height, width = frames[0].shape[:2]
+    even = (height + height % 2, width + width % 2)
+    writer = imageio_ffmpeg.write_frames(
+        str(path), (even[1], even[0]), fps=frames_per_second, codec="libx264", pix_fmt_out="yuv420p",
+        macro_block_size=1, output_params=["-crf", "23", "-movflags", "+faststart"], ffmpeg_log_level="error",
+    )  # fmt: skip
+    writer.send(None)
+    for frame in frames:
+        padded = np.pad(frame, ((0, even[0] - height), (0, even[1] - width), (0, 0)), mode="edge")
+        writer.send(np.ascontiguousarray(padded))
+    writer.close()

@@ -1,0 +1,170 @@
+"""The process that owns an environment. It runs trials and asks the main process for actions.
+
+Messages over one pipe, both ways dataclasses:
+main `RunTrial` -> worker; worker `Query` -> main `Actions` -> worker, as often as needed; worker `TrialDone`.
+A worker that meets an error of ours sends `Refused`; on any other error, or when it is killed, it simply ends, and the
+main process sees the pipe close. No torch in this process: it would cost memory and threads.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Protocol
+
+import numpy as np
+
+from pokevla.errors import PokeVLAError
+from pokevla.evaluation.trials import Trial, placement_rng
+from pokevla.simulation.environment import LiberoEnvironment, Observation
+from pokevla.simulation.suites import TaskInfo
+
+
+class Environment(Protocol):
+    """What a worker needs of an environment (pokevla.simulation.environment.LiberoEnvironment)."""
+
+    @property
+    def task(self) -> TaskInfo: ...
+
+    def reset(
+        self, init_state_index: int, *, target_shift: tuple[float, float] | None = None, settle_steps: int = 10
+    ) -> None: ...
+
+    def sample_target_shift(
+        self, init_state_index: int, rng: np.random.Generator, low_m: float, high_m: float
+    ) -> tuple[float, float]: ...
+
+    def step(self, action: np.ndarray) -> bool: ...
+
+    def observe(self, *, images: bool = True, masks: bool = False) -> Observation: ...
+
+    def close(self) -> None: ...
+
+
+EnvironmentFactory = Callable[[str, int], Environment]
+"""(suite, task index) -> environment. Must be importable by name: it travels to the worker process."""
+
+
+@dataclass(frozen=True)
+class LiberoFactory:
+    """Makes the real environment."""
+
+    image_size: int
+    fast_rendering: bool
+    seed: int
+
+    def __call__(self, suite: str, task_index: int) -> Environment:
+        return LiberoEnvironment(
+            suite, task_index, image_size=self.image_size, fast_rendering=self.fast_rendering, seed=self.seed
+        )
+
+
+@dataclass(frozen=True)
+class RunTrial:
+    """Main to worker: run this trial. `images`, `masks`: what to render at each query."""
+
+    trial: Trial
+    images: bool
+    masks: bool
+
+
+@dataclass(frozen=True)
+class Query:
+    """Worker to main: what the policy sees before action number `step`."""
+
+    step: int
+    instruction: str
+    proprio: np.ndarray  # (8,) float32
+    images: np.ndarray | None  # (2, H, W, 3) uint8
+    masks: np.ndarray | None  # (2, H, W) uint8, 1 inside the target or a reference object
+
+
+@dataclass(frozen=True)
+class Actions:
+    """Main to worker: actions to execute before the next query."""
+
+    actions: np.ndarray  # (n, 7) raw LIBERO actions
+
+
+@dataclass(frozen=True)
+class TrialDone:
+    """Worker to main: the trial has ended. `last` is the observation after the last action, where images are made."""
+
+    task: str
+    target_shift: tuple[float, float] | None
+    success: bool
+    steps: int
+    queries: int
+    seconds: float
+    last: Query | None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Worker to main: an error of ours that ends the evaluation (no such task, no GL library)."""
+
+    error: PokeVLAError
+
+
+@dataclass(frozen=True)
+class Died:
+    """Worker to main, just before it ends: why. A killed worker cannot send it."""
+
+    reason: str
+
+
+def worker_main(connection: Connection, factory: EnvironmentFactory) -> None:
+    """Serve `RunTrial` messages until the pipe closes. Keeps one environment: trials come task by task."""
+    environment: Environment | None = None
+    place: tuple[str, int] | None = None
+    try:
+        while True:
+            request: RunTrial = connection.recv()
+            wanted = (request.trial.suite, request.trial.task_index)
+            if environment is None or place != wanted:
+                if environment is not None:
+                    environment.close()
+                environment, place = factory(*wanted), wanted
+            connection.send(run_trial(environment, request, connection))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return  # the main process has closed the pipe: the evaluation is over
+    except PokeVLAError as error:
+        connection.send(Refused(error))
+    except BaseException as error:
+        connection.send(Died("".join(traceback.format_exception_only(error)).strip()))
+        raise
+    finally:
+        if environment is not None:
+            environment.close()
+
+
+def run_trial(environment: Environment, request: RunTrial, connection: Connection) -> TrialDone:
+    """One closed-loop trial. Renders only at queries; stops at success or at the step limit."""
+    trial = request.trial
+    started = time.monotonic()
+    shift = None
+    if trial.target_shift_m is not None:
+        shift = environment.sample_target_shift(trial.init_state_index, placement_rng(trial), *trial.target_shift_m)
+    environment.reset(trial.init_state_index, target_shift=shift, settle_steps=trial.settle_steps)
+    steps = queries = 0
+    success = False
+    while not success and steps < trial.max_steps:
+        connection.send(_query(environment, request, steps))
+        queries += 1
+        answer: Actions = connection.recv()
+        for action in answer.actions[: trial.max_steps - steps]:
+            success = environment.step(action)
+            steps += 1
+            if success:
+                break
+    last = _query(environment, request, steps) if request.masks else None
+    seconds = time.monotonic() - started
+    return TrialDone(environment.task.name, shift, success, steps, queries, seconds, last)
+
+
+def _query(environment: Environment, request: RunTrial, step: int) -> Query:
+    seen = environment.observe(images=request.images, masks=request.masks)
+    return Query(step, environment.task.instruction, seen.proprio, seen.images, seen.masks)

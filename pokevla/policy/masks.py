@@ -1,0 +1,57 @@
+"""Masks that a policy decodes at test time, drawn back onto the whole picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+
+from pokevla.data.transforms import centre_crop_box
+from pokevla.errors import PokeVLAError
+from pokevla.policy.policy import Policy
+from pokevla.recipe.schema import TeacherConfig
+from pokevla.teachers.encoders import Teacher, build_teacher
+from pokevla.teachers.feature_crop import crop_image_features
+
+
+class MaskReader:
+    """Predicts the mask of target and reference objects in both views. Acting needs none of this: only pictures for
+    people do, so the SAM teacher runs here and nowhere else at test time."""
+
+    def __init__(self, policy: Policy, teacher: Teacher) -> None:
+        if teacher.spec.kind != "sam":
+            raise PokeVLAError(f"Masks are decoded from SAM features, not from {teacher.spec.kind}.")
+        self._policy = policy
+        self._teacher = teacher
+
+    @classmethod
+    def from_teacher_config(cls, policy: Policy, config: TeacherConfig) -> MaskReader:
+        """With the SAM teacher of the training recipe (its weights, or its seed). Raises as `build_teacher`."""
+        return cls(policy, build_teacher(config, device=policy.model.seg_token.device))
+
+    def __call__(self, images: np.ndarray, proprio: np.ndarray, instruction: str) -> np.ndarray:
+        """`images` (2, H, W, 3) uint8, `proprio` (8,) raw -> (2, H, W) bool; False outside the test-time crop."""
+        box = centre_crop_box(self._policy.crop_area)
+        with torch.inference_mode():
+            inputs = self._policy.prepare(images[None], proprio[None], [instruction])
+            features = self._teacher.encode(torch.from_numpy(images[None]))
+            boxes = torch.tensor(box, device=features.device).expand(1, images.shape[0], 4)
+            output = self._policy.model(
+                inputs.pixel_values, inputs.input_ids, inputs.attention_mask, inputs.proprio,
+                crop_image_features(features, boxes), with_geometry=False,
+            )  # fmt: skip
+        if output.fine_logits is None:
+            raise RuntimeError("the model got features and decoded no masks")
+        logits = output.fine_logits[0].float().cpu().numpy()
+        return np.stack([paste(view, box, images.shape[1:3]) for view in logits])
+
+
+def paste(logits: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
+    """Logits (M, M) over `box` (relative x1, y1, x2, y2) -> mask (H, W) bool of the whole picture."""
+    height, width = size
+    left, top = round(box[0] * width), round(box[1] * height)
+    right, bottom = round(box[2] * width), round(box[3] * height)
+    inside = Image.fromarray(logits.astype(np.float32)).resize((right - left, bottom - top), Image.Resampling.BILINEAR)
+    mask = np.zeros(size, dtype=bool)
+    mask[top:bottom, left:right] = np.asarray(inside) > 0
+    return mask

@@ -1,0 +1,130 @@
+"""An exported model as a policy: pictures, proprio and an instruction in, a chunk of raw LIBERO actions out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pokevla.checkpoint.export import load_exported
+from pokevla.data.prompts import encode_prompts, vla_prompt
+from pokevla.data.statistics import Statistics
+from pokevla.data.transforms import test_time_images
+from pokevla.errors import CheckpointError
+from pokevla.model.building import build_vla
+from pokevla.model.vla import PokeVLA
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the model takes for a batch of observations, on its device."""
+
+    pixel_values: torch.Tensor  # (N, 2, 3, S, S) float32 in [0, 1]
+    input_ids: torch.Tensor  # (N, T)
+    attention_mask: torch.Tensor  # (N, T)
+    proprio: torch.Tensor  # (N, 8) normalised
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A PokeVLA with all it needs to act. `blank` replaces every image by zeros: what is left without eyes."""
+
+    model: PokeVLA
+    tokenizer: Any
+    statistics: Statistics
+    image_size: int
+    crop_area: float
+    system_prompt: str | None
+    blank: bool = False
+
+    @classmethod
+    def from_pretrained(cls, folder: Path, device: str | None = None) -> Policy:
+        """Load an exported model, or the export of a post-training run directory.
+
+        `device`: None takes the GPU when there is one. Raises CheckpointError when there is no exported PokeVLA.
+        """
+        model, config, tokenizer_folder, statistics = load_exported(folder)
+        if not isinstance(model, PokeVLA) or statistics is None:
+            raise CheckpointError(f"{folder} is no policy: it holds a PokeVLM.", "Name a post-training run.")
+        return cls._assemble(model, config, tokenizer_folder, statistics, device)
+
+    @classmethod
+    def untrained(cls, folder: Path, seed: int, device: str | None = None) -> Policy:
+        """The same model as `folder`'s with random weights from `seed`, and its statistics. Raises as above."""
+        trained, config, tokenizer_folder, statistics = load_exported(folder)
+        if not isinstance(trained, PokeVLA) or statistics is None:
+            raise CheckpointError(f"{folder} is no policy: it holds a PokeVLM.", "Name a post-training run.")
+        model = build_vla(trained.config, seed=seed)
+        return cls._assemble(model, config, tokenizer_folder, statistics, device)
+
+    @classmethod
+    def _assemble(
+        cls, model: PokeVLA, config: dict[str, Any], tokenizer_folder: Path, statistics: Statistics, device: str | None
+    ) -> Policy:
+        from transformers import AutoTokenizer
+
+        chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(
+            model=model.to(chosen).eval(),
+            tokenizer=AutoTokenizer.from_pretrained(tokenizer_folder),
+            statistics=statistics,
+            image_size=config["image_size"],
+            crop_area=config["crop_area"],
+            system_prompt=config["system_prompt"],
+            blank=config.get("blank_images", False),  # trained without eyes: judged without eyes
+        )
+
+    @property
+    def needs_images(self) -> bool:
+        """False for a blanked policy: nothing has to be rendered for it."""
+        return not self.blank
+
+    @property
+    def chunk_length(self) -> int:
+        """Actions per query (K)."""
+        return self.model.config.action_head.chunk_length
+
+    def blanked(self) -> Policy:
+        """The same weights with every image zeroed."""
+        return dataclasses.replace(self, blank=True)
+
+    def act(
+        self,
+        images: np.ndarray | None,
+        proprio: np.ndarray,
+        instructions: Sequence[str],
+        steps: Sequence[int] | None = None,
+    ) -> np.ndarray:
+        """See `ActingPolicy.act`; `steps` is not used. ValueError when images are needed and None."""
+        with torch.inference_mode():
+            inputs = self.prepare(images, proprio, instructions)
+            output = self.model(
+                inputs.pixel_values, inputs.input_ids, inputs.attention_mask, inputs.proprio, with_geometry=False
+            )
+        return self.statistics.denormalise_actions(output.actions.float().cpu().numpy())
+
+    def prepare(self, images: np.ndarray | None, proprio: np.ndarray, instructions: Sequence[str]) -> Inputs:
+        """Images (N, 2, H, W, 3) uint8 (None when blank), proprio (N, 8) raw -> the model's inputs: the test-time
+        crop, resize and normalisation of `pokevla.data`, nothing of our own."""
+        device = self.model.seg_token.device
+        pixels = self._pixels(images, len(instructions))
+        ids, mask = encode_prompts(self.tokenizer, [vla_prompt(text, self.system_prompt) for text in instructions])
+        return Inputs(
+            pixel_values=torch.from_numpy(pixels).to(device),
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            proprio=torch.from_numpy(self.statistics.normalise_proprio(proprio)).to(device),
+        )
+
+    def _pixels(self, images: np.ndarray | None, count: int) -> np.ndarray:
+        views = self.model.config.num_views
+        if self.blank:
+            return np.zeros((count, views, 3, self.image_size, self.image_size), np.float32)
+        if images is None:
+            raise ValueError("this policy looks: it needs images")
+        return test_time_images(images, self.image_size, self.crop_area)
