@@ -1,4 +1,4 @@
-"""Files that either are there whole, or are not there: fsync, checksum, atomic replace, and errors that say "disk full"."""
+"""Files that are there whole or not at all: fsync, checksum, atomic replace, and errors that say "disk full"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ranks tell each other. All functions must be called by all ranks, and work without a process group (one rank)."""
+"""What ranks tell each other. All functions are called by all ranks, and also work for one rank without a group."""
 
 from __future__ import annotations
 

@@ -50,9 +50,7 @@ def join_ranks(info: RankInfo) -> torch.device:
         torch.cuda.set_device(device)
     try:
         # torch first: DeepSpeed's own call passes a device id, which makes NCCL hang with several groups.
-        dist.init_process_group(
-            backend, rank=info.rank, world_size=info.world_size, timeout=RENDEZVOUS_TIMEOUT
-        )
+        dist.init_process_group(backend, rank=info.rank, world_size=info.world_size, timeout=RENDEZVOUS_TIMEOUT)
     except (RuntimeError, ValueError, dist.DistError) as error:
         place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise EnvironmentSetupError(

@@ -12,8 +12,8 @@ from pokevla.errors import DataError
 from pokevla.model.vla import PokeVLA, VLAOutput
 from pokevla.model.vlm import IGNORE_INDEX, PokeVLM
 from pokevla.recipe.schema import LossConfig
+from pokevla.teachers.feature_crop import crop_image_features, crop_token_features
 from pokevla.training import losses
-from pokevla.training.feature_crop import crop_image_features, crop_token_features
 
 
 @dataclass
@@ -123,24 +123,6 @@ class PosttrainObjective(nn.Module):
 
 
 Objective = PretrainObjective | PosttrainObjective
-
-
-def freeze_what_no_loss_reaches(objective: PosttrainObjective) -> None:
-    """Freeze the mask decoders or the geometry projector when their loss has no weight.
-
-    Parameters without a gradient would still be sharded, saved and decayed.
-    """
-    model = objective.model
-    if objective.weights.segmentation.weight == 0:
-        for module in (
-            model.coarse_prompt_encoder,
-            model.coarse_mask_decoder,
-            model.fine_prompt_encoder,
-            model.fine_mask_decoder,
-        ):
-            module.requires_grad_(False)
-    if objective.weights.geometry == 0:
-        model.geometry_projector.requires_grad_(False)
 
 
 def _total_and_log(terms: Terms) -> tuple[Tensor, dict[str, Tensor]]:

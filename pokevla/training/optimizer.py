@@ -21,9 +21,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     return [group for group in groups if group["params"]]
 
 
-def build_adamw(
-    model: nn.Module, *, lr: float, weight_decay: float, betas: tuple[float, float]
-) -> torch.optim.AdamW:
+def build_adamw(model: nn.Module, *, lr: float, weight_decay: float, betas: tuple[float, float]) -> torch.optim.AdamW:
     """torch's AdamW: DeepSpeed's own would be compiled on first use, and on a CPU is no faster.
 
     `fused` does one pass over each (flattened) parameter, on CPU and GPU alike.

@@ -1,0 +1,68 @@
+"""From the command line to running ranks. No torch in this process: it only watches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pokevla.checkpoint.catalogue import list_checkpoints
+from pokevla.distributed.environment import inside_a_rank
+from pokevla.distributed.process import spawn_ranks
+from pokevla.errors import UsageError
+from pokevla.recipe.load import load_recipe
+from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TrainRecipe
+from pokevla.training.progress import ProgressView
+from pokevla.training.run_directory import run_lock
+
+EXPORT = "export"
+RANK_MODULE = "pokevla.training.rank_main"
+
+
+def read_run_recipe(run_dir: Path) -> TrainRecipe:
+    """The recipe of a training run.
+
+    Raises:
+        UsageError: `run_dir` is not a run directory of training.
+    """
+    path = run_dir / "recipe.yaml"
+    if not path.is_file():
+        raise UsageError(f"{run_dir} is not a run directory: it has no recipe.yaml.", "Name one below `runs/`.")
+    recipe = load_recipe(path).recipe
+    if not isinstance(recipe, PretrainRecipe | PosttrainRecipe):
+        raise UsageError(f"{run_dir} is a run of kind {recipe.kind}, not of training.")
+    return recipe
+
+
+def finished_step(run_dir: Path) -> int | None:
+    """The last step of a run that is finished (its model is exported), or None."""
+    checkpoints = list_checkpoints(run_dir)
+    return checkpoints[-1][0] if checkpoints and (run_dir / EXPORT / "config.json").is_file() else None
+
+
+def run_training(run_dir: Path) -> None:
+    """Train a run from where it stands to its end, with as many ranks as its recipe says, or as this one rank.
+
+    Raises:
+        UsageError: the run is being trained already.
+        TrainingError: a rank died; with the exit code of its error.
+    """
+    recipe = read_run_recipe(run_dir)
+    if inside_a_rank():  # torchrun, Slurm: they start the ranks
+        from pokevla.training.rank_main import run_rank
+
+        run_rank(run_dir)
+        return
+    world_size = recipe.resources.world_size
+    if recipe.resources.nodes > 1:
+        raise UsageError(
+            f"The recipe wants {recipe.resources.nodes} machines; this command starts ranks on one.",
+            "Start it on all of them through Slurm or torchrun, which set RANK.",
+        )
+    with run_lock(run_dir) as descriptor, ProgressView(run_dir, recipe.steps) as view:
+        spawn_ranks(
+            ("-m", RANK_MODULE, str(run_dir)),
+            world_size=world_size,
+            threads=recipe.resources.threads_per_rank,
+            log_dir=run_dir / "logs",
+            keep_open=(descriptor,),
+            on_poll=view.update,
+        )

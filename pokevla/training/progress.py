@@ -1,0 +1,68 @@
+"""What a person sees of a run in the terminal that started it: read from `metrics.jsonl`, which rank 0 writes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+_SHOWN = ("loss", "loss/action", "loss/next_token", "val/loss", "grad_norm", "lr", "samples_per_s")
+
+
+class ProgressView:
+    """A bar on a terminal, plain lines in a log. `update` is called every now and then; it never blocks."""
+
+    def __init__(self, run_dir: Path, total_steps: int | None, console: Console | None = None) -> None:
+        self.path = run_dir / "metrics.jsonl"
+        self.console = console or Console(file=sys.stderr)
+        # The ranks begin by cutting lines off that a killed run has written past its checkpoint.
+        self._size = self.path.stat().st_size if self.path.is_file() else 0
+        self._total = total_steps
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"))
+            self._bar = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=False)
+            self._task = self._bar.add_task("starting", total=self._total)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self) -> None:
+        """Show the lines that have been written since the last call."""
+        if not self.path.is_file():
+            return
+        with self.path.open("rb") as file:
+            if self.path.stat().st_size < self._size:
+                self._size = 0
+                self._size = self.path.stat().st_size
+                return
+            file.seek(self._size)
+            whole, newline, _ = file.read().rpartition(b"\n")
+        self._size += len(whole) + len(newline)
+        for line in whole.splitlines():
+            self._show(json.loads(line))
+
+    def _show(self, row: dict[str, Any]) -> None:
+        if self._bar is not None and self._task is not None:
+            if "loss" in row:
+                self._bar.update(self._task, completed=row["step"], description=f"loss {_number(row['loss'])}")
+            return
+        shown = [f"{name} {_number(row[name])}" for name in _SHOWN if row.get(name) is not None]
+        self.console.print(f"step {row['step']}  " + "  ".join(shown), highlight=False, soft_wrap=True)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else "not finite"

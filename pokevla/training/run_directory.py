@@ -1,0 +1,93 @@
+"""The directory of a run: made once, locked while it is being trained, read again on resume. No torch here."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pokevla.checkpoint.files import as_named_error, write_text_atomically
+from pokevla.data.dataset import read_info
+from pokevla.errors import UsageError
+from pokevla.recipe.dump import dump_recipe
+from pokevla.recipe.load import LoadedRecipe, recipe_hash
+from pokevla.recipe.schema import TrainRecipe
+from pokevla.telemetry.manifest import write_manifest
+
+LOCK = ".lock"
+
+
+def run_directory(recipe: TrainRecipe) -> Path:
+    """Where the run of a recipe lives."""
+    return recipe.output / recipe.name
+
+
+def create_run(loaded: LoadedRecipe, recipe: TrainRecipe) -> Path:
+    """Make the run directory with `recipe.yaml` and `manifest.json`; it appears whole or not at all.
+
+    Raises:
+        UsageError: there is a run of this name.
+        DataError: a dataset is missing. DiskFullError: no room.
+    """
+    run_dir = run_directory(recipe)
+    if run_dir.exists():
+        raise UsageError(
+            f"The run {run_dir} exists.",
+            f"Go on with it: pokevla resume {run_dir}. Or give this one another name: name={recipe.name}-2",
+        )
+    temporary = run_dir.with_name(f".tmp-{run_dir.name}-{os.getpid()}")
+    try:
+        temporary.mkdir(parents=True)
+        write_text_atomically(temporary / "recipe.yaml", dump_recipe(loaded))
+        write_manifest(temporary, _provenance(recipe))
+        temporary.rename(run_dir)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise as_named_error(error, run_dir) from error
+    return run_dir
+
+
+def await_run(run_dir: Path, timeout_s: float = 120.0) -> None:
+    """Wait until rank 0 has made the run directory (ranks started by somebody else begin at the same time).
+
+    Raises:
+        UsageError: it does not appear.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not (run_dir / "recipe.yaml").is_file():
+        if time.monotonic() > deadline:
+            raise UsageError(f"Rank 0 has not made {run_dir} within {timeout_s:.0f} s.", "Look at its log.")
+        time.sleep(0.2)
+
+
+def _provenance(recipe: TrainRecipe) -> dict[str, Any]:
+    return {
+        "recipe_hash": recipe_hash(recipe),
+        "world_size": recipe.resources.world_size,
+        "datasets": {str(source.path): read_info(source.path).get("fingerprint") for source in recipe.data.datasets},
+    }
+
+
+@contextmanager
+def run_lock(run_dir: Path) -> Iterator[int]:
+    """Hold the run for this process and every process that inherits the yielded file descriptor.
+
+    The kernel releases it when the last of them ends, however it ends.
+
+    Raises:
+        UsageError: somebody is training this run.
+    """
+    descriptor = os.open(run_dir / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"The run {run_dir} is being trained by another process.", "Stop it first.") from error
+        yield descriptor
+    finally:
+        os.close(descriptor)
