@@ -46,9 +46,7 @@ def _linear_names(part: nn.Module) -> list[str]:
         if hasattr(part, tower):
             depth = len(getattr(part, tower).blocks)
             idle += [
-                f"{tower}.{name}"
-                for name, _ in getattr(part, tower).named_modules()
-                if is_unused(name + ".", depth)
+                f"{tower}.{name}" for name, _ in getattr(part, tower).named_modules() if is_unused(name + ".", depth)
             ]
     skip = {*idle, "lm_head"}
     return [name for name, module in part.named_modules() if isinstance(module, nn.Linear) and name not in skip]
@@ -74,9 +72,7 @@ def _check_spec(vlm: PokeVLM, spec: TrainableSpec) -> None:
         raise UsageError("The model has LoRA layers already.", "Merge them first with merge_lora.")
     if spec.lora_targets == "all-linear":
         return
-    known = sorted(
-        {name.rpartition(".")[2] for part in PARTS.values() for name in _linear_names(getattr(vlm, part))}
-    )
+    known = sorted({name.rpartition(".")[2] for part in PARTS.values() for name in _linear_names(getattr(vlm, part))})
     for word in (word.strip() for word in spec.lora_targets.split(",")):
         if word not in known:
             nearest = difflib.get_close_matches(word, known, n=1)

@@ -159,11 +159,11 @@ def _mini() -> PokeVLAConfig:
     return PokeVLAConfig(
         vlm=PokeVLMConfig(
             image_size=112,
-            dino=_tower(DINO_TIMM_NAME, 112, 96, 4, 3, 1.0),
-            siglip=_tower(SIGLIP_TIMM_NAME, 112, 96, 4, 3, None),
-            language_model=LanguageModelConfig(1024, 128, 3, 4, 2, 384, max_positions=2048),
+            dino=_tower(DINO_TIMM_NAME, 112, 96, 4, 3, 1.0, mlp_ratio=3.0),
+            siglip=_tower(SIGLIP_TIMM_NAME, 112, 64, 4, 2, None),
+            language_model=LanguageModelConfig(1024, 128, 3, 4, 2, 256, max_positions=2048),
         ),
-        segmentation=SegmentationConfig(embed_dim=32, grid=16, num_heads=4, mlp_dim=128),
+        segmentation=SegmentationConfig(embed_dim=32, grid=16, num_heads=2, mlp_dim=64),
         geometry=GeometryConfig(target_dim=64, grid=8),
         action_head=ActionHeadConfig(num_layers=3, width=128, num_heads=4, num_queries=8),
     )
@@ -218,9 +218,7 @@ def _from_dict(cls: type[ConfigT], values: Any, place: str) -> ConfigT:
             nearest = difflib.get_close_matches(str(key), list(fields), n=1)
             hint = f"Did you mean {nearest[0]}?" if nearest else f"Its fields are {', '.join(fields)}."
             raise UsageError(f"{place}.{key} is not a field of {cls.__name__}.", hint)
-    missing = [
-        name for name, field in fields.items() if name not in values and field.default is dataclasses.MISSING
-    ]
+    missing = [name for name, field in fields.items() if name not in values and field.default is dataclasses.MISSING]
     if missing:
         raise UsageError(f"{place} lacks {', '.join(missing)}.", "Take the config.json of a complete export.")
     hints = get_type_hints(cls)

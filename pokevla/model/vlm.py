@@ -122,7 +122,7 @@ class PokeVLM(nn.Module):
         text = self.language_model.get_input_embeddings()(input_ids)
         output = self.language_model.model(
             inputs_embeds=assemble(text, vision, tail, layout),
-            attention_mask={"full_attention": attention_mask_for(layout, self.config.attention)},
+            attention_mask={"full_attention": self._mask(layout)},
             position_ids=layout.position_ids,
             use_cache=False,
             output_hidden_states=all_layers,
@@ -130,6 +130,16 @@ class PokeVLM(nn.Module):
         if all_layers:  # drop the embeddings; transformers' last entry is the normed one
             return list(output.hidden_states[1:]), layout
         return [output.last_hidden_state], layout
+
+    def _mask(self, layout: SequenceLayout) -> Tensor | None:
+        """The attention mask, refused where the chosen kernel would silently ignore it."""
+        kernel = self.language_model.config._attn_implementation
+        if kernel != "sdpa" and not (kernel == "flash_attention_2" and self.config.attention == "causal"):
+            # transformers' eager attention takes "no mask" for "see everything"; flash takes no (B, 1, L, L) mask.
+            raise UsageError(
+                f"{self.config.attention} attention does not work with the {kernel} kernel.", "Choose sdpa."
+            )
+        return attention_mask_for(layout, self.config.attention)
 
     def forward(
         self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None
@@ -183,7 +193,7 @@ class PokeVLM(nn.Module):
         cache = DynamicCache(config=self.language_model.config)
         states = self.language_model.model(
             inputs_embeds=assemble(text, vision, None, layout),
-            attention_mask={"full_attention": attention_mask_for(layout, self.config.attention)},
+            attention_mask={"full_attention": self._mask(layout)},
             position_ids=layout.position_ids,
             past_key_values=cache,
             use_cache=True,
@@ -219,9 +229,9 @@ class PokeVLM(nn.Module):
         self.vision_backbone.dino_featurizer.set_grad_checkpointing(enabled)
         self.vision_backbone.siglip_featurizer.set_grad_checkpointing(enabled)
         if enabled:
-            self.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.language_model.activation_checkpointing_enable({"use_reentrant": False})
         else:
-            self.language_model.gradient_checkpointing_disable()
+            self.language_model.activation_checkpointing_disable()
 
 
 def check_text(input_ids: Tensor, attention_mask: Tensor, batch: int) -> None:

@@ -1,0 +1,111 @@
+"""Building is a pure function of the seed; exports come back bit by bit or are refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pokevla.errors import CheckpointError
+from pokevla.model.building import build_vla, build_vlm, load_model, load_weights, parameter_report, save_model
+from pokevla.model.presets import preset
+from pokevla.model.vla import PokeVLA
+
+
+def same_weights(left: torch.nn.Module, right: torch.nn.Module) -> bool:
+    pairs = zip(left.state_dict().items(), right.state_dict().items(), strict=True)
+    return all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
+
+
+def test_weights_are_a_pure_function_of_the_seed() -> None:
+    torch.manual_seed(5)
+    first = build_vla(preset("tiny"), seed=3)
+    state = torch.get_rng_state()
+    torch.manual_seed(6)
+    second = build_vla(preset("tiny"), seed=3)
+    assert same_weights(first, second)
+    assert not same_weights(first, build_vla(preset("tiny"), seed=4))
+    torch.manual_seed(5)
+    assert torch.equal(torch.get_rng_state(), state)  # building does not disturb the caller's generator
+
+
+def test_changing_one_part_leaves_the_others_weights_alone() -> None:
+    config = preset("tiny")
+    wider = dataclasses.replace(config, geometry=dataclasses.replace(config.geometry, target_dim=40))
+    left, right = build_vla(config), build_vla(wider)
+    assert same_weights(left.vlm, right.vlm)
+    assert same_weights(left.action_head, right.action_head)
+
+
+def test_export_comes_back_bit_by_bit(tiny_vla: PokeVLA, tmp_path: Path) -> None:
+    save_model(tiny_vla, tmp_path / "vla")
+    save_model(tiny_vla.vlm, tmp_path / "vlm")
+    loaded = load_model(tmp_path / "vla")
+    assert loaded.config == tiny_vla.config
+    assert same_weights(loaded, tiny_vla)
+    assert same_weights(load_model(tmp_path / "vlm"), tiny_vla.vlm)
+
+
+def test_vla_takes_an_exported_vlm(tmp_path: Path) -> None:
+    vlm = build_vlm(preset("tiny").vlm, seed=9)
+    save_model(vlm, tmp_path)
+    model = build_vla(preset("tiny"), seed=1, vlm_weights=tmp_path)
+    assert same_weights(model.vlm, vlm)
+    assert same_weights(model.action_head, build_vla(preset("tiny"), seed=1).action_head)
+    assert model.vlm.language_model.lm_head.weight is model.vlm.language_model.model.embed_tokens.weight
+
+
+def test_untied_word_head_is_stored_and_frozen_in_the_vla(tmp_path: Path) -> None:
+    config = preset("tiny")
+    language = dataclasses.replace(config.vlm.language_model, tie_embeddings=False)
+    config = dataclasses.replace(config, vlm=dataclasses.replace(config.vlm, language_model=language))
+    model = build_vla(config)
+    assert not model.vlm.language_model.lm_head.weight.requires_grad
+    save_model(model, tmp_path)
+    assert same_weights(load_model(tmp_path), model)
+
+
+def test_weights_that_do_not_fit_are_refused_by_name(tiny_vla: PokeVLA, tmp_path: Path) -> None:
+    save_model(tiny_vla.vlm, tmp_path)
+    with pytest.raises(CheckpointError, match="missing"):
+        load_weights(tiny_vla, tmp_path)  # a VLM into a VLA
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    save_file({**tensors, "projector.fc3.bias": torch.zeros(5)}, file)
+    with pytest.raises(CheckpointError, match=r"projector.fc3.bias has shape \(5,\)"):
+        load_weights(tiny_vla.vlm, tmp_path)
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="safetensors"):
+        load_weights(tiny_vla.vlm, tmp_path)
+    with pytest.raises(CheckpointError, match="no weights here"):
+        load_weights(tiny_vla.vlm, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"schema_version": 99}', None])
+def test_broken_config_is_refused(content: str | None, tiny_vla: PokeVLA, tmp_path: Path) -> None:
+    save_model(tiny_vla, tmp_path)
+    path = tmp_path / "config.json"
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        load_model(tmp_path)
+
+
+def test_config_with_an_unknown_field_is_refused(tiny_vla: PokeVLA, tmp_path: Path) -> None:
+    save_model(tiny_vla, tmp_path)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    values["config"]["geometry"]["grids"] = 3
+    path.write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match="Did you mean grid"):
+        load_model(tmp_path)
+
+
+def test_report_counts_every_parameter_once(tiny_vla: PokeVLA) -> None:
+    rows = parameter_report(tiny_vla)
+    assert rows[-1][0] == "all"
+    assert rows[-1][1] == sum(p.numel() for p in tiny_vla.parameters())
+    assert rows[-1][2] == sum(p.numel() for p in tiny_vla.parameters() if p.requires_grad)

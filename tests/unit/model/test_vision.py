@@ -1,0 +1,25 @@
+"""Vision towers: penultimate features, own normalisation, idle parts frozen."""
+
+from __future__ import annotations
+
+import torch
+
+from pokevla.model.presets import preset
+from pokevla.model.vision import IMAGENET_MEAN, IMAGENET_STD, VisionBackbone, patch_features
+
+
+def test_features_are_both_towers_side_by_side_each_with_its_normalisation() -> None:
+    backbone = VisionBackbone(preset("tiny").vlm)
+    images = torch.rand(2, 3, 28, 28)
+    features = backbone(images)
+    assert features.shape == (2, 4, 16 + 24)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    torch.testing.assert_close(features[..., :16], patch_features(backbone.dino_featurizer, (images - mean) / std))
+    torch.testing.assert_close(features[..., 16:], patch_features(backbone.siglip_featurizer, images * 2 - 1))
+
+
+def test_exactly_the_idle_parameters_are_frozen() -> None:
+    backbone = VisionBackbone(preset("tiny").vlm)
+    backbone(torch.rand(1, 3, 28, 28)).square().sum().backward()
+    for name, parameter in backbone.named_parameters():
+        assert parameter.requires_grad == (parameter.grad is not None), name
