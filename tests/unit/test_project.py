@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import typer
-from pokevla.cli.main import app
 from ruamel.yaml import YAML
+
+from pokevla.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md")])
@@ -78,15 +79,19 @@ def all_commands(program: str) -> list[tuple[str, str]]:
 
 
 def parse_command(words: list[str]) -> None:
-    """Parse a `pokevla` command line as the program would, without running it. Raises click's error, or KeyError."""
-    command = typer.main.get_command(app)
-    while words and hasattr(command, "commands"):
+    """Parse a `pokevla` command line as the program would, without running it. Raises the parser's own error."""
+    command, context = typer.main.get_command(app), None
+    while hasattr(command, "get_command"):
+        context = command.context_class(command, info_name=command.name, parent=context)
+        while words and words[0].startswith("-"):
+            words = words[1:]
+        if not words:
+            return
         name, *words = words
-        if name.startswith("-"):
-            continue
-        command = command.commands[name]  # pyright: ignore[reportAttributeAccessIssue]
+        command = command.get_command(context, name)  # pyright: ignore[reportAttributeAccessIssue]
+        assert command is not None, f"pokevla knows no {name}"
     if "--help" not in words:
-        command.make_context("pokevla", list(words))
+        command.make_context(command.name, list(words), parent=context)
 
 
 @pytest.mark.parametrize(("page", "command"), all_commands("pokevla"))
@@ -106,12 +111,18 @@ def test_every_file_the_docs_name_exists(page: Path) -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()) if "://" not in link]
     missing = [link for link in links if not (page.parent / link).exists()]
     words = [word for text in [*console_commands(page), *inline_code(page)] for word in text.split()]
-    top_level = {path.relative_to(ROOT).parts[0] for path in tracked_files()}
+    top_level = {"recipes", "benchmarks"} | {path.relative_to(ROOT).parts[0] for path in tracked_files()}
     for word in words:
         is_path = "/" in word and word.split("/")[0] in top_level and not re.search(r"[<>*{}$=:]", word)
         if is_path and not word.startswith(GENERATED) and not (ROOT / word).exists():
             missing.append(word)
     assert missing == []
+
+
+def test_every_page_the_code_names_exists() -> None:
+    pages = re.compile(r"\bdocs/[a-z0-9_/-]+\.md\b")
+    named = {(path, page) for path in python_files() for page in pages.findall(path.read_text())}
+    assert {str(path.relative_to(ROOT)): page for path, page in named if not (ROOT / page).exists()} == {}
 
 
 def test_every_direct_dependency_has_an_exact_pin(pyproject: dict, constraints: dict[str, str]) -> None:
