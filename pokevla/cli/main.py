@@ -16,14 +16,15 @@ import typer.core
 import typer.main
 
 import pokevla
-from pokevla.errors import DiskFullError, PokeVLAError
+from pokevla.errors import DiskFullError, PokeVLAError, UsageError
+from pokevla.recipe.messages import nearest
 
 # Verb: (module, attribute, one line of help). The attribute is a function or a typer app of sub-verbs.
 VERBS: dict[str, tuple[str, str, str]] = {
     "demo": (
         "demo",
         "demo",
-        "Run the whole way of the data once: simulator, dataset, cache, training, trials, report.",
+        "Run the whole way of the data once, from the simulator to a report.",
     ),
     "recipe": ("recipe", "app", "Look at recipes: ls, show, explain, diff, reference."),
     "validate": ("validate", "validate", "Check recipes, and that what they name is there."),
@@ -42,18 +43,23 @@ USAGE_ERROR = typer.BadParameter.__mro__[1]  # click's UsageError: typer carries
 
 
 class LazyGroup(typer.core.TyperGroup):
-    """Knows every verb by name, imports a verb's module only when it is called."""
+    """Knows every verb by name and line of help, imports a verb's module only when it is called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(VERBS)
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, text) for verb, (_, _, text) in VERBS.items()])
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in VERBS:
-            return None
-        module, attribute, help_text = VERBS[cmd_name]
-        if ctx.resilient_parsing or _help_of_root(ctx):
-            # Help and completion need names only: a stand-in with the line of the table.
-            return typer.core.TyperCommand(cmd_name, help=help_text)
+            guess = nearest(cmd_name, VERBS)
+            raise UsageError(
+                f"pokevla has no verb {cmd_name!r}.",
+                f"Did you mean {guess}?" if guess else "`pokevla --help` lists them.",
+            )
+        module, attribute, _ = VERBS[cmd_name]
         target = getattr(importlib.import_module(f"pokevla.cli.{module}"), attribute)
         if isinstance(target, typer.Typer):
             command = typer.main.get_group(target)
@@ -63,12 +69,6 @@ class LazyGroup(typer.core.TyperGroup):
             command = typer.main.get_command(single)
         command.name = cmd_name
         return command
-
-
-def _help_of_root(ctx: Any) -> bool:
-    """Whether the line asks for help before it names a verb."""
-    words = sys.argv[1:]
-    return ctx.parent is None and bool(words) and words[0] in ("--help", "-h")
 
 
 app = typer.Typer(cls=LazyGroup, add_completion=False, rich_markup_mode=None, no_args_is_help=True,

@@ -1,0 +1,82 @@
+"""`pokevla plan`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+
+from pokevla.recipe.load import load_recipe
+from pokevla.recipe.plan import Plan, gib
+from pokevla.recipe.plan import plan as make_plan
+
+
+def plan(
+    recipe: Path = typer.Argument(..., help="A pretrain or posttrain recipe."),
+    overrides: list[str] = typer.Argument(None, help="Overrides such as batch.micro=4."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """Print batch arithmetic, steps, memory, compute, hours and disk of a training recipe."""
+    made = make_plan(load_recipe(recipe, overrides or []).recipe)
+    if as_json:
+        typer.echo(json.dumps(made.to_dict(), indent=2))
+        return
+    for line in plan_lines(made):
+        typer.echo(line)
+
+
+def plan_lines(made: Plan) -> list[str]:
+    """The plan as text."""
+    batch = made.batch
+    lines = [
+        f"{made.name}: {made.kind}, preset {made.preset}",
+        "",
+        f"batch       {batch.global_batch} = {batch.micro} micro x {batch.accumulation} accumulation x "
+        f"{batch.world_size} rank(s)",
+        f"samples     {_count(made.samples)} ({made.samples_from})",
+        f"steps       {_count(made.steps)}" + (f", warm-up {made.warmup_steps:,}" if made.steps is not None else ""),
+        f"epochs      {made.epochs:.2f}" if made.epochs is not None else "epochs      unknown",
+        "",
+        "parameters  total            trainable",
+    ]
+    lines += [f"  {name:<18}{part.total:>13,}  {part.trainable:>13,}" for name, part in made.parameters.items()]
+    lines += [
+        f"  {'sum':<18}{made.total_parameters:>13,}  {made.trainable_parameters:>13,}",
+        "",
+        f"GPU memory, GiB per rank (a GPU has {made.gpu_memory_gib:g})",
+        "  ZeRO  weights  gradients  optimizer  activations  total",
+    ]
+    for row in made.memory:
+        mark = " <- this recipe" if row.stage == made.stage else ""
+        fits = "" if row.total <= made.gpu_memory_gib else "  does not fit"
+        lines.append(
+            f"  {row.stage:>4}  {row.weights:7.2f}  {row.gradients:9.2f}  {row.optimizer:9.2f}  "
+            f"{row.activations:11.2f}  {row.total:5.1f}{fits}{mark}"
+        )
+    lines += ["", f"compute     {made.flops_per_sample / 1e12:.3g} TFLOP per sample ({made.tokens_per_sample} tokens)"]
+    if made.total_flops is not None:
+        lines[-1] += f", {made.total_flops:.3g} FLOP in all"
+    lines.append(f"hours       {made.hours:.1f}" if made.hours is not None else "hours       unknown")
+    lines += ["", *_disk_lines(made), "", *made.notes]
+    return lines
+
+
+def _disk_lines(made: Plan) -> list[str]:
+    disk = made.disk
+    lines = [f"disk        dataset {_size(disk.dataset)}"]
+    if made.kind == "posttrain":
+        lines[0] += f", feature cache {_size(disk.cache)}"
+        lines[0] += f" in {disk.cache_shards:,} shards of 512 MiB" if disk.cache_shards else ""
+    lines.append(f"            checkpoint {_size(disk.checkpoint)} each, {_size(disk.checkpoints)} kept at most")
+    return lines
+
+
+def _count(number: int | None) -> str:
+    return "unknown" if number is None else f"{number:,}"
+
+
+def _size(size_bytes: int | None) -> str:
+    if size_bytes is None:
+        return "unknown"
+    return f"{gib(size_bytes):,.1f} GiB" if size_bytes >= 2**30 / 10 else f"{size_bytes / 2**20:,.1f} MiB"

@@ -1,0 +1,152 @@
+"""`pokevla recipe`: look at recipes without running anything."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from pokevla.errors import RecipeError, UsageError
+from pokevla.recipe.document import Document, Template, dotted, read_document
+from pokevla.recipe.dump import dump_recipe
+from pokevla.recipe.load import LoadedRecipe, load_recipe, merge_extends, plain_values
+from pokevla.recipe.messages import nearest
+from pokevla.recipe.reference import FieldDoc, field_docs, reference_page
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at recipes: ls, show, explain, diff.")
+_ROOT = typer.Option(Path("recipes"), "--root", help="Folder that is searched for recipes.")
+
+
+@app.command()
+def ls(root: Path = typer.Argument(Path("recipes"), help="Folder to look in.")) -> None:
+    """List all recipes: file, kind, name, and the first comment line, which says what command runs it."""
+    rows = []
+    for path in _recipe_files(root):
+        values = merge_extends(path, os.environ).values
+        # A file without a name is there to be extended.
+        kind = str(values["kind"]) if "name" in values and "kind" in values else "base"
+        rows.append((str(path), kind, _text(values.get("name", "")).strip('"'), _first_comment(path)))
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)]
+        typer.echo("  ".join([*cells, row[3]]).rstrip())
+
+
+def _recipe_files(root: Path) -> list[Path]:
+    files = sorted(root.rglob("*.yaml"))
+    if not files:
+        raise UsageError(f"{root} holds no recipe.", "Run this in the project's folder, or name another one.")
+    return files
+
+
+def _first_comment(path: Path) -> str:
+    first = path.read_text(encoding="utf-8").splitlines()[:1]
+    return first[0].lstrip("# ") if first and first[0].startswith("#") else ""
+
+
+@app.command()
+def show(
+    recipe: Path = typer.Argument(..., help="Recipe file."),
+    overrides: list[str] = typer.Argument(None, help="Overrides such as optim.lr=3e-4."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON, with the origins."),
+) -> None:
+    """Print the resolved recipe: every value, with where it came from."""
+    loaded = load_recipe(recipe, overrides or [])
+    if as_json:
+        typer.echo(json.dumps({"recipe": plain_values(loaded.recipe), "origins": loaded.origins}, indent=2))
+    else:
+        typer.echo(dump_recipe(loaded), nl=False)
+
+
+@app.command()
+def explain(field: str = typer.Argument(..., help="Field, such as optim.lr or lr."), root: Path = _ROOT) -> None:
+    """Say what a field means, its type and default, and which recipes set it."""
+    docs = _find(field)
+    for doc in docs:
+        typer.echo(f"{doc.name}  ({doc.type}; default: {doc.default}; in {', '.join(doc.kinds)})")
+        typer.echo(f"  {doc.text}")
+    for name in dict.fromkeys(doc.name for doc in docs):
+        for path in sorted(root.rglob("*.yaml")):
+            for place, value in _settings(read_document(path), name.split(".")):
+                typer.echo(f"  set in {place}: {value}")
+
+
+def _find(field: str) -> list[FieldDoc]:
+    docs = field_docs()
+    exact = [doc for doc in docs if doc.name == field]
+    last = [doc for doc in docs if doc.name.rsplit(".", 1)[-1] == field]
+    if exact or last:
+        return exact or last
+    names = {doc.name for doc in docs}
+    guess = nearest(field, names) or nearest(field.rsplit(".", 1)[-1], {name.rsplit(".", 1)[-1] for name in names})
+    raise UsageError(
+        f"no recipe has a field {field}.", f"Did you mean {guess}?" if guess else "See docs/recipe_reference.md."
+    )
+
+
+def _settings(document: Document, names: list[str]) -> list[tuple[str, str]]:
+    """Places of a field in one file, looking into every item of a list on the way."""
+    found: list[tuple[str, str]] = []
+
+    def walk(value: Any, rest: list[str], path: tuple[str | int, ...]) -> None:
+        if isinstance(value, list):
+            for index, item in enumerate(value):
+                walk(item, rest, (*path, index))
+        elif not rest:
+            found.append((document.place(path), _text(value)))
+        elif isinstance(value, dict) and rest[0] in value:
+            if len(rest) == 1:
+                found.append((document.place((*path, rest[0])), _text(value[rest[0]])))
+            else:
+                walk(value[rest[0]], rest[1:], (*path, rest[0]))
+
+    walk(document.values, names, ())
+    return found
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Template):
+        return "".join(part if isinstance(part, str) else f"${{{part[0]}}}" for part in value.parts)
+    if isinstance(value, list | dict):
+        return f"({len(value)} {'items' if isinstance(value, list) else 'fields'})"
+    return json.dumps(value)
+
+
+@app.command()
+def diff(first: Path = typer.Argument(...), second: Path = typer.Argument(...)) -> None:
+    """Print the fields in which two resolved recipes differ, with where each value came from."""
+    one, two = load_recipe(first), load_recipe(second)
+    left, right = _flat(one), _flat(two)
+    for field in [*left, *(name for name in right if name not in left)]:
+        if left.get(field) == right.get(field):
+            continue
+        typer.echo(field)
+        for sign, values, loaded in (("-", left, one), ("+", right, two)):
+            if field in values:
+                typer.echo(f"  {sign} {values[field]}  # {loaded.origins.get(field, '')}")
+
+
+def _flat(loaded: LoadedRecipe) -> dict[str, str]:
+    def walk(value: Any, path: tuple[str | int, ...]) -> dict[str, str]:
+        if isinstance(value, dict) and value:
+            items = list(value.items())
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            items = list(enumerate(value))
+        else:
+            return {dotted(path): json.dumps(value)}
+        return {name: text for key, item in items for name, text in walk(item, (*path, key)).items()}
+
+    return walk(plain_values(loaded.recipe), ())
+
+
+@app.command()
+def reference(check: Path = typer.Option(None, "--check", help="Compare with this page instead of printing.")) -> None:
+    """Print the reference page of all fields (docs/recipe_reference.md)."""
+    page = reference_page()
+    if check is None:
+        typer.echo(page, nl=False)
+    elif not check.is_file() or check.read_text(encoding="utf-8") != page:
+        raise RecipeError(f"{check} is not current.", f"Run: pokevla recipe reference > {check}")

@@ -1,0 +1,33 @@
+"""`pokevla validate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from pokevla.errors import PokeVLAError
+from pokevla.recipe.checks import check_recipe
+from pokevla.recipe.load import load_recipe
+
+
+def validate(
+    recipes: list[Path] = typer.Argument(..., metavar="RECIPE...", help="Recipe files."),
+    schema_only: bool = typer.Option(False, "--schema-only", help="Check the recipe itself, not the files it names."),
+) -> None:
+    """Check recipes: fields and values, then datasets, cache, models, batch arithmetic and free disk."""
+    failed = 0
+    for path in recipes:
+        try:
+            loaded = load_recipe(path)
+            remarks = [] if schema_only else check_recipe(loaded)
+        except PokeVLAError as error:
+            for line in str(error).splitlines():
+                typer.echo(f"error: {line}", err=True)
+            failed = failed or error.exit_code
+            continue
+        typer.echo(f"{path}: ok ({loaded.recipe.kind} {loaded.recipe.name})")
+        for remark in remarks:
+            typer.echo(f"  note: {remark}")
+    if failed:
+        raise typer.Exit(failed)
