@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pokevla.data.statistics import Statistics, compute_statistics
@@ -118,7 +117,7 @@ def usable_rows(dataset: Dataset, split: str, chunk_length: int = 1) -> np.ndarr
     samples = dataset.samples
     keep = np.ones(samples.num_rows, dtype=bool)
     if split != "all":
-        keep &= np.asarray(pc.equal(samples["split"], split).to_numpy())
+        keep &= np.array([name == split for name in samples["split"].to_pylist()], dtype=bool)
     if dataset.episodes is not None:
         length_of = dict(
             zip(dataset.episodes["episode"].to_pylist(), dataset.episodes["length"].to_pylist(), strict=True)

@@ -1,0 +1,27 @@
+"""Which frames of a demonstration are kept: OpenVLA-OFT's no-op rule."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pokevla.data.statistics import GRIPPER
+
+THRESHOLD = 1e-4
+"""Least norm of the six arm dimensions (openvla-oft regenerate_libero_dataset.py, is_noop)."""
+
+
+def moving_frames(actions: np.ndarray) -> np.ndarray:
+    """(T,) bool: frames of raw actions (T,7) that do something.
+
+    A frame is dropped when its arm action is (nearly) zero and its gripper command is that of the previously kept
+    frame; the first frame is judged by its arm action alone.
+    """
+    still = np.linalg.norm(actions[:, :GRIPPER], axis=1) < THRESHOLD
+    keep = np.ones(len(actions), dtype=bool)
+    previous: float | None = None
+    for t in range(len(actions)):
+        gripper = float(actions[t, GRIPPER])
+        keep[t] = not (still[t] and (previous is None or gripper == previous))
+        if keep[t]:
+            previous = gripper
+    return keep

@@ -1,0 +1,36 @@
+"""Who made a dataset, and out of which files."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+import pokevla
+
+
+def code_commit() -> str | None:
+    """Commit of the checkout this code runs from; None when it is not a git checkout or git is not installed."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def made_by(command: str, **settings: Any) -> dict[str, Any]:
+    """Entry `made_by` of dataset.json: command, settings, package version and commit. No time, no paths."""
+    return {"command": command, "settings": settings, "pokevla": pokevla.__version__, "commit": code_commit()}
+
+
+def source_entry(path: Path, **facts: Any) -> dict[str, Any]:
+    """Entry of `sources` in dataset.json: name, size and xxh64 of one input file, and what is known about it."""
+    digest = xxhash.xxh64()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return {"file": path.name, "size_bytes": path.stat().st_size, "xxh64": digest.hexdigest(), **facts}

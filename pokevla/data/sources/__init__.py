@@ -1,0 +1,1 @@
+"""Converters: each turns one raw source into a dataset directory."""

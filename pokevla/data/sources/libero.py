@@ -1,0 +1,215 @@
+"""`pokevla data convert libero`: LIBERO demonstrations to a robot dataset, one episode in memory at a time."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from pokevla.data.batch import VIEWS
+from pokevla.data.noops import moving_frames
+from pokevla.data.provenance import made_by, source_entry
+from pokevla.data.sources.demonstrations import Demo, DemoFile, describe, find_files, read_demos
+from pokevla.data.statistics import compute_statistics
+from pokevla.data.writer import DatasetWriter, encode_json
+from pokevla.errors import DataError
+
+JPEG_QUALITY = 95
+
+SAMPLE_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("shard", pa.int32()),
+        ("episode", pa.int32()),
+        ("frame", pa.int32()),
+        ("split", pa.string()),
+        ("suite", pa.string()),
+        ("task", pa.string()),
+        ("task_index", pa.int32()),
+        ("instruction", pa.string()),
+        ("proprio", pa.list_(pa.float32())),
+    ]
+)
+_SEQUENCE = pa.list_(pa.list_(pa.float64()))
+EPISODE_SCHEMA = pa.schema(
+    [
+        ("episode", pa.int32()),
+        ("suite", pa.string()),
+        ("task", pa.string()),
+        ("task_index", pa.int32()),
+        ("instruction", pa.string()),
+        ("split", pa.string()),
+        ("length", pa.int32()),
+        ("init_state_index", pa.int32()),
+        ("target_shift", pa.list_(pa.float64())),
+        ("actions", _SEQUENCE),
+        ("executed_actions", _SEQUENCE),
+        ("proprio", pa.list_(pa.list_(pa.float32()))),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class LiberoSettings:
+    """What `convert libero` is told."""
+
+    source: Path
+    out: Path
+    shard_samples: int = 256
+    jpeg_quality: int = JPEG_QUALITY
+    val_fraction: float = 0.0
+    """Share of each file's episodes, the last ones, that becomes split `val` where the file does not say."""
+    overwrite: bool = False
+
+
+def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
+    """A picture (H,W,3) uint8 as JPEG. Colour is not sub-sampled: small objects are told apart by it."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def encode_mask(mask: np.ndarray) -> bytes:
+    """A mask (H,W), non-zero inside, as PNG of one bit a pixel."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(mask, dtype=bool)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def target_mask(instances: np.ndarray, header: DemoFile) -> np.ndarray:
+    """(..., H, W) bool: pixels of the task's target and reference objects. DataError for a target without a number."""
+    if header.instances is None or header.target_instances is None:
+        raise DataError(f"{header.path} has masks, but no attributes `instances` and `target_instances`.")
+    unknown = sorted(set(header.target_instances) - set(header.instances))
+    if unknown:
+        raise DataError(f"{header.path}: target instances {unknown} are not among its instances.")
+    values = [header.instances.index(name) + 1 for name in header.target_instances]
+    return np.isin(instances, values)
+
+
+def convert_libero(settings: LiberoSettings, on_episode: Callable[[int, int], None] | None = None) -> Path:
+    """Convert a file or folder of LIBERO demonstrations; returns the dataset directory.
+
+    Calls `on_episode(done, total)` after each episode. Raises DataError naming file, demo and key for input that is
+    damaged or of another layout, DiskFullError when there is no room; neither leaves anything under the final name.
+    """
+    headers = [describe(path) for path in find_files(settings.source)]
+    total = sum(len(header.demo_names) for header in headers)
+    actions: list[np.ndarray] = []
+    proprio: list[np.ndarray] = []
+    sources: list[dict[str, Any]] = []
+    dropped = episode = 0
+    with_masks: bool | None = None
+    suites = sorted({header.suite for header in headers})
+    with DatasetWriter(
+        settings.out,
+        kind="robot",
+        group=suites[0] if len(suites) == 1 else "libero",
+        samples=SAMPLE_SCHEMA,
+        episodes=EPISODE_SCHEMA,
+        shard_samples=settings.shard_samples,
+        overwrite=settings.overwrite,
+    ) as writer:
+        for number, header in enumerate(headers):
+            init_states: list[int] = []
+            for place, demo in enumerate(read_demos(header)):
+                if with_masks not in (None, demo.masks is not None):
+                    raise DataError(
+                        f"{header.path}: data/{demo.name} {'has' if demo.masks else 'lacks'} masks, unlike the others.",
+                        "Convert files with and without masks apart.",
+                    )
+                with_masks = demo.masks is not None
+                split = demo.split or _default_split(place, len(header.demo_names), settings.val_fraction)
+                keep = moving_frames(demo.actions)
+                dropped += int((~keep).sum())
+                _write_episode(writer, header, number, demo, episode, split, keep, settings.jpeg_quality)
+                if split == "train":
+                    actions.append(demo.actions[keep])
+                    proprio.append(demo.proprio[keep])
+                if demo.init_state_index is not None:
+                    init_states.append(demo.init_state_index)
+                episode += 1
+                if on_episode is not None:
+                    on_episode(episode, total)
+            sources.append(_source(header, init_states))
+        return writer.finish(
+            {
+                "statistics": compute_statistics(actions, proprio).to_dict(),
+                "sources": sources,
+                "num_noops_dropped": dropped,
+                "made_by": made_by(
+                    "convert libero",
+                    shard_samples=settings.shard_samples,
+                    jpeg_quality=settings.jpeg_quality,
+                    val_fraction=settings.val_fraction,
+                ),
+            }
+        )
+
+
+def _default_split(place: int, count: int, val_fraction: float) -> str:
+    """Split of episode `place` of `count` in a file that does not say: the last ones are `val`."""
+    return "val" if place >= count - round(count * val_fraction) else "train"
+
+
+def _source(header: DemoFile, init_states: list[int]) -> dict[str, Any]:
+    """Entry of one input file in dataset.json; initial states tell that test trials are not among them."""
+    return source_entry(
+        header.path,
+        suite=header.suite,
+        task=header.task,
+        episodes=len(header.demo_names),
+        init_states=[min(init_states), max(init_states) + 1] if init_states else None,
+        collection=header.collection,
+    )
+
+
+def _write_episode(
+    writer: DatasetWriter,
+    header: DemoFile,
+    number: int,
+    demo: Demo,
+    episode: int,
+    split: str,
+    keep: np.ndarray,
+    quality: int,
+) -> None:
+    """Write one episode's row and a sample for each kept frame that was rendered."""
+    task_index = header.task_index if header.task_index is not None else number
+    shared = {
+        "episode": episode,
+        "split": split,
+        "suite": header.suite,
+        "task": header.task,
+        "task_index": task_index,
+        "instruction": header.instruction,
+    }
+    kept = np.flatnonzero(keep)
+    for frame, t in enumerate(kept):
+        if not demo.rendered[t]:
+            continue
+        key = f"{header.suite}-t{task_index:02d}-e{episode:04d}-f{frame:04d}"
+        row = {**shared, "frame": frame, "proprio": demo.proprio[t].tolist()}
+        members = {f"{view}.jpg": encode_jpeg(demo.images[view][t], quality) for view in VIEWS}
+        if demo.masks is not None:
+            for view in VIEWS:
+                members[f"{view}.mask.png"] = encode_mask(target_mask(demo.masks[view][t], header))
+        members["json"] = encode_json({"key": key, **row, "action": demo.actions[t].tolist()})
+        writer.add_sample(key, members, row)
+    writer.add_episode(
+        {
+            **shared,
+            "length": len(kept),
+            "init_state_index": demo.init_state_index,
+            "target_shift": list(demo.target_shift) if demo.target_shift is not None else None,
+            "actions": demo.actions[kept].tolist(),
+            "executed_actions": demo.executed_actions[kept].tolist(),
+            "proprio": demo.proprio[kept].tolist(),
+        }
+    )

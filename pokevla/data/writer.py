@@ -1,0 +1,262 @@
+"""Writing a dataset directory: all of it under a temporary name, synced, then renamed as a whole.
+
+The bytes depend on the content only (no times, no paths), so two conversions of one input are identical.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from pokevla.data.dataset import EPISODES_NAME, INFO_NAME, SAMPLES_NAME, SCHEMA_VERSION, SHARDS_NAME
+from pokevla.data.shard_index import IndexEntry, Member, dump_index, index_path
+from pokevla.errors import DataError, DiskFullError
+
+TAR_BLOCK = 512
+FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+
+
+def encode_json(value: Any) -> bytes:
+    """JSON in one fixed form: sorted keys, no spaces, UTF-8."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class ShardFile:
+    """One tar in WebDataset format, and the index that will stand beside it."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens `path` for writing; it must not exist."""
+        from webdataset.writer import TarWriter  # imports torch: not at the top
+
+        self.path = path
+        self.num_samples = 0
+        self._entries: list[IndexEntry] = []
+        self._file = path.open("xb")
+        # A fixed time, owner and no encoder: the bytes depend on the samples only.
+        self._tar = TarWriter(self._file, encoder=False, mtime=0, compress=False)
+
+    def write(self, key: str, members: Mapping[str, bytes]) -> None:
+        """Append one sample: members by extension, in sorted order."""
+        written: list[Member] = []
+        for extension in sorted(members):
+            payload = members[extension]
+            self._tar.write({"__key__": key, extension: payload})
+            padded = -(-len(payload) // TAR_BLOCK) * TAR_BLOCK
+            offset = self._tar.tarstream.offset - padded
+            written.append(Member(extension, offset, len(payload), xxhash.xxh64_intdigest(payload)))
+        self._entries.append(IndexEntry(key, tuple(written)))
+        self.num_samples += 1
+
+    def close(self) -> dict[str, Any]:
+        """Finish and sync the shard and its index; what `dataset.json` says of it."""
+        self._tar.close()
+        _sync_and_close(self._file)
+        text = dump_index(self._entries).encode()
+        with index_path(self.path).open("xb") as file:
+            file.write(text)
+            _sync_and_close(file)
+        return {
+            "samples": self.num_samples,
+            "size_bytes": self.path.stat().st_size,
+            "index_xxh64": xxhash.xxh64_hexdigest(text),
+        }
+
+    def abandon(self) -> None:
+        """Let go of the file after an error; it will be deleted."""
+        with suppress(OSError):
+            self._tar.close()
+        with suppress(OSError):
+            self._file.close()
+
+
+def _sync_and_close(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+
+
+class _Table:
+    """A parquet file written in row groups as rows come."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._rows: list[dict[str, Any]] = []
+        self._file = path.open("xb")
+        self._writer = pq.ParquetWriter(self._file, schema, compression="zstd")
+        self.num_rows = 0
+
+    def add(self, row: dict[str, Any]) -> None:
+        self._rows.append(row)
+        self.num_rows += 1
+
+    def flush(self) -> None:
+        if self._rows:
+            self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+            self._rows = []
+
+    def close(self) -> None:
+        self.flush()
+        self._writer.close()
+        _sync_and_close(self._file)
+
+    def abandon(self) -> None:
+        """Let go of the file after an error; it will be deleted."""
+        with suppress(OSError):
+            self._writer.close()
+        with suppress(OSError):
+            self._file.close()
+
+
+class DatasetWriter:
+    """Writes one dataset directory. Use as a context manager: an error leaves nothing under the final name."""
+
+    def __init__(
+        self,
+        out: Path,
+        *,
+        kind: str,
+        group: str,
+        samples: pa.Schema,
+        episodes: pa.Schema | None = None,
+        shard_samples: int = 256,
+        overwrite: bool = False,
+    ) -> None:
+        """`group` begins the shards' names. Raises DataError when `out` exists and `overwrite` is not set."""
+        if out.exists() and not overwrite:
+            raise DataError(f"{out} exists already.", "Remove it, choose another place, or pass --overwrite.")
+        self.out, self.kind, self.group = out, kind, group
+        self.shard_samples, self._overwrite = shard_samples, overwrite
+        self._schemas = (samples, episodes)
+        self._folder = out.with_name(f".{out.name}.partial")
+        self._shards: dict[str, dict[str, Any]] = {}
+        self._shard: ShardFile | None = None
+        self._samples: _Table | None = None
+        self._episodes: _Table | None = None
+        self._fields: set[str] | None = None
+        self._finished = False
+
+    def __enter__(self) -> Self:
+        try:
+            shutil.rmtree(self._folder, ignore_errors=True)  # left by a conversion that was killed
+            (self._folder / SHARDS_NAME).mkdir(parents=True)
+            samples, episodes = self._schemas
+            self._samples = _Table(self._folder / SAMPLES_NAME, samples)
+            self._episodes = _Table(self._folder / EPISODES_NAME, episodes) if episodes is not None else None
+        except OSError as error:
+            raise self._as_data_error(error) from error
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None and self._finished:
+            return
+        for part in (self._shard, self._samples, self._episodes):
+            if part is not None:
+                part.abandon()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise self._as_data_error(error) from error
+
+    def _as_data_error(self, error: OSError) -> DataError:
+        if error.errno in FULL:
+            return DiskFullError(f"no room left while writing {self.out}.", "Free some space or choose another disk.")
+        return DataError(f"cannot write {self.out} ({error.strerror}).", "Choose another place.")
+
+    def add_sample(self, key: str, members: Mapping[str, bytes], row: dict[str, Any]) -> None:
+        """Append one sample; `row` goes to samples.parquet with `key` and `shard` added."""
+        if self._samples is None:
+            raise RuntimeError("DatasetWriter is used outside its `with` block")
+        if self._shard is None:
+            name = f"{self.group}-{len(self._shards):05d}.tar"
+            self._shard = ShardFile(self._folder / SHARDS_NAME / name)
+        self._shard.write(key, members)
+        self._fields = set(members) if self._fields is None else self._fields & set(members)
+        self._samples.add({"key": key, "shard": len(self._shards), **row})
+        if self._shard.num_samples == self.shard_samples:
+            self._close_shard()
+
+    def add_episode(self, row: dict[str, Any]) -> None:
+        """Append one episode with its full sequences."""
+        if self._episodes is None:
+            raise RuntimeError("this dataset has no episodes")
+        self._episodes.add(row)
+        self._episodes.flush()
+
+    def _close_shard(self) -> None:
+        if self._shard is not None and self._samples is not None:
+            self._shards[self._shard.path.name] = self._shard.close()
+            self._shard = None
+            self._samples.flush()
+
+    def finish(self, info: dict[str, Any]) -> Path:
+        """Close everything, write `dataset.json` (`info` plus counts, shards, fingerprint) and rename into place.
+
+        Raises DataError when there is no sample.
+        """
+        self._close_shard()
+        if self._samples is None or self._samples.num_rows == 0:
+            raise DataError(f"nothing to write to {self.out}: the source gave no sample.")
+        self._samples.close()
+        if self._episodes is not None:
+            self._episodes.close()
+        content = {
+            **info,
+            "schema_version": SCHEMA_VERSION,
+            "kind": self.kind,
+            "fingerprint": dataset_fingerprint(self._folder, list(self._shards)),
+            "num_samples": self._samples.num_rows,
+            "num_episodes": self._episodes.num_rows if self._episodes is not None else None,
+            "fields": sorted(self._fields or ()),
+            "shards": self._shards,
+        }
+        with (self._folder / INFO_NAME).open("xb") as file:
+            file.write(json.dumps(content, indent=1, sort_keys=True).encode() + b"\n")
+            _sync_and_close(file)
+        sync_folder(self._folder / SHARDS_NAME)
+        sync_folder(self._folder)
+        self._rename()
+        self._finished = True
+        return self.out
+
+    def _rename(self) -> None:
+        """Put the finished directory under its final name, replacing an old one if that was allowed."""
+        old = self.out.with_name(f".{self.out.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if self._overwrite and self.out.exists():
+            self.out.rename(old)
+        try:
+            self._folder.rename(self.out)
+        except OSError as error:
+            raise DataError(f"cannot rename {self._folder} to {self.out} ({error.strerror}).") from error
+        sync_folder(self.out.parent)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def dataset_fingerprint(root: Path, shard_names: list[str]) -> str:
+    """sha256 hex over the shards' indices (they hold every member's checksum) and the tables."""
+    digest = hashlib.sha256()
+    for name in shard_names:
+        digest.update(name.encode() + b"\0" + index_path(root / SHARDS_NAME / name).read_bytes())
+    for name in (SAMPLES_NAME, EPISODES_NAME):
+        if (root / name).exists():
+            digest.update(name.encode() + b"\0" + (root / name).read_bytes())
+    return digest.hexdigest()
