@@ -1,4 +1,4 @@
-"""The DeepSpeed engine, with its traps on CPU taken out of the way (docs/training.md)."""
+"""The DeepSpeed engine, with its traps on CPU taken out of the way (docs/architecture.md)."""
 
 from __future__ import annotations
 

@@ -57,8 +57,8 @@ def die_with_parent() -> None:
 
 
 def rank_log(log_dir: Path, rank: int) -> Path:
-    """Log file of one rank."""
-    return log_dir / f"rank_{rank:05d}.log"
+    """Where the raw output of a rank goes: tracebacks and what libraries print. Its log proper is `rank_0000r.log`."""
+    return log_dir / f"rank_{rank:05d}.out"
 
 
 def spawn_ranks(
@@ -76,7 +76,7 @@ def spawn_ranks(
     Args:
         arguments: arguments of this Python interpreter, e.g. ("-m", "pokevla.training.rank_main", "runs/x").
         threads: OMP threads of each rank.
-        log_dir: output of rank r is appended to `rank_0000r.log` there.
+        log_dir: output of rank r is appended to `rank_0000r.out` there.
         keep_open: file descriptors the ranks inherit (the lock of the run).
         on_poll: called about every POLL_S seconds, for a progress display.
 

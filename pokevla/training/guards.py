@@ -21,7 +21,8 @@ def poison_if_not_finite(loss: Tensor) -> Tensor:
     The norm of the reduced gradient is the one thing all ranks agree on anyway. A bad loss on one rank reaches it this
     way, so that no further exchange between ranks is needed.
     """
-    return torch.where(torch.isfinite(loss.detach()), loss, loss * math.nan)
+    # A constant factor, not where(finite, loss, loss * nan): the branch not taken would still send 0 * nan back.
+    return loss * torch.where(torch.isfinite(loss.detach()), 1.0, math.nan)
 
 
 def guarded_step(engine: DeepSpeedEngine) -> float | None:

@@ -15,9 +15,10 @@ def rate_factor(steps: int, warmup_steps: int, schedule: Schedule, final_fractio
     """Return f(step) for step in [0, steps): the share of the peak rate that the step is applied with.
 
     Warm-up is linear, 1/warmup_steps at step 0 (never zero: DeepSpeed's WarmupCosineLR wastes its first step) and 1
-    at step warmup_steps - 1. Then cosine or linear decay reaches `final_fraction` at the last step.
+    at step warmup_steps - 1. Cosine or linear decay would reach `final_fraction` at step `steps`, one past the last:
+    with `final_fraction` 0 no step is wasted at the end either.
     """
-    decay_steps = max(steps - warmup_steps, 1)
+    decay_steps = max(steps - warmup_steps, 0) + 1
 
     def factor(step: int) -> float:
         if step < warmup_steps:
