@@ -1,0 +1,200 @@
+"""One LIBERO task as a simulated robot: reset, step, observe. Used alike for data and for evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pokevla.errors import SimulationError
+from pokevla.simulation.geometry import quaternion_to_axis_angle
+from pokevla.simulation.masks import geom_labels, target_instances
+from pokevla.simulation.physics import PhysicsStepper
+from pokevla.simulation.placement import Placement
+from pokevla.simulation.rendering import Renderer
+from pokevla.simulation.simulator import build_libero_env, load_simulator
+from pokevla.simulation.suites import TaskInfo, get_task, load_init_states
+
+# "Do nothing" with an open gripper, as openvla-oft's get_libero_dummy_action.
+IDLE_ACTION = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0])
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the robot perceives at one moment.
+
+    `proprio` (8,) float32: end effector position 3 in m, axis-angle 3 in rad, finger positions 2 in m.
+    `images` (2, H, W, 3) uint8, base then wrist, right way up (LIBERO's 180 degree turn applied), or None.
+    `masks` (2, H, W) uint8, 1 where target or reference objects are seen, or None.
+    """
+
+    proprio: np.ndarray
+    images: np.ndarray | None = None
+    masks: np.ndarray | None = None
+
+
+class LiberoEnvironment:
+    """A LIBERO task. An episode is a pure function of (suite, task, init state, shift, seed, actions).
+
+    The model is built once; `reset` puts every bit of it back to the state after creation, so that drawers and
+    stoves stand where a fresh seeded environment puts them (their poses are not part of the initial states).
+    The GL context is made at the first picture, so a process that never renders needs none.
+    """
+
+    def __init__(
+        self,
+        suite: str,
+        task_index: int,
+        *,
+        image_size: int = 128,
+        fast_rendering: bool = False,
+        seed: int = 0,
+    ) -> None:
+        """`image_size` in pixels; `fast_rendering`: no anti-aliasing, no reflections, thinned meshes.
+
+        Raises SimulationError for an unknown suite or task, EnvironmentSetupError without simulator or GL.
+        """
+        self.task: TaskInfo = get_task(suite, task_index)
+        self.seed = seed
+        self._image_size = image_size
+        self._fast_rendering = fast_rendering
+        self._mujoco, _ = load_simulator()
+        self._env = build_libero_env(self.task, seed)
+        self._init_states = load_init_states(self.task)
+        self._stepper = PhysicsStepper(self._env)
+        self._renderer: Renderer | None = None
+        self.instances: list[str] = [model.name for model in self._env.model.mujoco_objects]
+        self.target_instances: list[str] = target_instances(
+            self.task.objects_of_interest, self._env.parsed_problem["goal_state"], self.instances
+        )
+        owners = self._env.model.geom_ids_to_instances
+        self.geom_labels: np.ndarray = geom_labels(owners, self.instances, self.sim_model.ngeom)
+        self.placement = Placement(self)
+
+    def reset(
+        self,
+        init_state_index: int,
+        *,
+        target_shift: tuple[float, float] | None = None,
+        settle_steps: int = 10,
+    ) -> None:
+        """Begin an episode from a shipped initial state, then let objects settle for `settle_steps` idle steps.
+
+        `target_shift` (x, y) in m moves the task's first target object before settling. Raises SimulationError
+        for an initial state that does not exist or a shifted place that is not clear.
+        """
+        if not 0 <= init_state_index < self.task.num_init_states:
+            raise SimulationError(
+                f"{self.task.suite} task {self.task.index} has no initial state {init_state_index}.",
+                f"Valid indices are 0 to {self.task.num_init_states - 1}.",
+            )
+        self.restore_state(init_state_index)
+        if target_shift is not None:
+            self.placement.shift_target(target_shift)
+        for _ in range(settle_steps):
+            self._stepper.step(IDLE_ACTION)
+
+    def restore_state(self, init_state_index: int) -> None:
+        """Put the simulation into a shipped initial state without settling."""
+        self._stepper.restore()
+        self._env.sim.set_state_from_flattened(self._init_states[init_state_index])
+        self._env.sim.forward()
+        # LIBERO's own set_init_state does the same: stoves light up or go dark here.
+        self._env._check_success()
+        self._env._post_process()
+
+    def sample_target_shift(
+        self, init_state_index: int, rng: np.random.Generator, low_m: float, high_m: float
+    ) -> tuple[float, float]:
+        """A shift (x, y) in m for the target: uniform per axis in [-high_m, high_m], drawn again while both axes
+        are below `low_m` or the place is not clear or out of reach. Raises SimulationError if none is found."""
+        self.restore_state(init_state_index)
+        return self.placement.sample_shift(rng, low_m, high_m)
+
+    def step(self, action: np.ndarray) -> bool:
+        """Execute a raw LIBERO action (7,) in [-1, 1], gripper -1 open / +1 close; returns success.
+
+        Never renders. Bit-identical in state to the stock `env.step`.
+        """
+        self._stepper.step(np.asarray(action, dtype=np.float64))
+        return self.success()
+
+    def success(self) -> bool:
+        """Whether the goal holds in the present state."""
+        return bool(self._env._check_success())
+
+    def observe(self, *, images: bool = True, masks: bool = False) -> Observation:
+        """What the robot perceives now; draws only what is asked for.
+
+        Poses are recomputed from the joint positions first: after a step MuJoCo's own are one 2 ms substep old.
+        """
+        self._refresh()
+        return Observation(
+            proprio=self.proprio(),
+            images=self._render().images() if images else None,
+            masks=self.target_masks() if masks else None,
+        )
+
+    def proprio(self) -> np.ndarray:
+        """(8,) float32: end effector position 3 in m, axis-angle 3 in rad, finger positions 2 in m."""
+        position, quaternion, fingers = self.robot_pose()
+        return np.concatenate([position, quaternion_to_axis_angle(quaternion), fingers]).astype(np.float32)
+
+    def robot_pose(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """End effector position (3,) m, hand quaternion (4,) xyzw, finger positions (2,) m: LIBERO's own."""
+        robot, data = self._env.robots[0], self._env.sim.data
+        hand = self._env.sim.model.body_name2id(robot.robot_model.eef_name)
+        quaternion = np.roll(self.sim_data.xquat[hand], -1)  # MuJoCo wxyz -> xyzw
+        fingers = np.array(data.qpos[robot._ref_gripper_joint_pos_indexes])
+        return np.array(self.sim_data.site_xpos[robot.eef_site_id]), quaternion, fingers
+
+    def instance_masks(self) -> np.ndarray:
+        """(2, H, W) uint8, index in `instances` plus 1, 0 for robot, table and surroundings; right way up."""
+        self._refresh()
+        return self._render().geom_labels(self.geom_labels)
+
+    def target_masks(self) -> np.ndarray:
+        """(2, H, W) uint8, 1 where a target or reference object is seen; right way up."""
+        self._refresh()
+        wanted = np.isin(self.geom_labels, self.target_labels())
+        return self._render().geom_labels(wanted.astype(np.uint8), wanted)
+
+    def target_labels(self) -> list[int]:
+        """Mask values of the target instances."""
+        return [self.instances.index(name) + 1 for name in self.target_instances]
+
+    @property
+    def libero(self) -> Any:
+        """The inner robosuite environment, for the expert and for tests."""
+        return self._env
+
+    @property
+    def sim_model(self) -> Any:
+        """MuJoCo's model."""
+        return self._env.sim.model._model
+
+    @property
+    def sim_data(self) -> Any:
+        """MuJoCo's data."""
+        return self._env.sim.data._data
+
+    def state(self) -> np.ndarray:
+        """The flat simulation state: time, qpos, qvel."""
+        return self._env.sim.get_state().flatten()
+
+    def close(self) -> None:
+        """Free the GL context and the simulation."""
+        self._renderer = None
+        self._env.close()
+
+    def _refresh(self) -> None:
+        # Kinematics only: no solver, so the physics that follows is not touched.
+        self._mujoco.mj_kinematics(self.sim_model, self.sim_data)
+        self._mujoco.mj_comPos(self.sim_model, self.sim_data)
+        self._mujoco.mj_camlight(self.sim_model, self.sim_data)
+
+    def _render(self) -> Renderer:
+        if self._renderer is None:
+            self._renderer = Renderer(self._env.sim, self._image_size, fast_rendering=self._fast_rendering)
+        return self._renderer

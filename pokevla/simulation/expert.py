@@ -1,0 +1,135 @@
+"""A scripted expert for pick-and-place: closed loop, and a function of the present state only.
+
+It is the teacher of small policies, so it behaves in a way that is easy to imitate: over the object, straight
+down at one speed, close, straight up, over the goal, open. Which of these it does follows from what can be seen
+(heights, offsets, finger opening, contacts), not from a clock; after a slip or a push it simply does what the
+new state asks for, which is also how it retries.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pokevla.simulation.geometry import rotation_error
+from pokevla.simulation.grasps import Handled
+
+if TYPE_CHECKING:
+    from pokevla.simulation.environment import LiberoEnvironment
+
+GAIN = 1.6  # of the position error, in units of the controller's 5 cm range
+POSITION_RANGE_M, ROTATION_RANGE_RAD = 0.05, 0.5  # osc_pose.json: what an action of 1 asks for
+DESCENT_SPEED = 0.7  # action units; about 1.1 cm per step
+HOVER_M = 0.07  # fingertip height above the grasp point while aligning
+ALIGN_M = 0.012  # allowed xy error before descending
+KEEP_M = 0.020  # allowed xy error while descending: above it, up again
+CLOSE_HEIGHT_M = 0.010  # closing begins this far above the grasp point; the hand coasts the rest
+REACHED_M = 0.020  # xy error at which the goal counts as reached
+CLEAR_M = 0.03  # underside above the rim while carrying
+YAW_TOLERANCE_RAD = 0.12
+OPEN, CLOSED = -1.0, 1.0
+
+
+class ScriptedExpert:
+    """Gives the action for the present state of one environment."""
+
+    def __init__(self, env: LiberoEnvironment) -> None:
+        """Raises SimulationError for tasks that are not single pick-and-place."""
+        self._env = env
+        self._handled = Handled(env)
+        robot = env.libero.robots[0]
+        geoms = robot.gripper.important_geoms
+        self._pads = [
+            np.array([env.sim_model.geom(name).id for name in geoms[finger]])
+            for finger in ("left_finger", "right_finger")
+        ]
+        # LIBERO starts with the hand pointing down, its closing axis (column 0) along world y.
+        self._level = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
+        self.phase = ""
+
+    def act(self) -> np.ndarray:
+        """The clean action (7,) in [-1, 1] for the present state. `phase` then names what it is doing."""
+        hand, _, _ = self._env.robot_pose()
+        goal, rim = self._handled.goal()
+        middle = self._handled.points[:, :2].mean(axis=0)
+        lifted = self._handled.bottom > rim - 0.02
+        if np.linalg.norm(middle - goal) < REACHED_M and (lifted or not self._holds()):
+            self.phase = "release"
+            return self._action(np.zeros(3), None, OPEN)
+        if self._holds() and self._is_squeezed():
+            return self._carry(hand, goal, rim)
+        return self._fetch(hand)
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the last action was part of closing the fingers (where noise would spoil the grasp)."""
+        return self.phase == "close"
+
+    def _carry(self, hand: np.ndarray, goal: np.ndarray, rim: float) -> np.ndarray:
+        height = hand[2] + rim + CLEAR_M - self._handled.bottom
+        to_goal = goal - hand[:2] - self._handled.hold_offset(hand)
+        rise = height - hand[2]
+        if rise > CLEAR_M * 0.7:
+            self.phase = "lift"
+            return self._action(np.array([0.0, 0.0, max(rise, POSITION_RANGE_M)]), None, CLOSED)
+        self.phase = "move"
+        return self._action(np.array([*to_goal, rise]), None, CLOSED)
+
+    def _fetch(self, hand: np.ndarray) -> np.ndarray:
+        grasp = self._handled.grasp()
+        offset = grasp.point - hand
+        sideways, above = float(np.linalg.norm(offset[:2])), -float(offset[2])
+        turned = abs(self._yaw_error(grasp.yaw)) < YAW_TOLERANCE_RAD
+        if above < CLOSE_HEIGHT_M and sideways < KEEP_M and turned:
+            self.phase = "close"
+            return self._action(np.zeros(3), None, CLOSED)
+        if not self._is_open() and above < HOVER_M / 2:
+            self.phase = "back off"
+            return self._action(np.array([0.0, 0.0, POSITION_RANGE_M]), None, OPEN)
+        low = above < HOVER_M * 0.6
+        if turned and sideways < (KEEP_M if low else ALIGN_M) and above < HOVER_M * 1.5:
+            self.phase = "descend"
+            down = -DESCENT_SPEED * POSITION_RANGE_M / GAIN
+            return self._action(np.array([offset[0], offset[1], down]), grasp.yaw, OPEN)
+        self.phase = "hover"
+        lift = HOVER_M - above
+        # Low beside the object: first up, then across, so that fingers do not sweep it over.
+        across = offset[:2] * (0.0 if low and sideways > KEEP_M else 1.0)
+        return self._action(np.array([*across, lift]), grasp.yaw, OPEN)
+
+    def _action(self, offset: np.ndarray, yaw: float | None, gripper: float) -> np.ndarray:
+        """Action towards `offset` (3,) m from here; `yaw` None keeps the orientation as it is."""
+        action = np.zeros(7)
+        action[:3] = np.clip(GAIN * offset / POSITION_RANGE_M, -1.0, 1.0)
+        if yaw is not None:
+            error = rotation_error(self._wanted(yaw), self._present())
+            action[3:6] = np.clip(error / ROTATION_RANGE_RAD, -1.0, 1.0)
+        action[6] = gripper
+        return action
+
+    def _wanted(self, yaw: float) -> np.ndarray:
+        cosine, sine = math.cos(yaw), math.sin(yaw)
+        return np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]]) @ self._level
+
+    def _present(self) -> np.ndarray:
+        site = self._env.libero.robots[0].eef_site_id
+        return np.array(self._env.sim_data.site_xmat[site].reshape(3, 3))
+
+    def _yaw_error(self, yaw: float) -> float:
+        return float(rotation_error(self._wanted(yaw), self._present())[2])
+
+    def _is_open(self) -> bool:
+        _, _, fingers = self._env.robot_pose()
+        return float(fingers[0] - fingers[1]) > 0.07
+
+    def _is_squeezed(self) -> bool:
+        """Whether the gripper's set point has run all the way in (eight closing steps from open)."""
+        return bool(abs(self._env.libero.robots[0].gripper.current_action[0]) > 0.99) and not self._is_open()
+
+    def _holds(self) -> bool:
+        """Whether both fingers touch the object."""
+        pairs = np.asarray(self._env.sim_data.contact.geom)
+        touches = np.isin(pairs, self._handled.geoms).any(axis=1)
+        return all(bool((touches & np.isin(pairs, pad).any(axis=1)).any()) for pad in self._pads)

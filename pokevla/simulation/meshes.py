@@ -1,0 +1,85 @@
+"""Thinner meshes for the renderer: LIBERO's scanned objects have far more triangles than a picture has pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+MAX_FACES = 1500  # per mesh; see docs/simulation.md for what this costs in pixels
+_GRIDS = (96, 64, 48, 36, 28, 20, 14)  # cells along the longest side, finest first
+
+
+@contextmanager
+def thinned_meshes(model: Any, *, enabled: bool) -> Iterator[None]:
+    """While open, meshes of `model` with more than MAX_FACES faces have fewer; afterwards all is as before.
+
+    A GL context made inside keeps the thin meshes. Vertices, hulls and everything else physics reads stay
+    untouched: only the face lists, which MuJoCo uses for drawing, are shortened.
+    """
+    if not enabled:
+        yield
+        return
+    names = ("mesh_face", "mesh_facenormal", "mesh_facetexcoord", "mesh_facenum")
+    saved = {name: getattr(model, name).copy() for name in names}
+    try:
+        for mesh in range(model.nmesh):
+            _thin(model, mesh)
+        yield
+    finally:
+        for name, value in saved.items():
+            getattr(model, name)[:] = value
+
+
+def _thin(model: Any, mesh: int) -> None:
+    start, count = int(model.mesh_faceadr[mesh]), int(model.mesh_facenum[mesh])
+    if count <= MAX_FACES:
+        return
+    first = int(model.mesh_vertadr[mesh])
+    vertices = model.mesh_vert[first : first + int(model.mesh_vertnum[mesh])]
+    faces = model.mesh_face[start : start + count].copy()
+    kept, merged = np.arange(count), faces
+    for cells in _GRIDS:
+        kept, merged = cluster_faces(vertices, faces, cells)
+        if len(kept) <= MAX_FACES:
+            break
+    for name, rows in (("mesh_facenormal", None), ("mesh_facetexcoord", None), ("mesh_face", merged)):
+        table = getattr(model, name)
+        values = table[start + kept].copy() if rows is None else rows
+        table[start : start + len(kept)] = values
+    model.mesh_facenum[mesh] = len(kept)
+
+
+def cluster_faces(vertices: np.ndarray, faces: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """Merge vertices by a cubic grid and drop the faces that vanish (Rossignac and Borrel 1993).
+
+    vertices (V, 3), faces (F, 3) int, `cells` along the longest side. Returns the indices of the faces that
+    remain (G,) and their corners (G, 3), each moved to the vertex nearest to its cell's mean.
+    """
+    low = vertices.min(axis=0)
+    edge = float(np.ptp(vertices, axis=0).max()) / cells or 1.0
+    grid = np.floor((vertices - low) / edge).astype(np.int64)
+    key = (grid[:, 0] * (cells + 2) + grid[:, 1]) * (cells + 2) + grid[:, 2]
+    _, cell = np.unique(key, return_inverse=True)
+    num_cells = int(cell.max()) + 1
+    size = np.bincount(cell, minlength=num_cells)
+    mean = np.stack([np.bincount(cell, vertices[:, i], num_cells) / size for i in range(3)], axis=1)
+    distance = ((vertices - mean[cell]) ** 2).sum(axis=1)
+    order = np.lexsort((distance, cell))
+    nearest = order[np.searchsorted(cell[order], np.arange(num_cells))]
+    corners = cell[faces]
+    solid = (
+        (corners[:, 0] != corners[:, 1])
+        & (corners[:, 1] != corners[:, 2])
+        & (corners[:, 0] != corners[:, 2])
+    )
+    # Of faces that now join the same three cells one is enough (front and back of a thin sheet are two: the
+    # sorted key below would merge them, so the cyclic order is kept in it).
+    turn = corners.argmin(axis=1)
+    cyclic = np.take_along_axis(corners, (turn[:, None] + np.arange(3)) % 3, axis=1)
+    indices = np.flatnonzero(solid)
+    _, unique = np.unique(cyclic[indices], axis=0, return_index=True)
+    kept = indices[np.sort(unique)]
+    return kept, nearest[corners[kept]].astype(faces.dtype)

@@ -1,0 +1,97 @@
+"""Importing LIBERO and MuJoCo with a GL back-end chosen, and building one LIBERO environment.
+
+MuJoCo and robosuite read MUJOCO_GL once, at import. Without a value robosuite asks for EGL, which on a
+machine without a GPU driver fails with a message about GL internals. So the choice is made here, first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+from typing import Any
+
+from pokevla.errors import EnvironmentSetupError, SimulationError
+from pokevla.simulation.suites import TaskInfo
+
+_APT_PACKAGE = {"osmesa": "libosmesa6", "egl": "libegl1", "glfw": "libglfw3"}
+_PLACEMENT_ATTEMPTS = 20
+
+
+def choose_gl_backend() -> str:
+    """Set MUJOCO_GL=osmesa unless the user chose a back-end or has a display; return what is in force."""
+    if "MUJOCO_GL" not in os.environ and not os.environ.get("DISPLAY"):
+        os.environ["MUJOCO_GL"] = "osmesa"
+    return os.environ.get("MUJOCO_GL", "")
+
+
+def load_simulator() -> tuple[Any, Any]:
+    """Import and return the modules (mujoco, libero.libero.envs).
+
+    Raises EnvironmentSetupError naming the apt package and MUJOCO_GL where no GL library can be loaded.
+    """
+    backend = choose_gl_backend()
+    logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
+    try:
+        # Both packages print advice on import (missing macros file, gym); it is not for our users.
+        with contextlib.redirect_stdout(io.StringIO()):
+            import mujoco
+            from libero.libero import envs
+    except ModuleNotFoundError as error:
+        raise EnvironmentSetupError(
+            f"The simulator cannot be imported ({error}).", "Install it with: pip install 'pokevla[sim]'"
+        ) from error
+    # PyOpenGL reports a missing library as AttributeError on None; a bogus MUJOCO_GL is a RuntimeError.
+    except (ImportError, AttributeError, OSError, RuntimeError) as error:
+        raise gl_error(backend, error) from error
+    return mujoco, envs
+
+
+def gl_error(backend: str, error: Exception) -> EnvironmentSetupError:
+    """The error for a GL library that is missing or does not answer."""
+    package = _APT_PACKAGE.get(backend, "libosmesa6")
+    return EnvironmentSetupError(
+        f"No usable OpenGL library for MUJOCO_GL={backend or '(unset)'} ({type(error).__name__}: {error}).",
+        f"Install one with: apt-get install {package}  (for software rendering: apt-get install libosmesa6 "
+        "and MUJOCO_GL=osmesa).",
+    )
+
+
+def build_libero_env(task: TaskInfo, seed: int) -> Any:
+    """A LIBERO environment as after a fresh creation and `seed(seed); reset()`, without camera or GL context.
+
+    LIBERO draws fixture poses from numpy's global generator; the generator is seeded for the creation and
+    put back afterwards, so that the result is a function of (task, seed) alone.
+
+    Returns the inner robosuite environment. Raises SimulationError where LIBERO finds no placement.
+    """
+    import numpy as np
+
+    _, envs = load_simulator()
+    from robosuite.utils.errors import RandomizationError
+
+    state = np.random.get_state()
+    try:
+        np.random.seed(seed)
+        for _ in range(_PLACEMENT_ATTEMPTS):
+            # LIBERO's own wrapper retries in the same way: a draw of object places may not fit.
+            with contextlib.suppress(RandomizationError), contextlib.redirect_stdout(io.StringIO()):
+                control = envs.env_wrapper.ControlEnv(
+                    bddl_file_name=str(task.bddl_file), has_offscreen_renderer=False, use_camera_obs=False
+                )
+                env = control.env
+                if env.fixtures_dict:
+                    # LIBERO registers drawer and knob samplers once more on every load, which shifts its random
+                    # numbers: only the real sequence gives the fixture poses every published evaluation saw.
+                    np.random.seed(seed)
+                    control.reset()
+                env.sim.forward()
+                env.visualize(vis_settings=dict.fromkeys(env._visualizations, False))
+                return env
+    finally:
+        np.random.set_state(state)
+    raise SimulationError(
+        f"{task.suite} task {task.index}: LIBERO found no valid placement of the objects with seed {seed}.",
+        "Choose another seed.",
+    )
