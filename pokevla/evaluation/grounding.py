@@ -16,7 +16,7 @@ from pokevla.errors import DataError
 from pokevla.evaluation.records import wilson_interval
 
 ASKED_KINDS = ("point", "choice")
-"""Points (affordance questions too) are scored by the mask, choices by their letter. Boxes are trained on, not asked."""
+"""Points (affordance questions too) are scored by the mask, choices by their letter. Boxes are not asked."""
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,16 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from pokevla.errors import PokeVLAError
 from pokevla.evaluation.trials import Trial, placement_rng
-from pokevla.simulation.environment import LiberoEnvironment, Observation
-from pokevla.simulation.suites import TaskInfo
+
+if TYPE_CHECKING:
+    from pokevla.simulation.environment import Observation
+    from pokevla.simulation.suites import TaskInfo
 
 
 class Environment(Protocol):
@@ -57,6 +59,8 @@ class LiberoFactory:
     seed: int
 
     def __call__(self, suite: str, task_index: int) -> Environment:
+        from pokevla.simulation.environment import LiberoEnvironment  # MuJoCo, in the worker only
+
         return LiberoEnvironment(
             suite, task_index, image_size=self.image_size, fast_rendering=self.fast_rendering, seed=self.seed
         )

@@ -17,6 +17,7 @@ from pokevla.data.statistics import Statistics
 from pokevla.data.transforms import test_time_images
 from pokevla.errors import CheckpointError
 from pokevla.model.building import build_vla
+from pokevla.model.presets import config_from_dict
 from pokevla.model.vla import PokeVLA
 
 
@@ -59,7 +60,7 @@ class Policy:
         trained, config, tokenizer_folder, statistics = load_exported(folder)
         if not isinstance(trained, PokeVLA) or statistics is None:
             raise CheckpointError(f"{folder} is no policy: it holds a PokeVLM.", "Name a post-training run.")
-        model = build_vla(trained.config, seed=seed)
+        model = build_vla(config_from_dict(config["model"]), seed=seed)
         return cls._assemble(model, config, tokenizer_folder, statistics, device)
 
     @classmethod

@@ -1,0 +1,72 @@
+import dataclasses
+
+import pytest
+from scipy.stats import binomtest
+
+from pokevla.errors import DataError
+from pokevla.evaluation.records import (
+    EpisodeRecord,
+    append_record,
+    drop_partial_line,
+    read_records,
+    summarise,
+    wilson_interval,
+)
+
+RECORD = EpisodeRecord(
+    policy="trained", suite="libero_object", task_index=3, task="pick_up", trial=0, init_state_index=30,
+    target_shift=(0.03, -0.02), outcome="success", steps=120, queries=15, seconds=4.5,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 1), (0, 20), (1, 20), (8, 20), (20, 20), (137, 200), (1, 3)])
+def test_wilson_interval_equals_scipy(successes: int, trials: int) -> None:
+    expected = binomtest(successes, trials).proportion_ci(method="wilson")
+    assert wilson_interval(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_wilson_interval_of_12_of_20_is_the_published_one() -> None:
+    low, high = wilson_interval(12, 20)
+    assert (round(low, 2), round(high, 2)) == (0.39, 0.78)
+
+
+def test_wilson_interval_without_trials_knows_nothing() -> None:
+    assert wilson_interval(0, 0) == (0.0, 1.0)
+
+
+def test_more_successes_than_trials_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 successes of 2"):
+        wilson_interval(3, 2)
+
+
+def test_records_come_back_as_they_were_written(tmp_path) -> None:
+    path = tmp_path / "episodes.jsonl"
+    crashed = dataclasses.replace(RECORD, outcome="crashed", target_shift=None, error="code -9")
+    append_record(path, RECORD)
+    append_record(path, crashed)
+    assert read_records(path) == [RECORD, crashed]
+
+
+def test_half_a_last_line_is_left_out_and_can_be_cut_off(tmp_path) -> None:
+    path = tmp_path / "episodes.jsonl"
+    append_record(path, RECORD)
+    with path.open("a") as file:
+        file.write('{"policy": "tra')
+    assert read_records(path) == [RECORD]
+    drop_partial_line(path)
+    append_record(path, RECORD)
+    assert len(read_records(path)) == 2
+
+
+def test_a_damaged_line_is_named(tmp_path) -> None:
+    path = tmp_path / "episodes.jsonl"
+    path.write_text('{"policy": 1}\n')
+    with pytest.raises(DataError, match=r"episodes\.jsonl:1"):
+        read_records(path)
+
+
+def test_a_crash_is_never_counted_as_failure() -> None:
+    crashed = dataclasses.replace(RECORD, outcome="crashed", init_state_index=31)
+    failed = dataclasses.replace(RECORD, outcome="failure", init_state_index=32, steps=200)
+    row = summarise([RECORD, crashed, failed])["trained"]
+    assert (row["successes"], row["trials"], row["crashed"], row["mean_steps"]) == (1, 2, 1, 160)

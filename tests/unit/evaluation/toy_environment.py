@@ -1,0 +1,41 @@
+"""A point that has to reach 1.0, with the interface of LiberoEnvironment: quick enough for tests of the processes."""
+
+import os
+from types import SimpleNamespace
+
+import numpy as np
+
+from pokevla.errors import SimulationError
+
+DYING_STATE = 13
+RAISING_STATE = 14
+
+
+class ToyEnvironment:
+    def __init__(self, suite: str, task_index: int) -> None:
+        if task_index == 99:
+            raise SimulationError("no such task.")
+        self.task = SimpleNamespace(name=f"{suite}-{task_index}", instruction="reach")
+
+    def reset(self, init_state_index, *, target_shift=None, settle_steps=10) -> None:
+        self.index = init_state_index
+        self.place = 0.01 * init_state_index + (target_shift[0] if target_shift else 0.0)
+
+    def sample_target_shift(self, init_state_index, rng, low_m, high_m):
+        return tuple(rng.uniform(low_m, high_m, 2))
+
+    def step(self, action) -> bool:
+        if self.index == DYING_STATE:
+            os.kill(os.getpid(), 9)
+        if self.index == RAISING_STATE:
+            raise ZeroDivisionError("physics")
+        self.place += float(action[0])
+        return self.place >= 1.0
+
+    def observe(self, *, images=True, masks=False):
+        proprio = np.full(8, self.place, np.float32)
+        pictures = np.full((2, 4, 4, 3), 7, np.uint8) if images else None
+        return SimpleNamespace(proprio=proprio, images=pictures, masks=np.zeros((2, 4, 4), np.uint8) if masks else None)
+
+    def close(self) -> None:
+        pass

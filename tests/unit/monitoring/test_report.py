@@ -1,0 +1,46 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from monitoring.report import write_report
+from pokevla.errors import UsageError
+
+
+@pytest.fixture(scope="session")
+def page(finished_pipeline: Path) -> str:
+    return write_report([finished_pipeline], finished_pipeline / "report.html").read_text()
+
+
+def test_it_refers_to_nothing_outside_itself(page: str) -> None:
+    assert "http" not in re.sub(r'data:[^"]*', "", page)
+    addresses = re.findall(r'(?:src|href)="([^"]*)', page)
+    assert addresses
+    assert all(address.startswith("data:") for address in addresses)
+    assert "url(" not in page
+
+
+def test_it_embeds_pictures_video_and_curves(page: str) -> None:
+    kinds = {kind: len(page.count(f"data:{kind};base64")) for kind in ("image/png", "video/mp4", "image/svg+xml")}
+    assert kinds["image/png"] == 3  # strip of a trial, points before and after
+    assert kinds["video/mp4"] == 1
+    assert kinds["image/svg+xml"] >= 10
+
+
+def test_it_says_what_must_be_known_before_believing(page: str) -> None:
+    for label in ("SAM teacher (preset mini) has random weights", "starts from random weights", "fast rendering"):
+        assert label in page
+
+
+def test_names_of_others_are_escaped(page: str) -> None:
+    assert "the &lt;bbq&gt; sauce" in page
+
+
+def test_single_runs_have_a_report_too(pipeline: Path) -> None:
+    out = write_report([pipeline / "posttrain", pipeline / "evaluation"], pipeline / "part.html")
+    assert "Post-training of PokeVLA" in out.read_text()
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no pipeline, run or evaluation"):
+        write_report([tmp_path], tmp_path / "report.html")
