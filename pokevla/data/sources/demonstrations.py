@@ -90,7 +90,8 @@ def describe(path: Path) -> DemoFile:
         data: Any = file.get("data")
         if not isinstance(data, h5py.Group):
             raise DataError(f"{path} has no group `data`.", REMEDY)
-        names = sorted((n for n in data if re.fullmatch(r"demo_\d+", n)), key=lambda n: int(n.removeprefix("demo_")))
+        numbers = sorted(int(match[1]) for key in list(data) if (match := re.fullmatch(r"demo_(\d+)", str(key))))
+        names = [f"demo_{number}" for number in numbers]
         if not names:
             raise DataError(f"{path}: `data` holds no demo_0, demo_1, ...", REMEDY)
         suite, task, index = identify(path)

@@ -1,0 +1,164 @@
+"""Looking at a dataset: what a sample holds, counts, a picture of samples, and a check of every checksum."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from PIL import Image, ImageDraw
+
+from pokevla.data.batch import VIEWS
+from pokevla.data.dataset import SHARDS_NAME, Dataset, open_dataset
+from pokevla.data.reader import ShardReader, read_members
+from pokevla.data.samples import decode_image, decode_mask
+from pokevla.data.shard_index import index_path, load_index
+from pokevla.data.writer import dataset_fingerprint
+from pokevla.errors import DataError, UsageError
+
+TILE = 192
+"""Side of one picture of a contact sheet, in pixels."""
+OUTLINE = (255, 40, 40)
+GOAL = (40, 255, 40)
+
+
+def find_row(dataset: Dataset, sample: str) -> int:
+    """Row of a sample given by key or number. UsageError when there is none."""
+    if sample.isdigit() and int(sample) < dataset.samples.num_rows:
+        return int(sample)
+    keys = dataset.samples["key"].to_pylist()
+    if sample not in keys:
+        raise UsageError(
+            f"{dataset.root} has no sample {sample!r}.", f"Give a number below {len(keys)}, or a key such as {keys[0]}."
+        )
+    return keys.index(sample)
+
+
+def describe_sample(dataset: Dataset, row: int) -> dict[str, Any]:
+    """Light columns of a sample, and size of each of its members in bytes."""
+    columns = dataset.samples.slice(row, 1).to_pylist()[0]
+    members = ShardReader(dataset).read(row)
+    return {**columns, "members": {extension: len(payload) for extension, payload in members.items()}}
+
+
+def contact_sheet(dataset: Dataset, rows: Sequence[int]) -> Image.Image:
+    """Pictures of samples with the outline of their masks and, for questions, the answer; one row of tiles each."""
+    reader = ShardReader(dataset)
+    tiles = [_tiles(dataset, reader, row) for row in rows]
+    height, caption = TILE, 28
+    sheet = Image.new("RGB", (TILE * max(len(t) for t, _ in tiles), (height + caption) * len(tiles)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for line, (pictures, text) in enumerate(tiles):
+        top = line * (height + caption)
+        for column, picture in enumerate(pictures):
+            sheet.paste(picture, (column * TILE, top))
+        for half, part in enumerate((text[:64], text[64:128])):
+            draw.text((2, top + height + 13 * half), part, fill="black")
+    return sheet
+
+
+def _tiles(dataset: Dataset, reader: ShardReader, row: int) -> tuple[list[Image.Image], str]:
+    """Pictures of one sample and its caption."""
+    members, columns = reader.read(row), dataset.samples.slice(row, 1).to_pylist()[0]
+    key = columns["key"]
+    if dataset.kind == "robot":
+        pictures = [_outlined(members, f"{v}.jpg", f"{v}.mask.png", key) for v in VIEWS]
+        return pictures, f"{key} {columns['split']}: {columns['instruction']}"
+    picture = _outlined(members, "jpg", "mask.png", key)
+    draw = ImageDraw.Draw(picture)
+    for x, y in columns["target_points"]:
+        draw.ellipse([x * TILE - 4, y * TILE - 4, x * TILE + 4, y * TILE + 4], outline=GOAL, width=2)
+    for box in columns["target_boxes"]:
+        draw.rectangle([v * TILE for v in box], outline=GOAL, width=2)
+    return [picture], f"{columns['question']} -> {columns['answer']}"
+
+
+def _outlined(members: dict[str, bytes], image: str, mask: str, key: str) -> Image.Image:
+    """A picture enlarged to a tile, with the outline of its mask where it has one."""
+    picture = decode_image(members[image], key).resize((TILE, TILE), Image.Resampling.BICUBIC)
+    if mask not in members:
+        return picture
+    inside = np.asarray(decode_mask(members[mask], key).resize((TILE, TILE), Image.Resampling.NEAREST))
+    padded = np.pad(inside, 1)
+    core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    pixels = np.array(picture)
+    pixels[inside & ~core] = OUTLINE
+    return Image.fromarray(pixels)
+
+
+def summarise(dataset: Dataset) -> dict[str, Any]:
+    """Counts by split, task and category, sizes on disk, and the normalisation."""
+    samples = dataset.samples
+    shards = dataset.info["shards"].values()
+    summary: dict[str, Any] = {
+        "kind": dataset.kind,
+        "fingerprint": dataset.fingerprint,
+        "samples": samples.num_rows,
+        "splits": _counts(samples["split"].to_pylist()),
+        "fields": dataset.fields,
+        "shards": len(dataset.shard_names),
+        "size_bytes": sum(shard["size_bytes"] for shard in shards),
+        "bytes_per_sample": round(sum(shard["size_bytes"] for shard in shards) / samples.num_rows),
+    }
+    if dataset.episodes is not None:
+        lengths = dataset.episodes["length"].to_pylist()
+        summary |= {
+            "episodes": len(lengths),
+            "frames_mean": round(sum(lengths) / len(lengths), 1),
+            "tasks": _counts(dataset.episodes["task"].to_pylist()),
+            "noops_dropped": dataset.info.get("num_noops_dropped"),
+            "statistics": dataset.info["statistics"],
+        }
+    else:
+        summary |= {name: _counts(samples[name].to_pylist()) for name in ("category", "task", "answer_kind")}
+    return summary
+
+
+def _counts(values: Sequence[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items()))
+
+
+def verify_dataset(root: Path, on_shard: Callable[[int, int], None] | None = None) -> int:
+    """Check every member of every shard against its checksum, and all of it against the fingerprint.
+
+    Returns the number of samples. Raises DataError naming the first shard and key that differ. Calls
+    `on_shard(done, total)` after each shard.
+    """
+    dataset = open_dataset(root)
+    names, keys = dataset.shard_names, dataset.samples["key"].to_pylist()
+    row = 0
+    for number, name in enumerate(names, start=1):
+        path = root / SHARDS_NAME / name
+        entries = load_index(path)
+        if xxhash.xxh64_hexdigest(index_path(path).read_bytes()) != dataset.info["shards"][name]["index_xxh64"]:
+            raise DataError(f"{index_path(path)} differs from what dataset.json says.", "Convert the dataset again.")
+        if [entry.key for entry in entries] != keys[row : row + len(entries)]:
+            raise DataError(f"{path}: its samples are not those of samples.parquet.", "Convert the dataset again.")
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError as error:
+            raise DataError(f"{path} is missing.", "Restore it, or convert the dataset again.") from error
+        try:
+            for entry in entries:
+                _check_json(read_members(descriptor, entry, path), entry.key, path)
+        finally:
+            os.close(descriptor)
+        row += len(entries)
+        if on_shard is not None:
+            on_shard(number, len(names))
+    if row != dataset.samples.num_rows:
+        raise DataError(f"{root}: shards hold {row} samples, the table {dataset.samples.num_rows}.")
+    if dataset_fingerprint(root, names) != dataset.fingerprint:
+        raise DataError(f"{root}: a table differs from the fingerprint in dataset.json.", "Convert the dataset again.")
+    return row
+
+
+def _check_json(members: dict[str, bytes], key: str, path: Path) -> None:
+    """DataError unless the sample's own JSON names its key."""
+    if json.loads(members["json"]).get("key") != key:
+        raise DataError(f"{path}: the JSON of {key} names another sample.", "Convert the dataset again.")

@@ -1,0 +1,199 @@
+"""Labelled pictures for questions: a picture, its instances, and where each of them is. From scenes or demonstrations.
+
+Both come out the right way up, one view at a time: a question is about one picture.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pokevla.data.batch import VIEWS
+from pokevla.data.sources.demonstrations import describe, open_hdf5, read_demos
+from pokevla.data.sources.tasks import phrase
+from pokevla.errors import DataError
+
+SMALLEST_AREA = 0.0012
+"""Share of the picture an instance must cover to count as visible: 20 pixels of 128 x 128."""
+FURNITURE = ("cabinet", "stove", "rack", "microwave", "basket", "caddy", "desk", "drawer", "shelf")
+"""Words in the names of instances that a gripper cannot lift in LIBERO."""
+CONTAINERS = ("basket", "plate", "bowl", "caddy", "tray", "ramekin", "frypan")
+"""Words in the names of instances that other objects are put into or onto."""
+
+
+@dataclass(frozen=True)
+class Visible:
+    """One instance that shows in a picture. Coordinates are relative to the picture, in [0,1]."""
+
+    instance: str
+    phrase: str
+    mask: np.ndarray
+    """(H,W) bool."""
+
+    @cached_property
+    def box(self) -> tuple[float, float, float, float]:
+        """Tight box x1, y1, x2, y2."""
+        rows, columns = np.flatnonzero(self.mask.any(axis=1)), np.flatnonzero(self.mask.any(axis=0))
+        height, width = self.mask.shape
+        return (
+            float(columns[0] / width),
+            float(rows[0] / height),
+            float((columns[-1] + 1) / width),
+            float((rows[-1] + 1) / height),
+        )
+
+    @cached_property
+    def centre(self) -> tuple[float, float]:
+        """Centroid of the mask, moved to the nearest pixel of the mask (rings and clipped shapes); pixel centre."""
+        return snapped_centroid(self.mask)
+
+    @cached_property
+    def grasp(self) -> tuple[float, float]:
+        """A point on the upper half of the mask: seen from the front, an object's top is where a gripper takes it."""
+        rows = np.flatnonzero(self.mask.any(axis=1))
+        upper = self.mask.copy()
+        upper[(rows[0] + rows[-1]) // 2 + 1 :] = False
+        return snapped_centroid(upper)
+
+    @property
+    def graspable(self) -> bool:
+        """Whether it is an object that a gripper lifts."""
+        return not any(word in self.instance for word in FURNITURE)
+
+    @property
+    def container(self) -> bool:
+        """Whether other objects are put into or onto it."""
+        return any(word in self.instance for word in CONTAINERS)
+
+
+def snapped_centroid(mask: np.ndarray) -> tuple[float, float]:
+    """Relative (x, y) of the mask pixel (its centre) nearest to the centroid of a non-empty mask (H,W)."""
+    ys, xs = np.nonzero(mask)
+    nearest = int(np.argmin((ys - ys.mean()) ** 2 + (xs - xs.mean()) ** 2))
+    height, width = mask.shape
+    return float((xs[nearest] + 0.5) / width), float((ys[nearest] + 0.5) / height)
+
+
+@dataclass(frozen=True)
+class LabelledPicture:
+    """One view of one moment."""
+
+    key: str
+    subset: str
+    split: str
+    view: str
+    at_rest: bool
+    """Whether all objects stand on the table (scenes), so that lower in the base view means further from the robot."""
+    image: np.ndarray
+    """(H,W,3) uint8."""
+    visible: tuple[Visible, ...]
+    hidden: tuple[str, ...]
+    """Phrases of objects of the same suite that this picture does not show."""
+
+    @property
+    def nameable(self) -> tuple[Visible, ...]:
+        """Visible instances whose phrase means them alone in this picture."""
+        phrases = [v.phrase for v in self.visible]
+        return tuple(v for v in self.visible if phrases.count(v.phrase) == 1)
+
+
+def _visible(mask: np.ndarray, instances: tuple[str, ...], names: dict[str, str]) -> tuple[Visible, ...]:
+    least = SMALLEST_AREA * mask.size
+    found = []
+    for number, instance in enumerate(instances, start=1):
+        inside = mask == number
+        if inside.sum() >= least:
+            found.append(Visible(instance, names.get(instance, phrase(instance)), inside))
+    return tuple(found)
+
+
+def _hidden(
+    mask: np.ndarray, instances: tuple[str, ...], vocabulary: set[str], names: dict[str, str]
+) -> tuple[str, ...]:
+    """Phrases of the vocabulary of which not one pixel shows."""
+    shown = {names.get(instances[n - 1], phrase(instances[n - 1])) for n in np.unique(mask) if n > 0}
+    return tuple(sorted(vocabulary - shown))
+
+
+def scene_pictures(path: Path, vocabulary: set[str]) -> Iterator[LabelledPicture]:
+    """Both views of every scene of a scenes file. DataError naming file and key."""
+    with open_hdf5(path) as file:
+        for key in ("images", "masks", "scene_task", "split"):
+            if key not in file:
+                raise DataError(f"{path}: `{key}` is missing.", "Give a file written by `pokevla data scenes`.")
+        content: Any = file
+        names = _json(file.attrs, "languages", path)
+        splits, tasks = content["split"].asstr()[()], content["scene_task"][()]
+        suite = path.stem.removesuffix("_scenes")
+        for index, (task, split) in enumerate(zip(tasks, splits, strict=True)):
+            instances = tuple(_json(file.attrs, f"instances/{task}", path))
+            try:
+                images, masks = content["images"][index], content["masks"][index]
+            except OSError as error:
+                raise DataError(f"{path}: scene {index} cannot be read, the file is damaged ({error}).") from error
+            for v, view in enumerate(VIEWS):
+                yield LabelledPicture(
+                    key=f"{suite}-s{index:05d}-{view}",
+                    subset=suite,
+                    split=str(split),
+                    view=view,
+                    at_rest=True,
+                    image=images[v],
+                    visible=_visible(masks[v], instances, names),
+                    hidden=_hidden(masks[v], instances, vocabulary, names),
+                )
+
+
+def demo_pictures(path: Path, vocabulary: set[str], frame_stride: int) -> Iterator[LabelledPicture]:
+    """Both views of every `frame_stride`-th rendered frame of a demonstration file that has masks."""
+    header = describe(path)
+    if header.instances is None:
+        raise DataError(f"{path} has no instance masks.", "Give demonstrations made by `pokevla data demos`.")
+    for demo in read_demos(header):
+        if demo.masks is None:
+            raise DataError(f"{path}: data/{demo.name} has no masks.", "Make the demonstrations with masks.")
+        task = header.task_index if header.task_index is not None else 0
+        for t in np.flatnonzero(demo.rendered)[::frame_stride]:
+            for view in VIEWS:
+                mask = demo.masks[view][t]
+                yield LabelledPicture(
+                    key=f"{header.suite}-t{task:02d}-{demo.name}-f{t:04d}-{view}",
+                    subset=header.suite,
+                    split=demo.split or "train",
+                    view=view,
+                    at_rest=False,
+                    image=demo.images[view][t],
+                    visible=_visible(mask, header.instances, {}),
+                    hidden=_hidden(mask, header.instances, vocabulary, {}),
+                )
+
+
+def is_scenes_file(path: Path) -> bool:
+    """Whether an HDF5 file holds scenes (else it should hold demonstrations). DataError when it cannot be opened."""
+    with open_hdf5(path) as file:
+        return "scene_task" in file
+
+
+def instance_phrases(path: Path) -> set[str]:
+    """What the instances of a file are called: together the vocabulary of questions about absent objects."""
+    if is_scenes_file(path):
+        with open_hdf5(path) as file:
+            return set(_json(file.attrs, "languages", path).values())
+    return {phrase(instance) for instance in describe(path).instances or ()}
+
+
+def _json(attributes: Any, key: str, path: Path) -> Any:
+    """A JSON attribute, or DataError naming file and attribute."""
+    if key not in attributes:
+        raise DataError(f"{path}: attribute `{key}` is missing.", "Give a file written by `pokevla data scenes`.")
+    value = attributes[key]
+    try:
+        return json.loads(value.decode() if isinstance(value, bytes) else value)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: attribute `{key}` is not JSON.") from error
