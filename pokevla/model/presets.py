@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, cast, get_args, get_type_hints
 from pokevla.errors import UsageError
 
 Attention = Literal["causal", "bidirectional"]
+PositionInit = Literal["timm", "sincos"]
 Condition = Literal["last", "per_layer"]
 
 
@@ -29,6 +30,7 @@ class VisionTowerConfig:
     mlp_ratio: float
     num_registers: int
     layer_scale: float | None  # init of LayerScale; None builds none. 1e-5 trained from scratch is nearly dead
+    position_init: PositionInit = "timm"  # timm: N(0, 0.02); sincos: 2-D Fourier code of amplitude 1, then learned
 
     @property
     def grid(self) -> int:
@@ -134,9 +136,12 @@ def _tower(
     heads: int,
     layer_scale: float | None,
     mlp_ratio: float = 4.0,
+    position_init: PositionInit = "timm",
 ) -> VisionTowerConfig:
     registers = 4 if name == DINO_TIMM_NAME else 0
-    return VisionTowerConfig(name, image_size, 14, width, depth, heads, mlp_ratio, registers, layer_scale)
+    return VisionTowerConfig(
+        name, image_size, 14, width, depth, heads, mlp_ratio, registers, layer_scale, position_init
+    )
 
 
 def _tiny() -> PokeVLAConfig:
@@ -159,9 +164,9 @@ def _mini() -> PokeVLAConfig:
     return PokeVLAConfig(
         vlm=PokeVLMConfig(
             image_size=112,
-            dino=_tower(DINO_TIMM_NAME, 112, 96, 4, 3, 1.0, mlp_ratio=3.0),
-            siglip=_tower(SIGLIP_TIMM_NAME, 112, 64, 4, 2, None),
-            language_model=LanguageModelConfig(1024, 128, 3, 4, 2, 256, max_positions=2048),
+            dino=_tower(DINO_TIMM_NAME, 112, 96, 4, 3, 1.0, mlp_ratio=3.0, position_init="sincos"),
+            siglip=_tower(SIGLIP_TIMM_NAME, 112, 64, 4, 2, None, position_init="sincos"),
+            language_model=LanguageModelConfig(1024, 128, 3, 4, 2, 256, max_positions=2048, initializer_range=0.06),
         ),
         segmentation=SegmentationConfig(embed_dim=32, grid=16, num_heads=2, mlp_dim=64),
         geometry=GeometryConfig(target_dim=64, grid=8),

@@ -49,8 +49,8 @@ def check_right_padded(attention_mask: Tensor) -> None:
     mask = attention_mask.bool()
     good = (mask[:, 1:] <= mask[:, :-1]).all() & mask[:, 0].all()
     if mask.device.type != "cpu":
-        torch._assert_async(good, "attention_mask must be right padded, with at least one token in each row")
-    elif mask.device.type == "cpu" and not bool(good):
+        torch._assert_async(good, "attention_mask must be right padded, with at least one token in each row")  # pyright: ignore[reportPrivateImportUsage]
+    elif not bool(good):
         raise UsageError(
             "attention_mask has a hole, left padding or an empty row.",
             "Give right-padded text: each row some True values, then only False ones.",

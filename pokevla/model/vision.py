@@ -5,12 +5,14 @@ Source: TRI-ML/prismatic-vlms, prismatic/models/backbones/vision/dinosiglip_vit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pokevla.model.presets import PokeVLMConfig, VisionTowerConfig
 from pokevla.model.seeding import seeded
@@ -41,9 +43,29 @@ def build_tower(config: VisionTowerConfig) -> VisionTransformer:
     )
     if not isinstance(tower, VisionTransformer):
         raise TypeError(f"timm built a {type(tower).__name__} for {config.timm_name}, not a VisionTransformer")
+    if config.position_init == "sincos":
+        with torch.no_grad():
+            tower.get_parameter("pos_embed").copy_(sincos_position(config.grid, config.width)[None])
     for parameter in unused_parameters(tower):
         parameter.requires_grad_(False)
     return tower
+
+
+def sincos_position(grid: int, width: int) -> Tensor:
+    """2-D sine-cosine code of a patch grid, row by row: (grid * grid, width), amplitude 1.
+
+    Wavelengths run geometrically from 2 to 4 * grid patches, so that the slowest pair is nearly linear in the
+    coordinate. From scratch, a position code of timm's 0.02 drowns in the patches' content; with this start a
+    place can be read out from the first step (ours, for presets without published weights).
+    """
+    num_waves = width // 4
+    exponent = torch.arange(num_waves) / max(num_waves - 1, 1)
+    frequency = 2 * math.pi / (2.0 * (2.0 * grid) ** exponent)  # (W,) radians per patch
+    angle = torch.arange(grid, dtype=torch.float32)[:, None] * frequency  # (G, W)
+    wave = torch.cat([angle.sin(), angle.cos()], dim=-1)  # (G, 2W)
+    rows, columns = wave[:, None].expand(-1, grid, -1), wave[None].expand(grid, -1, -1)
+    code = torch.cat([columns, rows], dim=-1).reshape(grid * grid, 4 * num_waves)
+    return functional.pad(code, (0, width - 4 * num_waves))
 
 
 def unused_parameters(tower: VisionTransformer) -> Iterator[nn.Parameter]:

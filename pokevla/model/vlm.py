@@ -65,10 +65,10 @@ def build_language_model(config: LanguageModelConfig) -> Qwen2ForCausalLM:
         rms_norm_eps=config.rms_eps,
         tie_word_embeddings=config.tie_embeddings,
         initializer_range=config.initializer_range,
-        attn_implementation="sdpa",
+        attn_implementation="sdpa",  # pyright: ignore[reportCallIssue]  (taken by the base class)
     )
     model = Qwen2ForCausalLM(qwen)
-    model.model.rotary_emb = FloatRotary(config)
+    model.model.register_module("rotary_emb", FloatRotary(config))
     return model
 
 
