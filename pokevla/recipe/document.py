@@ -21,8 +21,10 @@ from pokevla.errors import RecipeError
 
 KeyPath = tuple[str | int, ...]
 
-# `$${` stands for a literal `${`.
-_VARIABLE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^}]*)?\}")
+# `$${X}` stands for a literal `${X}`.
+_VARIABLE = re.compile(
+    r"""\$(?P<literal>\$\{[^}$\n"']*\}?)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^}\n]*)?\}"""
+)
 # Characters of Unicode's private area: allowed in plain YAML scalars, so that `{path: ${DATA}/x}` parses although
 # braces end a plain scalar in flow style.
 _OPEN, _CLOSE = "\ue000", "\ue001"
@@ -137,12 +139,17 @@ class _Reader:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, ScalarNode):
                 raise RecipeError(f"{self.name}:{line}: a field's name must be plain text.")
-            key = _PLACEHOLDER.sub(lambda match: self.variables[int(match[1])][0], key_node.value)
+            key = _PLACEHOLDER.sub(self._literal, key_node.value)
             if key in values:
                 raise RecipeError(f"{self.name}:{line}: {dotted((*path, key))} is given twice.")
             values[key] = self.value(value_node, (*path, key))
             self.places[*path, key] = f"{self.name}:{line}"
         return values
+
+    def _literal(self, placeholder: re.Match[str]) -> str:
+        """Text that a placeholder in a key stands for: variables are not expanded in names of fields."""
+        match = self.variables[int(placeholder[1])]
+        return match["literal"] if match["literal"] is not None else match[0]
 
     def _scalar(self, node: ScalarNode) -> Any:
         if not _PLACEHOLDER.search(node.value):
@@ -154,8 +161,8 @@ class _Reader:
                 parts.append(piece)
                 continue
             match = self.variables[int(piece)]
-            if match["name"] is None:
-                parts.append("${")
+            if match["literal"] is not None:
+                parts.append(match["literal"])
             else:
                 parts.append((match["name"], match["default"][2:] if match["default"] is not None else None))
         return Template(tuple(parts), plain=node.style is None)

@@ -118,7 +118,7 @@ def unknown_field(path: KeyPath, root: type[BaseModel]) -> str:
     if guess:
         hint = f"Did you mean {guess}?"
     else:
-        hint = f"Its fields: {', '.join(own)}." if own else ""
+        hint = f"Its fields: {', '.join(own)}." if 0 < len(own) <= 12 else "See docs/recipe_reference.md."
     return f"{dotted(path)} is not a field of {where}. {hint}".rstrip()
 
 

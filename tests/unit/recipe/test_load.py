@@ -1,0 +1,234 @@
+"""From YAML files to a checked recipe."""
+
+from pathlib import Path
+
+import pytest
+
+from pokevla.errors import RecipeError
+from pokevla.recipe.load import load_recipe, recipe_hash
+from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
+
+PRETRAIN = """kind: pretrain
+name: x
+data:
+  datasets:
+    - path: d
+optim:
+  lr: 1e-4
+batch: {global: 8, micro: 4}
+steps: 10
+"""
+POSTTRAIN = PRETRAIN.replace("pretrain", "posttrain") + "cache: {root: c, sam: {preset: mini}}\n"
+EVAL = """kind: eval
+name: e
+trials: {suite: libero_object, tasks: [0]}
+policies:
+  - {name: a, kind: model, run: r}
+"""
+
+
+def write(folder: Path, text: str, name: str = "x.yaml") -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def error_of(path: Path, *overrides: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, overrides, {})
+    return str(caught.value)
+
+
+def test_loads_with_defaults_and_tells_where_each_value_came_from(tmp_path: Path) -> None:
+    path = write(tmp_path, PRETRAIN)
+
+    loaded = load_recipe(path, ["optim.weight_decay=3e-2"], {})
+
+    assert isinstance(loaded.recipe, PretrainRecipe)
+    assert loaded.recipe.optim.lr == 1e-4
+    assert loaded.recipe.batch.global_ == 8
+    assert loaded.origins["optim.lr"] == f"{path}:7"
+    assert loaded.origins["data.datasets.0.path"] == f"{path}:5"
+    assert loaded.origins["batch.global"] == f"{path}:8"
+    assert loaded.origins["optim.weight_decay"] == "override"
+    assert loaded.origins["optim.betas"] == "default"
+    assert loaded.origins["data.datasets.0.weight"] == "default"
+
+
+def test_overridden_section_is_override_in_all_that_it_gives(tmp_path: Path) -> None:
+    loaded = load_recipe(write(tmp_path, PRETRAIN), ["data.datasets=[{path: a}, {path: b, weight: 2}]"], {})
+
+    assert loaded.origins["data.datasets.1.weight"] == "override"
+    assert loaded.origins["data.datasets.0.weight"] == "default"
+
+
+def test_later_bases_win_and_the_file_wins_over_all(tmp_path: Path) -> None:
+    write(tmp_path, PRETRAIN + "seed: 1\nprecision: fp32\n", "base/a.yaml")
+    write(tmp_path, "seed: 2\noptim: {warmup_fraction: 0.5}\n", "base/b.yaml")
+    path = write(tmp_path, "extends: [base/a.yaml, base/b.yaml]\nname: y\n")
+
+    loaded = load_recipe(path, (), {})
+
+    recipe = loaded.recipe
+    assert isinstance(recipe, PretrainRecipe)
+    assert (recipe.name, recipe.seed, recipe.precision) == ("y", 2, "fp32")
+    assert (recipe.optim.lr, recipe.optim.warmup_fraction) == (1e-4, 0.5)
+    assert loaded.origins["seed"] == f"{tmp_path / 'base' / 'b.yaml'}:1"
+
+
+def test_cycle_of_extends_is_shown_link_by_link(tmp_path: Path) -> None:
+    write(tmp_path, "extends: c.yaml\n", "b.yaml")
+    write(tmp_path, "extends: [x.yaml]\n", "c.yaml")
+
+    message = error_of(write(tmp_path, "extends: b.yaml\n" + PRETRAIN))
+
+    chain = " -> ".join(str(tmp_path / name) for name in ("x.yaml", "b.yaml", "c.yaml", "x.yaml"))
+    assert f"goes in a circle: {chain}" in message
+
+
+def test_a_base_shared_by_two_branches_is_no_cycle(tmp_path: Path) -> None:
+    write(tmp_path, PRETRAIN, "root.yaml")
+    write(tmp_path, "extends: root.yaml\n", "a.yaml")
+    write(tmp_path, "extends: root.yaml\n", "b.yaml")
+
+    assert load_recipe(write(tmp_path, "extends: [a.yaml, b.yaml]\n"), (), {}).recipe.name == "x"
+
+
+def test_missing_base_names_the_line_and_the_nearest_file(tmp_path: Path) -> None:
+    write(tmp_path, PRETRAIN, "pocket.yaml")
+
+    message = error_of(write(tmp_path, "kind: pretrain\nextends: [poket.yaml]\n"))
+
+    assert f"{tmp_path / 'x.yaml'}:2: extends names" in message
+    assert message.endswith("Did you mean pocket.yaml?")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("lr: 1e-4", "lr: fast"), ":7: optim.lr should be a number, not 'fast'."),
+        (("lr: 1e-4", "lr: '1'"), ":7: optim.lr should be a number, not '1'."),
+        (("lr: 1e-4", "lr: true"), ":7: optim.lr should be a number, not true."),
+        (("lr: 1e-4", "lr: -1"), ":7: optim.lr should be above 0.0, not -1"),
+        (("lr: 1e-4", "lr: .nan"), ":7: optim.lr should be a finite number, not nan."),
+        (("lr: 1e-4", "lr: 1\n  lerning_rate: 1"), ":8: optim.lerning_rate is not a field of optim. Did you mean lr?"),
+        (("lr: 1e-4", "lr: 1\n  schedule: cosin"), "not 'cosin'. Did you mean cosine?"),
+        (
+            ("    - path: d", "    - pth: d"),
+            ":5: data.datasets.0.pth is not a field of data.datasets. Did you mean path?",
+        ),
+        (("steps: 10", "steps: 1.5"), ":9: steps should be a whole number, not 1.5."),
+        (("steps: 10", "stps: 10"), ":9: stps is not a field of a pretrain recipe. Did you mean steps?"),
+        (("steps: 10", "steps: 10\nlr: 3"), ":10: lr is not a field of a pretrain recipe. Did you mean optim.lr?"),
+        (("steps: 10", "steps: 10\nmodel: 3"), ":10: model should be a mapping (`field: value` lines), not 3."),
+        (("  lr: 1e-4", "  betas: [0.9]"), "optim.lr is missing: Peak learning rate."),
+        (("name: x", "name: 3"), ":2: name should be text, not 3."),
+        (
+            ("kind: pretrain", "kind: pretrian"),
+            ":1: there is no kind of recipe called 'pretrian'. Did you mean pretrain?",
+        ),
+        (("kind: pretrain\n", ""), "kind is missing. It is one of pretrain, posttrain,"),
+        (("steps: 10", "steps: 10\nepochs: 2"), ":10: steps and epochs are both given."),
+        (("steps: 10\n", ""), "the length of training is missing. Give steps or epochs."),
+        (("steps: 10", "steps: 10\nlora: {}"), ":10: there is a lora section, but no part is trained with lora."),
+        (("steps: 10", "steps: 10\ntrainable: {vision: lora}"), ":10: trainable.vision is lora, but there is no lora"),
+        (("name: x", "name: a/b"), ":2: name becomes a folder"),
+        (("steps: 10", "steps: 10\nresources: {time_limit: 3h}"), ":10: resources.time_limit should be HH:MM:SS"),
+    ],
+)
+def test_mistake_is_told_with_file_line_field_and_nearest_name(
+    tmp_path: Path, change: tuple[str, str], message: str
+) -> None:
+    path = write(tmp_path, PRETRAIN.replace(*change))
+
+    assert message in error_of(path)
+    assert str(path) in error_of(path)
+
+
+def test_all_mistakes_are_listed_at_once(tmp_path: Path) -> None:
+    message = error_of(write(tmp_path, PRETRAIN.replace("1e-4", "fast").replace("micro: 4", "micro: 0") + "sed: 1\n"))
+
+    assert len(message.splitlines()) == 3
+
+
+def test_only_the_chosen_kind_is_spoken_of(tmp_path: Path) -> None:
+    message = error_of(write(tmp_path, POSTTRAIN + "trials: {}\n"))
+
+    assert "trials is not a field of a posttrain recipe." in message
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("steps", "should be field=value"),
+        ("optim.l=3", "override optim.l=3: optim.l is not a field of optim. Did you mean lr?"),
+        ("optim.lr=fast", "override optim.lr=fast: optim.lr should be a number"),
+        ("data.datasets.3.weight=2", "3 is not an item of that list; it has 0 to 0"),
+        ("optim.lr=[1", "override optim.lr=[1"),
+    ],
+)
+def test_wrong_override_is_told_as_typed(tmp_path: Path, override: str, message: str) -> None:
+    assert message in error_of(write(tmp_path, PRETRAIN), override)
+
+
+def test_overrides_reach_into_lists_and_make_sections(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, PRETRAIN), ["data.datasets.0.weight=2", "zero.stage=3", "steps=20"], {}).recipe
+
+    assert isinstance(recipe, PretrainRecipe)
+    assert (recipe.data.datasets[0].weight, recipe.zero.stage, recipe.steps) == (2.0, 3, 20)
+
+
+def test_teacher_kind_follows_from_its_place(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, POSTTRAIN), (), {}).recipe
+
+    assert isinstance(recipe, PosttrainRecipe)
+    assert recipe.cache is not None
+    assert (recipe.cache.sam.kind, recipe.cache.vggt.kind) == ("sam", "vggt")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("cache=null", "loss.segmentation.weight and loss.geometry need cached teacher features"),
+        ("cache.sam.preset=vggt_1b", "cache.sam.preset should be one of tiny, mini, vit_b"),
+        ("cache.sam.preset=vit_b", "do not fit model.preset mini: use mini"),
+        ("cache.sam.kind=vggt", "cache.sam.kind should be sam, not vggt"),
+    ],
+)
+def test_losses_cache_and_teachers_must_fit_each_other(tmp_path: Path, override: str, message: str) -> None:
+    assert message in error_of(write(tmp_path, POSTTRAIN), override)
+
+
+def test_no_cache_is_needed_without_the_losses_that_read_it(tmp_path: Path) -> None:
+    overrides = ["cache=null", "loss.geometry=0", "loss.segmentation.weight=0"]
+
+    assert load_recipe(write(tmp_path, POSTTRAIN), overrides, {}).recipe.name == "x"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trials.init_states=[5, 5]", "trials.init_states should be [first, last)"),
+        ("trials.target_shift_m=[0.05, 0.03]", "trials.target_shift_m should be [least, largest]"),
+        ("trials.tasks=[0, 0]", "trials.tasks should be different task indices"),
+        ("policies.0.run=null", "policies.0.run is missing"),
+        ("policies.0.kind=replay", "policies.0.dataset is missing"),
+    ],
+)
+def test_trials_and_policies_must_make_sense(tmp_path: Path, override: str, message: str) -> None:
+    assert message in error_of(write(tmp_path, EVAL), override)
+
+
+def test_file_that_does_not_exist_is_told(tmp_path: Path) -> None:
+    assert "does not exist" in error_of(tmp_path / "no.yaml")
+
+
+def test_hash_depends_on_values_only(tmp_path: Path) -> None:
+    one = load_recipe(write(tmp_path, PRETRAIN), (), {}).recipe
+    same = load_recipe(write(tmp_path, "seed: 7\n" + PRETRAIN.replace("1e-4", "0.0001")), (), {}).recipe
+    other = load_recipe(write(tmp_path, PRETRAIN), ["seed=8"], {}).recipe
+
+    assert recipe_hash(one) == recipe_hash(same)
+    assert recipe_hash(one) != recipe_hash(other)
