@@ -123,7 +123,8 @@ def _trials(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _grounding(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
-    pictures = [{"title": path.stem, "uri": data_uri(path)} for path in sorted((folder / "pictures").glob("*.png"))]
+    paths = [path for name in summary if (path := folder / "pictures" / f"{name}.png").is_file()]
+    pictures = [{"title": path.stem, "uri": data_uri(path)} for path in paths]
     categories = sorted({name for row in summary.values() for name in row["by_category"]})
     return {"title": folder.name, "models": summary, "categories": categories, "pictures": pictures}
 

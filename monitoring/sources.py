@@ -104,8 +104,10 @@ def honest_labels(sources: Sources) -> list[str]:
         if settings["fast_rendering"]:
             labels.append("Trials use fast rendering: no figure here can be compared with published ones.")
         if settings["target_shift_m"] is not None:
-            low, high = settings["target_shift_m"]
-            labels.append(f"The target object is moved at random by {low * 100:g} to {high * 100:g} cm in every trial.")
+            low, high = (f"{100 * metres:g} cm" for metres in settings["target_shift_m"])
+            labels.append(
+                f"In every trial the target object is moved at random: up to {high} in x and y, and at least {low} in one."
+            )
     return list(dict.fromkeys(labels))
 
 

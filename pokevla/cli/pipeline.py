@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pokevla.cli.memory_sampler import MemorySampler
 from pokevla.errors import PokeVLAError, RecipeError, UsageError
-from pokevla.recipe.load import load_recipe, recipe_hash
+from pokevla.recipe.load import AnyRecipe, load_recipe, recipe_hash
 from pokevla.recipe.schema import PipelineRecipe, Stage, TrainRecipe
 
 STAGES_FILE = "stages.json"
@@ -69,8 +69,7 @@ def run_pipeline(
             finished.append(before)
             continue
         announce(f"{place}: {command}")
-        if before is not None:
-            _remove_run(arguments)
+        _remove_run(arguments, output)
         upstream_changed = True
         _write_stages(output, finished)  # what this stage and those after it made before no longer counts
         seconds, peak = _run_stage(stage, [*(program or default_program()), *arguments])
@@ -118,22 +117,26 @@ def _fingerprint(arguments: list[str]) -> str:
     digest = hashlib.sha256()
     for argument in arguments:
         digest.update(argument.encode() + b"\0")
-        if _is_recipe(argument):
-            digest.update(recipe_hash(load_recipe(Path(argument)).recipe).encode())
+    for recipe in _recipes(arguments):
+        digest.update(recipe_hash(recipe).encode())
     return digest.hexdigest()
 
 
-def _is_recipe(argument: str) -> bool:
-    return argument.endswith((".yaml", ".yml")) and Path(argument).is_file()
+def _recipes(arguments: list[str]) -> list[AnyRecipe]:
+    """Recipes that a command names, with the overrides that follow them."""
+    overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    paths = [Path(argument) for argument in arguments if argument.endswith((".yaml", ".yml"))]
+    return [load_recipe(path, overrides).recipe for path in paths if path.is_file()]
 
 
-def _remove_run(arguments: list[str]) -> None:
-    """Remove the run directory of a training that is repeated: a run never changes its recipe."""
-    for argument in filter(_is_recipe, arguments):
-        recipe = load_recipe(Path(argument)).recipe
-        run = getattr(recipe, "output", Path()) / getattr(recipe, "name", "")
-        if isinstance(recipe, TrainRecipe) and (run / "recipe.yaml").is_file():
-            shutil.rmtree(run)
+def _remove_run(arguments: list[str], output: Path) -> None:
+    """Remove the run directory of a training that begins anew, if it lies in the pipeline's own directory: `train`
+    rightly refuses to write into one that exists."""
+    for recipe in _recipes(arguments):
+        if isinstance(recipe, TrainRecipe):
+            run = recipe.output / recipe.name
+            if run.is_dir() and run.resolve().is_relative_to(output.resolve()):
+                shutil.rmtree(run)
 
 
 def _empty(output: Path) -> None:

@@ -51,7 +51,11 @@ def grounding_table(summary: Mapping[str, Any], title: str) -> Table:
 def settings_line(settings: Mapping[str, Any]) -> str:
     """The settings that decide whether two tables may be compared, on one line."""
     shift = settings["target_shift_m"]
-    moved = "LIBERO's own placement" if shift is None else f"target moved {shift[0]} to {shift[1]} m per axis"
+    moved = (
+        "LIBERO's own placement"
+        if shift is None
+        else f"target moved up to {shift[1]} m in x and y, at least {shift[0]} m in one"
+    )
     rendering = "fast rendering (not for published numbers)" if settings["fast_rendering"] else "default rendering"
     return (
         f"{settings['suite']}, {moved}, {settings['image_size']} px, {rendering}, "

@@ -90,3 +90,14 @@ def test_memory_of_a_child_is_counted() -> None:
     finally:
         process.communicate(b"\n")
     assert sampler.peak_gib * GIB > 180 << 20
+
+
+def test_a_half_finished_run_of_the_pipeline_is_begun_anew(tmp_path: Path) -> None:
+    output, recipe = tmp_path / "demo", tmp_path / "train.yaml"
+    recipe.write_text(
+        "kind: pretrain\nname: pretrain\ndata: {datasets: [{path: d}]}\noptim: {lr: 1.0e-3}\n"
+        "batch: {global: 32, micro: 16}\nsteps: 100\n"
+    )
+    (output / "pretrain" / "checkpoints").mkdir(parents=True)
+    run(pipeline(output, ("one", ["A", "{output}/log", str(recipe), f"output={output}"])))
+    assert not (output / "pretrain").exists()

@@ -27,7 +27,7 @@ class Stepper:
         return actions
 
 
-@pytest.fixture()
+@pytest.fixture
 def factory(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parent))  # spawned workers get our path
     return importlib.import_module("toy_environment").ToyEnvironment

@@ -37,7 +37,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
-@pytest.fixture()
+@pytest.fixture
 def pipeline(finished_pipeline: Path, tmp_path: Path) -> Path:
     """A copy to change at will."""
     return Path(shutil.copytree(finished_pipeline, tmp_path / "pipeline"))

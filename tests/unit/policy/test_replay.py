@@ -7,7 +7,7 @@ from pokevla.errors import DataError
 from pokevla.policy.replay import ReplayPolicy
 
 
-@pytest.fixture()
+@pytest.fixture
 def dataset(tmp_path):
     actions = [[[e + 0.1 * t] * 6 + [1.0] for t in range(5)] for e in (4, 7)]
     parquet.write_table(pa.table({"episode": [4, 7], "executed_actions": actions}), tmp_path / "episodes.parquet")

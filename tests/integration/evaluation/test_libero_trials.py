@@ -1,0 +1,112 @@
+"""Trials in the real simulator: replay of an expert, crashes, continuing, and the files an evaluation leaves."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+
+from pokevla.errors import UsageError
+from pokevla.evaluation.libero import ENVIRONMENT_SEED, run_libero
+from pokevla.evaluation.pool import worker_pool
+from pokevla.evaluation.records import EpisodeRecord, read_records
+from pokevla.evaluation.serving_loop import run_trials
+from pokevla.evaluation.trials import placement_rng, plan_trials
+from pokevla.evaluation.videos import TrialRecorder
+from pokevla.evaluation.worker import LiberoFactory
+from pokevla.recipe.schema import EvalRecipe, PolicySpec, TrialsConfig
+from pokevla.simulation.environment import LiberoEnvironment
+from pokevla.simulation.expert import ScriptedExpert
+
+pytestmark = pytest.mark.simulator
+SUITE, TASK, STATE = "libero_object", 3, 0
+SHIFT = (0.02, 0.04)
+FACTORY = LiberoFactory(image_size=64, fast_rendering=True, seed=ENVIRONMENT_SEED)
+
+
+def trials_config(**changes) -> TrialsConfig:
+    values = {"suite": SUITE, "tasks": [TASK], "init_states": (STATE, STATE + 1), "target_shift_m": SHIFT, "seed": 7}
+    return TrialsConfig(**{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def expert_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`episodes.parquet` of one expert episode in the very state and placement of the first trial."""
+    folder = tmp_path_factory.mktemp("dataset")
+    trial = plan_trials(trials_config(), ["replay"], 280)[0]
+    environment = LiberoEnvironment(SUITE, TASK, image_size=64, fast_rendering=True, seed=ENVIRONMENT_SEED)
+    shift = environment.sample_target_shift(STATE, placement_rng(trial), *SHIFT)
+    environment.reset(STATE, target_shift=shift)
+    expert = ScriptedExpert(environment)
+    actions = []
+    for _ in range(trial.max_steps):
+        actions.append(np.asarray(expert.act(), dtype=np.float64))
+        if environment.step(actions[-1]):
+            break
+    else:
+        pytest.fail("the expert did not succeed")
+    environment.close()
+    table = pa.table({"episode": [0], "executed_actions": [[action.tolist() for action in actions]]})
+    parquet.write_table(table, folder / "episodes.parquet")
+    return folder
+
+
+def eval_recipe(tmp_path: Path, dataset: Path, **changes) -> EvalRecipe:
+    values = {
+        "kind": "eval", "name": "trials", "output": tmp_path, "trials": trials_config(**changes.pop("trials", {})),
+        "policies": [PolicySpec(name="replay", kind="replay", dataset=dataset)], "image_size": 64,
+        "fast_rendering": True, "workers": 1,
+    }  # fmt: skip
+    return EvalRecipe(**{**values, **changes})
+
+
+def test_replay_succeeds_where_the_expert_did_and_an_evaluation_is_not_run_twice(tmp_path, expert_dataset) -> None:
+    recipe = eval_recipe(tmp_path, expert_dataset)
+    summary = run_libero(recipe)
+    assert summary["policies"]["replay"]["successes"] == 1
+    assert json.loads((tmp_path / "trials" / "summary.json").read_text()) == summary
+    assert summary["settings"]["fast_rendering"] is True
+    with pytest.raises(UsageError, match="is complete"):
+        run_libero(recipe)
+    (tmp_path / "trials" / "summary.json").unlink()
+    records = read_records(tmp_path / "trials" / "episodes.jsonl")
+    assert run_libero(recipe) == summary  # continued: nothing was left to run
+    assert read_records(tmp_path / "trials" / "episodes.jsonl") == records
+
+
+class Killer:
+    """Idle policy that kills the environment's process at its second query of state 1."""
+
+    needs_images = True
+
+    def __init__(self) -> None:
+        self.pool = None
+        self.seen: list[np.ndarray] = []
+
+    def act(self, images, proprio, instructions, steps=None):
+        self.seen.append(images)
+        if steps[0] == 8 and len(self.seen) == 4:
+            os.kill(self.pool.workers[0].process.pid, 9)
+        actions = np.zeros((len(proprio), 8, 7))
+        actions[..., 6] = -1
+        return actions
+
+
+def test_a_dead_simulator_is_a_crash_and_trials_are_pure_functions_of_their_place(tmp_path) -> None:
+    policy = Killer()
+    trials = plan_trials(trials_config(init_states=(0, 3)), ["idle"], max_steps=16)
+    again = plan_trials(trials_config(init_states=(0, 1)), ["idle"], max_steps=16)
+    recorder = TrialRecorder(tmp_path, "idle", None)
+    records: list[EpisodeRecord] = []
+    with worker_pool(1, FACTORY) as pool:
+        policy.pool = pool
+        watch = lambda trial: recorder if trial.init_state_index == 2 else None  # noqa: E731
+        run_trials([*trials, *again], {"idle": policy}, pool, 8, watch, records.append)
+    assert [record.outcome for record in records] == ["failure", "crashed", "failure", "failure"]
+    first, last = policy.seen[0:2], policy.seen[-2:]
+    for before, after in zip(first, last, strict=True):  # another process, after another trial: the same pixels
+        np.testing.assert_array_equal(before, after)
+    assert (tmp_path / str(records[2].video)).stat().st_size > 500
