@@ -116,9 +116,11 @@ def record_layout(
     sam_shape: tuple[int, int, int, int], vggt_shape: tuple[int, int, int], sam_codec: str, vggt_codec: str
 ) -> RecordLayout:
     """Return the layout of records with the given feature shapes, (V, C, G, G) and (V, N, T), and codecs."""
-    sam = FieldLayout(sam_shape, "int8", "channel64") if sam_codec == "int8" else FieldLayout(sam_shape, "float16", "none")
-    vggt = FieldLayout(vggt_shape, "int8", "token") if vggt_codec == "int8" else FieldLayout(vggt_shape, "float16", "none")
-    return RecordLayout(sam, vggt)
+    return RecordLayout(_field(sam_shape, sam_codec, "channel64"), _field(vggt_shape, vggt_codec, "token"))
+
+
+def _field(shape: tuple[int, ...], codec: str, group: Group) -> FieldLayout:
+    return FieldLayout(shape, "int8", group) if codec == "int8" else FieldLayout(shape, "float16", "none")
 
 
 # ------------------------------------------------------------------------------------------------ numbers

@@ -120,7 +120,9 @@ def load_vggt_weights(module: VGGTEncoder, path: Path) -> None:
     """
     state = {name: value for name, value in read_state(path).items() if name.startswith("aggregator.")}
     if not state:
-        raise CheckpointError(f"{path} holds no `aggregator.` weights.", "Give a VGGT checkpoint for the teacher `vggt`.")
+        raise CheckpointError(
+            f"{path} holds no `aggregator.` weights.", "Give a VGGT checkpoint for the teacher `vggt`."
+        )
     load_strictly(module, state, path)
 
 

@@ -22,10 +22,10 @@ def cache_layout(cache: CacheConfig) -> RecordLayout:
 
 
 def _teacher_parts(name: str, config: TeacherConfig, spec: TeacherSpec, field: FieldLayout) -> dict[str, str]:
-    weights = f"random (seed {config.seed}) sha256:{spec.weights_hash}" if spec.random else f"sha256:{spec.weights_hash}"
+    origin = f"random (seed {config.seed}) " if spec.random else ""
     return {
         f"{name}.preset": spec.preset,
-        f"{name}.weights": weights,
+        f"{name}.weights": f"{origin}sha256:{spec.weights_hash}",
         f"{name}.preprocessing": spec.preprocessing,
         f"{name}.output": " x ".join(map(str, field.shape)),
         f"{name}.compute_dtype": spec.compute_dtype,

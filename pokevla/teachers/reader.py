@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import xxhash
 
 from pokevla.data.batch import FeatureArrays
-from pokevla.data.dataset import Dataset
+from pokevla.data.dataset import SHARDS_NAME, Dataset
 from pokevla.errors import DataError
 from pokevla.recipe.schema import CacheConfig
 from pokevla.teachers.codec import RecordLayout, in_file_order
+from pokevla.teachers.encoders import teacher_spec
 from pokevla.teachers.fingerprint import cache_fingerprint
-from pokevla.teachers.store import REBUILD, SHARDS_NAME, find_cache, read_index, read_manifest
+from pokevla.teachers.store import REBUILD, find_cache, read_index, read_manifest
 
 _MAX_OPEN_SHARDS = 128  # a full cache has over a thousand; the usual limit of open files is 1,024
 
@@ -29,7 +31,7 @@ class _Place:
 
     shard: Path
     offset: int
-    checksum: str
+    checksum: int
 
 
 class _OpenShard:
@@ -45,7 +47,7 @@ class _OpenShard:
 
 
 class FeatureReader:
-    """Cached features of one or several datasets, by key. May be used by several threads at once."""
+    """Cached features of one dataset, by key. May be used by several threads at once."""
 
     def __init__(self, places: dict[str, _Place], layout: RecordLayout) -> None:
         """Prefer `FeatureReader.open` or `open_features`."""
@@ -90,10 +92,11 @@ class FeatureReader:
         if place is None:
             raise DataError(f"The feature cache holds no sample {key}.", REBUILD)
         arrays = into if into is not None else self.layout.new_arrays()
-        buffers = [memoryview(array.reshape(-1).view("uint8")) for array in in_file_order(arrays)]
+        buffers = [array.reshape(-1).view(np.uint8).data for array in in_file_order(arrays)]
         expected = self.layout.payload_bytes
         try:
-            count = os.preadv(self._descriptor(place.shard).descriptor, buffers, place.offset)
+            shard = self._opened(place.shard)  # held while it is read: another thread may evict it meanwhile
+            count = os.preadv(shard.descriptor, buffers, place.offset)
         except OSError as error:
             raise DataError(f"{place.shard}: {key} cannot be read ({error.strerror}).", REBUILD) from error
         if count != expected:
@@ -101,11 +104,11 @@ class FeatureReader:
         digest = xxhash.xxh64()
         for buffer in buffers:
             digest.update(buffer)
-        if digest.hexdigest() != place.checksum:
+        if digest.intdigest() != place.checksum:
             raise DataError(f"{place.shard} is corrupted: {key} does not match its checksum.", REBUILD)
         return arrays
 
-    def _descriptor(self, shard: Path) -> _OpenShard:
+    def _opened(self, shard: Path) -> _OpenShard:
         with self._lock:
             opened = self._open.pop(shard, None)
             if opened is None:
@@ -119,11 +122,10 @@ class FeatureReader:
 def _read_places(directory: Path) -> tuple[dict[str, _Place], RecordLayout]:
     manifest = read_manifest(directory)
     places: dict[str, _Place] = {}
-    for entry in manifest["shards"]:
-        shard = directory / SHARDS_NAME / entry["name"]
-        index = read_index(shard)
-        for key, offset, checksum in zip(index.keys, index.offsets, index.checksums, strict=True):
-            places[key] = _Place(shard, offset, checksum)
+    for name in manifest["shards"]:
+        shard = directory / SHARDS_NAME / name
+        for key, member in read_index(shard).items():
+            places[key] = _Place(shard, member.offset, member.checksum)
     return places, RecordLayout.from_dict(manifest["layout"])
 
 
@@ -132,26 +134,16 @@ def open_directory(directory: Path) -> FeatureReader:
     return FeatureReader(*_read_places(directory))
 
 
-def open_features(cache: CacheConfig, datasets: Sequence[Dataset]) -> FeatureReader:
-    """Open the caches that `cache` names for all datasets of a mixture as one reader.
+def open_features(cache: CacheConfig, datasets: Sequence[Dataset]) -> list[FeatureReader]:
+    """Open the cache that `cache` names for each dataset of a mixture, in order.
 
     Raises:
         CacheMismatchError: a cache was made from other teachers, codecs or another dataset; names what differs.
-        DataError: a cache is missing, incomplete or damaged, or two datasets share a key.
+        DataError: a cache is missing, incomplete or damaged.
     """
-    places: dict[str, _Place] = {}
-    layout: RecordLayout | None = None
+    specs = (teacher_spec(cache.sam), teacher_spec(cache.vggt))
+    readers = []
     for dataset in datasets:
-        fingerprint, parts = cache_fingerprint(cache, dataset.fingerprint)
-        reader = FeatureReader.open(cache.root, fingerprint, dataset, parts)
-        shared = places.keys() & reader._places.keys()
-        if shared:
-            raise DataError(
-                f"{dataset.root} and another dataset both have the key {min(shared)}: cached features go by key.",
-                "Convert one of them under another suite name.",
-            )
-        places |= reader._places
-        layout = reader.layout
-    if layout is None:
-        raise DataError("There is no dataset to read features for.", "Name one in data.datasets.")
-    return FeatureReader(places, layout)
+        fingerprint, parts = cache_fingerprint(cache, dataset.fingerprint, specs)
+        readers.append(FeatureReader.open(cache.root, fingerprint, dataset, parts))
+    return readers

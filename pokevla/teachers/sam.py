@@ -6,6 +6,7 @@ Constants are segment-anything's (`segment_anything/build_sam.py`, `modeling/sam
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -110,7 +111,7 @@ def preprocess_sam(images: Tensor, size: int) -> Tensor:
 
 def encode_sam(model: SamVisionModel, images: Tensor) -> Tensor:
     """(B, V, H, W, 3) uint8 -> (B, V, C, G, G) float32."""
-    size = model.config.image_size
-    pixels = preprocess_sam(images.flatten(0, 1), int(size))
+    size = cast(int, model.config.image_size)
+    pixels = preprocess_sam(images.flatten(0, 1), size)
     features = model(pixels).last_hidden_state
     return features.unflatten(0, images.shape[:2]).to(torch.float32)

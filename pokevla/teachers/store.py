@@ -1,5 +1,7 @@
 """The files of a cache: `ROOT/<fingerprint>/` with `shards/*.tar`, `shards/*.idx`, `manifest.json` and `COMPLETE`.
 
+The sidecars have the form of a dataset's, but point at the payload of a record, past its header and padding.
+
 Every file is written under a temporary name, flushed to disk and renamed. A shard is there when its `.idx` is, which
 is renamed after the tar; a cache is there when `COMPLETE` is, which comes last of all.
 """
@@ -12,57 +14,39 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from pokevla.data.dataset import SHARDS_NAME
+from pokevla.data.shard_index import IndexEntry, Member, dump_index, index_path, load_index
 from pokevla.errors import CacheMismatchError, DataError, DiskFullError, UsageError
 from pokevla.teachers.fingerprint import differences
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 COMPLETE_NAME = "COMPLETE"
-SHARDS_NAME = "shards"
 LOCK_NAME = ".build.lock"
 PARTIAL_SUFFIX = ".partial"
 REBUILD = "Build it with: pokevla cache build RECIPE"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-@dataclass(frozen=True)
-class ShardIndex:
-    """Where the payload of each record of a shard begins, and its xxh64 in hex. Parallel lists, in file order."""
-
-    keys: list[str]
-    offsets: list[int]
-    checksums: list[str]
-
-
-def index_path(shard: Path) -> Path:
-    """Return the sidecar of a shard."""
-    return shard.with_suffix(".idx")
-
-
-def write_index(shard: Path, index: ShardIndex) -> None:
+def write_index(shard: Path, entries: list[IndexEntry]) -> None:
     """Write the sidecar of a shard whose tar is already under its final name."""
     with atomic_file(index_path(shard)) as file:
-        file.write(json.dumps({"schema_version": SCHEMA_VERSION, **asdict(index)}).encode())
+        file.write(dump_index(entries).encode())
 
 
-def read_index(shard: Path) -> ShardIndex:
-    """Read the sidecar of a shard.
+def read_index(shard: Path) -> dict[str, Member]:
+    """Return where the payload of each record of a shard is, by key, in file order.
 
     Raises:
-        DataError: missing, damaged, or of another schema version.
+        DataError: missing or damaged.
     """
-    values = _read_json(index_path(shard))
     try:
-        index = ShardIndex(values["keys"], values["offsets"], values["checksums"])
-    except KeyError as error:
-        raise DataError(f"{index_path(shard)} lacks {error}.", REBUILD) from error
-    if not len(index.keys) == len(index.offsets) == len(index.checksums):
-        raise DataError(f"{index_path(shard)} holds lists of different lengths.", REBUILD)
-    return index
+        return {entry.key: entry.members[0] for entry in load_index(shard)}
+    except DataError as error:
+        raise DataError(error.message, REBUILD) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

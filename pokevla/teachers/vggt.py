@@ -178,10 +178,9 @@ class Aggregator(nn.Module):
         mean = images.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
         std = images.new_tensor(IMAGENET_STD).view(3, 1, 1)
         patches = self.patch_embed(((images - mean) / std).flatten(0, 1))  # (B*V, P, D)
-        tokens = torch.cat(
-            [_first_and_others(self.camera_token, batch, views), _first_and_others(self.register_token, batch, views), patches],
-            dim=1,
-        )
+        camera = _first_and_others(self.camera_token, batch, views)
+        registers = _first_and_others(self.register_token, batch, views)
+        tokens = torch.cat([camera, registers, patches], dim=1)  # (B*V, 5 + P, D)
         length, width = tokens.shape[1:]
         in_frame = rope_tables(self.config.grid, width // self.config.num_heads, tokens)
         over_frames = (in_frame[0].repeat(views, 1), in_frame[1].repeat(views, 1))

@@ -57,7 +57,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, safetensors.SafetensorError, RuntimeError, EOFError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"Teacher weights {path} cannot be read: {reason}.", "Download the file again.") from error
+        raise CheckpointError(
+            f"Teacher weights {path} cannot be read: {reason}.", "Download the file again."
+        ) from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path} is not a mapping from names to tensors.", "Give a file of weights.")
     return cast(dict[str, Tensor], dict(state))

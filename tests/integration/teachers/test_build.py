@@ -1,0 +1,229 @@
+"""A cache has the dataset's keys in the dataset's shards, survives a kill, and never leaves half a file behind."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import webdataset as wds
+
+from pokevla.data.dataset import open_dataset
+from pokevla.data.reader import ShardReader
+from pokevla.data.shard_index import load_index
+from pokevla.errors import CacheMismatchError, DataError, DiskFullError, UsageError
+from pokevla.recipe.schema import CacheConfig, TeacherConfig
+from pokevla.teachers.build import build_cache, read_images
+from pokevla.teachers.codec import ALIGNMENT, RecordLayout, decode_record
+from pokevla.teachers.encoders import RANDOM_NOTE, build_teacher
+from pokevla.teachers.reader import open_directory, open_features
+from pokevla.teachers.store import build_lock
+from pokevla.teachers.verify import cache_info, stored_features, verify_cache
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((directory / "shards").iterdir())}
+
+
+def test_same_keys_in_the_same_shards_readable_by_webdataset(dataset_root: Path, cache_config: CacheConfig) -> None:
+    directory = build_cache(dataset_root, cache_config, batch=3)
+    layout = RecordLayout.from_dict(cache_info(directory)["layout"])
+    for source in sorted((dataset_root / "shards").glob("*.tar")):
+        shard = directory / "shards" / source.name
+        keys = [entry.key for entry in load_index(source)]
+        assert [entry.key for entry in load_index(shard)] == keys
+        read = list(wds.WebDataset(str(shard), shardshuffle=False))
+        assert [sample["__key__"] for sample in read] == keys
+        for sample in read:
+            decode_record(sample["pkvf"], layout)
+
+
+def test_payloads_start_at_page_boundaries(dataset_root: Path, cache_config: CacheConfig) -> None:
+    directory = build_cache(dataset_root, cache_config)
+    offsets = [entry.members[0].offset for shard in (directory / "shards").glob("*.tar") for entry in load_index(shard)]
+    assert len(offsets) == 20
+    assert all(offset % ALIGNMENT == 0 for offset in offsets)
+
+
+@pytest.mark.parametrize("codec", ["int8", "fp16"])
+def test_cached_features_are_those_of_the_teachers_on_the_clean_images(
+    dataset_root: Path, cache_config: CacheConfig, codec: str
+) -> None:
+    config = cache_config.model_copy(update={"sam_codec": codec, "vggt_codec": codec})
+    (reader,) = open_features(config, [open_dataset_after_build(dataset_root, config)])
+    dataset = open_dataset(dataset_root)
+    keys = dataset.samples["key"].to_pylist()
+    images = torch.from_numpy(read_images(ShardReader(dataset), range(len(keys)), keys))
+    sam, vggt = stored_features([reader.read(key) for key in keys])
+    for stored, teacher in ((sam, config.sam), (vggt, config.vggt)):
+        fresh = build_teacher(teacher).encode(images)
+        assert torch.nn.functional.cosine_similarity(stored.flatten(1), fresh.flatten(1)).min() > 0.9999
+        assert (stored - fresh).abs().max() < 0.03 * fresh.abs().max()
+
+
+def open_dataset_after_build(dataset_root: Path, config: CacheConfig):
+    build_cache(dataset_root, config, batch=7)
+    return open_dataset(dataset_root)
+
+
+def test_batch_size_does_not_change_what_is_stored(dataset_root: Path, cache_config: CacheConfig) -> None:
+    one = open_directory(build_cache(dataset_root, cache_config, batch=1))
+    other_place = cache_config.model_copy(update={"root": cache_config.root.with_name("other")})
+    many = open_directory(build_cache(dataset_root, other_place, batch=20))
+    for key in one.keys:
+        for a, b in zip(one.read(key), many.read(key), strict=True):
+            # Another batch may round a value to the neighbouring code.
+            assert a is not None
+            assert b is not None
+            assert np.abs(a.astype(np.float64) - b.astype(np.float64)).max() <= (1 if a.dtype == np.int8 else 1e-4)
+
+
+def test_progress_counts_every_sample(dataset_root: Path, cache_config: CacheConfig) -> None:
+    seen: list[tuple[int, int]] = []
+    build_cache(dataset_root, cache_config, batch=3, on_progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (20, 20)
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+
+
+def test_finished_cache_is_not_built_again(dataset_root: Path, cache_config: CacheConfig) -> None:
+    directory = build_cache(dataset_root, cache_config)
+    before = {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
+    assert build_cache(dataset_root, cache_config) == directory
+    assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == before
+
+
+def test_random_teachers_say_that_they_carry_no_knowledge(dataset_root: Path, cache_config: CacheConfig) -> None:
+    info = cache_info(build_cache(dataset_root, cache_config))
+    assert info["random"] == {"sam": True, "vggt": True}
+    assert info["note"] == RANDOM_NOTE
+    assert all(RANDOM_NOTE in line for line in info["teachers"].values())
+    assert info["num_samples"] == 20
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pokevla.recipe.schema import CacheConfig
+from pokevla.teachers.build import build_cache
+
+def kill_late(done: int, total: int) -> None:
+    if done >= 12:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+build_cache(Path(sys.argv[1]), CacheConfig.model_validate_json(sys.argv[2]), 2, kill_late, "cpu")
+"""
+
+
+def test_killed_build_goes_on_with_the_missing_shards_only(
+    dataset_root: Path, cache_config: CacheConfig, tiny_run_env: dict[str, str]
+) -> None:
+    arguments = [sys.executable, "-c", KILLED, str(dataset_root), cache_config.model_dump_json()]
+    assert subprocess.run(arguments, env=tiny_run_env, check=False).returncode == -signal.SIGKILL
+    (directory,) = cache_config.root.iterdir()
+    assert not (directory / "COMPLETE").exists()
+    finished = directory / "shards" / "libero_object-00000.tar"
+    assert sorted(path.name for path in finished.parent.glob("*.tar")) == [finished.name]
+    assert list(finished.parent.glob("*.partial"))
+    with pytest.raises(DataError, match=r"not complete.*pokevla cache build RECIPE"):
+        open_features(cache_config, [open_dataset(dataset_root)])
+    stamp = finished.stat().st_mtime_ns
+    first: list[int] = []
+    build_cache(dataset_root, cache_config, 2, on_progress=lambda done, total: first.append(done))
+    assert first[0] == 10  # 8 were there
+    assert finished.stat().st_mtime_ns == stamp
+    assert not list(finished.parent.glob("*.partial"))
+    elsewhere = cache_config.model_copy(update={"root": cache_config.root.with_name("whole")})
+    assert files(directory) == files(build_cache(dataset_root, elsewhere, 2))
+
+
+def test_full_disk_ends_with_one_line_and_no_half_written_shard(
+    make_dataset: Callable[..., Path], cache_config: CacheConfig
+) -> None:
+    root = make_dataset("uneven", samples=12, shard_samples=8)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # A limit on the size of files refuses a write in its middle, as a full disk or a quota does.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(DiskFullError, match="No room to write"):
+            build_cache(root, cache_config, batch=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    (directory,) = cache_config.root.iterdir()
+    assert list((directory / "shards").iterdir()) == []
+    assert not (directory / "COMPLETE").exists()
+    assert cache_info(build_cache(root, cache_config))["num_samples"] == 12
+
+
+def test_two_builders_of_one_cache_do_not_meet(dataset_root: Path, cache_config: CacheConfig) -> None:
+    directory = build_cache(dataset_root, cache_config)
+    (directory / "COMPLETE").unlink()
+    with build_lock(directory), pytest.raises(UsageError, match="Another process is building"):
+        build_cache(dataset_root, cache_config)
+
+
+def test_vlm_dataset_is_refused(make_dataset: Callable[..., Path], cache_config: CacheConfig) -> None:
+    root = make_dataset("vlm")
+    info = root / "dataset.json"
+    info.write_text(info.read_text().replace('"kind": "robot"', '"kind": "vlm"'))
+    with pytest.raises(DataError, match="features are cached for robot datasets"):
+        build_cache(root, cache_config)
+
+
+def test_verify_accepts_a_good_cache_and_compares_with_fresh_features(
+    dataset_root: Path, cache_config: CacheConfig
+) -> None:
+    report = verify_cache(build_cache(dataset_root, cache_config), recompute=3)
+    assert (report.records, report.recomputed) == (20, 3)
+    assert report.sam_cosine is not None
+    assert report.vggt_cosine is not None
+    assert min(report.sam_cosine, report.vggt_cosine) > 0.999
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "header"])
+def test_verify_names_the_damaged_shard(dataset_root: Path, cache_config: CacheConfig, damage: str) -> None:
+    directory = build_cache(dataset_root, cache_config)
+    shard = directory / "shards" / "libero_object-00001.tar"
+    content = bytearray(shard.read_bytes())
+    if damage == "flip":
+        content[load_index(shard)[3].members[0].offset + 5] ^= 1
+    if damage == "header":
+        with tarfile.open(shard) as tar:
+            content[tar.getmembers()[2].offset_data] ^= 1
+    shard.write_bytes(content[:5000] if damage == "truncate" else content)
+    if damage == "remove":
+        shard.unlink()
+    with pytest.raises(DataError, match=shard.name):
+        verify_cache(directory, recompute=0)
+
+
+def test_verify_notices_features_of_another_image(
+    dataset_root: Path, make_dataset: Callable[..., Path], cache_config: CacheConfig
+) -> None:
+    directory = build_cache(dataset_root, cache_config)
+    other = make_dataset("other", seed=1)
+    with pytest.raises(CacheMismatchError, match="dataset is"):
+        verify_cache(directory, dataset_root=other)
+    swapped = build_cache(other, cache_config)
+    for name, content in files(swapped).items():
+        (directory / "shards" / name).write_bytes(content)
+    with pytest.raises(DataError, match="recomputed features differ"):
+        verify_cache(directory)
+
+
+def test_teacher_that_gives_nonsense_stops_the_build(
+    dataset_root: Path, cache_config: CacheConfig, tmp_path: Path
+) -> None:
+    state = build_teacher(TeacherConfig(kind="sam", preset="tiny")).module.state_dict()
+    state["vision_encoder.pos_embed"] += float("nan")
+    torch.save(state, tmp_path / "broken.pth")
+    broken = TeacherConfig(kind="sam", preset="tiny", weights=tmp_path / "broken.pth")
+    with pytest.raises(DataError, match="SAM feature holds a value that is not finite"):
+        build_cache(dataset_root, cache_config.model_copy(update={"sam": broken}))
+    assert not list(cache_config.root.rglob("*.tar"))

@@ -1,0 +1,149 @@
+"""The reader joins a cache with its dataset by key, and refuses what does not fit, saying why."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pokevla.data.dataset import open_dataset
+from pokevla.errors import CacheMismatchError, DataError
+from pokevla.recipe.schema import CacheConfig, TeacherConfig
+from pokevla.teachers import reader as reader_module
+from pokevla.teachers.build import build_cache
+from pokevla.teachers.fingerprint import cache_fingerprint
+from pokevla.teachers.reader import FeatureReader, open_directory, open_features
+
+
+def test_missing_cache_names_the_command_that_builds_it(dataset_root: Path, cache_config: CacheConfig) -> None:
+    with pytest.raises(DataError, match="pokevla cache build RECIPE") as caught:
+        open_features(cache_config, [open_dataset(dataset_root)])
+    assert not isinstance(caught.value, CacheMismatchError)
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"sam": TeacherConfig(kind="sam", preset="tiny", seed=5)}, "sam.weights"),
+        ({"vggt": TeacherConfig(kind="vggt", preset="tiny", seed=5)}, "vggt.weights"),
+        ({"sam_codec": "fp16"}, "sam.codec"),
+    ],
+)
+def test_cache_of_other_teachers_is_refused_naming_both_values(
+    dataset_root: Path, cache_config: CacheConfig, change: dict, part: str
+) -> None:
+    build_cache(dataset_root, cache_config)
+    wanted = cache_config.model_copy(update=change)
+    dataset = open_dataset(dataset_root)
+    _, made = cache_fingerprint(cache_config, dataset.fingerprint)
+    _, asked = cache_fingerprint(wanted, dataset.fingerprint)
+    with pytest.raises(CacheMismatchError, match="pokevla cache build RECIPE") as caught:
+        open_features(wanted, [dataset])
+    message = str(caught.value)
+    assert f"{part} is `{made[part]}` in the cache, `{asked[part]}` in the recipe" in message
+    assert "dataset is" not in message
+
+
+def test_cache_of_another_dataset_is_refused(make_dataset: Callable[..., Path], cache_config: CacheConfig) -> None:
+    build_cache(make_dataset("one", seed=1), cache_config)
+    with pytest.raises(CacheMismatchError, match="dataset is"):
+        open_features(cache_config, [open_dataset(make_dataset("two", seed=2))])
+
+
+def test_cache_under_a_wrong_name_is_refused(dataset_root: Path, cache_config: CacheConfig) -> None:
+    directory = build_cache(dataset_root, cache_config)
+    other = cache_config.model_copy(update={"sam_codec": "fp16"})
+    dataset = open_dataset(dataset_root)
+    fingerprint, parts = cache_fingerprint(other, dataset.fingerprint)
+    shutil.copytree(directory, cache_config.root / fingerprint)
+    with pytest.raises(CacheMismatchError, match="was made as"):
+        FeatureReader.open(cache_config.root, fingerprint, dataset, parts)
+
+
+def test_each_dataset_of_a_mixture_gets_its_own_cache_even_with_equal_keys(
+    make_dataset: Callable[..., Path], cache_config: CacheConfig
+) -> None:
+    roots = [make_dataset("one", seed=1), make_dataset("two", seed=2)]
+    for root in roots:
+        build_cache(root, cache_config)
+    first, second = open_features(cache_config, [open_dataset(root) for root in roots])
+    assert first.keys == second.keys
+    assert not np.array_equal(np.asarray(first.read(first.keys[0]).sam), np.asarray(second.read(first.keys[0]).sam))
+
+
+def test_reading_into_given_arrays_allocates_nothing_new(dataset_root: Path, cache_config: CacheConfig) -> None:
+    reader = open_directory(build_cache(dataset_root, cache_config))
+    slot = reader.layout.new_arrays()
+    assert reader.read(reader.keys[7], into=slot) is slot
+    for given, fresh in zip(slot, reader.read(reader.keys[7]), strict=True):
+        np.testing.assert_array_equal(given, fresh)
+
+
+def test_threads_read_what_one_thread_reads(
+    dataset_root: Path, cache_config: CacheConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader_module, "_MAX_OPEN_SHARDS", 1)  # every change of shard evicts a file that may be in use
+    reader = open_directory(build_cache(dataset_root, cache_config))
+    expected = [np.asarray(reader.read(key).sam).tobytes() for key in reader.keys]
+    order = np.random.default_rng(0).integers(0, 20, 400)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: np.asarray(reader.read(reader.keys[i]).sam).tobytes(), order))
+    assert found == [expected[i] for i in order]
+    del reader
+    assert not [fd for fd in os.listdir("/proc/self/fd") if "cache" in _target(fd)]
+
+
+def _target(descriptor: str) -> str:
+    try:
+        target = os.readlink(f"/proc/self/fd/{descriptor}")
+    except FileNotFoundError:
+        return ""
+    return target if target.endswith(".tar") else ""
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"), [("truncate", "is truncated"), ("flip", "is corrupted"), ("remove", "cannot be read")]
+)
+def test_damaged_shard_is_named_with_the_key(
+    dataset_root: Path, cache_config: CacheConfig, damage: str, message: str
+) -> None:
+    directory = build_cache(dataset_root, cache_config)
+    shard = directory / "shards" / "libero_object-00002.tar"
+    content = bytearray(shard.read_bytes())
+    reader = open_directory(directory)
+    key = reader.keys[-1]
+    if damage == "truncate":
+        shard.write_bytes(content[: reader._places[key].offset + 10])
+    elif damage == "flip":
+        content[reader._places[key].offset] ^= 255
+        shard.write_bytes(content)
+    else:
+        shard.unlink()
+    with pytest.raises(DataError, match=message) as caught:
+        reader.read(key)
+    assert shard.name in str(caught.value)
+    assert key in str(caught.value)
+
+
+def test_damaged_index_or_manifest_is_refused(dataset_root: Path, cache_config: CacheConfig) -> None:
+    directory = build_cache(dataset_root, cache_config)
+    index = directory / "shards" / "libero_object-00000.idx"
+    text = index.read_text()
+    index.write_text(text[: len(text) // 2])
+    with pytest.raises(DataError, match="pokevla cache build RECIPE"):
+        open_features(cache_config, [open_dataset(dataset_root)])
+    index.write_text(text)
+    (directory / "manifest.json").write_text("{")
+    with pytest.raises(DataError, match=r"manifest\.json cannot be read"):
+        open_features(cache_config, [open_dataset(dataset_root)])
+
+
+def test_unknown_key_is_refused(dataset_root: Path, cache_config: CacheConfig) -> None:
+    reader = open_directory(build_cache(dataset_root, cache_config))
+    with pytest.raises(DataError, match="holds no sample nobody"):
+        reader.read("nobody")
