@@ -129,7 +129,7 @@ class LiberoEnvironment:
 
         Poses are recomputed from the joint positions first: after a step MuJoCo's own are one 2 ms substep old.
         """
-        self._refresh()
+        self.refresh()
         return Observation(
             proprio=self.proprio(),
             images=self._render().images() if images else None,
@@ -149,14 +149,18 @@ class LiberoEnvironment:
         fingers = np.array(data.qpos[robot._ref_gripper_joint_pos_indexes])
         return np.array(self.sim_data.site_xpos[robot.eef_site_id]), quaternion, fingers
 
+    def joint_positions(self) -> np.ndarray:
+        """(7,) arm joint positions in rad."""
+        return np.array(self.sim_data.qpos[self._env.robots[0]._ref_joint_pos_indexes])
+
     def instance_masks(self) -> np.ndarray:
         """(2, H, W) uint8, index in `instances` plus 1, 0 for robot, table and surroundings; right way up."""
-        self._refresh()
+        self.refresh()
         return self._render().geom_labels(self.geom_labels)
 
     def target_masks(self) -> np.ndarray:
         """(2, H, W) uint8, 1 where a target or reference object is seen; right way up."""
-        self._refresh()
+        self.refresh()
         wanted = np.isin(self.geom_labels, self.target_labels())
         return self._render().geom_labels(wanted.astype(np.uint8), wanted)
 
@@ -188,7 +192,8 @@ class LiberoEnvironment:
         self._renderer = None
         self._env.close()
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Recompute poses from the joint positions (after a step MuJoCo's are one substep old)."""
         # Kinematics only: no solver, so the physics that follows is not touched.
         self._mujoco.mj_kinematics(self.sim_model, self.sim_data)
         self._mujoco.mj_comPos(self.sim_model, self.sim_data)

@@ -51,6 +51,7 @@ class ScriptedExpert:
 
     def act(self) -> np.ndarray:
         """The clean action (7,) in [-1, 1] for the present state. `phase` then names what it is doing."""
+        self._env.refresh()
         hand, _, _ = self._env.robot_pose()
         goal, rim = self._handled.goal()
         middle = self._handled.points[:, :2].mean(axis=0)

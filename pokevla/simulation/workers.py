@@ -1,0 +1,94 @@
+"""Simulator processes that answer jobs in order, whatever their number."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from pokevla.errors import PokeVLAError, SimulationError
+
+# A job: (number) -> result. Built inside the worker, so that environments and GL contexts are its own.
+Work = Callable[[int], Any]
+_GRACE_S = 10.0
+
+
+def run_ordered(build: Callable[..., Work], arguments: tuple[Any, ...], num_jobs: int, workers: int) -> Iterator[Any]:
+    """Yield the results of jobs 0, 1, ... num_jobs - 1 in this order, computed by `workers` processes.
+
+    Each process calls `build(*arguments)` once and then the returned function per job number. Leaving the
+    iterator early stops the processes. Raises what a job raised, or SimulationError if a process died.
+    """
+    # Neither a GL context nor MuJoCo's threads survive a fork of this process.
+    context = multiprocessing.get_context("forkserver")
+    processes, pipes = [], []
+    for _ in range(max(1, min(workers, num_jobs))):
+        here, there = context.Pipe()
+        process = context.Process(target=_serve, args=(there, build, arguments), daemon=True)
+        process.start()
+        there.close()
+        processes.append(process)
+        pipes.append(here)
+    try:
+        yield from _dispatch(pipes, num_jobs)
+    finally:
+        for pipe in pipes:
+            pipe.close()
+        for process in processes:
+            process.terminate()
+            process.join(_GRACE_S)
+
+
+def _dispatch(pipes: list[Connection], num_jobs: int) -> Iterator[Any]:
+    results: dict[int, Any] = {}
+    sent = 0
+    for pipe in pipes:
+        pipe.send(sent)
+        sent += 1
+    for wanted in range(num_jobs):
+        while wanted not in results:
+            for pipe in wait(pipes):
+                assert isinstance(pipe, Connection)
+                number, result = _receive(pipe)
+                results[number] = result
+                if sent < num_jobs:
+                    pipe.send(sent)
+                    sent += 1
+        result = results.pop(wanted)
+        if isinstance(result, Exception):
+            raise result
+        yield result
+
+
+def _receive(pipe: Connection) -> tuple[int, Any]:
+    try:
+        return pipe.recv()
+    except (EOFError, ConnectionResetError) as error:
+        raise SimulationError(
+            "A simulator process died without a message (killed, out of memory, or a GL crash).",
+            "Try fewer workers (each needs 1 to 2 GB), or one worker to see its output.",
+        ) from error
+
+
+def _serve(pipe: Connection, build: Callable[..., Work], arguments: tuple[Any, ...]) -> None:
+    # One process per core: llvmpipe's own threads would only take turns with the other workers.
+    os.environ.setdefault("LP_NUM_THREADS", "1")
+    try:
+        work = build(*arguments)
+        while True:
+            number = pipe.recv()
+            try:
+                pipe.send((number, work(number)))
+            except PokeVLAError as error:
+                pipe.send((number, _plain(error)))
+    except PokeVLAError as error:
+        pipe.send((pipe.recv(), _plain(error)))
+    except (EOFError, BrokenPipeError):
+        return  # the parent has all it wanted
+
+
+def _plain(error: PokeVLAError) -> PokeVLAError:
+    """The error without its cause, which may not survive pickling."""
+    return type(error)(error.message, error.remedy)
