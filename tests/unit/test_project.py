@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import shlex
 import socket
@@ -90,7 +92,7 @@ def parse_command(words: list[str]) -> None:
         name, *words = words
         command = command.get_command(context, name)  # pyright: ignore[reportAttributeAccessIssue]
         assert command is not None, f"pokevla knows no {name}"
-    if "--help" not in words:
+    if words and "--help" not in words:  # a verb alone, in a sentence, only has to exist
         command.make_context(command.name, list(words), parent=context)
 
 
@@ -117,6 +119,12 @@ def test_every_file_the_docs_name_exists(page: Path) -> None:
         if is_path and not word.startswith(GENERATED) and not (ROOT / word).exists():
             missing.append(word)
     assert missing == []
+
+
+def test_every_page_is_listed_in_the_index() -> None:
+    index = (ROOT / "docs/index.md").read_text()
+    pages = [page.relative_to(ROOT / "docs").as_posix() for page in ROOT.glob("docs/**/*.md")]
+    assert [page for page in pages if page != "index.md" and f"]({page})" not in index] == []
 
 
 def test_every_page_the_code_names_exists() -> None:
@@ -180,6 +188,30 @@ def test_package_init_files_hold_no_code_but_the_version() -> None:
         if line.startswith(("import ", "from "))
     }
     assert {name: line for name, line in loaded.items() if "__future__" not in line} == {}
+
+
+def run_setup(environment: Path) -> subprocess.CompletedProcess[str]:
+    variables = {**os.environ, "POKEVLA_VENV": str(environment)}
+    return subprocess.run(
+        ["bash", "scripts/setup.sh"], cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_setup_says_and_does_nothing_when_all_is_there(tmp_path: Path) -> None:
+    installed = b"".join((ROOT / name).read_bytes() for name in ("constraints.txt", "pyproject.toml"))
+    (tmp_path / "pyvenv.cfg").touch()
+    (tmp_path / ".pokevla-installed").write_text(f"{hashlib.sha256(installed).hexdigest()}\n{ROOT}\n")
+    result = run_setup(tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert not (tmp_path / "bin").exists()
+
+
+def test_setup_leaves_a_folder_alone_that_is_no_virtual_environment(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    result = run_setup(tmp_path)
+    assert result.returncode == 2
+    assert "is a folder that is not a virtual environment" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_tests_cannot_reach_the_network() -> None:
