@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 MAX_FACES = 1500  # per mesh; see docs/simulation.md for what this costs in pixels
-_GRIDS = (96, 64, 48, 36, 28, 20, 14)  # cells along the longest side, finest first
+_TRIAL_CELLS, _FEWEST_CELLS, _MOST_CELLS = 24, 8, 96  # grid cells along the longest side
 
 
 @contextmanager
@@ -40,11 +40,15 @@ def _thin(model: Any, mesh: int) -> None:
     first = int(model.mesh_vertadr[mesh])
     vertices = model.mesh_vert[first : first + int(model.mesh_vertnum[mesh])]
     faces = model.mesh_face[start : start + count].copy()
-    kept, merged = np.arange(count), faces
-    for cells in _GRIDS:
+    # A surface crosses a number of cells that grows with the square of the grid: two tries find the fitting one.
+    kept, merged = cluster_faces(vertices, faces, _TRIAL_CELLS)
+    cells = int(_TRIAL_CELLS * (MAX_FACES / max(len(kept), 1)) ** 0.5)
+    while len(kept) > MAX_FACES or cells > _TRIAL_CELLS:
+        cells = min(max(cells, _FEWEST_CELLS), _MOST_CELLS)
         kept, merged = cluster_faces(vertices, faces, cells)
-        if len(kept) <= MAX_FACES:
+        if len(kept) <= MAX_FACES or cells == _FEWEST_CELLS:
             break
+        cells = int(cells * 0.85)
     for name, rows in (("mesh_facenormal", None), ("mesh_facetexcoord", None), ("mesh_face", merged)):
         table = getattr(model, name)
         values = table[start + kept].copy() if rows is None else rows
@@ -70,16 +74,13 @@ def cluster_faces(vertices: np.ndarray, faces: np.ndarray, cells: int) -> tuple[
     order = np.lexsort((distance, cell))
     nearest = order[np.searchsorted(cell[order], np.arange(num_cells))]
     corners = cell[faces]
-    solid = (
-        (corners[:, 0] != corners[:, 1])
-        & (corners[:, 1] != corners[:, 2])
-        & (corners[:, 0] != corners[:, 2])
-    )
+    solid = (corners[:, 0] != corners[:, 1]) & (corners[:, 1] != corners[:, 2]) & (corners[:, 0] != corners[:, 2])
     # Of faces that now join the same three cells one is enough (front and back of a thin sheet are two: the
     # sorted key below would merge them, so the cyclic order is kept in it).
     turn = corners.argmin(axis=1)
     cyclic = np.take_along_axis(corners, (turn[:, None] + np.arange(3)) % 3, axis=1)
     indices = np.flatnonzero(solid)
-    _, unique = np.unique(cyclic[indices], axis=0, return_index=True)
+    key = (cyclic[indices, 0] * num_cells + cyclic[indices, 1]) * num_cells + cyclic[indices, 2]
+    _, unique = np.unique(key, return_index=True)
     kept = indices[np.sort(unique)]
     return kept, nearest[corners[kept]].astype(faces.dtype)

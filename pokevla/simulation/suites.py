@@ -47,9 +47,7 @@ def get_task(suite: str, index: int) -> TaskInfo:
     """The task `index` of `suite`. Raises SimulationError naming the nearest suite or the valid range."""
     tasks = _load_suite(_checked_suite(suite))
     if not 0 <= index < len(tasks):
-        raise SimulationError(
-            f"{suite} has no task {index}.", f"Valid task indices are 0 to {len(tasks) - 1}."
-        )
+        raise SimulationError(f"{suite} has no task {index}.", f"Valid task indices are 0 to {len(tasks) - 1}.")
     return tasks[index]
 
 
@@ -66,7 +64,7 @@ def load_init_states(task: TaskInfo) -> np.ndarray:
         return np.asarray(stored["states"])
 
 
-def target_object_phrase(instance: str) -> str:
+def object_phrase(instance: str) -> str:
     """`bbq_sauce_1` -> "bbq sauce": the plain words for an instance name."""
     return re.sub(r"_\d+$", "", instance).replace("_", " ")
 
@@ -75,9 +73,7 @@ def _checked_suite(suite: str) -> str:
     if suite in SUITES:
         return suite
     nearest = difflib.get_close_matches(suite, SUITES, n=1, cutoff=0.0)[0]
-    raise SimulationError(
-        f"There is no suite {suite}.", f"Did you mean {nearest}? Known suites: {', '.join(SUITES)}."
-    )
+    raise SimulationError(f"There is no suite {suite}.", f"Did you mean {nearest}? Known suites: {', '.join(SUITES)}.")
 
 
 @cache
