@@ -14,7 +14,7 @@ from pokevla.recipe import schema
 from pokevla.recipe.datasets import read_dataset_info
 from pokevla.recipe.derive import derive_batch
 from pokevla.recipe.load import LoadedRecipe, load_recipe
-from pokevla.recipe.plan import gib, plan
+from pokevla.recipe.plan import disk_needs, gib
 
 _CACHE_MARKER = "COMPLETE"
 _TOLERANCE = 0.05
@@ -126,7 +126,7 @@ def _policy(policy: schema.PolicySpec) -> list[str]:
 
 
 def _training_disk(recipe: schema.TrainRecipe) -> list[str]:
-    need, folder = plan(recipe).disk.checkpoints, existing_ancestor(recipe.output)
+    need, folder = disk_needs(recipe, None).checkpoints, existing_ancestor(recipe.output)
     free = shutil.disk_usage(folder).free
     if need > free:
         raise DiskFullError(

@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -127,14 +127,14 @@ def _apply_override(document: Document, override: str) -> None:
         path = (*path, part)
         if isinstance(owner, dict) and not isinstance(owner.get(part), dict | list):
             owner[part] = {}
-        owner = owner[part]
+        owner = cast(Any, owner)[part]
         if not isinstance(owner, dict | list):
             raise RecipeError(f"override {override}: {dotted(path)} is one value, it has no fields.")
     last = _index(owner, keys[-1], override)
     path = (*path, last)
     for stale in [place for place in document.places if place[: len(path)] == path]:
         del document.places[stale]
-    owner[last] = value
+    cast(Any, owner)[last] = value
     document.places[path] = f"override {override}"
 
 

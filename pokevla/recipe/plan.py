@@ -120,7 +120,7 @@ def plan(recipe: Any) -> Plan:
         memory=stages,
         stage=recipe.zero.stage,
         gpu_memory_gib=recipe.resources.gpu_memory_gib,
-        disk=_disk(recipe, samples),
+        disk=disk_needs(recipe, samples),
         notes=_notes(recipe, steps, samples_from),
     )
 
@@ -150,7 +150,8 @@ def _hours(recipe: TrainRecipe, batch: DerivedBatch, total_flops: float | None) 
     return total_flops / speed / 3600 * (1.0 if recipe.precision == "bf16" else 2.0)
 
 
-def _disk(recipe: PretrainRecipe | PosttrainRecipe, samples: int | None) -> Disk:
+def disk_needs(recipe: TrainRecipe, samples: int | None) -> Disk:
+    """What the job writes; dataset and cache are None if the number of `samples` is not known."""
     trainable = sum(part.trainable for part in count_parameters(recipe).values())
     # Frozen weights are not stored; trained ones with fp32 master and Adam's moments.
     checkpoint = trainable * (12 + (2 if recipe.precision == "bf16" else 0))
@@ -163,7 +164,11 @@ def _disk(recipe: PretrainRecipe | PosttrainRecipe, samples: int | None) -> Disk
         record = cache_record_bytes(teachers.sam.preset, teachers.vggt.preset, teachers.sam_codec, teachers.vggt_codec)
         cache = record * samples
         shards = -(-cache // SHARD_BYTES)
-    dataset = SAMPLE_BYTES[recipe.kind] * samples if samples is not None else None
+    dataset = (
+        SAMPLE_BYTES["pretrain" if isinstance(recipe, PretrainRecipe) else "posttrain"] * samples
+        if samples is not None
+        else None
+    )
     return Disk(dataset, cache, shards, checkpoint, kept * checkpoint)
 
 

@@ -226,7 +226,8 @@ class ZeroConfig(Section):
     """DeepSpeed ZeRO."""
 
     stage: Literal[0, 1, 2, 3] = 2
-    """What is sharded over ranks: 1 optimizer states, 2 and gradients, 3 and weights."""
+    """What is sharded over ranks: 1 optimizer states, 2 and gradients, 3 and weights. With bf16 prefer 1 to 0: stage 0
+    adds up micro-batches in bf16, the others in fp32."""
 
 
 class CheckpointConfig(Section):

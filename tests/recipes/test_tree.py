@@ -1,0 +1,101 @@
+"""Every recipe in the tree loads, says what runs it, and the paper's two plan as the paper says."""
+
+from pathlib import Path
+
+import pytest
+
+from pokevla.errors import RecipeError
+from pokevla.recipe.derive import derive_batch
+from pokevla.recipe.document import read_document
+from pokevla.recipe.load import LoadedRecipe, load_recipe, merge_extends
+from pokevla.recipe.plan import plan
+from pokevla.recipe.schema import EvalRecipe, PosttrainRecipe, PretrainRecipe, TrainRecipe
+
+ROOT = Path(__file__).resolve().parents[2] / "recipes"
+VARIABLES = {"POKEVLA_DATA": "/data", "POKEVLA_MODELS": "/models"}
+FILES = sorted(ROOT.rglob("*.yaml"))
+WHOLE = [path for path in FILES if path.parent.name != "base"]
+
+
+def load(name: str) -> LoadedRecipe:
+    return load_recipe(ROOT / name, (), VARIABLES)
+
+
+@pytest.mark.parametrize("path", WHOLE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_recipe_loads_and_its_batch_comes_out(path: Path) -> None:
+    recipe = load_recipe(path, (), VARIABLES).recipe
+
+    if isinstance(recipe, TrainRecipe):
+        derive_batch(recipe.batch, recipe.resources.world_size)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_first_line_says_what_runs_it(path: Path) -> None:
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+
+    assert first.startswith(("# pokevla ", "# Base, not run by itself: ", "# make "))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_machine_path_in_a_recipe(path: Path) -> None:
+    def texts(value: object) -> list[str]:
+        if isinstance(value, dict | list):
+            return [text for item in (value.values() if isinstance(value, dict) else value) for text in texts(item)]
+        return [value] if isinstance(value, str) else []
+
+    assert [text for text in texts(read_document(path).values) if text.startswith("/")] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_bases_exist_and_make_no_circle(path: Path) -> None:
+    assert merge_extends(path, VARIABLES).values
+
+
+def test_unset_variable_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RecipeError, match="POKEVLA_DATA, which is not set"):
+        load_recipe(ROOT / "pretrain" / "paper.yaml", (), {"POKEVLA_MODELS": "/m"})
+
+
+def test_pretraining_is_planned_as_the_paper_says() -> None:
+    recipe = load("pretrain/paper.yaml").recipe
+    assert isinstance(recipe, PretrainRecipe)
+
+    made = plan(recipe)
+
+    batch = made.batch
+    assert (batch.global_batch, batch.micro, batch.accumulation, batch.world_size) == (128, 4, 4, 8)
+    assert made.samples == 2_423_000
+    assert (made.steps, made.warmup_steps) == (37_860, 1_136)  # about 37.9 K steps, 3 %
+    assert (recipe.optim.lr, recipe.optim.schedule, recipe.optim.max_grad_norm) == (2e-5, "cosine", 1.0)
+    assert made.total_parameters == 1_252_496_448
+    assert made.trainable_parameters == 521_584_768  # projector and language model
+    assert made.fits
+    assert 2 < (made.hours or 0) < 8
+
+
+@pytest.mark.parametrize("suite", ["libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_plus"])
+def test_posttraining_is_planned_as_the_paper_says(suite: str) -> None:
+    recipe = load(f"posttrain/{suite}.yaml").recipe
+    assert isinstance(recipe, PosttrainRecipe)
+
+    made = plan(recipe)
+
+    batch = made.batch
+    assert (batch.global_batch, batch.micro, batch.accumulation, batch.world_size) == (64, 8, 1, 8)
+    assert (made.steps, made.warmup_steps) == (150_000, 15_000)
+    assert (recipe.optim.lr, recipe.optim.schedule) == (1e-4, "cosine")
+    assert recipe.lora is not None
+    assert (recipe.lora.rank, recipe.lora.alpha) == (64, 128)
+    assert made.fits
+    assert 5 < (made.hours or 0) < 20
+
+
+@pytest.mark.parametrize("suite", ["libero_spatial", "libero_object", "libero_goal", "libero_10"])
+def test_evaluation_is_the_published_protocol(suite: str) -> None:
+    recipe = load(f"eval/{suite}.yaml").recipe
+    assert isinstance(recipe, EvalRecipe)
+
+    first, last = recipe.trials.init_states
+    assert len(recipe.trials.tasks) * (last - first) == 500
+    assert (recipe.image_size, recipe.trials.seed, recipe.trials.settle_steps) == (256, 7, 10)
+    assert recipe.trials.max_steps is None

@@ -1,0 +1,116 @@
+"""`recipe`, `validate`, `plan`, `doctor`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pokevla.cli import doctor
+from pokevla.cli.main import run
+
+TEXT = """# pokevla train x.yaml
+kind: pretrain
+name: x
+data: {datasets: [{path: nowhere, expected_samples: 800}]}
+optim: {lr: 1e-4}
+batch: {global: 8, micro: 4}
+epochs: 2
+"""
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with recipes, as current directory."""
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "x.yaml").write_text(TEXT)
+    (tmp_path / "recipes" / "base.yaml").write_text("# Base.\nseed: 3\n")
+    (tmp_path / "recipes" / "y.yaml").write_text("extends: x.yaml\noptim: {lr: 2e-4}\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert run(list(arguments)) == 0
+    return capsys.readouterr().out
+
+
+def test_ls_tells_file_kind_name_and_command(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = output(capsys, "recipe", "ls").splitlines()
+
+    assert lines[0].split() == ["recipes/base.yaml", "base", "Base."]
+    assert lines[1].split() == ["recipes/x.yaml", "pretrain", "x", "pokevla", "train", "x.yaml"]
+
+
+def test_show_gives_values_with_origins(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = output(capsys, "recipe", "show", "recipes/y.yaml", "seed=9")
+
+    assert "lr: 0.0002" in text
+    assert "# recipes/y.yaml:2" in text
+    assert json.loads(output(capsys, "recipe", "show", "recipes/y.yaml", "--json"))["recipe"]["seed"] == 7
+
+
+def test_explain_gives_meaning_default_and_who_sets_it(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = output(capsys, "recipe", "explain", "optim.lr")
+
+    assert "optim.lr  (number, above 0; default: required; in pretrain, posttrain)" in text
+    assert "Peak learning rate." in text
+    assert "set in recipes/x.yaml:5: 0.0001" in text
+    assert "set in recipes/y.yaml:2: 0.0002" in text
+
+
+def test_explain_guesses_the_name(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["recipe", "explain", "optim.lrr"]) == 2
+    assert "Did you mean optim.lr?" in capsys.readouterr().err
+
+
+def test_diff_shows_what_differs_and_nothing_else(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = output(capsys, "recipe", "diff", "recipes/x.yaml", "recipes/y.yaml").splitlines()
+
+    assert lines == ["optim.lr", "  - 0.0001  # recipes/x.yaml:5", "  + 0.0002  # recipes/y.yaml:2"]
+
+
+def test_validate_goes_through_all_files(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["validate", "recipes/base.yaml", "recipes/x.yaml"]) == 2
+
+    error = capsys.readouterr().err.splitlines()
+    assert "kind is missing" in error[0]
+    assert "nowhere is not a dataset" in error[1]
+
+
+def test_validate_of_the_schema_alone_needs_no_files(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert output(capsys, "validate", "--schema-only", "recipes/x.yaml") == "recipes/x.yaml: ok (pretrain x)\n"
+
+
+def test_missing_dataset_is_exit_code_3(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["validate", "recipes/x.yaml"]) == 3
+
+
+def test_plan_prints_the_arithmetic(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = output(capsys, "plan", "recipes/x.yaml", "batch.micro=2")
+
+    assert "batch       8 = 2 micro x 2 accumulation x 2 rank(s)" in text
+    assert "steps       200, warm-up 6" in text
+    assert json.loads(output(capsys, "plan", "recipes/x.yaml", "--json"))["steps"] == 200
+
+
+def test_reference_page_can_be_checked(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("page.md").write_text(output(capsys, "recipe", "reference"))
+
+    assert run(["recipe", "reference", "--check", "page.md"]) == 0
+    Path("page.md").write_text("old")
+    assert run(["recipe", "reference", "--check", "page.md"]) == 2
+
+
+def test_doctor_finds_this_machine_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor"]) in (0, 2)  # a GL library may be missing here; the table is printed either way
+    assert "python" in capsys.readouterr().out
+
+
+def test_doctor_names_the_missing_gl_library(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.setattr(doctor.ctypes.util, "find_library", lambda name: None)
+
+    assert run(["doctor"]) == 2
+    assert "GL library is missing or unfit: no egl or osmesa library. Install it:" in capsys.readouterr().err

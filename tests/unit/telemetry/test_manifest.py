@@ -1,0 +1,64 @@
+"""What made a run."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import pokevla
+from pokevla.errors import DataError
+from pokevla.telemetry.manifest import add_restart, read_manifest, source_state, write_manifest
+
+
+def test_manifest_tells_commit_packages_machine_and_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["pokevla", "train", "x.yaml"])
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("SECRET_TOKEN", "hush")
+
+    write_manifest(tmp_path / "run", {"recipe_hash": "abc"})
+
+    manifest = read_manifest(tmp_path / "run")
+    assert manifest["version"] == pokevla.__version__
+    assert manifest["start"]["argv"] == ["pokevla", "train", "x.yaml"]
+    assert manifest["start"]["slurm"] == {"SLURM_JOB_ID": "17"}
+    assert manifest["hardware"]["cpus"] > 0
+    assert "torch" in manifest["packages"]
+    assert manifest["recipe_hash"] == "abc"
+    assert "hush" not in json.dumps(manifest)
+
+
+def test_every_restart_is_noted(tmp_path: Path) -> None:
+    write_manifest(tmp_path)
+
+    add_restart(tmp_path, step=5)
+    add_restart(tmp_path, step=9)
+
+    assert [restart["step"] for restart in read_manifest(tmp_path)["restarts"]] == [5, 9]
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_missing_and_damaged_manifest_are_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is not a run directory"):
+        read_manifest(tmp_path)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(DataError, match="damaged"):
+        read_manifest(tmp_path)
+
+
+def test_uncommitted_changes_are_kept_as_a_patch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkout = tmp_path / "checkout"
+    (checkout / "pokevla").mkdir(parents=True)
+    source = checkout / "pokevla" / "__init__.py"
+    source.write_text("a = 1\n")
+    git = ["git", "-C", str(checkout), "-c", "user.name=x", "-c", "user.email=x@x"]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *arguments], check=True)
+    source.write_text("a = 2\n")
+    monkeypatch.setattr(pokevla, "__file__", str(source))
+
+    manifest = write_manifest(tmp_path / "run")
+
+    assert manifest["dirty"]
+    assert manifest["commit"] == source_state()[0]
+    assert "+a = 2" in (tmp_path / "run" / "dirty.patch").read_text()

@@ -1,0 +1,62 @@
+"""metrics.jsonl and TensorBoard."""
+
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from pokevla.telemetry.jsonl import read_jsonl
+from pokevla.telemetry.writers import MetricWriter, TensorBoardWriter
+
+
+def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return [(event.step, round(event.value, 6)) for event in events.Scalars(name)]
+
+
+def test_metrics_go_to_both_places(tmp_path: Path) -> None:
+    writer = MetricWriter(tmp_path)
+    writer.write({"step": 1, "loss": 0.5, "loss/action": 0.25, "note": "text"})
+    writer.close()
+
+    (row,) = read_jsonl(tmp_path / "metrics.jsonl")
+    assert (row["step"], row["loss"], row["note"]) == (1, 0.5, "text")
+    assert "time" in row
+    assert scalars(tmp_path / "tensorboard", "loss/action") == [(1, 0.25)]
+
+
+def test_resumed_curves_do_not_fold_back(tmp_path: Path) -> None:
+    first = MetricWriter(tmp_path)
+    for step in (1, 2, 3):
+        first.write({"step": step, "loss": 1.0})
+    first.close()
+
+    second = MetricWriter(tmp_path, resume_step=1)
+    second.write({"step": 2, "loss": 2.0})
+    second.close()
+
+    assert scalars(tmp_path / "tensorboard", "loss") == [(1, 1.0), (2, 2.0)]
+    assert [row["loss"] for row in read_jsonl(tmp_path / "metrics.jsonl")] == [1.0, 2.0]
+
+
+def test_other_ranks_write_nothing(tmp_path: Path) -> None:
+    writer = MetricWriter(tmp_path, rank=1)
+    writer.write({"step": 1, "loss": 0.5})
+    writer.close()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_texts_and_settings_are_written(tmp_path: Path) -> None:
+    writer = TensorBoardWriter(tmp_path)
+    writer.text("manifest", "{}")
+    writer.hparams({"optim.lr": 1e-4, "betas": [0.9, 0.999], "vlm": None}, {"final/loss": 0.1})
+    writer.close()
+
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    tags = events.Tags()
+    assert "manifest/text_summary" in tags["tensors"]
+    assert "final/loss" in tags["scalars"]
