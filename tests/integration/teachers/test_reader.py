@@ -94,16 +94,14 @@ def test_threads_read_what_one_thread_reads(
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda i: np.asarray(reader.read(reader.keys[i]).sam).tobytes(), order))
     assert found == [expected[i] for i in order]
-    del reader
-    assert not [fd for fd in os.listdir("/proc/self/fd") if "cache" in _target(fd)]
+    assert len(open_shards()) == 1
 
 
-def _target(descriptor: str) -> str:
-    try:
-        target = os.readlink(f"/proc/self/fd/{descriptor}")
-    except FileNotFoundError:
-        return ""
-    return target if target.endswith(".tar") else ""
+def open_shards() -> list[str]:
+    """Feature shards that this process has open."""
+    links = Path("/proc/self/fd").iterdir()
+    targets = [os.readlink(link) for link in links if link.exists()]
+    return [target for target in targets if target.endswith(".tar") and "/cache/" in target]
 
 
 @pytest.mark.parametrize(

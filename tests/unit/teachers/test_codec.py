@@ -1,4 +1,4 @@
-"""The codec keeps every value within half a scale, refuses what it cannot keep, and its bytes are where they should be."""
+"""The codec keeps every value within half a scale, and refuses what it cannot keep."""
 
 from __future__ import annotations
 
