@@ -82,7 +82,7 @@ def _posttrain(recipe: PosttrainRecipe, model: PokeVLA, hash_of_frozen: str, inf
     )
 
 
-def _features(recipe: PosttrainRecipe) -> FeatureReader | None:
+def _features(recipe: PosttrainRecipe) -> list[FeatureReader] | None:
     needed = recipe.loss.segmentation.weight > 0 or recipe.loss.geometry > 0
     if not needed:
         return None
