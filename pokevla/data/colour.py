@@ -29,7 +29,8 @@ def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
     value = np.maximum(np.maximum(image[0], image[1]), image[2])
     chroma = value - np.minimum(np.minimum(image[0], image[1]), image[2])
     bound = np.divide(value, chroma, out=np.full_like(value, np.float32(factor)), where=chroma > 0)
-    return value - np.minimum(bound, np.float32(factor)) * (value - image)
+    out = value - np.minimum(bound, np.float32(factor)) * (value - image)
+    return np.clip(out, np.float32(0.0), np.float32(1.0), out=out)  # of rounding only
 
 
 def adjust_hue(image: np.ndarray, turns: float) -> np.ndarray:

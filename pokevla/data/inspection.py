@@ -51,7 +51,7 @@ def contact_sheet(dataset: Dataset, rows: Sequence[int]) -> Image.Image:
     reader = ShardReader(dataset)
     tiles = [_tiles(dataset, reader, row) for row in rows]
     height, caption = TILE, 28
-    sheet = Image.new("RGB", (TILE * max(len(t) for t, _ in tiles), (height + caption) * len(tiles)), "white")
+    sheet = Image.new("RGB", (TILE * max(2, *(len(t) for t, _ in tiles)), (height + caption) * len(tiles)), "white")
     draw = ImageDraw.Draw(sheet)
     for line, (pictures, text) in enumerate(tiles):
         top = line * (height + caption)

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pokevla.data.batch import FeatureArrays, RobotBatch
+from pokevla.data.dataset import open_dataset
+from pokevla.data.loader import TrainLoader, build_robot_loader, build_vlm_loader, validation_batches
+from pokevla.data.sources.libero_vlm import LiberoVLMSettings, convert_libero_vlm
+from pokevla.data.transforms import centre_crop_box
+from pokevla.errors import DataError
+from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
+
+
+def robot_recipe(*roots: Path, **data: Any) -> PosttrainRecipe:
+    return PosttrainRecipe.model_validate(
+        {
+            "kind": "posttrain",
+            "name": "t",
+            "data": {"datasets": [{"path": str(root)} for root in roots], **data},
+            "optim": {"lr": 1e-3},
+            "batch": {"global": 8, "micro": 2},
+            "steps": 1,
+        }
+    )
+
+
+def robot_loader(recipe: PosttrainRecipe, tokenizer: Any, **options: Any) -> TrainLoader[RobotBatch]:
+    settings = {"rank": 0, "world_size": 1, "start_position": 0, "image_size": 16, "mask_size": 8, **options}
+    return build_robot_loader(recipe, tokenizer=tokenizer, **settings)
+
+
+def test_batches_have_the_shapes_and_ranges_of_the_contract(robot_dataset: Callable[..., Path], tokenizer: Any) -> None:
+    root = robot_dataset()
+    with robot_loader(robot_recipe(root), tokenizer) as loader:
+        batch = next(loader)
+    assert batch.pixel_values.shape == (2, 2, 3, 16, 16)
+    assert batch.actions.shape == (2, 8, 7)
+    assert batch.proprio.shape == (2, 8)
+    assert batch.masks is not None
+    assert batch.masks.shape == (2, 2, 8, 8)
+    assert set(batch.masks.unique().tolist()) == {0.0, 1.0}
+    assert batch.crop_boxes.shape == (2, 2, 4)
+    assert batch.pixel_values.min() >= 0
+    assert batch.pixel_values.max() <= 1
+    assert batch.actions.abs().max() <= 1
+    assert batch.sam is None
+    assert batch.attention_mask.dtype == torch.bool
+
+
+def test_samples_carry_their_own_actions_and_state(robot_dataset: Callable[..., Path], tokenizer: Any) -> None:
+    root = robot_dataset()
+    dataset = open_dataset(root)
+    assert dataset.episodes is not None
+    assert dataset.statistics is not None
+    episodes = {e["episode"]: e for e in dataset.episodes.to_pylist()}
+    rows = {row["key"]: row for row in dataset.samples.to_pylist()}
+    with robot_loader(robot_recipe(root), tokenizer) as loader:
+        for _, batch in zip(range(5), loader, strict=False):
+            for i, key in enumerate(batch.keys):
+                row = rows[key]
+                assert row["split"] == "train"
+                raw = np.array(episodes[row["episode"]]["actions"])[row["frame"] : row["frame"] + 8]
+                assert torch.equal(batch.actions[i], torch.from_numpy(dataset.statistics.normalise_actions(raw)))
+                proprio = dataset.statistics.normalise_proprio(np.array(row["proprio"], dtype=np.float32))
+                assert batch.proprio[i].numpy() == pytest.approx(proprio, abs=1e-6)
+
+
+def collect(recipe: PosttrainRecipe, tokenizer: Any, world: int, start: int, steps: int) -> dict[int, Any]:
+    """Position to (key, pixels, masks) over all ranks."""
+    seen: dict[int, Any] = {}
+    for rank in range(world):
+        with robot_loader(recipe, tokenizer, rank=rank, world_size=world, start_position=start) as loader:
+            for _ in range(steps * 8 // (2 * world)):
+                batch = next(loader)
+                assert batch.masks is not None
+                for i, position in enumerate(batch.positions.tolist()):
+                    seen[position] = (batch.keys[i], batch.pixel_values[i], batch.masks[i])
+            assert loader.position == start + steps * 8
+    return seen
+
+
+def same(a: dict[int, Any], b: dict[int, Any]) -> bool:
+    return a.keys() == b.keys() and all(
+        a[p][0] == b[p][0] and torch.equal(a[p][1], b[p][1]) and torch.equal(a[p][2], b[p][2]) for p in a
+    )
+
+
+def test_world_size_and_threads_do_not_change_what_is_seen(robot_dataset: Callable[..., Path], tokenizer: Any) -> None:
+    root = robot_dataset()
+    one = collect(robot_recipe(root), tokenizer, world=1, start=0, steps=3)
+    assert sorted(one) == list(range(24))
+    assert same(one, collect(robot_recipe(root, reader_threads=4), tokenizer, world=2, start=0, steps=3))
+    assert same(one, collect(robot_recipe(root, prefetch_batches=1), tokenizer, world=4, start=0, steps=3))
+
+
+def test_resuming_at_a_position_goes_on_where_it_stopped(robot_dataset: Callable[..., Path], tokenizer: Any) -> None:
+    recipe = robot_recipe(robot_dataset())
+    whole = collect(recipe, tokenizer, world=1, start=0, steps=3)
+    rest = collect(recipe, tokenizer, world=2, start=16, steps=1)
+    assert same({p: v for p, v in whole.items() if p >= 16}, rest)
+
+
+def test_a_rank_gets_its_slice_of_every_micro_step() -> None:
+    loader = TrainLoader[Any](lambda p: p, rank=1, world_size=2, micro=2, global_batch=8, start_position=8)
+    with loader:
+        assert [next(loader).tolist() for _ in range(4)] == [[10, 11], [14, 15], [18, 19], [22, 23]]
+
+
+def test_a_batch_that_does_not_divide_is_refused() -> None:
+    with pytest.raises(DataError, match="not a multiple"):
+        TrainLoader[Any](lambda p: p, rank=0, world_size=2, micro=3, global_batch=8)
+
+
+def test_an_error_arrives_at_the_turn_of_its_sample() -> None:
+    def make(positions: np.ndarray) -> Any:
+        if 5 in positions:
+            raise DataError("shard is corrupted")
+        return positions
+
+    with TrainLoader[Any](make, rank=0, world_size=1, micro=1, global_batch=1, threads=3, prefetch=8) as loader:
+        assert [next(loader)[0] for _ in range(5)] == [0, 1, 2, 3, 4]
+        with pytest.raises(DataError, match="shard is corrupted"):
+            next(loader)
+
+
+def test_no_more_than_prefetch_batches_are_made_ahead() -> None:
+    made: list[int] = []
+    reached = threading.Event()
+
+    def make(positions: np.ndarray) -> Any:
+        made.append(int(positions[0]))
+        if len(made) == 4:
+            reached.set()
+        return positions
+
+    with TrainLoader[Any](make, rank=0, world_size=1, micro=1, global_batch=1, threads=2, prefetch=4) as loader:
+        next(loader)
+        assert reached.wait(10)
+        assert max(made) == 3
+        assert loader.data_wait_s > 0
+
+
+def test_a_corrupted_shard_reaches_the_caller(robot_dataset: Callable[..., Path], tokenizer: Any) -> None:
+    root = robot_dataset()
+    for shard in (root / "shards").glob("*.tar"):
+        shard.write_bytes(shard.read_bytes()[:2000])
+    with robot_loader(robot_recipe(root), tokenizer) as loader, pytest.raises(DataError, match="truncated"):
+        next(loader)
+
+
+def test_blank_images_are_zero_and_nothing_else_changes(robot_dataset: Callable[..., Path], tokenizer: Any) -> None:
+    root = robot_dataset()
+    with robot_loader(robot_recipe(root), tokenizer) as seeing:
+        a = next(seeing)
+    with robot_loader(robot_recipe(root, blank_images=True), tokenizer) as blind:
+        b = next(blind)
+    assert a.pixel_values.any()
+    assert not b.pixel_values.any()
+    assert a.keys == b.keys
+    assert torch.equal(a.actions, b.actions)
+    assert torch.equal(a.crop_boxes, b.crop_boxes)
+
+
+def test_masks_asked_of_a_dataset_without_them_are_refused(robot_dataset: Callable[..., Path], tokenizer: Any) -> None:
+    root = robot_dataset(ours=False)
+    with pytest.raises(DataError, match=r"no masks.*loss\.segmentation\.weight=0"):
+        robot_loader(robot_recipe(root), tokenizer)
+    with robot_loader(robot_recipe(root), tokenizer, mask_size=None) as loader:
+        assert next(loader).masks is None
+
+
+class Features:
+    """Cached features that tell which sample they are of."""
+
+    def read(self, key: str) -> FeatureArrays:
+        number = int(key[-4:])
+        sam = np.full((2, 3, 8, 8), number, dtype=np.int8)
+        return FeatureArrays(sam, np.ones((2, 3, 1), np.float16), np.zeros((2, 4, 6), np.float16), None)
+
+
+def test_features_are_joined_by_key(robot_dataset: Callable[..., Path], tokenizer: Any) -> None:
+    with robot_loader(robot_recipe(robot_dataset()), tokenizer, feature_reader=Features()) as loader:
+        batch = next(loader)
+    assert batch.sam is not None
+    assert batch.vggt is not None
+    assert (batch.sam.group, batch.vggt.group) == ("channel64", "none")
+    assert batch.sam.values[:, 0, 0, 0, 0].tolist() == [int(key[-4:]) for key in batch.keys]
+
+
+def test_validation_goes_through_the_split_once_without_augmentation(
+    robot_dataset: Callable[..., Path], tokenizer: Any
+) -> None:
+    recipe = robot_recipe(robot_dataset())
+    batches = list(validation_batches(recipe, tokenizer=tokenizer, image_size=16, mask_size=8, batch_size=4))
+    assert [b.size for b in batches] == [4, 4, 3]
+    first = batches[0]
+    assert isinstance(first, RobotBatch)
+    assert first.crop_boxes[0, 0].tolist() == pytest.approx(centre_crop_box(0.9))
+    few = list(validation_batches(recipe, tokenizer=tokenizer, image_size=16, batch_size=4, max_samples=3))
+    assert [k[-4:] for k in few[0].keys] == ["0000", "0005", "0010"]
+
+
+def test_vlm_batches_train_on_answers_about_whole_pictures(
+    tmp_path: Path, scenes_file: Callable[..., Path], tokenizer: Any
+) -> None:
+    root = convert_libero_vlm(LiberoVLMSettings([scenes_file()], tmp_path / "vlm"))
+    recipe = PretrainRecipe.model_validate(
+        {**robot_recipe(root).model_dump(by_alias=True, exclude={"cache", "loss"}), "kind": "pretrain"}
+    )
+    with build_vlm_loader(recipe, rank=0, world_size=1, start_position=0, tokenizer=tokenizer, image_size=16) as loader:
+        batch = next(loader)
+    assert batch.pixel_values.shape == (2, 1, 3, 16, 16)
+    assert batch.labels.shape == batch.input_ids.shape
+    answers = dict(zip(*(open_dataset(root).samples[c].to_pylist() for c in ("key", "answer")), strict=True))
+    for i, key in enumerate(batch.keys):
+        trained = batch.labels[i][batch.labels[i] != -100]
+        assert len(trained) == len(answers[key]) + 1  # one id per character and the end of the turn
+    with pytest.raises(DataError, match="is a vlm dataset"):
+        robot_loader(robot_recipe(root), tokenizer)

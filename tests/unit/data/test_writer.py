@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import resource
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import xxhash
+
+from pokevla.data.dataset import open_dataset
+from pokevla.data.inspection import verify_dataset
+from pokevla.data.shard_index import load_index
+from pokevla.data.sources.libero import LiberoSettings, convert_libero
+from pokevla.data.writer import DatasetWriter
+from pokevla.errors import DataError, DiskFullError
+
+SCHEMA = pa.schema([("key", pa.string()), ("shard", pa.int32()), ("split", pa.string())])
+
+
+def write(out: Path, count: int = 5, overwrite: bool = False, seed: int = 0) -> Path:
+    with DatasetWriter(out, kind="vlm", group="g", samples=SCHEMA, shard_samples=2, overwrite=overwrite) as writer:
+        for i in range(count):
+            members = {"jpg": bytes([seed, i]) * (100 * i + 1), "json": b'{"key":"k%d"}' % i}
+            writer.add_sample(f"k{i}", members, {"split": "train"})
+        return writer.finish({"statistics": None})
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+def test_two_writings_are_byte_identical(tmp_path: Path) -> None:
+    assert files(write(tmp_path / "a")) == files(write(tmp_path / "b"))
+
+
+def test_shards_are_ordinary_tars_and_the_index_points_into_them(tmp_path: Path) -> None:
+    root = write(tmp_path / "a")
+    dataset = open_dataset(root)
+    assert dataset.shard_names == ["g-00000.tar", "g-00001.tar", "g-00002.tar"]
+    assert dataset.samples["shard"].to_pylist() == [0, 0, 1, 1, 2]
+    for name in dataset.shard_names:
+        path = root / "shards" / name
+        raw = path.read_bytes()
+        with tarfile.open(path) as tar:
+            payloads = {m.name: tar.extractfile(m).read() for m in tar.getmembers()}  # type: ignore[union-attr]
+            assert all(m.mtime == 0 for m in tar.getmembers())
+        indexed = {f"{e.key}.{m.extension}": m for e in load_index(path) for m in e.members}
+        assert set(indexed) == set(payloads)
+        for member_name, member in indexed.items():
+            assert raw[member.offset : member.offset + member.size] == payloads[member_name]
+            assert member.checksum == xxhash.xxh64_intdigest(payloads[member_name])
+
+
+def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:
+    first = open_dataset(write(tmp_path / "a")).fingerprint
+    assert first == open_dataset(write(tmp_path / "b")).fingerprint
+    assert first != open_dataset(write(tmp_path / "c", seed=1)).fingerprint
+
+
+def test_an_existing_dataset_is_replaced_only_on_request(tmp_path: Path) -> None:
+    root = write(tmp_path / "a")
+    with pytest.raises(DataError, match="--overwrite"):
+        write(root)
+    write(root, count=3, overwrite=True)
+    assert open_dataset(root).samples.num_rows == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a"]
+
+
+def test_an_error_leaves_nothing_behind(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with DatasetWriter(tmp_path / "a", kind="vlm", group="g", samples=SCHEMA) as writer:
+            writer.add_sample("k", {"json": b"{}"}, {"split": "train"})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_sample_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no sample"):
+        write(tmp_path / "a", count=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def room_for(size_bytes: int) -> Iterator[None]:
+    """The kernel refuses to let any file of this process grow beyond this size."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("limit", [3, 2_000, 60_000])
+def test_a_full_disk_is_one_clear_error_and_no_dataset(
+    tmp_path: Path, libero_file: Callable[..., Path], limit: int
+) -> None:
+    source, out = libero_file(demos=4, frames=40), tmp_path / "out" / "ds"
+    with room_for(limit), pytest.raises(DiskFullError, match=r"no room left while writing .*/out/ds"):
+        convert_libero(LiberoSettings(source, out))
+    assert list(out.parent.iterdir()) == []
+    convert_libero(LiberoSettings(source, out))
+    assert verify_dataset(out) > 0
