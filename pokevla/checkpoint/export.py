@@ -21,6 +21,7 @@ from pokevla.checkpoint.base_model import EXPORT, build_base, exported_folder, m
 from pokevla.checkpoint.catalogue import STATE, CheckpointInfo, checkpoint_folder, latest_complete, verify
 from pokevla.checkpoint.files import as_named_error, remove_folder, write_json_atomically, write_text_atomically
 from pokevla.checkpoint.frozen import frozen_hash
+from pokevla.checkpoint.groups import parameter_names_by_group
 from pokevla.data.prompts import INSTRUCTION_TEMPLATE
 from pokevla.data.statistics import Statistics
 from pokevla.errors import CheckpointError, UsageError
@@ -102,7 +103,7 @@ def trained_model(recipe: TrainRecipe, folder: Path, info: CheckpointInfo) -> Po
         raise CheckpointError(
             f"The base model is not the one {folder} was trained from.", "Restore what the recipe's model.vlm named."
         )
-    state = consolidated_weights(folder, info)
+    state = consolidated_weights(folder, info, model)
     wanted = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     missing = sorted(wanted - set(state))
     if missing:
@@ -111,10 +112,15 @@ def trained_model(recipe: TrainRecipe, folder: Path, info: CheckpointInfo) -> Po
     return merge_lora(model)
 
 
-def consolidated_weights(folder: Path, info: CheckpointInfo) -> dict[str, torch.Tensor]:
-    """Trained weights of a checkpoint in fp32 by the model's names, from whatever shards the ZeRO stage has left."""
+def consolidated_weights(folder: Path, info: CheckpointInfo, model: nn.Module) -> dict[str, torch.Tensor]:
+    """Trained weights of a checkpoint in fp32 by the model's names, from whatever shards the ZeRO stage has left.
+
+    `model` is the one that was trained (`build_base`); only its names, shapes and order are read.
+    """
     if info.zero_stage == 0:
-        state = _stage_0_weights(folder)
+        state = _stage_0_weights(folder, model)
+    elif info.zero_stage == 1 and info.precision == "bf16":
+        state = _stage_1_bf16_weights(folder, model, info.world_size)
     else:
         from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
@@ -126,11 +132,39 @@ def consolidated_weights(folder: Path, info: CheckpointInfo) -> dict[str, torch.
     }
 
 
-def _stage_0_weights(folder: Path) -> dict[str, torch.Tensor]:
-    # zero_to_fp32 knows stages 1 to 3 only. Without sharding, rank 0's file holds the module. In bf16 these are the
-    # rounded weights: the master copies of stage 0 stand in a form that only its optimizer can take apart.
+def _stage_0_weights(folder: Path, model: nn.Module) -> dict[str, torch.Tensor]:
+    """Stage 0 shards nothing, and DeepSpeed's own tool does not know it: all is in rank 0's file."""
     content = torch.load(folder / STATE / "mp_rank_00_model_states.pt", map_location="cpu", weights_only=False)
-    return content["module"]
+    state = dict(content["module"])
+    masters = (content["optimizer"] or {}).get("fp32_groups")
+    if masters is not None:  # bf16: the module's weights are rounded, the optimizer has the master copies
+        for names, group in zip(parameter_names_by_group(model), masters, strict=True):
+            state |= {OBJECTIVE_PREFIX + name: value.detach() for name, value in zip(names, group, strict=True)}
+    return state
+
+
+def _stage_1_bf16_weights(folder: Path, model: nn.Module, world_size: int) -> dict[str, torch.Tensor]:
+    """Stage 1 with bf16 runs DeepSpeed's BF16_Optimizer, whose files DeepSpeed's own tool refuses.
+
+    Each rank has an equal piece of each parameter group, flattened in the group's order and padded at the end.
+    """
+    pieces = [
+        torch.load(
+            folder / STATE / f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt",
+            map_location="cpu",
+            weights_only=False,
+        )["optimizer_state_dict"]["single_partition_of_fp32_groups"]
+        for rank in range(world_size)
+    ]
+    content = torch.load(folder / STATE / "mp_rank_00_model_states.pt", map_location="cpu", weights_only=False)
+    state = dict(content["module"])  # buffers; the weights in it are rounded
+    parameters = dict(model.named_parameters())
+    for group, names in enumerate(parameter_names_by_group(model)):
+        flat = torch.cat([piece[group].detach() for piece in pieces])
+        sizes = [parameters[name].numel() for name in names]
+        for name, values in zip(names, flat[: sum(sizes)].split(sizes), strict=True):
+            state[OBJECTIVE_PREFIX + name] = values.view(parameters[name].shape)
+    return state
 
 
 def _write(model: PokeVLM | PokeVLA, recipe: TrainRecipe, run_dir: Path, info: CheckpointInfo, folder: Path) -> None:
@@ -152,7 +186,9 @@ def _write(model: PokeVLM | PokeVLA, recipe: TrainRecipe, run_dir: Path, info: C
         "run": recipe.name,
     }
     write_json_atomically(folder / "config.json", content)
-    shutil.copytree(tokenizer_folder(recipe), folder / "tokenizer")
+    shutil.copytree(
+        tokenizer_folder(recipe), folder / "tokenizer", ignore=shutil.ignore_patterns("*.py", "__pycache__")
+    )
     if robot:
         shutil.copyfile(run_dir / "statistics.json", folder / "statistics.json")
     write_text_atomically(folder / "README.md", _card(recipe, info, model))

@@ -68,6 +68,8 @@ def initialise_engine(model: nn.Module, optimizer: Optimizer, config: dict[str, 
     function of the step, set by the loop, because DeepSpeed does not move a scheduler in a skipped step.
     """
     deepspeed = import_deepspeed()
+    if config["zero_optimization"]["stage"] == 0 and not config["bf16"]["enabled"]:
+        config = config | {"gradient_clipping": 0.0}  # clip_or_drop_gradients does it
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
     return engine
 
@@ -78,12 +80,25 @@ def leave_ranks() -> None:
         dist.destroy_process_group()
 
 
-def gradient_norm_if_unwrapped(engine: DeepSpeedEngine) -> torch.Tensor | None:
-    """Global gradient norm before clipping for ZeRO stage 0 in fp32, where DeepSpeed has no wrapper that tells it.
+def is_unwrapped(engine: DeepSpeedEngine) -> bool:
+    """Whether the engine steps the bare optimizer: ZeRO stage 0 in fp32."""
+    return not hasattr(engine.optimizer, "overflow")
 
-    Gradients are reduced already, so all ranks compute the same number. None when a wrapper will compute it.
+
+def clip_or_drop_gradients(engine: DeepSpeedEngine, max_norm: float) -> float:
+    """For an unwrapped engine: clip the reduced gradients, or drop them if they are not finite.
+
+    DeepSpeed clips here too, but tells no norm and steps with NaN. An optimizer leaves parameters without gradient
+    alone. Gradients are reduced already, so all ranks do the same.
+
+    Returns:
+        The global norm before clipping.
     """
-    if hasattr(engine.optimizer, "overflow"):
-        return None
-    gradients = [parameter.grad for parameter in engine.module.parameters() if parameter.grad is not None]
-    return nn.utils.get_total_norm(gradients)
+    parameters = [parameter for parameter in engine.module.parameters() if parameter.grad is not None]
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    if torch.isfinite(norm):
+        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+    else:
+        for parameter in parameters:
+            parameter.grad = None
+    return float(norm)

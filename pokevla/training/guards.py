@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pokevla.distributed.engine import gradient_norm_if_unwrapped
+from pokevla.distributed.engine import clip_or_drop_gradients, is_unwrapped
 from pokevla.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -25,28 +25,22 @@ def poison_if_not_finite(loss: Tensor) -> Tensor:
     return loss * torch.where(torch.isfinite(loss.detach()), 1.0, math.nan)
 
 
-def guarded_step(engine: DeepSpeedEngine) -> float | None:
+def guarded_step(engine: DeepSpeedEngine, max_grad_norm: float) -> float | None:
     """Apply the optimizer at the accumulation boundary, unless the gradient is not finite.
 
     A skipped step changes neither weights nor optimizer state. DeepSpeed's wrappers see to that (stages 1 to 3, and
-    bf16); stage 0 in fp32 has none, so the gradients are dropped here: an optimizer leaves a parameter without
-    gradient alone.
+    bf16); stage 0 in fp32 has none, so we do.
 
     Returns:
         The gradient's global norm before clipping, the same on all ranks; None if the step was skipped.
     """
-    unwrapped = gradient_norm_if_unwrapped(engine)
-    if unwrapped is not None:
-        norm = float(unwrapped)
-        if not math.isfinite(norm):
-            for parameter in engine.module.parameters():
-                parameter.grad = None
-        engine.step()
-        return norm if math.isfinite(norm) else None
+    unwrapped = is_unwrapped(engine)
+    norm = clip_or_drop_gradients(engine, max_grad_norm) if unwrapped else None
     engine.step()
-    norm = engine.get_global_grad_norm()
-    applied = engine.was_step_applied() and norm is not None and math.isfinite(float(norm))
-    return float(norm) if applied and norm is not None else None
+    if not unwrapped:
+        told = engine.get_global_grad_norm()
+        norm = float(told) if engine.was_step_applied() and told is not None else math.nan
+    return norm if norm is not None and math.isfinite(norm) else None
 
 
 class SkipCounter:

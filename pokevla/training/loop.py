@@ -128,7 +128,7 @@ class Trainer:
             if micro_step + 1 < accumulation:
                 self.engine.step()  # only counts the micro-batch
             else:
-                grad_norm = guarded_step(self.engine)
+                grad_norm = guarded_step(self.engine, self.recipe.optim.max_grad_norm)
         return sums, loss_norms, grad_norm
 
     # -------------------------------------------------------------------------------------------- around it

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
+from pokevla.checkpoint.groups import parameter_names_by_group
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Split the trainable parameters: matrices decay; vectors (biases, norms, single embeddings) do not.
 
-    Frozen parameters are in no group. The order is that of `named_parameters`, hence the same on every rank.
-    """
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decayed = [parameter for parameter in trainable if parameter.ndim >= 2]
-    plain = [parameter for parameter in trainable if parameter.ndim < 2]
-    groups = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Split the trainable parameters: matrices decay; vectors (biases, norms, single embeddings) do not."""
+    parameters = dict(model.named_parameters())
+    groups = [[parameters[name] for name in names] for names in parameter_names_by_group(model)]
+    return [{"params": group, "weight_decay": weight_decay if group[0].ndim >= 2 else 0.0} for group in groups]
 
 
 def build_adamw(model: nn.Module, *, lr: float, weight_decay: float, betas: tuple[float, float]) -> torch.optim.AdamW:

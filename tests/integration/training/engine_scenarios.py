@@ -1,0 +1,334 @@
+"""Runs on every rank: `python engine_scenarios.py RECIPE OUT`. What happened goes to OUT/rank_R.json; the tests judge it.
+
+One process group for all scenarios, because starting one costs more than all of them. Stage 3 comes last: DeepSpeed
+patches `torch.nn.functional.linear` for the rest of the process then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from pokevla.checkpoint.catalogue import MARKER, STATE, checkpoint_folder, list_checkpoints
+from pokevla.checkpoint.export import consolidated_weights
+from pokevla.distributed.engine import join_ranks, leave_ranks
+from pokevla.distributed.environment import read_rank
+from pokevla.distributed.process import die_with_parent
+from pokevla.errors import PokeVLAError
+from pokevla.recipe.load import load_recipe
+from pokevla.telemetry.jsonl import read_jsonl
+from pokevla.telemetry.manifest import write_manifest
+from pokevla.training.loop import Trainer, build_trainer
+from pokevla.training.tasks import build_task
+
+RECIPE, OUT = Path(sys.argv[1]), Path(sys.argv[2])
+RESULTS: dict[str, Any] = {}
+
+
+class Collector:
+    """A callback that keeps every result."""
+
+    def __init__(self) -> None:
+        self.results: list[Any] = []
+
+    def after_step(self, result: Any) -> None:
+        self.results.append(result)
+
+    @property
+    def norms(self) -> list[float | None]:
+        return [result.grad_norm for result in self.results]
+
+    @property
+    def losses(self) -> list[float]:
+        return [float(result.values["loss"]) for result in self.results]
+
+
+class Spoiled:
+    """A loader whose micro-batches of one step hold NaN."""
+
+    def __init__(self, loader: Any, bad_position: int) -> None:
+        self.loader, self.bad_position = loader, bad_position
+
+    @property
+    def position(self) -> int:
+        return self.loader.position
+
+    def __next__(self) -> Any:
+        batch = next(self.loader)
+        if int(batch.positions[0]) == self.bad_position:
+            batch.actions[:] = torch.nan
+        return batch
+
+
+def make(name: str, *overrides: str) -> Trainer:
+    recipe = load_recipe(RECIPE, overrides).recipe
+    task = build_task(recipe, INFO)  # pyright: ignore[reportArgumentType]
+    run_dir = OUT / name
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if INFO.is_main and not (run_dir / "manifest.json").is_file():
+        write_manifest(run_dir)
+    dist.barrier()
+    return build_trainer(recipe, task, run_dir, INFO, DEVICE)  # pyright: ignore[reportArgumentType]
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """Trained weights, whole, on every rank (ZeRO-3 gathers them)."""
+    import deepspeed
+
+    named = [(name, p) for name, p in trainer.engine.module.named_parameters() if p.requires_grad]
+    with deepspeed.zero.GatheredParameters([p for _, p in named], enabled=trainer.recipe.zero.stage == 3):
+        return {name: p.detach().float().clone() for name, p in named}
+
+
+def fingerprint(trainer: Trainer) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(weights(trainer).items()):
+        digest.update(name.encode() + value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def moments(trainer: Trainer) -> str:
+    """Hash of AdamW's state on this rank."""
+    digest = hashlib.sha256()
+    for state in trainer.optimizer.state.values():
+        for key in ("exp_avg", "exp_avg_sq", "step"):
+            digest.update(torch.as_tensor(state[key]).float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def run(trainer: Trainer, start: int, stop: int, steps: int = 6, spoil: int | None = None) -> Collector:
+    """Run [start, stop) of a run of `steps` steps."""
+    collector = Collector()
+    with trainer.task.make_loader(start * trainer.recipe.batch.global_) as loader:
+        source: Any = loader if spoil is None else Spoiled(loader, spoil)
+
+        class Stop:
+            def after_step(self, result: Any) -> None:
+                if result.step == stop:
+                    raise StopIteration
+
+        try:
+            trainer.run(source, start, steps, [collector, Stop()])
+        except StopIteration:
+            pass
+    return collector
+
+
+def result_of(collector: Collector) -> Any:
+    return collector.results[-1]
+
+
+def scenario(function: Callable[[], Any]) -> None:
+    try:
+        RESULTS[function.__name__] = function()
+    except Exception as error:  # noqa: BLE001  a test reports it, the other scenarios go on
+        RESULTS[function.__name__] = {"failed": f"{type(error).__name__}: {error}"}
+        raise
+
+
+# ------------------------------------------------------------------------------------------------ scenarios
+
+
+def accumulation_is_one_big_batch() -> dict[str, Any]:
+    outcome = {}
+    for name, micro in (("accumulated", 2), ("whole", 4)):
+        trainer = make(name, f"batch.micro={micro}", "lora.dropout=0.0", "zero.stage=1")
+        collector = run(trainer, 0, 3)
+        outcome[name] = {"norms": collector.norms, "weights": weights(trainer)}
+    a, b = outcome["accumulated"].pop("weights"), outcome["whole"].pop("weights")
+    outcome["largest_difference"] = max(float((a[name] - b[name]).abs().max()) for name in a)
+    return outcome
+
+
+def measuring_norms_changes_nothing() -> dict[str, Any]:
+    outcome = {}
+    for stage in (0, 1, 2):
+        for every in (0, 1):
+            trainer = make("norms", f"log.grad_norms_every_steps={every}", f"zero.stage={stage}")
+            collector = run(trainer, 0, 3)
+            outcome[f"{stage}/{every}"] = fingerprint(trainer)
+        outcome["norms"] = collector.results[-1].loss_norms
+    return outcome
+
+
+def applied_rates() -> dict[str, Any]:
+    trainer = make("rates", "zero.stage=2", "optim.lr=0.01")
+    applied: list[float] = []
+    trainer.optimizer.register_step_pre_hook(lambda optimizer, *_: applied.append(optimizer.param_groups[0]["lr"]))
+    run(trainer, 0, 6)
+    return {"applied": applied}
+
+
+def resume_is_exact(stage: int, precision: str) -> dict[str, Any]:
+    settings = (f"zero.stage={stage}", f"precision={precision}")
+    whole = make(f"whole-{stage}-{precision}", *settings)
+    full = run(whole, 0, 4)
+    first = make(f"resumed-{stage}-{precision}", *settings)
+    first.save(result_of(run(first, 0, 2)), None)
+    second = make(f"resumed-{stage}-{precision}", *settings)
+    info = second.restore()
+    rest = run(second, info.step, 4)
+    return {
+        "weights": [fingerprint(whole), fingerprint(second)],
+        "moments": [moments(whole), moments(second)],
+        "losses": [full.losses[2:], rest.losses],
+        "norms": [full.norms[2:], rest.norms],
+        "position": info.position,
+    }
+
+
+def export_equals_engine(stage: int, precision: str) -> dict[str, Any]:
+    """Weights consolidated from a checkpoint against those in the engine."""
+    trainer = make(f"export-{stage}-{precision}", f"zero.stage={stage}", f"precision={precision}")
+    trainer.save(result_of(run(trainer, 0, 2)), None)
+    folder = checkpoint_folder(trainer.run_dir, 2)
+    state = consolidated_weights(folder, trainer.describe(2, 16), trainer.task.objective.model)
+    inside = weights(trainer)
+    rounded = torch.bfloat16 if precision == "bf16" else torch.float32
+    difference = max(
+        float((state[n.removeprefix("model.")].to(rounded).float() - v).abs().max()) for n, v in inside.items()
+    )
+    unrounded = max(float((state[n.removeprefix("model.")] - v).abs().max()) for n, v in inside.items())
+    return {"difference": difference, "unrounded": unrounded}
+
+
+def nan_is_skipped_together(stage: int, precision: str) -> dict[str, Any]:
+    """Step 2's batch is bad on rank 1 only."""
+    trainer = make(f"nan-{stage}-{precision}", f"zero.stage={stage}", f"precision={precision}")
+    run(trainer, 0, 1)
+    before = (fingerprint(trainer), moments(trainer))
+    bad = 8 + 2 if INFO.rank == 1 else -1  # first position of rank 1's first micro-batch in the second step
+    skipped = run(trainer, 1, 2, spoil=bad)
+    after = (fingerprint(trainer), moments(trainer))
+    later = run(trainer, 2, 4)
+    return {
+        "norm": skipped.norms,
+        "unchanged": [before[0] == after[0], before[1] == after[1]],
+        "later": later.norms,
+        "moved": fingerprint(trainer) != after[0],
+    }
+
+
+def half_and_damaged_checkpoints() -> dict[str, Any]:
+    trainer = make("damage")
+    for step in (1, 2, 3):
+        trainer.save(result_of(run(trainer, step - 1, step)), None)
+        dist.barrier()
+        if step == 1 and INFO.is_main:  # keep it although only two are kept
+            checkpoint_folder(trainer.run_dir, 1).rename(OUT / "damage-step-1")
+        dist.barrier()
+    if INFO.is_main:
+        (OUT / "damage-step-1").rename(checkpoint_folder(trainer.run_dir, 1))
+        (checkpoint_folder(trainer.run_dir, 3) / MARKER).unlink()  # half written
+        part = next((checkpoint_folder(trainer.run_dir, 2) / STATE).glob("*optim*"))
+        content = bytearray(part.read_bytes())
+        content[len(content) // 2] ^= 1
+        part.write_bytes(content)
+    dist.barrier()
+    step = make("damage").restore().step
+    events = [row["event"] for row in read_jsonl(trainer.run_dir / "events.jsonl")] if INFO.is_main else []
+    return {"step": step, "events": events}
+
+
+def other_frozen_weights_are_refused() -> dict[str, Any]:
+    trainer = make("frozen")
+    trainer.save(result_of(run(trainer, 0, 1)), None)
+    other = make("frozen")
+    object.__setattr__(other.task, "frozen_hash", "0" * 16)
+    try:
+        other.restore()
+    except PokeVLAError as error:
+        return {"error": type(error).__name__, "message": str(error)}
+    return {"error": None}
+
+
+def disk_full_leaves_the_last_good_one() -> dict[str, Any]:
+    trainer = make("full")
+    trainer.save(result_of(run(trainer, 0, 1)), None)
+    result = result_of(run(trainer, 1, 2))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if INFO.rank == 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        trainer.save(result, None)
+        outcome: dict[str, Any] = {"error": None}
+    except PokeVLAError as error:
+        outcome = {"error": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    dist.barrier()
+    outcome["left"] = sorted(path.name for path in (trainer.run_dir / "checkpoints").iterdir())
+    outcome["complete"] = [step for step, _ in list_checkpoints(trainer.run_dir)]
+    trainer.save(result_of(run(trainer, 2, 3)), None)  # with room again, the same job saves
+    outcome["later"] = [step for step, _ in list_checkpoints(trainer.run_dir)]
+    return outcome
+
+
+def validation_changes_nothing() -> dict[str, Any]:
+    from pokevla.telemetry.writers import MetricWriter
+
+    outcome = {}
+    for name in ("with", "without"):
+        trainer = make(f"validation-{name}")
+        collector = run(trainer, 0, 1)
+        if name == "with":
+            writer = MetricWriter(trainer.run_dir, INFO.rank, tensorboard=False)
+            trainer.validate(collector.results[-1], writer)
+            writer.close()
+        run(trainer, 1, 3)
+        outcome[name] = fingerprint(trainer)
+    return outcome
+
+
+def main() -> None:
+    only = sys.argv[3].split(",") if len(sys.argv) > 3 else []
+    for function in (
+        accumulation_is_one_big_batch,
+        measuring_norms_changes_nothing,
+        applied_rates,
+        half_and_damaged_checkpoints,
+        other_frozen_weights_are_refused,
+        disk_full_leaves_the_last_good_one,
+        validation_changes_nothing,
+    ):
+        if not only:
+            scenario(function)
+    for stage, precision in (
+        (0, "fp32"),
+        (0, "bf16"),
+        (1, "fp32"),
+        (1, "bf16"),
+        (2, "fp32"),
+        (2, "bf16"),
+        (3, "fp32"),
+        (3, "bf16"),
+    ):
+        for function in (resume_is_exact, export_equals_engine, nan_is_skipped_together):
+            key = f"{function.__name__}/{stage}/{precision}"
+            if only and f"{stage}/{precision}" not in only:
+                continue
+            try:
+                RESULTS[key] = function(stage, precision)
+            except (PokeVLAError, RuntimeError, AssertionError, KeyError, AttributeError) as error:
+                RESULTS[key] = {"failed": f"{type(error).__name__}: {error}"}
+                raise
+
+
+if __name__ == "__main__":
+    die_with_parent()
+    torch.set_num_threads(1)
+    INFO = read_rank()
+    DEVICE = join_ranks(INFO)
+    try:
+        main()
+    finally:
+        (OUT / f"rank_{INFO.rank}.json").write_text(json.dumps(RESULTS, indent=1))
+    leave_ranks()
