@@ -14,6 +14,7 @@ from pokevla.simulation.suites import MAX_STEPS
 
 # DART (Laskey et al. 2017) with Ornstein-Uhlenbeck noise, so that a push lasts a few steps and shows.
 NOISE_RECALL = 0.8  # share of the noise kept from step to step
+TAIL_STEPS = 8  # recorded after success: no chunk starts in the last seven frames, and the release must be learnt
 ROTATION_NOISE_SHARE = 0.25  # of the position noise, in action units
 
 
@@ -101,6 +102,7 @@ class Attempts:
         settings, env, expert = self._settings, self._env, self._expert
         rows: dict[str, list] = {}
         noise = np.zeros(6)
+        succeeded, tail = False, 0
         for step in range(MAX_STEPS[settings.suite]):
             row = {**_robot_row(env), **self._pictures(step % settings.image_stride == 0, cpu_s)}
             with _Stopwatch(cpu_s, "physics"):
@@ -113,9 +115,12 @@ class Attempts:
             row |= {"actions": action, "executed_actions": executed}
             for name, value in row.items():
                 rows.setdefault(name, []).append(value)
-            if success:
+            succeeded = succeeded or success
+            if succeeded:
+                tail += 1
+            if tail > TAIL_STEPS:
                 return rows, True
-        return rows, False
+        return rows, succeeded
 
     def _pictures(self, rendered: bool, cpu_s: dict[str, float]) -> dict[str, np.ndarray]:
         size = self._settings.image_size

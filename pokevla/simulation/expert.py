@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pokevla.simulation.geometry import rotation_error
-from pokevla.simulation.grasps import Handled
+from pokevla.simulation.grasps import FINGER_M, Handled
 
 if TYPE_CHECKING:
     from pokevla.simulation.environment import LiberoEnvironment
@@ -23,10 +23,12 @@ GAIN = 1.6  # of the position error, in units of the controller's 5 cm range
 POSITION_RANGE_M, ROTATION_RANGE_RAD = 0.05, 0.5  # osc_pose.json: what an action of 1 asks for
 DESCENT_SPEED = 0.7  # action units; about 1.1 cm per step
 HOVER_M = 0.07  # fingertip height above the grasp point while aligning
-ALIGN_M = 0.012  # allowed xy error before descending
-KEEP_M = 0.020  # allowed xy error while descending: above it, up again
+ALIGN_M = 0.012  # allowed xy error before descending, where the fingers have room for it
+KEEP_MORE_M = 0.008  # allowed on top of it while descending: above it, up again
 CLOSE_HEIGHT_M = 0.010  # closing begins this far above the grasp point; the hand coasts the rest
+EMPTY_M = 0.003  # fingers this close together hold nothing
 REACHED_M = 0.020  # xy error at which the goal counts as reached
+RELEASE_RISE_M = 0.01  # upward offset while the fingers open
 CLEAR_M = 0.03  # underside above the rim while carrying
 YAW_TOLERANCE_RAD = 0.12
 OPEN, CLOSED = -1.0, 1.0
@@ -58,7 +60,8 @@ class ScriptedExpert:
         lifted = self._handled.bottom > rim - 0.02
         if np.linalg.norm(middle - goal) < REACHED_M and (lifted or not self._holds()):
             self.phase = "release"
-            return self._action(np.zeros(3), None, OPEN)
+            # Rises as it opens: see "close".
+            return self._action(np.array([0.0, 0.0, RELEASE_RISE_M]), None, OPEN)
         if self._holds() and self._is_squeezed():
             return self._carry(hand, goal, rim)
         return self._fetch(hand)
@@ -83,21 +86,27 @@ class ScriptedExpert:
         offset = grasp.point - hand
         sideways, above = float(np.linalg.norm(offset[:2])), -float(offset[2])
         turned = abs(self._yaw_error(grasp.yaw)) < YAW_TOLERANCE_RAD
-        if above < CLOSE_HEIGHT_M and sideways < KEEP_M and turned:
+        align = float(np.clip(grasp.slack / 2 - FINGER_M, FINGER_M, ALIGN_M))
+        keep = align + KEEP_MORE_M
+        # Once the fingers are on their way the hand may be pushed about a little.
+        reached = above < CLOSE_HEIGHT_M * (1.0 if self._is_open() else 2.0)
+        if reached and sideways < keep and turned and self._gap() > EMPTY_M:
             self.phase = "close"
-            return self._action(np.zeros(3), None, CLOSED)
+            # Keeps servoing: an action of exactly zero would be dropped as a no-op, and the pupil would never
+            # learn to wait for the fingers.
+            return self._action(offset, None, CLOSED)
         if not self._is_open() and above < HOVER_M / 2:
             self.phase = "back off"
             return self._action(np.array([0.0, 0.0, POSITION_RANGE_M]), None, OPEN)
         low = above < HOVER_M * 0.6
-        if turned and sideways < (KEEP_M if low else ALIGN_M) and above < HOVER_M * 1.5:
+        if turned and sideways < (keep if low else align) and above < HOVER_M * 1.5:
             self.phase = "descend"
             down = -DESCENT_SPEED * POSITION_RANGE_M / GAIN
             return self._action(np.array([offset[0], offset[1], down]), grasp.yaw, OPEN)
         self.phase = "hover"
         lift = HOVER_M - above
         # Low beside the object: first up, then across, so that fingers do not sweep it over.
-        across = offset[:2] * (0.0 if low and sideways > KEEP_M else 1.0)
+        across = offset[:2] * (0.0 if low and sideways > keep else 1.0)
         return self._action(np.array([*across, lift]), grasp.yaw, OPEN)
 
     def _action(self, offset: np.ndarray, yaw: float | None, gripper: float) -> np.ndarray:
@@ -121,9 +130,13 @@ class ScriptedExpert:
     def _yaw_error(self, yaw: float) -> float:
         return float(rotation_error(self._wanted(yaw), self._present())[2])
 
-    def _is_open(self) -> bool:
+    def _gap(self) -> float:
+        """Distance between the fingers in m, 0.08 when open."""
         _, _, fingers = self._env.robot_pose()
-        return float(fingers[0] - fingers[1]) > 0.07
+        return float(fingers[0] - fingers[1])
+
+    def _is_open(self) -> bool:
+        return self._gap() > 0.07
 
     def _is_squeezed(self) -> bool:
         """Whether the gripper's set point has run all the way in (eight closing steps from open)."""

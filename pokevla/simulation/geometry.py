@@ -53,7 +53,8 @@ def _local_points(model: Any, geom: int) -> np.ndarray:
         half = size[1] + (size[0] if kind == 3 else 0.0)
         angles = np.linspace(0.0, 2.0 * np.pi, 16, endpoint=False)
         ring = np.stack([size[0] * np.cos(angles), size[0] * np.sin(angles), np.zeros(16)], axis=1)
-        return np.concatenate([ring + [0, 0, half], ring - [0, 0, half]])
+        axis = np.array([0.0, 0.0, half])
+        return np.concatenate([ring + axis, ring - axis])
     signs = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
     return signs * size
 

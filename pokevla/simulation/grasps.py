@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pokevla.errors import SimulationError
-from pokevla.simulation.geometry import body_points, narrow_side
+from pokevla.simulation.geometry import narrow_side
 from pokevla.simulation.masks import parent_instance
 
 if TYPE_CHECKING:
@@ -17,16 +18,40 @@ if TYPE_CHECKING:
 
 GRIPPER_OPENING_M = 0.08
 MIN_SLACK_M = 0.04  # below this much free way between the open fingers, the hand turns to the narrow side
+FINGER_M = 0.004  # what must stay free on each side of a wide object
+FINGER_WIDTH_M = 0.012  # half the breadth of a finger, and a little
+# Panda's hand (20 cm by 6.3 cm) begins 3 cm above the point between the fingertips; open fingers reach 6 cm out.
+HAND_BOX = (0.028, 0.105, 0.034)  # from this height above the point: half width along the closing axis, half depth
+FINGER_BOX = (-0.01, 0.058, 0.012)
+MIN_GAIN_M = 0.004  # turning must gain at least this much
 RIM_DEPTH_M = 0.018  # how deep the fingers reach over a bowl's rim
 RIM_INSET_M = 0.004  # from the outer edge of a bowl to the middle of its wall
 
 
 @dataclass(frozen=True)
 class Grasp:
-    """Where the point between the fingers goes, and the yaw of the closing axis from world y, rad."""
+    """Where the point between the fingers goes, the yaw of the closing axis from world y in rad, and how much of
+    the way between the open fingers stays free, m."""
 
     point: np.ndarray  # (3,) m
     yaw: float
+    slack: float
+
+
+class Shape:
+    """The solid part of one object or fixture as points that move with it."""
+
+    def __init__(self, env: LiberoEnvironment, instance: str) -> None:
+        self._data = env.sim_data
+        self.geoms = env.placement.collision_geoms(instance)
+        self._body = int(env.sim_model.geom_bodyid[self.geoms[0]])
+        points = env.placement.points(instance)
+        self._local = (points - self._data.xpos[self._body]) @ self._data.xmat[self._body].reshape(3, 3)
+
+    @property
+    def points(self) -> np.ndarray:
+        """World points (N, 3) in m that span it now."""
+        return self._local @ self._data.xmat[self._body].reshape(3, 3).T + self._data.xpos[self._body]
 
 
 class Handled:
@@ -36,19 +61,30 @@ class Handled:
         """Raises SimulationError for tasks whose goal is not to put one free object in or on another thing."""
         self._env = env
         self.name, self._region, self.place = _pick_and_place(env)
-        self.geoms = env.placement.collision_geoms(self.name)
-        self._body = int(env.sim_model.body(env.libero.objects_dict[self.name].root_body).id)
-        self._local = self._to_local(env.placement.points(self.name))
-        self._place_geoms = env.placement.collision_geoms(self.place)
+        shapes = {name: Shape(env, name) for name in env.instances if len(env.placement.collision_geoms(name))}
+        self._shape = shapes.pop(self.name)
+        self._place_shape = shapes[self.place]
+        self._others = list(shapes.values())
+        self.geoms = self._shape.geoms
 
     @property
     def points(self) -> np.ndarray:
         """World points (N, 3) in m that span the object."""
-        data = self._env.sim_data
-        return self._local @ data.xmat[self._body].reshape(3, 3).T + data.xpos[self._body]
+        return self._shape.points
+
+    @property
+    def bottom(self) -> float:
+        """Height of the object's underside in m."""
+        return float(self.points[:, 2].min())
 
     def grasp(self) -> Grasp:
-        """A top-down grasp for the object as it lies.
+        """A top-down grasp for the object as it lies: the first preference at which the hand touches no other."""
+        candidates = self.candidates()
+        tall = [shape.points for shape in self._others]
+        return next((grasp for grasp in candidates if hand_is_clear(grasp, tall)), candidates[0])
+
+    def candidates(self) -> list[Grasp]:
+        """Grasps in order of preference.
 
         Tall things are held 3.5 cm below their top, but never below 40 % of their height; flat ones at half
         height, at least 1 cm above their ground; wide hollow ones (bowls) by the rim.
@@ -58,15 +94,28 @@ class Handled:
         height = top - bottom
         side, direction, centre = narrow_side(points[:, :2])
         if side > GRIPPER_OPENING_M - 0.01:
-            return self._rim_grasp(points, top)
+            return _rim_grasps(points, top)
         if height < 0.04:
             z = max(bottom + height / 2, bottom + 0.01)
         else:
             z = max(top - 0.035, bottom + 0.4 * height)
         # Turning costs time and blurs the wrist view, so only where the way things lie leaves little slack.
         width = float(np.ptp(points[:, 1]))
-        yaw = 0.0 if GRIPPER_OPENING_M - width >= MIN_SLACK_M else _least_turn(direction - math.pi / 2)
-        return Grasp(np.array([centre[0], centre[1], z]), yaw)
+        roomy = GRIPPER_OPENING_M - width >= MIN_SLACK_M or width - side < MIN_GAIN_M
+        yaws = [(0.0, width), (_least_turn(direction - math.pi / 2), side)]
+        if not roomy:
+            yaws.reverse()
+        grasps = []
+        for yaw, across in yaws:
+            if GRIPPER_OPENING_M - across < 2 * FINGER_M:
+                continue
+            # Along the fingers' broad side there is more than one place to hold a long thing.
+            along = np.array([math.cos(yaw), math.sin(yaw)])
+            spare = max(0.0, float(np.ptp(points[:, :2] @ along)) / 2 - FINGER_WIDTH_M)
+            for slide in (0.0, -spare, spare):
+                middle = centre + slide * along
+                grasps.append(Grasp(np.array([*middle, z]), yaw, GRIPPER_OPENING_M - across))
+        return grasps
 
     def hold_offset(self, hand: np.ndarray) -> np.ndarray:
         """(2,) m from the hand to the middle of the object: what the hand must make good when placing."""
@@ -74,30 +123,41 @@ class Handled:
 
     def goal(self) -> tuple[np.ndarray, float]:
         """Centre (2,) of the place in m, and the height in m the object's underside must pass above it."""
-        data = self._env.sim_data
-        points = body_points(self._env.sim_model, data, self._place_geoms)
+        points = self._place_shape.points
         if self._region is None:
             centre = (points[:, :2].min(axis=0) + points[:, :2].max(axis=0)) / 2
         else:
-            centre = np.array(data.site(self._region).xpos[:2])
+            centre = np.array(self._env.sim_data.site(self._region).xpos[:2])
         return centre, float(points[:, 2].max())
 
-    @property
-    def bottom(self) -> float:
-        """Height of the object's underside in m."""
-        return float(self.points[:, 2].min())
 
-    def _rim_grasp(self, points: np.ndarray, top: float) -> Grasp:
-        """Hold the wall of a bowl on the side (along world y) that is nearer to the robot's middle line."""
-        low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
-        centre = (low + high) / 2
-        radius = float(high[1] - low[1]) / 2 - RIM_INSET_M
-        side = -1.0 if centre[1] > 0 else 1.0
-        return Grasp(np.array([centre[0], centre[1] + side * radius, top - RIM_DEPTH_M]), 0.0)
+def hand_is_clear(grasp: Grasp, others: Sequence[np.ndarray]) -> bool:
+    """Whether hand and open fingers at `grasp` stay off the given objects, (N, 3) world points each."""
+    closing = np.array([-math.sin(grasp.yaw), math.cos(grasp.yaw)])
+    along = np.array([closing[1], -closing[0]])
+    for points in others:
+        for low_z, half_width, half_depth in (HAND_BOX, FINGER_BOX):
+            if points[:, 2].max() < grasp.point[2] + low_z:
+                continue
+            offset = points[:, :2] - grasp.point[:2]
+            across, aside = offset @ closing, offset @ along
+            # The box of the neighbour in the hand's axes: on the safe side.
+            beside = across.min() < half_width and across.max() > -half_width
+            if beside and aside.min() < half_depth and aside.max() > -half_depth:
+                return False
+    return True
 
-    def _to_local(self, points: np.ndarray) -> np.ndarray:
-        data = self._env.sim_data
-        return (points - data.xpos[self._body]) @ data.xmat[self._body].reshape(3, 3)
+
+def _rim_grasps(points: np.ndarray, top: float) -> list[Grasp]:
+    """Hold the wall of a bowl on either side along world y, first the one nearer to the robot's middle line."""
+    low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
+    centre = (low + high) / 2
+    radius = float(high[1] - low[1]) / 2 - RIM_INSET_M
+    first = -1.0 if centre[1] > 0 else 1.0
+    return [
+        Grasp(np.array([centre[0], centre[1] + side * radius, top - RIM_DEPTH_M]), 0.0, GRIPPER_OPENING_M)
+        for side in (first, -first)
+    ]
 
 
 def _least_turn(angle: float) -> float:
