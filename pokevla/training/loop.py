@@ -87,12 +87,11 @@ class Trainer:
 
     def run(self, loader: TrainLoader[Any], start: int, steps: int, callbacks: list[Callback]) -> None:
         """Train from step `start` to `steps`."""
-        optim, log = self.recipe.optim, self.recipe.log
+        optim = self.recipe.optim
         factor = rate_factor(steps, warmup_steps(self.recipe, steps), optim.schedule, optim.final_fraction)
         for step in range(start, steps):
             apply_rate(self.optimizer, optim.lr * factor(step))
-            measure = log.grad_norms_every_steps > 0 and (step + 1) % log.grad_norms_every_steps == 0
-            values, loss_norms, grad_norm = self.step(loader, measure_losses=measure or (step == 0 and log_norms(log)))
+            values, loss_norms, grad_norm = self.step(loader, measure_losses=self.measures_losses(step))
             result = StepResult(
                 step=step + 1,
                 position=loader.position,
@@ -130,6 +129,15 @@ class Trainer:
             else:
                 grad_norm = guarded_step(self.engine, self.recipe.optim.max_grad_norm)
         return sums, loss_norms, grad_norm
+
+    def measures_losses(self, step: int) -> bool:
+        """Whether step `step` (from 0) measures each loss's gradient norm: the first, and every so many.
+
+        Never with ZeRO stage 3: weights are gathered by the engine's forward pass only, and the measurement must not
+        go through the engine.
+        """
+        every = self.recipe.log.grad_norms_every_steps
+        return every > 0 and self.recipe.zero.stage < 3 and (step == 0 or (step + 1) % every == 0)
 
     # -------------------------------------------------------------------------------------------- around it
 
@@ -209,15 +217,12 @@ class Trainer:
         )
 
 
-def log_norms(log: Any) -> bool:
-    """Whether gradient norms per loss are wanted at all; then the first step has them too."""
-    return log.grad_norms_every_steps > 0
-
-
 def build_trainer(recipe: TrainRecipe, task: Task, run_dir: Path, info: RankInfo, device: torch.device) -> Trainer:
     """Put optimizer and engine around a task."""
     optim = recipe.optim
     optimizer = build_adamw(task.objective, lr=optim.lr, weight_decay=optim.weight_decay, betas=optim.betas)
+    if recipe.zero.stage == 3 and recipe.log.grad_norms_every_steps > 0:
+        logger.warning("gradient norms per loss are not measured with ZeRO stage 3")
     config = deepspeed_config(recipe, derive_batch(recipe.batch, info.world_size))
     engine = initialise_engine(task.objective, optimizer, config)
     return Trainer(recipe, task, run_dir, info, device, engine, optimizer, StepMeter(), recipe_hash(recipe))

@@ -1,4 +1,4 @@
-"""A tiny robot dataset and its feature cache, made through the writers of the data and teachers rooms, once a session."""
+"""A tiny robot dataset and its feature cache, made once a session by the writers of the data and teachers rooms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs on every rank: `python engine_scenarios.py RECIPE OUT`. What happened goes to OUT/rank_R.json; the tests judge it.
+"""Runs on every rank: `python engine_scenarios.py RECIPE OUT`. What happened goes to OUT/rank_R.json for the tests.
 
 One process group for all scenarios, because starting one costs more than all of them. Stage 3 comes last: DeepSpeed
 patches `torch.nn.functional.linear` for the rest of the process then.
@@ -6,6 +6,7 @@ patches `torch.nn.functional.linear` for the rest of the process then.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import resource
@@ -115,10 +116,8 @@ def run(trainer: Trainer, start: int, stop: int, steps: int = 6, spoil: int | No
                 if result.step == stop:
                     raise StopIteration
 
-        try:
+        with contextlib.suppress(StopIteration):
             trainer.run(source, start, steps, [collector, Stop()])
-        except StopIteration:
-            pass
     return collector
 
 
@@ -129,7 +128,7 @@ def result_of(collector: Collector) -> Any:
 def scenario(function: Callable[[], Any]) -> None:
     try:
         RESULTS[function.__name__] = function()
-    except Exception as error:  # noqa: BLE001  a test reports it, the other scenarios go on
+    except Exception as error:
         RESULTS[function.__name__] = {"failed": f"{type(error).__name__}: {error}"}
         raise
 
