@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 COLOURS = ("#2f5fd0", "#d9541e", "#2a9d6f", "#8a4fd0", "#b08900", "#c0356b")
+LABELS = {"loss": "training", "val/loss": "validation"}
 TEXT, GRID = "#3c4250", "#e3e6ec"
 
 
@@ -27,7 +28,7 @@ def charts_of(rows: Sequence[dict[str, Any]]) -> list[Chart]:
     parts = tuple(sorted(name for name in names if name.startswith("loss/")))
     norms = tuple(sorted(name for name in names if name.startswith("grad_norm/")))
     candidates = [
-        Chart("Loss", ("loss",)),
+        Chart("Loss", ("loss", "val/loss")),
         Chart("Losses by part", parts),
         Chart("Learning rate, as applied", ("lr",)),
         Chart("Gradient norm", ("grad_norm",), logarithmic=True),
@@ -36,6 +37,8 @@ def charts_of(rows: Sequence[dict[str, Any]]) -> list[Chart]:
         Chart("Share of time waiting for data", ("data_wait_share",)),
         Chart("Memory of a rank", ("rss_gib",), unit="GiB"),
     ]
+    if len(parts) < 2:  # one part is the loss itself
+        candidates = [chart for chart in candidates if chart.fields != parts]
     return [chart for chart in candidates if any(name in names for name in chart.fields)]
 
 
@@ -43,17 +46,16 @@ def draw_chart(chart: Chart, rows: Sequence[dict[str, Any]]) -> str:
     """SVG text of one chart."""
     from matplotlib.figure import Figure
 
+    present = [name for name in chart.fields if any(row.get(name) is not None for row in rows)]
     figure = Figure(figsize=(4.2, 2.5), layout="constrained")
     axes = figure.add_subplot()
-    for name, colour in zip(chart.fields, COLOURS * 3, strict=False):
+    for name, colour in zip(present, COLOURS * 3, strict=False):
         points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
-        if not points:
-            continue
         steps, values = zip(*points, strict=True)
         marker = "o" if len(points) < 12 else None
-        label = name.split("/", 1)[-1]
+        label = LABELS.get(name, name.split("/", 1)[-1])
         axes.plot(steps, values, color=colour, linewidth=1.6, marker=marker, markersize=3, label=label)
-    if len(chart.fields) > 1:
+    if len(present) > 1:
         axes.legend(fontsize=7, frameon=False)
     if chart.logarithmic:
         axes.set_yscale("log")

@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+
 from pokevla.errors import DataError
 
 BEFORE, AFTER = "before", "after"
@@ -104,40 +106,34 @@ def verdict(summary: dict[str, Any]) -> str:
     return f"Does the trained policy beat all others? {'Yes' if answer else 'No'} ({figures}; {apart})."
 
 
-def summary_tables(summary: dict[str, Any]) -> list[Any]:
-    """rich tables: stages, learning, policies."""
-    from rich.table import Table
-
-    stages = Table(title="Stages", title_justify="left")
-    stages.add_column("stage")
-    stages.add_column("seconds", justify="right")
+def summary_tables(summary: dict[str, Any]) -> list[Table]:
+    """Tables for the terminal: stages, learning, policies."""
+    stages = _table("Stages", "stage", "seconds")
     for name, seconds in summary["stages"].items():
         stages.add_row(name, f"{seconds:.0f}")
     stages.add_row("all", f"{sum(summary['stages'].values()):.0f}", style="bold")
-    learning = Table(title="Learning", title_justify="left")
-    for column, justify in (("figure", "left"), ("before", "right"), ("after", "right")):
-        learning.add_column(column, justify=justify)
+    learning = _table("Learning", "figure", "before", "after")
     if "pretrain" in summary:
         row = summary["pretrain"]
-        learning.add_row(
-            "points inside the mask", *map(_text, (row["point_accuracy_before"], row["point_accuracy_after"]))
-        )
+        accuracies = (row["point_accuracy_before"], row["point_accuracy_after"])
+        learning.add_row("points inside the mask", *map(_text, accuracies))
     if "posttrain" in summary:
         row = summary["posttrain"]
         learning.add_row("post-training loss", _text(row["loss_first"]), _text(row["loss_last"]))
     learning.add_row("peak memory, GiB", "", _text(summary["peak_memory_gib"]))
-    policies = Table(title="Trials", title_justify="left")
-    for column, justify in (
-        ("policy", "left"),
-        ("successes", "right"),
-        ("95 % interval", "right"),
-        ("crashed", "right"),
-    ):
-        policies.add_column(column, justify=justify)
+    policies = _table("Trials", "policy", "successes", "95 % interval", "crashed")
     for name, row in summary.get("evaluation", {}).items():
         interval = f"{row['low']:.2f} to {row['high']:.2f}"
         policies.add_row(name, f"{row['successes']}/{row['trials']}", interval, str(row["crashed"]))
     return [stages, learning, policies]
+
+
+def _table(title: str, first: str, *figures: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(first)
+    for name in figures:
+        table.add_column(name, justify="right")
+    return table
 
 
 def _text(value: float | None) -> str:

@@ -123,7 +123,9 @@ def _trials(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _grounding(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
-    paths = [path for name in summary if (path := folder / "pictures" / f"{name}.png").is_file()]
+    last = list(summary)[-1]  # a model that names no point has nothing to show; the last one is shown all the same
+    shown = [name for name, row in summary.items() if row["distinct_points"] or name == last]
+    paths = [path for name in shown if (path := folder / "pictures" / f"{name}.png").is_file()]
     pictures = [{"title": path.stem, "uri": data_uri(path)} for path in paths]
     categories = sorted({name for row in summary.values() for name in row["by_category"]})
     return {"title": folder.name, "models": summary, "categories": categories, "pictures": pictures}

@@ -106,7 +106,7 @@ def honest_labels(sources: Sources) -> list[str]:
         if settings["target_shift_m"] is not None:
             low, high = (f"{100 * metres:g} cm" for metres in settings["target_shift_m"])
             labels.append(
-                f"In every trial the target object is moved at random: up to {high} in x and y, and at least {low} in one."
+                f"In every trial the target object is moved at random: up to {high} in x and y, at least {low} in one."
             )
     return list(dict.fromkeys(labels))
 

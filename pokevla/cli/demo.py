@@ -32,10 +32,12 @@ def demo(
             f"{recipe}: the kind of a demo is pipeline, not {pipeline.kind}.", "Try recipes/demo/demo.yaml."
         )
     console = Console()
-    run_pipeline(pipeline, fresh=fresh, announce=lambda line: console.print(line, style="bold", markup=False))
+    run_pipeline(
+        pipeline, fresh=fresh, announce=lambda line: console.print(line, style="bold", markup=False, soft_wrap=True)
+    )
     summary = write_summary(pipeline.output)
     page = write_report([pipeline.output], pipeline.output / "report.html")
     for table in summary_tables(summary):
         console.print(table)
-    console.print(verdict(summary), style="bold")
-    console.print(f"Written: {pipeline.output / 'summary.json'} and {page}")
+    console.print(verdict(summary), style="bold", soft_wrap=True)
+    console.print(f"Written: {pipeline.output / 'summary.json'} and {page}", soft_wrap=True)

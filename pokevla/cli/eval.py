@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pokevla.recipe.schema import EvalRecipe, GroundingRecipe
+
+LOG_WIDTH = 110
+"""Columns of a table where there is no terminal to ask."""
 
 
 def evaluate(
@@ -29,15 +37,21 @@ def evaluate(
         raise RecipeError(f"{recipe}: a recipe of kind {loaded.kind} cannot be evaluated.", "Kinds: eval, grounding.")
 
 
-def _trials(recipe: Any, overwrite: bool, as_json: bool) -> None:
+def _console(stderr: bool) -> Console:
     from rich.console import Console
+
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=LOG_WIDTH)
+
+
+def _trials(recipe: EvalRecipe, overwrite: bool, as_json: bool) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from pokevla.evaluation.libero import run_libero
     from pokevla.evaluation.records import EpisodeRecord
     from pokevla.evaluation.table import trials_table
 
-    console = Console(stderr=as_json)
+    console = _console(as_json)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("trials", total=None)
@@ -55,16 +69,14 @@ def _trials(recipe: Any, overwrite: bool, as_json: bool) -> None:
         typer.echo(json.dumps(summary))
     else:
         console.print(trials_table(summary, recipe.name))
-        console.print(f"Written: {recipe.output / recipe.name / 'summary.json'}")
+        console.print(f"Written: {recipe.output / recipe.name / 'summary.json'}", soft_wrap=True)
 
 
-def _grounding(recipe: Any, overwrite: bool, as_json: bool) -> None:
-    from rich.console import Console
-
+def _grounding(recipe: GroundingRecipe, overwrite: bool, as_json: bool) -> None:
     from pokevla.evaluation.ask import run_grounding
     from pokevla.evaluation.table import grounding_table
 
-    console = Console(stderr=as_json)
+    console = _console(as_json)
 
     def on_progress(model: str, answered: int, total: int) -> None:
         console.print(f"{model}: {answered}/{total} questions")
@@ -74,4 +86,4 @@ def _grounding(recipe: Any, overwrite: bool, as_json: bool) -> None:
         typer.echo(json.dumps(summary))
     else:
         console.print(grounding_table(summary, recipe.name))
-        console.print(f"Written: {recipe.output / recipe.name / 'summary.json'}")
+        console.print(f"Written: {recipe.output / recipe.name / 'summary.json'}", soft_wrap=True)

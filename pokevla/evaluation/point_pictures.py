@@ -41,7 +41,8 @@ def _picture(question: Question, verdict: Verdict) -> np.ndarray:
             draw.ellipse(
                 (left - 5, top - 5, left + 5, top + 5), fill=PREDICTED_COLOUR, outline=(255, 255, 255), width=2
             )
-    lines = textwrap.wrap(question.question, LETTERS_PER_LINE)[:2]
-    note = f"{verdict.answer[:LETTERS_PER_LINE]}  {'right' if verdict.score >= 0.5 else 'wrong'}"
+    asked = question.question.split(" Reply with ")[0]  # the form of the answer says nothing to a person
+    lines = textwrap.wrap(asked, LETTERS_PER_LINE)[:2]
+    note = f"{verdict.answer[:LETTERS_PER_LINE] or '(no answer)'}  {'right' if verdict.score >= 0.5 else 'wrong'}"
     draw.multiline_text((4, SIDE + 2), "\n".join([*lines, note]), fill=(235, 235, 240), font_size=11, spacing=1)
     return np.asarray(canvas)

@@ -22,7 +22,7 @@ def test_it_refers_to_nothing_outside_itself(page: str) -> None:
 
 def test_it_embeds_pictures_video_and_curves(page: str) -> None:
     kinds = {kind: page.count(f"data:{kind};base64") for kind in ("image/png", "video/mp4", "image/svg+xml")}
-    assert kinds["image/png"] == 3  # strip of a trial, points before and after
+    assert kinds["image/png"] == 2  # strip of a trial, points after (none before)
     assert kinds["video/mp4"] == 1
     assert kinds["image/svg+xml"] >= 10
 
