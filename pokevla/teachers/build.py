@@ -7,6 +7,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,6 @@ from pokevla.teachers.shards import write_shard
 from pokevla.teachers.store import COMPLETE_NAME, build_lock, write_manifest
 
 Progress = Callable[[int, int], None]
-_DECODED_AHEAD = 3  # batches that are decoded while another is encoded
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,10 @@ def build_cache(
         source = _Source(ShardReader(dataset), dataset.samples["key"].to_pylist())
         counter = _Counter(total - remaining, total, on_progress)
         try:
-            for name in missing:
-                samples = _encoded(source, rows_by_shard[name], teachers, layout, batch, counter)
-                write_shard(shards / name, samples, layout)
+            with _threads(teachers.sam.device.type != "cpu") as (pool, workers):
+                encoder = _Encoder(source, teachers, layout, batch, pool, workers)
+                for name in missing:
+                    write_shard(shards / name, encoder.run(rows_by_shard[name], counter), layout)
         finally:
             source.reader.close()
         write_manifest(directory, _manifest(fingerprint, parts, layout, rows_by_shard, dataset, cache, teachers))
@@ -125,25 +126,51 @@ class _Counter:
             self.listener(self.done, self.total)
 
 
-def _encoded(
-    source: _Source, rows: np.ndarray, teachers: Teachers, layout: RecordLayout, batch: int, counter: _Counter
-) -> Iterator[tuple[str, FeatureArrays]]:
-    """Yield (key, features) of `rows` in order."""
-    for chunk, images in _decoded(source, rows, batch):
-        for row, features in zip(chunk, teachers.encode(images, layout), strict=True):
-            yield source.keys[row], features
-        counter.add(len(chunk))
+@dataclass(frozen=True)
+class _Encoder:
+    """From rows to features, several batches at once: `pool` holds `workers` threads with few torch threads each."""
+
+    source: _Source
+    teachers: Teachers
+    layout: RecordLayout
+    batch: int
+    pool: ThreadPoolExecutor
+    workers: int
+
+    def features_of(self, rows: np.ndarray) -> list[FeatureArrays]:
+        """Decode, encode and quantise one batch."""
+        images = read_images(self.source.reader, rows, self.source.keys)
+        return self.teachers.encode(images, self.layout)
+
+    def run(self, rows: np.ndarray, counter: _Counter) -> Iterator[tuple[str, FeatureArrays]]:
+        """Yield (key, features) of `rows` in order."""
+        chunks = deque(rows[start : start + self.batch] for start in range(0, len(rows), self.batch))
+        pending: deque[tuple[np.ndarray, Future[list[FeatureArrays]]]] = deque()
+        while chunks or pending:
+            while chunks and len(pending) <= self.workers:
+                chunk = chunks.popleft()
+                pending.append((chunk, self.pool.submit(self.features_of, chunk)))
+            chunk, future = pending.popleft()
+            for row, features in zip(chunk, future.result(), strict=True):
+                yield self.source.keys[row], features
+            counter.add(len(chunk))
 
 
-def _decoded(source: _Source, rows: np.ndarray, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (rows (B,), images (B, V, H, W, 3)) in order; threads decode ahead of the teacher."""
-    chunks = [rows[start : start + batch] for start in range(0, len(rows), batch)]
-    pending: deque[Future[np.ndarray]] = deque()
-    with ThreadPoolExecutor(max_workers=max(1, min(4, os.cpu_count() or 1))) as pool:
-        for i, chunk in enumerate(chunks):
-            while len(pending) < _DECODED_AHEAD and i + len(pending) < len(chunks):
-                pending.append(pool.submit(read_images, source.reader, chunks[i + len(pending)], source.keys))
-            yield chunk, pending.popleft().result()
+@contextmanager
+def _threads(on_gpu: bool) -> Iterator[tuple[ThreadPoolExecutor, int]]:
+    """Yield threads that each encode a batch, and their number; torch's own threads are shared out among them.
+
+    Batches in parallel, rather than operators: small operators spend more time waiting for each other's threads than
+    they save. With a GPU two are enough, one decodes while the other encodes.
+    """
+    before = torch.get_num_threads()
+    workers = 2 if on_gpu else max(1, min(4, os.cpu_count() or 1))
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(max(1, before // workers),)) as pool:
+        try:
+            yield pool, workers
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(before)
 
 
 def read_images(reader: ShardReader, rows: Sequence[int] | np.ndarray, keys: list[str]) -> np.ndarray:
