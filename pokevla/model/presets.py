@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, cast, get_args, get_type_hints
 from pokevla.errors import UsageError
 
 Attention = Literal["causal", "bidirectional"]
+LinearInit = Literal["library", "fan_in"]
 PositionInit = Literal["timm", "sincos"]
 Condition = Literal["last", "per_layer"]
 
@@ -52,7 +53,6 @@ class LanguageModelConfig:
     rms_eps: float = 1e-6
     tie_embeddings: bool = True
     max_positions: int = 32768
-    initializer_range: float = 0.02
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,7 @@ class PokeVLMConfig:
     siglip: VisionTowerConfig
     language_model: LanguageModelConfig
     attention: Attention = "causal"
+    linear_init: LinearInit = "library"  # fan_in: N(0, 1 / fan in) in the VLM and all that PokeVLA adds
 
     @property
     def num_patches(self) -> int:
@@ -166,7 +167,8 @@ def _mini() -> PokeVLAConfig:
             image_size=112,
             dino=_tower(DINO_TIMM_NAME, 112, 96, 4, 3, 1.0, mlp_ratio=3.0, position_init="sincos"),
             siglip=_tower(SIGLIP_TIMM_NAME, 112, 64, 4, 2, None, position_init="sincos"),
-            language_model=LanguageModelConfig(1024, 128, 3, 4, 2, 256, max_positions=2048, initializer_range=0.06),
+            language_model=LanguageModelConfig(1024, 128, 3, 4, 2, 256, max_positions=2048),
+            linear_init="fan_in",
         ),
         segmentation=SegmentationConfig(embed_dim=32, grid=16, num_heads=2, mlp_dim=64),
         geometry=GeometryConfig(target_dim=64, grid=8),

@@ -11,7 +11,7 @@ from pokevla.errors import UsageError
 from pokevla.model.action_head import ActionHead, HeadCondition
 from pokevla.model.geometry import GeometryProjector
 from pokevla.model.presets import PokeVLAConfig
-from pokevla.model.seeding import seeded
+from pokevla.model.seeding import reset_fan_in, seeded
 from pokevla.model.segmentation import build_mask_decoder, build_prompt_encoder, decode_coarse_to_fine
 from pokevla.model.sequence import SequenceLayout, take_rows
 from pokevla.model.vlm import PokeVLM
@@ -63,6 +63,11 @@ class PokeVLA(nn.Module):
         with seeded(seed, "action"):
             self.proprio_projector = _mlp(head.proprio_dim, width, width, nn.GELU)
             self.action_head = ActionHead(head, width)
+        if config.vlm.linear_init == "fan_in":
+            for name, part in self.named_children():
+                if name not in ("vlm", "geometry_projector"):  # done; Xavier by Spatial Forcing
+                    with seeded(seed, f"fan_in.{name}"):
+                        reset_fan_in(part)
         if not config.vlm.language_model.tie_embeddings:  # no words are predicted here
             self.vlm.language_model.lm_head.requires_grad_(False)
 

@@ -12,7 +12,7 @@ from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM
 from pokevla.errors import UsageError
 from pokevla.model.presets import LanguageModelConfig, PokeVLMConfig, check_config
 from pokevla.model.projector import PrismaticProjector
-from pokevla.model.seeding import seeded
+from pokevla.model.seeding import reset_fan_in, seeded
 from pokevla.model.sequence import SequenceLayout, assemble, attention_mask_for, splice_layout, take_rows
 from pokevla.model.vision import VisionBackbone
 
@@ -64,7 +64,6 @@ def build_language_model(config: LanguageModelConfig) -> Qwen2ForCausalLM:
         rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
         rms_norm_eps=config.rms_eps,
         tie_word_embeddings=config.tie_embeddings,
-        initializer_range=config.initializer_range,
         attn_implementation="sdpa",  # pyright: ignore[reportCallIssue]  (taken by the base class)
     )
     model = Qwen2ForCausalLM(qwen)
@@ -84,6 +83,10 @@ class PokeVLM(nn.Module):
             self.projector = PrismaticProjector(self.vision_backbone.width, config.language_model.hidden_size)
         with seeded(seed, "language_model"):
             self.language_model = build_language_model(config.language_model)
+        if config.linear_init == "fan_in":
+            for name, part in self.named_children():
+                with seeded(seed, f"fan_in.{name}"):
+                    reset_fan_in(part)
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """Embed views: pixel_values (B, V, 3, S, S) in [0, 1] -> (B, V * P, D), views in order."""

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from pokevla.errors import CheckpointError
 from pokevla.model.building import build_vla, build_vlm, load_model, load_weights, parameter_report, save_model
 from pokevla.model.presets import preset
+from pokevla.model.seeding import reset_fan_in
 from pokevla.model.vla import PokeVLA
 
 
@@ -109,3 +110,22 @@ def test_report_counts_every_parameter_once(tiny_vla: PokeVLA) -> None:
     assert rows[-1][0] == "all"
     assert rows[-1][1] == sum(p.numel() for p in tiny_vla.parameters())
     assert rows[-1][2] == sum(p.numel() for p in tiny_vla.parameters() if p.requires_grad)
+
+
+def test_fan_in_start_keeps_signals_at_unit_scale() -> None:
+    layers = torch.nn.ModuleList(
+        [torch.nn.Linear(400, 300), torch.nn.Conv2d(8, 64, 7), torch.nn.ConvTranspose2d(256, 64, 2, stride=2)]
+    )
+    reset_fan_in(layers)
+    inputs = (torch.randn(64, 400), torch.randn(4, 8, 14, 14), torch.randn(4, 256, 4, 4))
+    for layer, given in zip(layers, inputs, strict=True):
+        assert layer(given).std() == pytest.approx(1.0, abs=0.1)
+        assert not layer.bias.any()
+
+
+def test_states_of_mini_depend_on_the_image_from_the_first_step() -> None:
+    vlm = build_vlm(preset("mini").vlm)
+    vision = vlm.encode_images(torch.rand(4, 2, 3, 112, 112).round())
+    varying = (vision - vision.mean(dim=0)).square().mean() / vision.square().mean()
+    assert varying > 0.05
+    assert vision.square().mean().sqrt() == pytest.approx(0.85, abs=0.3)
