@@ -40,11 +40,12 @@ def create_run(loaded: LoadedRecipe, recipe: TrainRecipe) -> Path:
             f"The run {run_dir} exists.",
             f"Go on with it: pokevla resume {run_dir}. Or give this one another name: name={recipe.name}-2",
         )
+    provenance = _provenance(recipe)
     temporary = run_dir.with_name(f".tmp-{run_dir.name}-{os.getpid()}")
     try:
         temporary.mkdir(parents=True)
         write_text_atomically(temporary / "recipe.yaml", dump_recipe(loaded))
-        write_manifest(temporary, _provenance(recipe))
+        write_manifest(temporary, provenance)
         temporary.rename(run_dir)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)

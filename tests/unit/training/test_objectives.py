@@ -1,0 +1,111 @@
+"""The objectives join model, losses and cached features."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pokevla.data.batch import QuantisedFeatures, RobotBatch, VLMBatch
+from pokevla.errors import DataError
+from pokevla.model.building import build_vla, build_vlm
+from pokevla.model.presets import preset
+from pokevla.recipe.schema import LossConfig, SegmentationLossConfig
+from pokevla.training.gradient_norms import loss_gradient_norms
+from pokevla.training.objectives import PosttrainObjective, PretrainObjective
+
+CONFIG = preset("tiny")
+
+
+def robot_batch(size: int = 2) -> RobotBatch:
+    generator = torch.Generator().manual_seed(0)
+    segmentation, side = CONFIG.segmentation, CONFIG.vlm.image_size
+    channels, grid, mask = segmentation.embed_dim, segmentation.grid, segmentation.mask_size
+    tokens, width = CONFIG.geometry.grid**2, CONFIG.geometry.target_dim
+    return RobotBatch(
+        keys=[str(i) for i in range(size)],
+        positions=torch.arange(size),
+        pixel_values=torch.rand(size, 2, 3, side, side, generator=generator),
+        input_ids=torch.randint(0, 100, (size, 6), generator=generator),
+        attention_mask=torch.ones(size, 6, dtype=torch.bool),
+        proprio=torch.rand(size, 8, generator=generator),
+        actions=torch.rand(size, CONFIG.action_head.chunk_length, 7, generator=generator),
+        masks=(torch.rand(size, 2, mask, mask, generator=generator) > 0.7).float(),
+        crop_boxes=torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(size, 2, 4).clone(),
+        sam=QuantisedFeatures(torch.randn(size, 2, channels, grid, grid, generator=generator).half(), None, "none"),
+        vggt=QuantisedFeatures(torch.randn(size, 2, tokens, width, generator=generator).half(), None, "none"),
+    )
+
+
+def vlm_batch(labels: torch.Tensor) -> VLMBatch:
+    size = labels.shape[0]
+    side = CONFIG.vlm.image_size
+    return VLMBatch(
+        keys=[str(i) for i in range(size)],
+        positions=torch.arange(size),
+        pixel_values=torch.rand(size, 1, 3, side, side, generator=torch.Generator().manual_seed(1)),
+        input_ids=labels.clamp(min=0),
+        attention_mask=torch.ones_like(labels, dtype=torch.bool),
+        labels=labels,
+    )
+
+
+def test_total_is_the_weighted_sum_of_the_logged_losses() -> None:
+    weights = LossConfig(action=2.0, geometry=0.5, segmentation=SegmentationLossConfig(weight=0.25, focal=10.0, kl=0.1))
+    total, logged = PosttrainObjective(build_vla(CONFIG, seed=0), weights)(robot_batch())
+    assert float(logged["loss/segmentation"]) == pytest.approx(
+        10 * float(logged["loss/focal"]) + 0.1 * float(logged["loss/kl"])
+    )
+    expected = 2 * logged["loss/action"] + 0.25 * logged["loss/segmentation"] + 0.5 * logged["loss/geometry"]
+    torch.testing.assert_close(total.detach(), expected)
+    torch.testing.assert_close(total.detach(), logged["loss"])
+
+
+def test_a_loss_without_weight_needs_no_features() -> None:
+    weights = LossConfig(geometry=0.0, segmentation=SegmentationLossConfig(weight=0.0))
+    batch = robot_batch()
+    batch.sam = batch.vggt = batch.masks = None
+    _, logged = PosttrainObjective(build_vla(CONFIG, seed=0), weights)(batch)
+    assert set(logged) == {"loss", "loss/action"}
+
+
+@pytest.mark.parametrize("missing", ["sam", "vggt", "masks"])
+def test_a_batch_without_what_a_loss_needs_is_refused(missing: str) -> None:
+    batch = robot_batch()
+    setattr(batch, missing, None)
+    with pytest.raises(DataError):
+        PosttrainObjective(build_vla(CONFIG, seed=0), LossConfig())(batch)
+
+
+def test_pretraining_loss_weighs_samples_alike() -> None:
+    objective = PretrainObjective(build_vlm(CONFIG.vlm, seed=0))
+    labels = torch.randint(1, 100, (2, 8), generator=torch.Generator().manual_seed(2))
+    labels[0, :6] = -100  # a short answer beside a long one
+    batch = vlm_batch(labels)
+    batch.input_ids = torch.randint(1, 100, (2, 8), generator=torch.Generator().manual_seed(3))
+    both = objective(batch)[0]
+    alone = []
+    for row in range(2):
+        part = vlm_batch(labels[row : row + 1])
+        part.input_ids, part.pixel_values = batch.input_ids[row : row + 1], batch.pixel_values[row : row + 1]
+        alone.append(objective(part)[0])
+    torch.testing.assert_close(both, torch.stack(alone).mean())
+
+
+def test_pretraining_loss_of_one_sample_is_the_models_own() -> None:
+    model = build_vlm(CONFIG.vlm, seed=0)
+    labels = torch.randint(1, 100, (1, 8), generator=torch.Generator().manual_seed(2))
+    labels[0, :3] = -100
+    batch = vlm_batch(labels)
+    expected = model(batch.pixel_values, batch.input_ids, batch.attention_mask, labels=labels).loss
+    torch.testing.assert_close(PretrainObjective(model)(batch)[0], expected)
+
+
+def test_gradient_norms_are_those_of_each_loss_and_leave_no_gradient_behind() -> None:
+    model = build_vla(CONFIG, seed=0)
+    objective = PosttrainObjective(model, LossConfig())
+    batch = robot_batch()
+    norms = loss_gradient_norms(objective, batch)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    objective.terms(batch).weighted["geometry"].backward()
+    gradients = [p.grad.flatten() for p in model.shared_parameters() if p.grad is not None]
+    assert norms["grad_norm/geometry"] == pytest.approx(float(torch.cat(gradients).norm()), rel=1e-5)

@@ -1,0 +1,46 @@
+"""The progress of a run is read from its metrics."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from pokevla.training.progress import ProgressView
+
+
+def append(path: Path, *rows: dict) -> None:
+    with path.open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def test_new_lines_are_printed_once_and_old_ones_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    append(path, {"step": 1, "loss": 9.0})
+    out = io.StringIO()
+    with ProgressView(tmp_path, 10, Console(file=out)) as view:
+        append(path, {"step": 2, "loss": 0.5, "lr": 1e-3})
+        view.update()
+        view.update()
+        with path.open("a") as file:
+            file.write('{"step": 3, "lo')  # half a line
+        view.update()
+        with path.open("a") as file:
+            file.write('ss": null}\n')
+        view.update()
+    assert out.getvalue().splitlines() == ["step 2  loss 0.5  lr 0.001", "step 3"]
+
+
+def test_a_file_that_a_resume_has_cut_is_followed_from_its_new_end(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    append(path, *({"step": step, "loss": 1.0} for step in range(9)))
+    out = io.StringIO()
+    with ProgressView(tmp_path, 10, Console(file=out)) as view:
+        path.write_text("")
+        append(path, {"step": 0, "loss": 1.0})
+        view.update()
+        append(path, {"step": 1, "loss": 1.0})
+        view.update()
+    assert out.getvalue().splitlines() == ["step 1  loss 1"]
