@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,15 @@ convert = typer.Typer(no_args_is_help=True, help="Turn a raw source into a datas
 app.add_typer(convert, name="convert")
 app.command("demos")(demos)
 app.command("scenes")(scenes)
+
+
+class Noops(StrEnum):
+    """What happens to frames without motion."""
+
+    AUTO = "auto"
+    DROP = "drop"
+    KEEP = "keep"
+
 
 _Out = Annotated[Path, typer.Argument(help="Dataset directory to make.")]
 _Dataset = Annotated[Path, typer.Argument(help="Dataset directory.")]
@@ -35,12 +45,15 @@ def convert_libero(
     val_fraction: Annotated[
         float, typer.Option(min=0.0, max=0.9, help="Share of episodes for split `val` where a file names none.")
     ] = 0.0,
+    noops: Annotated[
+        Noops, typer.Option(help="Frames without motion; auto drops them in published files and keeps them in ours.")
+    ] = Noops.AUTO,
     overwrite: _Overwrite = False,
 ) -> None:
     """Turn LIBERO demonstrations into a robot dataset: no-op filter, shards, index, tables, statistics."""
     from pokevla.data.sources import libero
 
-    settings = libero.LiberoSettings(source, out, shard_samples, jpeg_quality, val_fraction, overwrite)
+    settings = libero.LiberoSettings(source, out, shard_samples, jpeg_quality, val_fraction, overwrite, noops.value)
     with _progress("episodes") as on_episode:
         libero.convert_libero(settings, on_episode)
     _print_made(out)

@@ -192,9 +192,12 @@ def _source(path: Path) -> dict[str, Any]:
         elif not scenes:
             found = [demo.attrs.get("init_state_index") for demo in owner.values()]
             states = [int(index) for index in found if index is not None]
+        text = owner.attrs.get("pokevla_collection")
+        collection = json.loads(text) if text is not None else None
+        declared = (collection or {}).get("init_states")
         return source_entry(
             path,
             content="scenes" if scenes else "demonstrations",
-            init_states=[min(states), max(states) + 1] if states else None,
-            collection=json.loads(owner.attrs["pokevla_collection"]) if "pokevla_collection" in owner.attrs else None,
+            init_states=[min(states), max(states) + 1] if states else declared,
+            collection=collection,
         )

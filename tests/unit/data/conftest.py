@@ -97,10 +97,22 @@ def write_scenes_file(path: Path, *, count: int = 6, side: int = 64, seed: int =
         file["images"] = np.stack([smooth_pictures(rng, 2, side) for _ in range(count)])
         file["masks"] = np.stack([instance_squares(2 * count, side)[[i, 2 * i]] for i in range(count)])
         file["scene_task"] = np.zeros(count, dtype=np.int64)
-        file["split"] = np.array(["train"] * (count - 1) + ["val"], dtype=h5py.string_dtype())
+        file["split"] = np.array(["train"] * (count - 1) + ["val"], dtype="S5")
         file.attrs["instances/0"] = json.dumps(INSTANCES)
         file.attrs["languages"] = json.dumps({"milk_1": "milk", "basket_1": "basket", "bbq_sauce_1": "bbq sauce"})
     return path
+
+
+@pytest.fixture(scope="session")
+def write_libero() -> Callable[..., Path]:
+    """`write_libero_file`, for fixtures of a wider scope."""
+    return write_libero_file
+
+
+@pytest.fixture(scope="session")
+def write_scenes() -> Callable[..., Path]:
+    """`write_scenes_file`, for fixtures of a wider scope."""
+    return write_scenes_file
 
 
 @pytest.fixture
@@ -130,7 +142,8 @@ def robot_dataset(tmp_path: Path, libero_file: Callable[..., Path]) -> Callable[
 
     def convert(out: str = "dataset", shard_samples: int = 16, val_fraction: float = 0.0, **options: object) -> Path:
         source = libero_file(**options)
-        return convert_libero(LiberoSettings(source, tmp_path / out, shard_samples, val_fraction=val_fraction))
+        settings = LiberoSettings(source, tmp_path / out, shard_samples, val_fraction=val_fraction, noops="drop")
+        return convert_libero(settings)
 
     return convert
 

@@ -19,7 +19,7 @@ from pokevla.errors import DataError
 
 
 def convert(source: Path, out: Path, **options: object) -> Path:
-    return convert_libero(LiberoSettings(source, out, **options))  # type: ignore[arg-type]
+    return convert_libero(LiberoSettings(source, out, **{"noops": "drop", **options}))  # type: ignore[arg-type]
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -173,6 +173,15 @@ def test_noop_rule_keeps_changes_of_the_gripper() -> None:
     actions[1, 0] = 0.5
     # The first frame is judged by its arm alone; later ones are kept where the gripper command changes.
     assert moving_frames(actions).tolist() == [False, True, True, False, True, False]
+
+
+def test_pauses_of_our_own_expert_are_kept_by_default(tmp_path: Path, libero_file: Callable[..., Path]) -> None:
+    ours = open_dataset(convert(libero_file(demos=1), tmp_path / "ours", noops="auto"))
+    published = open_dataset(convert(libero_file(demos=1, ours=False), tmp_path / "theirs", noops="auto"))
+    assert ours.episodes is not None
+    assert published.episodes is not None
+    assert ours.episodes["length"].to_pylist() == [20]
+    assert published.episodes["length"].to_pylist() == [20 - 1 - 2]  # no first action, no no-ops
 
 
 def test_task_names_find_their_suite_and_index() -> None:

@@ -21,14 +21,20 @@ from pokevla.data.sources.pictures import snapped_centroid
 from pokevla.errors import DataError, UsageError
 
 
-@pytest.fixture
-def vlm_dataset(tmp_path: Path, scenes_file: Callable[..., Path], libero_file: Callable[..., Path]) -> Dataset:
+@pytest.fixture(scope="module")
+def vlm_dataset(
+    tmp_path_factory: pytest.TempPathFactory, write_libero: Callable[..., Path], write_scenes: Callable[..., Path]
+) -> Dataset:
     """Questions about scenes, demonstrations, and objects that another task's file has."""
-    other = libero_file(demos=1, frames=4, name="pick_up_the_ketchup_and_place_it_in_the_basket")
+    folder = tmp_path_factory.mktemp("vlm")
+    scenes = write_scenes(folder / "libero_object_scenes.hdf5", count=20)
+    suite = folder / "libero_object"
+    demos = write_libero(suite / "pick_up_the_milk_and_place_it_in_the_basket_demo.hdf5", demos=2, side=64)
+    other = write_libero(suite / "pick_up_the_ketchup_and_place_it_in_the_basket_demo.hdf5", demos=1, frames=4)
     with h5py.File(other, "a") as file:
         file["data"].attrs["instances"] = json.dumps(["ketchup_1", "basket_1", "salad_dressing_1"])
-    sources = [scenes_file(count=20), libero_file(demos=2, frames=20, side=64), other]
-    return open_dataset(convert_libero_vlm(LiberoVLMSettings(sources, tmp_path / "vlm", per_image=8, frame_stride=2)))
+    settings = LiberoVLMSettings([scenes, demos, other], folder / "out", per_image=8, frame_stride=2)
+    return open_dataset(convert_libero_vlm(settings))
 
 
 def rows(dataset: Dataset, **wanted: str) -> list[dict[str, Any]]:

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pokevla.cli.main import run
+
+
+def test_convert_show_stats_verify_from_the_command_line(
+    tmp_path: Path, libero_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, sheet = str(tmp_path / "out"), tmp_path / "sheet.png"
+    assert run(["data", "convert", "libero", str(libero_file()), out, "--shard-samples", "16"]) == 0
+    assert "3 episodes, 60 samples, 4 shards" in capsys.readouterr().out
+    assert run(["data", "show", out, "2", "--image", str(sheet), "--count", "2"]) == 0
+    assert "instruction: Pick up the milk" in capsys.readouterr().out
+    assert sheet.stat().st_size > 0
+    assert run(["data", "stats", out, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["splits"] == {"train": 40, "val": 20}
+    assert run(["data", "verify", out]) == 0
+    assert "all 60 samples are whole" in capsys.readouterr().out
+
+
+def test_questions_from_scenes_and_demonstrations(
+    tmp_path: Path,
+    libero_file: Callable[..., Path],
+    scenes_file: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = str(tmp_path / "vlm")
+    sources = [str(scenes_file()), str(libero_file(side=64))]
+    assert run(["data", "convert", "libero-vlm", *sources, out, "--per-image", "2", "--weight", "grounding=3"]) == 0
+    assert run(["data", "stats", out, "--json"]) == 0
+    text = capsys.readouterr().out
+    counts = json.loads(text[text.index("{") :])["category"]
+    assert counts["grounding"] > 2 * counts["general"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["show", "{tmp}/none"], 3, "is not a dataset"),
+        (["verify", "{tmp}/none"], 3, "is not a dataset"),
+        (["convert", "libero", "{tmp}/none", "{tmp}/out"], 3, "no such file"),
+        (["convert", "libero-vlm", "{tmp}/none"], 2, "at least one source and OUT"),
+        (["convert", "libero-vlm", "{tmp}/none", "{tmp}/out", "--weight", "wit=1"], 2, "names no category"),
+        (["convert", "libero-vlm", "{tmp}/none", "{tmp}/out", "--weight", "general=x"], 2, "is no number"),
+    ],
+)
+def test_bad_input_is_one_line_and_its_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
+) -> None:
+    assert run(["data", *(a.format(tmp=tmp_path) for a in arguments)]) == code
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "out").exists()
