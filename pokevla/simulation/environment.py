@@ -149,6 +149,10 @@ class LiberoEnvironment:
         fingers = np.array(data.qpos[robot._ref_gripper_joint_pos_indexes])
         return np.array(self.sim_data.site_xpos[robot.eef_site_id]), quaternion, fingers
 
+    def finger_speeds(self) -> np.ndarray:
+        """(2,) velocities of the fingers in m/s."""
+        return np.array(self.sim_data.qvel[self._env.robots[0]._ref_gripper_joint_vel_indexes])
+
     def joint_positions(self) -> np.ndarray:
         """(7,) arm joint positions in rad."""
         return np.array(self.sim_data.qpos[self._env.robots[0]._ref_joint_pos_indexes])

@@ -27,6 +27,7 @@ ALIGN_M = 0.012  # allowed xy error before descending, where the fingers have ro
 KEEP_MORE_M = 0.008  # allowed on top of it while descending: above it, up again
 CLOSE_HEIGHT_M = 0.010  # closing begins this far above the grasp point; the hand coasts the rest
 EMPTY_M = 0.003  # fingers this close together hold nothing
+FINGERS_REST_M_S = 0.04  # they close at about 0.1
 REACHED_M = 0.020  # xy error at which the goal counts as reached
 RELEASE_RISE_M = 0.01  # upward offset while the fingers open
 CLEAR_M = 0.03  # underside above the rim while carrying
@@ -62,7 +63,7 @@ class ScriptedExpert:
             self.phase = "release"
             # Rises as it opens: see "close".
             return self._action(np.array([0.0, 0.0, RELEASE_RISE_M]), None, OPEN)
-        if self._holds() and self._is_squeezed():
+        if self._is_squeezed() and self._gap() > EMPTY_M and (self._holds() or self._fingers_rest()):
             return self._carry(hand, goal, rim)
         return self._fetch(hand)
 
@@ -141,6 +142,11 @@ class ScriptedExpert:
     def _is_squeezed(self) -> bool:
         """Whether the gripper's set point has run all the way in (eight closing steps from open)."""
         return bool(abs(self._env.libero.robots[0].gripper.current_action[0]) > 0.99) and not self._is_open()
+
+    def _fingers_rest(self) -> bool:
+        """Whether the fingers have stopped, which with a gap between them means that something is in it. Contacts
+        alone would flicker on the thin wall of a bowl."""
+        return bool(np.abs(self._env.finger_speeds()).max() < FINGERS_REST_M_S)
 
     def _holds(self) -> bool:
         """Whether both fingers touch the object."""

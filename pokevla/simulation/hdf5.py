@@ -41,6 +41,9 @@ def new_hdf5(path: Path) -> Iterator[h5py.File]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{path} could not be written ({error}).", "Choose another folder.") from error
+    try:
         with h5py.File(temporary, "w") as file:
             yield file
             file.flush()

@@ -1,0 +1,99 @@
+"""The expert solves a task, and its demonstrations are the same for any number of workers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from pokevla.errors import SimulationError
+from pokevla.simulation.demonstrations import DemoSettings, collect_demonstrations
+from pokevla.simulation.environment import LiberoEnvironment
+from pokevla.simulation.expert import ScriptedExpert
+from pokevla.simulation.scenes import collect_scenes
+from pokevla.simulation.suites import get_task
+
+pytestmark = pytest.mark.simulator
+
+
+def test_the_expert_refuses_what_it_cannot_do() -> None:
+    with pytest.raises(SimulationError, match="cannot do libero_goal task 0"):
+        ScriptedExpert(LiberoEnvironment("libero_goal", 0))
+
+
+def test_demonstrations_have_the_layout_and_do_not_depend_on_workers(tmp_path: Path) -> None:
+    settings = DemoSettings(
+        "libero_object",
+        3,
+        2,
+        tmp_path / "one",
+        image_size=32,
+        image_stride=5,
+        dart_sigma=0.1,
+        random_start_steps=4,
+        target_shift_m=(0.0, 0.05),
+        val_fraction=0.5,
+        workers=1,
+        fast_rendering=True,
+    )
+    seen: list[tuple[int, int, int]] = []
+    one = collect_demonstrations(settings, lambda *counts: seen.append(counts))
+    two = collect_demonstrations(replace(settings, out=tmp_path / "two", workers=2))
+
+    assert (one.kept, one.wanted, seen[-1]) == (2, 2, (2, one.failed, 2))
+    assert one.path == tmp_path / "one" / "libero_object" / f"{get_task('libero_object', 3).name}_demo.hdf5"
+    with h5py.File(one.path) as first, h5py.File(two.path) as second:
+        names: list[str] = []
+        first.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+        for name in names:
+            np.testing.assert_array_equal(first[name][()], second[name][()], err_msg=name)
+        _check_layout(first)
+
+
+def _check_layout(file: h5py.File) -> None:
+    data = file["data"]
+    assert data.attrs["pokevla_obs_alignment"] == "before"
+    assert json.loads(data.attrs["problem_info"])["language_instruction"].startswith("pick up the bbq sauce")
+    instances = json.loads(data.attrs["instances"])
+    assert json.loads(data.attrs["target_instances"]) == ["bbq_sauce_1", "basket_1"]
+    assert json.loads(data.attrs["pokevla_collection"])["dart_sigma"] == 0.1
+    assert [data[f"demo_{index}"].attrs["split"] for index in range(2)] == ["train", "val"]
+    demo = data["demo_0"]
+    steps = int(demo.attrs["num_samples"])
+    shapes = {
+        "actions": (7,),
+        "executed_actions": (7,),
+        "robot_states": (9,),
+        "rewards": (),
+        "obs/agentview_rgb": (32, 32, 3),
+        "obs/eye_in_hand_mask": (32, 32),
+        "obs/ee_states": (6,),
+        "obs/joint_states": (7,),
+        "obs/gripper_states": (2,),
+    }
+    for name, shape in shapes.items():
+        assert demo[name].shape == (steps, *shape), name
+    rendered = demo["obs/rendered"][()]
+    np.testing.assert_array_equal(np.flatnonzero(rendered), np.arange(0, steps, 5))
+    assert demo["obs/agentview_rgb"][0].any()
+    assert not demo["obs/agentview_rgb"][1].any()
+    assert instances.index("bbq_sauce_1") + 1 in demo["obs/agentview_mask"][0]
+    assert int(demo["dones"][-1]) == 1
+    assert 0 < np.abs(demo["actions"][()] - demo["executed_actions"][()]).max() < 1
+    np.testing.assert_array_equal(demo["actions"][:, 6], demo["executed_actions"][:, 6])
+
+
+def test_scenes_hold_pictures_masks_and_names(tmp_path: Path) -> None:
+    path = collect_scenes("libero_object", (3,), 3, tmp_path, 0, 32, 1, True)
+    with h5py.File(path) as file:
+        assert file["images"].shape == (3, 2, 32, 32, 3)
+        assert file["masks"].shape == (3, 2, 32, 32)
+        names = json.loads(file.attrs["instances/3"])
+        assert json.loads(file.attrs["languages"])["bbq_sauce_1"] == "bbq sauce"
+        assert all(0 < mask.max() <= len(names) for mask in file["masks"][:, 0])
+        assert not np.array_equal(file["masks"][0], file["masks"][1])
+        assert list(file["scene_task"][()]) == [3, 3, 3]

@@ -1,0 +1,53 @@
+"""Suites and tasks are found by name, and mistakes are answered with the nearest right one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from pokevla.errors import SimulationError
+from pokevla.simulation.suites import MAX_STEPS, SUITES, get_task, list_tasks, load_init_states, object_phrase
+
+
+def test_every_suite_has_ten_tasks_with_fifty_initial_states() -> None:
+    for suite in SUITES:
+        tasks = list_tasks(suite)
+        assert [task.index for task in tasks] == list(range(10))
+        assert all(task.num_init_states == 50 and task.bddl_file.is_file() for task in tasks)
+        assert suite in MAX_STEPS
+
+
+def test_a_task_says_its_instruction_and_objects() -> None:
+    task = get_task("libero_object", 3)
+    assert task.instruction == "pick up the bbq sauce and place it in the basket"
+    assert task.objects_of_interest == ("bbq_sauce_1", "basket_1")
+    assert load_init_states(task).shape[0] == 50
+
+
+def test_an_unknown_suite_names_the_nearest() -> None:
+    with pytest.raises(SimulationError, match=r"Did you mean libero_object\?"):
+        get_task("libero_objects", 0)
+
+
+@pytest.mark.parametrize("index", [-1, 10])
+def test_an_unknown_task_names_the_valid_range(index: int) -> None:
+    with pytest.raises(SimulationError, match="0 to 9"):
+        get_task("libero_goal", index)
+
+
+def test_asking_for_suites_starts_no_simulator(tiny_run_env: dict[str, str]) -> None:
+    code = "import sys; from pokevla.simulation.suites import list_tasks; list_tasks('libero_10'); "
+    done = subprocess.run(
+        [sys.executable, "-c", code + "print([m for m in ('mujoco', 'robosuite', 'torch') if m in sys.modules])"],
+        env=tiny_run_env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_instance_names_become_plain_words() -> None:
+    assert object_phrase("new_salad_dressing_12") == "new salad dressing"
