@@ -75,7 +75,7 @@ def _tiles(dataset: Dataset, reader: ShardReader, row: int) -> tuple[list[Image.
         draw.ellipse([x * TILE - 4, y * TILE - 4, x * TILE + 4, y * TILE + 4], outline=GOAL, width=2)
     for box in columns["target_boxes"]:
         draw.rectangle([v * TILE for v in box], outline=GOAL, width=2)
-    return [picture], f"{columns['question']} -> {columns['answer']}"
+    return [picture], f"{columns['question'].split(' Reply with')[0]} -> {columns['answer']}"
 
 
 def _outlined(members: dict[str, bytes], image: str, mask: str, key: str) -> Image.Image:

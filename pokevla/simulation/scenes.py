@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,7 @@ def collect_scenes(
         file.create_dataset("split", data=np.array(splits, dtype="S5"))
         file.attrs["languages"] = json.dumps(phrases)
         file.attrs["seed"] = seed
+        file.attrs["pokevla_collection"] = json.dumps(asdict(settings))
     return path
 
 
