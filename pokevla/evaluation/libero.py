@@ -39,9 +39,11 @@ def run_libero(
     that do not exist; errors of `build_policies`.
     """
     max_steps = _check_trials(recipe)
-    policies = build_policies(recipe)
     folder = recipe.output / recipe.name
-    _prepare(folder, {"recipe": recipe_hash(recipe), "weights": weights_identity(recipe)}, overwrite)
+    identity = {"recipe": recipe_hash(recipe), "weights": weights_identity(recipe)}
+    stale = _is_stale(folder, identity, overwrite)  # before the weights are loaded: a refusal should be quick
+    policies = build_policies(recipe)
+    _prepare(folder, identity, stale)
     episodes = folder / "episodes.jsonl"
     records = read_records(episodes)
     drop_partial_line(episodes)
@@ -96,22 +98,28 @@ def _check_trials(recipe: EvalRecipe) -> int:
     return trials.max_steps or MAX_STEPS[trials.suite]
 
 
-def _prepare(folder: Path, identity: dict[str, Any], overwrite: bool) -> None:
-    """Make the directory ready: new, continued, or emptied when `overwrite` allows it."""
+def _is_stale(folder: Path, identity: dict[str, Any], overwrite: bool) -> bool:
+    """Whether what lies in the directory has to go. UsageError when it has to and `overwrite` is False."""
     marker = folder / "identity.json"
     complete = (folder / "summary.json").exists()
     begun = json.loads(marker.read_text(encoding="utf-8")) if marker.exists() else None
-    if complete or (begun is not None and begun != identity):
-        if not overwrite:
-            what = "is complete" if complete else "was begun with other settings or other weights"
-            raise UsageError(f"The evaluation in {folder} {what}.", "Give it another name, or --overwrite.")
+    stale = complete or (begun is not None and begun != identity)
+    if stale and not overwrite:
+        what = "is complete" if complete else "was begun with other settings or other weights"
+        raise UsageError(f"The evaluation in {folder} {what}.", "Give it another name, or --overwrite.")
+    return stale
+
+
+def _prepare(folder: Path, identity: dict[str, Any], stale: bool) -> None:
+    """Make the directory ready: new, continued, or emptied of what is stale."""
+    if stale:
         for name in ("summary.json", "episodes.jsonl", "identity.json"):
             (folder / name).unlink(missing_ok=True)
         for name in ("videos", "pictures"):
             if (folder / name).is_dir():
                 shutil.rmtree(folder / name)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(marker, identity)
+    write_json(folder / "identity.json", identity)
 
 
 def _limit_threads(workers: int) -> None:
