@@ -119,13 +119,14 @@ def test_fan_in_start_keeps_signals_at_unit_scale() -> None:
     reset_fan_in(layers)
     inputs = (torch.randn(64, 400), torch.randn(4, 8, 14, 14), torch.randn(4, 256, 4, 4))
     for layer, given in zip(layers, inputs, strict=True):
-        assert layer(given).std() == pytest.approx(1.0, abs=0.1)
+        assert layer(given).std().item() == pytest.approx(1.0, abs=0.1)
         assert not layer.bias.any()
 
 
 def test_states_of_mini_depend_on_the_image_from_the_first_step() -> None:
     vlm = build_vlm(preset("mini").vlm)
-    vision = vlm.encode_images(torch.rand(4, 2, 3, 112, 112).round())
+    with torch.no_grad():
+        vision = vlm.encode_images(torch.rand(4, 2, 3, 112, 112).round())
     varying = (vision - vision.mean(dim=0)).square().mean() / vision.square().mean()
     assert varying > 0.05
-    assert vision.square().mean().sqrt() == pytest.approx(0.85, abs=0.3)
+    assert vision.square().mean().sqrt().item() == pytest.approx(0.85, abs=0.3)
