@@ -169,7 +169,8 @@ def _robot_row(env: LiberoEnvironment) -> dict[str, np.ndarray]:
 
 def _wander(env: LiberoEnvironment, rng: np.random.Generator, max_steps: int) -> None:
     """Up to `max_steps` steps in one random direction with an open gripper, so that episodes start apart."""
-    direction = rng.uniform(-1.0, 1.0, size=3)
+    # Half as much up and down: the hand starts 25 cm above the table, and must not come down on an object.
+    direction = rng.uniform(-1.0, 1.0, size=3) * np.array([1.0, 1.0, 0.5])
     for _ in range(int(rng.integers(0, max_steps + 1))):
         env.step(np.concatenate([direction, np.zeros(3), [-1.0]]))
 

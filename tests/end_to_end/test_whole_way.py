@@ -1,0 +1,72 @@
+"""From the simulator to the report, through the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.simulator, pytest.mark.engine]
+
+
+def test_summary_has_every_figure_the_issue_names(whole_way: Path):
+    summary = json.loads((whole_way / "summary.json").read_text())
+    assert set(summary) >= {"stages", "posttrain", "pretrain", "evaluation", "peak_memory_gib"}
+    assert set(summary["stages"]) >= {"demos", "scenes", "pretrain", "cache", "posttrain", "grounding", "evaluation"}
+    assert all(seconds > 0 for seconds in summary["stages"].values())
+    assert summary["posttrain"]["loss_first"] > 0
+    assert summary["posttrain"]["loss_last"] > 0
+    for key in ("point_accuracy_before", "point_accuracy_after"):
+        assert 0.0 <= summary["pretrain"][key] <= 1.0
+    for policy in ("trained", "untrained", "replay", "blanked"):
+        assert summary["evaluation"][policy]["trials"] == 2
+        assert 0 <= summary["evaluation"][policy]["successes"] <= 2
+    assert 0.1 < summary["peak_memory_gib"] < 16
+
+
+def test_report_is_self_contained(whole_way: Path):
+    page = (whole_way / "report.html").read_text()
+    assert "data:image/png;base64," in page
+    assert not re.search(r"(src|href)\s*=\s*[\"']https?:", page)
+
+
+def test_demo_run_again_does_nothing(whole_way: Path, pokevla, recipes: Path):
+    before = (whole_way / "stages.json").read_text()
+    result = pokevla("demo", recipes / "demo.yaml")
+    assert result.returncode == 0, result.stderr
+    assert (whole_way / "stages.json").read_text() == before
+
+
+def test_each_loss_and_its_gradient_norm_is_logged(whole_way: Path):
+    lines = [json.loads(line) for line in (whole_way / "posttrain" / "metrics.jsonl").read_text().splitlines()]
+    seen = set().union(*lines)
+    assert seen >= {"loss", "loss/action", "loss/segmentation", "loss/geometry", "lr", "samples_per_s", "rss_gib"}
+    assert {"grad_norm/action", "grad_norm/segmentation", "grad_norm/geometry"} <= seen
+
+
+def test_exported_model_needs_nothing_else(whole_way: Path):
+    names = {path.name for path in (whole_way / "posttrain" / "export").iterdir()}
+    assert names >= {"model.safetensors", "config.json", "tokenizer", "statistics.json", "README.md"}
+
+
+def test_inspection_commands_read_what_was_made(whole_way: Path, pokevla, recipes: Path):
+    for arguments in (
+        ("data", "show", whole_way / "robot"),
+        ("data", "stats", whole_way / "vlm"),
+        ("data", "verify", whole_way / "robot"),
+        ("cache", "info", recipes / "posttrain.yaml"),
+        ("cache", "verify", recipes / "posttrain.yaml"),
+        ("ckpt", "inspect", whole_way / "posttrain"),
+        ("validate", recipes / "posttrain.yaml"),
+    ):
+        result = pokevla(*arguments)
+        assert result.returncode == 0, f"{arguments}: {result.stderr}"
+        assert result.stdout.strip(), arguments
+
+
+def test_finished_run_says_so(whole_way: Path, pokevla):
+    result = pokevla("resume", whole_way / "posttrain")
+    assert result.returncode == 0
+    assert "finished" in result.stdout
