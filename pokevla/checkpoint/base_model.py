@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+from pokevla.checkpoint.run import EXPORT
 from pokevla.errors import CheckpointError, RecipeError
 from pokevla.model.building import TrainableSpec, apply_trainable, build_vla, build_vlm
 from pokevla.model.presets import PokeVLAConfig, preset
@@ -13,9 +14,6 @@ from pokevla.model.tokenizer import MINI_TOKENIZER
 from pokevla.model.vla import PokeVLA
 from pokevla.model.vlm import PokeVLM
 from pokevla.recipe.schema import LossConfig, ModelConfig, PosttrainRecipe, PretrainRecipe, TrainRecipe
-
-EXPORT = "export"
-"""Folder of the exported model inside a run directory."""
 
 
 def model_config(settings: ModelConfig, chunk_length: int) -> PokeVLAConfig:

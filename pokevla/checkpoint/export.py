@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from pokevla.checkpoint.base_model import EXPORT, build_base, exported_folder, model_config, tokenizer_folder
+from pokevla.checkpoint.base_model import build_base, exported_folder, model_config, tokenizer_folder
 from pokevla.checkpoint.catalogue import STATE, CheckpointInfo, checkpoint_folder, latest_complete, verify
 from pokevla.checkpoint.files import as_named_error, remove_folder, write_json_atomically, write_text_atomically
 from pokevla.checkpoint.frozen import frozen_hash
 from pokevla.checkpoint.groups import parameter_names_by_group
+from pokevla.checkpoint.run import EXPORT, read_run_recipe
 from pokevla.data.prompts import INSTRUCTION_TEMPLATE
 from pokevla.data.statistics import Statistics
 from pokevla.errors import CheckpointError, UsageError
@@ -29,27 +30,12 @@ from pokevla.model.building import build_vla, build_vlm, load_weights, merge_lor
 from pokevla.model.presets import config_from_dict, to_dict, vlm_config_from_dict
 from pokevla.model.vla import PokeVLA
 from pokevla.model.vlm import PokeVLM
-from pokevla.recipe.load import load_recipe, recipe_hash
-from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TrainRecipe
+from pokevla.recipe.load import recipe_hash
+from pokevla.recipe.schema import PosttrainRecipe, TrainRecipe
 
 SCHEMA_VERSION = 1
 OBJECTIVE_PREFIX = "model."
 """The engine trains an objective that holds the model under this name."""
-
-
-def load_run_recipe(run_dir: Path) -> TrainRecipe:
-    """The recipe of a training run.
-
-    Raises:
-        UsageError: `run_dir` is not a run directory of training.
-    """
-    path = run_dir / "recipe.yaml"
-    if not path.is_file():
-        raise UsageError(f"{run_dir} is not a run directory: it has no recipe.yaml.", "Name one below `runs/`.")
-    recipe = load_recipe(path).recipe
-    if not isinstance(recipe, PretrainRecipe | PosttrainRecipe):
-        raise UsageError(f"{run_dir} is a run of kind {recipe.kind}, not of training.")
-    return recipe
 
 
 def export_run(run_dir: Path, out: Path, step: int | None = None) -> Path:
@@ -62,7 +48,7 @@ def export_run(run_dir: Path, out: Path, step: int | None = None) -> Path:
         CheckpointError: no such checkpoint, damaged, or of another base model; `out` exists.
         DiskFullError: no room; nothing is left under the name `out`.
     """
-    recipe = load_run_recipe(run_dir)
+    recipe = read_run_recipe(run_dir)
     folder, info = _pick(run_dir, step)
     if out.exists() and out != run_dir / EXPORT:
         raise CheckpointError(f"{out} exists.", "Name another folder.")

@@ -17,8 +17,8 @@ def inspect(
 ) -> None:
     """List the complete checkpoints of a run, and whether their files are what they were."""
     from pokevla.checkpoint.catalogue import list_checkpoints, read_info, verify
+    from pokevla.checkpoint.run import read_run_recipe
     from pokevla.errors import CheckpointError
-    from pokevla.training.launch import read_run_recipe
 
     read_run_recipe(run)
     rows = []
@@ -74,7 +74,7 @@ def export(
 ) -> None:
     """Write the model of a checkpoint as a folder that needs nothing else: LoRA merged, fp32."""
     from pokevla.checkpoint.export import export_run
-    from pokevla.training.launch import read_run_recipe
+    from pokevla.checkpoint.run import read_run_recipe
 
     read_run_recipe(run)
     typer.echo(f"exported to {export_run(run, out, step)}")

@@ -9,7 +9,8 @@ import typer
 
 def resume(run: Path = typer.Argument(..., help="A run directory, as `pokevla train` has made it.")) -> None:
     """Go on with a run from its newest complete checkpoint, or from step 0 if there is none."""
-    from pokevla.training.launch import finished_step, read_run_recipe, run_training
+    from pokevla.checkpoint.run import read_run_recipe
+    from pokevla.training.launch import finished_step, run_training
 
     read_run_recipe(run)
     done = finished_step(run)

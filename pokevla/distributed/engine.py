@@ -71,6 +71,11 @@ def initialise_engine(model: nn.Module, optimizer: Optimizer, config: dict[str, 
     if config["zero_optimization"]["stage"] == 0 and not config["bf16"]["enabled"]:
         config = config | {"gradient_clipping": 0.0}  # clip_or_drop_gradients does it
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
+    for parameter in getattr(engine.optimizer, "persistent_parameters", []):  # ZeRO stage 3
+        # The small weights. Some are read outside their own module's forward pass (SAM's no-mask vector, a tower's
+        # class token) or belong to a module whose output is a dataclass, on which DeepSpeed can put no hook. As
+        # parameters of the whole they are gathered before its forward and its backward pass.
+        deepspeed.zero.register_external_parameter(engine.module, parameter)
     return engine
 
 

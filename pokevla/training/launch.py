@@ -5,31 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from pokevla.checkpoint.catalogue import list_checkpoints
+from pokevla.checkpoint.run import EXPORT, read_run_recipe
 from pokevla.distributed.environment import inside_a_rank
 from pokevla.distributed.process import spawn_ranks
 from pokevla.errors import UsageError
-from pokevla.recipe.load import load_recipe
-from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TrainRecipe
 from pokevla.training.progress import ProgressView
 from pokevla.training.run_directory import run_lock
 
-EXPORT = "export"
 RANK_MODULE = "pokevla.training.rank_main"
-
-
-def read_run_recipe(run_dir: Path) -> TrainRecipe:
-    """The recipe of a training run.
-
-    Raises:
-        UsageError: `run_dir` is not a run directory of training.
-    """
-    path = run_dir / "recipe.yaml"
-    if not path.is_file():
-        raise UsageError(f"{run_dir} is not a run directory: it has no recipe.yaml.", "Name one below `runs/`.")
-    recipe = load_recipe(path).recipe
-    if not isinstance(recipe, PretrainRecipe | PosttrainRecipe):
-        raise UsageError(f"{run_dir} is a run of kind {recipe.kind}, not of training.")
-    return recipe
 
 
 def finished_step(run_dir: Path) -> int | None:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pokevla.checkpoint.base_model import EXPORT
 from pokevla.checkpoint.catalogue import CheckpointInfo, apply_retention, refuse_misfit
 from pokevla.checkpoint.export import export_run
+from pokevla.checkpoint.run import EXPORT
 from pokevla.checkpoint.store import find_on_all_ranks, load_checkpoint, save_checkpoint
 from pokevla.data.loader import TrainLoader
 from pokevla.distributed.collectives import barrier, mean_over_ranks

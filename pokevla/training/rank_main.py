@@ -15,8 +15,8 @@ def run_rank(run_dir: Path) -> None:
     """Train the run in this process, which is one of its ranks."""
     import torch
 
+    from pokevla.checkpoint.run import read_run_recipe
     from pokevla.telemetry.logging import setup_logging
-    from pokevla.training.launch import read_run_recipe
     from pokevla.training.loop import train
 
     info = read_rank()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from pokevla.data.sources.libero import EPISODE_SCHEMA, SAMPLE_SCHEMA, encode_jpeg, encode_mask
+from pokevla.data.sources.libero_vlm import SAMPLE_SCHEMA as QUESTION_SCHEMA
 from pokevla.data.statistics import compute_statistics
 from pokevla.data.writer import DatasetWriter, encode_json
 from pokevla.recipe.load import load_recipe
@@ -67,6 +68,52 @@ def write_toy_dataset(out: Path, episodes: int = 6) -> Path:
             {"statistics": compute_statistics(all_actions, all_proprio).to_dict(), "sources": [], "made_by": {}}
         )
 
+
+def write_toy_questions(out: Path, count: int = 40) -> Path:
+    """Where is the square? The last eight pictures are of split `val`."""
+    rng = np.random.default_rng(1)
+    with DatasetWriter(out, kind="vlm", group="toy", samples=QUESTION_SCHEMA, shard_samples=16) as writer:
+        for number in range(count):
+            x, y = rng.integers(0, SIDE - 10, 2)
+            image, mask = np.full((SIDE, SIDE, 3), 90, np.uint8), np.zeros((SIDE, SIDE), bool)
+            image[y : y + 10, x : x + 10], mask[y : y + 10, x : x + 10] = (200, 40, 40), True
+            point = ((x + 5) / SIDE, (y + 5) / SIDE)
+            key = f"toy-{number:04d}"
+            row = {
+                "split": "val" if number >= count - 8 else "train",
+                "source": "toy",
+                "category": "grounding",
+                "task": "follow",
+                "answer_kind": "point",
+                "question": "Where is the square?" if number % 2 else "Point at the red square in this picture.",
+                "answer": f"[({point[0]:.3f}, {point[1]:.3f})]",
+                "target_points": [list(point)],
+                "target_boxes": [],
+                "choice": None,
+                "width": SIDE,
+                "height": SIDE,
+            }
+            members = {"jpg": encode_jpeg(image, 95), "mask.png": encode_mask(mask)}
+            writer.add_sample(key, {**members, "json": encode_json({"key": key, **row})}, row)
+        return writer.finish({"statistics": None, "sources": [], "made_by": {}})
+
+
+PRETRAIN_RECIPE = """\
+kind: pretrain
+name: {name}
+output: {output}
+data: {{datasets: [{{path: {dataset}}}], shuffle_window: 2}}
+model: {{preset: tiny}}
+trainable: {{vision: full, projector: full, language_model: full}}
+optim: {{lr: 3.0e-3}}
+batch: {{global: 8, micro: 2}}
+epochs: 2
+precision: bf16
+zero: {{stage: 1}}
+checkpoint: {{every_steps: 4}}
+log: {{every_steps: 4, grad_norms_every_steps: 4}}
+resources: {{cpu_ranks: 2, threads_per_rank: 1}}
+"""
 
 RECIPE = """\
 kind: posttrain
@@ -135,3 +182,17 @@ def pokevla(tiny_run_env: dict[str, str]) -> Callable[..., subprocess.CompletedP
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def pretrain_recipe(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Write the toy pre-training recipe under a name."""
+    root = tmp_path_factory.mktemp("pretraining")
+    dataset = write_toy_questions(root / "toy")
+
+    def write(name: str, output: Path) -> Path:
+        path = root / f"{name}.yaml"
+        path.write_text(PRETRAIN_RECIPE.format(name=name, output=output, dataset=dataset))
+        return path
+
+    return write

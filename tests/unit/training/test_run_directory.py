@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
+from pokevla.checkpoint.run import read_run_recipe
 from pokevla.errors import DataError, UsageError
 from pokevla.recipe.load import load_recipe
 from pokevla.recipe.schema import PretrainRecipe
-from pokevla.training.launch import finished_step, read_run_recipe
+from pokevla.training.launch import finished_step
 from pokevla.training.run_directory import create_run, run_lock
 
 RECIPE = """\
@@ -29,7 +31,8 @@ def write(tmp_path: Path, with_dataset: bool = True) -> Path:
     dataset = tmp_path / "data"
     if with_dataset:
         dataset.mkdir()
-        (dataset / "dataset.json").write_text('{"schema_version": 1, "kind": "vlm", "fingerprint": "f", "shards": {}}')
+        info = {"schema_version": 1, "kind": "vlm", "fingerprint": "f", "num_samples": 1, "fields": [], "shards": {}}
+        (dataset / "dataset.json").write_text(json.dumps(info))
     path = tmp_path / "recipe.yaml"
     path.write_text(RECIPE.format(output=tmp_path / "runs", dataset=dataset))
     return path

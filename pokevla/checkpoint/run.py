@@ -1,0 +1,27 @@
+"""What a run directory says about itself. No torch: it answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pokevla.errors import UsageError
+from pokevla.recipe.load import load_recipe
+from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
+
+EXPORT = "export"
+"""Folder of the exported model inside a run directory. It is there when, and only when, the run is finished."""
+
+
+def read_run_recipe(run_dir: Path) -> PretrainRecipe | PosttrainRecipe:
+    """The recipe of a training run.
+
+    Raises:
+        UsageError: `run_dir` is not a run directory of training.
+    """
+    path = run_dir / "recipe.yaml"
+    if not path.is_file():
+        raise UsageError(f"{run_dir} is not a run directory: it has no recipe.yaml.", "Name one below `runs/`.")
+    recipe = load_recipe(path).recipe
+    if not isinstance(recipe, PretrainRecipe | PosttrainRecipe):
+        raise UsageError(f"{run_dir} is a run of kind {recipe.kind}, not of training.")
+    return recipe
