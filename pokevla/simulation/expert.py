@@ -113,7 +113,10 @@ class ScriptedExpert:
     def _action(self, offset: np.ndarray, yaw: float | None, gripper: float) -> np.ndarray:
         """Action towards `offset` (3,) m from here; `yaw` None keeps the orientation as it is."""
         action = np.zeros(7)
-        action[:3] = np.clip(GAIN * offset / POSITION_RANGE_M, -1.0, 1.0)
+        # All axes are slowed alike, so that far away the direction of the motion still tells where the goal is.
+        # Cut axis by axis, most actions would be (1, -1, -1) wherever it lies, and a pupil had nothing to look for.
+        wanted = GAIN * offset / POSITION_RANGE_M
+        action[:3] = wanted / max(1.0, float(np.abs(wanted).max()))
         if yaw is not None:
             error = rotation_error(self._wanted(yaw), self._present())
             action[3:6] = np.clip(error / ROTATION_RANGE_RAD, -1.0, 1.0)

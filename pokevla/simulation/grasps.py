@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pokevla.simulation.environment import LiberoEnvironment
 
 GRIPPER_OPENING_M = 0.08
-MIN_SLACK_M = 0.04  # below this much free way between the open fingers, the hand turns to the narrow side
+MIN_SLACK_M = 0.03  # below this much free way between the open fingers, the hand turns to the narrow side
 FINGER_M = 0.004  # what must stay free on each side of a wide object
 FINGER_WIDTH_M = 0.012  # half the breadth of a finger, and a little
 # Panda's hand (20 cm by 6.3 cm) begins 3 cm above the point between the fingertips; open fingers reach 6 cm out.
