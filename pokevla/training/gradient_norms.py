@@ -16,9 +16,14 @@ def loss_gradient_norms(objective: Objective, batch: object) -> dict[str, float]
     Called by all ranks. A forward pass of its own, outside the engine, and `torch.autograd.grad` instead of
     `backward`: no gradient is accumulated, no hook of DeepSpeed runs, so training goes on as if it had not happened
     (tested bit for bit). It costs a forward pass and a backward pass per loss.
+
+    Returns:
+        {"grad_norm/<loss>": norm}; nothing when the VLM is frozen, since then there is no shared parameter.
     """
-    weighted = objective.terms(batch).weighted  # pyright: ignore[reportArgumentType]
     shared = objective.shared_parameters()
+    if not shared:
+        return {}
+    weighted = objective.terms(batch).weighted  # pyright: ignore[reportArgumentType]
     norms: dict[str, float] = {}
     for index, (name, loss) in enumerate(weighted.items()):
         gradients = torch.autograd.grad(loss, shared, retain_graph=index + 1 < len(weighted), allow_unused=True)

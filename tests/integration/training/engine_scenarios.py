@@ -287,6 +287,10 @@ def validation_changes_nothing() -> dict[str, Any]:
     return outcome
 
 
+def write_results() -> None:
+    (OUT / f"rank_{INFO.rank}.json").write_text(json.dumps(RESULTS, indent=1))
+
+
 def main() -> None:
     only = sys.argv[3].split(",") if len(sys.argv) > 3 else []
     for function in (
@@ -316,6 +320,7 @@ def main() -> None:
                 continue
             try:
                 RESULTS[key] = function(stage, precision)
+                write_results()
             except (PokeVLAError, RuntimeError, AssertionError, KeyError, AttributeError) as error:
                 RESULTS[key] = {"failed": f"{type(error).__name__}: {error}"}
                 raise
@@ -329,5 +334,5 @@ if __name__ == "__main__":
     try:
         main()
     finally:
-        (OUT / f"rank_{INFO.rank}.json").write_text(json.dumps(RESULTS, indent=1))
+        write_results()
     leave_ranks()
