@@ -29,7 +29,8 @@ CLOSE_HEIGHT_M = 0.010  # closing begins this far above the grasp point; the han
 EMPTY_M = 0.003  # fingers this close together hold nothing
 FINGERS_REST_M_S = 0.04  # they close at about 0.1
 REACHED_M = 0.020  # xy error at which the goal counts as reached
-RELEASE_RISE_M = 0.01  # upward offset while the fingers open
+CLINGS_M = 0.03  # hand this near to the grasp point: the object is still between the fingers
+RELEASE_MOVE_M = 0.01  # vertical offset while the fingers open
 CLEAR_M = 0.03  # underside above the rim while carrying
 YAW_TOLERANCE_RAD = 0.12
 OPEN, CLOSED = -1.0, 1.0
@@ -61,8 +62,9 @@ class ScriptedExpert:
         lifted = self._handled.bottom > rim - 0.02
         if np.linalg.norm(middle - goal) < REACHED_M and (lifted or not self._holds()):
             self.phase = "release"
-            # Rises as it opens: see "close".
-            return self._action(np.array([0.0, 0.0, RELEASE_RISE_M]), None, OPEN)
+            # Lowers the object as it opens, until the fingers are free of it, then rises. Never zero: see "close".
+            clings = hand[2] - self._handled.grasp().point[2] < CLINGS_M and hand[2] > rim + CLINGS_M
+            return self._action(np.array([0.0, 0.0, -RELEASE_MOVE_M if clings else RELEASE_MOVE_M]), None, OPEN)
         if self._is_squeezed() and self._gap() > EMPTY_M and (self._holds() or self._fingers_rest()):
             return self._carry(hand, goal, rim)
         return self._fetch(hand)
@@ -73,7 +75,8 @@ class ScriptedExpert:
         return self.phase == "close"
 
     def _carry(self, hand: np.ndarray, goal: np.ndarray, rim: float) -> np.ndarray:
-        height = hand[2] + rim + CLEAR_M - self._handled.bottom
+        clear = max(rim, self._handled.height_on_the_way(goal)) + CLEAR_M
+        height = hand[2] + clear - self._handled.bottom
         to_goal = goal - hand[:2] - self._handled.hold_offset(hand)
         rise = height - hand[2]
         if rise > CLEAR_M * 0.7:

@@ -23,6 +23,7 @@ FINGER_WIDTH_M = 0.012  # half the breadth of a finger, and a little
 # Panda's hand (20 cm by 6.3 cm) begins 3 cm above the point between the fingertips; open fingers reach 6 cm out.
 HAND_BOX = (0.028, 0.105, 0.034)  # from this height above the point: half width along the closing axis, half depth
 FINGER_BOX = (-0.01, 0.058, 0.012)
+WAY_MARGIN_M = 0.01  # kept to what is passed on the way to the goal
 MIN_GAIN_M = 0.004  # turning must gain at least this much
 RIM_DEPTH_M = 0.018  # how deep the fingers reach over a bowl's rim
 RIM_INSET_M = 0.004  # from the outer edge of a bowl to the middle of its wall
@@ -65,6 +66,7 @@ class Handled:
         self._shape = shapes.pop(self.name)
         self._place_shape = shapes[self.place]
         self._others = list(shapes.values())
+        self._in_the_way = [shapes[name] for name in env.placement.movable if name not in (self.name, self.place)]
         self.geoms = self._shape.geoms
 
     @property
@@ -120,6 +122,18 @@ class Handled:
     def hold_offset(self, hand: np.ndarray) -> np.ndarray:
         """(2,) m from the hand to the middle of the object: what the hand must make good when placing."""
         return self.points[:, :2].mean(axis=0) - hand[:2]
+
+    def height_on_the_way(self, goal: np.ndarray) -> float:
+        """Top in m of the highest movable thing the object would pass over on the straight way to `goal` (2,)."""
+        points = self.points[:, :2]
+        way = np.linspace(points.mean(axis=0), goal, 20)
+        half = (points.max(axis=0) - points.min(axis=0)) / 2 + WAY_MARGIN_M
+        tops = [-np.inf]
+        for shape in self._in_the_way:
+            low, high = shape.points.min(axis=0), shape.points.max(axis=0)
+            if ((way > low[:2] - half) & (way < high[:2] + half)).all(axis=1).any():
+                tops.append(high[2])
+        return float(max(tops))
 
     def goal(self) -> tuple[np.ndarray, float]:
         """Centre (2,) of the place in m, and the height in m the object's underside must pass above it."""
