@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -37,3 +37,28 @@ def reset_fan_in(module: nn.Module) -> None:
             weight.normal_(std=fan_in**-0.5)
             if layer.bias is not None:
                 layer.bias.zero_()
+
+
+@torch.no_grad()
+def standardise_outputs(layers: Sequence[nn.Linear], inputs: torch.Tensor) -> None:
+    """Shift and scale a chain of Linears with GELU between so that each gives mean 0 and deviation 1 per channel.
+
+    Layer-sequential unit variance (Mishkin and Matas 2015) with the mean removed too. What an encoder of random
+    weights puts out is a constant vector by nine tenths of its power, whatever it sees; every norm behind it would
+    shrink what differs between pictures and places by as much, and attention to vision would start out flat.
+
+    `inputs` (..., C) is what the first layer sees.
+    """
+    states = inputs.flatten(0, -2)
+    for layer in layers:
+        outputs = layer(states)
+        deviation, mean = torch.std_mean(outputs, dim=0)
+        layer.weight.div_(deviation[:, None])
+        layer.bias.sub_(mean).div_(deviation)
+        states = nn.functional.gelu((outputs - mean) / deviation)
+
+
+def smooth_noise(count: int, size: int) -> torch.Tensor:
+    """(count, 3, size, size) in [0, 1]: pictures of coloured blobs from torch's generator, to calibrate with."""
+    coarse = torch.rand(count, 3, 8, 8)
+    return nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")

@@ -12,7 +12,7 @@ from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM
 from pokevla.errors import UsageError
 from pokevla.model.presets import LanguageModelConfig, PokeVLMConfig, check_config
 from pokevla.model.projector import PrismaticProjector
-from pokevla.model.seeding import reset_fan_in, seeded
+from pokevla.model.seeding import reset_fan_in, seeded, smooth_noise, standardise_outputs
 from pokevla.model.sequence import SequenceLayout, assemble, attention_mask_for, splice_layout, take_rows
 from pokevla.model.vision import VisionBackbone
 
@@ -87,6 +87,16 @@ class PokeVLM(nn.Module):
             for name, part in self.named_children():
                 with seeded(seed, f"fan_in.{name}"):
                     reset_fan_in(part)
+            self._standardise_projector(seed)
+
+    @torch.no_grad()
+    def _standardise_projector(self, seed: int) -> None:
+        """Let the projector of random weights start with outputs of mean 0 and deviation 1 (nothing on meta)."""
+        layers = [self.projector.fc1, self.projector.fc2, self.projector.fc3]
+        if not layers[0].weight.is_meta:
+            with seeded(seed, "calibration"):
+                pictures = smooth_noise(16, self.config.image_size)
+            standardise_outputs(layers, self.vision_backbone(pictures))
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """Embed views: pixel_values (B, V, 3, S, S) in [0, 1] -> (B, V * P, D), views in order."""
