@@ -110,7 +110,7 @@ def consolidated_weights(folder: Path, info: CheckpointInfo, model: nn.Module) -
     else:
         from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
-        state = get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=STATE)
+        state = get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=STATE) or {}
     return {
         name.removeprefix(OBJECTIVE_PREFIX): torch.as_tensor(value).float()
         for name, value in state.items()

@@ -45,9 +45,9 @@ def save_checkpoint(engine: DeepSpeedEngine, run_dir: Path, info: CheckpointInfo
     main = engine.global_rank == 0
     _agree(_attempt(lambda: _make_empty(temporary), temporary) if main else None, temporary)
     writer = RecordingWriter(temporary)
-    engine.checkpoint_engine = writer
+    engine.checkpoint_engine = writer  # pyright: ignore[reportAttributeAccessIssue]
     # Copies of scripts into every checkpoint: not wanted, and an error there would leave the other ranks waiting.
-    engine._copy_recovery_script = lambda _folder: None
+    engine._copy_recovery_script = lambda _folder: None  # pyright: ignore[reportAttributeAccessIssue]
     engine.save_checkpoint(
         str(temporary),
         tag=STATE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
@@ -99,7 +99,8 @@ def clip_or_drop_gradients(engine: DeepSpeedEngine, max_norm: float) -> float:
     Returns:
         The global norm before clipping.
     """
-    parameters = [parameter for parameter in engine.module.parameters() if parameter.grad is not None]
+    module = cast(nn.Module, engine.module)
+    parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
     norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
     if torch.isfinite(norm):
         nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)

@@ -18,7 +18,7 @@ from pokevla.model.vlm import PokeVLM
 
 TrainMode = Literal["frozen", "lora", "full"]
 PARTS = {"vision": "vision_backbone", "projector": "projector", "language_model": "language_model"}
-ModelT = TypeVar("ModelT", PokeVLM, PokeVLA)
+ModelT = TypeVar("ModelT", bound=PokeVLM | PokeVLA)
 
 
 @dataclass(frozen=True)

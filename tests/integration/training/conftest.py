@@ -177,7 +177,7 @@ def pokevla(tiny_run_env: dict[str, str]) -> Callable[..., subprocess.CompletedP
             env={**tiny_run_env, "POKEVLA_TEST": os.environ.get("PYTEST_CURRENT_TEST", "")},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
             check=False,
         )
 
