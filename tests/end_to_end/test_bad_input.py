@@ -36,7 +36,9 @@ def _recipe(folder: Path, base: Path, text: str) -> Path:
         ("batch: {global: 7, micro: 2}", ["batch", "7"]),
     ],
 )
-def test_wrong_recipe_is_refused_with_its_place(tmp_path: Path, recipes: Path, pokevla, text: str, words: list[str]):
+def test_wrong_recipe_is_refused_with_its_place(
+    whole_way: Path, tmp_path: Path, recipes: Path, pokevla, text: str, words: list[str]
+):
     path = _recipe(tmp_path, recipes / "posttrain.yaml", text)
     for verb in ("validate", "train"):
         _assert_one_line(pokevla(verb, path), 2, *words)
@@ -48,7 +50,7 @@ def test_cycle_in_extends_is_shown(tmp_path: Path, pokevla):
     _assert_one_line(pokevla("validate", tmp_path / "a.yaml"), 2, "a.yaml", "b.yaml")
 
 
-def test_missing_dataset_is_named(tmp_path: Path, recipes: Path, pokevla):
+def test_missing_dataset_is_named(whole_way: Path, tmp_path: Path, recipes: Path, pokevla):
     missing = tmp_path / "nowhere"
     path = _recipe(
         tmp_path, recipes / "posttrain.yaml", f"data: {{datasets: [{{path: {missing}}}]}}\noutput: {tmp_path}"
