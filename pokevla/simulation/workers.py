@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from pokevla.errors import PokeVLAError, SimulationError
+from pokevla.simulation.simulator import load_simulator
 
 # A job: (number) -> result. Built inside the worker, so that environments and GL contexts are its own.
 Work = Callable[[int], Any]
@@ -19,8 +20,10 @@ def run_ordered(build: Callable[..., Work], arguments: tuple[Any, ...], num_jobs
     """Yield the results of jobs 0, 1, ... num_jobs - 1 in this order, computed by `workers` processes.
 
     Each process calls `build(*arguments)` once and then the returned function per job number. Leaving the
-    iterator early stops the processes. Raises what a job raised, or SimulationError if a process died.
+    iterator early stops the processes. Raises what a job raised, SimulationError if a process died, and
+    EnvironmentSetupError before any is started where the simulator or its GL library cannot be loaded.
     """
+    load_simulator()  # without GL or simulator, say so here and now, once
     # Neither a GL context nor MuJoCo's threads survive a fork of this process.
     context = multiprocessing.get_context("forkserver")
     processes, pipes = [], []
