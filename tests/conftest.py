@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 QUIET_ENVIRONMENT = {
@@ -21,6 +22,9 @@ QUIET_ENVIRONMENT = {
 }
 # Overwritten, not only defaulted: a test must not depend on the shell it was started from.
 os.environ.update(QUIET_ENVIRONMENT)
+# How long an example takes says how busy the machine is, not whether the code is right.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
     os.environ.pop(name, None)
 
