@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 COLOURS = ("#2f5fd0", "#d9541e", "#2a9d6f", "#8a4fd0", "#b08900", "#c0356b")
-LABELS = {"loss": "training", "val/loss": "validation"}
+LABELS = {
+    "loss": "training",
+    "val/loss": "validation",
+    "val/loss/action": "own images",
+    "val_swapped/loss/action": "another sample's images",
+}
 TEXT, GRID = "#3c4250", "#e3e6ec"
 
 
@@ -30,6 +35,7 @@ def charts_of(rows: Sequence[dict[str, Any]]) -> list[Chart]:
     candidates = [
         Chart("Loss", ("loss", "val/loss")),
         Chart("Losses by part", parts),
+        Chart("Held-out action loss: does it look?", ("val/loss/action", "val_swapped/loss/action")),
         Chart("Learning rate, as applied", ("lr",)),
         Chart("Gradient norm", ("grad_norm",), logarithmic=True),
         Chart("Gradient norm of each loss on the shared model", norms, logarithmic=True),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -117,6 +117,17 @@ class RobotBatch:
     def to(self, device: torch.device | str) -> Self:
         """The same batch on `device`."""
         return _to_device(self, device)
+
+
+BatchT = TypeVar("BatchT", "VLMBatch", "RobotBatch")
+
+
+def swap_images(batch: BatchT) -> BatchT:
+    """The same batch with each sample's images taken from the sample half a batch away, all else in its place.
+
+    What a model loses by this is what its looking is worth. A batch of one sample stays as it is.
+    """
+    return replace(batch, pixel_values=batch.pixel_values.roll(batch.size // 2, dims=0))
 
 
 def _to_device(batch: Any, device: torch.device | str) -> Any:

@@ -7,6 +7,7 @@ skips has used them up, and the learning rate goes on. So batch and rate of a st
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from pokevla.checkpoint.catalogue import CheckpointInfo, apply_retention, refuse
 from pokevla.checkpoint.export import export_run
 from pokevla.checkpoint.run import EXPORT
 from pokevla.checkpoint.store import find_on_all_ranks, load_checkpoint, save_checkpoint
+from pokevla.data.batch import swap_images
 from pokevla.data.loader import TrainLoader
 from pokevla.distributed.collectives import barrier, mean_over_ranks
 from pokevla.distributed.engine import initialise_engine, join_ranks, leave_ranks
@@ -154,21 +156,22 @@ class Trainer:
         chain.append(Periodic(every, lambda result: self.save(result, events), self.meter))
         return chain
 
-    @torch.no_grad()
     def validate(self, result: StepResult, writer: MetricWriter) -> None:
-        """Write the mean of each loss over fixed held-out batches. Training does not see the outcome."""
+        """Write the mean of each loss over fixed held-out batches, and again with the images of other samples:
+        the difference is what looking is worth. Training does not see the outcome."""
+        line = self.mean_losses("val", self.task.validation)
+        line |= self.mean_losses("val_swapped", [swap_images(batch) for batch in self.task.validation])
+        writer.write({"step": result.step, "position": result.position, **line})
+
+    @torch.no_grad()
+    def mean_losses(self, prefix: str, batches: Sequence[Any]) -> dict[str, float]:
+        """Mean of each logged value over `batches` of all ranks, without dropout; {prefix/name: mean}."""
         self.engine.eval()
-        sums: torch.Tensor | None = None
-        names: list[str] = []
-        for batch in self.task.validation:
-            _, values = self.engine(batch.to(self.device))
-            names, stacked = list(values), torch.stack([value.double() for value in values.values()])
-            sums = stacked if sums is None else sums + stacked
+        logged = [self.engine(batch.to(self.device))[1] for batch in batches]
         self.engine.train()
-        if sums is not None:
-            means = mean_over_ranks(sums / len(self.task.validation)).tolist()
-            line = {f"val/{name}": mean for name, mean in zip(names, means, strict=True)}
-            writer.write({"step": result.step, "position": result.position, **line})
+        names = list(logged[0])
+        sums = torch.stack([torch.stack([values[name].double() for name in names]) for values in logged]).mean(0)
+        return {f"{prefix}/{name}": mean for name, mean in zip(names, mean_over_ranks(sums).tolist(), strict=True)}
 
     def save(self, result: StepResult, events: EventLog | None) -> None:
         """Save a checkpoint, then delete those that are no longer wanted."""

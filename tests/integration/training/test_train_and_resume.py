@@ -84,7 +84,9 @@ def test_a_finished_run_holds_what_others_read(whole: Path) -> None:
     wanted = {"step", "position", "loss", "loss/action", "loss/segmentation", "loss/focal", "loss/kl", "loss/geometry"}
     wanted |= {"lr", "grad_norm", "grad_norm/action", "samples_per_s", "data_wait_share", "rss_gib", "time"}
     assert wanted <= set(rows[0])
-    assert any("val/loss" in row for row in rows)
+    judged = [row for row in rows if "val/loss" in row]
+    assert judged
+    assert all(row["val_swapped/loss/action"] != row["val/loss/action"] for row in judged)
     training = [row for row in rows if "loss" in row]
     assert training[-1]["step"] == 12
     assert training[-1]["position"] == 96

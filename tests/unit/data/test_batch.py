@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pokevla.data.batch import QuantisedFeatures, VLMBatch, dequantise, pad_texts, stack_features
+from pokevla.data.batch import QuantisedFeatures, VLMBatch, dequantise, pad_texts, stack_features, swap_images
 from pokevla.errors import DataError
 
 
@@ -54,3 +54,17 @@ def test_a_batch_moves_whole() -> None:
     batch = VLMBatch(["a", "b"], tensor, tensor, tensor, tensor, tensor).to("meta")
     assert batch.size == 2
     assert batch.pixel_values.device.type == batch.labels.device.type == "meta"
+
+
+def test_swapped_images_come_from_another_sample_and_nothing_else_moves() -> None:
+    images = torch.arange(5.0).reshape(5, 1, 1, 1, 1).expand(5, 1, 3, 2, 2)
+    ids = torch.arange(5)[:, None]
+    batch = VLMBatch(list("abcde"), torch.arange(5), images, ids, torch.ones(5, 1).bool(), ids)
+
+    swapped = swap_images(batch)
+
+    assert (swapped.pixel_values[:, 0, 0, 0, 0] != batch.pixel_values[:, 0, 0, 0, 0]).all()
+    assert sorted(swapped.pixel_values[:, 0, 0, 0, 0].tolist()) == [0, 1, 2, 3, 4]
+    assert swapped.keys == batch.keys
+    assert swapped.input_ids is batch.input_ids
+    assert torch.equal(batch.pixel_values, images)
