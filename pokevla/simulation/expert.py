@@ -58,6 +58,9 @@ class ScriptedExpert:
         self._env.refresh()
         hand, _, _ = self._env.robot_pose()
         goal, rim = self._handled.goal()
+        if self._is_open() and self._env.success():
+            self.phase = "done"  # up and away; fetching it anew out of the basket is nothing to imitate
+            return self._action(np.array([0.0, 0.0, RELEASE_MOVE_M]), None, OPEN)
         middle = self._handled.points[:, :2].mean(axis=0)
         lifted = self._handled.bottom > rim - 0.02
         if np.linalg.norm(middle - goal) < REACHED_M and (lifted or not self._holds()):

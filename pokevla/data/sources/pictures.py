@@ -69,7 +69,12 @@ class Visible:
     @property
     def container(self) -> bool:
         """Whether other objects are put into or onto it."""
-        return any(word in self.instance for word in CONTAINERS)
+        return is_container(self.instance)
+
+
+def is_container(name: str) -> bool:
+    """Whether a name of an instance, or what it is called, tells of something to put objects into or onto."""
+    return any(word in name for word in CONTAINERS)
 
 
 def snapped_centroid(mask: np.ndarray) -> tuple[float, float]:
@@ -95,6 +100,11 @@ class LabelledPicture:
     visible: tuple[Visible, ...]
     hidden: tuple[str, ...]
     """Phrases of objects of the same suite that this picture does not show."""
+
+    @property
+    def hidden_containers(self) -> tuple[str, ...]:
+        """Those of `hidden` that other objects are put into or onto: the wrist view seldom shows the basket."""
+        return tuple(name for name in self.hidden if is_container(name))
 
     @property
     def nameable(self) -> tuple[Visible, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pokevla.data.prompts import INSTRUCTION_TEMPLATE
 from pokevla.data.records import (
     REPLY_WITH,
     Category,
@@ -102,11 +103,27 @@ GRASP = (
     "Which spot should the robot pinch to pick up the {name}?",
     "Mark a grasp point on the {name}.",
 )
+MOVE = "pick up the {name} and place it in the {place}"  # as libero_object words it
 PLACE = (
     "Where should the gripper let go of an object to put it in or on the {name}?",
     "Mark where to put something down so that it ends up in or on the {name}.",
     "Show a spot for placing an object in or on the {name}.",
 )
+
+
+def act_on(picture: LabelledPicture, rng: np.random.Generator) -> Question | None:
+    """The policy's own question, answered by where the hand has to go first (ours).
+
+    No sentence tells the kind of answer: the prompt is word for word the one that post-training puts before the
+    action queries, so that what pre-training has learnt to look for is what the policy is asked for.
+    """
+    thing = _any(picture, rng, lambda v: v.graspable)
+    places = sorted({v.phrase for v in picture.visible if v.container} | set(picture.hidden_containers))
+    if thing is None or not (places := [name for name in places if name != thing.phrase]):
+        return None
+    point = thing.grasp if picture.view == "base" else thing.centre
+    text = INSTRUCTION_TEMPLATE.format(instruction=MOVE.format(name=thing.phrase, place=_pick(rng, places)))
+    return Question("affordance", "act_on", text, point_record([point]), thing.mask)
 
 
 def grasp_point(picture: LabelledPicture, rng: np.random.Generator) -> Question | None:
@@ -262,7 +279,7 @@ def is_visible(picture: LabelledPicture, rng: np.random.Generator) -> Question |
 
 MAKERS: dict[str, tuple[Maker, ...]] = {
     "grounding": (point_to, box_of),
-    "affordance": (grasp_point, place_point),
+    "affordance": (act_on, grasp_point, place_point),
     "reasoning": (further_to_side, nearer_to_robot, is_to_side),
     "general": (name_at_point, count_visible, is_visible),
 }

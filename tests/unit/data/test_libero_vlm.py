@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 
 from pokevla.data.dataset import Dataset, open_dataset
 from pokevla.data.inspection import contact_sheet, verify_dataset
+from pokevla.data.prompts import INSTRUCTION_TEMPLATE, vla_prompt, vlm_prompt
 from pokevla.data.reader import ShardReader
 from pokevla.data.records import parse_boxes, parse_choice, parse_points
 from pokevla.data.sources.libero_vlm import LiberoVLMSettings, convert_libero_vlm
@@ -48,7 +50,7 @@ def test_all_categories_are_there_in_equal_shares(vlm_dataset: Dataset) -> None:
     assert min(counts.values()) > 0.8 * max(counts.values())
     tasks = set(vlm_dataset.samples["task"].to_pylist())
     assert tasks >= {"object_point", "object_box", "grasp_point", "place_point", "compare_side", "compare_depth"}
-    assert tasks >= {"judge_side", "name_at_point", "count_visible", "is_visible"}
+    assert tasks >= {"act_on", "judge_side", "name_at_point", "count_visible", "is_visible"}
     assert verify_dataset(vlm_dataset.root) == vlm_dataset.samples.num_rows
 
 
@@ -60,6 +62,22 @@ def test_every_point_lies_inside_its_region(vlm_dataset: Dataset) -> None:
         mask = np.asarray(Image.open(io.BytesIO(reader.read(row["row"])["mask.png"])))
         ((x, y),) = parse_points(row["answer"])
         assert mask[int(y * row["height"]), int(x * row["width"])]
+
+
+def test_the_policy_s_own_question_is_answered_by_the_object_it_names(vlm_dataset: Dataset) -> None:
+    asked = rows(vlm_dataset, task="act_on")
+    assert asked
+    for row in asked:
+        match = re.fullmatch(r"pick up the (.+) and place it in the (.+)", _instruction(row["question"]))
+        assert match is not None
+        assert match[1] != match[2]
+        assert "basket" not in match[1]
+        assert vlm_prompt(row["question"], None) == vla_prompt(_instruction(row["question"]), None)
+
+
+def _instruction(question: str) -> str:
+    head, tail = INSTRUCTION_TEMPLATE.split("{instruction}")
+    return question.removeprefix(head).removesuffix(tail)
 
 
 def test_every_box_is_the_tight_one(vlm_dataset: Dataset) -> None:
