@@ -28,7 +28,12 @@ KEEP_MORE_M = 0.008  # allowed on top of it while descending: above it, up again
 CLOSE_HEIGHT_M = 0.010  # closing begins this far above the grasp point; the hand coasts the rest
 EMPTY_M = 0.003  # fingers this close together hold nothing
 FINGERS_REST_M_S = 0.04  # they close at about 0.1
+FUNNEL_M = 0.025  # xy error beyond the allowed one over which the height rises to HOVER_M
+PRESS_M = 0.012  # aims this far below the grasp point, so as not to creep down to it
+SWEEP_M = 0.04  # this far below the funnel it goes up only
+LIFT_M = 0.05  # this far below the carrying height it goes up only
 REACHED_M = 0.020  # xy error at which the goal counts as reached
+LET_GO_M = 0.060  # and while the fingers are on their way open
 CLINGS_M = 0.03  # hand this near to the grasp point: the object is still between the fingers
 RELEASE_MOVE_M = 0.01  # vertical offset while the fingers open
 CLEAR_M = 0.03  # underside above the rim while carrying
@@ -63,7 +68,9 @@ class ScriptedExpert:
             return self._action(np.array([0.0, 0.0, RELEASE_MOVE_M]), None, OPEN)
         middle = self._handled.points[:, :2].mean(axis=0)
         lifted = self._handled.bottom > rim - 0.02
-        if np.linalg.norm(middle - goal) < REACHED_M and (lifted or not self._holds()):
+        # Once it lets go, it lets go: an object that tips over as it drops is not fetched again half open.
+        reached = REACHED_M if self._is_squeezed() or self._is_open() else LET_GO_M
+        if np.linalg.norm(middle - goal) < reached and (lifted or not self._holds()):
             self.phase = "release"
             # Lowers the object as it opens, until the fingers are free of it, then rises. Never zero: see "close".
             clings = hand[2] - self._handled.grasp().point[2] < CLINGS_M and hand[2] > rim + CLINGS_M
@@ -82,11 +89,9 @@ class ScriptedExpert:
         height = hand[2] + clear - self._handled.bottom
         to_goal = goal - hand[:2] - self._handled.hold_offset(hand)
         rise = height - hand[2]
-        if rise > CLEAR_M * 0.7:
-            self.phase = "lift"
-            return self._action(np.array([0.0, 0.0, max(rise, POSITION_RANGE_M)]), None, CLOSED)
-        self.phase = "move"
-        return self._action(np.array([*to_goal, rise]), None, CLOSED)
+        free = float(np.clip((LIFT_M - rise) / (LIFT_M - CLEAR_M * 0.7), 0.0, 1.0))
+        self.phase = "move" if free > 0.5 else "lift"
+        return self._action(np.array([*(free * to_goal), rise]), None, CLOSED)
 
     def _fetch(self, hand: np.ndarray) -> np.ndarray:
         grasp = self._handled.grasp()
@@ -105,16 +110,16 @@ class ScriptedExpert:
         if not self._is_open() and above < HOVER_M / 2:
             self.phase = "back off"
             return self._action(np.array([0.0, 0.0, POSITION_RANGE_M]), None, OPEN)
-        low = above < HOVER_M * 0.6
-        if turned and sideways < (keep if low else align) and above < HOVER_M * 1.5:
-            self.phase = "descend"
-            down = -DESCENT_SPEED * POSITION_RANGE_M / GAIN
-            return self._action(np.array([offset[0], offset[1], down]), grasp.yaw, OPEN)
-        self.phase = "hover"
-        lift = HOVER_M - above
+        # A funnel: the further from over the object, the higher. Smooth on purpose, since a pupil that sees to a
+        # centimetre cannot tell on which side of a threshold it is.
+        aside = float(np.clip((sideways - align) / FUNNEL_M, 0.0, 1.0)) if turned else 1.0
+        rise = HOVER_M * aside - above - PRESS_M * (1.0 - aside)
+        self.phase = "hover" if aside > 0.5 else "descend"
         # Low beside the object: first up, then across, so that fingers do not sweep it over.
-        across = offset[:2] * (0.0 if low and sideways > keep else 1.0)
-        return self._action(np.array([*across, lift]), grasp.yaw, OPEN)
+        across = offset[:2] * float(np.clip((SWEEP_M - rise) / (SWEEP_M - ALIGN_M), 0.0, 1.0))
+        if above < HOVER_M * 1.5:
+            rise = max(rise, -DESCENT_SPEED * POSITION_RANGE_M / GAIN)
+        return self._action(np.array([*across, rise]), grasp.yaw, OPEN)
 
     def _action(self, offset: np.ndarray, yaw: float | None, gripper: float) -> np.ndarray:
         """Action towards `offset` (3,) m from here; `yaw` None keeps the orientation as it is."""

@@ -24,6 +24,7 @@ FINGER_WIDTH_M = 0.012  # half the breadth of a finger, and a little
 HAND_BOX = (0.028, 0.105, 0.034)  # from this height above the point: half width along the closing axis, half depth
 FINGER_BOX = (-0.01, 0.058, 0.012)
 WAY_MARGIN_M = 0.01  # kept to what is passed on the way to the goal
+BELOW_TOP_M, ABOVE_GROUND_M = 0.035, 0.01  # where the fingertips hold a tall thing, and a flat one at least
 MIN_GAIN_M = 0.004  # turning must gain at least this much
 RIM_DEPTH_M = 0.018  # how deep the fingers reach over a bowl's rim
 RIM_INSET_M = 0.004  # from the outer edge of a bowl to the middle of its wall
@@ -98,9 +99,9 @@ class Handled:
         if side > GRIPPER_OPENING_M - 0.01:
             return _rim_grasps(points, top)
         if height < 0.04:
-            z = max(bottom + height / 2, bottom + 0.01)
+            z = max(bottom + height / 2, bottom + ABOVE_GROUND_M)
         else:
-            z = max(top - 0.035, bottom + 0.4 * height)
+            z = max(top - BELOW_TOP_M, bottom + 0.4 * height)
         # Turning costs time and blurs the wrist view, so only where the way things lie leaves little slack.
         width = float(np.ptp(points[:, 1]))
         roomy = GRIPPER_OPENING_M - width >= MIN_SLACK_M or width - side < MIN_GAIN_M

@@ -77,6 +77,10 @@ def _check_layout(file: h5py.File) -> None:
     }
     for name, shape in shapes.items():
         assert demo[name].shape == (steps, *shape), name
+    done = demo["actions"][-4:]
+    assert (done[:, 2] > 0).all(), "after success: straight up"
+    assert not done[:, [0, 1, 3, 4, 5]].any(), "and nothing else"
+    assert (done[:, 6] == -1).all()
     rendered = demo["obs/rendered"][()]
     np.testing.assert_array_equal(np.flatnonzero(rendered), np.arange(0, steps, 5))
     assert demo["obs/agentview_rgb"][0].any()

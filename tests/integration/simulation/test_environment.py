@@ -144,6 +144,12 @@ def test_a_shift_onto_a_neighbour_is_refused(env: LiberoEnvironment) -> None:
         env.reset(0, target_shift=(0.06, -0.09))
 
 
+def test_a_shift_without_room_for_the_hand_is_refused(env: LiberoEnvironment) -> None:
+    """The bottle beside it is 3 cm clear of the target, but taller, and within the hand's breadth of 20 cm."""
+    with pytest.raises(SimulationError, match="the hand would touch salad_dressing_1"):
+        env.reset(0, target_shift=(0.045, -0.004))
+
+
 def test_sampled_shifts_are_clear_within_range_and_repeat(env: LiberoEnvironment) -> None:
     def draw() -> list[tuple[float, float]]:
         rng = np.random.default_rng(1)
