@@ -6,11 +6,14 @@ import dataclasses
 import json
 from pathlib import Path
 
+import torch
+
 from pokevla.checkpoint.run import EXPORT
+from pokevla.data.prompts import encode_text
 from pokevla.errors import CheckpointError, RecipeError
 from pokevla.model.building import TrainableSpec, apply_trainable, build_vla, build_vlm
 from pokevla.model.presets import PokeVLAConfig, preset
-from pokevla.model.tokenizer import MINI_TOKENIZER
+from pokevla.model.tokenizer import MINI_TOKENIZER, load_tokenizer
 from pokevla.model.vla import PokeVLA
 from pokevla.model.vlm import PokeVLM
 from pokevla.recipe.schema import LossConfig, ModelConfig, PosttrainRecipe, PretrainRecipe, TrainRecipe
@@ -60,12 +63,30 @@ def build_base(recipe: TrainRecipe) -> PokeVLM | PokeVLA:
         model = build_vlm(config.vlm, seed=recipe.seed, weights=weights)
     elif isinstance(recipe, PosttrainRecipe):
         model = build_vla(config, seed=recipe.seed, vlm_weights=weights)
+        if recipe.model.query_text is not None:
+            start_queries(model, encode_text(load_tokenizer(tokenizer_folder(recipe)), recipe.model.query_text))
     else:
         raise RecipeError(f"A recipe of kind {type(recipe).__name__} trains no model.")
     apply_trainable(model, trainable_spec(recipe), seed=recipe.seed)
     if isinstance(recipe, PosttrainRecipe) and isinstance(model, PokeVLA):
         freeze_what_no_loss_reaches(model, recipe.loss)
     return model
+
+
+def start_queries(model: PokeVLA, token_ids: list[int]) -> None:
+    """Start the first action queries as the embeddings of these tokens; the others stay random.
+
+    Raises:
+        RecipeError: no token, or more than there are queries.
+    """
+    queries = model.action_queries
+    if not 0 < len(token_ids) <= queries.shape[0]:
+        raise RecipeError(
+            f"model.query_text is {len(token_ids)} tokens long, the model has {queries.shape[0]} action queries.",
+            "Make the text shorter, or leave it out." if token_ids else "Leave it out (null).",
+        )
+    with torch.no_grad():
+        queries[: len(token_ids)] = model.vlm.language_model.get_input_embeddings().weight[token_ids]
 
 
 def freeze_what_no_loss_reaches(model: PokeVLA, loss: LossConfig) -> None:

@@ -1,0 +1,29 @@
+"""What a recipe's model starts from."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pokevla.checkpoint.base_model import start_queries
+from pokevla.errors import RecipeError
+from pokevla.model.building import build_vla
+from pokevla.model.presets import preset
+
+
+def test_the_first_queries_start_as_the_words_and_the_rest_stay_as_they_were() -> None:
+    model = build_vla(preset("tiny"), seed=0)
+    words = model.vlm.language_model.get_input_embeddings().weight.detach().clone()
+    before = model.action_queries.detach().clone()
+    start_queries(model, [7, 3])
+    assert torch.equal(model.action_queries[:2], words[[7, 3]])
+    assert torch.equal(model.action_queries[2:], before[2:])
+    assert model.action_queries.requires_grad
+    assert torch.equal(model.vlm.language_model.get_input_embeddings().weight, words)
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_a_text_without_tokens_or_with_more_than_there_are_queries_is_refused(count: int) -> None:
+    model = build_vla(preset("tiny"), seed=0)
+    with pytest.raises(RecipeError, match=f"query_text is {count} tokens long, the model has 4"):
+        start_queries(model, [1] * count)
