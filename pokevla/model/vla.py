@@ -95,7 +95,9 @@ class PokeVLA(nn.Module):
         """
         self._check(pixel_values, proprio, sam_features)
         batch = pixel_values.shape[0]
-        vision = self.vlm.encode_images(pixel_values)
+        # Last view first: the base view then stands right before the text, where pre-training's one picture stood.
+        # In the order base, wrist the pre-trained model reads the wrist view only (docs/model.md).
+        vision = self.vlm.encode_images(pixel_values.flip(1))
         tail = torch.cat([self.seg_token[None], self.action_queries]).expand(batch, -1, -1)
         per_layer = self.config.action_head.condition == "per_layer"
         states, layout = self.vlm.run_sequence(vision, input_ids, attention_mask, tail, all_layers=per_layer)
@@ -103,7 +105,7 @@ class PokeVLA(nn.Module):
         last = conditions[-1]
         proprio_token = self.proprio_projector(proprio.to(last.seg.dtype))[:, None]
         actions = self.action_head(self._spread(conditions), proprio_token)
-        views = last.vision.view(batch, pixel_values.shape[1], -1, last.vision.shape[-1])
+        views = last.vision.view(batch, pixel_values.shape[1], -1, last.vision.shape[-1]).flip(1)
         coarse = fine = None
         if sam_features is not None:
             coarse, fine = decode_coarse_to_fine(

@@ -41,6 +41,19 @@ def test_shapes_follow_the_contract(tiny_vla: PokeVLA, make_inputs: Callable[...
     assert output.geometry.shape == (3, 2, 4, 24)
 
 
+def test_the_base_view_stands_last_and_sees_the_wrist_view(
+    tiny_vla: PokeVLA, make_inputs: Callable[..., dict[str, Tensor]]
+) -> None:
+    """Attention is causal, so what stands first does not change with what stands behind it."""
+    inputs = make_inputs(tiny_vla.config)
+    states = tiny_vla(**inputs).vision_hidden_states
+    for view, unchanged in ((0, [1]), (1, [])):
+        pixels = inputs["pixel_values"].clone()
+        pixels[:, view] = 1 - pixels[:, view]
+        other = tiny_vla(**{**inputs, "pixel_values": pixels}).vision_hidden_states
+        assert [v for v in range(2) if torch.equal(other[:, v], states[:, v])] == unchanged
+
+
 def test_inference_skips_masks_and_geometry_and_gives_the_same_actions(
     tiny_vla: PokeVLA, make_inputs: Callable[..., dict[str, Tensor]]
 ) -> None:
