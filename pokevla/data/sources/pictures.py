@@ -100,8 +100,6 @@ class LabelledPicture:
     visible: tuple[Visible, ...]
     hidden: tuple[str, ...]
     """Phrases of objects of the same suite that this picture does not show."""
-    targets: tuple[str, ...] = ()
-    """Instances the demonstration is about; none in scenes."""
 
     @property
     def hidden_containers(self) -> tuple[str, ...]:
@@ -183,7 +181,6 @@ def demo_pictures(path: Path, vocabulary: set[str], frame_stride: int) -> Iterat
                     image=demo.images[view][t],
                     visible=_visible(mask, header.instances, {}),
                     hidden=_hidden(mask, header.instances, vocabulary, {}),
-                    targets=header.target_instances or (),
                 )
 
 

@@ -115,10 +115,9 @@ def act_on(picture: LabelledPicture, rng: np.random.Generator) -> Question | Non
     """The policy's own question, answered by where the hand has to go first (ours).
 
     No sentence tells the kind of answer: the prompt is word for word the one that post-training puts before the
-    action queries, so that what pre-training has learnt to look for is what the policy is asked for. In a
-    demonstration it is asked of what is to be moved: all else stands still there, and is learnt by heart.
+    action queries, so that what pre-training has learnt to look for is what the policy is asked for.
     """
-    thing = _any(picture, rng, lambda v: v.graspable and (not picture.targets or v.instance in picture.targets))
+    thing = _any(picture, rng, lambda v: v.graspable)
     places = sorted({v.phrase for v in picture.visible if v.container} | set(picture.hidden_containers))
     if thing is None or not (places := [name for name in places if name != thing.phrase]):
         return None
