@@ -86,7 +86,7 @@ def start_queries(model: PokeVLA, token_ids: list[int]) -> None:
             "Make the text shorter, or leave it out." if token_ids else "Leave it out (null).",
         )
     with torch.no_grad():
-        queries[: len(token_ids)] = model.vlm.language_model.get_input_embeddings().weight[token_ids]
+        queries[: len(token_ids)] = model.vlm.language_model.get_input_embeddings()(torch.tensor(token_ids))
 
 
 def freeze_what_no_loss_reaches(model: PokeVLA, loss: LossConfig) -> None:

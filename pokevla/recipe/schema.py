@@ -137,9 +137,9 @@ class ModelConfig(Section):
     """Attention of the language model. The paper does not tell; causal is VLA-Adapter's. Ours."""
     head_condition: Literal["last", "per_layer"] = "last"
     """Hidden states that the action head reads: the last layer (paper, section V-D) or layer i for its layer i."""
-    query_text: str | None = None
-    """Action queries start as the embeddings of this text's tokens; `null`: random. With the opening of a point answer
-    they look for the object from the first step, as pre-training taught. Not in the paper; ours."""
+    query_text: Annotated[str, Field(min_length=1)] | None = None
+    """The first action queries start as the embeddings of this text's tokens, of which there must not be more than
+    queries; `null`: random. Not in the paper; ours."""
     seg_injection: bool = True
     """Whether the action head attends to the <SEG> embedding (paper, section V-D)."""
 

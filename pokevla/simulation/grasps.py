@@ -25,6 +25,7 @@ HAND_BOX = (0.028, 0.105, 0.034)  # from this height above the point: half width
 FINGER_BOX = (-0.01, 0.058, 0.012)
 WAY_MARGIN_M = 0.01  # kept to what is passed on the way to the goal
 BELOW_TOP_M, ABOVE_GROUND_M = 0.035, 0.01  # where the fingertips hold a tall thing, and a flat one at least
+FLAT_M = 0.04  # lower things are flat
 MIN_GAIN_M = 0.004  # turning must gain at least this much
 RIM_DEPTH_M = 0.018  # how deep the fingers reach over a bowl's rim
 RIM_INSET_M = 0.004  # from the outer edge of a bowl to the middle of its wall
@@ -93,15 +94,10 @@ class Handled:
         height, at least 1 cm above their ground; wide hollow ones (bowls) by the rim.
         """
         points = self.points
-        bottom, top = float(points[:, 2].min()), float(points[:, 2].max())
-        height = top - bottom
         side, direction, centre = narrow_side(points[:, :2])
         if side > GRIPPER_OPENING_M - 0.01:
-            return _rim_grasps(points, top)
-        if height < 0.04:
-            z = max(bottom + height / 2, bottom + ABOVE_GROUND_M)
-        else:
-            z = max(top - BELOW_TOP_M, bottom + 0.4 * height)
+            return _rim_grasps(points, float(points[:, 2].max()))
+        z = grasp_height(points)
         # Turning costs time and blurs the wrist view, so only where the way things lie leaves little slack.
         width = float(np.ptp(points[:, 1]))
         roomy = GRIPPER_OPENING_M - width >= MIN_SLACK_M or width - side < MIN_GAIN_M
@@ -146,21 +142,33 @@ class Handled:
         return centre, float(points[:, 2].max())
 
 
+def grasp_height(points: np.ndarray) -> float:
+    """Height in m at which the fingertips hold an object that these world points (N, 3) span."""
+    bottom, top = float(points[:, 2].min()), float(points[:, 2].max())
+    height = top - bottom
+    if height < FLAT_M:
+        return bottom + max(height / 2, ABOVE_GROUND_M)
+    return max(top - BELOW_TOP_M, bottom + 0.4 * height)
+
+
 def hand_is_clear(grasp: Grasp, others: Sequence[np.ndarray]) -> bool:
     """Whether hand and open fingers at `grasp` stay off the given objects, (N, 3) world points each."""
-    closing = np.array([-math.sin(grasp.yaw), math.cos(grasp.yaw)])
-    along = np.array([closing[1], -closing[0]])
-    for points in others:
-        for low_z, half_width, half_depth in (HAND_BOX, FINGER_BOX):
-            if points[:, 2].max() < grasp.point[2] + low_z:
-                continue
-            offset = points[:, :2] - grasp.point[:2]
-            across, aside = offset @ closing, offset @ along
-            # The box of the neighbour in the hand's axes: on the safe side.
-            beside = across.min() < half_width and across.max() > -half_width
-            if beside and aside.min() < half_depth and aside.max() > -half_depth:
-                return False
-    return True
+    return not any(
+        box_meets(box, grasp.point, grasp.yaw, points) for points in others for box in (HAND_BOX, FINGER_BOX)
+    )
+
+
+def box_meets(box: tuple[float, float, float], point: np.ndarray, yaw: float, other: np.ndarray) -> bool:
+    """Whether a part of the hand (HAND_BOX, FINGER_BOX) that holds at `point` (3,) meets an object, (N, 3) points."""
+    low_z, half_width, half_depth = box
+    if other[:, 2].max() < point[2] + low_z:
+        return False
+    closing = np.array([-math.sin(yaw), math.cos(yaw)])
+    offset = other[:, :2] - point[:2]
+    across, aside = offset @ closing, offset @ np.array([closing[1], -closing[0]])
+    # The box of the neighbour in the hand's axes: on the safe side.
+    beside = across.min() < half_width and across.max() > -half_width
+    return bool(beside and aside.min() < half_depth and aside.max() > -half_depth)
 
 
 def _rim_grasps(points: np.ndarray, top: float) -> list[Grasp]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from pokevla.errors import SimulationError
 from pokevla.simulation.geometry import body_points, clearance, convex_hull
-from pokevla.simulation.grasps import ABOVE_GROUND_M, BELOW_TOP_M, HAND_BOX
+from pokevla.simulation.grasps import HAND_BOX, box_meets, grasp_height
 
 if TYPE_CHECKING:
     from pokevla.simulation.environment import LiberoEnvironment
@@ -93,24 +93,15 @@ class Placement:
         low, high = self.reach()
         if (footprint.mean(axis=0) < low).any() or (footprint.mean(axis=0) > high).any():
             return "the arm does not reach it there"
+        grasp = np.array([*footprint.mean(axis=0), grasp_height(self.points(instance))])
         for other in self._env.instances:
             if other == instance or not len(self.collision_geoms(other)):
                 continue
             if clearance(footprint, self.footprint(other)) < MARGIN_M:
                 return f"it would stand within {MARGIN_M * 100:.0f} cm of {other}"
-            if self._meets_hand(footprint, self.points(instance)[:, 2], self.points(other)):
+            if box_meets(HAND_BOX, grasp, 0.0, self.points(other)):
                 return f"the hand would touch {other} when it grasps straight from above"
         return None
-
-    def _meets_hand(self, footprint: np.ndarray, heights: np.ndarray, other: np.ndarray) -> bool:
-        """Whether the hand, not turned (broad along world y), meets `other` (N, 3) over a target of such heights."""
-        grasp = max(heights.max() - BELOW_TOP_M, heights.min() + ABOVE_GROUND_M)
-        underside, half_width, half_depth = HAND_BOX
-        if other[:, 2].max() < grasp + underside:
-            return False
-        offset = other[:, :2] - footprint.mean(axis=0)
-        low, high, half = offset.min(axis=0), offset.max(axis=0), np.array([half_depth, half_width])
-        return bool((low < half).all() and (high > -half).all())
 
     def reach(self) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper corner (2,), (2,) in m of the area the arm works in, in world coordinates."""

@@ -25,6 +25,21 @@ def test_the_expert_refuses_what_it_cannot_do() -> None:
         ScriptedExpert(LiberoEnvironment("libero_goal", 0))
 
 
+def test_the_expert_goes_through_its_phases_once() -> None:
+    """A pupil cannot follow one that goes to and fro at its thresholds."""
+    env = LiberoEnvironment("libero_object", 3, fast_rendering=True)
+    shift = env.sample_target_shift(2, np.random.default_rng(0), 0.03, 0.05)
+    env.reset(2, target_shift=shift)
+    expert = ScriptedExpert(env)
+    phases: list[str] = []
+    for _ in range(120):
+        action = expert.act()
+        if not phases or phases[-1] != expert.phase:
+            phases.append(expert.phase)
+        env.step(action)
+    assert phases == ["hover", "descend", "close", "lift", "move", "release", "done"]
+
+
 def test_demonstrations_have_the_layout_and_do_not_depend_on_workers(tmp_path: Path) -> None:
     settings = DemoSettings(
         "libero_object",

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from pokevla.checkpoint.base_model import start_queries
+from pokevla.checkpoint.base_model import build_base, start_queries
 from pokevla.errors import RecipeError
 from pokevla.model.building import build_vla
 from pokevla.model.presets import preset
+from pokevla.model.tokenizer import load_tokenizer
+from pokevla.model.vla import PokeVLA
+from pokevla.recipe.load import load_recipe
+from pokevla.recipe.schema import PosttrainRecipe
+
+DEMO = Path(__file__).parents[3] / "recipes" / "demo" / "posttrain.yaml"
 
 
 def test_the_first_queries_start_as_the_words_and_the_rest_stay_as_they_were() -> None:
@@ -27,3 +35,13 @@ def test_a_text_without_tokens_or_with_more_than_there_are_queries_is_refused(co
     model = build_vla(preset("tiny"), seed=0)
     with pytest.raises(RecipeError, match=f"query_text is {count} tokens long, the model has 4"):
         start_queries(model, [1] * count)
+
+
+def test_the_demo_s_queries_start_as_the_words_before_a_point() -> None:
+    recipe = load_recipe(DEMO, ["model.vlm=null"], {}).recipe
+    assert isinstance(recipe, PosttrainRecipe)
+    model = build_base(recipe)
+    assert isinstance(model, PokeVLA)
+    ids = torch.tensor(load_tokenizer()("[(0.5, 0.")["input_ids"])
+    assert len(ids) == 8, "as many as mini has queries"
+    assert torch.equal(model.action_queries, model.vlm.language_model.get_input_embeddings()(ids))
