@@ -26,7 +26,7 @@ def box(centre: tuple[float, float], side: float, top: float) -> np.ndarray:
     ],
 )
 def test_grasp_height(top: float, expected: float) -> None:
-    assert grasp_height([*box((0.0, 0.0), 0.04, top), 0, 0, 0.5]) == pytest.approx(0.5 + expected)
+    assert grasp_height(box((0.0, 0.0), 0.04, top) + np.array([0.0, 0.0, 0.5])) == pytest.approx(0.5 + expected)
 
 
 @pytest.mark.parametrize(
