@@ -25,19 +25,23 @@ def test_the_expert_refuses_what_it_cannot_do() -> None:
         ScriptedExpert(LiberoEnvironment("libero_goal", 0))
 
 
-def test_the_expert_goes_through_its_phases_once() -> None:
-    """A pupil cannot follow one that goes to and fro at its thresholds."""
+def test_the_expert_goes_through_its_phases_once_and_comes_down_smoothly() -> None:
+    """A pupil cannot follow one that goes to and fro, or starts down all at once, at thresholds it cannot see."""
     env = LiberoEnvironment("libero_object", 3, fast_rendering=True)
     shift = env.sample_target_shift(2, np.random.default_rng(0), 0.03, 0.05)
     env.reset(2, target_shift=shift)
     expert = ScriptedExpert(env)
     phases: list[str] = []
+    vertical: list[float] = []
     for _ in range(120):
         action = expert.act()
+        if expert.phase in ("hover", "descend"):
+            vertical.append(action[2])
         if not phases or phases[-1] != expert.phase:
             phases.append(expert.phase)
         env.step(action)
     assert phases == ["hover", "descend", "close", "lift", "move", "release", "done"]
+    assert np.abs(np.diff(vertical)).max() < 0.5, "0.27 to 0.36 with the funnel, 0.55 to 0.64 with a threshold"
 
 
 def test_demonstrations_have_the_layout_and_do_not_depend_on_workers(tmp_path: Path) -> None:
