@@ -20,7 +20,7 @@ LENGTHS = (3, 6)
 
 
 def rows_by_hand(model: PokeVLA, vision: Tensor, ids: Tensor) -> list[Tensor]:
-    """[first token][patches][rest of the text][SEG][queries] of each row, unpadded."""
+    """[first token][wrist patches][base patches][rest of the text][SEG][queries] of each row, unpadded."""
     words = model.vlm.language_model.get_input_embeddings()(ids)
     tail = torch.cat([model.seg_token[None], model.action_queries])
     return [torch.cat([words[row, :1], vision[row], words[row, 1:length], tail]) for row, length in enumerate(LENGTHS)]
@@ -42,12 +42,14 @@ def test_spliced_forward_equals_transformers_on_embeddings_built_by_hand(attenti
     num_patches = 2 * config.vlm.num_patches
     with torch.no_grad():
         output = model(pixels, ids, mask, torch.zeros(2, 8))
-        vision = model.vlm.encode_images(pixels)
+        base, wrist = model.vlm.encode_images(pixels).chunk(2, dim=1)
+        vision = torch.cat([wrist, base], dim=1)
         for row, embeddings in enumerate(rows_by_hand(model, vision, ids)):
             length = embeddings.shape[0]
             given = torch.zeros(1, 1, length, length) if attention == "bidirectional" else None
             hidden = plain.model(inputs_embeds=embeddings[None], attention_mask=given).last_hidden_state[0]
-            ours = output.vision_hidden_states[row].flatten(0, 1)
+            base_states, wrist_states = output.vision_hidden_states[row]
+            ours = torch.cat([wrist_states, base_states])
             torch.testing.assert_close(ours, hidden[1 : 1 + num_patches], atol=1e-5, rtol=1e-4)
             seg = hidden[num_patches + LENGTHS[row]]
             torch.testing.assert_close(output.seg_hidden_state[row], seg, atol=1e-5, rtol=1e-4)
