@@ -27,9 +27,9 @@ PACKAGES = (
 )
 TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".mp4": "video/mp4", ".svg": "image/svg+xml"}
 POLICY_NOTES = {
-    "model": "the trained policy",
+    "model": "weights of a training run",
     "untrained": "same model, random weights",
-    "blanked": "the trained policy with its images zeroed",
+    "blanked": "the same weights with all images zeroed",
     "replay": "one expert episode played back",
 }
 

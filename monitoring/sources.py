@@ -27,8 +27,10 @@ class Run:
     @property
     def title(self) -> str:
         """What it trained."""
-        kinds = {PretrainRecipe: "Pre-training of PokeVLM", PosttrainRecipe: "Post-training of PokeVLA"}
-        return kinds.get(type(self.recipe), f"Training run {self.folder.name}")  # pyright: ignore[reportArgumentType]
+        if self.recipe is None:
+            return f"Training run {self.folder.name}"
+        stage = "Pre-training of PokeVLM" if isinstance(self.recipe, PretrainRecipe) else "Post-training of PokeVLA"
+        return f"{stage} without images" if self.recipe.data.blank_images else stage
 
 
 @dataclass
@@ -49,14 +51,22 @@ def read_sources(folders: list[Path]) -> Sources:
         if (folder / "stages.json").is_file():
             sources.stages += (read_json(folder / "stages.json") or {})["stages"]
             sources.summary = build_summary(folder)
-            for child in ("pretrain", "posttrain", "grounding", "evaluation"):
-                _add(sources, folder / child)
+            for child in sorted(path for path in folder.iterdir() if path.is_dir()):
+                _add(sources, child)
+            sources.runs.sort(key=_reading_order)
         elif not _add(sources, folder):
             raise UsageError(
                 f"{folder} is no pipeline, run or evaluation.",
                 "A run holds metrics.jsonl, an evaluation summary.json, a pipeline stages.json.",
             )
     return sources
+
+
+def _reading_order(run: Run) -> tuple[bool, bool, str]:
+    """Pre-training first, controls without images last."""
+    recipe = run.recipe
+    blank = recipe is not None and recipe.data.blank_images
+    return not isinstance(recipe, PretrainRecipe), blank, run.folder.name
 
 
 def _add(sources: Sources, folder: Path) -> bool:

@@ -17,6 +17,7 @@ from pokevla.cli.memory_sampler import MemorySampler
 from pokevla.errors import PokeVLAError, RecipeError, UsageError
 from pokevla.recipe.load import AnyRecipe, load_recipe, recipe_hash
 from pokevla.recipe.schema import PipelineRecipe, Stage, TrainRecipe
+from pokevla.telemetry.manifest import source_state
 
 STAGES_FILE = "stages.json"
 
@@ -30,6 +31,7 @@ class FinishedStage:
     fingerprint: str  # of the command and of the recipes it names: another one runs the stage again
     seconds: float
     peak_memory_gib: float
+    commit: str | None = None  # of the code that made it; None outside a git checkout
 
 
 class StageFailed(PokeVLAError):
@@ -45,7 +47,8 @@ def run_pipeline(
 ) -> list[FinishedStage]:
     """Run all stages in order; finished ones with an unchanged command are skipped unless `fresh`.
 
-    Once a stage has run, all later ones run too: their input has changed. `announce` gets one line per stage;
+    Once a stage has run, all later ones run too: their input has changed. A stage that other code has made is kept (it
+    took minutes, and most changes do not touch it), and said to be. `announce` gets one line per stage;
     `program` (default: this Python with pokevla.cli.main) is put before each stage's arguments. Raises StageFailed at
     the first failure; the stages before it stay finished.
     """
@@ -59,13 +62,15 @@ def run_pipeline(
     output.mkdir(parents=True, exist_ok=True)
     finished: list[FinishedStage] = []
     upstream_changed = False
+    commit, _ = source_state()
     for number, stage in enumerate(recipe.stages, start=1):
         arguments = [argument.replace("{output}", str(output)) for argument in stage.run]
         command, fingerprint = shlex.join(["pokevla", *arguments]), _fingerprint(arguments)
         before = remembered.get(stage.name)
         place = f"[{number}/{len(recipe.stages)}] {stage.name}"
         if before is not None and before.fingerprint == fingerprint and not upstream_changed:
-            announce(f"{place}: finished before, in {before.seconds:.0f} s")
+            other = "" if before.commit == commit else f", by commit {(before.commit or 'unknown')[:10]}, not this one"
+            announce(f"{place}: finished before, in {before.seconds:.0f} s{other}")
             finished.append(before)
             continue
         announce(f"{place}: {command}")
@@ -73,7 +78,7 @@ def run_pipeline(
         upstream_changed = True
         _write_stages(output, finished)  # what this stage and those after it made before no longer counts
         seconds, peak = _run_stage(stage, [*(program or default_program()), *arguments])
-        finished.append(FinishedStage(stage.name, command, fingerprint, round(seconds, 1), round(peak, 2)))
+        finished.append(FinishedStage(stage.name, command, fingerprint, round(seconds, 1), round(peak, 2), commit))
         _write_stages(output, finished)
     return finished
 

@@ -389,7 +389,7 @@ class TrialsConfig(Section):
     settle_steps: Annotated[int, Field(ge=0)] = 10
     """Steps of doing nothing before the trial, for objects to come to rest (OpenVLA-OFT)."""
     seed: int = 7
-    """Seed of placements and of the environments."""
+    """Seed of the placements, and of the weights of a policy of kind `untrained`."""
 
 
 class EvalRecipe(Section):
@@ -408,13 +408,14 @@ class EvalRecipe(Section):
     image_size: Positive = 256
     """Side of the rendered images in pixels. 256 is OpenVLA-OFT's."""
     fast_rendering: bool = False
-    """No multi-sampling and no reflections: twice as fast, pixels differ a little. Not for published numbers."""
+    """No multi-sampling, no reflections, thinned meshes: ten times as fast, other pixels (docs/simulation.md). Not for
+    published numbers."""
     actions_per_query: Positive = 8
     """Actions of a chunk that are executed before the next query."""
     workers: Positive = 2
     """Environment processes."""
     videos: Annotated[int, Field(ge=0)] = 2
-    """Trials per policy of which a video with predicted masks is kept."""
+    """Trials per policy that looks of which a video is kept; predicted masks are drawn for those of kind `model`."""
 
 
 class GroundingRecipe(Section):

@@ -1,5 +1,6 @@
 """Every recipe in the tree loads, says what runs it, and the paper's two plan as the paper says."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from pokevla.recipe.derive import derive_batch
 from pokevla.recipe.document import read_document
 from pokevla.recipe.load import LoadedRecipe, load_recipe, merge_extends
 from pokevla.recipe.plan import plan
-from pokevla.recipe.schema import EvalRecipe, PosttrainRecipe, PretrainRecipe, TrainRecipe
+from pokevla.recipe.schema import EvalRecipe, PipelineRecipe, PosttrainRecipe, PretrainRecipe, Stage, TrainRecipe
 
 ROOT = Path(__file__).resolve().parents[2] / "recipes"
 VARIABLES = {"POKEVLA_DATA": "/data", "POKEVLA_MODELS": "/models"}
@@ -88,6 +89,25 @@ def test_posttraining_is_planned_as_the_paper_says(suite: str) -> None:
     assert (recipe.lora.rank, recipe.lora.alpha) == (64, 128)
     assert made.fits
     assert 5 < (made.hours or 0) < 20
+
+
+def _options(stage: Stage) -> dict[str, str]:
+    """`--name value` pairs of a stage's command."""
+    return {name: value for name, value in pairwise(stage.run) if name.startswith("--")}
+
+
+@pytest.mark.parametrize(("pipeline", "trials"), [("demo", "evaluation"), ("long", "long_evaluation")])
+def test_the_demos_trials_share_no_initial_state_and_no_placement_with_its_data(pipeline: str, trials: str) -> None:
+    stages, judged = load(f"demo/{pipeline}.yaml").recipe, load(f"demo/{trials}.yaml").recipe
+    assert isinstance(stages, PipelineRecipe)
+    assert isinstance(judged, EvalRecipe)
+    collected = [_options(stage) for stage in stages.stages if stage.run[:2] in (["data", "demos"], ["data", "scenes"])]
+    assert len(collected) == 2
+
+    for options in collected:
+        first, last = map(int, options["--init-states"].split(":"))
+        assert set(range(first, last)).isdisjoint(range(*judged.trials.init_states))
+        assert int(options["--seed"]) != judged.trials.seed  # placements are drawn from it, continuously
 
 
 @pytest.mark.parametrize("suite", ["libero_spatial", "libero_object", "libero_goal", "libero_10"])

@@ -55,6 +55,18 @@ def test_a_changed_recipe_file_runs_its_stage_again(tmp_path: Path) -> None:
     assert (output / "log").read_text() == "AA"
 
 
+def test_a_stage_made_by_other_code_is_kept_and_said_to_be(tmp_path: Path) -> None:
+    output = tmp_path / "demo"
+    recipe = pipeline(output, ("one", ["A", "{output}/log"]))
+    run(recipe)
+    assert "by commit" not in run(recipe)[0]
+    written = json.loads((output / "stages.json").read_text())
+    written["stages"][0]["commit"] = "0123456789abcdef"
+    (output / "stages.json").write_text(json.dumps(written))
+    assert "by commit 0123456789, not this one" in run(recipe)[0]
+    assert (output / "log").read_text() == "A"
+
+
 def test_the_first_failure_stops_with_its_code_and_is_run_again(tmp_path: Path) -> None:
     output = tmp_path / "demo"
     broken = pipeline(output, ("one", ["A", "{output}/log"]), ("two", ["fail", "3"]), ("three", ["C", "{output}/log"]))

@@ -1,4 +1,5 @@
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,16 @@ def test_names_of_others_are_escaped(page: str) -> None:
 def test_single_runs_have_a_report_too(pipeline: Path) -> None:
     out = write_report([pipeline / "posttrain", pipeline / "evaluation"], pipeline / "part.html")
     assert "Post-training of PokeVLA" in out.read_text()
+
+
+def test_every_run_of_a_pipeline_is_shown_controls_last(pipeline: Path) -> None:
+    blind = Path(shutil.copytree(pipeline / "posttrain", pipeline / "blind"))
+    recipe = blind / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("data: {", "data: {blank_images: true, "))
+    page = write_report([pipeline], pipeline / "report.html").read_text()
+    titles = re.findall(r"<h2>(P[^<]*ing of [^<]*)</h2>", page)
+    assert titles == ["Pre-training of PokeVLM", "Post-training of PokeVLA", "Post-training of PokeVLA without images"]
+    assert "without images saw no images" in page
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
