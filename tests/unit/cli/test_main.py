@@ -42,6 +42,8 @@ def failing_verb(monkeypatch: pytest.MonkeyPatch):
         (PokeVLAError("bad."), 1),
         (ValueError("bad"), 1),
         (OSError(errno.ENOSPC, "No space left on device", "/x/shard.tar"), 3),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "/x/shard.tar"), 3),
+        (OSError(errno.EFBIG, "File too large", "/x/shard.tar"), 3),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 1),
         (KeyboardInterrupt(), 130),
     ],
