@@ -26,12 +26,19 @@ def whole_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _named(error, path) from error
+    try:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        raise cannot_write(path, error.strerror or str(error), full=error.errno in NO_ROOM) from error
+        raise _named(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _named(error: OSError, path: Path) -> DataError:
+    return cannot_write(path, error.strerror or str(error), full=error.errno in NO_ROOM)
 
 
 def cannot_write(path: Path, reason: str, *, full: bool = False) -> DataError:

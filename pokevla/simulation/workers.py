@@ -6,7 +6,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, cast
 
 from pokevla.errors import PokeVLAError, SimulationError
 from pokevla.simulation.simulator import load_simulator
@@ -57,8 +57,7 @@ def _dispatch(pipes: list[Connection], num_jobs: int) -> Iterator[Any]:
                 sent += 1
             if wanted in results:
                 break
-            for pipe in wait(pipes):  # an idle one says nothing, unless it has died
-                assert isinstance(pipe, Connection)
+            for pipe in cast("list[Connection]", wait(pipes)):  # an idle one says nothing, unless it has died
                 number, answer = _receive(pipe)
                 results[number] = answer
                 idle.append(pipe)
