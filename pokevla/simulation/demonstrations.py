@@ -84,5 +84,8 @@ def _check(settings: DemoSettings) -> None:
             raise UsageError(f"{name} is {getattr(settings, name)}.", "It must be at least 1.")
     if not 0.0 <= settings.val_fraction < 1.0:
         raise UsageError(f"val_fraction is {settings.val_fraction}.", "It must be at least 0 and below 1.")
+    shift = settings.target_shift_m
+    if shift is not None and not 0.0 <= shift[0] < shift[1]:
+        raise UsageError(f"Target shift range [{shift[0]}, {shift[1]}] m is empty.", "Give 0 <= low < high.")
     if settings.dart_sigma < 0.0 or settings.random_start_steps < 0:
         raise UsageError("dart_sigma and random_start_steps cannot be negative.", "Use 0 to switch them off.")

@@ -37,6 +37,7 @@ def test_seeds_of_attempts_differ_and_repeat() -> None:
         ({"dart_sigma": -0.1}, "negative"),
         ({"suite": "libero"}, "Did you mean"),
         ({"task_index": 10}, "0 to 9"),
+        ({"target_shift_m": (0.06, 0.02)}, "is empty"),
     ],
 )
 def test_senseless_settings_are_refused_before_anything_starts(change: dict, message: str) -> None:
