@@ -5,6 +5,11 @@ An error's message is one sentence for a person: what was wrong, where, what to 
 
 from __future__ import annotations
 
+import errno
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What the system says when there is no room: no space, no quota, file too large. For the user all the same."""
+
 
 class PokeVLAError(Exception):
     """Base of all errors we raise on purpose. `exit_code` is what the command line returns."""
@@ -58,7 +63,7 @@ class CheckpointError(DataError):
 
 
 class SimulationError(DataError):
-    """A suite, task or initial state that does not exist, or a simulator that cannot run."""
+    """A simulator, scene or expert that cannot do what was asked, or a simulator process that died."""
 
 
 class TrainingError(PokeVLAError):

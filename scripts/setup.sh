@@ -5,7 +5,7 @@
 #   scripts/setup.sh --hook    the same, then the git pre-commit hook
 #
 # POKEVLA_VENV    where the virtual environment is (default: .venv in the checkout)
-# POKEVLA_PYTHON  the Python 3.11 to build it with (default: the first one found)
+# POKEVLA_PYTHON  the Python 3.11 to build it with (default: the first one in PATH)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -15,13 +15,16 @@ readonly MARKER=$VENV/.pokevla-installed
 readonly LOG=$VENV/.pokevla-setup.log
 readonly NEEDED_DISK_GB=11 # the environment has 8.3 GB; pip unpacks before it moves
 
-# Shared library and the Debian package that brings it. ffmpeg comes with imageio-ffmpeg, fonts with matplotlib.
+# Shared library, as a program asks the dynamic linker for it (several names: any will do), and the Debian package that
+# brings it. ffmpeg comes with imageio-ffmpeg, fonts with matplotlib.
 readonly LIBRARIES=(
-    "libOSMesa.so libosmesa6"         # MuJoCo's software renderer
-    "libEGL.so.1 libegl1"             # MuJoCo on a GPU without a screen
-    "libGL.so.1 libgl1"               # opencv
-    "libgthread-2.0.so.0 libglib2.0-0" # opencv
+    "libosmesa6 libOSMesa.so libOSMesa.so.8 libOSMesa.so.6" # MuJoCo's software renderer
+    "libgl1 libGL.so.1"                                     # opencv
+    "libglib2.0-0 libgthread-2.0.so.0"                      # opencv
 )
+# Installed along when something is to be installed, but never asked for: MuJoCo on a GPU without a screen.
+readonly WELCOME_PACKAGES=(libegl1)
+readonly PYTHON_PACKAGES=(python3.11 python3.11-venv)
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() {
@@ -31,14 +34,55 @@ fail() {
     exit 2
 }
 
-# --- system packages -------------------------------------------------------------------------------------------------
+# --- system packages and Python --------------------------------------------------------------------------------------
 
-missing_packages() {
-    local known entry
-    known=$(PATH=$PATH:/sbin:/usr/sbin ldconfig -p)
-    for entry in "${LIBRARIES[@]}"; do
-        [[ $known == *"${entry% *}"* ]] || printf '%s\n' "${entry#* }"
-    done
+is_python_311() {
+    "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1
+}
+
+# Prints the first Python 3.11 that can make a virtual environment. All of PATH: the first one may be a shim that fails.
+find_python() {
+    local candidate
+    while read -r candidate; do
+        if [[ -n $candidate ]] && is_python_311 "$candidate"; then
+            echo "$candidate"
+            return
+        fi
+    done <<<"${POKEVLA_PYTHON:-}"$'\n'"$(type -aP python3.11 python3 || true)"
+    return 1
+}
+
+# Prints the packages of the libraries that the dynamic linker does not find for the Python $1. Asked in that Python,
+# and not `ldconfig -p`: that knows neither LD_LIBRARY_PATH nor the libraries of a conda environment.
+missing_libraries() {
+    "$1" - "${LIBRARIES[@]}" <<'PYTHON'
+import ctypes, sys
+
+def loads(name):
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
+
+for entry in sys.argv[1:]:
+    package, *names = entry.split()
+    if not any(loads(name) for name in names):
+        print(package)
+PYTHON
+}
+
+# Sets PYTHON, the one to work with (empty: none), and MISSING, all Debian packages that are wanting.
+look_around() {
+    local found libraries=("${LIBRARIES[@]%% *}") # without a Python to ask, none is known to be there
+    MISSING=()
+    PYTHON=$VENV/bin/python
+    if ! is_python_311 "$PYTHON" && ! PYTHON=$(find_python); then
+        MISSING+=("${PYTHON_PACKAGES[@]}")
+        PYTHON=$(type -P python3 || true) # another version: good enough to look for libraries
+    fi
+    if [[ -n $PYTHON ]] && found=$(missing_libraries "$PYTHON"); then mapfile -t libraries < <(printf '%s' "$found"); fi
+    MISSING+=("${libraries[@]}")
 }
 
 # Prints the prefix that makes a command run as root; fails where apt-get or the right to use it is missing.
@@ -62,47 +106,28 @@ apt_install() {
     return "$status"
 }
 
-ensure_system_libraries() {
-    local missing as_root
-    mapfile -t missing < <(missing_packages)
-    [[ ${#missing[@]} -eq 0 ]] && return
-    if as_root=$(root_prefix) && apt_install "$as_root" "${missing[@]}"; then
-        mapfile -t missing < <(missing_packages)
-        [[ ${#missing[@]} -eq 0 ]] && return
+# Libraries and Python, looked for together, so that who may not install anything learns all of it at once.
+ensure_system() {
+    local as_root package libraries=()
+    look_around
+    [[ ${#MISSING[@]} -eq 0 ]] && return
+    if as_root=$(root_prefix); then
+        for package in "${MISSING[@]}"; do [[ $package == python* ]] || libraries+=("$package"); done
+        # One call each: a distribution without Python 3.11 has the libraries all the same.
+        if [[ ${#libraries[@]} -gt 0 ]]; then apt_install "$as_root" "${libraries[@]}" "${WELCOME_PACKAGES[@]}" || true; fi
+        if [[ ${#libraries[@]} -lt ${#MISSING[@]} ]]; then apt_install "$as_root" "${PYTHON_PACKAGES[@]}" || true; fi
+        look_around
+        [[ ${#MISSING[@]} -eq 0 ]] && return
     fi
-    fail "these system packages are missing and could not be installed from here: ${missing[*]}" \
-        "Debian, Ubuntu:  sudo apt-get install ${missing[*]}" \
-        "Fedora, RHEL:    sudo dnf install mesa-libOSMesa mesa-libEGL mesa-libGL glib2" \
+    fail "these system packages are missing and could not be installed from here: ${MISSING[*]}" \
+        "Debian, Ubuntu:  sudo apt-get install ${MISSING[*]}" \
+        "Fedora, RHEL:    sudo dnf install mesa-libOSMesa mesa-libGL glib2 python3.11" \
+        "without root:    in a conda environment (conda env create -f environment.yml) or a folder of LD_LIBRARY_PATH" \
+        "another Python:  POKEVLA_PYTHON=/path/to/python3.11 (3.11 exactly, with venv)" \
         "then run the same command again."
 }
 
-# --- Python and the virtual environment ------------------------------------------------------------------------------
-
-is_python_311() {
-    "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1
-}
-
-find_python() {
-    local candidate
-    for candidate in ${POKEVLA_PYTHON:+"$POKEVLA_PYTHON"} python3.11 python3 /usr/bin/python3.11; do
-        if is_python_311 "$candidate"; then
-            echo "$candidate"
-            return
-        fi
-    done
-    return 1
-}
-
-ensure_python() {
-    local as_root
-    if ! PYTHON=$(find_python); then
-        if as_root=$(root_prefix) && apt_install "$as_root" python3.11 python3.11-venv && PYTHON=$(find_python); then return; fi
-        fail "Python 3.11 with the venv module was not found." \
-            "Debian 12:       sudo apt-get install python3.11 python3.11-venv" \
-            "conda:           conda env create -f environment.yml" \
-            "elsewhere:       install it, then name it: POKEVLA_PYTHON=/path/to/python3.11 make setup"
-    fi
-}
+# --- virtual environment ---------------------------------------------------------------------------------------------
 
 environment_key() {
     cat constraints.txt pyproject.toml | sha256sum | cut -d ' ' -f 1
@@ -130,9 +155,8 @@ install_environment() {
     local key=$1 started=$SECONDS
     rm -f "$MARKER" # from here to the end the environment counts as not installed
     if ! is_python_311 "$VENV/bin/python" || ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
-        ensure_python
         ensure_disk
-        "$PYTHON" -m venv "$VENV"
+        "$(find_python || echo "$PYTHON")" -m venv "$VENV"
     fi
     say "installing into $VENV (about 150 packages, 8 GB, some 3 to 10 minutes; log: $LOG)"
     : >"$LOG"
@@ -186,6 +210,6 @@ ensure_hook() {
     say "git pre-commit hook installed"
 }
 
-ensure_system_libraries
+ensure_system
 ensure_environment
 if [[ ${1:-} == --hook ]]; then ensure_hook; fi

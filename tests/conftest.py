@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import resource
 import socket
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,36 @@ def tiny_run_env(repository: Path) -> dict[str, str]:
     """Environment for a subprocess of a test: that of this process, with the checkout importable."""
     python_path = os.pathsep.join(part for part in (str(repository), os.environ.get("PYTHONPATH")) if part)
     return {**os.environ, "PYTHONPATH": python_path}
+
+
+@pytest.fixture
+def room_for() -> Callable[[int], AbstractContextManager[None]]:
+    """`with room_for(size_bytes)`: the kernel lets no file of this process or its children grow beyond this size."""
+
+    @contextmanager
+    def limited(size_bytes: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB of its own. Only root may mount one; elsewhere the test is left out."""
+    folder = tmp_path / "small_disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no file system can be mounted here ({mounted.stderr.strip()})")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 def _is_local(family: int, address: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -12,10 +11,8 @@ from typing import Any
 
 import xxhash
 
-from pokevla.errors import CheckpointError, DiskFullError, PokeVLAError
+from pokevla.errors import NO_ROOM, CheckpointError, DiskFullError, PokeVLAError
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""No space, no quota, file larger than the limit: for the user all the same."""
 CHUNK_BYTES = 1 << 22
 
 

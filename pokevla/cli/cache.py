@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from pokevla.cli.progress import progress
 
 if TYPE_CHECKING:
     from pokevla.recipe.schema import CacheConfig
@@ -38,7 +38,7 @@ def build(
     for dataset in datasets:
         if not (dataset / "dataset.json").is_file():
             raise DataError(f"{dataset} is not a dataset.", "Make one with: pokevla data convert")
-        with _progress(dataset.name) as on_progress:
+        with progress(dataset.name) as on_progress:
             directory = build_cache(dataset, cache, batch, on_progress, device)
         _print_info(cache_info(directory))
 
@@ -79,7 +79,7 @@ def verify(
         sources = [(directory, dataset, cache) for directory, dataset in zip(found, datasets, strict=True)]
     reports = {}
     for directory, dataset, cache_config in sources:
-        with _progress("verify") as on_progress:
+        with progress("verify") as on_progress:
             report = verify_cache(directory, recompute, on_progress, dataset_root=dataset, cache=cache_config)
         reports[str(directory)] = asdict(report)
         if not as_json:
@@ -131,32 +131,3 @@ def _print_info(report: dict[str, Any]) -> None:
     typer.echo(f"{report['directory']}: {counts}, {report['disk_bytes'] / 2**20:.1f} MiB")
     for description in report["teachers"].values():
         typer.echo(f"  {description}")
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a listener that draws a bar on a terminal, and prints a line at every tenth of the way in a log."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(name, total=None)
-        tenths = 0
-
-        def listen(done: int, total: int) -> None:
-            nonlocal tenths
-            bar.update(task, completed=done, total=total)
-            if not console.is_terminal and 10 * done // max(total, 1) > tenths:
-                tenths = 10 * done // total
-                console.print(f"{name}: {done} of {total} samples")
-
-        yield listen

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from pokevla.cli.progress import progress
 from pokevla.cli.simulation_verbs import demos, scenes
 
 app = typer.Typer(no_args_is_help=True, help="Make and look at datasets.", rich_markup_mode=None)
@@ -54,7 +53,7 @@ def convert_libero(
     from pokevla.data.sources import libero
 
     settings = libero.LiberoSettings(source, out, shard_samples, jpeg_quality, val_fraction, overwrite, noops.value)
-    with _progress("episodes") as on_episode:
+    with progress("episodes") as on_episode:
         libero.convert_libero(settings, on_episode)
     _print_made(out)
 
@@ -89,8 +88,8 @@ def convert_libero_vlm(
         jpeg_quality=jpeg_quality,
         overwrite=overwrite,
     )
-    with _progress("pictures") as on_picture:
-        libero_vlm.convert_libero_vlm(settings, lambda done: on_picture(done, None))
+    with progress("pictures") as on_picture:
+        libero_vlm.convert_libero_vlm(settings, on_picture)
     _print_made(sources[-1])
 
 
@@ -123,6 +122,7 @@ def show(
     """Print one sample's fields; with --image also draw samples and their masks."""
     from pokevla.data.dataset import open_dataset
     from pokevla.data.inspection import contact_sheet, describe_sample, find_row
+    from pokevla.evaluation.files import whole_file
 
     opened = open_dataset(dataset)
     row = find_row(opened, sample)
@@ -134,7 +134,9 @@ def show(
     if image is not None:
         left = opened.samples.num_rows - row
         chosen = [row + left * i // count for i in range(min(count, left))]
-        contact_sheet(opened, chosen).save(image)
+        sheet = contact_sheet(opened, chosen)
+        with whole_file(image) as temporary:
+            sheet.save(temporary)
         typer.echo(f"wrote {image}")
 
 
@@ -156,7 +158,7 @@ def verify(dataset: _Dataset) -> None:
     """Check every checksum of a dataset."""
     from pokevla.data.inspection import verify_dataset
 
-    with _progress("shards") as on_shard:
+    with progress("shards") as on_shard:
         samples = verify_dataset(dataset, on_shard)
     typer.echo(f"{dataset}: all {samples} samples are whole.")
 
@@ -186,25 +188,3 @@ def _print_fields(fields: dict[str, Any], indent: str = "") -> None:
 def _short(value: Any) -> str:
     """A number with four digits, anything else as it is."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on a terminal, a line now and then in a log."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        next_line = 1
-
-        def listen(done: int, total: int | None) -> None:
-            nonlocal next_line
-            bar.update(task, completed=done, total=total)
-            if not console.is_terminal and done >= next_line:
-                console.print(f"{what}: {done}" + (f" of {total}" if total else ""))
-                next_line = max(2 * done, done + (total or 0) // 10)
-
-        yield listen

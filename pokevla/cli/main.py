@@ -5,7 +5,6 @@ Verbs are imported when they are called, so that `pokevla --help` answers at onc
 
 from __future__ import annotations
 
-import errno
 import importlib
 import sys
 import traceback
@@ -16,7 +15,7 @@ import typer.core
 import typer.main
 
 import pokevla
-from pokevla.errors import DiskFullError, PokeVLAError, UsageError
+from pokevla.errors import NO_ROOM, DiskFullError, PokeVLAError, UsageError
 from pokevla.recipe.messages import nearest
 
 # Verb: (module, attribute, one line of help). The attribute is a function or a typer app of sub-verbs.
@@ -38,7 +37,6 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "ckpt": ("ckpt", "app", "Look at checkpoints and export models: inspect, export."),
     "doctor": ("doctor", "doctor", "Check this machine: packages, GL library, GPUs, disk, Slurm."),
 }
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 USAGE_ERROR = typer.BadParameter.__mro__[1]  # click's UsageError: typer carries click inside and does not export it
 
 
@@ -109,7 +107,7 @@ def run(arguments: list[str]) -> int:
         _close_stdout()
         return 1
     except OSError as error:
-        if error.errno not in DISK_FULL:
+        if error.errno not in NO_ROOM:
             return _unexpected(error, debug)
         where = f" while writing {error.filename}" if error.filename else ""
         full = DiskFullError(f"no room left on the disk{where}.", "Free some space and run again.")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pokevla.cli.memory_sampler import MemorySampler
 from pokevla.errors import PokeVLAError, RecipeError, UsageError
+from pokevla.evaluation.files import write_json
 from pokevla.recipe.load import AnyRecipe, load_recipe, recipe_hash
 from pokevla.recipe.schema import PipelineRecipe, Stage, TrainRecipe
 from pokevla.telemetry.manifest import source_state
@@ -97,9 +98,7 @@ def read_stages(output: Path) -> list[FinishedStage]:
 
 
 def _write_stages(output: Path, stages: list[FinishedStage]) -> None:
-    temporary = output / (STAGES_FILE + ".tmp")
-    temporary.write_text(json.dumps({"stages": [asdict(stage) for stage in stages]}, indent=2) + "\n")
-    temporary.replace(output / STAGES_FILE)
+    write_json(output / STAGES_FILE, {"stages": [asdict(stage) for stage in stages]})
 
 
 def _run_stage(stage: Stage, command: list[str]) -> tuple[float, float]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
 
+from pokevla.cli.progress import progress
 from pokevla.errors import UsageError
 
 _Number = TypeVar("_Number", int, float)
@@ -70,7 +69,7 @@ def demos(
         workers=workers,
         fast_rendering=fast_rendering,
     )
-    with _progress("episodes") as listen:
+    with progress("episodes") as listen:
         report = collect_demonstrations(settings, lambda kept, failed, wanted: listen(kept, wanted, failed))
     if as_json:
         typer.echo(json.dumps(vars(report) | {"path": str(report.path)}))
@@ -99,7 +98,7 @@ def scenes(
 
     tasks = tuple(task) if task else tuple(info.index for info in list_tasks(suite))
     states = _pair(init_states, "--init-states", int)
-    with _progress("scenes") as listen:
+    with progress("scenes") as listen:
         path = collect_scenes(
             suite,
             tasks,
@@ -110,7 +109,7 @@ def scenes(
             workers,
             fast_rendering,
             states,
-            on_progress=lambda done, wanted: listen(done, wanted, 0),
+            on_progress=listen,
         )
     typer.echo(f"Wrote {path}")
 
@@ -122,27 +121,3 @@ def _pair(text: str, option: str, number: type[_Number]) -> tuple[_Number, _Numb
         return number(low), number(high)
     except ValueError as error:
         raise UsageError(f"{option} {text} is not LOW:HIGH.", f"Write for example {option} 0:50.") from error
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int, int], None]]:
-    """A bar on a terminal, a line now and then in a log. Called with done, wanted, failed."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    failures = TextColumn("{task.fields[failed]} failed")
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), failures, TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        row = bar.add_task(what, total=None, failed=0)
-        said = -1
-
-        def listen(done: int, wanted: int, failed: int) -> None:
-            nonlocal said
-            bar.update(row, completed=done, total=wanted, failed=failed)
-            tenth = 10 * done // wanted
-            if not console.is_terminal and tenth != said:
-                said = tenth
-                console.print(f"{what}: {done} of {wanted}, {failed} failed")
-
-        yield listen

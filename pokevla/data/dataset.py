@@ -151,12 +151,6 @@ def open_mixture(config: DataConfig, kind: Literal["vlm", "robot"]) -> list[Data
     return datasets
 
 
-def mixture_size(config: DataConfig, kind: Literal["vlm", "robot"]) -> int:
-    """Samples in one pass over the mixture: all usable rows of all its datasets."""
-    chunk = config.chunk_length if kind == "robot" else 1
-    return sum(len(usable_rows(d, config.train_split, chunk)) for d in open_mixture(config, kind))
-
-
 def mixture_statistics(datasets: Sequence[Dataset], split: str = "train") -> Statistics:
     """Normalisation for a mixture of robot datasets: the only one's own, or computed over all their episodes."""
     if len(datasets) == 1 and datasets[0].statistics is not None:

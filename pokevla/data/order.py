@@ -63,11 +63,6 @@ class Order:
         self._epoch = lru_cache(maxsize=4 * len(weights))(self._make_epoch)
         self._window = lru_cache(maxsize=CACHED_WINDOWS * len(weights))(self._make_window)
 
-    def sample_at(self, position: int) -> tuple[int, int, int]:
-        """(dataset, index among its usable samples, epoch of that dataset) at one position."""
-        dataset, index, epoch = self.samples_at(np.array([position], dtype=np.int64))
-        return int(dataset[0]), int(index[0]), int(epoch[0])
-
     def samples_at(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(dataset, index among its usable samples, epoch), each (n,) int64, for positions (n,) int64 >= 0."""
         positions = np.asarray(positions, dtype=np.int64)

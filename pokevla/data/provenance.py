@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
 import pokevla
-
-
-def code_commit() -> str | None:
-    """Commit of the checkout this code runs from; None when it is not a git checkout or git is not installed."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+from pokevla.telemetry.source import source_commit
 
 
 def made_by(command: str, **settings: Any) -> dict[str, Any]:
     """Entry `made_by` of dataset.json: command, settings, package version and commit. No time, no paths."""
-    return {"command": command, "settings": settings, "pokevla": pokevla.__version__, "commit": code_commit()}
+    return {"command": command, "settings": settings, "pokevla": pokevla.__version__, "commit": source_commit()}
 
 
 def source_entry(path: Path, **facts: Any) -> dict[str, Any]:

@@ -63,26 +63,6 @@ class Statistics:
     num_frames: int
     num_episodes: int
 
-    @property
-    def action_q01(self) -> np.ndarray:
-        """(7,)"""
-        return self.action.q01
-
-    @property
-    def action_q99(self) -> np.ndarray:
-        """(7,)"""
-        return self.action.q99
-
-    @property
-    def proprio_q01(self) -> np.ndarray:
-        """(8,)"""
-        return self.proprio.q01
-
-    @property
-    def proprio_q99(self) -> np.ndarray:
-        """(8,)"""
-        return self.proprio.q99
-
     def normalise_actions(self, raw: np.ndarray) -> np.ndarray:
         """Raw LIBERO actions (..., 7) to the model's: float32, [-1, 1], gripper 1 open and 0 closed."""
         actions = open_is_one(raw)

@@ -5,7 +5,6 @@ The bytes depend on the content only (no times, no paths), so two conversions of
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -21,10 +20,9 @@ import xxhash
 
 from pokevla.data.dataset import EPISODES_NAME, INFO_NAME, SAMPLES_NAME, SCHEMA_VERSION, SHARDS_NAME
 from pokevla.data.shard_index import IndexEntry, Member, dump_index, index_path
-from pokevla.errors import DataError, DiskFullError
+from pokevla.errors import NO_ROOM, DataError, DiskFullError
 
 TAR_BLOCK = 512
-FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 
 
 def encode_json(value: Any) -> bytes:
@@ -106,15 +104,18 @@ class _Table:
         self.num_rows = 0
 
     def add(self, row: dict[str, Any]) -> None:
+        """Append a row; it is written with the next row group."""
         self._rows.append(row)
         self.num_rows += 1
 
     def flush(self) -> None:
+        """Write the rows that came since the last time as one row group."""
         if self._rows:
             self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
             self._rows = []
 
     def close(self) -> None:
+        """Write what is left, finish the file and sync it to the disk."""
         self.flush()
         self._writer.close()
         _sync_and_close(self._file)
@@ -173,11 +174,11 @@ class DatasetWriter:
             if part is not None:
                 part.abandon()
         shutil.rmtree(self._folder, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in FULL:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise self._as_data_error(error) from error
 
     def _as_data_error(self, error: OSError) -> DataError:
-        if error.errno in FULL:
+        if error.errno in NO_ROOM:
             return DiskFullError(f"no room left while writing {self.out}.", "Free some space or choose another disk.")
         return DataError(f"cannot write {self.out} ({error.strerror}).", "Choose another place.")
 

@@ -17,6 +17,7 @@ from pokevla.data.reader import ShardReader
 from pokevla.data.samples import decode_image, decode_mask, member
 from pokevla.data.transforms import test_time_images
 from pokevla.errors import CheckpointError, DataError, UsageError
+from pokevla.evaluation.files import write_json
 from pokevla.evaluation.grounding import (
     ASKED_KINDS,
     Question,
@@ -26,17 +27,16 @@ from pokevla.evaluation.grounding import (
     spread,
     write_verdicts,
 )
-from pokevla.evaluation.libero import write_json
 from pokevla.evaluation.point_pictures import points_picture
 from pokevla.model.building import build_vlm
 from pokevla.model.presets import preset
+from pokevla.model.tokenizer import MINI_TOKENIZER
 from pokevla.model.vlm import PokeVLM
 from pokevla.recipe.schema import GroundingRecipe
 
 BATCH_SIZE = 16
 RANDOM_SEED = 7
 SPARE_TOKENS = 4
-SHIPPED_TOKENIZER = Path(__file__).parents[1] / "model" / "tokenizers" / "mini"
 PICTURED_QUESTIONS = 12
 
 
@@ -134,7 +134,7 @@ def _random(recipe: GroundingRecipe, reference: Respondent | None) -> Respondent
         model = build_vlm(reference.model.config, seed=RANDOM_SEED)
         return Respondent(model.to(_device()).eval(), reference.tokenizer, reference.system_prompt)
     model = build_vlm(preset(recipe.preset).vlm, seed=RANDOM_SEED)
-    return Respondent(model.to(_device()).eval(), _tokenizer(SHIPPED_TOKENIZER), None)
+    return Respondent(model.to(_device()).eval(), _tokenizer(MINI_TOKENIZER), None)
 
 
 def _tokenizer(folder: Path) -> Any:

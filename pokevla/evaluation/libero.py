@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pokevla.errors import RecipeError, UsageError
+from pokevla.evaluation.files import write_json
 from pokevla.evaluation.policies import build_policies, mask_predictor, weights_identity
 from pokevla.evaluation.pool import worker_pool
-from pokevla.evaluation.records import EpisodeRecord, append_record, drop_partial_line, read_records, summarise
+from pokevla.evaluation.records import EpisodeRecord, append_record, read_records, rewrite_records, summarise
 from pokevla.evaluation.serving_loop import run_trials
 from pokevla.evaluation.trials import Trial, plan_trials
 from pokevla.evaluation.videos import TrialRecorder
@@ -34,9 +35,10 @@ def run_libero(
 ) -> dict[str, Any]:
     """Run or continue the evaluation; returns the summary, which is also `output/name/summary.json`.
 
-    Trials that are already in `episodes.jsonl` are not run again. Raises UsageError when the evaluation is complete or
-    was begun with other settings or weights and `overwrite` is False; SimulationError for tasks and initial states
-    that do not exist; errors of `build_policies`.
+    Trials that are already in `episodes.jsonl` are not run again, except those that crashed: their records are
+    replaced. Raises UsageError for a task that does not exist, and when the evaluation is complete or was begun with
+    other settings or weights and `overwrite` is False; RecipeError for initial states that do not exist;
+    SimulationError when the first trials all crash; DiskFullError; errors of `build_policies`.
     """
     max_steps = _check_trials(recipe)
     folder = recipe.output / recipe.name
@@ -45,8 +47,8 @@ def run_libero(
     policies = build_policies(recipe)
     _prepare(folder, identity, stale)
     episodes = folder / "episodes.jsonl"
-    records = read_records(episodes)
-    drop_partial_line(episodes)
+    records = [record for record in read_records(episodes) if record.outcome != "crashed"]
+    rewrite_records(episodes, records)
     trials = plan_trials(recipe.trials, list(policies), max_steps)
     done = {record.key for record in records}
     remaining = [trial for trial in trials if trial.key not in done]
@@ -77,13 +79,6 @@ def run_libero(
     return summary
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write under a temporary name, then rename: a killed process leaves no half a summary."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
 def _check_trials(recipe: EvalRecipe) -> int:
     trials = recipe.trials
     low, high = trials.init_states
@@ -99,26 +94,32 @@ def _check_trials(recipe: EvalRecipe) -> int:
 
 
 def _is_stale(folder: Path, identity: dict[str, Any], overwrite: bool) -> bool:
-    """Whether what lies in the directory has to go. UsageError when it has to and `overwrite` is False."""
+    """Whether what lies in the directory has to go. UsageError when it has to and `overwrite` is False.
+
+    A finished evaluation is complete when no trial crashed; one with crashes can be continued, to repeat those.
+    """
     marker = folder / "identity.json"
-    complete = (folder / "summary.json").exists()
+    finished = (folder / "summary.json").exists()
     begun = json.loads(marker.read_text(encoding="utf-8")) if marker.exists() else None
-    stale = complete or (begun is not None and begun != identity)
-    if stale and not overwrite:
-        what = "is complete" if complete else "was begun with other settings or other weights"
+    changed = begun is not None and begun != identity
+    if overwrite:
+        return finished or changed
+    crashed = any(record.outcome == "crashed" for record in read_records(folder / "episodes.jsonl"))
+    if changed or (finished and not crashed):
+        what = "was begun with other settings or other weights" if changed else "is complete"
         raise UsageError(f"The evaluation in {folder} {what}.", "Give it another name, or --overwrite.")
-    return stale
+    return False
 
 
 def _prepare(folder: Path, identity: dict[str, Any], stale: bool) -> None:
     """Make the directory ready: new, continued, or emptied of what is stale."""
+    (folder / "summary.json").unlink(missing_ok=True)  # from here on it is not finished
     if stale:
-        for name in ("summary.json", "episodes.jsonl", "identity.json"):
+        for name in ("episodes.jsonl", "identity.json"):
             (folder / name).unlink(missing_ok=True)
         for name in ("videos", "pictures"):
             if (folder / name).is_dir():
                 shutil.rmtree(folder / name)
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "identity.json", identity)
 
 

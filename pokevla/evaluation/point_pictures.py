@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from pokevla.evaluation.files import whole_file
 from pokevla.evaluation.grounding import Question, Verdict, spread
 from pokevla.policy.pictures import PREDICTED_COLOUR, draw_masks, strip
 
@@ -19,12 +20,16 @@ LETTERS_PER_LINE = 40
 
 
 def points_picture(path: Path, questions: Sequence[Question], verdicts: Sequence[Verdict], wanted: int) -> None:
-    """Write a PNG of `wanted` pointing questions, evenly spread. Nothing is written when there is none."""
+    """Write a PNG of `wanted` pointing questions, evenly spread. Nothing is written when there is none.
+
+    Raises DiskFullError when there is no room, DataError when it cannot be written for another reason.
+    """
     pairs = [(q, v) for q, v in zip(questions, verdicts, strict=True) if q.answer_kind == "point"]
     if not pairs:
         return
     pictures = [_picture(*pairs[index]) for index in spread(len(pairs), wanted)]
-    Image.fromarray(strip(pictures, columns=COLUMNS)).save(path, optimize=True)
+    with whole_file(path) as temporary:
+        Image.fromarray(strip(pictures, columns=COLUMNS)).save(temporary, optimize=True)
 
 
 def _picture(question: Question, verdict: Verdict) -> np.ndarray:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pokevla.errors import DataError
+from pokevla.evaluation.files import whole_file
 
 Outcome = Literal["success", "failure", "crashed"]
 
@@ -46,7 +47,11 @@ class EpisodeRecord:
 def append_record(path: Path, record: EpisodeRecord) -> None:
     """Append one line to `path` and flush it to the system: a killed evaluation keeps its finished trials."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(dataclasses.asdict(record)) + "\n")
+        file.write(_line(record))
+
+
+def _line(record: EpisodeRecord) -> str:
+    return json.dumps(dataclasses.asdict(record)) + "\n"
 
 
 def read_records(path: Path) -> list[EpisodeRecord]:
@@ -70,14 +75,10 @@ def read_records(path: Path) -> list[EpisodeRecord]:
     return records
 
 
-def drop_partial_line(path: Path) -> None:
-    """Cut half a last line off, so that the next record starts on a line of its own."""
-    if not path.exists():
-        return
-    data = path.read_bytes()
-    end = data.rfind(b"\n") + 1
-    if end != len(data):
-        path.write_bytes(data[:end])
+def rewrite_records(path: Path, records: Iterable[EpisodeRecord]) -> None:
+    """Replace the file by exactly these records: what was dropped is gone, half a last line too."""
+    with whole_file(path) as temporary:
+        temporary.write_text("".join(_line(record) for record in records), encoding="utf-8")
 
 
 def wilson_interval(successes: int, trials: int, z: float = Z_95) -> tuple[float, float]:

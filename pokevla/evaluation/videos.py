@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from pokevla.errors import NO_ROOM
+from pokevla.evaluation.files import cannot_write, whole_file
 from pokevla.evaluation.worker import Query
 from pokevla.policy.pictures import caption, draw_views, mask_iou, strip
 
@@ -46,32 +51,48 @@ class TrialRecorder:
         self._pictures.append(caption(draw_views(query.images, predicted, true), note))
 
     def finish(self) -> tuple[str | None, float | None]:
-        """Write `videos/NAME.mp4` and `pictures/NAME.png`; (video path relative to the folder, mean mask IoU)."""
+        """Write `videos/NAME.mp4` and `pictures/NAME.png`; (video path relative to the folder, mean mask IoU).
+
+        Raises DiskFullError when there is no room, DataError when they cannot be written for another reason.
+        """
         if not self._pictures:
             return None, None
         video = self._folder / "videos" / f"{self._name}.mp4"
         write_video(video, self._pictures)
         chosen = np.linspace(0, len(self._pictures) - 1, min(STRIP_PICTURES, len(self._pictures))).round().astype(int)
         picture = self._folder / "pictures" / f"{self._name}.png"
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(strip([self._pictures[index] for index in chosen], columns=2)).save(picture, optimize=True)
+        with whole_file(picture) as temporary:
+            rows = strip([self._pictures[index] for index in chosen], columns=2)
+            Image.fromarray(rows).save(temporary, optimize=True)
         iou = float(np.mean(self._ious)) if self._ious else None
         return str(video.relative_to(self._folder)), iou
 
 
 def write_video(path: Path, frames: list[np.ndarray], frames_per_second: int = FRAMES_PER_SECOND) -> None:
-    """H.264 in yuv420p, which every browser plays. Frames (H, W, 3) uint8; sides are padded to even numbers."""
-    import imageio_ffmpeg
+    """H.264 in yuv420p, which every browser plays. Frames (H, W, 3) uint8; sides are padded to even numbers.
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    The file is there whole or not at all. Raises DiskFullError when there is no room, DataError with ffmpeg's last
+    words otherwise.
+    """
+    from imageio_ffmpeg import get_ffmpeg_exe
+
     height, width = frames[0].shape[:2]
-    even = (height + height % 2, width + width % 2)
-    writer = imageio_ffmpeg.write_frames(
-        str(path), (even[1], even[0]), fps=frames_per_second, codec="libx264", pix_fmt_out="yuv420p",
-        macro_block_size=1, output_params=["-crf", "23", "-movflags", "+faststart"], ffmpeg_log_level="error",
-    )  # fmt: skip
-    writer.send(None)
-    for frame in frames:
-        padded = np.pad(frame, ((0, even[0] - height), (0, even[1] - width), (0, 0)), mode="edge")
-        writer.send(np.ascontiguousarray(padded))
-    writer.close()
+    down, right = height % 2, width % 2
+    raw = b"".join(np.pad(frame, ((0, down), (0, right), (0, 0)), mode="edge").tobytes() for frame in frames)
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width + right}x{height + down}"]
+    source += ["-r", str(frames_per_second), "-i", "-"]
+    coding = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "23", "-movflags", "+faststart"]
+    with whole_file(path) as temporary:
+        # Not imageio_ffmpeg.write_frames: it never looks at ffmpeg's exit code, and lets it write to our stderr.
+        command = [get_ffmpeg_exe(), "-v", "error", "-y", *source, *coding, str(temporary)]
+        done = subprocess.run(command, input=raw, capture_output=True, check=False)
+        if done.returncode != 0:
+            words = done.stderr.decode(errors="replace").strip().splitlines()
+            reason = words[-1] if words else f"ffmpeg ended with code {done.returncode}"
+            raise cannot_write(path, reason, full=_is_full(done.returncode, words))
+
+
+def _is_full(exit_code: int, words: list[str]) -> bool:
+    """Whether ffmpeg ended for lack of room: it says so in one of its lines, or met a limit on the size of a file."""
+    said = any(os.strerror(code) in line for line in words for code in NO_ROOM)
+    return said or exit_code == -signal.SIGXFSZ

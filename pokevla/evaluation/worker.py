@@ -137,7 +137,7 @@ def worker_main(connection: Connection, factory: EnvironmentFactory) -> None:
         return  # the main process has closed the pipe: the evaluation is over
     except PokeVLAError as error:
         connection.send(Refused(error))
-    except BaseException as error:
+    except Exception as error:  # whatever the simulator throws: the main process counts it as a crash
         connection.send(Died("".join(traceback.format_exception_only(error)).strip()))
         raise
     finally:

@@ -17,6 +17,7 @@ from pokevla.recipe.load import LoadedRecipe, load_recipe
 from pokevla.recipe.plan import disk_needs, gib
 
 _CACHE_MARKER = "COMPLETE"
+_WEIGHTS = "model.safetensors"
 _TOLERANCE = 0.05
 
 
@@ -95,8 +96,16 @@ def _model(recipe: schema.TrainRecipe) -> list[str]:
 
 
 def _run(field: str, run: Path | None) -> list[str]:
-    if run is not None and not run.exists():
+    """A run is used by its exported model: in its folder `export`, or `run` is that folder itself."""
+    if run is None:
+        return []
+    if not run.exists():
         raise DataError(f"{field} {run} does not exist.", "Train it first: pokevla train RECIPE")
+    if not any((folder / _WEIGHTS).is_file() for folder in (run, run / "export")):
+        raise DataError(
+            f"{field} {run} holds no exported model (no {_WEIGHTS}).",
+            f"Finish the run (pokevla resume {run}), or export a checkpoint (pokevla ckpt export {run} OUT).",
+        )
     return []
 
 

@@ -9,6 +9,8 @@ from pydantic import BaseModel
 
 from pokevla.recipe import schema
 
+TASKS_PER_SUITE = 10
+"""Of each of the four LIBERO suites (libero_suite_task_map.py)."""
 Finding = tuple[str, str]
 """(dotted field where the mistake stands, sentence)."""
 
@@ -109,6 +111,12 @@ def _trials(recipe: schema.EvalRecipe) -> Iterator[Finding]:
         yield "trials.target_shift_m", f"trials.target_shift_m should be [least, largest] in metres, not {list(shift)}."
     if any(task < 0 for task in recipe.trials.tasks) or len(set(recipe.trials.tasks)) < len(recipe.trials.tasks):
         yield "trials.tasks", f"trials.tasks should be different task indices from 0, not {recipe.trials.tasks}."
+    beyond = [task for task in recipe.trials.tasks if task >= TASKS_PER_SUITE]
+    if beyond:
+        yield (
+            "trials.tasks",
+            f"trials.tasks: {recipe.trials.suite} has no task {beyond[0]}. It has 0 to {TASKS_PER_SUITE - 1}.",
+        )
     if len({policy.name for policy in recipe.policies}) < len(recipe.policies):
         yield "policies", "two policies have the same name; the table needs different ones."
     for index, policy in enumerate(recipe.policies):

@@ -27,7 +27,6 @@ from pokevla.recipe.document import (
     expand,
     expand_template,
     merge,
-    parse_document,
     parse_value,
     read_document,
 )
@@ -70,11 +69,6 @@ def load_recipe(
     for override in overrides:
         _apply_override(document, override)
     return _validated(expand(document, variables), Path(path))
-
-
-def parse_recipe(text: str, name: str = "recipe") -> LoadedRecipe:
-    """Check recipe text without `extends` (what `dump_recipe` wrote). RecipeError as `load_recipe`."""
-    return _validated(expand(parse_document(text, name), {}), Path(name))
 
 
 def merge_extends(path: Path, environment: Mapping[str, str], chain: tuple[Path, ...] = ()) -> Document:

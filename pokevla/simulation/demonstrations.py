@@ -1,7 +1,8 @@
 """Collecting demonstrations of the scripted expert into LIBERO's HDF5 layout, in parallel processes.
 
 Which initial state, shift, start and noise an attempt gets depends on (seed, attempt number) only, and the first
-`episodes` successes by attempt number are kept: the file is the same for any number of workers.
+`episodes` successes by attempt number are kept: the file is the same for any number of workers. Each goes to the file
+as it comes, so memory does not grow with their number: at most two finished episodes per worker wait for their turn.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pokevla.errors import SimulationError, UsageError
-from pokevla.simulation.episodes import Attempts, DemoSettings, Episode
-from pokevla.simulation.hdf5 import write_demonstrations
+from pokevla.simulation.episodes import Attempts, DemoSettings
+from pokevla.simulation.hdf5 import DemonstrationsFile, demonstrations_path, new_hdf5
 from pokevla.simulation.suites import get_task
 from pokevla.simulation.workers import run_ordered
 
@@ -44,38 +45,37 @@ def collect_demonstrations(settings: DemoSettings, on_progress: Progress | None 
     """
     _check(settings)
     attempts = settings.max_attempts or 2 * settings.episodes + 10
-    kept: list[Episode] = []
+    path = demonstrations_path(settings)
     failed = 0
     cpu_s: dict[str, float] = {}
-    for episode in run_ordered(Attempts, (settings,), attempts, settings.workers):
-        for name, seconds in episode.cpu_s.items():
-            cpu_s[name] = cpu_s.get(name, 0.0) + seconds
-        if episode.success:
-            kept.append(episode)
-        else:
-            failed += 1
-        if on_progress is not None:
-            on_progress(len(kept), failed, settings.episodes)
-        if len(kept) == settings.episodes:
-            break
-    if not kept:
-        raise SimulationError(
-            f"The expert failed in all {failed} attempts at {settings.suite} task {settings.task_index}.",
-            "See docs/simulation.md for the tasks it can do.",
-        )
-    # The last ones by number: a split that more workers or a longer run of the same seed cannot change.
-    num_val = math.floor(settings.val_fraction * len(kept) + 0.5)
-    splits = ["train"] * (len(kept) - num_val) + ["val"] * num_val
-    path = write_demonstrations(settings, kept, splits, failed)
-    steps = [len(episode.arrays["actions"]) for episode in kept]
-    return DemoReport(len(kept), failed, settings.episodes, path, steps, cpu_s)
+    with new_hdf5(path) as file:
+        kept = DemonstrationsFile(file, settings)
+        for episode in run_ordered(Attempts, (settings,), attempts, settings.workers):
+            for name, seconds in episode.cpu_s.items():
+                cpu_s[name] = cpu_s.get(name, 0.0) + seconds
+            if episode.success:
+                kept.add(episode)
+            else:
+                failed += 1
+            if on_progress is not None:
+                on_progress(len(kept.steps), failed, settings.episodes)
+            if len(kept.steps) == settings.episodes:
+                break
+        if not kept.steps:
+            raise SimulationError(
+                f"The expert failed in all {failed} attempts at {settings.suite} task {settings.task_index}.",
+                "See docs/simulation.md for the tasks it can do.",
+            )
+        # The last ones by number: a split that more workers or a longer run of the same seed cannot change.
+        kept.finish(math.floor(settings.val_fraction * len(kept.steps) + 0.5), failed)
+    return DemoReport(len(kept.steps), failed, settings.episodes, path, kept.steps, cpu_s)
 
 
 def _check(settings: DemoSettings) -> None:
     task = get_task(settings.suite, settings.task_index)
     low, high = settings.init_states
     if not 0 <= low < high <= task.num_init_states:
-        raise SimulationError(
+        raise UsageError(
             f"Initial states {low}:{high} are not within {settings.suite} task {task.index}.",
             f"It has {task.num_init_states}: give a range within 0:{task.num_init_states}.",
         )
@@ -84,5 +84,8 @@ def _check(settings: DemoSettings) -> None:
             raise UsageError(f"{name} is {getattr(settings, name)}.", "It must be at least 1.")
     if not 0.0 <= settings.val_fraction < 1.0:
         raise UsageError(f"val_fraction is {settings.val_fraction}.", "It must be at least 0 and below 1.")
+    shift = settings.target_shift_m
+    if shift is not None and not 0.0 <= shift[0] < shift[1]:
+        raise UsageError(f"Target shift range [{shift[0]}, {shift[1]}] m is empty.", "Give 0 <= low < high.")
     if settings.dart_sigma < 0.0 or settings.random_start_steps < 0:
         raise UsageError("dart_sigma and random_start_steps cannot be negative.", "Use 0 to switch them off.")

@@ -53,7 +53,7 @@ class LiberoEnvironment:
     ) -> None:
         """`image_size` in pixels; `fast_rendering`: no anti-aliasing, no reflections, thinned meshes.
 
-        Raises SimulationError for an unknown suite or task, EnvironmentSetupError without simulator or GL.
+        Raises UsageError for an unknown suite or task, EnvironmentSetupError without simulator or GL.
         """
         self.task: TaskInfo = get_task(suite, task_index)
         self.seed = seed

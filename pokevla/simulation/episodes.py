@@ -42,7 +42,11 @@ class DemoSettings:
 
 @dataclass
 class Episode:
-    """One attempt, T steps. Row t is what was seen before `actions[t]`; pictures as LIBERO stores them (turned)."""
+    """One attempt, T steps. Row t is what was seen before `actions[t]`.
+
+    `arrays` by their names in the file: T rows each; of pictures (as LIBERO stores them, turned) only the rows of the
+    steps that `obs/rendered` marks, in order. Empty for an attempt that failed.
+    """
 
     success: bool
     init_state_index: int
@@ -123,20 +127,17 @@ class Attempts:
         return rows, succeeded
 
     def _pictures(self, rendered: bool, cpu_s: dict[str, float]) -> dict[str, np.ndarray]:
-        size = self._settings.image_size
-        images = np.zeros((2, size, size, 3), np.uint8)
-        masks = np.zeros((2, size, size), np.uint8)
-        if rendered:
-            with _Stopwatch(cpu_s, "rgb"):
-                seen = self._env.observe().images
-                assert seen is not None  # asked for
-                images = seen[:, ::-1, ::-1]
-            if self._settings.masks:
-                with _Stopwatch(cpu_s, "masks"):
-                    masks = self._env.instance_masks()[:, ::-1, ::-1]
-        row = {"obs/rendered": np.array(rendered), "obs/agentview_rgb": images[0], "obs/eye_in_hand_rgb": images[1]}
+        row = {"obs/rendered": np.array(rendered)}
+        if not rendered:
+            return row
+        with _Stopwatch(cpu_s, "rgb"):
+            images = self._env.observe().images
+            assert images is not None  # asked for
+            row |= {"obs/agentview_rgb": images[0, ::-1, ::-1], "obs/eye_in_hand_rgb": images[1, ::-1, ::-1]}
         if self._settings.masks:
-            row |= {"obs/agentview_mask": masks[0], "obs/eye_in_hand_mask": masks[1]}
+            with _Stopwatch(cpu_s, "masks"):
+                masks = self._env.instance_masks()
+                row |= {"obs/agentview_mask": masks[0, ::-1, ::-1], "obs/eye_in_hand_mask": masks[1, ::-1, ::-1]}
         return row
 
 

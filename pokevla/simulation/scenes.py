@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from pokevla.errors import SimulationError, UsageError
+from pokevla.errors import UsageError
 from pokevla.simulation.environment import LiberoEnvironment
 from pokevla.simulation.geometry import clearance
 from pokevla.simulation.hdf5 import new_hdf5
-from pokevla.simulation.suites import get_task, object_phrase
+from pokevla.simulation.suites import get_task
 from pokevla.simulation.workers import run_ordered
 
 VAL_EVERY = 10  # each tenth scene is for validation
@@ -65,34 +65,33 @@ def collect_scenes(
 
     In each, all movable objects lie at random places clear of each other and the arm hangs somewhere over them.
     Datasets: `images` (N, 2, H, W, 3) and `masks` (N, 2, H, W) uint8 right way up, mask value = index in the
-    attribute `instances/<task>` plus 1; `scene_task` (N,), `split` (N,). Scene n is a function of (seed, n) for
-    the same tasks and count. `on_progress(done, count)`. Raises SimulationError, UsageError, DiskFullError.
+    attribute `instances/<task>` plus 1; `scene_task`, `split` and `init_state_index` (the shipped state it was made
+    from) (N,). Scene n is a function of (seed, n) for the same tasks and count. `on_progress(done, count)`. Raises
+    UsageError, SimulationError, DiskFullError.
     """
     settings = SceneSettings(suite, tuple(task_indices), count, seed, image_size, fast_rendering, init_states)
     _check(settings)
     jobs = settings.jobs()
     path = out / f"{suite}_scenes.hdf5"
     size = settings.image_size
-    phrases: dict[str, str] = {}
     with new_hdf5(path) as file:
         chunk = {"compression": "gzip", "compression_opts": 1}
         images = file.create_dataset(
             "images", (count, 2, size, size, 3), np.uint8, chunks=(1, 2, size, size, 3), **chunk
         )
         masks = file.create_dataset("masks", (count, 2, size, size), np.uint8, chunks=(1, 2, size, size), **chunk)
-        scene_task = np.zeros(count, np.int32)
+        scene_task, init_states_used = np.zeros(count, np.int32), np.zeros(count, np.int32)
         for (task, numbers), batch in zip(jobs, run_ordered(SceneMaker, (settings,), len(jobs), workers), strict=True):
             where = slice(numbers.start, numbers.stop)
             images[where], masks[where] = batch["images"], batch["masks"]
-            scene_task[where] = task
+            scene_task[where], init_states_used[where] = task, batch["init_states"]
             file.attrs[f"instances/{task}"] = json.dumps(batch["instances"])
-            phrases |= {name: object_phrase(name) for name in batch["instances"]}
             if on_progress is not None:
                 on_progress(numbers.stop, count)
         file.create_dataset("scene_task", data=scene_task)
+        file.create_dataset("init_state_index", data=init_states_used)
         splits = ["val" if number % VAL_EVERY == VAL_EVERY - 1 else "train" for number in range(count)]
         file.create_dataset("split", data=np.array(splits, dtype="S5"))
-        file.attrs["languages"] = json.dumps(phrases)
         file.attrs["seed"] = seed
         file.attrs["pokevla_collection"] = json.dumps(asdict(settings))
     return path
@@ -107,12 +106,17 @@ class SceneMaker:
         self._env: LiberoEnvironment | None = None
 
     def __call__(self, job: int) -> dict[str, Any]:
-        """`images`, `masks` and `instances` of job number `job`."""
+        """`images`, `masks`, `init_states` and `instances` of job number `job`."""
         task, numbers = self._jobs[job]
         env = self._environment(task)
         drawn = [self._scene(env, number) for number in numbers]
-        images, masks = zip(*drawn, strict=True)
-        return {"images": np.stack(images), "masks": np.stack(masks), "instances": env.instances}
+        images, masks, init_states = zip(*drawn, strict=True)
+        return {
+            "images": np.stack(images),
+            "masks": np.stack(masks),
+            "init_states": np.array(init_states),
+            "instances": env.instances,
+        }
 
     def _environment(self, task: int) -> LiberoEnvironment:
         settings = self._settings
@@ -124,9 +128,10 @@ class SceneMaker:
             )
         return self._env
 
-    def _scene(self, env: LiberoEnvironment, number: int) -> tuple[np.ndarray, np.ndarray]:
+    def _scene(self, env: LiberoEnvironment, number: int) -> tuple[np.ndarray, np.ndarray, int]:
         rng = np.random.default_rng([self._settings.seed, number])
-        env.restore_state(int(rng.integers(*self._settings.init_states)))
+        init_state = int(rng.integers(*self._settings.init_states))
+        env.restore_state(init_state)
         scatter(env, rng)
         low, high = env.placement.reach()
         goal = np.array([*rng.uniform(low, high), env.proprio()[2] + rng.uniform(-0.06, 0.05)])
@@ -137,7 +142,7 @@ class SceneMaker:
             env.step(np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0]))
         images = env.observe().images
         assert images is not None  # asked for
-        return images, env.instance_masks()
+        return images, env.instance_masks(), init_state
 
 
 def scatter(env: LiberoEnvironment, rng: np.random.Generator) -> None:
@@ -170,7 +175,7 @@ def _check(settings: SceneSettings) -> None:
     for index in settings.task_indices:
         task = get_task(settings.suite, index)
         if not 0 <= low < high <= task.num_init_states:
-            raise SimulationError(
+            raise UsageError(
                 f"Initial states {low}:{high} are not within {settings.suite} task {index}.",
                 f"It has {task.num_init_states}: give a range within 0:{task.num_init_states}.",
             )

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pokevla.errors import EnvironmentSetupError, SimulationError
+from pokevla.errors import EnvironmentSetupError, SimulationError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,15 +44,15 @@ class TaskInfo:
 
 
 def get_task(suite: str, index: int) -> TaskInfo:
-    """The task `index` of `suite`. Raises SimulationError naming the nearest suite or the valid range."""
+    """The task `index` of `suite`. Raises UsageError naming the nearest suite or the valid range."""
     tasks = _load_suite(_checked_suite(suite))
     if not 0 <= index < len(tasks):
-        raise SimulationError(f"{suite} has no task {index}.", f"Valid task indices are 0 to {len(tasks) - 1}.")
+        raise UsageError(f"{suite} has no task {index}.", f"Valid task indices are 0 to {len(tasks) - 1}.")
     return tasks[index]
 
 
 def list_tasks(suite: str) -> list[TaskInfo]:
-    """All tasks of `suite` in LIBERO's default order. Raises SimulationError for an unknown suite."""
+    """All tasks of `suite` in LIBERO's default order. Raises UsageError for an unknown suite."""
     return list(_load_suite(_checked_suite(suite)))
 
 
@@ -64,16 +64,11 @@ def load_init_states(task: TaskInfo) -> np.ndarray:
         return np.asarray(stored["states"])
 
 
-def object_phrase(instance: str) -> str:
-    """`bbq_sauce_1` -> "bbq sauce": the plain words for an instance name."""
-    return re.sub(r"_\d+$", "", instance).replace("_", " ")
-
-
 def _checked_suite(suite: str) -> str:
     if suite in SUITES:
         return suite
     nearest = difflib.get_close_matches(suite, SUITES, n=1, cutoff=0.0)[0]
-    raise SimulationError(f"There is no suite {suite}.", f"Did you mean {nearest}? Known suites: {', '.join(SUITES)}.")
+    raise UsageError(f"There is no suite {suite}.", f"Did you mean {nearest}? Known suites: {', '.join(SUITES)}.")
 
 
 @cache

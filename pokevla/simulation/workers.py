@@ -6,7 +6,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, cast
 
 from pokevla.errors import PokeVLAError, SimulationError
 from pokevla.simulation.simulator import load_simulator
@@ -14,13 +14,15 @@ from pokevla.simulation.simulator import load_simulator
 # A job: (number) -> result. Built inside the worker, so that environments and GL contexts are its own.
 Work = Callable[[int], Any]
 _GRACE_S = 10.0
+_AHEAD = 2  # jobs per worker that may be begun or done and not yet wanted: results are large
 
 
 def run_ordered(build: Callable[..., Work], arguments: tuple[Any, ...], num_jobs: int, workers: int) -> Iterator[Any]:
     """Yield the results of jobs 0, 1, ... num_jobs - 1 in this order, computed by `workers` processes.
 
-    Each process calls `build(*arguments)` once and then the returned function per job number. Leaving the
-    iterator early stops the processes. Raises what a job raised, SimulationError if a process died, and
+    Each process calls `build(*arguments)` once and then the returned function per job number. Few results wait in
+    memory: the workers are at most two jobs each ahead of the one asked for. Leaving the iterator early stops the
+    processes. Raises what a job raised, SimulationError if a process died, and
     EnvironmentSetupError before any is started where the simulator or its GL library cannot be loaded.
     """
     load_simulator()  # without GL or simulator, say so here and now, once
@@ -46,33 +48,44 @@ def run_ordered(build: Callable[..., Work], arguments: tuple[Any, ...], num_jobs
 
 def _dispatch(pipes: list[Connection], num_jobs: int) -> Iterator[Any]:
     results: dict[int, Any] = {}
+    idle = list(pipes)
     sent = 0
-    for pipe in pipes:
-        pipe.send(sent)
-        sent += 1
     for wanted in range(num_jobs):
-        while wanted not in results:
-            for pipe in wait(pipes):
-                assert isinstance(pipe, Connection)
-                number, result = _receive(pipe)
-                results[number] = result
-                if sent < num_jobs:
-                    pipe.send(sent)
-                    sent += 1
+        while True:
+            while idle and sent < min(num_jobs, wanted + _AHEAD * len(pipes)):
+                _send(idle.pop(0), sent)
+                sent += 1
+            if wanted in results:
+                break
+            for pipe in cast("list[Connection]", wait(pipes)):  # an idle one says nothing, unless it has died
+                number, answer = _receive(pipe)
+                results[number] = answer
+                idle.append(pipe)
         result = results.pop(wanted)
         if isinstance(result, Exception):
             raise result
         yield result
 
 
+def _send(pipe: Connection, number: int) -> None:
+    try:
+        pipe.send(number)
+    except (BrokenPipeError, ConnectionResetError) as error:
+        raise _died() from error
+
+
 def _receive(pipe: Connection) -> tuple[int, Any]:
     try:
         return pipe.recv()
     except (EOFError, ConnectionResetError) as error:
-        raise SimulationError(
-            "A simulator process died without a message (killed, out of memory, or a GL crash).",
-            "Try fewer workers (each needs 1 to 2 GB), or one worker to see its output.",
-        ) from error
+        raise _died() from error
+
+
+def _died() -> SimulationError:
+    return SimulationError(
+        "A simulator process died without a message (killed, out of memory, or a GL crash).",
+        "Try fewer workers (each needs 1 to 2 GB), or one worker to see its output.",
+    )
 
 
 def _serve(pipe: Connection, build: Callable[..., Work], arguments: tuple[Any, ...]) -> None:

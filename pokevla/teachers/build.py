@@ -121,6 +121,7 @@ class _Counter:
     listener: Progress | None
 
     def add(self, count: int) -> None:
+        """Count `count` more samples and tell the listener."""
         self.done += count
         if self.listener is not None:
             self.listener(self.done, self.total)

@@ -8,7 +8,6 @@ is renamed after the tar; a cache is there when `COMPLETE` is, which comes last 
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -19,7 +18,7 @@ from typing import IO, Any
 
 from pokevla.data.dataset import SHARDS_NAME
 from pokevla.data.shard_index import IndexEntry, Member, dump_index, index_path, load_index
-from pokevla.errors import CacheMismatchError, DataError, DiskFullError, UsageError
+from pokevla.errors import NO_ROOM, CacheMismatchError, DataError, DiskFullError, UsageError
 from pokevla.teachers.fingerprint import differences
 
 SCHEMA_VERSION = 1
@@ -28,7 +27,6 @@ COMPLETE_NAME = "COMPLETE"
 LOCK_NAME = ".build.lock"
 PARTIAL_SUFFIX = ".partial"
 REBUILD = "Build it with: pokevla cache build RECIPE"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_index(shard: Path, entries: list[IndexEntry]) -> None:
@@ -130,7 +128,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         partial.replace(path)
         _sync_directory(path.parent)
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in NO_ROOM:
             raise DiskFullError(
                 f"No room to write {path} ({os.strerror(error.errno or 0)}).", "Free some space, then run it again."
             ) from error

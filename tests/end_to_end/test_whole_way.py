@@ -28,7 +28,8 @@ def test_summary_has_every_figure_the_issue_names(whole_way: Path):
 
 def test_report_is_self_contained(whole_way: Path):
     page = (whole_way / "report.html").read_text()
-    assert "data:image/png;base64," in page
+    for kind in ("image/svg+xml", "image/png", "video/mp4"):  # curves, frames with masks, trials
+        assert f"data:{kind};base64," in page
     assert not re.search(r"(src|href)\s*=\s*[\"']https?:", page)
 
 
@@ -44,6 +45,26 @@ def test_each_loss_and_its_gradient_norm_is_logged(whole_way: Path):
     seen = set().union(*lines)
     assert seen >= {"loss", "loss/action", "loss/segmentation", "loss/geometry", "lr", "samples_per_s", "rss_gib"}
     assert {"grad_norm/action", "grad_norm/segmentation", "grad_norm/geometry"} <= seen
+
+
+def test_evaluation_leaves_records_intervals_videos_and_pictures(whole_way: Path):
+    folder = whole_way / "evaluation"
+    records = [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
+    assert {record["policy"] for record in records} == {"trained", "untrained", "replay", "blanked"}
+    assert {record["outcome"] for record in records} <= {"success", "failure"}
+    assert all(record["steps"] <= 24 and record["error"] is None for record in records)
+    for name, row in json.loads((folder / "summary.json").read_text())["policies"].items():
+        assert 0 <= row["low"] <= row["successes"] / row["trials"] <= row["high"] <= 1, name
+        assert row["high"] - row["low"] > 0.5, "two trials tell little"
+    watched = {record["policy"]: record for record in records if record["video"] is not None}
+    assert {"trained", "untrained"} <= set(watched)
+    assert 0 <= watched["trained"]["mask_iou"] <= 1
+    for record in watched.values():
+        assert (folder / record["video"]).stat().st_size > 500
+    assert {path.stem for path in (folder / "pictures").glob("*.png")} == {
+        Path(record["video"]).stem for record in watched.values()
+    }
+    assert len(list((folder / "videos").iterdir())) == len(watched)
 
 
 def test_exported_model_needs_nothing_else(whole_way: Path):

@@ -26,6 +26,9 @@ FURNITURE = ("cabinet", "stove", "rack", "microwave", "basket", "caddy", "desk",
 CONTAINERS = ("basket", "plate", "bowl", "caddy", "tray", "ramekin", "frypan")
 """Words in the names of instances that other objects are put into or onto."""
 
+INSTANCES_OF_TASK = "instances/"
+"""Begin of the attributes of a scenes file that name the instances of a task, in the order of their mask values."""
+
 
 @dataclass(frozen=True)
 class Visible:
@@ -113,21 +116,19 @@ class LabelledPicture:
         return tuple(v for v in self.visible if phrases.count(v.phrase) == 1)
 
 
-def _visible(mask: np.ndarray, instances: tuple[str, ...], names: dict[str, str]) -> tuple[Visible, ...]:
+def _visible(mask: np.ndarray, instances: tuple[str, ...]) -> tuple[Visible, ...]:
     least = SMALLEST_AREA * mask.size
     found = []
     for number, instance in enumerate(instances, start=1):
         inside = mask == number
         if inside.sum() >= least:
-            found.append(Visible(instance, names.get(instance, phrase(instance)), inside))
+            found.append(Visible(instance, phrase(instance), inside))
     return tuple(found)
 
 
-def _hidden(
-    mask: np.ndarray, instances: tuple[str, ...], vocabulary: set[str], names: dict[str, str]
-) -> tuple[str, ...]:
+def _hidden(mask: np.ndarray, instances: tuple[str, ...], vocabulary: set[str]) -> tuple[str, ...]:
     """Phrases of the vocabulary of which not one pixel shows."""
-    shown = {names.get(instances[n - 1], phrase(instances[n - 1])) for n in np.unique(mask) if n > 0}
+    shown = {phrase(instances[n - 1]) for n in np.unique(mask) if n > 0}
     return tuple(sorted(vocabulary - shown))
 
 
@@ -138,11 +139,10 @@ def scene_pictures(path: Path, vocabulary: set[str]) -> Iterator[LabelledPicture
             if key not in file:
                 raise DataError(f"{path}: `{key}` is missing.", "Give a file written by `pokevla data scenes`.")
         content: Any = file
-        names = _json(file.attrs, "languages", path)
         splits, tasks = content["split"].asstr()[()], content["scene_task"][()]
         suite = path.stem.removesuffix("_scenes")
         for index, (task, split) in enumerate(zip(tasks, splits, strict=True)):
-            instances = tuple(_json(file.attrs, f"instances/{task}", path))
+            instances = tuple(_json(file.attrs, f"{INSTANCES_OF_TASK}{task}", path))
             try:
                 images, masks = content["images"][index], content["masks"][index]
             except OSError as error:
@@ -155,8 +155,8 @@ def scene_pictures(path: Path, vocabulary: set[str]) -> Iterator[LabelledPicture
                     view=view,
                     at_rest=True,
                     image=images[v],
-                    visible=_visible(masks[v], instances, names),
-                    hidden=_hidden(masks[v], instances, vocabulary, names),
+                    visible=_visible(masks[v], instances),
+                    hidden=_hidden(masks[v], instances, vocabulary),
                 )
 
 
@@ -179,8 +179,8 @@ def demo_pictures(path: Path, vocabulary: set[str], frame_stride: int) -> Iterat
                     view=view,
                     at_rest=False,
                     image=demo.images[view][t],
-                    visible=_visible(mask, header.instances, {}),
-                    hidden=_hidden(mask, header.instances, vocabulary, {}),
+                    visible=_visible(mask, header.instances),
+                    hidden=_hidden(mask, header.instances, vocabulary),
                 )
 
 
@@ -194,7 +194,8 @@ def instance_phrases(path: Path) -> set[str]:
     """What the instances of a file are called: together the vocabulary of questions about absent objects."""
     if is_scenes_file(path):
         with open_hdf5(path) as file:
-            return set(_json(file.attrs, "languages", path).values())
+            tasks = [key for key in file.attrs if key.startswith(INSTANCES_OF_TASK)]
+            return {phrase(instance) for key in tasks for instance in _json(file.attrs, key, path)}
     return {phrase(instance) for instance in describe(path).instances or ()}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from pokevla.errors import UsageError
 from pokevla.evaluation.libero import ENVIRONMENT_SEED, run_libero
 from pokevla.evaluation.pool import worker_pool
-from pokevla.evaluation.records import EpisodeRecord, read_records
+from pokevla.evaluation.records import EpisodeRecord, read_records, rewrite_records
 from pokevla.evaluation.serving_loop import run_trials
 from pokevla.evaluation.trials import placement_rng, plan_trials
 from pokevla.evaluation.videos import TrialRecorder
@@ -72,9 +73,31 @@ def test_replay_succeeds_where_the_expert_did_and_an_evaluation_is_not_run_twice
     with pytest.raises(UsageError, match="is complete"):
         run_libero(recipe)
     (tmp_path / "trials" / "summary.json").unlink()
-    records = read_records(tmp_path / "trials" / "episodes.jsonl")
+    episodes = tmp_path / "trials" / "episodes.jsonl"
+    records = read_records(episodes)
     assert run_libero(recipe) == summary  # continued: nothing was left to run
-    assert read_records(tmp_path / "trials" / "episodes.jsonl") == records
+    assert read_records(episodes) == records
+
+
+def test_crashed_trials_are_repeated_when_the_evaluation_is_continued(tmp_path, expert_dataset) -> None:
+    recipe = eval_recipe(tmp_path, expert_dataset, trials={"init_states": (STATE, STATE + 2), "max_steps": 16})
+    first = run_libero(recipe)
+    folder = tmp_path / "trials"
+    episodes = folder / "episodes.jsonl"
+    whole = read_records(episodes)
+    crashed = [replace(whole[0], outcome="crashed", steps=0, error="killed"), whole[1]]
+    rewrite_records(episodes, crashed)  # as a trial leaves it whose simulator died
+    seen: list[EpisodeRecord] = []
+
+    again = run_libero(recipe, on_progress=lambda record, done, total: seen.append(record))
+
+    assert [record.init_state_index for record in seen] == [STATE], "only the crashed one"
+    records = {record.key: record for record in read_records(episodes)}
+    assert len(records) == len(read_records(episodes)) == 2, "the old record is replaced"
+    assert records[whole[0].key].outcome == "failure"
+    assert again["policies"]["replay"]["trials"] == first["policies"]["replay"]["trials"] == 2
+    with pytest.raises(UsageError, match="is complete"):
+        run_libero(recipe)
 
 
 class Killer:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from pokevla.errors import SimulationError
+from pokevla.simulation import demonstrations
 from pokevla.simulation.demonstrations import DemoSettings, collect_demonstrations
 from pokevla.simulation.environment import LiberoEnvironment
 from pokevla.simulation.expert import ScriptedExpert
@@ -104,19 +107,73 @@ def _check_layout(file: h5py.File) -> None:
     np.testing.assert_array_equal(np.flatnonzero(rendered), np.arange(0, steps, 5))
     assert demo["obs/agentview_rgb"][0].any()
     assert not demo["obs/agentview_rgb"][1].any()
+    assert demo["obs/agentview_rgb"].id.get_num_chunks() == rendered.sum(), "what was not drawn takes no room"
     assert instances.index("bbq_sauce_1") + 1 in demo["obs/agentview_mask"][0]
     assert int(demo["dones"][-1]) == 1
     assert 0 < np.abs(demo["actions"][()] - demo["executed_actions"][()]).max() < 1
     np.testing.assert_array_equal(demo["actions"][:, 6], demo["executed_actions"][:, 6])
 
 
+@pytest.fixture
+def toy_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Collect attempts of ToyAttempts, in real worker processes."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))  # the workers get our path
+    attempts = importlib.import_module("toy_attempts").ToyAttempts
+    monkeypatch.setattr(demonstrations, "Attempts", attempts)
+
+
+def test_failed_attempts_are_counted_and_not_kept(tmp_path: Path, toy_attempts: None) -> None:
+    settings = DemoSettings("libero_object", 3, 4, tmp_path, image_size=16, image_stride=5, val_fraction=0.25)
+    seen: list[tuple[int, int, int]] = []
+    report = collect_demonstrations(settings, lambda *counts: seen.append(counts))
+    assert (report.kept, report.failed, report.steps) == (4, 2, [12] * 4)
+    assert report.cpu_s == {"physics": 6.0}
+    assert seen == [(1, 0, 4), (1, 1, 4), (2, 1, 4), (3, 1, 4), (3, 2, 4), (4, 2, 4)]
+    with h5py.File(report.path) as file:
+        data = file["data"]
+        assert json.loads(data.attrs["pokevla_collection"])["failed_episodes"] == 2
+        assert (data.attrs["num_demos"], data.attrs["total"]) == (4, 48)
+        demos = [data[f"demo_{index}"] for index in range(4)]
+        assert [demo.attrs["init_state_index"] for demo in demos] == [0, 2, 3, 5]
+        assert [demo.attrs["split"] for demo in demos] == ["train", "train", "train", "val"]
+        pictures = demos[1]["obs/agentview_rgb"]
+        assert pictures.id.get_num_chunks() == 3, "what was not drawn takes no room"
+        assert [int(picture.max()) for picture in pictures] == [2, 0, 0, 0, 0] * 2 + [2, 0]
+
+
+def test_when_attempts_run_out_what_succeeded_is_kept(tmp_path: Path, toy_attempts: None) -> None:
+    settings = DemoSettings("libero_object", 3, 4, tmp_path, image_size=16, max_attempts=3)
+    report = collect_demonstrations(settings)
+    assert (report.kept, report.failed, report.wanted) == (2, 1, 4)
+
+
+def test_when_every_attempt_fails_it_is_an_error_and_no_file(tmp_path: Path, toy_attempts: None) -> None:
+    settings = DemoSettings("libero_object", 3, 2, tmp_path, image_size=16, max_attempts=3, seed=13)
+    with pytest.raises(SimulationError, match="failed in all 3 attempts at libero_object task 3"):
+        collect_demonstrations(settings)
+    assert list(tmp_path.rglob("*.*")) == []
+
+
+def test_memory_does_not_grow_with_the_number_of_episodes(tmp_path: Path, toy_attempts: None) -> None:
+    settings = DemoSettings("libero_object", 3, 24, tmp_path, image_size=256, image_stride=3)
+    episode_bytes = 4 * 256 * 256 * 3
+    tracemalloc.start()
+    try:
+        collect_demonstrations(settings)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 9 * episode_bytes, "two waiting for each of two workers, and copies on their way"
+
+
 def test_scenes_hold_pictures_masks_and_names(tmp_path: Path) -> None:
-    path = collect_scenes("libero_object", (3,), 3, tmp_path, 0, 32, 1, True)
+    path = collect_scenes("libero_object", (3,), 3, tmp_path, 0, 32, 1, True, init_states=(10, 12))
     with h5py.File(path) as file:
         assert file["images"].shape == (3, 2, 32, 32, 3)
         assert file["masks"].shape == (3, 2, 32, 32)
         names = json.loads(file.attrs["instances/3"])
-        assert json.loads(file.attrs["languages"])["bbq_sauce_1"] == "bbq sauce"
+        assert "bbq_sauce_1" in names
+        assert all(10 <= state < 12 for state in file["init_state_index"])
         assert all(0 < mask.max() <= len(names) for mask in file["masks"][:, 0])
         assert not np.array_equal(file["masks"][0], file["masks"][1])
         assert list(file["scene_task"][()]) == [3, 3, 3]

@@ -91,8 +91,21 @@ def test_a_finished_run_holds_what_others_read(whole: Path) -> None:
     assert training[-1]["step"] == 12
     assert training[-1]["position"] == 96
     assert training[-1]["loss"] < training[0]["loss"]
-    assert list((whole / "tensorboard").iterdir())
     assert (whole / "logs" / "rank_00001.log").is_file()
+
+
+def test_tensorboard_shows_the_curves_of_the_run(whole: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(whole / "tensorboard"))
+    events.Reload()
+    curves = {tag: {event.step: event.value for event in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
+    rows = [row for row in read_jsonl(whole / "metrics.jsonl") if "loss" in row]
+    tags = {"loss", "loss/action", "loss/segmentation", "loss/geometry", "lr", "grad_norm", "grad_norm/action"}
+    tags |= {"grad_norm/segmentation", "grad_norm/geometry", "samples_per_s", "data_wait_share", "rss_gib"}
+    for tag in sorted(tags):
+        assert curves[tag] == pytest.approx({row["step"]: row[tag] for row in rows if tag in row}), tag
+    assert list(curves["loss"]) == [2, 4, 6, 8, 10, 12]
 
 
 def test_an_exported_model_loads_and_acts(whole: Path) -> None:
@@ -149,5 +162,7 @@ def test_a_dataset_that_is_missing_leaves_no_run_behind(
 ) -> None:
     recipe = write_recipe("lost", tmp_path / "runs")
     done = pokevla("train", recipe, f"data.datasets.0.path={tmp_path / 'nothing'}")
-    assert done.returncode in (2, 3)
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert f"{tmp_path / 'nothing'} is not a dataset" in done.stderr
     assert not (tmp_path / "runs" / "lost").exists()

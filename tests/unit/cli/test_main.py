@@ -42,6 +42,8 @@ def failing_verb(monkeypatch: pytest.MonkeyPatch):
         (PokeVLAError("bad."), 1),
         (ValueError("bad"), 1),
         (OSError(errno.ENOSPC, "No space left on device", "/x/shard.tar"), 3),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "/x/shard.tar"), 3),
+        (OSError(errno.EFBIG, "File too large", "/x/shard.tar"), 3),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 1),
         (KeyboardInterrupt(), 130),
     ],
@@ -115,19 +117,48 @@ def test_every_verb_is_there_and_has_help(verb: str, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.startswith(f"Usage: pokevla {verb}")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["validate", "--schema-only", "recipes/cache/libero.yaml"]])
-def test_help_and_validate_do_not_import_torch(arguments: list[str]) -> None:
+def run_without_heavy_imports(*arguments: str | Path) -> str:
+    """What `pokevla ARGUMENTS` prints; fails where it imports a heavy library or ends with an error."""
     code = (
         "import sys; from pokevla.cli.main import run; code = run(sys.argv[1:]); "
-        "heavy = {'torch', 'deepspeed', 'transformers', 'numpy', 'pyarrow', 'mujoco', 'h5py'} & set(sys.modules); "
-        "sys.exit(f'imports {heavy}, exit {code}' if heavy or code else 0)"
+        "heavy = {'torch', 'deepspeed', 'transformers', 'numpy', 'pyarrow', 'mujoco', 'h5py', 'libero'}; "
+        "heavy &= set(sys.modules); sys.exit(f'imports {heavy}, exit {code}' if heavy or code else 0)"
     )
     environment = {"POKEVLA_DATA": "/d", "POKEVLA_MODELS": "/m", "PATH": ""}
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
-
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["validate", "--schema-only", "recipes/cache/libero.yaml"]])
+def test_help_and_validate_do_not_import_torch(arguments: list[str]) -> None:
+    assert run_without_heavy_imports(*arguments)
+
+
+def test_validate_checks_all_that_recipes_name_without_importing_torch(tmp_path: Path) -> None:
+    dataset, run, cache = tmp_path / "data", tmp_path / "run" / "export", tmp_path / "cache" / "abcd"
+    for folder in (dataset, run, cache):
+        folder.mkdir(parents=True)
+    (dataset / "dataset.json").write_text('{"kind": "robot", "num_samples": 100, "fingerprint": "f"}')
+    (run / "model.safetensors").touch()
+    (cache / "COMPLETE").touch()
+    training, evaluation = tmp_path / "posttrain.yaml", tmp_path / "eval.yaml"
+    training.write_text(
+        f"kind: posttrain\nname: x\noutput: {tmp_path}/runs\ndata: {{datasets: [{{path: {dataset}}}]}}\n"
+        f"model: {{vlm: {tmp_path}/run}}\noptim: {{lr: 1e-4}}\nbatch: {{global: 8, micro: 4}}\nsteps: 10\n"
+        f"cache: {{root: {tmp_path}/cache}}\n"
+    )
+    evaluation.write_text(
+        f"kind: eval\nname: e\noutput: {tmp_path}/runs\ntrials: {{suite: libero_object, tasks: [0, 9]}}\n"
+        f"policies: [{{name: a, kind: model, run: {tmp_path}/run}}, {{name: b, kind: replay, dataset: {dataset}}}]\n"
+    )
+
+    text = run_without_heavy_imports("validate", training, evaluation)
+
+    assert f"{training}: ok (posttrain x)" in text
+    assert f"{evaluation}: ok (eval e)" in text
 
 
 def test_no_verb_imports_heavy_libraries_with_its_module() -> None:

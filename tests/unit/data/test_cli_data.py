@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,22 @@ def test_convert_show_stats_verify_from_the_command_line(
     assert json.loads(capsys.readouterr().out)["splits"] == {"train": 40, "val": 20}
     assert run(["data", "verify", out]) == 0
     assert "all 60 samples are whole" in capsys.readouterr().out
+
+
+def test_a_contact_sheet_is_there_whole_or_not_at_all(
+    tmp_path: Path,
+    robot_dataset: Callable[..., Path],
+    room_for: Callable[[int], AbstractContextManager[None]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "sheets"
+    command = ["data", "show", str(robot_dataset()), "--image", str(folder / "sheet.png")]
+    with room_for(2_000):
+        assert run(command) == 3
+    assert capsys.readouterr().err.startswith(f"error: No room to write {folder / 'sheet.png'}")
+    assert list(folder.iterdir()) == []
+    assert run(command) == 0
+    assert [path.name for path in folder.iterdir()] == ["sheet.png"]
 
 
 def test_questions_from_scenes_and_demonstrations(

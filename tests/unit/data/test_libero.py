@@ -97,7 +97,7 @@ def test_statistics_are_those_of_the_training_split(tmp_path: Path, libero_file:
     train = [e for e in dataset.episodes.to_pylist() if e["split"] == "train"]
     proprio = np.concatenate([e["proprio"] for e in train])
     assert dataset.statistics.num_episodes == 2
-    assert dataset.statistics.proprio_q99 == pytest.approx(np.quantile(proprio, 0.99, axis=0))
+    assert dataset.statistics.proprio.q99 == pytest.approx(np.quantile(proprio, 0.99, axis=0))
     assert dataset.info["sources"][0]["init_states"] == [0, 3]
 
 

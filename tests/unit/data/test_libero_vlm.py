@@ -126,6 +126,7 @@ def test_splits_and_initial_states_come_from_the_source(vlm_dataset: Dataset) ->
     assert not any("-s" in key and "s00019" not in key for key in held_out)
     by_file = {s["file"]: s for s in vlm_dataset.info["sources"]}
     assert by_file["pick_up_the_milk_and_place_it_in_the_basket_demo.hdf5"]["init_states"] == [0, 2]
+    assert by_file["libero_object_scenes.hdf5"]["init_states"] == [5, 8]
 
 
 def test_a_sheet_of_questions_can_be_drawn(vlm_dataset: Dataset) -> None:

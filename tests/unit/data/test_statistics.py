@@ -33,7 +33,7 @@ def test_normalised_values_lie_in_the_unit_range_and_gripper_is_open_one() -> No
 
 def test_quantiles_map_to_the_ends() -> None:
     statistics, _, _ = make()
-    low = np.concatenate([statistics.action_q01[:6], [1.0]])
+    low = np.concatenate([statistics.action.q01[:6], [1.0]])
     assert statistics.normalise_actions(low) == pytest.approx([-1.0] * 6 + [0.0], abs=1e-6)
 
 
@@ -41,7 +41,7 @@ def test_quantiles_map_to_the_ends() -> None:
 @given(arrays(np.float32, (3, 7), elements=FLOATS))
 def test_denormalising_inverts_normalising_inside_the_quantiles(raw: np.ndarray) -> None:
     statistics, _, _ = make()
-    inside = np.clip(raw, statistics.action_q01, statistics.action_q99)
+    inside = np.clip(raw, statistics.action.q01, statistics.action.q99)
     inside[:, 6] = np.where(raw[:, 6] > 0, 1.0, -1.0)
     back = statistics.denormalise_actions(statistics.normalise_actions(inside))
     assert back == pytest.approx(inside, abs=1e-5)

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import resource
 import tarfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ from pokevla.data.sources.libero import LiberoSettings, convert_libero
 from pokevla.data.writer import DatasetWriter
 from pokevla.errors import DataError, DiskFullError
 
+RoomFor = Callable[[int], AbstractContextManager[None]]
 SCHEMA = pa.schema([("key", pa.string()), ("shard", pa.int32()), ("split", pa.string())])
 
 
@@ -86,20 +86,9 @@ def test_no_sample_is_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@contextmanager
-def room_for(size_bytes: int) -> Iterator[None]:
-    """The kernel refuses to let any file of this process grow beyond this size."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize("limit", [3, 2_000, 60_000])
 def test_a_full_disk_is_one_clear_error_and_no_dataset(
-    tmp_path: Path, libero_file: Callable[..., Path], limit: int
+    tmp_path: Path, libero_file: Callable[..., Path], room_for: RoomFor, limit: int
 ) -> None:
     source, out = libero_file(demos=4, frames=40), tmp_path / "out" / "ds"
     with room_for(limit), pytest.raises(DiskFullError, match=r"no room left while writing .*/out/ds"):

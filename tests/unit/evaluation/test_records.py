@@ -7,8 +7,8 @@ from pokevla.errors import DataError
 from pokevla.evaluation.records import (
     EpisodeRecord,
     append_record,
-    drop_partial_line,
     read_records,
+    rewrite_records,
     summarise,
     wilson_interval,
 )
@@ -47,13 +47,13 @@ def test_records_come_back_as_they_were_written(tmp_path) -> None:
     assert read_records(path) == [RECORD, crashed]
 
 
-def test_half_a_last_line_is_left_out_and_can_be_cut_off(tmp_path) -> None:
+def test_half_a_last_line_is_left_out_and_goes_when_the_file_is_rewritten(tmp_path) -> None:
     path = tmp_path / "episodes.jsonl"
     append_record(path, RECORD)
     with path.open("a") as file:
         file.write('{"policy": "tra')
     assert read_records(path) == [RECORD]
-    drop_partial_line(path)
+    rewrite_records(path, read_records(path))
     append_record(path, RECORD)
     assert len(read_records(path)) == 2
 

@@ -136,3 +136,36 @@ def test_evaluation_needs_its_runs(tmp_path: Path) -> None:
     )
 
     assert "policy a: run nowhere does not exist" in str(problem(path))
+
+
+def test_a_run_without_an_exported_model_is_refused_before_the_job_starts(tmp_path: Path) -> None:
+    path, run = tmp_path / "e.yaml", tmp_path / "run"
+    run.mkdir()
+    path.write_text(
+        "kind: eval\nname: e\ntrials: {suite: libero_object, tasks: [0]}\n"
+        f"policies: [{{name: a, kind: model, run: {run}}}]\n"
+    )
+
+    error = problem(path)
+
+    assert isinstance(error, DataError)
+    assert f"policy a: run {run} holds no exported model" in str(error)
+    assert f"pokevla resume {run}" in str(error)
+
+    (run / "export").mkdir()
+    (run / "export" / "model.safetensors").touch()
+
+    assert check_recipe(load_recipe(path, (), {})) == []
+
+
+def test_a_task_beyond_the_suite_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text(
+        "kind: eval\nname: e\ntrials:\n  suite: libero_goal\n  tasks: [9, 10]\n"
+        "policies: [{name: a, kind: model, run: r}]\n"
+    )
+
+    error = problem(path)
+
+    assert isinstance(error, RecipeError)
+    assert "e.yaml:5: trials.tasks: libero_goal has no task 10. It has 0 to 9." in str(error)

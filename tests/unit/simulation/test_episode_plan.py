@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pokevla.errors import PokeVLAError
+from pokevla.errors import UsageError
 from pokevla.simulation.demonstrations import collect_demonstrations
 from pokevla.simulation.episodes import DemoSettings, episode_seed, init_state_of
 from pokevla.simulation.scenes import SceneSettings
@@ -36,10 +36,12 @@ def test_seeds_of_attempts_differ_and_repeat() -> None:
         ({"val_fraction": 1.0}, "below 1"),
         ({"dart_sigma": -0.1}, "negative"),
         ({"suite": "libero"}, "Did you mean"),
+        ({"task_index": 10}, "0 to 9"),
+        ({"target_shift_m": (0.06, 0.02)}, "is empty"),
     ],
 )
 def test_senseless_settings_are_refused_before_anything_starts(change: dict, message: str) -> None:
-    with pytest.raises(PokeVLAError, match=message):
+    with pytest.raises(UsageError, match=message):
         collect_demonstrations(replace(SETTINGS, **change))
 
 

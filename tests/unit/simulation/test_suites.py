@@ -7,14 +7,15 @@ import sys
 
 import pytest
 
-from pokevla.errors import SimulationError
-from pokevla.simulation.suites import MAX_STEPS, SUITES, get_task, list_tasks, load_init_states, object_phrase
+from pokevla.errors import UsageError
+from pokevla.recipe.consistency import TASKS_PER_SUITE
+from pokevla.simulation.suites import MAX_STEPS, SUITES, get_task, list_tasks, load_init_states
 
 
 def test_every_suite_has_ten_tasks_with_fifty_initial_states() -> None:
     for suite in SUITES:
         tasks = list_tasks(suite)
-        assert [task.index for task in tasks] == list(range(10))
+        assert [task.index for task in tasks] == list(range(TASKS_PER_SUITE))
         assert all(task.num_init_states == 50 and task.bddl_file.is_file() for task in tasks)
         assert suite in MAX_STEPS
 
@@ -27,13 +28,13 @@ def test_a_task_says_its_instruction_and_objects() -> None:
 
 
 def test_an_unknown_suite_names_the_nearest() -> None:
-    with pytest.raises(SimulationError, match=r"Did you mean libero_object\?"):
+    with pytest.raises(UsageError, match=r"Did you mean libero_object\?"):
         get_task("libero_objects", 0)
 
 
 @pytest.mark.parametrize("index", [-1, 10])
 def test_an_unknown_task_names_the_valid_range(index: int) -> None:
-    with pytest.raises(SimulationError, match="0 to 9"):
+    with pytest.raises(UsageError, match="0 to 9"):
         get_task("libero_goal", index)
 
 
@@ -47,7 +48,3 @@ def test_asking_for_suites_starts_no_simulator(tiny_run_env: dict[str, str]) -> 
         check=True,
     )
     assert done.stdout.strip() == "[]"
-
-
-def test_instance_names_become_plain_words() -> None:
-    assert object_phrase("new_salad_dressing_12") == "new salad dressing"

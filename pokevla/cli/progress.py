@@ -1,0 +1,41 @@
+"""How far a command is: a bar on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Listener(Protocol):
+    """What is told about progress."""
+
+    def __call__(self, done: int, total: int | None = None, failed: int | None = None) -> None:
+        """`done` of `total` (None: nobody knows yet), `failed` where attempts can fail."""
+        ...
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Listener]:
+    """Yield a listener that shows `what` on stderr: on a terminal a bar, else a line at every tenth of the way, or
+    each time the count has doubled where the total is not known."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    failures_column = TextColumn("{task.description}")
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), failures_column, TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        next_line = 0
+
+        def listen(done: int, total: int | None = None, failed: int | None = None) -> None:
+            nonlocal next_line
+            failures = "" if failed is None else f"{failed} failed"
+            bar.update(task, completed=done, total=total, description=failures)
+            if not console.is_terminal and (done >= next_line or done == total):
+                so_far = f"{what}: {done}" + (f" of {total}" if total else "")
+                console.print(f"{so_far}, {failures}" if failures else so_far, markup=False)
+                next_line = max(2 * done, 1) if total is None else done + max(1, total // 10)
+
+        yield listen

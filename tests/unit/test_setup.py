@@ -1,0 +1,114 @@
+"""scripts/setup.sh on a machine where nothing can be installed: no root, no apt-get, no ldconfig in PATH."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ("bash", "cat", "cut", "dirname", "env", "find", "mkdir", "sha256sum")
+PACKAGES = ("python3.11", "python3.11-venv", "libosmesa6", "libgl1", "libglib2.0-0")
+HIDE = """
+import ctypes, os
+real = ctypes.CDLL
+
+def without_hidden(name, *arguments, **options):
+    if name in os.environ["HIDDEN_LIBRARIES"].split():
+        raise OSError(f"{name}: cannot open shared object file: No such file or directory")
+    return real(name, *arguments, **options)
+
+ctypes.CDLL = without_hidden
+"""
+
+
+@pytest.fixture
+def bare_path(tmp_path: Path) -> Path:
+    """A PATH of one folder that has the tools of any machine, and neither Python nor apt-get."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for tool in TOOLS:
+        found = shutil.which(tool)
+        assert found is not None, tool
+        (folder / tool).symlink_to(found)
+    return folder
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """A virtual environment that counts as installed."""
+    folder = tmp_path / "venv"
+    folder.mkdir()
+    pins = b"".join((ROOT / name).read_bytes() for name in ("constraints.txt", "pyproject.toml"))
+    (folder / "pyvenv.cfg").touch()
+    (folder / ".pokevla-installed").write_text(f"{hashlib.sha256(pins).hexdigest()}\n{ROOT}\n")
+    return folder
+
+
+def run_setup(path: Path, environment: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [path / "bash", "scripts/setup.sh"],
+        cwd=ROOT,
+        env={"PATH": str(path), "HOME": os.environ.get("HOME", "/"), "POKEVLA_VENV": str(environment), **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def hiding(folder: Path, *libraries: str) -> dict[str, str]:
+    """Variables that give setup this very Python, to which the dynamic linker does not find `libraries`."""
+    (folder / "sitecustomize.py").write_text(HIDE)
+    return {"POKEVLA_PYTHON": sys.executable, "PYTHONPATH": str(folder), "HIDDEN_LIBRARIES": " ".join(libraries)}
+
+
+def test_all_that_is_missing_is_named_at_once(bare_path: Path, tmp_path: Path) -> None:
+    done = run_setup(bare_path, tmp_path / "venv")
+
+    assert done.returncode == 2
+    assert done.stderr.count("setup:") == 1
+    assert f"sudo apt-get install {' '.join(PACKAGES)}\n" in done.stderr
+    assert "POKEVLA_PYTHON=" in done.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+def test_only_the_missing_library_is_named_where_python_is_there(bare_path: Path, tmp_path: Path) -> None:
+    done = run_setup(bare_path, tmp_path / "venv", **hiding(tmp_path, "libGL.so.1", "libEGL.so.1"))
+
+    assert done.returncode == 2
+    assert "sudo apt-get install libgl1\n" in done.stderr
+
+
+@pytest.mark.simulator
+def test_libraries_are_found_without_ldconfig_and_egl_is_not_needed(
+    bare_path: Path, tmp_path: Path, installed: Path
+) -> None:
+    done = run_setup(bare_path, installed, **hiding(tmp_path, "libEGL.so.1"))
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.simulator
+def test_a_library_that_only_ld_library_path_knows_counts_as_there(
+    bare_path: Path, tmp_path: Path, installed: Path
+) -> None:
+    """The linker's cache does not know this folder; the renderer would load from it all the same."""
+    listing = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
+    library = next(line.split(" => ")[1] for line in listing.splitlines() if "libOSMesa.so" in line)
+    folder = tmp_path / "conda" / "lib"
+    folder.mkdir(parents=True)
+    (folder / "libOSMesa.so").symlink_to(library)
+    known = ("libOSMesa.so.8", "libOSMesa.so.6")
+
+    without = run_setup(bare_path, installed, **hiding(tmp_path, *known, "libOSMesa.so"))
+    with_folder = run_setup(bare_path, installed, **hiding(tmp_path, *known), LD_LIBRARY_PATH=str(folder))
+
+    assert without.returncode == 2
+    assert "libosmesa6" in without.stderr
+    assert with_folder.returncode == 0, with_folder.stderr
