@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pokevla.cli.masks import masks
 from pokevla.cli.simulation_verbs import demos, scenes
 
 app = typer.Typer(no_args_is_help=True, help="Make and look at datasets.", rich_markup_mode=None)
@@ -18,6 +19,7 @@ convert = typer.Typer(no_args_is_help=True, help="Turn a raw source into a datas
 app.add_typer(convert, name="convert")
 app.command("demos")(demos)
 app.command("scenes")(scenes)
+app.command("masks")(masks)
 
 
 class Noops(StrEnum):
