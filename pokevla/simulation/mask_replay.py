@@ -14,7 +14,6 @@ import numpy as np
 from pokevla.errors import SimulationError
 from pokevla.simulation.environment import LiberoEnvironment
 from pokevla.simulation.stored_episodes import DemoSource, StoredEpisode, open_episode
-from pokevla.simulation.stored_models import stored_poses
 
 CHECKED_ROWS = 4
 """Rows of an episode whose picture is drawn and compared: evenly spread, the last one left out."""
@@ -80,21 +79,13 @@ class EpisodeReplay:
         self._built_for: tuple[str, int, int] | None = None
 
     def __call__(self, number: int) -> EpisodeMasks:
-        """Masks of episode `number`; none are drawn (all zero) where its states and pictures do not fit.
-
-        Raises DataError naming file and demo for what cannot be replayed.
-        """
+        """Masks of episode `number`. Raises DataError naming file and demo for what cannot be replayed."""
         file, demo = self._jobs[number]
         with open_episode(file, demo) as episode:
-            env = self._environment(file, episode.image_size)
             try:
-                env.place_fixtures(stored_poses(episode.model_xml()) if env.has_fixtures else {})
-                fit = measure_fit(env, episode)
-                masks = draw_masks(env, episode, drawn=fit.complaint() is None)
+                return replay_episode(self._environment(file, episode.image_size), episode)
             except SimulationError as error:
                 raise SimulationError(f"{file.source}: data/{demo}: {error.message}", error.remedy) from error
-        packed = zlib.compress(masks.tobytes(), 1)
-        return EpisodeMasks(fit, env.instances, env.target_instances, masks.shape, packed)
 
     def _environment(self, file: DemoSource, image_size: int) -> LiberoEnvironment:
         wanted = (file.suite, file.task_index, image_size)
@@ -105,6 +96,19 @@ class EpisodeReplay:
             self._env = LiberoEnvironment(file.suite, file.task_index, image_size=image_size)
             self._built_for = wanted
         return self._env
+
+
+def replay_episode(env: LiberoEnvironment, episode: StoredEpisode) -> EpisodeMasks:
+    """Masks of one episode; none are drawn (all zero) where its states and pictures do not fit.
+
+    `env` is of the episode's task and image size. Raises SimulationError for states or fixtures of another model,
+    DataError naming file and demo for what cannot be read.
+    """
+    if env.has_fixtures:
+        env.place_fixtures(episode.model_poses())
+    fit = measure_fit(env, episode)
+    masks = draw_masks(env, episode, drawn=fit.complaint() is None)
+    return EpisodeMasks(fit, env.instances, env.target_instances, masks.shape, zlib.compress(masks.tobytes(), 1))
 
 
 def draw_masks(env: LiberoEnvironment, episode: StoredEpisode, *, drawn: bool = True) -> np.ndarray:

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from pokevla.errors import DataError
+from pokevla.simulation.stored_models import BodyPose, stored_poses
 
 CAMERAS = ("agentview", "eye_in_hand")  # base, wrist
 _REMEDY = "Give a file in the official LIBERO layout, whole and readable."
@@ -69,10 +70,13 @@ class StoredEpisode:
         """(2, H, H, 3) uint8, as stored."""
         return np.stack([self._read(f"obs/{camera}_rgb", row) for camera in CAMERAS])
 
-    def model_xml(self) -> str:
-        """The XML of the episode's model, empty where there is none."""
+    def model_poses(self) -> dict[str, BodyPose]:
+        """Poses of the bodies of the episode's own model (attribute `model_file`)."""
         text = self._group.attrs.get("model_file", "")
-        return text.decode() if isinstance(text, bytes) else str(text)
+        try:
+            return stored_poses(text.decode() if isinstance(text, bytes) else str(text))
+        except DataError as error:
+            raise DataError(f"{self._where}: {error.message}", error.remedy) from error
 
     def _array(self, key: str, shape: tuple[int | None, ...]) -> np.ndarray:
         found = self._shape(key)
