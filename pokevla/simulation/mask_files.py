@@ -65,7 +65,7 @@ def add_masks(
 
     if left:
         with closing(run_ordered(EpisodeReplay, (tuple(left),), total, workers)) as results:
-            reports |= {file.target: _write_file(file, results, listen) for file in left}
+            reports |= {file.target: write_with_masks(file, results, listen) for file in left}
     return [reports[file.target] for file in files]
 
 
@@ -118,7 +118,11 @@ def _check_states(file: DemoSource) -> None:
                 raise DataError(f"{where} has masks already.", "It can be converted as it is.")
 
 
-def _write_file(file: DemoSource, results: Iterator[EpisodeMasks], listen: Callable[[bool], None]) -> MaskReport:
+def write_with_masks(file: DemoSource, results: Iterator[EpisodeMasks], listen: Callable[[bool], None]) -> MaskReport:
+    """Copy one file with the masks of its episodes, which come from `results` in order; `listen(fits)` after each.
+
+    Raises DataError, leaving nothing, where more than half of the episodes do not fit; DiskFullError without room.
+    """
     left_out: dict[str, str] = {}
     fits: dict[str, dict[str, float | None]] = {}
     rows = 0
