@@ -129,7 +129,7 @@ def show_row(env: LiberoEnvironment, episode: StoredEpisode, row: int) -> None:
     if shown is not None:
         env.set_state(episode.states[shown])
     else:
-        env.set_state(episode.states[-1], episode.actions[:-1])
+        env.set_state(episode.states[-1], list(episode.actions[:-1]))
         env.step(episode.actions[-1])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -16,7 +16,9 @@ Work = Callable[[int], Any]
 _GRACE_S = 10.0
 
 
-def run_ordered(build: Callable[..., Work], arguments: tuple[Any, ...], num_jobs: int, workers: int) -> Iterator[Any]:
+def run_ordered(
+    build: Callable[..., Work], arguments: tuple[Any, ...], num_jobs: int, workers: int
+) -> Generator[Any, None, None]:
     """Yield the results of jobs 0, 1, ... num_jobs - 1 in this order, computed by `workers` processes.
 
     Each process calls `build(*arguments)` once and then the returned function per job number. Leaving the
