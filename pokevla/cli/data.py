@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pokevla.cli.masks import masks
 from pokevla.cli.progress import progress
 from pokevla.cli.simulation_verbs import demos, scenes
 
@@ -17,6 +18,7 @@ convert = typer.Typer(no_args_is_help=True, help="Turn a raw source into a datas
 app.add_typer(convert, name="convert")
 app.command("demos")(demos)
 app.command("scenes")(scenes)
+app.command("masks")(masks)
 
 
 class Noops(StrEnum):

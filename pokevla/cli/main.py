@@ -28,7 +28,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "recipe": ("recipe", "app", "Look at recipes: ls, show, explain, diff, reference."),
     "validate": ("validate", "validate", "Check recipes, and that what they name is there."),
     "plan": ("plan", "plan", "Print batch arithmetic, steps, memory, compute, hours and disk of a recipe."),
-    "data": ("data", "app", "Make and look at datasets: demos, scenes, convert, show, stats, verify."),
+    "data": ("data", "app", "Make and look at datasets: demos, scenes, masks, convert, show, stats, verify."),
     "cache": ("cache", "app", "Compute teacher features once: build, info, verify."),
     "train": ("train", "train", "Train what a pretrain or posttrain recipe says."),
     "resume": ("resume", "resume", "Go on with a run from its newest complete checkpoint."),

@@ -86,7 +86,7 @@ class RobotSampleMaker:
             if mask_size is not None and not dataset.has_masks:
                 raise DataError(
                     f"{dataset.root} has no masks (published demonstrations carry none).",
-                    "Set loss.segmentation.weight=0, or use demonstrations made with masks.",
+                    "Draw them with `pokevla data masks` and convert again, or set loss.segmentation.weight=0.",
                 )
         self._config, self._seed = config, seed
         self._image_size, self._mask_size = image_size, mask_size

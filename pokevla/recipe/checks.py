@@ -44,8 +44,9 @@ def _checks_of(loaded: LoadedRecipe) -> Iterable[Callable[[], list[str]]]:
     if isinstance(recipe, schema.TrainRecipe):
         yield lambda: _batch(recipe)
         kind = "vlm" if isinstance(recipe, schema.PretrainRecipe) else "robot"
+        supervised = isinstance(recipe, schema.PosttrainRecipe) and recipe.loss.segmentation.weight > 0
         for source in recipe.data.datasets:
-            yield lambda source=source: _dataset(source, kind)
+            yield lambda source=source: _dataset(source, kind, masks=supervised)
         yield lambda: _model(recipe)
         yield lambda: _training_disk(recipe)
         yield lambda: _run_directory(recipe)
@@ -72,10 +73,16 @@ def _batch(recipe: schema.TrainRecipe) -> list[str]:
     return []
 
 
-def _dataset(source: schema.DatasetSource, kind: str) -> list[str]:
+def _dataset(source: schema.DatasetSource, kind: str, *, masks: bool = False) -> list[str]:
     info = read_dataset_info(source.path)
     if info.kind != kind:
         raise DataError(f"{source.path} is a {info.kind} dataset, this recipe needs {kind}.", "Change the path.")
+    if masks and not info.has_masks:
+        raise DataError(
+            f"{source.path} has no masks, and loss.segmentation.weight is above 0.",
+            "Published LIBERO files have none: draw them with `pokevla data masks` and convert again, "
+            "or set loss.segmentation.weight=0.",
+        )
     wanted = source.expected_samples
     found = info.train_samples if info.train_samples is not None else info.num_samples
     if wanted is not None and abs(found - wanted) > _TOLERANCE * wanted:

@@ -23,6 +23,13 @@ class DatasetInfo:
     train_samples: int | None
     """Samples of split `train`, where the dataset says so."""
     fingerprint: str
+    fields: tuple[str, ...] = ()
+    """What every sample has, such as `base.jpg` or `base.mask.png`."""
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether robot samples carry a mask of each view (as `pokevla.data.dataset.Dataset` says it)."""
+        return {"base.mask.png", "wrist.mask.png"} <= set(self.fields)
 
 
 def read_dataset_info(root: Path) -> DatasetInfo:
@@ -40,4 +47,5 @@ def read_dataset_info(root: Path) -> DatasetInfo:
         raise DataError(f"{path} lacks kind, num_samples or fingerprint.", "Convert the dataset again.")
     counts = info.get("splits")
     train = counts.get("train") if isinstance(counts, dict) else None
-    return DatasetInfo(root, str(info["kind"]), int(info["num_samples"]), train, str(info["fingerprint"]))
+    fields = tuple(str(name) for name in info.get("fields") or ())
+    return DatasetInfo(root, str(info["kind"]), int(info["num_samples"]), train, str(info["fingerprint"]), fields)

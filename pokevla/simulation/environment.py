@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from pokevla.simulation.physics import PhysicsStepper
 from pokevla.simulation.placement import Placement
 from pokevla.simulation.rendering import Renderer
 from pokevla.simulation.simulator import build_libero_env, load_simulator
+from pokevla.simulation.stored_models import BodyPose, place_body
 from pokevla.simulation.suites import TaskInfo, get_task, load_init_states
 
 # "Do nothing" with an open gripper, as openvla-oft's get_libero_dummy_action.
@@ -103,6 +105,49 @@ class LiberoEnvironment:
         # LIBERO's own set_init_state does the same: stoves light up or go dark here.
         self._env._check_success()
         self._env._post_process()
+
+    def set_state(self, state: np.ndarray, past_actions: Sequence[np.ndarray] = ()) -> None:
+        """Put the simulation into a stored flat state (time, qpos, qvel); the next step goes on from there.
+
+        `past_actions`, each (7,), tell a following `step` how far the fingers were already told to close; pictures
+        do not need them. Raises SimulationError for a state of another model.
+        """
+        if state.shape != self.state().shape:
+            raise SimulationError(
+                f"A state of {self.task.suite} task {self.task.index} has {len(self.state())} numbers, "
+                f"this one has shape {state.shape}.",
+                "It was stored with another task or another version of LIBERO.",
+            )
+        self._stepper.restore()
+        self._env.sim.set_state_from_flattened(state)
+        self._env.sim.forward()
+        self._stepper.resume(past_actions)
+        self._env._check_success()
+        self._env._post_process()
+
+    @property
+    def has_fixtures(self) -> bool:
+        """Whether the scene has objects that are fixed to the world, such as a cabinet."""
+        return bool(self._env.fixtures_dict)
+
+    @property
+    def joint_columns(self) -> np.ndarray:
+        """(7,) where a flat state holds the arm's joint positions."""
+        return 1 + np.asarray(self._env.robots[0]._ref_joint_pos_indexes)  # 1: the time comes first
+
+    def place_fixtures(self, poses: Mapping[str, BodyPose]) -> None:
+        """Put what is fixed to the world (cabinet, stove, rack) where a stored model has it, until placed again.
+
+        `poses` by body name, as `stored_poses` reads them. LIBERO draws them anew with every creation, and states
+        do not hold them. Raises SimulationError for a fixture that `poses` lacks.
+        """
+        for fixture in self._env.fixtures_dict.values():
+            if fixture.root_body not in poses:
+                raise SimulationError(
+                    f"The stored model has no body {fixture.root_body} of {self.task.suite} task {self.task.index}.",
+                    "It was stored with another task or another version of LIBERO.",
+                )
+            place_body(self.sim_model, fixture.root_body, poses[fixture.root_body])
 
     def sample_target_shift(
         self, init_state_index: int, rng: np.random.Generator, low_m: float, high_m: float

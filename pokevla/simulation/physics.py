@@ -9,6 +9,7 @@ the observables.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,18 @@ class PhysicsStepper:
         for name, value in self._saved_controller.items():
             setattr(self._controller, name, _copied(value))
         self._gripper.current_action = _copied(self._saved_grip)
+
+    def resume(self, past_actions: Sequence[np.ndarray] = ()) -> None:
+        """Let the controller go on from the present state, which was set from outside.
+
+        What it remembers beyond the state is the pose it last aimed at (taken to be the present one) and how far
+        the fingers were told to close, which follows from `past_actions` (each (7,), the latest last).
+        """
+        self._controller.update(force=True)
+        self._controller.reset_goal()
+        for action in past_actions:
+            for _ in range(self._num_substeps):
+                self._gripper.format_action(action[6:])
 
     def _save(self) -> None:
         # mjSTATE_INTEGRATION: all that a step depends on, the solver's warm start and controls included.

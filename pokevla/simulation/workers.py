@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any, cast
 
@@ -17,7 +17,9 @@ _GRACE_S = 10.0
 _AHEAD = 2  # jobs per worker that may be begun or done and not yet wanted: results are large
 
 
-def run_ordered(build: Callable[..., Work], arguments: tuple[Any, ...], num_jobs: int, workers: int) -> Iterator[Any]:
+def run_ordered(
+    build: Callable[..., Work], arguments: tuple[Any, ...], num_jobs: int, workers: int
+) -> Generator[Any, None, None]:
     """Yield the results of jobs 0, 1, ... num_jobs - 1 in this order, computed by `workers` processes.
 
     Each process calls `build(*arguments)` once and then the returned function per job number. Few results wait in

@@ -77,6 +77,25 @@ def test_validate_goes_through_all_files(tree: Path, capsys: pytest.CaptureFixtu
     assert "nowhere is not a dataset" in error[1]
 
 
+def test_masks_that_are_supervised_but_missing_end_before_a_run_is_made(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published = {"kind": "robot", "num_samples": 9, "fingerprint": "f", "fields": ["base.jpg", "json", "wrist.jpg"]}
+    (tree / "published").mkdir()
+    (tree / "published" / "dataset.json").write_text(json.dumps(published))
+    (tree / "cache" / "abcd").mkdir(parents=True)
+    (tree / "cache" / "abcd" / "COMPLETE").touch()
+    (tree / "recipes" / "post.yaml").write_text(
+        "kind: posttrain\nname: p\noutput: runs\ndata: {datasets: [{path: published}]}\noptim: {lr: 1e-4}\n"
+        "batch: {global: 8, micro: 4}\nsteps: 2\ncache: {root: cache}\n"
+    )
+
+    for verb in ("validate", "train"):
+        assert run([verb, "recipes/post.yaml"]) == 3
+        assert "published has no masks" in capsys.readouterr().err
+    assert not (tree / "runs").exists()
+
+
 def test_validate_of_the_schema_alone_needs_no_files(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert output(capsys, "validate", "--schema-only", "recipes/x.yaml") == "recipes/x.yaml: ok (pretrain x)\n"
 

@@ -52,6 +52,8 @@ def write_libero_file(
         data = file.create_group("data")
         data.attrs["env_name"] = "Libero_Floor_Manipulation"
         data.attrs["problem_info"] = json.dumps({"language_instruction": list("Pick up the milk")})
+        data.attrs["bddl_file_name"], data.attrs["bddl_file_content"] = f"{OBJECT_TASK}.bddl", "(define (problem x))"
+        data.attrs["env_args"] = json.dumps({"type": 1, "env_name": "Libero_Floor_Manipulation", "env_kwargs": {}})
         data.attrs["macros_image_convention"] = "opengl"
         data.attrs["num_demos"], data.attrs["total"] = demos, demos * frames
         if ours:
@@ -68,10 +70,15 @@ def write_libero_file(
             actions[3:5, :6] = 0.0
             demo["actions"] = actions
             demo["states"] = rng.normal(size=(frames, 92))
-            demo["rewards"] = np.zeros(frames, dtype=np.uint8)
+            demo["robot_states"] = rng.normal(size=(frames, 9))
+            demo["rewards"] = demo["dones"] = (np.arange(frames) == frames - 1).astype(np.uint8)
+            demo.attrs["init_state"] = demo["states"][0]
+            demo.attrs["model_file"] = "<mujoco/>"
             obs = demo.create_group("obs")
             obs["ee_states"] = rng.normal(size=(frames, 6))
+            obs["ee_pos"], obs["ee_ori"] = obs["ee_states"][:, :3], obs["ee_states"][:, 3:]
             obs["gripper_states"] = rng.normal(size=(frames, 2))
+            obs["joint_states"] = rng.normal(size=(frames, 7))
             rendered = np.arange(frames) % stride == 0
             instance_ids = instance_squares(frames, side)
             for camera in ("agentview", "eye_in_hand"):

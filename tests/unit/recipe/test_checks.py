@@ -10,9 +10,11 @@ from pokevla.recipe.checks import check_recipe
 from pokevla.recipe.load import load_recipe
 
 
-def make_dataset(root: Path, kind: str = "robot", samples: int = 100) -> Path:
+def make_dataset(root: Path, kind: str = "robot", samples: int = 100, masks: bool = True) -> Path:
     root.mkdir(parents=True)
-    (root / "dataset.json").write_text(json.dumps({"kind": kind, "num_samples": samples, "fingerprint": "f"}))
+    fields = ["base.jpg", "json", "wrist.jpg", *(["base.mask.png", "wrist.mask.png"] if masks else [])]
+    info = {"kind": kind, "num_samples": samples, "fingerprint": "f", "fields": fields}
+    (root / "dataset.json").write_text(json.dumps(info))
     return root
 
 
@@ -62,6 +64,19 @@ def test_dataset_of_another_kind_is_refused(recipe: Path, tmp_path: Path) -> Non
     assert "is a vlm dataset, this recipe needs robot" in str(
         problem(recipe, f"data.datasets=[{{path: {tmp_path}/vlm}}]")
     )
+
+
+def test_dataset_without_masks_is_refused_where_masks_are_supervised(recipe: Path, tmp_path: Path) -> None:
+    make_dataset(tmp_path / "published", masks=False)
+    published = f"data.datasets=[{{path: {tmp_path}/published}}]"
+
+    error = problem(recipe, published)
+
+    assert (type(error), error.exit_code) == (DataError, 3)
+    assert "published has no masks" in str(error)
+    assert "`pokevla data masks`" in str(error)
+    assert "loss.segmentation.weight=0" in str(error)
+    check_recipe(load_recipe(recipe, [published, "loss.segmentation.weight=0"], {}))
 
 
 def test_damaged_dataset_file_is_told(recipe: Path, tmp_path: Path) -> None:
