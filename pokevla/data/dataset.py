@@ -151,6 +151,11 @@ def open_mixture(config: DataConfig, kind: Literal["vlm", "robot"]) -> list[Data
     return datasets
 
 
+def mixture_fingerprints(config: DataConfig) -> dict[str, str]:
+    """Path -> fingerprint of every dataset of a recipe. DataError when one is missing."""
+    return {str(source.path): read_info(source.path)["fingerprint"] for source in config.datasets}
+
+
 def mixture_size(config: DataConfig, kind: Literal["vlm", "robot"]) -> int:
     """Samples in one pass over the mixture: all usable rows of all its datasets."""
     chunk = config.chunk_length if kind == "robot" else 1
