@@ -173,6 +173,12 @@ def is_healthy(folder: Path) -> bool:
     return (folder / HEALTHY).is_file()
 
 
+def remove_unfinished(run_dir: Path) -> None:
+    """Delete what a killed job has left of a save. Called by one rank, while none saves."""
+    for leftover in (run_dir / "checkpoints").glob(".tmp-step-*"):
+        remove_folder(leftover, MARKER)
+
+
 def apply_retention(run_dir: Path, keep_last: int, keep_every_steps: int | None) -> list[int]:
     """Delete old checkpoints and abandoned temporary ones. Called by one rank; returns the deleted steps.
 
@@ -180,8 +186,7 @@ def apply_retention(run_dir: Path, keep_last: int, keep_every_steps: int | None)
     after it: were that deleted before its health is known, none would ever become the newest healthy one. Order is that
     of the steps; no clock is asked. Conversions to other world sizes are deleted, except the newest checkpoint's.
     """
-    for leftover in (run_dir / "checkpoints").glob(".tmp-step-*"):
-        remove_folder(leftover, MARKER)
+    remove_unfinished(run_dir)
     checkpoints = list_checkpoints(run_dir)
     steps = [step for step, _ in checkpoints]
     healthy = max((step for step, folder in checkpoints if is_healthy(folder)), default=-1)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pokevla.checkpoint.catalogue import CheckpointInfo, refuse_misfit
+from pokevla.checkpoint.catalogue import CheckpointInfo, refuse_misfit, remove_unfinished
 from pokevla.checkpoint.export import export_run
 from pokevla.checkpoint.run import EXPORT
 from pokevla.checkpoint.store import find_on_all_ranks, load_checkpoint
@@ -194,6 +194,8 @@ class Trainer:
             CheckpointError: all checkpoints are damaged, or the newest does not fit this job.
         """
         clear_stage(self.recipe.checkpoint, self.run_dir, self.info.rank)
+        if self.info.is_main:
+            remove_unfinished(self.run_dir)
         damaged: list[str] = []
         found = find_on_all_ranks(self.run_dir, self.info.is_main, damaged.append)
         info, changes = self.describe(0, 0), ""
