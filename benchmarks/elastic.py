@@ -60,9 +60,8 @@ def train_until(trainer: Trainer, start: int, stop: int) -> Curve:
     """Run steps (start, stop] of the run."""
     curve = Curve(stop)
     assert trainer.recipe.steps is not None
-    with trainer.task.make_loader(start * trainer.recipe.batch.global_) as loader:
-        with contextlib.suppress(Stopped):
-            trainer.run(loader, start, trainer.recipe.steps, [curve])
+    with trainer.task.make_loader(start * trainer.recipe.batch.global_) as loader, contextlib.suppress(Stopped):
+        trainer.run(loader, start, trainer.recipe.steps, [curve])
     return curve
 
 
