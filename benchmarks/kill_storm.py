@@ -110,7 +110,11 @@ class Storm:
         for victim in victims or [process]:
             os.kill(victim.pid, signal.SIGKILL)
         process.wait(LIFE_LIMIT_S)
-        psutil.wait_procs(ranks, timeout=LIFE_LIMIT_S)
+        deadline = time.monotonic() + LIFE_LIMIT_S
+        while not all(is_dead(rank) for rank in ranks):
+            if time.monotonic() > deadline:
+                raise RuntimeError("a rank has outlived its parent")
+            time.sleep(0.05)
         self.kills += 1
         self.victims[name] = self.victims.get(name, 0) + 1
 
@@ -139,6 +143,14 @@ class Storm:
     def is_saving(self) -> bool:
         """Whether a checkpoint is being written right now."""
         return any((self.run_dir / "checkpoints").glob(".tmp-step-*"))
+
+
+def is_dead(process: psutil.Process) -> bool:
+    """Whether a process is gone, or only waits for whoever inherited it to take note."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def losses(run_dir: Path) -> list[dict[str, Any]]:

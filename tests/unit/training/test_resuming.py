@@ -104,7 +104,7 @@ def test_a_number_of_ranks_becomes_the_field_that_holds_it(run_dir: Path) -> Non
 def test_ranks_that_do_not_divide_the_batch_are_refused_with_the_way_out(run_dir: Path) -> None:
     recipe = read_run_recipe(run_dir)
     refuse_uneven_batch(recipe, 3)
-    with pytest.raises(RecipeError, match=r"Resume with batch\.micro=3"):
+    with pytest.raises(RecipeError, match=r"Resume with batch\.micro=1"):
         refuse_uneven_batch(recipe, 4)
     with pytest.raises(RecipeError, match="Resume with 1, 2, 3, 4, 6 or 12 ranks"):
         refuse_uneven_batch(recipe, 5)
