@@ -16,11 +16,11 @@ RECIPE = """\
 kind: pretrain
 name: {name}
 output: {output}
-data: {{datasets: [{{path: {first}, weight: 2.0}}, {{path: {second}}}], shuffle_window: 2}}
+data: {{datasets: [{{path: {first}, weight: 2.0}}, {{path: {second}}}], shuffle_window: 2, train_split: all}}
 model: {{preset: tiny}}
 trainable: {{vision: frozen, projector: full, language_model: lora}}
 lora: {{rank: 4, alpha: 8, dropout: 0.1}}
-optim: {{lr: 1.0e-3}}
+optim: {{lr: 1.0e-3, weight_decay: 1.0}}
 batch: {{global: 12, micro: 2}}
 steps: 8
 precision: fp32
