@@ -30,7 +30,7 @@ from pokevla.checkpoint.catalogue import CheckpointInfo
 from pokevla.checkpoint.staging import stage_checkpoint
 from pokevla.checkpoint.store import save_checkpoint
 from pokevla.distributed.collectives import barrier
-from pokevla.distributed.engine import initialise_engine
+from pokevla.distributed.engine import initialise_engine, join_ranks, leave_ranks
 from pokevla.distributed.environment import RankInfo
 
 WIDTH = 1024
@@ -113,8 +113,9 @@ class Bench:
         return blocked, total, written
 
 
-def work(info: RankInfo, device: torch.device, parameters: int, rounds: int, out: Path, stage_dir: Path) -> None:
+def work(info: RankInfo, parameters: int, rounds: int, out: Path, stage_dir: Path) -> None:
     """Save in every way, in turn; rank 0 writes what it measured to `out`.json."""
+    join_ranks(info)
     bench = Bench(parameters, out, stage_dir)
     ways: dict[str, Callable[[int], Any]] = {
         PLAIN: bench.plain,
@@ -130,6 +131,7 @@ def work(info: RankInfo, device: torch.device, parameters: int, rounds: int, out
                 measured[name].append(times)
     if info.is_main:
         out.with_suffix(".json").write_text(json.dumps(measured))
+    leave_ranks()
 
 
 def rows_of(measured: dict[str, list[list[float]]]) -> list[dict[str, Any]]:

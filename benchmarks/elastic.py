@@ -19,12 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from forked_ranks import run_ranks
 from reporting import report, row
 from toy_run import write_recipe
 
 from pokevla.distributed.collectives import mean_over_ranks
+from pokevla.distributed.engine import join_ranks, leave_ranks
 from pokevla.distributed.environment import RankInfo
 from pokevla.recipe.load import load_recipe
 from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
@@ -85,8 +85,9 @@ class Job:
         return [f"zero.stage={stage}", resources, batch, f"steps={self.steps}", "precision=fp32"]
 
 
-def phase(info: RankInfo, device: torch.device, job: Job, stop: int) -> None:
+def phase(info: RankInfo, job: Job, stop: int) -> None:
     """Go on with each training to step `stop`, save, and add the losses to `curve.jsonl` of the run."""
+    device = join_ranks(info)
     for stage in job.stages:  # stage 3 last: it patches torch for the rest of the process
         run_dir = job.run_dir(stage)
         recipe = load_recipe(job.recipe, job.overrides(stage, info.world_size)).recipe
@@ -98,6 +99,7 @@ def phase(info: RankInfo, device: torch.device, job: Job, stop: int) -> None:
         if info.is_main:
             with (run_dir / "curve.jsonl").open("a") as file:
                 file.writelines(json.dumps([step, loss]) + "\n" for step, loss in curve.losses.items())
+    leave_ranks()
 
 
 def read_curve(run_dir: Path) -> dict[int, float]:

@@ -2,38 +2,51 @@
 
     python benchmarks/kill_storm.py [--kills 30] [--quick] [--seed N] [--json PATH] [--work DIR]
 
-A run of two ranks with ZeRO 2 (`tiny`, LoRA, dropout) is started as a user starts it, and SIGKILLed at random moments:
-half of the kills wait for a save to begin, the others fall anywhere, start-up included. The victim is drawn too: all
-processes, one rank, or the parent. `pokevla resume` goes on each time. In the end its exported weights and its loss
-curve are compared with those of a run that nobody disturbed.
+A run of two ranks with ZeRO 2 (`tiny`, LoRA, dropout) is SIGKILLed at random moments: half of the kills wait for a save
+to begin, the others fall anywhere, start-up included; all ranks are hit, or one. Then it is started again on its run
+directory, as `pokevla resume` does it, only that the ranks are forked from a process that has imported everything. In
+the end its exported weights and its loss curve are compared with those of a run that nobody disturbed.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import random
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import psutil
+from forked_ranks import end_ranks, start_ranks
 from reporting import report, row
-from toy_run import command_environment, write_recipe
+from toy_run import write_recipe
 
 from pokevla.checkpoint.catalogue import list_checkpoints
+from pokevla.checkpoint.run import read_run_recipe
+from pokevla.distributed.environment import RankInfo
+from pokevla.recipe.load import load_recipe
+from pokevla.recipe.schema import PretrainRecipe
 from pokevla.telemetry.jsonl import read_jsonl
+from pokevla.telemetry.logging import setup_logging
+from pokevla.training.loop import train
+from pokevla.training.run_directory import create_run
 
 POLL_S = 0.002
-LIFE_LIMIT_S = 600.0
+LIFE_LIMIT_S = 1800.0
 """A life without the awaited moment ends the benchmark: something hangs."""
 STEPS_PER_KILL = 8
+WORLD_SIZE = 2
+
+
+def live(info: RankInfo, run_dir: Path) -> None:
+    """One rank: go on with the run to its end."""
+    setup_logging(run_dir, info.rank)
+    train(read_run_recipe(run_dir), run_dir, info)
 
 
 @dataclass
@@ -41,7 +54,6 @@ class Storm:
     """A run that is killed, and what was seen of it."""
 
     run_dir: Path
-    log: Path
     draw: random.Random
     kills: int = 0
     inside_a_save: int = 0
@@ -49,72 +61,68 @@ class Storm:
     checkpoints_lost: int = 0
     victims: dict[str, int] = field(default_factory=dict)
 
-    def live(self, arguments: list[str], *, kill: bool) -> bool:
-        """Run one command; kill it at a random moment if asked. Tells whether it got to the end."""
+    def live(self, *, kill: bool) -> bool:
+        """Start the ranks; kill them at a random moment if asked. Tells whether the run got to its end."""
         newest, known = self.newest(), len(self.events())
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "pokevla.cli.main", *arguments],
-                env=command_environment(),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-            struck = kill and self.wait_for_moment(process, known)
+        log = self.run_dir.with_suffix(".log")
+        ranks = start_ranks(WORLD_SIZE, partial(live, run_dir=self.run_dir), log)
+        try:
+            struck = kill and self.wait_for_moment(ranks, known)
             if struck:
-                self.strike(process)
-            code = process.wait(LIFE_LIMIT_S)
+                self.strike(ranks)
+            else:
+                self.wait_until(ranks, lambda: False, 0.05)
+            codes = [process.exitcode for process in ranks]
+        finally:
+            end_ranks(ranks)
         self.judge(newest, self.events()[known:])
-        if code != 0 and not struck:
-            raise RuntimeError(f"`pokevla {' '.join(arguments)}` ended with exit code {code}; see {self.log}")
-        return code == 0
+        if any(codes) and not struck:
+            raise RuntimeError(f"a rank failed by itself; see {log}")
+        return codes == [0] * WORLD_SIZE
 
-    def wait_for_moment(self, process: subprocess.Popen[bytes], known: int) -> bool:
-        """Wait until the process is to be killed; False if it ends before."""
+    def wait_for_moment(self, ranks: list[BaseProcess], known: int) -> bool:
+        """Wait until the ranks are to be killed; False if they end before."""
         inside = self.draw.random() < 0.5
         if not inside and self.draw.random() < 0.2:
-            return self.outlives(process, self.draw.uniform(0, 10.0))  # while it starts
-        if not self.wait_until(process, lambda: len(self.events()) > known, 0.05):
+            return self.outlive(ranks, self.draw.uniform(0, 3.0))  # while they start
+        if not self.wait_until(ranks, lambda: len(self.events()) > known, 0.02):
             return False
         if inside:
-            found = self.wait_until(process, self.is_saving, POLL_S)
-            return found and self.outlives(process, self.draw.uniform(0, 0.03))
+            found = self.wait_until(ranks, self.is_saving, POLL_S)
+            return found and self.outlive(ranks, self.draw.uniform(0, 0.03))
         reached = self.logged()
-        found = self.wait_until(process, lambda: self.logged() > reached, 0.05)
-        return found and self.outlives(process, self.draw.uniform(0, 2.0))
+        found = self.wait_until(ranks, lambda: self.logged() > reached, 0.02)
+        return found and self.outlive(ranks, self.draw.uniform(0, 1.0))
 
-    def wait_until(self, process: subprocess.Popen[bytes], what: Callable[[], bool], poll_s: float) -> bool:
-        """Wait for something the process does; False if it ends before."""
+    def wait_until(self, ranks: list[BaseProcess], what: Callable[[], bool], poll_s: float) -> bool:
+        """Wait for something the ranks do; False if one ends before."""
         deadline = time.monotonic() + LIFE_LIMIT_S
         while not what():
-            if process.poll() is not None:
+            if not all(process.is_alive() for process in ranks):
+                for process in ranks:  # at the end of a run, they end one after the other
+                    process.join(10.0)
                 return False
             if time.monotonic() > deadline:
-                raise RuntimeError(f"the run makes no progress; see {self.log}")
+                raise RuntimeError(f"{self.run_dir} makes no progress")
             time.sleep(poll_s)
         return True
 
-    def outlives(self, process: subprocess.Popen[bytes], seconds: float) -> bool:
-        """Wait a while; False if the process ends."""
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return True
-        return False
+    def outlive(self, ranks: list[BaseProcess], seconds: float) -> bool:
+        """Wait a while; False if a rank ends."""
+        until = time.monotonic() + seconds
+        return self.wait_until(ranks, lambda: time.monotonic() > until, POLL_S)
 
-    def strike(self, process: subprocess.Popen[bytes]) -> None:
-        """SIGKILL the drawn victim. The others must die of it by themselves."""
-        ranks = psutil.Process(process.pid).children()
-        name = self.draw.choice(["all", "parent", "one rank"])
-        victims = {"all": [*ranks, process], "parent": [process], "one rank": ranks and [self.draw.choice(ranks)]}[name]
+    def strike(self, ranks: list[BaseProcess]) -> None:
+        """SIGKILL all ranks at once, or one, and the other a little later, as the launcher does."""
+        name = self.draw.choice(["all ranks", "one rank"])
         self.inside_a_save += self.is_saving()
-        for victim in victims or [process]:
-            os.kill(victim.pid, signal.SIGKILL)
-        process.wait(LIFE_LIMIT_S)
-        deadline = time.monotonic() + LIFE_LIMIT_S
-        while not all(is_dead(rank) for rank in ranks):
-            if time.monotonic() > deadline:
-                raise RuntimeError("a rank has outlived its parent")
-            time.sleep(0.05)
+        if name == "one rank":
+            victim = self.draw.choice(ranks)
+            victim.kill()
+            victim.join()
+            time.sleep(self.draw.uniform(0, 0.2))
+        for process in ranks:
+            process.kill()
         self.kills += 1
         self.victims[name] = self.victims.get(name, 0) + 1
 
@@ -145,14 +153,6 @@ class Storm:
         return any((self.run_dir / "checkpoints").glob(".tmp-step-*"))
 
 
-def is_dead(process: psutil.Process) -> bool:
-    """Whether a process is gone, or only waits for whoever inherited it to take note."""
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
 def losses(run_dir: Path) -> list[dict[str, Any]]:
     """Lines of metrics.jsonl with a training loss."""
     path = run_dir / "metrics.jsonl"
@@ -165,29 +165,34 @@ def same_curve(one: Path, other: Path) -> bool:
     return first == second
 
 
+def make_run(work: Path, name: str, steps: int) -> Path:
+    """A run directory for the toy recipe."""
+    loaded = load_recipe(write_recipe(work, name), [f"steps={steps}"])
+    assert isinstance(loaded.recipe, PretrainRecipe)
+    return create_run(loaded, loaded.recipe)
+
+
 def storm(work: Path, kills: int, seed: int) -> list[dict[str, Any]]:
     """Run both trainings; the rows of the report."""
-    steps = f"steps={STEPS_PER_KILL * kills}"
-    calm = Storm(work / "runs" / "calm", work / "calm.log", random.Random(seed))
-    calm.live(["train", str(write_recipe(work, "calm")), steps], kill=False)
-    wild = Storm(work / "runs" / "wild", work / "wild.log", random.Random(seed))
-    recipe = write_recipe(work, "wild")
+    steps = STEPS_PER_KILL * kills
+    calm = Storm(make_run(work, "calm", steps), random.Random(seed))
+    calm.live(kill=False)
+    wild = Storm(make_run(work, "wild", steps), random.Random(seed))
     done = False
     while not done:
-        arguments = ["resume", str(wild.run_dir)] if wild.run_dir.exists() else ["train", str(recipe), steps]
-        done = wild.live(arguments, kill=wild.kills < kills)
+        done = wild.live(kill=wild.kills < kills)
         seen = f"step {wild.logged()}, checkpoint {wild.newest()}"
         print(f"{wild.kills} of {kills} kills: {seen}", file=sys.stderr, flush=True)
     identical = exported(calm.run_dir) == exported(wild.run_dir)
+    same = same_curve(calm.run_dir, wild.run_dir)
     victims = ", ".join(f"{name} {count}" for name, count in sorted(wild.victims.items()))
-    total = STEPS_PER_KILL * kills
     return [
         row("kills", wild.kills, "kills", victims),
         row("of them inside a save", wild.inside_a_save, "kills"),
-        row("steps redone", wild.steps_redone, "steps", f"steps of the run: {total}", wild.steps_redone / total),
+        row("steps redone", wild.steps_redone, "steps", f"steps of the run: {steps}", wild.steps_redone / steps),
         row("checkpoints lost", wild.checkpoints_lost, "lost"),
         row("final weights identical", identical, yes_or_no(identical), "undisturbed run"),
-        row("loss curve identical", same := same_curve(calm.run_dir, wild.run_dir), yes_or_no(same), "undisturbed run"),
+        row("loss curve identical", same, yes_or_no(same), "undisturbed run"),
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -69,10 +68,3 @@ def write_recipe(work: Path, name: str) -> Path:
     recipe = work / f"{name}.yaml"
     recipe.write_text(RECIPE.format(name=name, output=work / "runs", first=datasets[0], second=datasets[1]))
     return recipe
-
-
-def command_environment() -> dict[str, str]:
-    """Environment for `python -m pokevla.cli.main` of this checkout."""
-    repository = str(Path(__file__).resolve().parents[1])
-    python_path = os.pathsep.join(part for part in (repository, os.environ.get("PYTHONPATH")) if part)
-    return {**os.environ, "PYTHONPATH": python_path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
