@@ -32,7 +32,7 @@ def rows(repository: Path, write_recipe: Callable[..., Path], work: Path) -> dic
     recipe.write_text(recipe.read_text().replace("optim: {", "optim: {weight_decay: 3.0, "))
     command = [sys.executable, str(repository / "benchmarks/elastic.py"), "--quick", "--stages", "0", "1", "2", "3"]
     command += ["--recipe", str(recipe), "--work", str(work), "--json", str(work / "out.json")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
     assert done.returncode == 0, done.stderr
     return dict(enumerate(json.loads((work / "out.json").read_text())["rows"]))
 
