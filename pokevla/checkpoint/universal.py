@@ -17,7 +17,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pokevla.checkpoint.catalogue import CONVERTED, MARKER, STATE, CheckpointInfo
 from pokevla.checkpoint.files import as_named_error, describe_file, free_bytes, fsync_folder, write_json_atomically
@@ -26,6 +26,7 @@ from pokevla.errors import CheckpointError, DiskFullError, PokeVLAError
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
+    from torch.optim import Optimizer
 
 POLL_S = 0.5
 """Seconds between two signs of life of the converting rank: a large state takes longer than a collective may."""
@@ -152,18 +153,17 @@ def load_converted(engine: DeepSpeedEngine, folder: Path) -> bool:
 
     Restores trained weights and optimizer state. Frozen weights and buffers stay what they were in the engine.
     """
-    optimizer = engine.basic_optimizer
-    groups: list[dict[str, Any]] = optimizer.param_groups  # pyright: ignore[reportAssignmentType]
-    wanted = [{key: value for key, value in group.items() if key != "params"} for group in groups]
-    engine._config.load_universal_checkpoint = True
+    optimizer, config = cast("Optimizer", engine.basic_optimizer), cast(Any, engine._config)
+    wanted = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    config.load_universal_checkpoint = True  # read at each load
     try:
         loaded = load_state(engine, folder, CONVERTED)
     finally:
-        engine._config.load_universal_checkpoint = False
+        config.load_universal_checkpoint = False
     # Two faults of DeepSpeed 0.19.8 in stage 3 (load_hp_checkpoint_state_from_checkpoint_dir_stage3), both silent:
     # every group gets the settings of the first one, so that norms and biases decay; and all groups share one step
     # counter, which AdamW then counts up once per group.
-    for group, settings in zip(groups, wanted, strict=True):
+    for group, settings in zip(optimizer.param_groups, wanted, strict=True):
         group.update(settings)
     for state in optimizer.state.values():
         if "step" in state:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointCommitInfo, CheckpointEngine
@@ -38,10 +38,11 @@ class RecordingWriter(CheckpointEngine):
         if self.error is not None:
             return
         try:
-            with open(path, "wb") as file, serialization.patch("save.compute_crc32", False):
+            no_crc = serialization.patch("save.compute_crc32", False)  # pyright: ignore[reportAttributeAccessIssue]
+            with open(path, "wb") as file, no_crc:
                 # Our xxh64 covers every byte; the CRC of the zip format would cost as much as the writing.
                 out = HashingFile(file)
-                torch.save(state_dict, out)
+                torch.save(state_dict, cast(IO[bytes], out))  # it writes and flushes, no more
                 out.flush()
                 if self.durable:
                     os.fsync(file.fileno())
