@@ -8,7 +8,6 @@ from typing import IO, Any, cast
 
 import torch
 from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointCommitInfo, CheckpointEngine
-from torch.utils.serialization import config as serialization
 
 from pokevla.checkpoint.files import HashingFile, StoredFile, as_named_error
 from pokevla.errors import PokeVLAError
@@ -38,9 +37,7 @@ class RecordingWriter(CheckpointEngine):
         if self.error is not None:
             return
         try:
-            no_crc = serialization.patch("save.compute_crc32", False)  # pyright: ignore[reportAttributeAccessIssue]
-            with open(path, "wb") as file, no_crc:
-                # Our xxh64 covers every byte; the CRC of the zip format would cost as much as the writing.
+            with open(path, "wb") as file:
                 out = HashingFile(file)
                 torch.save(state_dict, cast(IO[bytes], out))  # it writes and flushes, no more
                 out.flush()
