@@ -83,8 +83,9 @@ def finish(
     """Commit what all ranks have written to the temporary folder, if all have. Called by all ranks, each with its own
     files and error; returns `info` with the files of all. Errors as `save_checkpoint`."""
     final, temporary = checkpoint_folder(run_dir, info.step), temporary_folder(run_dir, info.step)
-    _agree(error, temporary)
-    together = [file for part in gather_objects(list(files)) for file in part]
+    parts = gather_objects((error, list(files)))
+    _raise_together(next((failure for failure, _ in parts if failure is not None), None), temporary)
+    together = [file for _, part in parts for file in part]
     complete = replace(info, files=tuple(sorted(together, key=lambda file: file.name)))
     _agree(_attempt(lambda: _commit(temporary, final, complete), final) if is_main else None, temporary)
     return complete
@@ -103,11 +104,15 @@ def _attempt(action: Callable[[], None], path: Path) -> PokeVLAError | None:
 def _agree(error: PokeVLAError | None, temporary: Path) -> None:
     """All ranks go on, or all raise the first error; then the temporary folder is gone."""
     failure = first_error(error)
+    _raise_together(failure[1] if failure is not None else None, temporary)
+
+
+def _raise_together(failure: Exception | None, temporary: Path) -> None:
     if failure is None:
         return
     remove_folder(temporary, MARKER)
     barrier()
-    raise failure[1]
+    raise failure
 
 
 def _make_empty(folder: Path) -> None:
