@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from pokevla.checkpoint.files import StoredFile, describe_file, remove_folder
+from pokevla.checkpoint.files import StoredFile, describe_file, remove_folder, write_text_atomically
 from pokevla.errors import CheckpointError
 
 MARKER = "COMPLETE.json"
 STATE = "state"
-SCHEMA_VERSION = 1
+HEALTHY = "HEALTHY"
+"""File in the folder of a checkpoint that a run went on from without trouble."""
+CONVERTED = "universal"
+"""Folder beside `state` with the same state for any number of ranks, made when it is needed."""
+SCHEMA_VERSION = 2
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -28,7 +33,14 @@ class CheckpointInfo:
     precision: str
     recipe_hash: str
     frozen_hash: str  # of the weights that are not stored
+    datasets: dict[str, str] = field(default_factory=dict)  # path -> fingerprint
+    settings: dict[str, Any] = field(default_factory=dict)  # that may be others after a resume: dotted field -> value
     files: tuple[StoredFile, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all files."""
+        return sum(file.size for file in self.files)
 
 
 def checkpoint_folder(run_dir: Path, step: int) -> Path:
@@ -112,38 +124,78 @@ def latest_complete(
 
 
 def refuse_misfit(folder: Path, stored: CheckpointInfo, current: CheckpointInfo) -> None:
-    """Refuse a checkpoint of another recipe, other frozen weights, or another number of ranks.
+    """Refuse a checkpoint that this job cannot go on from. Another number of ranks is no reason.
 
     Raises:
-        CheckpointError: naming what differs and what to do.
+        CheckpointError: another ZeRO stage, precision, recipe, dataset or frozen weights; says which and what to do.
     """
+    for name, saved, wanted in (
+        ("zero.stage", stored.zero_stage, current.zero_stage),
+        ("precision", stored.precision, current.precision),
+    ):
+        if saved != wanted:
+            raise CheckpointError(
+                f"{folder} was saved with {name} {saved}, the run's recipe says {wanted}: its optimizer state cannot "
+                "be converted.",
+                f"Set {name} back to {saved} in recipe.yaml of the run directory, or train under another name.",
+            )
     if stored.recipe_hash != current.recipe_hash:
         raise CheckpointError(
             f"{folder} was made by recipe {stored.recipe_hash[:12]}, this run's is {current.recipe_hash[:12]}.",
             "Undo the change of recipe.yaml in the run directory, or train under another name.",
         )
+    for path, fingerprint in stored.datasets.items():
+        if current.datasets.get(path) != fingerprint:
+            raise CheckpointError(
+                f"The dataset {path} has changed since step {stored.step}: fingerprint {current.datasets.get(path)} "
+                f"instead of {fingerprint}. The samples that are left would not be those that have not been seen.",
+                "Put the dataset back, or train under another name.",
+            )
     if stored.frozen_hash != current.frozen_hash:
         raise CheckpointError(
             f"The frozen weights are not those that {folder} was trained with "
             f"({current.frozen_hash} instead of {stored.frozen_hash}).",
             "Restore the base model that the recipe's model.vlm named.",
         )
-    if stored.world_size != current.world_size:
-        raise CheckpointError(
-            f"{folder} was saved by {stored.world_size} ranks, this job has {current.world_size}.",
-            f"Resume with {stored.world_size} ranks.",
-        )
+
+
+def mark_healthy(folder: Path, step: int) -> None:
+    """Note that the run got to `step` from this checkpoint, all steps on the way being finite.
+
+    Raises:
+        DiskFullError: no room.
+    """
+    write_text_atomically(folder / HEALTHY, f"{step}\n")
+
+
+def is_healthy(folder: Path) -> bool:
+    """Whether `mark_healthy` was called for a checkpoint."""
+    return (folder / HEALTHY).is_file()
+
+
+def remove_unfinished(run_dir: Path) -> None:
+    """Delete what a killed job has left of a save. Called by one rank, while none saves."""
+    for leftover in (run_dir / "checkpoints").glob(".tmp-step-*"):
+        remove_folder(leftover, MARKER)
 
 
 def apply_retention(run_dir: Path, keep_last: int, keep_every_steps: int | None) -> list[int]:
     """Delete old checkpoints and abandoned temporary ones. Called by one rank; returns the deleted steps.
 
-    Kept are the newest `keep_last`, and every multiple of `keep_every_steps`.
+    Kept are the newest `keep_last`, every multiple of `keep_every_steps`, the newest healthy one, and the oldest one
+    after it: were that deleted before its health is known, none would ever become the newest healthy one. Order is that
+    of the steps; no clock is asked. Conversions to other world sizes are deleted, except the newest checkpoint's.
     """
-    for leftover in (run_dir / "checkpoints").glob(".tmp-step-*"):
-        remove_folder(leftover, MARKER)
-    steps = [step for step, _ in list_checkpoints(run_dir)]
-    old = [step for step in steps[:-keep_last] if keep_every_steps is None or step % keep_every_steps]
-    for step in old:
-        remove_folder(checkpoint_folder(run_dir, step), MARKER)
-    return old
+    remove_unfinished(run_dir)
+    checkpoints = list_checkpoints(run_dir)
+    steps = [step for step, _ in checkpoints]
+    healthy = max((step for step, folder in checkpoints if is_healthy(folder)), default=-1)
+    kept = {*steps[-keep_last:], healthy, min((step for step in steps if step > healthy), default=-1)}
+    if keep_every_steps is not None:
+        kept |= {step for step in steps if step % keep_every_steps == 0}
+    for step, folder in checkpoints:
+        if step not in kept:
+            remove_folder(folder, MARKER)
+        elif step != steps[-1]:
+            remove_folder(folder / CONVERTED, MARKER)
+    return [step for step in steps if step not in kept]

@@ -7,7 +7,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import xxhash
 
@@ -32,6 +32,44 @@ def describe_file(folder: Path, name: str) -> StoredFile:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return StoredFile(name, (folder / name).stat().st_size, digest.hexdigest())
+
+
+class HashingFile:
+    """A binary file being written that knows size and checksum of what went through it: no second reading."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = xxhash.xxh64()
+        self._size = 0
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write all of `data`."""
+        self._digest.update(data)
+        self._size += len(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        """Hand everything to the operating system."""
+        self._file.flush()
+
+    def described_as(self, name: str) -> StoredFile:
+        """What has been written, under a name relative to the checkpoint's folder."""
+        return StoredFile(name, self._size, self._digest.hexdigest())
+
+
+def copy_durably(source: Path, target: Path, name: str) -> StoredFile:
+    """Copy a file in chunks and fsync it; returns what was read, measured on the way.
+
+    Raises:
+        OSError: cannot read or write.
+    """
+    with source.open("rb") as reader, target.open("wb") as writer:
+        out = HashingFile(writer)
+        while chunk := reader.read(CHUNK_BYTES):
+            out.write(chunk)
+        out.flush()
+        os.fsync(writer.fileno())
+    return out.described_as(name)
 
 
 def fsync_folder(folder: Path) -> None:
@@ -72,7 +110,7 @@ def as_named_error(error: Exception, path: Path) -> PokeVLAError:
     cause: BaseException | None = error
     while cause is not None:  # torch wraps the OSError of the file below
         if isinstance(cause, OSError) and cause.errno in NO_ROOM:
-            free_mib = _free_bytes(path) / 2**20
+            free_mib = free_bytes(path) / 2**20
             return DiskFullError(
                 f"No room to write {path} ({cause.strerror}; {free_mib:.0f} MiB free there).",
                 "Free some space, or lower checkpoint.keep_last; then go on with: pokevla resume RUN",
@@ -81,7 +119,8 @@ def as_named_error(error: Exception, path: Path) -> PokeVLAError:
     return CheckpointError(f"Cannot write {path}: {error}")
 
 
-def _free_bytes(path: Path) -> int:
+def free_bytes(path: Path) -> int:
+    """Room on the disk that `path` lies on or will lie on."""
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free

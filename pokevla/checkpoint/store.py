@@ -10,7 +10,7 @@ agree that all succeeded, then rank 0 writes COMPLETE.json and renames (facts: m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,43 +23,72 @@ from pokevla.checkpoint.catalogue import (
     checkpoint_folder,
     latest_complete,
 )
-from pokevla.checkpoint.files import as_named_error, fsync_folder, remove_folder, write_json_atomically
+from pokevla.checkpoint.files import StoredFile, as_named_error, fsync_folder, remove_folder, write_json_atomically
 from pokevla.distributed.collectives import barrier, broadcast_object, first_error, gather_objects
 from pokevla.errors import CheckpointError, PokeVLAError
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
+    from pokevla.checkpoint.writer import RecordingWriter
 
-def save_checkpoint(engine: DeepSpeedEngine, run_dir: Path, info: CheckpointInfo) -> Path:
-    """Save the engine's state. Called by all ranks; returns the final folder.
+
+def save_checkpoint(engine: DeepSpeedEngine, run_dir: Path, info: CheckpointInfo) -> CheckpointInfo:
+    """Save the engine's state and wait until it is on the disk. Called by all ranks; returns `info` with its files.
 
     Raises (on all ranks alike, with nothing left behind):
         DiskFullError: no room.
         CheckpointError: another failure to write.
     """
+    temporary = begin(run_dir, info.step, is_main=engine.global_rank == 0)
+    writer = write_state(engine, temporary, info)
+    return finish(run_dir, info, writer.files, writer.error, is_main=engine.global_rank == 0)
+
+
+def temporary_folder(run_dir: Path, step: int) -> Path:
+    """Where a checkpoint grows until it is complete."""
+    final = checkpoint_folder(run_dir, step)
+    return final.with_name(f".tmp-{final.name}")
+
+
+def begin(run_dir: Path, step: int, *, is_main: bool) -> Path:
+    """Make the temporary folder of a checkpoint, empty. Called by all ranks; errors as `save_checkpoint`."""
+    temporary = temporary_folder(run_dir, step)
+    _agree(_attempt(lambda: _make_empty(temporary), temporary) if is_main else None, temporary)
+    return temporary
+
+
+def write_state(engine: DeepSpeedEngine, root: Path, info: CheckpointInfo, *, durable: bool = True) -> RecordingWriter:
+    """Let DeepSpeed write its files to `root`/state. Called by all ranks, whose `root` may differ; raises nothing:
+    the returned writer holds this rank's files and its first error."""
     from pokevla.checkpoint.writer import RecordingWriter
 
-    final = checkpoint_folder(run_dir, info.step)
-    temporary = final.with_name(f".tmp-{final.name}")
-    main = engine.global_rank == 0
-    _agree(_attempt(lambda: _make_empty(temporary), temporary) if main else None, temporary)
-    writer = RecordingWriter(temporary)
+    writer = RecordingWriter(root, durable=durable)
     engine.checkpoint_engine = writer  # pyright: ignore[reportAttributeAccessIssue]
     # Copies of scripts into every checkpoint: not wanted, and an error there would leave the other ranks waiting.
     engine._copy_recovery_script = lambda _folder: None  # pyright: ignore[reportAttributeAccessIssue]
     engine.save_checkpoint(
-        str(temporary),
+        str(root),
         tag=STATE,
         client_state={"pokevla": {"step": info.step, "position": info.position}},
         save_latest=False,
         exclude_frozen_parameters=True,
     )
-    _agree(writer.error, temporary)
-    files = [file for part in gather_objects(writer.files) for file in part]
-    complete = replace(info, files=tuple(sorted(files, key=lambda file: file.name)))
-    _agree(_attempt(lambda: _commit(temporary, final, complete), final) if main else None, temporary)
-    return final
+    return writer
+
+
+def finish(
+    run_dir: Path, info: CheckpointInfo, files: Sequence[StoredFile], error: PokeVLAError | None, *, is_main: bool
+) -> CheckpointInfo:
+    """Commit what all ranks have written to the temporary folder, if all have. Called by all ranks, each with its own
+    files and error; returns `info` with the files of all. Errors as `save_checkpoint`."""
+    final, temporary = checkpoint_folder(run_dir, info.step), temporary_folder(run_dir, info.step)
+    parts = gather_objects((error, list(files)))
+    _raise_together(next((failure for failure, _ in parts if failure is not None), None), temporary)
+    together = [file for _, part in parts for file in part]
+    complete = replace(info, files=tuple(sorted(together, key=lambda file: file.name)))
+    _agree(_attempt(lambda: _commit(temporary, final, complete), final) if is_main else None, temporary)
+    return complete
 
 
 def _attempt(action: Callable[[], None], path: Path) -> PokeVLAError | None:
@@ -75,11 +104,15 @@ def _attempt(action: Callable[[], None], path: Path) -> PokeVLAError | None:
 def _agree(error: PokeVLAError | None, temporary: Path) -> None:
     """All ranks go on, or all raise the first error; then the temporary folder is gone."""
     failure = first_error(error)
+    _raise_together(failure[1] if failure is not None else None, temporary)
+
+
+def _raise_together(failure: Exception | None, temporary: Path) -> None:
     if failure is None:
         return
     remove_folder(temporary, MARKER)
     barrier()
-    raise failure[1]
+    raise failure
 
 
 def _make_empty(folder: Path) -> None:
@@ -96,21 +129,24 @@ def _commit(temporary: Path, final: Path, info: CheckpointInfo) -> None:
     fsync_folder(final.parent)
 
 
-def load_checkpoint(engine: DeepSpeedEngine, folder: Path) -> None:
+def load_checkpoint(engine: DeepSpeedEngine, folder: Path, info: CheckpointInfo) -> None:
     """Load weights, optimizer state and gradient bookkeeping. Called by all ranks, after `refuse_misfit`.
 
+    A sharded state of another number of ranks is converted first. Stage 0 shards nothing and loads as it is.
+
     Raises (on all ranks alike):
-        CheckpointError: a rank cannot load.
+        CheckpointError: a rank cannot load. DiskFullError: no room for the conversion.
     """
+    from pokevla.checkpoint.universal import convert_while_all_wait, load_converted, load_state
+
+    elastic = info.zero_stage > 0 and info.world_size != engine.world_size
+    if elastic:
+        convert_while_all_wait(folder, info, is_main=engine.global_rank == 0)
     error: PokeVLAError | None = None
     try:
-        # Not strict: frozen weights are not stored (they are checked by their hash).
-        loaded, _ = engine.load_checkpoint(
-            str(folder), tag=STATE, load_module_strict=False, load_lr_scheduler_states=False
-        )
-        if loaded is None:
+        if not (load_converted(engine, folder) if elastic else load_state(engine, folder, STATE)):
             error = CheckpointError(f"{folder} holds nothing that DeepSpeed can load.", "Use another checkpoint.")
-    except (OSError, RuntimeError, KeyError, AssertionError) as cause:
+    except (OSError, RuntimeError, LookupError, AssertionError) as cause:
         error = CheckpointError(f"{folder} cannot be loaded: {cause}", "Use another checkpoint.")
     failure = first_error(error)
     if failure is not None:

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointCommitInfo, CheckpointEngine
 
-from pokevla.checkpoint.files import StoredFile, as_named_error, describe_file
+from pokevla.checkpoint.files import HashingFile, StoredFile, as_named_error
 from pokevla.errors import PokeVLAError
 
 
 class RecordingWriter(CheckpointEngine):
-    """Writes, fsyncs and checksums this rank's files below `root`; keeps the first error instead of raising it.
+    """Writes and checksums this rank's files below `root`; keeps the first error instead of raising it.
 
     An exception on one rank in the middle of `engine.save_checkpoint` would leave the others waiting in a barrier.
     The caller looks at `error` on all ranks afterwards.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, durable: bool = True) -> None:
+        """`durable` False leaves fsync out: for files that are only a step on the way."""
         super().__init__()
         self.name = "PokeVLARecordingWriter"
         self.root = root
+        self.durable = durable
         self.files: list[StoredFile] = []
         self.error: PokeVLAError | None = None
 
@@ -31,15 +33,17 @@ class RecordingWriter(CheckpointEngine):
         """Nothing to prepare."""
 
     def save(self, state_dict: Any, path: str) -> None:
-        """Write one file durably, unless an earlier one has failed."""
+        """Write one file, unless an earlier one has failed."""
         if self.error is not None:
             return
         try:
             with open(path, "wb") as file:
-                torch.save(state_dict, file)
-                file.flush()
-                os.fsync(file.fileno())
-            self.files.append(describe_file(self.root, str(Path(path).relative_to(self.root))))
+                out = HashingFile(file)
+                torch.save(state_dict, cast(IO[bytes], out))  # it writes and flushes, no more
+                out.flush()
+                if self.durable:
+                    os.fsync(file.fileno())
+            self.files.append(out.described_as(str(Path(path).relative_to(self.root))))
         except (OSError, RuntimeError) as error:
             self.error = as_named_error(error, Path(path))
 

@@ -10,11 +10,12 @@ from typing import Any
 import typer
 
 from pokevla.errors import RecipeError, UsageError
-from pokevla.recipe.document import Document, Template, dotted, read_document
+from pokevla.recipe.document import Document, Template, read_document
 from pokevla.recipe.dump import dump_recipe
-from pokevla.recipe.load import LoadedRecipe, load_recipe, merge_extends, plain_values
+from pokevla.recipe.load import LoadedRecipe, load_recipe, merge_extends
 from pokevla.recipe.messages import nearest
 from pokevla.recipe.reference import FieldDoc, field_docs, reference_page
+from pokevla.recipe.values import flat_values, plain_values
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at recipes: ls, show, explain, diff.")
 _ROOT = typer.Option(Path("recipes"), "--root", help="Folder that is searched for recipes.")
@@ -119,7 +120,7 @@ def _text(value: Any) -> str:
 def diff(first: Path = typer.Argument(...), second: Path = typer.Argument(...)) -> None:
     """Print the fields in which two resolved recipes differ, with where each value came from."""
     one, two = load_recipe(first), load_recipe(second)
-    left, right = _flat(one), _flat(two)
+    left, right = _texts(one), _texts(two)
     for field in [*left, *(name for name in right if name not in left)]:
         if left.get(field) == right.get(field):
             continue
@@ -129,17 +130,8 @@ def diff(first: Path = typer.Argument(...), second: Path = typer.Argument(...)) 
                 typer.echo(f"  {sign} {values[field]}  # {loaded.origins.get(field, '')}")
 
 
-def _flat(loaded: LoadedRecipe) -> dict[str, str]:
-    def walk(value: Any, path: tuple[str | int, ...]) -> dict[str, str]:
-        if isinstance(value, dict) and value:
-            items = list(value.items())
-        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-            items = list(enumerate(value))
-        else:
-            return {dotted(path): json.dumps(value)}
-        return {name: text for key, item in items for name, text in walk(item, (*path, key)).items()}
-
-    return walk(plain_values(loaded.recipe), ())
+def _texts(loaded: LoadedRecipe) -> dict[str, str]:
+    return {field: json.dumps(value) for field, value in flat_values(loaded.recipe).items()}
 
 
 @app.command()

@@ -151,6 +151,11 @@ def open_mixture(config: DataConfig, kind: Literal["vlm", "robot"]) -> list[Data
     return datasets
 
 
+def mixture_fingerprints(config: DataConfig) -> dict[str, str]:
+    """Path -> fingerprint of every dataset of a recipe. DataError when one is missing."""
+    return {str(source.path): read_info(source.path)["fingerprint"] for source in config.datasets}
+
+
 def mixture_statistics(datasets: Sequence[Dataset], split: str = "train") -> Statistics:
     """Normalisation for a mixture of robot datasets: the only one's own, or computed over all their episodes."""
     if len(datasets) == 1 and datasets[0].statistics is not None:

@@ -29,15 +29,20 @@ def derive_batch(batch: BatchConfig, world_size: int) -> DerivedBatch:
     below, above = accumulation * per_round, (accumulation + 1) * per_round
     near = " or ".join(str(value) for value in (below, above) if value > 0)
     remedy = f"Use batch.global={near}"
-    share, odd = divmod(batch.global_, world_size)
-    if odd == 0:
-        micro = min(_divisors(share), key=lambda value: (abs(value - batch.micro), value))
+    micro = fitting_micro(batch, world_size)
+    if micro is not None:
         remedy += f", or batch.micro={micro}"
     raise RecipeError(
         f"batch does not come out: global {batch.global_} is not a multiple of micro {batch.micro} x {world_size} "
         f"rank(s) = {per_round}.",
         f"{remedy}.",
     )
+
+
+def fitting_micro(batch: BatchConfig, world_size: int) -> int | None:
+    """The micro-batch nearest to the present one with which the global batch comes out; None if there is none."""
+    share, odd = divmod(batch.global_, world_size)
+    return None if odd else min(_divisors(share), key=lambda value: (abs(value - batch.micro), value))
 
 
 def _divisors(number: int) -> list[int]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import ScalarNode
 
 from pokevla.recipe.document import KeyPath, dotted
-from pokevla.recipe.load import LoadedRecipe, plain_values
+from pokevla.recipe.load import OVERRIDE, LoadedRecipe
+from pokevla.recipe.values import plain_values
 
 _PLAIN_TEXT = re.compile(r"[A-Za-z_./~][A-Za-z0-9_./~+-]*")
 _STRING_TAG = "tag:yaml.org,2002:str"
@@ -22,6 +25,27 @@ def dump_recipe(loaded: LoadedRecipe) -> str:
     lines = [f"# Resolved from {loaded.path}. Every value is here; the comment says where it came from."]
     _emit_mapping(plain_values(loaded.recipe), (), 0, loaded.origins, lines)
     return "\n".join(lines) + "\n"
+
+
+def dump_changed(path: Path, loaded: LoadedRecipe, origin: str) -> str:
+    """The dumped recipe `path` with the overrides that `loaded` was read from it with. They get `origin`, every other
+    value keeps the origin that its comment tells."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    origins = {
+        field: origin if place == OVERRIDE else _origin_in_comment(lines, place)
+        for field, place in loaded.origins.items()
+    }
+    header, _, rest = dump_recipe(replace(loaded, origins=origins)).partition("\n")
+    return (lines[0] if lines[0].startswith("# Resolved from") else header) + "\n" + rest
+
+
+def _origin_in_comment(lines: list[str], place: str) -> str:
+    """`place` is `file:line` of the dumped recipe; the end of that line tells where its value came from."""
+    number = place.rpartition(":")[2]
+    if not number.isdecimal():
+        return place
+    _, comment, origin = lines[int(number) - 1].rpartition("  # ")
+    return origin if comment else place
 
 
 def _emit_mapping(values: dict[str, Any], path: KeyPath, indent: int, origins: dict[str, str], out: list[str]) -> None:

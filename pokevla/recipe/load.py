@@ -31,6 +31,7 @@ from pokevla.recipe.document import (
     read_document,
 )
 from pokevla.recipe.messages import messages, nearest
+from pokevla.recipe.values import learnt_values, plain_values
 
 AnyRecipe = (
     schema.PretrainRecipe
@@ -165,12 +166,6 @@ def _model_of_kind(document: Document, path: Path) -> type[AnyRecipe]:
     return KINDS[kind]
 
 
-def plain_values(recipe: BaseModel) -> dict[str, Any]:
-    """All values of a recipe as JSON types, defaults included, by their names in the file."""
-    values = recipe.model_dump(mode="json", by_alias=True)
-    return {"kind": values.pop("kind"), **values} if "kind" in values else values
-
-
 def _origins(recipe: BaseModel, document: Document) -> dict[str, str]:
     def walk(value: Any, path: KeyPath) -> dict[str, str]:
         if isinstance(value, dict) and value:
@@ -198,6 +193,10 @@ def _is_given(values: Any, path: KeyPath) -> bool:
 
 
 def recipe_hash(recipe: BaseModel) -> str:
-    """sha256 (hex) of the resolved values, defaults included; the same for every way of writing the recipe."""
-    text = json.dumps(plain_values(recipe), sort_keys=True, separators=(",", ":"))
+    """sha256 (hex) of the resolved values, defaults included; the same for every way of writing the recipe.
+
+    Settings that do not change what is learnt (`pokevla.recipe.values.NEUTRAL`) are left out: a run that goes on with
+    another number of ranks is the same run.
+    """
+    text = json.dumps(learnt_values(recipe), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

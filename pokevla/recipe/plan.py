@@ -155,7 +155,8 @@ def disk_needs(recipe: TrainRecipe, samples: int | None) -> Disk:
     trainable = sum(part.trainable for part in count_parameters(recipe).values())
     # Frozen weights are not stored; trained ones with fp32 master and Adam's moments.
     checkpoint = trainable * (12 + (2 if recipe.precision == "bf16" else 0))
-    kept = recipe.checkpoint.keep_last + 1
+    # The newest, the one being written, the newest healthy one and the next that may become it.
+    kept = recipe.checkpoint.keep_last + 1 + 2
     if recipe.checkpoint.keep_every_steps and recipe.steps:
         kept += recipe.steps // recipe.checkpoint.keep_every_steps
     cache = shards = None

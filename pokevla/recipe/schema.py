@@ -242,6 +242,14 @@ class CheckpointConfig(Section):
     """Newest complete checkpoints kept for resume."""
     keep_every_steps: Positive | None = None
     """Milestones that are never deleted: every multiple of this."""
+    healthy_after_steps: Positive = 20
+    """A checkpoint is healthy once this many steps in a row after it had a finite loss and gradient. The newest healthy
+    one is never deleted."""
+    max_failed_saves: Positive = 3
+    """A save that fails (a full disk) lets the run go on from the checkpoint before; this many in a row end it."""
+    stage_dir: Path | None = None
+    """Node-local folder (a local disk, or `/dev/shm`) for saves that are copied to the run in the background. It needs
+    room for one checkpoint of the node's ranks. `null` writes straight to the run directory."""
 
 
 class LogConfig(Section):

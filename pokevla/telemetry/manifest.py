@@ -51,10 +51,13 @@ def write_manifest(run_dir: Path, extra: Mapping[str, Any] | None = None) -> dic
     return manifest
 
 
-def add_restart(run_dir: Path, step: int) -> dict[str, Any]:
-    """Note that the run goes on from `step`, where and with which command. DataError if there is no manifest."""
+def add_restart(run_dir: Path, step: int, **said: Any) -> dict[str, Any]:
+    """Note that the run goes on from `step`, where, with which command, and what else the caller says about it.
+
+    Raises DataError if there is no manifest.
+    """
     manifest = read_manifest(run_dir)
-    manifest["restarts"].append({**start_record(), "step": step, "commit": source_state()[0]})
+    manifest["restarts"].append({**start_record(), "step": step, "commit": source_state()[0], **said})
     _write(run_dir / MANIFEST, manifest)
     return manifest
 

@@ -59,6 +59,10 @@ class TensorBoardWriter:
                  for key, value in settings.items()}  # fmt: skip
         self._writer.add_hparams(plain, dict(results), run_name=".")
 
+    def flush(self) -> None:
+        """Hand everything to the operating system (TensorBoard's writer keeps events back for two minutes)."""
+        self._writer.flush()
+
     def close(self) -> None:
         """Flush and close."""
         self._writer.close()
@@ -79,6 +83,11 @@ class MetricWriter:
             self.jsonl.write({**values, "time": now()})
         if self.tensorboard is not None:
             self.tensorboard.scalars({name: value for name, value in values.items() if name != "step"}, values["step"])
+
+    def flush(self) -> None:
+        """Keep what is written so far even if the process is killed. `metrics.jsonl` needs no help."""
+        if self.tensorboard is not None:
+            self.tensorboard.flush()
 
     def close(self) -> None:
         """Close both."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pokevla.checkpoint.catalogue import list_checkpoints
-from pokevla.checkpoint.run import EXPORT, read_run_recipe
+from pokevla.checkpoint.run import EXPORT
 from pokevla.distributed.environment import inside_a_rank
 from pokevla.distributed.process import spawn_ranks
 from pokevla.errors import UsageError
 from pokevla.training.progress import ProgressView
+from pokevla.training.resuming import changed_recipe, keep_changes, refuse_changed_data, refuse_uneven_batch
 from pokevla.training.run_directory import run_lock
 
 RANK_MODULE = "pokevla.training.rank_main"
@@ -21,26 +23,34 @@ def finished_step(run_dir: Path) -> int | None:
     return checkpoints[-1][0] if checkpoints and (run_dir / EXPORT / "config.json").is_file() else None
 
 
-def run_training(run_dir: Path) -> None:
+def run_training(run_dir: Path, overrides: Sequence[str] = ()) -> None:
     """Train a run from where it stands to its end, with as many ranks as its recipe says, or as this one rank.
+
+    `overrides` change what it runs on, from now on (`pokevla.training.resuming`).
 
     Raises:
         UsageError: the run is being trained already.
+        RecipeError: an override that a run that has begun does not allow.
+        DataError: a dataset has changed since the run began.
         TrainingError: a rank died; with the exit code of its error.
     """
-    recipe = read_run_recipe(run_dir)
+    recipe = changed_recipe(run_dir, overrides)
+    refuse_changed_data(run_dir, recipe)
     if inside_a_rank():  # torchrun, Slurm: they start the ranks
         from pokevla.training.rank_main import run_rank
 
-        run_rank(run_dir)
+        run_rank(run_dir, overrides)
         return
     world_size = recipe.resources.world_size
+    refuse_uneven_batch(recipe, world_size)
     if recipe.resources.nodes > 1:
         raise UsageError(
             f"The recipe wants {recipe.resources.nodes} machines; this command starts ranks on one.",
             "Start it on all of them through Slurm or torchrun, which set RANK.",
         )
     with run_lock(run_dir) as descriptor, ProgressView(run_dir, recipe.steps) as view:
+        if overrides:
+            keep_changes(run_dir, overrides)
         spawn_ranks(
             ("-m", RANK_MODULE, str(run_dir)),
             world_size=world_size,

@@ -6,6 +6,7 @@ skips has used them up, and the learning rate goes on. So batch and rate of a st
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
@@ -15,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pokevla.checkpoint.catalogue import CheckpointInfo, apply_retention, refuse_misfit
+from pokevla.checkpoint.catalogue import CheckpointInfo, refuse_misfit, remove_unfinished
 from pokevla.checkpoint.export import export_run
 from pokevla.checkpoint.run import EXPORT
-from pokevla.checkpoint.store import find_on_all_ranks, load_checkpoint, save_checkpoint
+from pokevla.checkpoint.store import find_on_all_ranks, load_checkpoint
 from pokevla.data.batch import swap_images
+from pokevla.data.dataset import mixture_fingerprints
 from pokevla.data.loader import TrainLoader
 from pokevla.distributed.collectives import barrier, mean_over_ranks
 from pokevla.distributed.engine import initialise_engine, join_ranks, leave_ranks
@@ -28,6 +30,7 @@ from pokevla.recipe.deepspeed_config import deepspeed_config
 from pokevla.recipe.derive import derive_batch, total_steps, warmup_steps
 from pokevla.recipe.load import recipe_hash
 from pokevla.recipe.schema import TrainRecipe
+from pokevla.recipe.values import describe_changes, neutral_settings
 from pokevla.telemetry.manifest import add_restart
 from pokevla.telemetry.meters import StepMeter
 from pokevla.telemetry.writers import EventLog, MetricWriter
@@ -35,6 +38,7 @@ from pokevla.training.callbacks import Callback, MetricLog, Periodic, SkipGuard,
 from pokevla.training.gradient_norms import loss_gradient_norms
 from pokevla.training.guards import SkipCounter, guarded_step, poison_if_not_finite
 from pokevla.training.optimizer import build_adamw
+from pokevla.training.saving import HealthWatch, Saver, SaveWhenDue, clear_stage
 from pokevla.training.schedule import applied_rate, apply_rate, rate_factor
 from pokevla.training.seeding import seed_dropout
 from pokevla.training.tasks import Task, build_task, save_statistics
@@ -83,7 +87,10 @@ class Trainer:
     engine: DeepSpeedEngine
     optimizer: torch.optim.Optimizer
     meter: StepMeter
-    recipe_hash: str
+    identity: CheckpointInfo  # of this job's checkpoints, at step 0
+
+    def __post_init__(self) -> None:
+        self.saver = Saver(self.engine, self.run_dir, self.recipe.checkpoint, self.describe)
 
     # -------------------------------------------------------------------------------------------- the loop
 
@@ -153,7 +160,10 @@ class Trainer:
         ]
         if self.task.validation:
             chain.append(Periodic(every, lambda result: self.validate(result, writer), self.meter))
-        chain.append(Periodic(every, lambda result: self.save(result, events), self.meter))
+        if self.info.is_main:
+            chain.append(HealthWatch(self.run_dir, recipe.checkpoint.healthy_after_steps))
+        self.saver.report_to(writer, events)
+        chain.append(SaveWhenDue(self.saver, writer, self.meter))
         return chain
 
     def validate(self, result: StepResult, writer: MetricWriter) -> None:
@@ -173,15 +183,9 @@ class Trainer:
         sums = torch.stack([torch.stack([values[name].double() for name in names]) for values in logged]).mean(0)
         return {f"{prefix}/{name}": mean for name, mean in zip(names, mean_over_ranks(sums).tolist(), strict=True)}
 
-    def save(self, result: StepResult, events: EventLog | None) -> None:
-        """Save a checkpoint, then delete those that are no longer wanted."""
-        folder = save_checkpoint(self.engine, self.run_dir, self.describe(result.step, result.position))
-        logger.info("saved %s", folder)
-        if self.info.is_main:
-            keep = self.recipe.checkpoint
-            deleted = apply_retention(self.run_dir, keep.keep_last, keep.keep_every_steps)
-            if events is not None:
-                events.add("saved", step=result.step, position=result.position, deleted=deleted)
+    def save(self, result: StepResult) -> bool:
+        """Save now, out of turn, and return when it is on the disk; errors as `Saver.save`."""
+        return self.saver.save(result, wait=True)
 
     def restore(self) -> CheckpointInfo:
         """Load the newest complete checkpoint, if there is one; tell where training goes on.
@@ -189,35 +193,43 @@ class Trainer:
         Raises:
             CheckpointError: all checkpoints are damaged, or the newest does not fit this job.
         """
+        clear_stage(self.recipe.checkpoint, self.run_dir, self.info.rank)
+        if self.info.is_main:
+            remove_unfinished(self.run_dir)
         damaged: list[str] = []
         found = find_on_all_ranks(self.run_dir, self.info.is_main, damaged.append)
-        info = self.describe(0, 0)
+        info, changes = self.describe(0, 0), ""
         if found is not None:
             folder, info = found
-            refuse_misfit(folder, info, self.describe(info.step, info.position))
-            load_checkpoint(self.engine, folder)
+            current = self.describe(info.step, info.position)
+            refuse_misfit(folder, info, current)
+            load_checkpoint(self.engine, folder, info)
+            changes = describe_changes(_may_change(info), _may_change(current))
         if self.info.is_main:
-            with closing(EventLog(self.run_dir / "events.jsonl")) as events:
-                for message in damaged:
-                    logger.error("damaged checkpoint passed over: %s", message)
-                    events.add("damaged", message=message)
-                events.add("started" if found is None else "resumed", step=info.step, position=info.position)
-            if found is not None:
-                add_restart(self.run_dir, info.step)
+            self.record_start(info, found is not None, damaged, changes)
         logger.info("training starts at step %d, position %d", info.step, info.position)
         return info
 
+    def record_start(self, info: CheckpointInfo, resumed: bool, damaged: Sequence[str], changes: str) -> None:
+        """Write down where training starts, what was passed over, and in one sentence every setting that is new."""
+        said = {"changed": f"Resumed at step {info.step} with {changes}."} if changes else {}
+        with closing(EventLog(self.run_dir / "events.jsonl")) as events:
+            for message in damaged:
+                logger.error("damaged checkpoint passed over: %s", message)
+                events.add("damaged", message=message)
+            events.add("resumed" if resumed else "started", step=info.step, position=info.position, **said)
+        if changes:
+            logger.warning("%s", said["changed"])
+        if resumed:
+            add_restart(self.run_dir, info.step, **said)
+
     def describe(self, step: int, position: int) -> CheckpointInfo:
         """What a checkpoint of this job says about itself."""
-        return CheckpointInfo(
-            step=step,
-            position=position,
-            world_size=self.info.world_size,
-            zero_stage=self.recipe.zero.stage,
-            precision=self.recipe.precision,
-            recipe_hash=self.recipe_hash,
-            frozen_hash=self.task.frozen_hash,
-        )
+        return dataclasses.replace(self.identity, step=step, position=position)
+
+
+def _may_change(info: CheckpointInfo) -> dict[str, Any]:
+    return {**info.settings, "number of ranks": info.world_size}
 
 
 def build_trainer(recipe: TrainRecipe, task: Task, run_dir: Path, info: RankInfo, device: torch.device) -> Trainer:
@@ -228,4 +240,15 @@ def build_trainer(recipe: TrainRecipe, task: Task, run_dir: Path, info: RankInfo
         logger.warning("gradient norms per loss are not measured with ZeRO stage 3")
     config = deepspeed_config(recipe, derive_batch(recipe.batch, info.world_size))
     engine = initialise_engine(task.objective, optimizer, config)
-    return Trainer(recipe, task, run_dir, info, device, engine, optimizer, StepMeter(), recipe_hash(recipe))
+    identity = CheckpointInfo(
+        step=0,
+        position=0,
+        world_size=info.world_size,
+        zero_stage=recipe.zero.stage,
+        precision=recipe.precision,
+        recipe_hash=recipe_hash(recipe),
+        frozen_hash=task.frozen_hash,
+        datasets=mixture_fingerprints(recipe.data),
+        settings=neutral_settings(recipe),
+    )
+    return Trainer(recipe, task, run_dir, info, device, engine, optimizer, StepMeter(), identity)

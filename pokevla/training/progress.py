@@ -61,7 +61,8 @@ class ProgressView:
                 self._bar.update(self._task, completed=row["step"], description=f"loss {_number(row['loss'])}")
             return
         shown = [f"{name} {_number(row[name])}" for name in _SHOWN if row.get(name) is not None]
-        self.console.print("  ".join([f"step {row['step']}", *shown]), highlight=False, soft_wrap=True)
+        if any(name in row for name in _SHOWN):
+            self.console.print("  ".join([f"step {row['step']}", *shown]), highlight=False, soft_wrap=True)
 
 
 def _number(value: Any) -> str:

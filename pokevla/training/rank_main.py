@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from pokevla.distributed.environment import read_rank
@@ -11,17 +12,20 @@ from pokevla.distributed.process import PARENT_VARIABLE, die_with_parent
 from pokevla.errors import PokeVLAError
 
 
-def run_rank(run_dir: Path) -> None:
-    """Train the run in this process, which is one of its ranks."""
+def run_rank(run_dir: Path, overrides: Sequence[str] = ()) -> None:
+    """Train the run in this process, which is one of its ranks. Rank 0 keeps the overrides in the run's recipe."""
     import torch
 
-    from pokevla.checkpoint.run import read_run_recipe
     from pokevla.telemetry.logging import setup_logging
     from pokevla.training.loop import train
+    from pokevla.training.resuming import changed_recipe, keep_changes, refuse_uneven_batch
 
     info = read_rank()
     setup_logging(run_dir, info.rank)
-    recipe = read_run_recipe(run_dir)
+    recipe = changed_recipe(run_dir, overrides)
+    refuse_uneven_batch(recipe, info.world_size)
+    if overrides and info.is_main:
+        keep_changes(run_dir, overrides)
     if recipe.resources.gpus_per_node == 0:
         torch.set_num_threads(recipe.resources.threads_per_rank)
     train(recipe, run_dir, info)

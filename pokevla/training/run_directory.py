@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pokevla.checkpoint.files import as_named_error, write_text_atomically
-from pokevla.data.dataset import read_info
+from pokevla.data.dataset import mixture_fingerprints
 from pokevla.errors import UsageError
 from pokevla.recipe.dump import dump_recipe
 from pokevla.recipe.load import LoadedRecipe, recipe_hash
@@ -70,7 +70,7 @@ def _provenance(recipe: TrainRecipe) -> dict[str, Any]:
     return {
         "recipe_hash": recipe_hash(recipe),
         "world_size": recipe.resources.world_size,
-        "datasets": {str(source.path): read_info(source.path).get("fingerprint") for source in recipe.data.datasets},
+        "datasets": mixture_fingerprints(recipe.data),
     }
 
 

@@ -1,7 +1,8 @@
-"""Runs on every rank: `python engine_scenarios.py RECIPE OUT`. What happened goes to OUT/rank_R.json for the tests.
+"""Runs on every rank: `python engine_scenarios.py POSTTRAIN_RECIPE PRETRAIN_RECIPE OUT`.
 
-One process group for all scenarios, because starting one costs more than all of them. Stage 3 comes last: DeepSpeed
-patches `torch.nn.functional.linear` for the rest of the process then.
+What happened goes to OUT/rank_R.json for the tests. One process group for all scenarios, because starting one costs
+more than all of them. Stage 3 comes last: DeepSpeed patches `torch.nn.functional.linear` for the rest of the process
+then.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,12 @@ from pokevla.errors import PokeVLAError
 from pokevla.recipe.load import load_recipe
 from pokevla.telemetry.jsonl import read_jsonl
 from pokevla.telemetry.manifest import write_manifest
+from pokevla.telemetry.writers import EventLog, MetricWriter
 from pokevla.training.loop import Trainer, build_trainer
 from pokevla.training.tasks import build_task
 
-RECIPE, OUT = Path(sys.argv[1]), Path(sys.argv[2])
+RECIPES = {"posttrain": Path(sys.argv[1]), "pretrain": Path(sys.argv[2])}
+OUT = Path(sys.argv[3])
 RESULTS: dict[str, Any] = {}
 
 
@@ -69,8 +72,8 @@ class Spoiled:
         return batch
 
 
-def make(name: str, *overrides: str) -> Trainer:
-    recipe = load_recipe(RECIPE, overrides).recipe
+def make(name: str, *overrides: str, task_kind: str = "posttrain") -> Trainer:
+    recipe = load_recipe(RECIPES[task_kind], overrides).recipe
     task = build_task(recipe, INFO)  # pyright: ignore[reportArgumentType]
     run_dir = OUT / name
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -167,27 +170,54 @@ def applied_rates() -> dict[str, Any]:
 
 
 def resume_is_exact(stage: int, precision: str) -> dict[str, Any]:
-    settings = (f"zero.stage={stage}", f"precision={precision}")
-    whole = make(f"whole-{stage}-{precision}", *settings)
-    full = run(whole, 0, 4)
-    first = make(f"resumed-{stage}-{precision}", *settings)
-    first.save(result_of(run(first, 0, 2)), None)
-    second = make(f"resumed-{stage}-{precision}", *settings)
-    info = second.restore()
-    rest = run(second, info.step, 4)
+    """Both tasks, with one and with four micro-batches a step: a run that saves and goes on, and one that resumes."""
     return {
-        "weights": [fingerprint(whole), fingerprint(second)],
-        "moments": [moments(whole), moments(second)],
-        "losses": [full.losses[2:], rest.losses],
-        "norms": [full.norms[2:], rest.norms],
+        f"{kind}/{accumulation}": _resume_is_exact(stage, precision, kind, accumulation)
+        for kind in RECIPES
+        for accumulation in (1, 4)
+    }
+
+
+def _resume_is_exact(stage: int, precision: str, kind: str, accumulation: int) -> dict[str, Any]:
+    length = "epochs=null" if kind == "pretrain" else "seed=7"
+    settings = (f"zero.stage={stage}", f"precision={precision}", f"batch.micro={4 // accumulation}", length, "steps=6")
+    name = f"exact-{stage}-{precision}-{kind}-{accumulation}"
+    whole = make(name, *settings, task_kind=kind)
+    whole.save(result_of(run(whole, 0, 2)))
+    full = run(whole, 2, 4)
+    resumed = make(name, *settings, task_kind=kind)
+    info = resumed.restore()
+    rest = run(resumed, info.step, 4)
+    return {
+        "weights": [fingerprint(whole), fingerprint(resumed)],
+        "moments": [moments(whole), moments(resumed)],
+        "losses": [full.losses, rest.losses],
+        "norms": [full.norms, rest.norms],
         "position": info.position,
     }
+
+
+def saving_changes_nothing() -> dict[str, Any]:
+    """Written straight to the run, and through a node-local folder while training goes on."""
+    outcome: dict[str, Any] = {}
+    for name, setting in (("none", None), ("direct", "null"), ("staged", str(OUT / "local"))):
+        trainer = make(f"saving-{name}", f"checkpoint.stage_dir={setting or 'null'}")
+        first = run(trainer, 0, 1)
+        if setting is not None:
+            trainer.saver.save(result_of(first), wait=False)
+        second = run(trainer, 1, 2)
+        trainer.saver.complete_staged(result_of(second))
+        run(trainer, 2, 3)
+        outcome[name] = {"weights": fingerprint(trainer), "complete": [s for s, _ in list_checkpoints(trainer.run_dir)]}
+        if setting is not None:
+            outcome[name]["resumed"] = make(f"saving-{name}").restore().step
+    return outcome
 
 
 def export_equals_engine(stage: int, precision: str) -> dict[str, Any]:
     """Weights consolidated from a checkpoint against those in the engine."""
     trainer = make(f"export-{stage}-{precision}", f"zero.stage={stage}", f"precision={precision}")
-    trainer.save(result_of(run(trainer, 0, 2)), None)
+    trainer.save(result_of(run(trainer, 0, 2)))
     folder = checkpoint_folder(trainer.run_dir, 2)
     state = consolidated_weights(folder, trainer.describe(2, 16), trainer.task.objective.model)
     inside = weights(trainer)
@@ -219,7 +249,7 @@ def nan_is_skipped_together(stage: int, precision: str) -> dict[str, Any]:
 def half_and_damaged_checkpoints() -> dict[str, Any]:
     trainer = make("damage")
     for step in (1, 2, 3):
-        trainer.save(result_of(run(trainer, step - 1, step)), None)
+        trainer.save(result_of(run(trainer, step - 1, step)))
         dist.barrier()
         if step == 1 and INFO.is_main:  # keep it although only two are kept
             checkpoint_folder(trainer.run_dir, 1).rename(OUT / "damage-step-1")
@@ -239,7 +269,7 @@ def half_and_damaged_checkpoints() -> dict[str, Any]:
 
 def other_frozen_weights_are_refused() -> dict[str, Any]:
     trainer = make("frozen")
-    trainer.save(result_of(run(trainer, 0, 1)), None)
+    trainer.save(result_of(run(trainer, 0, 1)))
     other = make("frozen")
     object.__setattr__(other.task, "frozen_hash", "0" * 16)
     try:
@@ -249,31 +279,56 @@ def other_frozen_weights_are_refused() -> dict[str, Any]:
     return {"error": None}
 
 
-def disk_full_leaves_the_last_good_one() -> dict[str, Any]:
-    trainer = make("full")
-    trainer.save(result_of(run(trainer, 0, 1)), None)
-    result = result_of(run(trainer, 1, 2))
+def a_full_disk_lets_the_run_go_on() -> dict[str, Any]:
+    trainer = make("full", "checkpoint.max_failed_saves=2")
+    events = EventLog(trainer.run_dir / "events.jsonl") if INFO.is_main else None
+    writer = MetricWriter(trainer.run_dir, INFO.rank, tensorboard=False)
+    trainer.saver.report_to(writer, events)
+    saved = [trainer.save(result_of(run(trainer, 0, 1)))]
+    with limited_files():
+        saved.append(trainer.save(result_of(run(trainer, 1, 2))))
+    left = sorted(path.name for path in (trainer.run_dir / "checkpoints").iterdir())
+    saved.append(trainer.save(result_of(run(trainer, 2, 3))))  # with room again, the same job saves
+    with limited_files():
+        saved.append(trainer.save(result_of(run(trainer, 3, 4))))
+        result = result_of(run(trainer, 4, 5))
+        try:
+            trainer.save(result)
+            outcome: dict[str, Any] = {"error": None}
+        except PokeVLAError as error:
+            outcome = {"error": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
+    writer.close()
+    seen = [row["event"] for row in read_jsonl(trainer.run_dir / "events.jsonl")] if INFO.is_main else []
+    complete = [step for step, _ in list_checkpoints(trainer.run_dir)]
+    return {**outcome, "saved": saved, "left": left, "events": seen, "complete": complete}
+
+
+def the_last_save_must_not_fail() -> dict[str, Any]:
+    """Its state is the outcome of the run."""
+    trainer = make("last", "steps=1")
+    result = result_of(run(trainer, 0, 1, steps=1))
+    with limited_files():
+        try:
+            trainer.save(result)
+        except PokeVLAError as error:
+            return {"error": type(error).__name__}
+    return {"error": None}
+
+
+@contextlib.contextmanager
+def limited_files() -> Iterator[None]:
+    """No room for a checkpoint on rank 1."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     if INFO.rank == 1:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        trainer.save(result, None)
-        outcome: dict[str, Any] = {"error": None}
-    except PokeVLAError as error:
-        outcome = {"error": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    dist.barrier()
-    outcome["left"] = sorted(path.name for path in (trainer.run_dir / "checkpoints").iterdir())
-    outcome["complete"] = [step for step, _ in list_checkpoints(trainer.run_dir)]
-    trainer.save(result_of(run(trainer, 2, 3)), None)  # with room again, the same job saves
-    outcome["later"] = [step for step, _ in list_checkpoints(trainer.run_dir)]
-    return outcome
+        dist.barrier()
 
 
 def validation_changes_nothing() -> dict[str, Any]:
-    from pokevla.telemetry.writers import MetricWriter
-
     outcome = {}
     for name in ("with", "without"):
         trainer = make(f"validation-{name}")
@@ -292,14 +347,16 @@ def write_results() -> None:
 
 
 def main() -> None:
-    only = sys.argv[3].split(",") if len(sys.argv) > 3 else []
+    only = sys.argv[4].split(",") if len(sys.argv) > 4 else []
     for function in (
         accumulation_is_one_big_batch,
         measuring_norms_changes_nothing,
         applied_rates,
         half_and_damaged_checkpoints,
         other_frozen_weights_are_refused,
-        disk_full_leaves_the_last_good_one,
+        a_full_disk_lets_the_run_go_on,
+        the_last_save_must_not_fail,
+        saving_changes_nothing,
         validation_changes_nothing,
     ):
         if not only:

@@ -14,18 +14,21 @@ from pokevla.distributed.process import spawn_ranks
 from pokevla.training.schedule import rate_factor
 
 pytestmark = pytest.mark.engine
-KINDS = ["0/fp32", "0/bf16", "1/fp32", "1/bf16", "2/fp32", "2/bf16", "3/fp32"]
+KINDS = ["0/fp32", "0/bf16", "1/fp32", "1/bf16", "2/fp32", "2/bf16", "3/fp32", "3/bf16"]
 
 
 @pytest.fixture(scope="module")
 def results(
-    repository: Path, write_recipe: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+    repository: Path,
+    write_recipe: Callable[..., Path],
+    pretrain_recipe: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> list[dict[str, Any]]:
     """What each rank reports."""
     out = tmp_path_factory.mktemp("engine")
-    recipe = write_recipe("engine", out)
+    recipes = [str(write_recipe("engine", out)), str(pretrain_recipe("engine", out))]
     spawn_ranks(
-        (str(repository / "tests/integration/training/engine_scenarios.py"), str(recipe), str(out)),
+        (str(repository / "tests/integration/training/engine_scenarios.py"), *recipes, str(out)),
         world_size=2,
         threads=1,
         log_dir=out / "logs",
@@ -72,13 +75,29 @@ def test_other_frozen_weights_are_refused(results: list[dict[str, Any]]) -> None
         assert "frozen weights" in outcome["message"]
 
 
-def test_a_full_disk_on_one_rank_stops_all_and_leaves_the_last_good_checkpoint(results: list[dict[str, Any]]) -> None:
+def test_a_full_disk_on_one_rank_lets_all_go_on_from_the_last_good_checkpoint(results: list[dict[str, Any]]) -> None:
     for rank in range(2):
-        outcome = results[rank]["disk_full_leaves_the_last_good_one"]
-        assert outcome["error"] == "DiskFullError"
-        assert outcome["exit_code"] == 3
+        outcome = results[rank]["a_full_disk_lets_the_run_go_on"]
+        assert outcome["saved"] == [True, False, True, False]
         assert outcome["left"] == ["step-00000001"]
-        assert outcome["later"] == [1, 3]
+        assert outcome["complete"] == [1, 3]
+    events = results[0]["a_full_disk_lets_the_run_go_on"]["events"]
+    assert events == ["saved", "save_failed", "saved", "save_failed", "save_failed"]
+
+
+def test_too_many_failed_saves_in_a_row_end_the_run(results: list[dict[str, Any]]) -> None:
+    for rank in range(2):
+        outcome = results[rank]["a_full_disk_lets_the_run_go_on"]
+        assert (outcome["error"], outcome["exit_code"]) == ("DiskFullError", 3)
+        assert results[rank]["the_last_save_must_not_fail"]["error"] == "DiskFullError"
+
+
+def test_saving_changes_no_bit_of_training_staged_or_not(results: list[dict[str, Any]]) -> None:
+    for rank in range(2):
+        outcome = results[rank]["saving_changes_nothing"]
+        assert outcome["direct"]["weights"] == outcome["staged"]["weights"] == outcome["none"]["weights"]
+        assert outcome["direct"]["complete"] == outcome["staged"]["complete"] == [1]
+        assert outcome["direct"]["resumed"] == outcome["staged"]["resumed"] == 1
 
 
 def test_validation_changes_no_bit_of_training(results: list[dict[str, Any]]) -> None:
@@ -86,10 +105,14 @@ def test_validation_changes_no_bit_of_training(results: list[dict[str, Any]]) ->
     assert outcome["with"] == outcome["without"]
 
 
+@pytest.mark.parametrize("accumulation", [1, 4])
+@pytest.mark.parametrize("task", ["pretrain", "posttrain"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_restored_engine_goes_on_bit_by_bit(results: list[dict[str, Any]], kind: str) -> None:
+def test_a_restored_engine_goes_on_bit_by_bit(
+    results: list[dict[str, Any]], kind: str, task: str, accumulation: int
+) -> None:
     for rank in range(2):
-        outcome = results[rank][f"resume_is_exact/{kind}"]
+        outcome = results[rank][f"resume_is_exact/{kind}"][f"{task}/{accumulation}"]
         for part in ("weights", "moments", "losses", "norms"):
             whole, resumed = outcome[part]
             assert whole == resumed, part

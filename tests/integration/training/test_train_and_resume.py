@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from pokevla.telemetry.jsonl import read_jsonl
 
@@ -36,6 +38,11 @@ def whole(pokevla: Run, write_recipe: Callable[..., Path], runs: Path) -> Path:
 
 def exported(run_dir: Path) -> bytes:
     return (run_dir / "export" / "model.safetensors").read_bytes()
+
+
+def read_losses(run_dir: Path) -> dict[int, float]:
+    """Step -> mean loss since the line before."""
+    return {row["step"]: row["loss"] for row in read_jsonl(run_dir / "metrics.jsonl") if "loss" in row}
 
 
 def kill_after_step(command: list[str], environment: dict[str, str], run_dir: Path, step: int) -> None:
@@ -77,6 +84,39 @@ def test_run_killed_before_its_first_checkpoint_starts_again(
     resumed = pokevla("resume", run_dir)
     assert resumed.returncode == 0, resumed.stderr
     assert exported(run_dir) == exported(whole)
+
+
+def test_a_run_goes_on_with_half_the_ranks(pokevla: Run, runs: Path, whole: Path) -> None:
+    """`whole` as it was at step 8, with one rank instead of two. Nothing else is asked for."""
+    run_dir = runs / "moved" / "whole"
+    shutil.copytree(whole, run_dir, ignore=shutil.ignore_patterns("export", "step-00000012"))
+    resumed = pokevla("resume", run_dir, "--ranks", 1)
+    assert resumed.returncode == 0, resumed.stderr
+
+    ours, theirs = (load_file(path / "export" / "model.safetensors") for path in (run_dir, whole))
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in theirs) < 1e-4
+    steps = [row["step"] for row in read_jsonl(run_dir / "metrics.jsonl") if "loss" in row]
+    assert steps == sorted(set(steps)), "the curve folds back"
+    last, undisturbed = (read_losses(path)[12] for path in (run_dir, whole))
+    assert last == pytest.approx(undisturbed, abs=1e-6)
+    changed = [row["changed"] for row in read_jsonl(run_dir / "events.jsonl") if row["event"] == "resumed"]
+    assert changed == ["Resumed at step 8 with resources.cpu_ranks 2 -> 1, number of ranks 2 -> 1."]
+    assert "cpu_ranks: 1" in (run_dir / "recipe.yaml").read_text()
+
+
+def test_a_change_of_what_is_learnt_is_refused_on_resume(pokevla: Run, runs: Path, whole: Path) -> None:
+    run_dir = runs / "refused" / "whole"
+    shutil.copytree(whole, run_dir, ignore=shutil.ignore_patterns("export", "checkpoints"))
+    refused = pokevla("resume", run_dir, "optim.lr=0.5", "zero.stage=3", "log.every_steps=1")
+    assert refused.returncode == 2
+    assert "optim.lr, zero.stage cannot be changed in a run that has begun" in refused.stderr
+
+
+def test_saves_tell_what_they_cost(whole: Path) -> None:
+    saved = [row for row in read_jsonl(whole / "events.jsonl") if row["event"] == "saved"]
+    assert [row["step"] for row in saved] == [4, 8, 12]
+    assert all(row["blocked_s"] > 0 and row["size_bytes"] > 100_000 for row in saved)
+    assert [row["step"] for row in read_jsonl(whole / "metrics.jsonl") if "save_blocked_s" in row] == [4, 8, 12]
 
 
 def test_a_finished_run_holds_what_others_read(whole: Path) -> None:

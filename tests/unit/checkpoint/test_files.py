@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from pokevla.checkpoint.files import as_named_error, describe_file, write_json_atomically
+from pokevla.checkpoint.files import (
+    HashingFile,
+    as_named_error,
+    copy_durably,
+    describe_file,
+    write_json_atomically,
+)
 from pokevla.errors import CheckpointError, DiskFullError
 
 
@@ -44,3 +50,19 @@ def test_a_checksum_sees_a_flipped_bit(tmp_path: Path) -> None:
     after = describe_file(tmp_path, "a")
     assert before.size == after.size == 4
     assert before.xxh64 != after.xxh64
+
+
+def test_a_file_is_measured_while_it_is_written_as_if_it_were_read_again(tmp_path: Path) -> None:
+    with (tmp_path / "a").open("wb") as file:
+        out = HashingFile(file)
+        for part in (b"abc", memoryview(b"defg"), b""):
+            out.write(part)
+        out.flush()
+    assert out.described_as("a") == describe_file(tmp_path, "a")
+
+
+def test_a_copy_is_measured_by_what_was_read(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(range(256)) * 40_000)
+    copied = copy_durably(tmp_path / "a", tmp_path / "b", "a")
+    assert copied == describe_file(tmp_path, "a")
+    assert (tmp_path / "b").read_bytes() == (tmp_path / "a").read_bytes()

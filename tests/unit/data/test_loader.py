@@ -107,6 +107,21 @@ def test_resuming_at_a_position_goes_on_where_it_stopped(robot_dataset: Callable
     assert same({p: v for p, v in whole.items() if p >= 16}, rest)
 
 
+def test_a_mixture_goes_on_in_the_same_order_on_other_ranks(robot_dataset: Callable[..., Path], tokenizer: Any) -> None:
+    """Two ranks, then one, then four: what each position holds is what one rank alone would have got."""
+    first = robot_dataset()
+    recipe = robot_recipe(first, first)
+    weighted = [
+        source.model_copy(update={"weight": w}) for source, w in zip(recipe.data.datasets, (3.0, 1.0), strict=True)
+    ]
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"datasets": weighted})})
+    whole = collect(recipe, tokenizer, world=1, start=0, steps=3)
+    parts = {}
+    for start, world in ((0, 2), (8, 1), (16, 4)):
+        parts |= collect(recipe, tokenizer, world=world, start=start, steps=1)
+    assert same(whole, parts)
+
+
 def test_a_rank_gets_its_slice_of_every_micro_step() -> None:
     loader = TrainLoader[Any](lambda p: p, rank=1, world_size=2, micro=2, global_batch=8, start_position=8)
     with loader:

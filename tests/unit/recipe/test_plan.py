@@ -111,7 +111,7 @@ def test_disk_counts_cache_records_and_kept_checkpoints() -> None:
 
     assert made.disk.cache is not None
     assert made.disk.cache / 1000 / 2**20 == pytest.approx(3.07, abs=0.01)
-    assert made.disk.checkpoints == made.disk.checkpoint * (2 + 1 + 2)
+    assert made.disk.checkpoints == made.disk.checkpoint * (2 + 1 + 2 + 2)
 
 
 def test_plan_has_a_json_form() -> None:

@@ -40,6 +40,25 @@ def test_resumed_curves_do_not_fold_back(tmp_path: Path) -> None:
     assert [row["loss"] for row in read_jsonl(tmp_path / "metrics.jsonl")] == [1.0, 2.0]
 
 
+def test_a_curve_that_starts_again_does_not_fold_back(tmp_path: Path) -> None:
+    """Killed before its first checkpoint, then killed again: each start hides what the one before had drawn."""
+    for start, value in ((0, 1.0), (0, 2.0), (2, 3.0)):
+        writer = MetricWriter(tmp_path, resume_step=start)
+        for step in range(start + 1, start + 4):
+            writer.write({"step": step, "loss": value})
+        writer.close()
+    assert scalars(tmp_path / "tensorboard", "loss") == [(1, 2.0), (2, 2.0), (3, 3.0), (4, 3.0), (5, 3.0)]
+
+
+def test_what_was_flushed_survives_a_kill(tmp_path: Path) -> None:
+    """TensorBoard's writer holds events back; a checkpoint must not be ahead of its curves."""
+    writer = MetricWriter(tmp_path)
+    writer.write({"step": 1, "loss": 0.5})
+    writer.flush()
+    assert scalars(tmp_path / "tensorboard", "loss") == [(1, 0.5)]
+    writer.close()
+
+
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     writer = MetricWriter(tmp_path, rank=1)
     writer.write({"step": 1, "loss": 0.5})

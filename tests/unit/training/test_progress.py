@@ -29,6 +29,7 @@ def test_new_lines_are_printed_once_and_old_ones_not_at_all(tmp_path: Path) -> N
         view.update()
         with path.open("a") as file:
             file.write('ss": null}\n')
+        append(path, {"step": 3, "save_blocked_s": 0.1})  # nothing that is shown
         view.update()
     assert out.getvalue().splitlines() == ["step 2  loss 0.5  lr 0.001", "step 3"]
 

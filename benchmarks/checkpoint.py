@@ -1,0 +1,170 @@
+"""What a save costs the training loop: ours against DeepSpeed's plain `save_checkpoint`, in turn, on one engine.
+
+    python benchmarks/checkpoint.py [--quick] [--parameters N] [--out DIR] [--stage-dir DIR] [--json PATH]
+
+Two ranks, ZeRO 2, fp32: weights, master copies and both AdamW moments are written. `blocked` is the wall time until
+both ranks can train on. `with ten steps` is the time of a save and ten steps until the checkpoint is complete: what a
+copy in the background takes from the steps shows there. Plain `save_checkpoint` neither syncs nor checks nor commits;
+the second row adds the fsync of its files, which is what it would take to survive a power cut. Best of several rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from forked_ranks import run_ranks
+from reporting import report, row
+from torch import nn
+
+from pokevla.checkpoint.catalogue import CheckpointInfo
+from pokevla.checkpoint.staging import stage_checkpoint
+from pokevla.checkpoint.store import save_checkpoint
+from pokevla.distributed.collectives import barrier
+from pokevla.distributed.engine import initialise_engine, join_ranks, leave_ranks
+from pokevla.distributed.environment import RankInfo
+
+WIDTH = 1024
+STEPS = 10
+PLAIN, SYNCED, OURS, STAGED = "plain save_checkpoint", "plain, then fsync", "ours", "ours, staged"
+CONFIG = {
+    "train_batch_size": 16,
+    "train_micro_batch_size_per_gpu": 8,
+    "gradient_accumulation_steps": 1,
+    "bf16": {"enabled": False},
+    "zero_optimization": {"stage": 2},
+    "steps_per_print": 2**31 - 1,
+}
+
+
+class Bench:
+    """One engine, and the ways to save it. Every method is called by all ranks."""
+
+    def __init__(self, parameters: int, out: Path, stage_dir: Path) -> None:
+        torch.manual_seed(0)
+        model = nn.Sequential(*(nn.Linear(WIDTH, WIDTH) for _ in range(max(1, parameters // WIDTH**2))))
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+        self.engine = initialise_engine(model, optimizer, CONFIG)
+        self.own_writer = self.engine.checkpoint_engine
+        self.out, self.stage_dir = out, stage_dir
+        self.step()
+
+    def step(self) -> None:
+        """One training step."""
+        self.engine.backward(self.engine(torch.ones(8, WIDTH)).square().mean())
+        self.engine.step()
+
+    def plain(self, number: int) -> None:
+        """DeepSpeed's own way."""
+        self.engine.checkpoint_engine = self.own_writer
+        self.engine.__dict__.pop("_copy_recovery_script", None)  # ours leaves it out
+        self.engine.save_checkpoint(str(self.out / "plain"), tag=str(number))
+        barrier()
+
+    def synced(self, number: int) -> None:
+        """DeepSpeed's own way, made durable."""
+        self.plain(number)
+        for path in sorted((self.out / "plain" / str(number)).iterdir())[self.engine.global_rank :: 2]:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        barrier()
+
+    def ours(self, number: int) -> None:
+        """Durable, checked, and complete or absent."""
+        save_checkpoint(self.engine, self.out / "ours", self._info(number))
+
+    def staged(self, number: int) -> Callable[[], object]:
+        """The same through a node-local folder; returns what completes it."""
+        return stage_checkpoint(self.engine, self.out / "ours", self._info(number), self.stage_dir).finish
+
+    def _info(self, number: int) -> CheckpointInfo:
+        return CheckpointInfo(number, number, 2, 2, "fp32", "-", "-")
+
+    def time(self, save: Callable[[int], Callable[[], object] | None], number: int) -> tuple[float, float, float]:
+        """(seconds blocked, seconds with ten steps until complete, MiB written) of one save."""
+        barrier()
+        if self.engine.global_rank == 0:
+            os.sync()  # what earlier rounds have written is not this one's affair
+        barrier()
+        started = time.perf_counter()
+        complete = save(number)
+        barrier()
+        blocked = time.perf_counter() - started
+        for _ in range(STEPS):
+            self.step()
+        if complete is not None:
+            complete()
+        barrier()
+        total = time.perf_counter() - started
+        written = sum(path.stat().st_size for path in self.out.rglob("*") if path.is_file()) / 2**20
+        barrier()
+        if self.engine.global_rank == 0:
+            for folder in self.out.iterdir():
+                shutil.rmtree(folder)
+        return blocked, total, written
+
+
+def work(info: RankInfo, parameters: int, rounds: int, out: Path, stage_dir: Path) -> None:
+    """Save in every way, in turn; rank 0 writes what it measured to `out`.json."""
+    join_ranks(info)
+    bench = Bench(parameters, out, stage_dir)
+    ways: dict[str, Callable[[int], Any]] = {
+        PLAIN: bench.plain,
+        SYNCED: bench.synced,
+        OURS: bench.ours,
+        STAGED: bench.staged,
+    }
+    measured: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, save in ways.items():
+            times = bench.time(save, number)
+            if number > 0:  # the first round warms up
+                measured[name].append(times)
+    if info.is_main:
+        out.with_suffix(".json").write_text(json.dumps(measured))
+    leave_ranks()
+
+
+def rows_of(measured: dict[str, list[list[float]]]) -> list[dict[str, Any]]:
+    """Best of the rounds, over plain `save_checkpoint`."""
+    best = {name: [min(values) for values in zip(*times, strict=True)] for name, times in measured.items()}
+    rows = []
+    for index, what in enumerate(("blocked", "with ten steps")):
+        for name, values in best.items():
+            rows.append(
+                row(f"{name}: {what}", values[index], "s", f"{PLAIN}: {what}", values[index] / best[PLAIN][index])
+            )
+    return [*rows, row("size of a checkpoint", best[OURS][2], "MiB", PLAIN, best[OURS][2] / best[PLAIN][2])]
+
+
+def main() -> None:
+    """Measure, print a table, write JSON if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="2 rounds of 4 million parameters")
+    parser.add_argument("--parameters", type=int, default=40_000_000, help="size of the model")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--out", type=Path, help="folder on the run's disk; default: a temporary one")
+    parser.add_argument("--stage-dir", type=Path, default=Path("/dev/shm"), help="node-local folder of staged saves")
+    parser.add_argument("--json", type=Path, help="where the result is written")
+    arguments = parser.parse_args()
+    parameters, rounds = (4_000_000, 2) if arguments.quick else (arguments.parameters, arguments.rounds)
+    with tempfile.TemporaryDirectory(dir=arguments.out) as temporary:
+        out = Path(temporary) / "saves"
+        out.mkdir()
+        run_ranks(2, partial(work, parameters=parameters, rounds=rounds, out=out, stage_dir=arguments.stage_dir))
+        rows = rows_of(json.loads(out.with_suffix(".json").read_text()))
+    print(f"{parameters:,} parameters, 2 ranks, ZeRO 2, fp32, best of {rounds}")
+    report(rows, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""One training on 2, then 1, then 3, then 2 ranks, against the same training left alone on 2.
+
+    python benchmarks/elastic.py [--quick] [--json PATH] [--recipe RECIPE] [--work DIR]
+
+Each change of ranks is a save, new processes, a conversion of the checkpoint and a resume, as `pokevla resume RUN
+--ranks N` does it. A row is the largest difference between the two loss curves, step by step. Without `--recipe` the
+job is a pre-training of `tiny` on a mixture of two datasets, with LoRA, dropout and a frozen image encoder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from forked_ranks import run_ranks
+from reporting import report, row
+from toy_run import write_recipe
+
+from pokevla.distributed.collectives import mean_over_ranks
+from pokevla.distributed.engine import join_ranks, leave_ranks
+from pokevla.distributed.environment import RankInfo
+from pokevla.recipe.load import load_recipe
+from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
+from pokevla.telemetry.manifest import write_manifest
+from pokevla.training.callbacks import StepResult
+from pokevla.training.loop import Trainer, build_trainer
+from pokevla.training.tasks import build_task
+
+PHASES = (2, 1, 3, 2)
+"""Ranks, one after the other."""
+LIMIT = 1e-6
+
+
+class Stopped(Exception):
+    """The phase has done its steps."""
+
+
+class Curve:
+    """Callback: keeps the loss of every step, and stops after one."""
+
+    def __init__(self, stop: int) -> None:
+        self.stop, self.losses, self.last = stop, {}, None
+
+    def after_step(self, result: StepResult) -> None:
+        """Note the mean over ranks."""
+        self.losses[result.step] = float(mean_over_ranks(result.values["loss"].reshape(1)))
+        self.last = result
+        if result.step == self.stop:
+            raise Stopped
+
+
+def train_until(trainer: Trainer, start: int, stop: int) -> Curve:
+    """Run steps (start, stop] of the run."""
+    curve = Curve(stop)
+    assert trainer.recipe.steps is not None
+    with trainer.task.make_loader(start * trainer.recipe.batch.global_) as loader, contextlib.suppress(Stopped):
+        trainer.run(loader, start, trainer.recipe.steps, [curve])
+    return curve
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training per ZeRO stage, in `runs`/stage-S."""
+
+    recipe: Path
+    runs: Path
+    stages: tuple[int, ...]
+    steps: int
+
+    def run_dir(self, stage: int) -> Path:
+        """Where the training with a ZeRO stage lives."""
+        return self.runs / f"stage-{stage}"
+
+    def overrides(self, stage: int, world_size: int) -> list[str]:
+        """What the benchmark needs of the recipe."""
+        batch = "batch={global: 12, micro: 2}"  # 12 comes out with 1, 2 and 3 ranks
+        resources = f"resources={{cpu_ranks: {world_size}}}"
+        return [f"zero.stage={stage}", resources, batch, f"steps={self.steps}", "precision=fp32"]
+
+
+def phase(info: RankInfo, job: Job, stop: int) -> None:
+    """Go on with each training to step `stop`, save, and add the losses to `curve.jsonl` of the run."""
+    device = join_ranks(info)
+    for stage in job.stages:  # stage 3 last: it patches torch for the rest of the process
+        run_dir = job.run_dir(stage)
+        recipe = load_recipe(job.recipe, job.overrides(stage, info.world_size)).recipe
+        assert isinstance(recipe, PretrainRecipe | PosttrainRecipe)
+        trainer = build_trainer(recipe, build_task(recipe, info), run_dir, info, device)
+        curve = train_until(trainer, trainer.restore().step, stop)
+        assert curve.last is not None
+        trainer.save(curve.last)
+        if info.is_main:
+            with (run_dir / "curve.jsonl").open("a") as file:
+                file.writelines(json.dumps([step, loss]) + "\n" for step, loss in curve.losses.items())
+    leave_ranks()
+
+
+def read_curve(run_dir: Path) -> dict[int, float]:
+    """Step -> loss."""
+    return dict(json.loads(line) for line in (run_dir / "curve.jsonl").read_text().splitlines())
+
+
+def compare(recipe: Path, work: Path, stages: Sequence[int], steps_per_phase: int) -> list[dict[str, Any]]:
+    """Train both ways; one row per ZeRO stage."""
+    total = steps_per_phase * len(PHASES)
+    alone, moved = (Job(recipe, work / name, tuple(sorted(stages)), total) for name in ("alone", "moved"))
+    for job in (alone, moved):
+        for stage in job.stages:
+            write_manifest(job.run_dir(stage))
+    run_ranks(2, partial(phase, job=alone, stop=total))
+    for index, world_size in enumerate(PHASES, start=1):
+        run_ranks(world_size, partial(phase, job=moved, stop=index * steps_per_phase))
+    return [_row(read_curve(alone.run_dir(stage)), read_curve(moved.run_dir(stage)), stage) for stage in alone.stages]
+
+
+def _row(expected: dict[int, float], seen: dict[int, float], stage: int) -> dict[str, Any]:
+    assert list(expected) == list(seen), "the two runs did not do the same steps"
+    first, last = next(iter(expected)), list(expected)[-1]
+    return row(
+        f"ZeRO {stage}, {' -> '.join(map(str, PHASES))} ranks, {last} steps",
+        max(abs(expected[step] - seen[step]) for step in expected),
+        "max |diff|",
+        f"undisturbed: loss {expected[first]:.6f} -> {expected[last]:.6f}",
+        seen[last] / expected[last],
+        curve=seen,
+        undisturbed=expected,
+    )
+
+
+def main() -> None:
+    """Measure, print a table, write JSON if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="two steps on each number of ranks instead of six")
+    parser.add_argument("--stages", type=int, nargs="+", default=[1, 2, 3], help="ZeRO stages")
+    parser.add_argument("--recipe", type=Path, help="another training recipe; it should be tiny")
+    parser.add_argument("--work", type=Path, help="folder to work in; it is kept")
+    parser.add_argument("--json", type=Path, help="where the result is written")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        work = arguments.work or Path(temporary)
+        recipe = arguments.recipe or write_recipe(work, "elastic")
+        rows = compare(recipe, work, arguments.stages, 2 if arguments.quick else 6)
+    report(rows, arguments.json)
+    worst = max(entry["value"] for entry in rows)
+    print(f"largest difference {worst:.1e}, promised {LIMIT:.0e}: {'kept' if worst <= LIMIT else 'BROKEN'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""Kill a training again and again, and see whether it comes out the same.
+
+    python benchmarks/kill_storm.py [--kills 30] [--quick] [--seed N] [--json PATH] [--work DIR]
+
+A run of two ranks with ZeRO 2 (`tiny`, LoRA, dropout) is SIGKILLed at random moments: every other kill waits for a save
+to begin, the others fall anywhere, start-up included; all ranks are hit, or one. Then it is started again on its run
+directory, as `pokevla resume` does it, only that the ranks are forked from a process that has imported everything. In
+the end its exported weights and its loss curve are compared with those of a run that nobody disturbed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from forked_ranks import end_ranks, start_ranks
+from reporting import report, row
+from toy_run import write_recipe
+
+from pokevla.checkpoint.catalogue import list_checkpoints
+from pokevla.checkpoint.run import read_run_recipe
+from pokevla.distributed.environment import RankInfo
+from pokevla.recipe.load import load_recipe
+from pokevla.recipe.schema import PretrainRecipe
+from pokevla.telemetry.jsonl import read_jsonl
+from pokevla.telemetry.logging import setup_logging
+from pokevla.training.loop import train
+from pokevla.training.run_directory import create_run
+
+POLL_S = 0.002
+LIFE_LIMIT_S = 1800.0
+"""A life without the awaited moment ends the benchmark: something hangs."""
+STEPS_PER_KILL = 8
+WORLD_SIZE = 2
+
+
+def live(info: RankInfo, run_dir: Path) -> None:
+    """One rank: go on with the run to its end."""
+    setup_logging(run_dir, info.rank)
+    train(read_run_recipe(run_dir), run_dir, info)
+
+
+@dataclass
+class Storm:
+    """A run that is killed, and what was seen of it."""
+
+    run_dir: Path
+    draw: random.Random
+    kills: int = 0
+    inside_a_save: int = 0
+    steps_redone: int = 0
+    checkpoints_lost: int = 0
+    victims: dict[str, int] = field(default_factory=dict)
+
+    def live(self, *, kill: bool) -> bool:
+        """Start the ranks; kill them at a random moment if asked. Tells whether the run got to its end."""
+        newest, known = self.newest(), len(self.events())
+        log = self.run_dir.with_suffix(".log")
+        ranks = start_ranks(WORLD_SIZE, partial(live, run_dir=self.run_dir), log)
+        try:
+            struck = kill and self.wait_for_moment(ranks, known)
+            if struck:
+                self.strike(ranks)
+            else:
+                self.wait_until(ranks, lambda: False, 0.05)
+            codes = [process.exitcode for process in ranks]
+        finally:
+            end_ranks(ranks)
+        self.judge(newest, self.events()[known:])
+        if any(codes) and not struck:
+            raise RuntimeError(f"a rank failed by itself; see {log}")
+        return codes == [0] * WORLD_SIZE
+
+    def wait_for_moment(self, ranks: list[BaseProcess], known: int) -> bool:
+        """Wait until the ranks are to be killed; False if they end before."""
+        inside = self.kills % 2 == 1
+        if not inside and self.draw.random() < 0.2:
+            return self.outlive(ranks, self.draw.uniform(0, 3.0))  # while they start
+        if not self.wait_until(ranks, lambda: len(self.events()) > known, 0.02):
+            return False
+        if inside:
+            found = self.wait_until(ranks, self.is_saving, POLL_S)
+            return found and self.outlive(ranks, self.draw.uniform(0, 0.03))
+        reached = self.logged()
+        found = self.wait_until(ranks, lambda: self.logged() > reached, 0.02)
+        return found and self.outlive(ranks, self.draw.uniform(0, 1.0))
+
+    def wait_until(self, ranks: list[BaseProcess], what: Callable[[], bool], poll_s: float) -> bool:
+        """Wait for something the ranks do; False if one ends before."""
+        deadline = time.monotonic() + LIFE_LIMIT_S
+        while not what():
+            if not all(process.is_alive() for process in ranks):
+                for process in ranks:  # at the end of a run, they end one after the other
+                    process.join(10.0)
+                return False
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{self.run_dir} makes no progress")
+            time.sleep(poll_s)
+        return True
+
+    def outlive(self, ranks: list[BaseProcess], seconds: float) -> bool:
+        """Wait a while; False if a rank ends."""
+        until = time.monotonic() + seconds
+        return self.wait_until(ranks, lambda: time.monotonic() > until, POLL_S)
+
+    def strike(self, ranks: list[BaseProcess]) -> None:
+        """SIGKILL all ranks at once, or one, and the other a little later, as the launcher does."""
+        name = self.draw.choice(["all ranks", "one rank"])
+        self.inside_a_save += self.is_saving()
+        if name == "one rank":
+            victim = self.draw.choice(ranks)
+            victim.kill()
+            victim.join()
+            time.sleep(self.draw.uniform(0, 0.2))
+        for process in ranks:
+            process.kill()
+        self.kills += 1
+        self.victims[name] = self.victims.get(name, 0) + 1
+
+    def judge(self, newest: int, events: list[dict[str, Any]]) -> None:
+        """Compare where a life began with the checkpoint that was newest when the life before ended."""
+        begun = [event for event in events if event["event"] in ("resumed", "started")]
+        self.checkpoints_lost += sum(event["step"] != newest for event in begun)
+        self.checkpoints_lost += sum(event["event"] == "damaged" for event in events)
+        if begun:  # otherwise it died while it started, and what it found is still there
+            self.steps_redone += max(0, self.logged() - self.newest())
+
+    def newest(self) -> int:
+        """Step of the newest complete checkpoint, 0 if there is none."""
+        checkpoints = list_checkpoints(self.run_dir)
+        return checkpoints[-1][0] if checkpoints else 0
+
+    def events(self) -> list[dict[str, Any]]:
+        """What the run has written down."""
+        path = self.run_dir / "events.jsonl"
+        return read_jsonl(path) if path.is_file() else []
+
+    def logged(self) -> int:
+        """The last step in metrics.jsonl."""
+        return max((line["step"] for line in losses(self.run_dir)), default=0)
+
+    def is_saving(self) -> bool:
+        """Whether a checkpoint is being written right now."""
+        return any((self.run_dir / "checkpoints").glob(".tmp-step-*"))
+
+
+def losses(run_dir: Path) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl with a training loss."""
+    path = run_dir / "metrics.jsonl"
+    return [line for line in read_jsonl(path) if "loss" in line] if path.is_file() else []
+
+
+def same_curve(one: Path, other: Path) -> bool:
+    """Whether two runs have logged the same losses, each step once."""
+    first, second = ([(line["step"], line["loss"]) for line in losses(run_dir)] for run_dir in (one, other))
+    return first == second
+
+
+def make_run(work: Path, name: str, steps: int) -> Path:
+    """A run directory for the toy recipe."""
+    loaded = load_recipe(write_recipe(work, name), [f"steps={steps}"])
+    assert isinstance(loaded.recipe, PretrainRecipe)
+    return create_run(loaded, loaded.recipe)
+
+
+def storm(work: Path, kills: int, seed: int) -> list[dict[str, Any]]:
+    """Run both trainings; the rows of the report."""
+    steps = STEPS_PER_KILL * kills
+    calm = Storm(make_run(work, "calm", steps), random.Random(seed))
+    calm.live(kill=False)
+    wild = Storm(make_run(work, "wild", steps), random.Random(seed))
+    done = False
+    while not done:
+        done = wild.live(kill=wild.kills < kills)
+        seen = f"step {wild.logged()}, checkpoint {wild.newest()}"
+        print(f"{wild.kills} of {kills} kills: {seen}", file=sys.stderr, flush=True)
+    identical = exported(calm.run_dir) == exported(wild.run_dir)
+    same = same_curve(calm.run_dir, wild.run_dir)
+    victims = ", ".join(f"{name} {count}" for name, count in sorted(wild.victims.items()))
+    return [
+        row("kills", wild.kills, "kills", victims),
+        row("of them inside a save", wild.inside_a_save, "kills"),
+        row("steps redone", wild.steps_redone, "steps", f"steps of the run: {steps}", wild.steps_redone / steps),
+        row("checkpoints lost", wild.checkpoints_lost, "lost"),
+        row("final weights identical", identical, yes_or_no(identical), "undisturbed run"),
+        row("loss curve identical", same, yes_or_no(same), "undisturbed run"),
+    ]
+
+
+def exported(run_dir: Path) -> bytes:
+    """The weights a run has ended with."""
+    return (run_dir / "export" / "model.safetensors").read_bytes()
+
+
+def yes_or_no(answer: bool) -> str:
+    """For the column of units."""
+    return "yes" if answer else "NO"
+
+
+def main() -> None:
+    """Measure, print a table, write JSON if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--quick", action="store_true", help="3 kills")
+    parser.add_argument("--seed", type=int, default=0, help="seed of moments and victims")
+    parser.add_argument("--work", type=Path, help="folder to work in; it is kept")
+    parser.add_argument("--json", type=Path, help="where the result is written")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        rows = storm(arguments.work or Path(temporary), 3 if arguments.quick else arguments.kills, arguments.seed)
+    report(rows, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""A sharded checkpoint for another number of ranks, through DeepSpeed's universal checkpoint.
+
+    RUN/checkpoints/step-00000100/universal/zero/<parameter>/{fp32,exp_avg,exp_avg_sq,step}.pt     whole tensors
+                                            zero/optimizer_state.pt, *_model_states.pt
+                                            COMPLETE.json                                           written last
+
+Each rank then cuts its own piece out of every whole tensor. The folder stands beside the state it was made from, is
+there whole or not at all, and is deleted with it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from pokevla.checkpoint.catalogue import CONVERTED, MARKER, STATE, CheckpointInfo
+from pokevla.checkpoint.files import as_named_error, describe_file, free_bytes, fsync_folder, write_json_atomically
+from pokevla.distributed.collectives import broadcast_object, first_error
+from pokevla.errors import CheckpointError, DiskFullError, PokeVLAError
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
+    from torch.optim import Optimizer
+
+POLL_S = 0.5
+"""Seconds between two signs of life of the converting rank: a large state takes longer than a collective may."""
+ROOM = 2.2
+"""Room a conversion takes, in sizes of the checkpoint: pieces, then whole tensors, each once; and the file system's
+share of many small files."""
+
+
+def convert(folder: Path, info: CheckpointInfo) -> Path:
+    """Convert a complete checkpoint of ZeRO stage 1 to 3, unless it is converted already. One process.
+
+    At most the optimizer file of one rank is in memory at a time.
+
+    Args:
+        folder: the checkpoint; `info` is its COMPLETE.json, verified.
+
+    Returns:
+        the folder `universal` inside it.
+
+    Raises:
+        DiskFullError: no room; nothing is left behind.
+        CheckpointError: DeepSpeed cannot convert it.
+    """
+    target = folder / CONVERTED
+    if (target / MARKER).is_file():
+        return target
+    need = int(ROOM * info.size_bytes)
+    if free_bytes(folder) < need:
+        raise DiskFullError(
+            f"Converting {folder} to another number of ranks takes {need / 2**20:.0f} MiB, "
+            f"{free_bytes(folder) / 2**20:.0f} MiB are free.",
+            f"Free some space, or resume with {info.world_size} ranks.",
+        )
+    work = folder / f".tmp-{CONVERTED}"
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(target, ignore_errors=True)
+    try:
+        work.mkdir()
+        _ds_to_universal(folder / STATE, work / CONVERTED)
+        _seal(work / CONVERTED, info)
+        (work / CONVERTED).rename(target)
+        fsync_folder(folder)
+    except (OSError, RuntimeError) as error:
+        raise as_named_error(error, target) from error
+    except (LookupError, AssertionError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder} cannot be converted to another number of ranks: {error}",
+            f"Resume with {info.world_size} ranks.",
+        ) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+def _ds_to_universal(state: Path, out: Path) -> None:
+    from pokevla.distributed.engine import import_deepspeed
+
+    import_deepspeed()
+    from deepspeed.checkpoint import ds_to_universal
+
+    # One worker: no processes are forked from one that runs threads, and memory is bounded by one file.
+    ds_to_universal.main(
+        Namespace(
+            input_folder=str(state),
+            output_folder=str(out),
+            num_extract_workers=1,
+            num_merge_workers=1,
+            keep_temp_folder=False,
+            strict=True,
+            inject_missing_state=True,
+        )
+    )
+
+
+def _seal(folder: Path, info: CheckpointInfo) -> None:
+    """Make every file durable, then write the marker."""
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    for name in names:
+        with (folder / name).open("rb") as file:
+            os.fsync(file.fileno())
+    for path in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
+        fsync_folder(path)
+    files = [asdict(describe_file(folder, name)) for name in names]
+    write_json_atomically(folder / MARKER, {"step": info.step, "world_size": info.world_size, "files": files})
+
+
+def convert_while_all_wait(folder: Path, info: CheckpointInfo, *, is_main: bool) -> None:
+    """`convert` on rank 0, while the others wait for it without a time limit. Called by all ranks; errors on all."""
+    error = _while_all_wait(lambda: convert(folder, info), is_main)
+    failure = first_error(error)
+    if failure is not None:
+        raise failure[1]
+
+
+def _while_all_wait(action: Callable[[], Any], is_main: bool) -> PokeVLAError | None:
+    errors: list[PokeVLAError] = []
+
+    def run() -> None:
+        try:
+            action()
+        except PokeVLAError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="pokevla-convert", daemon=True)
+    if is_main:
+        thread.start()
+    working = True
+    while working:
+        if is_main:
+            thread.join(POLL_S)
+        working = broadcast_object(thread.is_alive())
+    return errors[0] if errors else None
+
+
+def load_state(engine: DeepSpeedEngine, folder: Path, tag: str) -> bool:
+    """Let DeepSpeed load `folder`/`tag`; False if it finds nothing there."""
+    # Not strict: frozen weights are not stored (they are checked by their hash).
+    loaded, _ = engine.load_checkpoint(str(folder), tag=tag, load_module_strict=False, load_lr_scheduler_states=False)
+    return loaded is not None
+
+
+def load_converted(engine: DeepSpeedEngine, folder: Path) -> bool:
+    """Load the converted state of a checkpoint. Called by all ranks; False if there is none.
+
+    Restores trained weights and optimizer state. Frozen weights and buffers stay what they were in the engine.
+    """
+    optimizer, config = cast("Optimizer", engine.basic_optimizer), cast(Any, engine._config)
+    wanted = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    config.load_universal_checkpoint = True  # read at each load
+    try:
+        loaded = load_state(engine, folder, CONVERTED)
+    finally:
+        config.load_universal_checkpoint = False
+    # Two faults of DeepSpeed 0.19.8 in stage 3 (load_hp_checkpoint_state_from_checkpoint_dir_stage3), both silent:
+    # every group gets the settings of the first one, so that norms and biases decay; and all groups share one step
+    # counter, which AdamW then counts up once per group.
+    for group, settings in zip(optimizer.param_groups, wanted, strict=True):
+        group.update(settings)
+    for state in optimizer.state.values():
+        if "step" in state:
+            state["step"] = state["step"].clone().to(state["exp_avg"].device)  # fused AdamW wants it on the device
+    return loaded

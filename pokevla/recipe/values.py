@@ -1,0 +1,76 @@
+"""The values of a recipe: nested, flat, and those that may differ between two starts of one run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+NEUTRAL = ("resources", "batch.micro", "log", "checkpoint")
+"""Sections and fields that do not change what is learnt. `micro` times accumulation times ranks stays the global
+batch; the loss is a mean over samples of a mean within the sample: how a batch is cut up does not move the gradient."""
+_ABSENT = "absent"
+
+
+def plain_values(recipe: BaseModel) -> dict[str, Any]:
+    """All values of a recipe as JSON types, defaults included, by their names in the file."""
+    values = recipe.model_dump(mode="json", by_alias=True)
+    return {"kind": values.pop("kind"), **values} if "kind" in values else values
+
+
+def flat_values(recipe: BaseModel) -> dict[str, Any]:
+    """All values by dotted field: `{"batch.micro": 2, "data.datasets.0.path": ...}`."""
+
+    def walk(value: Any, path: str) -> dict[str, Any]:
+        if isinstance(value, dict) and value:
+            items = list(value.items())
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            items = list(enumerate(value))
+        else:
+            return {path: value}
+        parts = [walk(item, f"{path}.{key}" if path else str(key)) for key, item in items]
+        return {name: leaf for part in parts for name, leaf in part.items()}
+
+    return walk(plain_values(recipe), "")
+
+
+def is_neutral(field: str) -> bool:
+    """Whether a dotted field may differ between two starts of a run."""
+    return any(field == name or field.startswith(f"{name}.") for name in NEUTRAL)
+
+
+def learnt_values(recipe: BaseModel) -> dict[str, Any]:
+    """`plain_values` without the neutral ones: what makes a run this run."""
+    values = plain_values(recipe)
+    for name in NEUTRAL:
+        *sections, last = name.split(".")
+        owner = values
+        for section in sections:
+            owner = owner.get(section, {})
+        owner.pop(last, None)
+    return values
+
+
+def neutral_settings(recipe: BaseModel) -> dict[str, Any]:
+    """The values of a recipe that may differ, by dotted field."""
+    return {field: value for field, value in flat_values(recipe).items() if is_neutral(field)}
+
+
+def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Dotted fields whose values differ, in the order of the recipe. Fields that one side lacks count."""
+    names = [*after, *(name for name in before if name not in after)]
+    return [name for name in names if before.get(name, _ABSENT) != after.get(name, _ABSENT)]
+
+
+def describe_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Every changed setting in one phrase: `batch.micro 2 -> 1, resources.cpu_ranks 2 -> 4`; empty if none is."""
+    return ", ".join(
+        f"{name} {_shown(before.get(name, _ABSENT))} -> {_shown(after.get(name, _ABSENT))}"
+        for name in changed_fields(before, after)
+    )
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

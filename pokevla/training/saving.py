@@ -1,0 +1,178 @@
+"""When and how a run saves: what it costs the loop, what happens when the disk is full, which checkpoints stay."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pokevla.checkpoint.catalogue import (
+    CheckpointInfo,
+    apply_retention,
+    checkpoint_folder,
+    is_healthy,
+    list_checkpoints,
+    mark_healthy,
+)
+from pokevla.checkpoint.staging import StagedCheckpoint, remove_leftovers, stage_checkpoint
+from pokevla.checkpoint.store import save_checkpoint
+from pokevla.errors import CheckpointError, DiskFullError
+from pokevla.recipe.schema import CheckpointConfig
+from pokevla.telemetry.meters import GIB, StepMeter
+from pokevla.telemetry.writers import EventLog, MetricWriter
+from pokevla.training.callbacks import StepResult
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Saver:
+    """Saves the engine's state. All methods are called by all ranks, at the same steps."""
+
+    engine: DeepSpeedEngine
+    run_dir: Path
+    settings: CheckpointConfig
+    describe: Callable[[int, int], CheckpointInfo]  # (step, position) -> what the checkpoint says about itself
+    blocked_s: float = field(default=0.0, init=False)
+    """Seconds the loop stood still for the last save."""
+    _staged: StagedCheckpoint | None = field(default=None, init=False)
+    _failures: int = field(default=0, init=False)  # in a row
+    _events: EventLog | None = field(default=None, init=False)
+    _writer: MetricWriter | None = field(default=None, init=False)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank writes the files that exist once."""
+        return self.engine.global_rank == 0
+
+    def report_to(self, writer: MetricWriter, events: EventLog | None) -> None:
+        """Where figures and events of saves go from now on."""
+        self._writer, self._events = writer, events
+
+    def save(self, result: StepResult, *, wait: bool) -> bool:
+        """Save the state after a step; the loop stands still meanwhile. Tells whether that worked.
+
+        `wait` returns when the checkpoint is complete on the run's disk. Without it, and with a `stage_dir`, a thread
+        completes it while training goes on; `look_after` ends that.
+
+        Raises:
+            DiskFullError, CheckpointError: as many saves in a row have failed as the recipe allows, or this is the last
+                step, whose state is the outcome of the run.
+        """
+        started = time.perf_counter()
+        self.complete_staged(result)
+        if self._writer is not None:
+            self._writer.flush()  # a run that is killed later goes on from here, and so should its curves
+        info = self.describe(result.step, result.position)
+        stage_dir = None if wait else self.settings.stage_dir
+        try:
+            if stage_dir is None:
+                info = save_checkpoint(self.engine, self.run_dir, info)
+            else:
+                self._staged = stage_checkpoint(self.engine, self.run_dir, info, stage_dir)
+        except (DiskFullError, CheckpointError) as error:
+            self._note_failure(error, result)
+            return False
+        finally:
+            self.blocked_s = time.perf_counter() - started
+        if self._staged is None:
+            self._note_success(info)
+        return True
+
+    def look_after(self, result: StepResult) -> None:
+        """Complete a staged checkpoint if its copies have ended. After every step; costs nothing when there is none."""
+        if self._staged is not None and self._staged.is_copied():
+            self.complete_staged(result)
+
+    def complete_staged(self, result: StepResult) -> None:
+        """Complete a staged checkpoint, waiting for its copies. Errors as `save`."""
+        staged, self._staged = self._staged, None
+        if staged is None:
+            return
+        try:
+            info = staged.finish()
+        except (DiskFullError, CheckpointError) as error:
+            self._note_failure(error, result)
+        else:
+            self._note_success(info)
+
+    def _note_success(self, info: CheckpointInfo) -> None:
+        self._failures = 0
+        folder = checkpoint_folder(self.run_dir, info.step)
+        logger.info("saved %s (%.3f GiB, %.2f s blocked)", folder, info.size_bytes / GIB, self.blocked_s)
+        if not self.is_main:
+            return
+        deleted = apply_retention(self.run_dir, self.settings.keep_last, self.settings.keep_every_steps)
+        if self._events is not None:
+            self._events.add(
+                "saved",
+                step=info.step,
+                position=info.position,
+                blocked_s=round(self.blocked_s, 3),
+                size_bytes=info.size_bytes,
+                deleted=deleted,
+            )
+
+    def _note_failure(self, error: DiskFullError | CheckpointError, result: StepResult) -> None:
+        """Say so and let the run go on, or raise."""
+        self._failures += 1
+        final = result.is_last or self._failures >= self.settings.max_failed_saves
+        outcome = "the run ends" if final else "the run goes on from the checkpoint before"
+        logger.error("save failed (%d in a row), %s: %s", self._failures, outcome, error)
+        if self._events is not None:
+            self._events.add("save_failed", step=result.step, in_a_row=self._failures, message=str(error))
+        if final:
+            raise error
+
+
+@dataclass
+class SaveWhenDue:
+    """Callback: saves every few steps and after the last one."""
+
+    saver: Saver
+    writer: MetricWriter
+    meter: StepMeter
+
+    def after_step(self, result: StepResult) -> None:
+        """Save when due; look after a save that is still on its way."""
+        self.saver.look_after(result)
+        if not (result.is_last or result.step % self.saver.settings.every_steps == 0):
+            return
+        if self.saver.save(result, wait=result.is_last):
+            self.writer.write(
+                {"step": result.step, "position": result.position, "save_blocked_s": round(self.saver.blocked_s, 3)}
+            )
+        self.meter.restart()  # its seconds do not count as training
+
+
+@dataclass
+class HealthWatch:
+    """Callback of rank 0: marks checkpoints from which the run went on for long enough without a skipped step."""
+
+    run_dir: Path
+    after_steps: int
+    _streak: int = field(default=0, init=False)  # finite steps in a row
+
+    def after_step(self, result: StepResult) -> None:
+        """Count; mark what has become healthy. The folder is looked at only once in `after_steps` steps."""
+        self._streak = self._streak + 1 if result.grad_norm is not None else 0
+        if self._streak == 0 or self._streak % self.after_steps:
+            return
+        for step, folder in list_checkpoints(self.run_dir):
+            if step + self.after_steps <= result.step and not is_healthy(folder):
+                try:
+                    mark_healthy(folder, result.step)
+                except (DiskFullError, CheckpointError) as error:
+                    logger.warning("%s is healthy, but that cannot be noted: %s", folder, error)
+
+
+def clear_stage(settings: CheckpointConfig, run_dir: Path, rank: int) -> None:
+    """Delete what a killed job of this run has left on this node's disk."""
+    if settings.stage_dir is not None:
+        remove_leftovers(settings.stage_dir, run_dir, rank)

@@ -1,0 +1,64 @@
+"""What may differ between two starts of one run, and how the difference is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pokevla.recipe.load import load_recipe, recipe_hash
+from pokevla.recipe.schema import PretrainRecipe
+from pokevla.recipe.values import changed_fields, describe_changes, flat_values, is_neutral, neutral_settings
+
+TEXT = """\
+kind: pretrain
+name: x
+data: {datasets: [{path: a}, {path: b}]}
+optim: {lr: 1e-4}
+batch: {global: 8, micro: 4}
+steps: 3
+"""
+
+
+def load(tmp_path: Path, *overrides: str) -> PretrainRecipe:
+    (tmp_path / "x.yaml").write_text(TEXT)
+    recipe = load_recipe(tmp_path / "x.yaml", overrides, {}).recipe
+    assert isinstance(recipe, PretrainRecipe)
+    return recipe
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["batch.micro=2", "resources.cpu_ranks=4", "resources.nodes=2", "log.every_steps=1", "checkpoint.keep_last=9"],
+)
+def test_what_does_not_change_what_is_learnt_does_not_change_the_hash(tmp_path: Path, override: str) -> None:
+    assert recipe_hash(load(tmp_path, override)) == recipe_hash(load(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["batch.global=16", "optim.lr=1e-3", "zero.stage=3", "precision=fp32", "data.datasets.0.weight=2", "steps=4"],
+)
+def test_everything_else_changes_the_hash(tmp_path: Path, override: str) -> None:
+    assert recipe_hash(load(tmp_path, override)) != recipe_hash(load(tmp_path))
+
+
+def test_values_are_flat_with_list_indices(tmp_path: Path) -> None:
+    flat = flat_values(load(tmp_path))
+    assert flat["data.datasets.1.path"] == "b"
+    assert flat["optim.betas"] == [0.9, 0.999]
+    assert flat["batch.global"] == 8
+
+
+def test_every_changed_setting_is_named_with_both_values(tmp_path: Path) -> None:
+    before = neutral_settings(load(tmp_path))
+    after = neutral_settings(load(tmp_path, "batch.micro=1", "checkpoint.keep_every_steps=5"))
+    assert describe_changes(before, after) == "batch.micro 4 -> 1, checkpoint.keep_every_steps null -> 5"
+    assert describe_changes(before, before) == ""
+    assert changed_fields({"a": 1}, {"b": 2}) == ["b", "a"]
+
+
+def test_a_field_is_not_neutral_for_its_name_alone() -> None:
+    assert is_neutral("log.every_steps")
+    assert not is_neutral("logarithm")
+    assert not is_neutral("batch.global")
