@@ -29,6 +29,7 @@ class CheckpointInfo:
     recipe_hash: str
     frozen_hash: str  # of the weights that are not stored
     files: tuple[StoredFile, ...] = ()
+    recent_losses: tuple[float, ...] = ()  # what the spike guard goes on from
 
 
 def checkpoint_folder(run_dir: Path, step: int) -> Path:
@@ -57,7 +58,8 @@ def read_info(folder: Path) -> CheckpointInfo:
         content = json.loads(path.read_text())
         version = content.pop("schema_version")
         files = tuple(StoredFile(**file) for file in content.pop("files"))
-        info = CheckpointInfo(**content, files=files)
+        losses = tuple(content.pop("recent_losses", ()))
+        info = CheckpointInfo(**content, files=files, recent_losses=losses)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}).", "Use another checkpoint.") from error
     if version != SCHEMA_VERSION:

@@ -7,9 +7,12 @@ skips has used them up, and the learning rate goes on. So batch and rate of a st
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +24,9 @@ from pokevla.checkpoint.run import EXPORT
 from pokevla.checkpoint.store import find_on_all_ranks, load_checkpoint, save_checkpoint
 from pokevla.data.batch import swap_images
 from pokevla.data.loader import TrainLoader
-from pokevla.distributed.collectives import barrier, mean_over_ranks
+from pokevla.distributed.collectives import barrier, mean_over_ranks, set_collective_timeout
 from pokevla.distributed.engine import initialise_engine, join_ranks, leave_ranks
-from pokevla.distributed.environment import RankInfo
+from pokevla.distributed.environment import RankInfo, rendezvous_timeout_s
 from pokevla.recipe.deepspeed_config import deepspeed_config
 from pokevla.recipe.derive import derive_batch, total_steps, warmup_steps
 from pokevla.recipe.load import recipe_hash
@@ -31,12 +34,23 @@ from pokevla.recipe.schema import TrainRecipe
 from pokevla.telemetry.manifest import add_restart
 from pokevla.telemetry.meters import StepMeter
 from pokevla.telemetry.writers import EventLog, MetricWriter
-from pokevla.training.callbacks import Callback, MetricLog, Periodic, SkipGuard, StepResult
+from pokevla.training.callbacks import (
+    Callback,
+    MetricLog,
+    Periodic,
+    StepGuard,
+    StepResult,
+    StopWhenAsked,
+    leave_if_asked,
+)
 from pokevla.training.gradient_norms import loss_gradient_norms
-from pokevla.training.guards import SkipCounter, guarded_step, poison_if_not_finite
+from pokevla.training.guards import Guards, build_guards, guarded_step, poison_if_bad, worse
 from pokevla.training.optimizer import build_adamw
+from pokevla.training.pulse import Pulse
 from pokevla.training.schedule import applied_rate, apply_rate, rate_factor
 from pokevla.training.seeding import seed_dropout
+from pokevla.training.signals import StopFlag
+from pokevla.training.stragglers import build_straggler_report
 from pokevla.training.tasks import Task, build_task, save_statistics
 
 if TYPE_CHECKING:
@@ -45,16 +59,24 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo) -> None:
+def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo, stop: StopFlag, pulse: Pulse) -> None:
     """Train a run to its end, from its newest complete checkpoint or from step 0. Called by every rank.
 
     Raises:
+        Requeued: `stop` was set on one of the ranks; all have saved.
         PokeVLAError: a named error; checkpoints made so far stay usable.
     """
-    device = join_ranks(info)
+    pulse.enter("rendezvous")
+    device = join_ranks(info, rendezvous_timeout_s(recipe.guards.rendezvous_timeout_s))
+    pulse.govern(set_collective_timeout)
+    pulse.enter("building the model")
     task = build_task(recipe, info)
-    trainer = build_trainer(recipe, task, run_dir, info, device)
+    trainer = build_trainer(recipe, task, run_dir, info, device, build_guards(recipe.guards, device, stop, pulse))
+    pulse.govern(set_collective_timeout)  # DeepSpeed has made its own groups
+    pulse.enter("restoring")
     start = trainer.restore()
+    pulse.step = start.step
+    pulse.enter("in the loop")
     with ExitStack() as stack:
         loader = stack.enter_context(task.make_loader(start.position))
         steps = total_steps(recipe, loader.sizes)
@@ -62,12 +84,14 @@ def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo) -> None:
             save_statistics(loader, run_dir)
         writer = stack.enter_context(closing(MetricWriter(run_dir, info.rank, resume_step=start.step)))
         events = stack.enter_context(closing(EventLog(run_dir / "events.jsonl"))) if info.is_main else None
+        leave_if_asked(trainer.guards, device, start.step, start.position, run_dir, events)
         trainer.run(loader, start.step, steps, trainer.callbacks(writer, events))
-        if info.is_main:
-            export_run(run_dir, run_dir / EXPORT)
-            if events is not None:
-                events.add("finished", step=steps)
-        barrier()
+        with pulse.phase("export", patient=True):
+            if info.is_main:
+                export_run(run_dir, run_dir / EXPORT)
+                if events is not None:
+                    events.add("finished", step=steps)
+            barrier()
     leave_ranks()
 
 
@@ -80,6 +104,7 @@ class Trainer:
     run_dir: Path
     info: RankInfo
     device: torch.device
+    guards: Guards
     engine: DeepSpeedEngine
     optimizer: torch.optim.Optimizer
     meter: StepMeter
@@ -93,44 +118,40 @@ class Trainer:
         factor = rate_factor(steps, warmup_steps(self.recipe, steps), optim.schedule, optim.final_fraction)
         for step in range(start, steps):
             apply_rate(self.optimizer, optim.lr * factor(step))
-            values, loss_norms, grad_norm = self.step(loader, measure_losses=self.measures_losses(step))
-            result = StepResult(
-                step=step + 1,
-                position=loader.position,
-                is_last=step + 1 == steps,
-                values=values,
-                rate=applied_rate(self.optimizer),
-                grad_norm=grad_norm,
-                loss_norms=loss_norms,
-            )
+            result = self.step(loader, step, is_last=step + 1 == steps)
             for callback in callbacks:
                 callback.after_step(result)
 
-    def step(
-        self, loader: TrainLoader[Any], *, measure_losses: bool = False
-    ) -> tuple[dict[str, torch.Tensor], dict[str, float], float | None]:
-        """One optimizer step: (mean of each logged value, gradient norm per loss, gradient norm or None if skipped)."""
+    def step(self, loader: TrainLoader[Any], step: int, *, is_last: bool) -> StepResult:
+        """One optimizer step, the one after `step` others."""
+        pulse, own_work = self.guards.pulse, self.guards.own_work
         accumulation = self.engine.gradient_accumulation_steps()
         sums: dict[str, torch.Tensor] = {}
         loss_norms: dict[str, float] = {}
         grad_norm: float | None = None
+        worst_loss = torch.tensor(-math.inf, device=self.device)
         for micro_step in range(accumulation):
-            with self.meter.waiting():
+            with pulse.phase("data"), own_work, self.meter.waiting():
                 batch = next(loader)
             batch = batch.to(self.device)
             seed = (self.recipe.seed, int(batch.positions[0]))
-            if measure_losses and micro_step == 0:
+            if micro_step == 0 and self.measures_losses(step):
                 seed_dropout(*seed)
                 loss_norms = loss_gradient_norms(self.task.objective, batch)
             seed_dropout(*seed)
-            loss, values = self.engine(batch)
-            self.engine.backward(poison_if_not_finite(loss))
+            with pulse.phase("forward"), own_work:
+                loss, values = self.engine(batch)
+            with pulse.phase("backward"):
+                self.engine.backward(poison_if_bad(loss, self.guards.spikes.skip_limit))
             sums = {name: sums.get(name, 0) + value / accumulation for name, value in values.items()}
-            if micro_step + 1 < accumulation:
-                self.engine.step()  # only counts the micro-batch
-            else:
-                grad_norm = guarded_step(self.engine, self.recipe.optim.max_grad_norm)
-        return sums, loss_norms, grad_norm
+            worst_loss = worse(worst_loss, loss)
+            with pulse.phase("optimizer"):
+                if micro_step + 1 < accumulation:
+                    self.engine.step()  # only counts the micro-batch
+                else:
+                    grad_norm = guarded_step(self.engine, self.recipe.optim.max_grad_norm)
+        rate = applied_rate(self.optimizer)
+        return StepResult(step + 1, loader.position, is_last, sums, rate, grad_norm, loss_norms, worst_loss)
 
     def measures_losses(self, step: int) -> bool:
         """Whether step `step` (from 0) measures each loss's gradient norm: the first, and every so many.
@@ -145,16 +166,18 @@ class Trainer:
 
     def callbacks(self, writer: MetricWriter, events: EventLog | None) -> list[Callback]:
         """What happens after each step, in this order."""
-        recipe, every = self.recipe, self.recipe.checkpoint.every_steps
-        counter = SkipCounter(recipe.max_consecutive_skips)
+        recipe, guards, every = self.recipe, self.guards, self.recipe.checkpoint.every_steps
+        stragglers = build_straggler_report(recipe.guards, guards.own_work, events)
+        guard = StepGuard(guards, events)
         chain: list[Callback] = [
-            SkipGuard(counter, events),
-            MetricLog(writer, self.meter, counter, recipe.log.every_steps, recipe.batch.global_),
+            guard,
+            MetricLog(writer, self.meter, guards.skips, recipe.log.every_steps, recipe.batch.global_, stragglers),
         ]
         if self.task.validation:
-            chain.append(Periodic(every, lambda result: self.validate(result, writer), self.meter))
-        chain.append(Periodic(every, lambda result: self.save(result, events), self.meter))
-        return chain
+            judge = partial(self.validate, writer=writer)
+            chain.append(Periodic("validate", every, judge, self.meter, guards.pulse))
+        saving = Periodic("save", every, partial(self.save, events=events), self.meter, guards.pulse)
+        return [*chain, saving, StopWhenAsked(guard, saving, self.run_dir, events)]
 
     def validate(self, result: StepResult, writer: MetricWriter) -> None:
         """Write the mean of each loss over fixed held-out batches, and again with the images of other samples:
@@ -175,13 +198,15 @@ class Trainer:
 
     def save(self, result: StepResult, events: EventLog | None) -> None:
         """Save a checkpoint, then delete those that are no longer wanted."""
+        begun = time.monotonic()
         folder = save_checkpoint(self.engine, self.run_dir, self.describe(result.step, result.position))
+        save_s = round(time.monotonic() - begun, 3)
         logger.info("saved %s", folder)
         if self.info.is_main:
             keep = self.recipe.checkpoint
             deleted = apply_retention(self.run_dir, keep.keep_last, keep.keep_every_steps)
             if events is not None:
-                events.add("saved", step=result.step, position=result.position, deleted=deleted)
+                events.add("saved", step=result.step, position=result.position, deleted=deleted, save_s=save_s)
 
     def restore(self) -> CheckpointInfo:
         """Load the newest complete checkpoint, if there is one; tell where training goes on.
@@ -196,6 +221,7 @@ class Trainer:
             folder, info = found
             refuse_misfit(folder, info, self.describe(info.step, info.position))
             load_checkpoint(self.engine, folder)
+            self.guards.spikes.restore(info.recent_losses)
         if self.info.is_main:
             with closing(EventLog(self.run_dir / "events.jsonl")) as events:
                 for message in damaged:
@@ -217,15 +243,24 @@ class Trainer:
             precision=self.recipe.precision,
             recipe_hash=self.recipe_hash,
             frozen_hash=self.task.frozen_hash,
+            recent_losses=self.guards.spikes.state(),
         )
 
 
-def build_trainer(recipe: TrainRecipe, task: Task, run_dir: Path, info: RankInfo, device: torch.device) -> Trainer:
-    """Put optimizer and engine around a task."""
+def build_trainer(
+    recipe: TrainRecipe,
+    task: Task,
+    run_dir: Path,
+    info: RankInfo,
+    device: torch.device,
+    guards: Guards | None = None,
+) -> Trainer:
+    """Put optimizer and engine around a task. Without `guards`: those of the recipe, which nobody can stop."""
+    guards = guards or build_guards(recipe.guards, device)
     optim = recipe.optim
     optimizer = build_adamw(task.objective, lr=optim.lr, weight_decay=optim.weight_decay, betas=optim.betas)
     if recipe.zero.stage == 3 and recipe.log.grad_norms_every_steps > 0:
         logger.warning("gradient norms per loss are not measured with ZeRO stage 3")
     config = deepspeed_config(recipe, derive_batch(recipe.batch, info.world_size))
     engine = initialise_engine(task.objective, optimizer, config)
-    return Trainer(recipe, task, run_dir, info, device, engine, optimizer, StepMeter(), recipe_hash(recipe))
+    return Trainer(recipe, task, run_dir, info, device, guards, engine, optimizer, StepMeter(), recipe_hash(recipe))
