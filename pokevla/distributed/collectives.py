@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 T = TypeVar("T")
 
@@ -70,5 +71,5 @@ def set_collective_timeout(timeout_s: float) -> None:
     DeepSpeed makes its own groups, and those do not inherit: torch gives them 10 minutes on NCCL, 30 on gloo.
     """
     if dist.is_initialized():
-        for group in list(dist.distributed_c10d._world.pg_map):
+        for group in list(distributed_c10d._world.pg_map):
             dist.set_timeout(timedelta(seconds=timeout_s), group)

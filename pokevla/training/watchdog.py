@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,15 +22,17 @@ from typing import Self
 from pokevla.distributed.environment import RankInfo
 from pokevla.errors import HangError, Requeued
 from pokevla.telemetry.heartbeat import beat, forget_heartbeats, read_heartbeats, who_is_behind
-from pokevla.telemetry.jsonl import now
+from pokevla.telemetry.jsonl import EventLog, now
 from pokevla.training.pulse import Pulse
 
 logger = logging.getLogger(__name__)
 
 EVERY_S = 10.0
 """Longest time between two heartbeats."""
-LOOKS = 5
-"""Looks at the pulse within the time that a phase may last."""
+BEATS = 5
+"""Heartbeats, at least, within the time that a phase may last."""
+LOOK_S = 1.0
+"""Longest time between two looks at the pulse: all ranks should notice a hang within LINGER_S of each other."""
 LINGER_S = 5.0
 """Seconds between dump and end: the first rank that ends takes the others along, and they should have dumped."""
 LAST_RESORT_S = 60.0
@@ -55,7 +58,7 @@ class Watchdog:
         self.run_dir, self.info, self.pulse = run_dir, info, pulse
         self.host = socket.gethostname()
         self._on_hang, self._end = on_hang, end
-        self._every_s = min(EVERY_S, pulse.step_timeout_s / LOOKS)
+        self._every_s = min(EVERY_S, pulse.step_timeout_s / BEATS)
         self._unwritable = False
         self._done = threading.Event()
         self._threads = [
@@ -97,7 +100,7 @@ class Watchdog:
     def _watch(self) -> None:
         pulse, seen, still_s, last = self.pulse, -1, 0.0, time.monotonic()
         while True:
-            look_s = min(EVERY_S, pulse.limit_s / LOOKS)
+            look_s = min(LOOK_S, pulse.limit_s / 10)
             if self._done.wait(look_s):
                 return
             at = time.monotonic()
@@ -115,12 +118,16 @@ class Watchdog:
         where = f"rank {self.info.rank} on {self.host} after step {self.pulse.step}: in {self.pulse.name}"
         stacks = self.dump(where)
         self._done.wait(LINGER_S)  # the others dump, and write their last heartbeats
-        behind = "; ".join(who_is_behind(read_heartbeats(self.run_dir))) or "no rank is behind the others"
+        behind = who_is_behind(read_heartbeats(self.run_dir))
         error = HangError(
-            f"{where} for {still_s:.0f} s, longer than {self.pulse.limit_s:g} s. Behind: {behind}. Stacks: {stacks}.",
+            f"{where} for {still_s:.0f} s, longer than {self.pulse.limit_s:g} s. "
+            f"Behind: {'; '.join(behind) or 'nobody more than the others'}. Stacks: {stacks}.",
             f"Go on with: pokevla resume {self.run_dir}",
         )
         logger.critical("%s", error)
+        if self.info.is_main:
+            with closing(EventLog(self.run_dir / "events.jsonl")) as events:
+                events.add("hang", step=self.pulse.step, phase=self.pulse.name, behind=behind)
         if self._on_hang is not None:
             self._on_hang(error)
         print(str(error), file=sys.stderr, flush=True)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import guard_scenarios
 import torch
 import torch.distributed as dist
 
@@ -125,9 +126,9 @@ def result_of(collector: Collector) -> Any:
     return collector.results[-1]
 
 
-def scenario(function: Callable[[], Any]) -> None:
+def scenario(function: Callable[..., Any], *arguments: Any) -> None:
     try:
-        RESULTS[function.__name__] = function()
+        RESULTS[function.__name__] = function(*arguments)
     except Exception as error:
         RESULTS[function.__name__] = {"failed": f"{type(error).__name__}: {error}"}
         raise
@@ -304,6 +305,9 @@ def main() -> None:
     ):
         if not only:
             scenario(function)
+    for function in guard_scenarios.SCENARIOS:
+        if not only or "guards" in only:
+            scenario(function, sys.modules["__main__"])
     for stage, precision in (
         (0, "fp32"),
         (0, "bf16"),

@@ -129,7 +129,7 @@ def test_a_signal_reaches_all_ranks_and_they_stop_with_their_work_saved(tmp_path
 
 def test_ranks_that_do_not_stop_within_the_grace_are_killed(tmp_path: Path) -> None:
     code = "import time; print('ready', flush=True); time.sleep(600)"
-    with pytest.raises(TrainingError, match="have not saved within 0.1 s"):
+    with pytest.raises(TrainingError, match=r"have not saved within 0\.1 s"):
         spawn_ranks(
             ("-c", code),
             world_size=2,
