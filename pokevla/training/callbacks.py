@@ -79,7 +79,8 @@ class StepGuard:
         elif skipped:
             logger.warning("step %d skipped: loss or gradient is not finite", result.step)
         if skipped:
-            self._note("skipped", result, reason="spike" if spiked else "not finite")
+            spoiled = spiked and spikes.action == "skip"
+            self._note("skipped", result, reason="spike" if spoiled else "not finite")
         self.guards.skips.note(result.step, skipped)
         if spiked and spikes.action == "stop":
             raise TrainingError(

@@ -76,7 +76,7 @@ def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo, stop: StopFlag, pu
     pulse.enter("restoring")
     start = trainer.restore()
     pulse.step = start.step
-    pulse.enter("in the loop")
+    pulse.enter("loop")
     with ExitStack() as stack:
         loader = stack.enter_context(task.make_loader(start.position))
         steps = total_steps(recipe, loader.sizes)

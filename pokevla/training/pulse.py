@@ -56,7 +56,7 @@ class Pulse:
     def step_done(self, step: int) -> None:
         """The loop has done `step` steps; from the first one on, phases are short."""
         self.step = step
-        self._enter("in the loop", self.step_timeout_s)
+        self._enter("loop", self.step_timeout_s)
 
     def _enter(self, name: str, limit_s: float) -> None:
         self.name, self.since = name, time.monotonic()

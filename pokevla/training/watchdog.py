@@ -115,19 +115,21 @@ class Watchdog:
         last_resort = threading.Timer(LAST_RESORT_S, self._end, [HangError.exit_code])
         last_resort.daemon = True
         last_resort.start()
-        where = f"rank {self.info.rank} on {self.host} after step {self.pulse.step}: in {self.pulse.name}"
+        step, phase, limit_s = self.pulse.step, self.pulse.name, self.pulse.limit_s
+        where = f"rank {self.info.rank} on {self.host} after step {step}: in {phase}"
         stacks = self.dump(where)
         self._done.wait(LINGER_S)  # the others dump, and write their last heartbeats
+        self._beat()
         behind = who_is_behind(read_heartbeats(self.run_dir))
         error = HangError(
-            f"{where} for {still_s:.0f} s, longer than {self.pulse.limit_s:g} s. "
+            f"{where} for {still_s:.0f} s, longer than {limit_s:g} s. "
             f"Behind: {'; '.join(behind) or 'nobody more than the others'}. Stacks: {stacks}.",
             f"Go on with: pokevla resume {self.run_dir}",
         )
         logger.critical("%s", error)
         if self.info.is_main:
             with closing(EventLog(self.run_dir / "events.jsonl")) as events:
-                events.add("hang", step=self.pulse.step, phase=self.pulse.name, behind=behind)
+                events.add("hang", step=step, phase=phase, behind=behind)
         if self._on_hang is not None:
             self._on_hang(error)
         print(str(error), file=sys.stderr, flush=True)

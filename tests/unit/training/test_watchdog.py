@@ -70,7 +70,7 @@ def test_the_rank_behind_is_named_by_the_one_that_waits(tmp_path: Path) -> None:
     told: list[HangError] = []
     over = threading.Event()
     beat(tmp_path, rank=1, host="node7", step=3, phase="data", phase_s=99.0, progress=0, every_s=1e9)
-    pulse = Pulse(0.1, 0.1)
+    pulse = Pulse(2.0, 2.0)  # heartbeats tell the time to the second
     with Watchdog(tmp_path, RankInfo(0, 2, 0), pulse, told.append, lambda _code: over.set()):
         pulse.step_done(4)
         assert over.wait(WAIT_S)
