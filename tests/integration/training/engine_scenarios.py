@@ -129,6 +129,7 @@ def result_of(collector: Collector) -> Any:
 def scenario(function: Callable[..., Any], *arguments: Any) -> None:
     try:
         RESULTS[function.__name__] = function(*arguments)
+        write_results()
     except Exception as error:
         RESULTS[function.__name__] = {"failed": f"{type(error).__name__}: {error}"}
         raise

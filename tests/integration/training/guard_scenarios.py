@@ -119,10 +119,12 @@ def agreement(bench: Any) -> dict[str, Any]:
     )
     outcome["agreed"] = [rounded.worst_loss, rounded.stop_code]
     outcome["all_skipped"] = agree(**{**same, "grad_norm": None, "worst_loss": torch.tensor(-torch.inf)}).stop_code
-    rounds, begun = 300, time.perf_counter()
-    for _ in range(rounds):
+    seconds = []
+    for _ in range(300):
+        begun = time.perf_counter()
         agree(**same)
-    outcome["exchange_ms"] = (time.perf_counter() - begun) / rounds * 1e3
+        seconds.append(time.perf_counter() - begun)
+    outcome["best_exchange_ms"] = min(seconds) * 1e3
     return outcome
 
 
