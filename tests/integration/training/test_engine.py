@@ -139,7 +139,7 @@ def test_ranks_that_disagree_are_named_with_their_values_on_all_ranks(results: l
     assert shifted[0] == shifted[1]
     assert shifted[0]["error"] == "TrainingError"
     assert re.search(
-        r"rank 0 on \S+ is at step 1, position 8, .*; rank 1 on \S+ is at step 1, position 10,", shifted[0]["message"]
+        r"rank 0 on \S+ is at step 2, position 16, .*; rank 1 on \S+ is at step 2, position 18,", shifted[0]["message"]
     )
     messages = [results[rank]["agreement"]["messages"] for rank in range(2)]
     assert messages[0] == messages[1]
