@@ -36,6 +36,7 @@ class CheckpointInfo:
     datasets: dict[str, str] = field(default_factory=dict)  # path -> fingerprint
     settings: dict[str, Any] = field(default_factory=dict)  # that may be others after a resume: dotted field -> value
     files: tuple[StoredFile, ...] = ()
+    recent_losses: tuple[float, ...] = ()  # what the spike guard goes on from
 
     @property
     def size_bytes(self) -> int:
@@ -69,7 +70,8 @@ def read_info(folder: Path) -> CheckpointInfo:
         content = json.loads(path.read_text())
         version = content.pop("schema_version")
         files = tuple(StoredFile(**file) for file in content.pop("files"))
-        info = CheckpointInfo(**content, files=files)
+        losses = tuple(content.pop("recent_losses", ()))
+        info = CheckpointInfo(**content, files=files, recent_losses=losses)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}).", "Use another checkpoint.") from error
     if version != SCHEMA_VERSION:

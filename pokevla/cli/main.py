@@ -15,7 +15,7 @@ import typer.core
 import typer.main
 
 import pokevla
-from pokevla.errors import NO_ROOM, DiskFullError, PokeVLAError, UsageError
+from pokevla.errors import NO_ROOM, DiskFullError, PokeVLAError, Requeued, UsageError
 from pokevla.recipe.messages import nearest
 
 # Verb: (module, attribute, one line of help). The attribute is a function or a typer app of sub-verbs.
@@ -101,6 +101,9 @@ def run(arguments: list[str]) -> int:
     try:
         result = typer.main.get_command(app)(arguments, prog_name="pokevla", standalone_mode=False)
         sys.stdout.flush()
+    except Requeued as stop:  # no mistake of anybody's
+        _say(str(stop))
+        return stop.exit_code
     except PokeVLAError as error:
         return _report(error, str(error), error.exit_code, debug)
     except BrokenPipeError:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 T = TypeVar("T")
 
@@ -22,6 +24,14 @@ def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
         dist.all_reduce(total)
         total /= dist.get_world_size()
     return total
+
+
+def max_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """Element by element the largest value of all ranks (new tensor)."""
+    largest = values.detach().clone()
+    if is_distributed():
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return largest
 
 
 def broadcast_object(value: T) -> T:
@@ -53,3 +63,13 @@ def barrier() -> None:
     """Wait for all ranks."""
     if is_distributed():
         dist.barrier()
+
+
+def set_collective_timeout(timeout_s: float) -> None:
+    """How long the coming collectives wait for other ranks, in every group; nothing without a group.
+
+    DeepSpeed makes its own groups, and those do not inherit: torch gives them 10 minutes on NCCL, 30 on gloo.
+    """
+    if dist.is_initialized():
+        for group in list(distributed_c10d._world.pg_map):
+            dist.set_timeout(timedelta(seconds=timeout_s), group)

@@ -18,8 +18,8 @@ from pokevla.errors import EnvironmentSetupError
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
-RENDEZVOUS_TIMEOUT = datetime.timedelta(minutes=10)
-"""How long ranks wait for each other. The first step may be minutes late on a loaded file system."""
+RENDEZVOUS_TIMEOUT_S = 600.0
+"""How long ranks wait for each other, unless told otherwise. On a loaded file system imports take minutes."""
 
 
 def import_deepspeed() -> Any:
@@ -37,8 +37,8 @@ def import_deepspeed() -> Any:
     return deepspeed
 
 
-def join_ranks(info: RankInfo) -> torch.device:
-    """Meet the other ranks; return this rank's device. NCCL on GPUs, gloo otherwise.
+def join_ranks(info: RankInfo, timeout_s: float = RENDEZVOUS_TIMEOUT_S) -> torch.device:
+    """Meet the other ranks within `timeout_s`; return this rank's device. NCCL on GPUs, gloo otherwise.
 
     Raises:
         EnvironmentSetupError: the ranks do not find each other (address, port in use, a rank missing).
@@ -50,12 +50,13 @@ def join_ranks(info: RankInfo) -> torch.device:
         torch.cuda.set_device(device)
     try:
         # torch first: DeepSpeed's own call passes a device id, which makes NCCL hang with several groups.
-        dist.init_process_group(backend, rank=info.rank, world_size=info.world_size, timeout=RENDEZVOUS_TIMEOUT)
+        timeout = datetime.timedelta(seconds=timeout_s)
+        dist.init_process_group(backend, rank=info.rank, world_size=info.world_size, timeout=timeout)
     except (RuntimeError, ValueError, dist.DistError) as error:
         place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise EnvironmentSetupError(
             f"Rank {info.rank} cannot join the others at {place}: {str(error).splitlines()[0]}",
-            "Check MASTER_ADDR and MASTER_PORT (is the port in use?).",
+            "Check that all ranks run, MASTER_ADDR, and MASTER_PORT (is the port in use?).",
         ) from error
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     return device

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pokevla.errors import EnvironmentSetupError
+
+RENDEZVOUS_VARIABLE = "POKEVLA_RENDEZVOUS_TIMEOUT_S"
+"""For who starts the ranks: seconds to wait for the others, before what the recipe says."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,24 @@ def read_rank(environment: Mapping[str, str] = os.environ) -> RankInfo:
     if not 0 <= info.rank < info.world_size:
         raise EnvironmentSetupError(f"RANK {info.rank} is outside [0, {info.world_size}).", "Check WORLD_SIZE.")
     return info
+
+
+def rendezvous_timeout_s(usual_s: float, environment: Mapping[str, str] = os.environ) -> float:
+    """Seconds to wait for the other ranks: POKEVLA_RENDEZVOUS_TIMEOUT_S if set, otherwise `usual_s`.
+
+    Raises:
+        EnvironmentSetupError: the variable is no positive number.
+    """
+    told = environment.get(RENDEZVOUS_VARIABLE)
+    if told is None:
+        return usual_s
+    try:
+        timeout_s = float(told)
+    except ValueError:
+        timeout_s = math.nan
+    if not 0 < timeout_s < math.inf:
+        raise EnvironmentSetupError(f"{RENDEZVOUS_VARIABLE}={told} is not a number of seconds.", "Unset it.")
+    return timeout_s
 
 
 def choose_port(environment: Mapping[str, str] = os.environ) -> int:

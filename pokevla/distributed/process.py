@@ -13,14 +13,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pokevla.distributed.environment import choose_port
-from pokevla.errors import TrainingError
+from pokevla.distributed.forwarding import SignalForwarder, signals_held_back
+from pokevla.errors import Requeued, TrainingError
 
 POLL_S = 0.2
 """Seconds between looks at the ranks. A dead rank is noticed within this time."""
-GRACE_S = 5.0
-"""Seconds between SIGTERM and SIGKILL for the ranks that are left."""
+STOP_TOGETHER_S = 60.0
+"""Seconds that the other ranks have to end after the first one has stopped with its work saved."""
 PARENT_VARIABLE = "POKEVLA_PARENT_PID"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_NAMED = (2, 3, 4)  # exit codes of errors that say what to do
+_NO_FAILURE = (None, 0, Requeued.exit_code)
 
 
 def rank_environment(
@@ -70,8 +73,13 @@ def spawn_ranks(
     environment: Mapping[str, str] = os.environ,
     keep_open: Sequence[int] = (),
     on_poll: Callable[[], None] | None = None,
+    on_signal: Callable[[str], None] | None = None,
+    grace_s: float = 600.0,
 ) -> None:
     """Run `python ARGUMENTS` once per rank and wait for all of them.
+
+    SIGTERM, SIGUSR2 and SIGINT that this process gets are passed on. They are blocked in the ranks until a rank has
+    handlers for them and unblocks them.
 
     Args:
         arguments: arguments of this Python interpreter, e.g. ("-m", "pokevla.training.rank_main", "runs/x").
@@ -79,48 +87,76 @@ def spawn_ranks(
         log_dir: output of rank r is appended to `rank_0000r.out` there.
         keep_open: file descriptors the ranks inherit (the lock of the run).
         on_poll: called about every POLL_S seconds, for a progress display.
+        on_signal: told in words that a signal was passed on.
+        grace_s: seconds that the ranks have to end after a signal.
 
     Raises:
         EnvironmentSetupError: MASTER_PORT is in use.
-        TrainingError: a rank ended with an error. All others have been ended. Its exit code is the rank's.
+        Requeued: the ranks were asked to stop, and ended with its exit code.
+        TrainingError: a rank ended with another error, or not within the grace. All others have been killed. The exit
+            code is the rank's.
     """
     log_dir.mkdir(parents=True, exist_ok=True)
     port = choose_port(environment)
     with contextlib.ExitStack() as stack:
         ranks: list[subprocess.Popen[bytes]] = []
         stack.callback(_end, ranks)
+        forwarder = stack.enter_context(SignalForwarder(ranks, grace_s, on_signal))
         for rank in range(world_size):
             log = stack.enter_context(rank_log(log_dir, rank).open("ab"))
-            process = subprocess.Popen(
-                [sys.executable, *arguments],
-                env=rank_environment(rank, world_size, port, threads, environment),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=tuple(keep_open),
-            )
+            with signals_held_back():
+                process = subprocess.Popen(
+                    [sys.executable, *arguments],
+                    env=rank_environment(rank, world_size, port, threads, environment),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=tuple(keep_open),
+                )
             ranks.append(process)
-        while any(process.poll() is None for process in ranks):
-            _raise_if_dead(ranks, log_dir)
-            if on_poll is not None:
-                on_poll()
-            time.sleep(POLL_S)
+        _watch(ranks, log_dir, forwarder, on_poll)
+
+
+def _watch(
+    ranks: Sequence[subprocess.Popen[bytes]],
+    log_dir: Path,
+    forwarder: SignalForwarder,
+    on_poll: Callable[[], None] | None,
+) -> None:
+    """Until all ranks have ended."""
+    first_stopped: float | None = None
+    while any(process.poll() is None for process in ranks):
         _raise_if_dead(ranks, log_dir)
+        forwarder.forward()
         if on_poll is not None:
             on_poll()
+        if _stopped(ranks):
+            first_stopped = first_stopped or time.monotonic()
+            if time.monotonic() > first_stopped + STOP_TOGETHER_S:
+                raise TrainingError(f"A rank has stopped, but not the others within {STOP_TOGETHER_S:g} s.")
+        time.sleep(POLL_S)
+    _raise_if_dead(ranks, log_dir)
+    if on_poll is not None:
+        on_poll()
+    if _stopped(ranks):
+        raise Requeued("The ranks have saved and stopped.")
+
+
+def _stopped(ranks: Sequence[subprocess.Popen[bytes]]) -> bool:
+    return any(process.poll() == Requeued.exit_code for process in ranks)
 
 
 def _raise_if_dead(ranks: Sequence[subprocess.Popen[bytes]], log_dir: Path) -> None:
-    failed = [(rank, process.poll()) for rank, process in enumerate(ranks) if process.poll()]
+    failed = [(rank, code) for rank, process in enumerate(ranks) if (code := process.poll()) not in _NO_FAILURE]
     if not failed:
         return
     # A rank that raised a named error says why; those that lost their connection to it only follow.
-    rank, code = min(failed, key=lambda item: (item[1] not in (2, 3, 4, 75), item[0]))
+    rank, code = min(failed, key=lambda item: (item[1] not in _NAMED, item[0]))
     assert code is not None
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     log = rank_log(log_dir, rank)
     error = TrainingError(f"Rank {rank} {how}; all ranks were stopped. {log} ends: {last_line(log)}")
-    error.exit_code = code if code in (2, 3, 4, 75) else TrainingError.exit_code
+    error.exit_code = code if code in _NAMED else TrainingError.exit_code
     raise error
 
 
@@ -132,15 +168,11 @@ def last_line(path: Path) -> str:
 
 
 def _end(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End every rank that still runs."""
-    for process in _alive(ranks):
-        process.terminate()
-    deadline = time.monotonic() + GRACE_S
-    for process in _alive(ranks):
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(max(deadline - time.monotonic(), 0.01))
+    """End every rank that still runs. At once: without the others a rank cannot save, and a stopped one hears no
+    SIGTERM."""
     for process in _alive(ranks):
         process.kill()
+    for process in ranks:
         process.wait()
 
 

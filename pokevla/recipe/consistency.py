@@ -52,6 +52,16 @@ def _schedule(recipe: schema.TrainRecipe) -> Iterator[Finding]:
         yield "resources.time_limit", f"resources.time_limit should be HH:MM:SS, not {recipe.resources.time_limit!r}."
 
 
+def _guards(recipe: schema.TrainRecipe) -> Iterator[Finding]:
+    guards = recipe.guards
+    if guards.start_timeout_s < guards.step_timeout_s:
+        yield (
+            "guards.start_timeout_s",
+            f"guards.start_timeout_s ({guards.start_timeout_s:g}) is below guards.step_timeout_s "
+            f"({guards.step_timeout_s:g}): the start and a save take longer than a step.",
+        )
+
+
 def _cache(recipe: schema.PosttrainRecipe) -> Iterator[Finding]:
     weights = {"loss.segmentation.weight": recipe.loss.segmentation.weight, "loss.geometry": recipe.loss.geometry}
     used = [name for name, weight in weights.items() if weight > 0]
@@ -136,6 +146,7 @@ _RULES: list[tuple[type[BaseModel] | tuple[type[BaseModel], ...], Callable[..., 
     (schema.TrainRecipe, _length),
     (schema.TrainRecipe, _adapters),
     (schema.TrainRecipe, _schedule),
+    (schema.TrainRecipe, _guards),
     (schema.PosttrainRecipe, _cache),
     ((schema.PosttrainRecipe, schema.CacheRecipe), _teachers),
     (schema.PosttrainRecipe, _teachers_fit_model),

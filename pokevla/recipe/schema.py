@@ -262,6 +262,37 @@ class LogConfig(Section):
     pass per loss)."""
 
 
+class GuardsConfig(Section):
+    """What skips a step, reports it, or ends a run that goes wrong. All defaults are ours."""
+
+    max_consecutive_skips: Positive = 20
+    """Steps with a non-finite gradient are skipped; this many in a row end the run."""
+    spike: Literal["off", "record", "skip", "stop"] = "record"
+    """What a loss spike does: `record` writes an event and changes nothing, which is why it is the default; `skip`
+    leaves the step out on all ranks; `stop` ends the run."""
+    spike_factor: Annotated[float, Field(gt=0)] = 10.0
+    """A step is a spike when its largest micro-batch loss is this many robust deviations (1.4826 times the median
+    absolute deviation) above the median of the last `spike_window` steps. OLMo takes 6 plain standard deviations."""
+    spike_window: Annotated[int, Field(ge=8)] = 128
+    """Steps that the median is taken over (128 is OLMo's). Nothing is a spike before half of them are there."""
+    start_timeout_s: Annotated[float, Field(gt=0)] = 3600.0
+    """Seconds that one phase may last until the first step is done, and later a save, a validation or the export.
+    Loading weights and the first batches from a busy file system takes long."""
+    step_timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds that one phase of a step (data, forward, backward, optimizer) may last after the first step. Then the
+    rank writes all its stacks to `logs/rank_00000.hang` and ends, so that the job can start again."""
+    rendezvous_timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds that ranks wait for each other at the start. The variable POKEVLA_RENDEZVOUS_TIMEOUT_S goes before it:
+    a requeued job whose node has not come back should give up soon."""
+    stop_grace_s: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds that `pokevla train` waits after a signal for its ranks to end their step, save and stop, before it
+    kills them. Under Slurm the lead time of the signal takes this place."""
+    straggler_factor: Annotated[float, Field(gt=1)] = 1.3
+    """A host is slow when its slowest rank works this many times as long on a step as the mean of all ranks."""
+    straggler_steps: Positive = 100
+    """An event names the host that has been slow for this many steps on end."""
+
+
 class ResourcesConfig(Section):
     """What the job runs on."""
 
@@ -319,8 +350,8 @@ class TrainRecipe(Section):
     """Sharding."""
     activation_checkpointing: bool = False
     """Recompute activations of the language model in the backward pass: less memory, a third more compute."""
-    max_consecutive_skips: Positive = 20
-    """Steps with a non-finite gradient are skipped; this many in a row end the run."""
+    guards: GuardsConfig = GuardsConfig()
+    """What watches over the steps."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """Saving."""
     log: LogConfig = LogConfig()

@@ -1,18 +1,24 @@
-"""What happens around the loop, once per step: writing figures, judging held-out batches, saving."""
+"""What happens around the loop, once per step: agreeing, writing figures, judging, saving, stopping."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
 
 import torch
 
-from pokevla.distributed.collectives import mean_over_ranks
+from pokevla.distributed.collectives import max_over_ranks, mean_over_ranks
+from pokevla.errors import TrainingError
 from pokevla.telemetry.meters import StepMeter
 from pokevla.telemetry.writers import EventLog, MetricWriter
-from pokevla.training.guards import SkipCounter
+from pokevla.training.agreement import agree
+from pokevla.training.guards import Guards, SkipCounter
+from pokevla.training.pulse import Pulse
+from pokevla.training.signals import reason_of, requeued
+from pokevla.training.stragglers import StragglerReport
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +34,7 @@ class StepResult:
     rate: float  # learning rate that was applied
     grad_norm: float | None  # before clipping; None if the step was skipped
     loss_norms: dict[str, float]  # gradient norm of each loss on the shared model, when measured
+    worst_loss: torch.Tensor  # scalar, the largest finite loss of this rank's micro-batches
 
 
 class Callback(Protocol):
@@ -39,20 +46,51 @@ class Callback(Protocol):
 
 
 @dataclass
-class SkipGuard:
-    """Notes skipped steps and ends a run that cannot go on."""
+class StepGuard:
+    """First after every step: all ranks are at the same place, the step was a good one or it is written down, and all
+    know whether one of them was asked to stop."""
 
-    counter: SkipCounter
+    guards: Guards
     events: EventLog | None  # rank 0 only
+    stop_reason: str | None = field(default=None, init=False)
+    """Why the job shall stop after this step, agreed by all ranks."""
 
     def after_step(self, result: StepResult) -> None:
-        """Count; TrainingError when too many steps in a row were skipped."""
+        """TrainingError on all ranks: they disagree, too many steps were left out, or a spike that is to stop."""
+        with self.guards.pulse.phase("agree"):
+            agreed = agree(
+                step=result.step,
+                position=result.position,
+                grad_norm=result.grad_norm,
+                worst_loss=result.worst_loss,
+                stop_code=self.guards.stop.code,
+            )
+        self.guards.pulse.step_done(result.step)
+        self.stop_reason = reason_of(agreed.stop_code)
+        self._judge(result, agreed.worst_loss)
+
+    def _judge(self, result: StepResult, worst_loss: float) -> None:
+        spikes, limit = self.guards.spikes, self.guards.spikes.limit
         skipped = result.grad_norm is None
-        if skipped:
+        spiked = spikes.note(worst_loss, applied=not skipped)
+        if spiked:
+            logger.warning("step %d: a loss of %.4g is a spike (above %.4g)", result.step, worst_loss, limit)
+            self._note("spike", result, loss=worst_loss, limit=limit)
+        elif skipped:
             logger.warning("step %d skipped: loss or gradient is not finite", result.step)
-            if self.events is not None:
-                self.events.add("skipped", step=result.step, position=result.position)
-        self.counter.note(result.step, skipped)
+        if skipped:
+            spoiled = spiked and spikes.action == "skip"
+            self._note("skipped", result, reason="spike" if spoiled else "not finite")
+        self.guards.skips.note(result.step, skipped)
+        if spiked and spikes.action == "stop":
+            raise TrainingError(
+                f"A loss of {worst_loss:.4g} in step {result.step} is a spike (above {limit:.4g}).",
+                f"Look at positions from {result.position} back, or set guards.spike to skip; checkpoints are kept.",
+            )
+
+    def _note(self, event: str, result: StepResult, **fields: Any) -> None:
+        if self.events is not None:
+            self.events.add(event, step=result.step, position=result.position, **fields)
 
 
 @dataclass
@@ -64,14 +102,17 @@ class MetricLog:
     counter: SkipCounter
     every_steps: int
     samples_per_step: int
+    stragglers: StragglerReport
     _sums: torch.Tensor | None = field(default=None, init=False)
     _norms: list[float] = field(default_factory=list, init=False)
+    _steps: int = field(default=0, init=False)
     _loss_norms: dict[str, float] = field(default_factory=dict, init=False)
     _first: bool = field(default=True, init=False)
 
     def after_step(self, result: StepResult) -> None:
         """Add up; write a line every `every_steps`, after the first step and after the last."""
         self.meter.add(self.samples_per_step)
+        self._steps += 1
         self._loss_norms |= result.loss_norms
         if result.grad_norm is not None:  # a skipped step's values would make the mean meaningless
             values = torch.stack([value.double() for value in result.values.values()])
@@ -85,10 +126,11 @@ class MetricLog:
             means = mean_over_ranks(self._sums / len(self._norms)).tolist()
             line |= dict(zip(result.values, means, strict=True))
             line["grad_norm"] = sum(self._norms) / len(self._norms)
-        line |= {"lr": result.rate, "skipped": self.counter.total, **self._loss_norms, **self.meter.take()}
+        line |= {"lr": result.rate, "skipped": self.counter.total, **self._loss_norms}
+        line |= {**self.meter.take(), **self.stragglers.take(result.step, self._steps)}
         self.writer.write(line)
         logger.info("%s", describe(line))
-        self._sums, self._norms, self._loss_norms = None, [], {}
+        self._sums, self._norms, self._loss_norms, self._steps = None, [], {}, 0
 
 
 def describe(line: dict[str, Any]) -> str:
@@ -101,14 +143,64 @@ def describe(line: dict[str, Any]) -> str:
 
 @dataclass
 class Periodic:
-    """Does something every few steps and after the last: saving, or judging held-out batches."""
+    """Does something every few steps and after the last: judging held-out batches, say."""
 
+    name: str  # of the phase, for who watches
     every_steps: int
     action: Callable[[StepResult], None]
     meter: StepMeter
+    pulse: Pulse
 
     def after_step(self, result: StepResult) -> None:
         """Act when due. Its seconds do not count as training."""
         if result.is_last or result.step % self.every_steps == 0:
-            self.action(result)
+            with self.pulse.phase(self.name, patient=True):
+                self.action(result)
             self.meter.restart()
+
+
+class LastSave(Protocol):
+    """What saves before a job leaves (pokevla.training.saving.SaveWhenDue)."""
+
+    def before_leaving(self, result: StepResult) -> None:
+        """Save the state after this step, unless that was done; return when it is complete."""
+        ...
+
+
+@dataclass
+class StopWhenAsked:
+    """Last after every step: if a rank was asked to stop, all save and leave. A run that is finished anyway goes on to
+    its end."""
+
+    guard: StepGuard
+    saving: LastSave
+    run_dir: Path
+    events: EventLog | None  # rank 0 only
+
+    def after_step(self, result: StepResult) -> None:
+        """Requeued on all ranks, after a save."""
+        if self.guard.stop_reason is None or result.is_last:
+            return
+        self.saving.before_leaving(result)
+        leave(self.guard.stop_reason, result.step, result.position, self.run_dir, self.events)
+
+
+def leave_if_asked(
+    guards: Guards, device: torch.device, step: int, position: int, run_dir: Path, events: EventLog | None
+) -> None:
+    """Before the first step: a signal that came during start-up ends the job here; nothing has to be saved.
+
+    Called by all ranks; Requeued on all of them.
+    """
+    code = int(max_over_ranks(torch.tensor(guards.stop.code, device=device)))
+    reason = reason_of(code)
+    if reason is not None:
+        leave(reason, step, position, run_dir, events)
+
+
+def leave(reason: str, step: int, position: int, run_dir: Path, events: EventLog | None) -> NoReturn:
+    """Write down that the run stops with everything up to `step` saved, and raise Requeued."""
+    logger.info("%s: stops at step %d", reason, step)
+    if events is not None:
+        events.add("stopped", reason=reason, step=step, position=position)
+    raise requeued(reason, step, run_dir)

@@ -1,8 +1,9 @@
-"""What happens when a loss or a gradient is not finite: all ranks leave the step out together."""
+"""What happens when a loss or a gradient is not finite, or a loss is far too large: all ranks leave the step out."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,19 +11,31 @@ from torch import Tensor
 
 from pokevla.distributed.engine import clip_or_drop_gradients, is_unwrapped
 from pokevla.errors import TrainingError
+from pokevla.recipe.schema import GuardsConfig
+from pokevla.training.pulse import Pulse
+from pokevla.training.signals import StopFlag
+from pokevla.training.spikes import SpikeWatch
+from pokevla.training.stragglers import OwnWork
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
 
-def poison_if_not_finite(loss: Tensor) -> Tensor:
-    """Make every gradient NaN if the loss is not finite.
+def poison_if_bad(loss: Tensor, limit: float = math.inf) -> Tensor:
+    """Make every gradient NaN if the loss is not finite, or above `limit`.
 
     The norm of the reduced gradient is the one thing all ranks agree on anyway. A bad loss on one rank reaches it this
     way, so that no further exchange between ranks is needed.
     """
-    # A constant factor, not where(finite, loss, loss * nan): the branch not taken would still send 0 * nan back.
-    return loss * torch.where(torch.isfinite(loss.detach()), 1.0, math.nan)
+    # A constant factor, not where(good, loss, loss * nan): the branch not taken would still send 0 * nan back.
+    told = loss.detach()
+    return loss * torch.where(torch.isfinite(told) & (told.double() <= limit), 1.0, math.nan)
+
+
+def worse(worst: Tensor, loss: Tensor) -> Tensor:
+    """The larger of two losses; one that is not finite is passed over."""
+    told = loss.detach().float()
+    return torch.maximum(worst, torch.where(torch.isfinite(told), told, -math.inf))
 
 
 def guarded_step(engine: DeepSpeedEngine, max_grad_norm: float) -> float | None:
@@ -44,7 +57,7 @@ def guarded_step(engine: DeepSpeedEngine, max_grad_norm: float) -> float | None:
 
 
 class SkipCounter:
-    """Counts skipped steps, and ends the run when too many come in a row."""
+    """Counts steps that were left out, and ends the run when too many come in a row."""
 
     def __init__(self, max_consecutive: int) -> None:
         self.max_consecutive = max_consecutive
@@ -61,6 +74,30 @@ class SkipCounter:
         self.total += skipped
         if self.consecutive >= self.max_consecutive:
             raise TrainingError(
-                f"The gradient was not finite in {self.consecutive} steps in a row, the last was step {step}.",
+                f"Loss or gradient were bad in {self.consecutive} steps in a row, the last was step {step}.",
                 "Lower optim.lr, or look at the data of these steps; checkpoints from before are kept.",
             )
+
+
+@dataclass
+class Guards:
+    """What watches over the steps of one rank."""
+
+    pulse: Pulse
+    stop: StopFlag
+    spikes: SpikeWatch
+    skips: SkipCounter
+    own_work: OwnWork
+
+
+def build_guards(
+    config: GuardsConfig, device: torch.device, stop: StopFlag | None = None, pulse: Pulse | None = None
+) -> Guards:
+    """The guards that a recipe asks for. Without `stop` and `pulse` nobody can stop the job, or see it hang."""
+    return Guards(
+        pulse=pulse or Pulse(config.start_timeout_s, config.step_timeout_s),
+        stop=stop or StopFlag(),
+        spikes=SpikeWatch(config),
+        skips=SkipCounter(config.max_consecutive_skips),
+        own_work=OwnWork(device),
+    )

@@ -9,10 +9,12 @@ from pokevla.checkpoint.catalogue import list_checkpoints
 from pokevla.checkpoint.run import EXPORT
 from pokevla.distributed.environment import inside_a_rank
 from pokevla.distributed.process import spawn_ranks
-from pokevla.errors import UsageError
+from pokevla.errors import Requeued, UsageError
+from pokevla.telemetry.jsonl import read_jsonl
 from pokevla.training.progress import ProgressView
 from pokevla.training.resuming import changed_recipe, keep_changes, refuse_changed_data, refuse_uneven_batch
 from pokevla.training.run_directory import run_lock
+from pokevla.training.signals import requeued
 
 RANK_MODULE = "pokevla.training.rank_main"
 
@@ -32,6 +34,7 @@ def run_training(run_dir: Path, overrides: Sequence[str] = ()) -> None:
         UsageError: the run is being trained already.
         RecipeError: an override that a run that has begun does not allow.
         DataError: a dataset has changed since the run began.
+        Requeued: a signal asked it to stop; it has saved.
         TrainingError: a rank died; with the exit code of its error.
     """
     recipe = changed_recipe(run_dir, overrides)
@@ -51,11 +54,17 @@ def run_training(run_dir: Path, overrides: Sequence[str] = ()) -> None:
     with run_lock(run_dir) as descriptor, ProgressView(run_dir, recipe.steps) as view:
         if overrides:
             keep_changes(run_dir, overrides)
-        spawn_ranks(
-            ("-m", RANK_MODULE, str(run_dir)),
-            world_size=world_size,
-            threads=recipe.resources.threads_per_rank,
-            log_dir=run_dir / "logs",
-            keep_open=(descriptor,),
-            on_poll=view.update,
-        )
+        try:
+            spawn_ranks(
+                ("-m", RANK_MODULE, str(run_dir)),
+                world_size=world_size,
+                threads=recipe.resources.threads_per_rank,
+                log_dir=run_dir / "logs",
+                keep_open=(descriptor,),
+                on_poll=view.update,
+                on_signal=view.say,
+                grace_s=recipe.guards.stop_grace_s,
+            )
+        except Requeued as error:
+            stopped = [row for row in read_jsonl(run_dir / "events.jsonl") if row["event"] == "stopped"][-1]
+            raise requeued(stopped["reason"], stopped["step"], run_dir) from error

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +25,9 @@ from pokevla.checkpoint.store import find_on_all_ranks, load_checkpoint
 from pokevla.data.batch import swap_images
 from pokevla.data.dataset import mixture_fingerprints
 from pokevla.data.loader import TrainLoader
-from pokevla.distributed.collectives import barrier, mean_over_ranks
+from pokevla.distributed.collectives import barrier, mean_over_ranks, set_collective_timeout
 from pokevla.distributed.engine import initialise_engine, join_ranks, leave_ranks
-from pokevla.distributed.environment import RankInfo
+from pokevla.distributed.environment import RankInfo, rendezvous_timeout_s
 from pokevla.recipe.deepspeed_config import deepspeed_config
 from pokevla.recipe.derive import derive_batch, total_steps, warmup_steps
 from pokevla.recipe.load import recipe_hash
@@ -34,13 +36,24 @@ from pokevla.recipe.values import describe_changes, neutral_settings
 from pokevla.telemetry.manifest import add_restart
 from pokevla.telemetry.meters import StepMeter
 from pokevla.telemetry.writers import EventLog, MetricWriter
-from pokevla.training.callbacks import Callback, MetricLog, Periodic, SkipGuard, StepResult
+from pokevla.training.callbacks import (
+    Callback,
+    MetricLog,
+    Periodic,
+    StepGuard,
+    StepResult,
+    StopWhenAsked,
+    leave_if_asked,
+)
 from pokevla.training.gradient_norms import loss_gradient_norms
-from pokevla.training.guards import SkipCounter, guarded_step, poison_if_not_finite
+from pokevla.training.guards import Guards, build_guards, guarded_step, poison_if_bad, worse
 from pokevla.training.optimizer import build_adamw
+from pokevla.training.pulse import Pulse
 from pokevla.training.saving import HealthWatch, Saver, SaveWhenDue, clear_stage
 from pokevla.training.schedule import applied_rate, apply_rate, rate_factor
 from pokevla.training.seeding import seed_dropout
+from pokevla.training.signals import StopFlag
+from pokevla.training.stragglers import build_straggler_report
 from pokevla.training.tasks import Task, build_task, save_statistics
 
 if TYPE_CHECKING:
@@ -49,16 +62,24 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo) -> None:
+def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo, stop: StopFlag, pulse: Pulse) -> None:
     """Train a run to its end, from its newest complete checkpoint or from step 0. Called by every rank.
 
     Raises:
+        Requeued: `stop` was set on one of the ranks; all have saved.
         PokeVLAError: a named error; checkpoints made so far stay usable.
     """
-    device = join_ranks(info)
+    pulse.enter("rendezvous")
+    device = join_ranks(info, rendezvous_timeout_s(recipe.guards.rendezvous_timeout_s))
+    pulse.govern(set_collective_timeout)
+    pulse.enter("building the model")
     task = build_task(recipe, info)
-    trainer = build_trainer(recipe, task, run_dir, info, device)
+    trainer = build_trainer(recipe, task, run_dir, info, device, build_guards(recipe.guards, device, stop, pulse))
+    pulse.govern(set_collective_timeout)  # DeepSpeed has made its own groups
+    pulse.enter("restoring")
     start = trainer.restore()
+    pulse.step = start.step
+    pulse.enter("loop")
     with ExitStack() as stack:
         loader = stack.enter_context(task.make_loader(start.position))
         steps = total_steps(recipe, loader.sizes)
@@ -66,12 +87,14 @@ def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo) -> None:
             save_statistics(loader, run_dir)
         writer = stack.enter_context(closing(MetricWriter(run_dir, info.rank, resume_step=start.step)))
         events = stack.enter_context(closing(EventLog(run_dir / "events.jsonl"))) if info.is_main else None
+        leave_if_asked(trainer.guards, device, start.step, start.position, run_dir, events)
         trainer.run(loader, start.step, steps, trainer.callbacks(writer, events))
-        if info.is_main:
-            export_run(run_dir, run_dir / EXPORT)
-            if events is not None:
-                events.add("finished", step=steps)
-        barrier()
+        with pulse.phase("export", patient=True):
+            if info.is_main:
+                export_run(run_dir, run_dir / EXPORT)
+                if events is not None:
+                    events.add("finished", step=steps)
+            barrier()
     leave_ranks()
 
 
@@ -84,6 +107,7 @@ class Trainer:
     run_dir: Path
     info: RankInfo
     device: torch.device
+    guards: Guards
     engine: DeepSpeedEngine
     optimizer: torch.optim.Optimizer
     meter: StepMeter
@@ -100,44 +124,40 @@ class Trainer:
         factor = rate_factor(steps, warmup_steps(self.recipe, steps), optim.schedule, optim.final_fraction)
         for step in range(start, steps):
             apply_rate(self.optimizer, optim.lr * factor(step))
-            values, loss_norms, grad_norm = self.step(loader, measure_losses=self.measures_losses(step))
-            result = StepResult(
-                step=step + 1,
-                position=loader.position,
-                is_last=step + 1 == steps,
-                values=values,
-                rate=applied_rate(self.optimizer),
-                grad_norm=grad_norm,
-                loss_norms=loss_norms,
-            )
+            result = self.step(loader, step, is_last=step + 1 == steps)
             for callback in callbacks:
                 callback.after_step(result)
 
-    def step(
-        self, loader: TrainLoader[Any], *, measure_losses: bool = False
-    ) -> tuple[dict[str, torch.Tensor], dict[str, float], float | None]:
-        """One optimizer step: (mean of each logged value, gradient norm per loss, gradient norm or None if skipped)."""
+    def step(self, loader: TrainLoader[Any], step: int, *, is_last: bool) -> StepResult:
+        """One optimizer step, the one after `step` others."""
+        pulse, own_work = self.guards.pulse, self.guards.own_work
         accumulation = self.engine.gradient_accumulation_steps()
         sums: dict[str, torch.Tensor] = {}
         loss_norms: dict[str, float] = {}
         grad_norm: float | None = None
+        worst_loss = torch.tensor(-math.inf, device=self.device)
         for micro_step in range(accumulation):
-            with self.meter.waiting():
+            with pulse.phase("data"), own_work, self.meter.waiting():
                 batch = next(loader)
             batch = batch.to(self.device)
             seed = (self.recipe.seed, int(batch.positions[0]))
-            if measure_losses and micro_step == 0:
+            if micro_step == 0 and self.measures_losses(step):
                 seed_dropout(*seed)
                 loss_norms = loss_gradient_norms(self.task.objective, batch)
             seed_dropout(*seed)
-            loss, values = self.engine(batch)
-            self.engine.backward(poison_if_not_finite(loss))
+            with pulse.phase("forward"), own_work:
+                loss, values = self.engine(batch)
+            with pulse.phase("backward"):
+                self.engine.backward(poison_if_bad(loss, self.guards.spikes.skip_limit))
             sums = {name: sums.get(name, 0) + value / accumulation for name, value in values.items()}
-            if micro_step + 1 < accumulation:
-                self.engine.step()  # only counts the micro-batch
-            else:
-                grad_norm = guarded_step(self.engine, self.recipe.optim.max_grad_norm)
-        return sums, loss_norms, grad_norm
+            worst_loss = worse(worst_loss, loss)
+            with pulse.phase("optimizer"):
+                if micro_step + 1 < accumulation:
+                    self.engine.step()  # only counts the micro-batch
+                else:
+                    grad_norm = guarded_step(self.engine, self.recipe.optim.max_grad_norm)
+        rate = applied_rate(self.optimizer)
+        return StepResult(step + 1, loader.position, is_last, sums, rate, grad_norm, loss_norms, worst_loss)
 
     def measures_losses(self, step: int) -> bool:
         """Whether step `step` (from 0) measures each loss's gradient norm: the first, and every so many.
@@ -152,19 +172,21 @@ class Trainer:
 
     def callbacks(self, writer: MetricWriter, events: EventLog | None) -> list[Callback]:
         """What happens after each step, in this order."""
-        recipe, every = self.recipe, self.recipe.checkpoint.every_steps
-        counter = SkipCounter(recipe.max_consecutive_skips)
+        recipe, guards, every = self.recipe, self.guards, self.recipe.checkpoint.every_steps
+        stragglers = build_straggler_report(recipe.guards, guards.own_work, events)
+        guard = StepGuard(guards, events)
         chain: list[Callback] = [
-            SkipGuard(counter, events),
-            MetricLog(writer, self.meter, counter, recipe.log.every_steps, recipe.batch.global_),
+            guard,
+            MetricLog(writer, self.meter, guards.skips, recipe.log.every_steps, recipe.batch.global_, stragglers),
         ]
         if self.task.validation:
-            chain.append(Periodic(every, lambda result: self.validate(result, writer), self.meter))
+            judge = partial(self.validate, writer=writer)
+            chain.append(Periodic("validate", every, judge, self.meter, guards.pulse))
         if self.info.is_main:
             chain.append(HealthWatch(self.run_dir, recipe.checkpoint.healthy_after_steps))
         self.saver.report_to(writer, events)
-        chain.append(SaveWhenDue(self.saver, writer, self.meter))
-        return chain
+        saving = SaveWhenDue(self.saver, writer, self.meter, guards.pulse)
+        return [*chain, saving, StopWhenAsked(guard, saving, self.run_dir, events)]
 
     def validate(self, result: StepResult, writer: MetricWriter) -> None:
         """Write the mean of each loss over fixed held-out batches, and again with the images of other samples:
@@ -204,6 +226,7 @@ class Trainer:
             current = self.describe(info.step, info.position)
             refuse_misfit(folder, info, current)
             load_checkpoint(self.engine, folder, info)
+            self.guards.spikes.restore(info.recent_losses)
             changes = describe_changes(_may_change(info), _may_change(current))
         if self.info.is_main:
             self.record_start(info, found is not None, damaged, changes)
@@ -225,15 +248,25 @@ class Trainer:
 
     def describe(self, step: int, position: int) -> CheckpointInfo:
         """What a checkpoint of this job says about itself."""
-        return dataclasses.replace(self.identity, step=step, position=position)
+        return dataclasses.replace(
+            self.identity, step=step, position=position, recent_losses=self.guards.spikes.state()
+        )
 
 
 def _may_change(info: CheckpointInfo) -> dict[str, Any]:
     return {**info.settings, "number of ranks": info.world_size}
 
 
-def build_trainer(recipe: TrainRecipe, task: Task, run_dir: Path, info: RankInfo, device: torch.device) -> Trainer:
-    """Put optimizer and engine around a task."""
+def build_trainer(
+    recipe: TrainRecipe,
+    task: Task,
+    run_dir: Path,
+    info: RankInfo,
+    device: torch.device,
+    guards: Guards | None = None,
+) -> Trainer:
+    """Put optimizer and engine around a task. Without `guards`: those of the recipe, which nobody can stop."""
+    guards = guards or build_guards(recipe.guards, device)
     optim = recipe.optim
     optimizer = build_adamw(task.objective, lr=optim.lr, weight_decay=optim.weight_decay, betas=optim.betas)
     if recipe.zero.stage == 3 and recipe.log.grad_norms_every_steps > 0:
@@ -251,4 +284,4 @@ def build_trainer(recipe: TrainRecipe, task: Task, run_dir: Path, info: RankInfo
         datasets=mixture_fingerprints(recipe.data),
         settings=neutral_settings(recipe),
     )
-    return Trainer(recipe, task, run_dir, info, device, engine, optimizer, StepMeter(), identity)
+    return Trainer(recipe, task, run_dir, info, device, guards, engine, optimizer, StepMeter(), identity)

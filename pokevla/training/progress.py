@@ -55,6 +55,10 @@ class ProgressView:
         for line in whole.splitlines():
             self._show(json.loads(line))
 
+    def say(self, text: str) -> None:
+        """Print one line above the bar."""
+        self.console.print(text, highlight=False, soft_wrap=True)
+
     def _show(self, row: dict[str, Any]) -> None:
         if self._bar is not None and self._task is not None:
             if "loss" in row:

@@ -24,6 +24,7 @@ from pokevla.recipe.schema import CheckpointConfig
 from pokevla.telemetry.meters import GIB, StepMeter
 from pokevla.telemetry.writers import EventLog, MetricWriter
 from pokevla.training.callbacks import StepResult
+from pokevla.training.pulse import Pulse
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
@@ -55,7 +56,7 @@ class Saver:
         """Where figures and events of saves go from now on."""
         self._writer, self._events = writer, events
 
-    def save(self, result: StepResult, *, wait: bool) -> bool:
+    def save(self, result: StepResult, *, wait: bool, last_chance: bool = False) -> bool:
         """Save the state after a step; the loop stands still meanwhile. Tells whether that worked.
 
         `wait` returns when the checkpoint is complete on the run's disk. Without it, and with a `stage_dir`, a thread
@@ -63,7 +64,7 @@ class Saver:
 
         Raises:
             DiskFullError, CheckpointError: as many saves in a row have failed as the recipe allows, or this is the last
-                step, whose state is the outcome of the run.
+                step, whose state is the outcome of the run, or the `last_chance` of a job that has to stop.
         """
         started = time.perf_counter()
         self.complete_staged(result)
@@ -77,7 +78,7 @@ class Saver:
             else:
                 self._staged = stage_checkpoint(self.engine, self.run_dir, info, stage_dir)
         except (DiskFullError, CheckpointError) as error:
-            self._note_failure(error, result)
+            self._note_failure(error, result, last_chance=last_chance)
             return False
         finally:
             self.blocked_s = time.perf_counter() - started
@@ -90,7 +91,7 @@ class Saver:
         if self._staged is not None and self._staged.is_copied():
             self.complete_staged(result)
 
-    def complete_staged(self, result: StepResult) -> None:
+    def complete_staged(self, result: StepResult, *, last_chance: bool = False) -> None:
         """Complete a staged checkpoint, waiting for its copies. Errors as `save`."""
         staged, self._staged = self._staged, None
         if staged is None:
@@ -98,7 +99,7 @@ class Saver:
         try:
             info = staged.finish()
         except (DiskFullError, CheckpointError) as error:
-            self._note_failure(error, result)
+            self._note_failure(error, result, last_chance=last_chance)
         else:
             self._note_success(info)
 
@@ -114,15 +115,15 @@ class Saver:
                 "saved",
                 step=info.step,
                 position=info.position,
-                blocked_s=round(self.blocked_s, 3),
+                save_s=round(self.blocked_s, 3),
                 size_bytes=info.size_bytes,
                 deleted=deleted,
             )
 
-    def _note_failure(self, error: DiskFullError | CheckpointError, result: StepResult) -> None:
+    def _note_failure(self, error: DiskFullError | CheckpointError, result: StepResult, *, last_chance: bool) -> None:
         """Say so and let the run go on, or raise."""
         self._failures += 1
-        final = result.is_last or self._failures >= self.settings.max_failed_saves
+        final = last_chance or result.is_last or self._failures >= self.settings.max_failed_saves
         outcome = "the run ends" if final else "the run goes on from the checkpoint before"
         logger.error("save failed (%d in a row), %s: %s", self._failures, outcome, error)
         if self._events is not None:
@@ -138,13 +139,27 @@ class SaveWhenDue:
     saver: Saver
     writer: MetricWriter
     meter: StepMeter
+    pulse: Pulse
+    _saved_at: int | None = field(default=None, init=False)
 
     def after_step(self, result: StepResult) -> None:
         """Save when due; look after a save that is still on its way."""
         self.saver.look_after(result)
-        if not (result.is_last or result.step % self.saver.settings.every_steps == 0):
-            return
-        if self.saver.save(result, wait=result.is_last):
+        if result.is_last or result.step % self.saver.settings.every_steps == 0:
+            self._act(result, wait=result.is_last)
+
+    def before_leaving(self, result: StepResult) -> None:
+        """Save the state after this step, unless that was done, and wait until it is complete. Errors as `Saver.save`."""
+        if self._saved_at == result.step:
+            self.saver.complete_staged(result, last_chance=True)
+        else:
+            self._act(result, wait=True, last_chance=True)
+
+    def _act(self, result: StepResult, *, wait: bool, last_chance: bool = False) -> None:
+        with self.pulse.phase("save", patient=True):
+            saved = self.saver.save(result, wait=wait, last_chance=last_chance)
+        if saved:
+            self._saved_at = result.step
             self.writer.write(
                 {"step": result.step, "position": result.position, "save_blocked_s": round(self.saver.blocked_s, 3)}
             )

@@ -167,6 +167,23 @@ def write_recipe(toy_dataset: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return write
 
 
+@pytest.fixture(scope="session")
+def whole_run(repository: Path, write_recipe: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of an uninterrupted run of the toy post-training recipe."""
+    runs = tmp_path_factory.mktemp("whole")
+    done = subprocess.run(
+        [sys.executable, "-m", "pokevla.cli.main", "train", str(write_recipe("whole", runs))],
+        env={**os.environ, "PYTHONPATH": str(repository)},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "step 1  loss" in done.stderr
+    return runs / "whole"
+
+
 @pytest.fixture
 def pokevla(tiny_run_env: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a command line as a user does."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import guard_scenarios
 import torch
 import torch.distributed as dist
 
@@ -128,9 +129,10 @@ def result_of(collector: Collector) -> Any:
     return collector.results[-1]
 
 
-def scenario(function: Callable[[], Any]) -> None:
+def scenario(function: Callable[..., Any], *arguments: Any) -> None:
     try:
-        RESULTS[function.__name__] = function()
+        RESULTS[function.__name__] = function(*arguments)
+        write_results()
     except Exception as error:
         RESULTS[function.__name__] = {"failed": f"{type(error).__name__}: {error}"}
         raise
@@ -361,6 +363,9 @@ def main() -> None:
     ):
         if not only:
             scenario(function)
+    for function in guard_scenarios.SCENARIOS:
+        if not only or "guards" in only:
+            scenario(function, sys.modules["__main__"])
     for stage, precision in (
         (0, "fp32"),
         (0, "bf16"),

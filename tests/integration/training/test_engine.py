@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,3 +136,66 @@ def test_a_nan_batch_on_one_rank_is_skipped_by_all(results: list[dict[str, Any]]
         assert outcome["unchanged"] == [True, True]
         assert all(norm is not None and norm > 0 for norm in outcome["later"])
         assert outcome["moved"]
+
+
+def test_a_signal_to_one_rank_stops_both_and_the_run_goes_on_bit_by_bit(results: list[dict[str, Any]]) -> None:
+    for rank in range(2):
+        outcome = results[rank]["a_signal_to_one_rank_stops_both"]
+        assert outcome["reason"] == "timeout"
+        assert outcome["message"].startswith("saved at step 3; go on with: pokevla resume ")
+        assert outcome["step"] == 3
+        whole, resumed = outcome["weights"]
+        assert whole == resumed
+    events = results[0]["a_signal_to_one_rank_stops_both"]["events"]
+    assert [(row["event"], row["step"]) for row in events] == [
+        ("saved", 3),
+        ("stopped", 3),
+        ("resumed", 3),
+        ("saved", 6),
+    ]
+    assert (events[1]["reason"], events[1]["position"]) == ("timeout", 24)
+    assert all(row["save_s"] > 0 for row in events if row["event"] == "saved")
+
+
+def test_ranks_that_disagree_are_named_with_their_values_on_all_ranks(results: list[dict[str, Any]]) -> None:
+    shifted = [results[rank]["a_rank_elsewhere_in_the_data_is_found"] for rank in range(2)]
+    assert shifted[0] == shifted[1]
+    assert shifted[0]["error"] == "TrainingError"
+    assert re.search(
+        r"rank 0 on \S+ is at step 2, position 16, .*; rank 1 on \S+ is at step 2, position 18,", shifted[0]["message"]
+    )
+    messages = [results[rank]["agreement"]["messages"] for rank in range(2)]
+    assert messages[0] == messages[1]
+    assert "is at step 3, position 24, gradient norm 1.5; rank 1" in messages[0][0]
+    assert "is at step 4" in messages[0][0]
+    assert messages[0][1].count("gradient norm 1.5") == 1
+    assert "gradient norm 2.5" in messages[0][1]
+    assert "gradient norm not finite" in messages[0][2]
+
+
+def test_ranks_agree_on_the_worst_loss_and_on_the_strongest_signal(results: list[dict[str, Any]]) -> None:
+    for rank in range(2):
+        assert results[rank]["agreement"]["agreed"] == [2.0, 1]
+        assert results[rank]["agreement"]["all_skipped"] == 0
+
+
+def test_a_spike_on_one_rank_is_skipped_by_all_and_after_a_resume_alike(results: list[dict[str, Any]]) -> None:
+    name = "a_spike_on_one_rank_is_skipped_by_all_after_a_resume_too"
+    for rank in range(2):
+        outcome = results[rank][name]
+        assert outcome["resumed_at"] == 5
+        assert outcome["weights"][0] == outcome["weights"][1]
+        assert outcome["histories"][0] == outcome["histories"][1]
+        assert len(outcome["histories"][0]) == 7, "all steps but the one left out"
+    for events in results[0][name]["events"]:
+        assert [(row["step"], row["reason"]) for row in events if row["event"] == "skipped"] == [(6, "spike")]
+
+
+def test_a_rank_that_hangs_is_named_by_all_with_their_stacks(results: list[dict[str, Any]]) -> None:
+    outcomes = [results[rank]["a_rank_that_hangs_is_named_by_all"] for rank in range(2)]
+    for rank, outcome in enumerate(outcomes):
+        (text,) = outcome["told"]
+        assert text.startswith(f"rank {rank} on ")
+        assert re.search(r"Behind: rank 1 on \S+: in data after step 1 for \d+ s\.", text), text
+    assert "in wait" in outcomes[1]["stacks"], "rank 1 waits for its data"
+    assert "in backward" in outcomes[0]["stacks"], "rank 0 waits for rank 1"

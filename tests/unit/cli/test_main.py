@@ -12,6 +12,7 @@ import typer
 
 from pokevla.cli import main
 from pokevla.errors import CacheMismatchError, ClusterError, PokeVLAError, RecipeError, Requeued
+from pokevla.telemetry.heartbeat import beat
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -60,6 +61,23 @@ def test_error_is_one_line_with_its_remedy(failing_verb, capsys: pytest.CaptureF
     main.run(["fail"])
 
     assert capsys.readouterr().err == "error: x.yaml:3: it is wrong. Do this.\n"
+
+
+def test_a_job_that_has_saved_and_stopped_is_no_error(failing_verb, capsys: pytest.CaptureFixture[str]) -> None:
+    failing_verb(Requeued("saved at step 3; go on with: pokevla resume runs/x"))
+
+    main.run(["fail"])
+
+    assert capsys.readouterr().err == "saved at step 3; go on with: pokevla resume runs/x\n"
+
+
+def test_doctor_says_which_rank_of_a_run_is_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for rank in range(2):
+        beat(tmp_path, rank=rank, host="node", step=4, phase="data", phase_s=60.0, progress=9 - rank, every_s=1e9)
+
+    assert main.run(["doctor", "--hang", str(tmp_path)]) == 0
+
+    assert "behind: rank 1 on node: in data after step 4 for 60 s" in capsys.readouterr().out
 
 
 def test_full_disk_names_the_file(failing_verb, capsys: pytest.CaptureFixture[str]) -> None:

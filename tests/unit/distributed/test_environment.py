@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from pokevla.distributed.environment import RankInfo, choose_port, inside_a_rank, read_rank
+from pokevla.distributed.environment import RankInfo, choose_port, inside_a_rank, read_rank, rendezvous_timeout_s
 from pokevla.errors import EnvironmentSetupError
 
 COMPLETE = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
@@ -43,3 +43,11 @@ def test_a_free_port_is_found_and_a_wrong_one_refused() -> None:
     assert 0 < choose_port({}) < 65536
     with pytest.raises(EnvironmentSetupError, match="not a port number"):
         choose_port({"MASTER_PORT": "http"})
+
+
+def test_who_starts_the_ranks_decides_how_long_they_wait_for_each_other() -> None:
+    assert rendezvous_timeout_s(600.0, {}) == 600.0
+    assert rendezvous_timeout_s(600.0, {"POKEVLA_RENDEZVOUS_TIMEOUT_S": "90"}) == 90.0
+    for wrong in ("soon", "0", "inf"):
+        with pytest.raises(EnvironmentSetupError, match="POKEVLA_RENDEZVOUS_TIMEOUT_S"):
+            rendezvous_timeout_s(600.0, {"POKEVLA_RENDEZVOUS_TIMEOUT_S": wrong})

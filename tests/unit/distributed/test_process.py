@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pokevla.distributed.process import last_line, rank_log, spawn_ranks
-from pokevla.errors import TrainingError
+from pokevla.errors import Requeued, TrainingError
 
 
 def run(code: str, log_dir: Path, world_size: int = 2) -> None:
@@ -85,3 +86,86 @@ def test_ranks_die_with_a_killed_parent(tmp_path: Path, tiny_run_env: dict[str, 
         pass  # gone already
     finally:
         os.close(descriptor)
+
+
+def send_when_ready(log_dir: Path, number: int, world_size: int = 2) -> Callable[[], None]:
+    """A poll function that signals this process, once, when all ranks have written something."""
+    sent: list[int] = []
+
+    def poll() -> None:
+        if not sent and all(last_line(rank_log(log_dir, rank)) == "ready" for rank in range(world_size)):
+            sent.append(number)
+            os.kill(os.getpid(), number)
+
+    return poll
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
+def test_a_signal_reaches_all_ranks_and_they_stop_with_their_work_saved(tmp_path: Path, number: int) -> None:
+    code = """
+        import signal, sys
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        print("ready", flush=True)
+        got = signal.sigwait(held)  # as if the handlers came late: nothing is lost, nothing is deadly
+        print("got", got.name, flush=True)
+        sys.exit(75)
+    """
+    said: list[str] = []
+    before = signal.getsignal(number)
+    with pytest.raises(Requeued):
+        spawn_ranks(
+            ("-c", textwrap.dedent(code)),
+            world_size=2,
+            threads=1,
+            log_dir=tmp_path,
+            on_poll=send_when_ready(tmp_path, number),
+            on_signal=said.append,
+        )
+    name = signal.Signals(number).name
+    assert [last_line(rank_log(tmp_path, rank)) for rank in range(2)] == [f"got {name}"] * 2
+    assert said[0].startswith(name)
+    assert signal.getsignal(number) == before
+
+
+def test_ranks_that_do_not_stop_within_the_grace_are_killed(tmp_path: Path) -> None:
+    code = "import time; print('ready', flush=True); time.sleep(600)"
+    with pytest.raises(TrainingError, match=r"have not saved within 0\.1 s"):
+        spawn_ranks(
+            ("-c", code),
+            world_size=2,
+            threads=1,
+            log_dir=tmp_path,
+            on_poll=send_when_ready(tmp_path, signal.SIGTERM),
+            grace_s=0.1,
+        )
+
+
+def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
+    code = "import time; print('ready', flush=True); time.sleep(600)"
+    with pytest.raises(KeyboardInterrupt):
+        spawn_ranks(
+            ("-c", code),
+            world_size=1,
+            threads=1,
+            log_dir=tmp_path,
+            on_poll=send_when_ready(tmp_path, signal.SIGINT, 1),
+            on_signal=lambda _text: os.kill(os.getpid(), signal.SIGINT),
+        )
+
+
+def test_a_stopped_rank_is_killed_with_the_others(tmp_path: Path) -> None:
+    code = """
+        import os, signal, sys, time
+        if os.environ["RANK"] == "0":
+            print(os.getpid(), flush=True)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        first = %r
+        while not (os.path.exists(first) and open(first).read().strip()):
+            time.sleep(0.01)
+        sys.exit(4)
+    """
+    with pytest.raises(TrainingError, match="Rank 1 ended with exit code 4") as caught:
+        run(code % str(rank_log(tmp_path, 0)), tmp_path)
+    assert caught.value.exit_code == 4
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(last_line(rank_log(tmp_path, 0))), 0)

@@ -1,0 +1,177 @@
+"""Scenarios of the guards. engine_scenarios.py runs them on its two ranks, and is their `bench`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from pokevla.distributed.collectives import set_collective_timeout
+from pokevla.errors import PokeVLAError, Requeued
+from pokevla.telemetry.jsonl import read_jsonl
+from pokevla.telemetry.writers import EventLog, MetricWriter
+from pokevla.training.agreement import agree
+from pokevla.training.loop import Trainer
+from pokevla.training.pulse import Pulse
+from pokevla.training.signals import stop_signals
+from pokevla.training.watchdog import Watchdog
+
+STEPS = 6
+
+
+class Disturbed:
+    """A loader that does something before this rank's first micro-batch of one step."""
+
+    def __init__(self, loader: Any, step: int, global_batch: int, disturb: Callable[[Disturbed], None]) -> None:
+        self.loader, self.disturb = loader, disturb
+        self.at_position = step * global_batch
+        self.shift = 0
+        self.louder = 1.0
+
+    @property
+    def position(self) -> int:
+        return self.loader.position + self.shift
+
+    def __next__(self) -> Any:
+        if self.loader.position == self.at_position:
+            self.disturb(self)
+        batch = next(self.loader)
+        batch.actions[:] *= self.louder
+        self.louder = 1.0
+        return batch
+
+
+def train(
+    bench: Any, trainer: Trainer, start: int, stop: int, disturb: Callable[[Disturbed], None] | None = None, at: int = 0
+) -> None:
+    """Steps [start, stop) with the callbacks that a real run has; rank 1 is disturbed in step `at`."""
+    events = EventLog(trainer.run_dir / "events.jsonl") if bench.INFO.is_main else None
+    with (
+        trainer.task.make_loader(start * trainer.recipe.batch.global_) as loader,
+        contextlib.closing(MetricWriter(trainer.run_dir, bench.INFO.rank, start, tensorboard=False)) as writer,
+    ):
+        source: Any = loader
+        if disturb is not None and bench.INFO.rank == 1:
+            source = Disturbed(loader, at, trainer.recipe.batch.global_, disturb)
+        trainer.run(source, start, stop, trainer.callbacks(writer, events))
+    if events is not None:
+        events.close()
+
+
+def events_of(bench: Any, trainer: Trainer) -> list[dict[str, Any]]:
+    dist.barrier()
+    return read_jsonl(trainer.run_dir / "events.jsonl") if bench.INFO.is_main else []
+
+
+def a_signal_to_one_rank_stops_both(bench: Any) -> dict[str, Any]:
+    """Rank 1 alone is told that the time limit is near, in its third step."""
+    whole = bench.make("signal-whole")
+    train(bench, whole, 0, STEPS)
+    first = bench.make("signal", "checkpoint.every_steps=100")
+    outcome: dict[str, Any] = {}
+    with stop_signals() as stop:
+        first.guards.stop = stop
+        try:
+            train(bench, first, 0, STEPS, lambda _loader: os.kill(os.getpid(), signal.SIGUSR2), at=2)
+        except Requeued as error:
+            outcome |= {"reason": error.reason, "message": str(error)}
+    second = bench.make("signal", "checkpoint.every_steps=100")
+    info = second.restore()
+    outcome["step"] = info.step
+    train(bench, second, info.step, STEPS)
+    outcome["weights"] = [bench.fingerprint(whole), bench.fingerprint(second)]
+    outcome["events"] = events_of(bench, second)
+    return outcome
+
+
+def a_rank_elsewhere_in_the_data_is_found(bench: Any) -> dict[str, Any]:
+    def shift(loader: Disturbed) -> None:
+        loader.shift = 2
+
+    try:
+        train(bench, bench.make("shifted"), 0, STEPS, shift, at=1)
+    except PokeVLAError as error:
+        return {"error": type(error).__name__, "message": str(error)}
+    return {}
+
+
+def agreement(bench: Any) -> dict[str, Any]:
+    """What ranks that differ in one value say; what an exchange costs."""
+    same: dict[str, Any] = {
+        "step": 3, "position": 24, "grad_norm": 1.5, "worst_loss": torch.tensor(1.0), "stop_code": 0
+    }  # fmt: skip
+    rank = bench.INFO.rank
+    outcome: dict[str, Any] = {}
+    for name, value in [("step", 3 + rank), ("grad_norm", 1.5 + rank), ("grad_norm", None if rank else 1.5)]:
+        try:
+            agree(**{**same, name: value})
+        except PokeVLAError as error:
+            outcome.setdefault("messages", []).append(str(error))
+    rounded = agree(
+        **{**same, "grad_norm": 1.5 + 1e-6 * rank, "worst_loss": torch.tensor(1.0 + rank), "stop_code": rank}
+    )
+    outcome["agreed"] = [rounded.worst_loss, rounded.stop_code]
+    outcome["all_skipped"] = agree(**{**same, "grad_norm": None, "worst_loss": torch.tensor(-torch.inf)}).stop_code
+    seconds = []
+    for _ in range(300):
+        begun = time.perf_counter()
+        agree(**same)
+        seconds.append(time.perf_counter() - begun)
+    outcome["best_exchange_ms"] = min(seconds) * 1e3
+    return outcome
+
+
+def a_spike_on_one_rank_is_skipped_by_all_after_a_resume_too(bench: Any) -> dict[str, Any]:
+    """Step 6 is bad on rank 1 only; one run goes through, the other is stopped and restored just before."""
+    settings = ("guards.spike=skip", "guards.spike_window=8", "checkpoint.every_steps=5")
+
+    def shout(loader: Disturbed) -> None:
+        loader.louder = 1e6
+
+    whole = bench.make("spike-whole", *settings)
+    train(bench, whole, 0, 8, shout, at=5)
+    first = bench.make("spike", *settings)
+    with contextlib.suppress(Requeued):
+        train(bench, first, 0, 8, lambda _loader: first.guards.stop.note(signal.SIGUSR2), at=4)
+    second = bench.make("spike", *settings)
+    info = second.restore()
+    train(bench, second, info.step, 8, shout, at=5)
+    return {
+        "resumed_at": info.step,
+        "weights": [bench.fingerprint(whole), bench.fingerprint(second)],
+        "histories": [whole.guards.spikes.state(), second.guards.spikes.state()],
+        "events": [events_of(bench, whole), events_of(bench, second)],
+    }
+
+
+def a_rank_that_hangs_is_named_by_all(bench: Any) -> dict[str, Any]:
+    """Rank 1 waits for data that does not come, rank 0 for rank 1."""
+    trainer = bench.make("hang")
+    told: list[str] = []
+    over = threading.Event()
+    pulse = trainer.guards.pulse = Pulse(start_timeout_s=600.0, step_timeout_s=10.0)
+    pulse.govern(set_collective_timeout)
+    with Watchdog(
+        trainer.run_dir, bench.INFO, pulse, lambda error: told.append(str(error)), end=lambda _code: over.set()
+    ):
+        train(bench, trainer, 0, 3, lambda _loader: over.wait(120), at=1)
+        over.wait(120)
+    set_collective_timeout(1800)  # for the scenarios that follow
+    stacks = (trainer.run_dir / "logs" / f"rank_{bench.INFO.rank:05d}.hang").read_text()
+    return {"told": told, "stacks": stacks}
+
+
+SCENARIOS = (
+    a_signal_to_one_rank_stops_both,
+    a_rank_elsewhere_in_the_data_is_found,
+    agreement,
+    a_spike_on_one_rank_is_skipped_by_all_after_a_resume_too,
+    a_rank_that_hangs_is_named_by_all,
+)
