@@ -208,11 +208,11 @@ def refuse_different(ours: Path, theirs: Path) -> None:
     from safetensors import safe_open
 
     with safe_open(ours, "pt") as one, safe_open(theirs, "pt") as two:
-        names = {name for file in (one, two) for name in file.keys()}  # noqa: SIM118  no mapping
-        prefixed = {name if name.startswith("model.") else f"model.{name}": name for name in names}
-        for name in {key.removeprefix("model.") for key in prefixed}:
-            pair = [file.get_tensor(n) for file in (one, two) for n in (name, f"model.{name}") if n in file.keys()]  # noqa: SIM118
-            if len(pair) != 2 or not torch.equal(*pair):
+        names = one.keys()
+        if {f"model.{name}" for name in names} != set(two.keys()):  # ours are the model's, theirs the objective's
+            raise SystemExit("The two sides differ in the names of the weights.")
+        for name in names:
+            if not torch.equal(one.get_tensor(name), two.get_tensor(f"model.{name}")):
                 raise SystemExit(f"The two sides differ in {name}.")
 
 
