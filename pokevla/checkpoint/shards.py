@@ -25,6 +25,8 @@ from pokevla.errors import CheckpointError
 
 OBJECTIVE_PREFIX = "model."
 """The engine trains an objective that holds the model under this name."""
+SECOND_NAME = "lm_head.weight"
+"""The head of a language model may be tied to its embedding, whose name comes first."""
 
 
 @dataclass(frozen=True)
@@ -112,20 +114,35 @@ class _Layout:
 
     def add_whole(self) -> None:
         """Stage 0 cuts nothing up. In bf16 the module is rounded and the optimizer has the master copies."""
-        module = self.model_states["module"]
-        # Tied weights are one tensor of the file under several names; `named_parameters` knows the first only.
-        first_names = {locate(self.model_file, tensor): name for name, tensor in reversed(module.items())}
-        names = [name for name, tensor in module.items() if first_names[locate(self.model_file, tensor)] == name]
-        for name in names:
+        module, optimizer = self.model_states["module"], self.model_states["optimizer"]
+        masters = optimizer["fp32_groups"] if self.info.precision == "bf16" else None
+        groups = masters if masters is not None else [group["params"] for group in optimizer["param_groups"]]
+        trained = self._trained_names(count=sum(len(group) for group in groups))
+        for name in trained:
             self._add_tensor(name, self.model_file, module[name])
-        if self.info.precision == "fp32":
-            return
-        buffers = set(self.model_states["buffer_names"])
-        trained = [(name, module[name].ndim) for name in names if name not in buffers]
-        masters = self.model_states["optimizer"]["fp32_groups"]
-        for group_names, group in zip(split_by_dimensions(trained), masters, strict=True):
-            for name, tensor in zip(group_names, group, strict=True):
-                self._add_tensor(name, self.model_file, tensor)
+        self.add_buffers()
+        if masters is not None:
+            groups_of_names = split_by_dimensions((name, module[name].ndim) for name in trained)
+            for names, group in zip(groups_of_names, masters, strict=True):
+                for name, tensor in zip(names, group, strict=True):
+                    self._add_tensor(name, self.model_file, tensor)
+
+    def _trained_names(self, count: int) -> list[str]:
+        """Names of the weights that the optimizer has, `count` of them, in the order of `named_parameters`.
+
+        The file does not name them. Its module holds them and the buffers, and of tied weights the second name too:
+        of trained ones both names of one tensor, of frozen ones the second alone, because DeepSpeed leaves out frozen
+        weights under their first name only (`module_state_dict`).
+        """
+        module, buffers = self.model_states["module"], set(self.model_states["buffer_names"])
+        firsts = {locate(self.model_file, tensor): name for name, tensor in reversed(module.items())}
+        names = [name for name in firsts.values() if name not in buffers]
+        names.sort(key=list(module).index)
+        if len(names) > count:
+            names = [name for name in names if not name.endswith(SECOND_NAME)]
+        if len(names) != count:
+            raise CheckpointError(f"{self.model_file} holds {len(names)} weights, its optimizer {count}.")
+        return names
 
     def _add_tensor(self, name: str, path: Path, tensor: Tensor) -> None:
         stored = locate(path, tensor)

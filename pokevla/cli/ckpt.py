@@ -23,7 +23,7 @@ _Source = Annotated[Path, typer.Argument(help="A run (its newest checkpoint), a 
 _Out = Annotated[Path, typer.Argument(help="Folder to write to; it must not exist.")]
 _Step = Annotated[int | None, typer.Option("--step", help="Which checkpoint; the newest complete one by default.")]
 _MaxFile = Annotated[
-    float | None, typer.Option("--max-file-gib", min=0.001, help="Split into files of this size, with an index.")
+    float | None, typer.Option("--max-file-gib", min=0.0001, help="Split into files of this size, with an index.")
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

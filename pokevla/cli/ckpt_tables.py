@@ -7,13 +7,16 @@ from typing import Any
 
 import typer
 
+LOG_WIDTH = 200
+"""Columns of a table that does not go to a terminal."""
+
 
 def print_run(content: dict[str, Any]) -> None:
     """The checkpoints of a run."""
     if not content["checkpoints"]:
         typer.echo(f"{content['run']} has no complete checkpoint.")
         return
-    columns = ("step", "position", "world_size", "zero_stage", "precision", "files", "size_mib")
+    columns = ("step", "position", "world_size", "zero_stage", "precision", "size_mib")
     rows = [
         [*(str(row.get(column, "")) for column in columns), row["state"], _health(row)]
         for row in content["checkpoints"]
@@ -123,4 +126,7 @@ def _table(columns: list[str], rows: list[list[str]]) -> None:
     table = Table(*columns)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:  # in a log nothing needs to be cut off to fit
+        console.width = LOG_WIDTH
+    console.print(table)

@@ -74,15 +74,16 @@ def test_consolidated_weights_are_the_trained_model(
     tied = {"vlm.language_model.lm_head.weight"}
     assert set(state) == set(base.state_dict()) - tied
     for name, value in base.state_dict().items():
-        expected = masters.get(f"model.{name}", value)
-        assert name in tied or f"model.{name}" not in masters or not torch.equal(expected, value), f"{name} stood still"
-        if f"model.{name}" in masters or kind.endswith("fp32"):  # the engine rounds buffers to bf16
-            assert name in tied or torch.equal(state[name], expected), name
+        if f"model.{name}" in masters:
+            assert torch.equal(state[name], masters[f"model.{name}"]), name
+            assert not torch.equal(state[name], value), f"{name} stood still"
+        elif name not in tied and name not in dict(base.named_buffers()):  # an engine in bf16 rounds buffers
+            assert torch.equal(state[name], value), name
 
 
 def test_a_split_model_has_an_index_and_the_same_weights(ckpt: Command, engine_runs: Path, tmp_path: Path) -> None:
     assert ckpt("consolidate", engine_runs / "2-fp32", tmp_path / "one", "--step", 1)[0] == 0
-    assert ckpt("consolidate", engine_runs / "2-fp32", tmp_path / "many", "--step", 1, "--max-file-gib", 0.001)[0] == 0
+    assert ckpt("consolidate", engine_runs / "2-fp32", tmp_path / "many", "--step", 1, "--max-file-gib", 0.0002)[0] == 0
     files = sorted((tmp_path / "many").glob("*.safetensors"))
     assert len(files) > 1
     assert not (tmp_path / "many" / "model.safetensors").exists()
