@@ -62,7 +62,7 @@ def test_precisions_are_told_apart(engine_runs: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["0-fp32", "0-bf16", "1-bf16"])
 def test_deepspeeds_tool_cannot_read_these(engine_runs: Path, kind: str) -> None:
-    with pytest.raises((ValueError, FileNotFoundError)):
+    with pytest.raises((ValueError, TypeError)):  # "not a zero checkpoint"; of stage 0 it misses the shapes
         consolidated_by_deepspeed(checkpoint_folder(engine_runs / kind, 2))
 
 
