@@ -99,7 +99,7 @@ def consolidate_side(side: str, folder: Path, out: Path) -> Callable[[], None]:
 
         def theirs() -> None:
             convert_zero_checkpoint_to_fp32_state_dict(
-                str(folder), str(out), max_shard_size=None, safe_serialization=True, tag=STATE
+                str(folder), str(out), max_shard_size="1TB", safe_serialization=True, tag=STATE
             )
             with (out / "model.safetensors").open("rb") as file:  # as ours does
                 os.fsync(file.fileno())

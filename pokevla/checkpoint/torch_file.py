@@ -53,7 +53,7 @@ class StoredTensor:
             CheckpointError: the file ends before.
         """
         raw = target if target.dtype == self.dtype else torch.empty_like(target, dtype=self.dtype)
-        view = memoryview(raw.view(torch.uint8).numpy())
+        view = raw.view(torch.uint8).numpy().data
         with self.path.open("rb", buffering=0) as file:
             file.seek(self.offset_bytes + start * self.dtype.itemsize)
             done = 0
@@ -97,6 +97,8 @@ def locate(path: Path, tensor: Tensor) -> StoredTensor:
     if not tensor.is_contiguous():
         raise CheckpointError(f"{path} holds a tensor that is not contiguous.", "Use another checkpoint.")
     # torch notes the place of each storage when it loads to `meta` (torch/serialization.py, load_tensor).
-    start: int = tensor.untyped_storage()._checkpoint_offset  # pyright: ignore[reportAttributeAccessIssue]
-    offset = start + tensor.storage_offset() * tensor.dtype.itemsize
+    start = tensor.untyped_storage()._checkpoint_offset
+    if start is None:
+        raise CheckpointError(f"{path} does not say where its tensors lie.", "Use another checkpoint.")
+    offset = start + int(tensor.storage_offset()) * tensor.dtype.itemsize
     return StoredTensor(path, offset, tuple(tensor.shape), tensor.dtype)

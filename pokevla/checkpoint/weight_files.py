@@ -134,7 +134,7 @@ def _plan_files(specs: Mapping[str, WeightSpec], max_file_bytes: int | None) -> 
 def _write_tensor(file: BinaryIO, name: str, spec: WeightSpec, tensor: Tensor) -> None:
     if (tuple(tensor.shape), tensor.dtype) != (spec.shape, spec.dtype):
         raise ValueError(f"{name} is {tuple(tensor.shape)} {tensor.dtype}, announced was {spec}")
-    file.write(memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy()))
+    file.write(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
 
 
 def _header(specs: Mapping[str, WeightSpec], metadata: Mapping[str, str]) -> bytes:
