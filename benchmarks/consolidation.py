@@ -193,7 +193,7 @@ def compare(work: Path, stage: int, parameters: int, repeats: int) -> list[dict[
             kept = best.setdefault(side, figures)
             for name, value in figures.items():
                 best[side][name] = min(kept[name], value) if name.endswith("_s") else max(kept[name], value)
-    refuse_different(*(work / side.replace(" ", "-") / "model.safetensors" for side in SIDES[:2]))
+    refuse_different(work / "ours" / "model.safetensors", work / "zero_to_fp32" / "model.safetensors")
     model_mib = (work / "ours" / "model.safetensors").stat().st_size / 2**20
     print(
         f"\nZeRO stage {stage}: checkpoint of {size_mib:.0f} MiB, model of {model_mib:.0f} MiB in fp32; outputs equal"
