@@ -11,150 +11,72 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
-from pokevla.checkpoint.base_model import build_base, exported_folder, model_config, tokenizer_folder
-from pokevla.checkpoint.catalogue import STATE, CheckpointInfo, checkpoint_folder, latest_complete, verify
-from pokevla.checkpoint.files import as_named_error, remove_folder, write_json_atomically, write_text_atomically
-from pokevla.checkpoint.frozen import frozen_hash
-from pokevla.checkpoint.groups import parameter_names_by_group
+from pokevla.checkpoint.base_model import exported_folder, model_config, tokenizer_folder
+from pokevla.checkpoint.catalogue import CheckpointInfo, latest_complete
+from pokevla.checkpoint.files import write_json_atomically, write_text_atomically
 from pokevla.checkpoint.run import EXPORT, read_run_recipe
+from pokevla.checkpoint.trained import merged, open_trained
+from pokevla.checkpoint.weight_files import write_weights, written_whole
 from pokevla.data.prompts import INSTRUCTION_TEMPLATE
 from pokevla.data.statistics import Statistics
 from pokevla.errors import CheckpointError, UsageError
-from pokevla.model.building import build_vla, build_vlm, load_weights, merge_lora, save_model
+from pokevla.model.building import build_vla, build_vlm, load_weights
 from pokevla.model.presets import config_from_dict, to_dict, vlm_config_from_dict
 from pokevla.model.vla import PokeVLA
 from pokevla.model.vlm import PokeVLM
-from pokevla.recipe.load import recipe_hash
 from pokevla.recipe.schema import PosttrainRecipe, TrainRecipe
 
 SCHEMA_VERSION = 1
-OBJECTIVE_PREFIX = "model."
-"""The engine trains an objective that holds the model under this name."""
+MARKER = "config.json"
+"""Deleted first when an export is replaced: without it the folder loads as nothing."""
 
 
-def export_run(run_dir: Path, out: Path, step: int | None = None) -> Path:
-    """Write the model of a run's newest (or given) checkpoint to the folder `out`, atomically. One process.
-
-    The base is rebuilt and checked against the checkpoint's hash, trained weights come from the fp32 master copies,
-    LoRA is merged.
+def export_run(run_dir: Path, out: Path) -> Path:
+    """`export_checkpoint` of a run's newest whole checkpoint.
 
     Raises:
-        CheckpointError: no such checkpoint, damaged, or of another base model; `out` exists.
-        DiskFullError: no room; nothing is left under the name `out`.
+        CheckpointError: the run has none, or as `export_checkpoint`. DiskFullError: no room.
     """
     recipe = read_run_recipe(run_dir)
-    folder, info = _pick(run_dir, step)
-    if out.exists() and out != run_dir / EXPORT:
-        raise CheckpointError(f"{out} exists.", "Name another folder.")
-    model = trained_model(recipe, folder, info)
-    temporary = out.with_name(f".tmp-{out.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        _write(model, recipe, run_dir, info, temporary)
-        if out.exists():
-            remove_folder(out, "config.json")
-        temporary.rename(out)
-    except (OSError, RuntimeError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise as_named_error(error, out) from error
-    return out
-
-
-def _pick(run_dir: Path, step: int | None) -> tuple[Path, CheckpointInfo]:
-    if step is not None:
-        folder = checkpoint_folder(run_dir, step)
-        return folder, verify(folder)
     found = latest_complete(run_dir)
     if found is None:
         raise CheckpointError(f"{run_dir} has no complete checkpoint.", f"Go on with: pokevla resume {run_dir}")
-    return found
+    export_checkpoint(run_dir, recipe, *found, out)
+    return out
 
 
-def trained_model(recipe: TrainRecipe, folder: Path, info: CheckpointInfo) -> PokeVLM | PokeVLA:
-    """Rebuild a recipe's model with the trained weights of a checkpoint, LoRA merged, fp32, on the CPU.
+def export_checkpoint(
+    run_dir: Path,
+    recipe: TrainRecipe,
+    folder: Path,
+    info: CheckpointInfo,
+    out: Path,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Write the model of a verified checkpoint to the folder `out`, atomically. One process.
+
+    The base is rebuilt and checked against the checkpoint's hash, trained weights come from the fp32 master copies,
+    LoRA is merged. Memory: the base model once, and three tensors of the largest layer.
 
     Raises:
-        CheckpointError: the recipe or the frozen weights differ from those that were trained.
+        CheckpointError: of another base model, or `out` exists (only the run's own export is replaced).
+        DiskFullError: no room; nothing is left under the name `out`.
     """
-    if info.recipe_hash != recipe_hash(recipe):
-        raise CheckpointError(f"{folder} was made by another recipe than the run's recipe.yaml.", "Undo the change.")
-    model = build_base(recipe)
-    if info.frozen_hash != frozen_hash(model):
-        raise CheckpointError(
-            f"The base model is not the one {folder} was trained from.", "Restore what the recipe's model.vlm named."
-        )
-    state = consolidated_weights(folder, info, model)
-    wanted = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    missing = sorted(wanted - set(state))
-    if missing:
-        raise CheckpointError(f"{folder} lacks {len(missing)} trained weights (first: {missing[0]}).")
-    model.load_state_dict(state, strict=False)
-    return merge_lora(model)
+    replaced = MARKER if out == run_dir / EXPORT else None
+    with written_whole(out, replaced=replaced) as temporary:
+        trained = open_trained(recipe, folder, info)
+        weights = merged(trained, recipe)
+        write_weights(weights, temporary, metadata={}, on_progress=on_progress)
+        count = sum(spec.numel for name, spec in weights.specs.items() if name not in trained.buffers)
+        _describe(recipe, run_dir, info, count, temporary)
 
 
-def consolidated_weights(folder: Path, info: CheckpointInfo, model: nn.Module) -> dict[str, torch.Tensor]:
-    """Trained weights of a checkpoint in fp32 by the model's names, from whatever shards the ZeRO stage has left.
-
-    `model` is the one that was trained (`build_base`); only its names, shapes and order are read.
-    """
-    if info.zero_stage == 0:
-        state = _stage_0_weights(folder, model)
-    elif info.zero_stage == 1 and info.precision == "bf16":
-        state = _stage_1_bf16_weights(folder, model, info.world_size)
-    else:
-        from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
-
-        state = get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=STATE) or {}
-    return {
-        name.removeprefix(OBJECTIVE_PREFIX): torch.as_tensor(value).float()
-        for name, value in state.items()
-        if isinstance(value, torch.Tensor)
-    }
-
-
-def _stage_0_weights(folder: Path, model: nn.Module) -> dict[str, torch.Tensor]:
-    """Stage 0 shards nothing, and DeepSpeed's own tool does not know it: all is in rank 0's file."""
-    content = torch.load(folder / STATE / "mp_rank_00_model_states.pt", map_location="cpu", weights_only=False)
-    state = dict(content["module"])
-    masters = (content["optimizer"] or {}).get("fp32_groups")
-    if masters is not None:  # bf16: the module's weights are rounded, the optimizer has the master copies
-        for names, group in zip(parameter_names_by_group(model), masters, strict=True):
-            state |= {OBJECTIVE_PREFIX + name: value.detach() for name, value in zip(names, group, strict=True)}
-    return state
-
-
-def _stage_1_bf16_weights(folder: Path, model: nn.Module, world_size: int) -> dict[str, torch.Tensor]:
-    """Stage 1 with bf16 runs DeepSpeed's BF16_Optimizer, whose files DeepSpeed's own tool refuses.
-
-    Each rank has an equal piece of each parameter group, flattened in the group's order and padded at the end.
-    """
-    pieces = [
-        torch.load(
-            folder / STATE / f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt",
-            map_location="cpu",
-            weights_only=False,
-        )["optimizer_state_dict"]["single_partition_of_fp32_groups"]
-        for rank in range(world_size)
-    ]
-    content = torch.load(folder / STATE / "mp_rank_00_model_states.pt", map_location="cpu", weights_only=False)
-    state = dict(content["module"])  # buffers; the weights in it are rounded
-    parameters = dict(model.named_parameters())
-    for group, names in enumerate(parameter_names_by_group(model)):
-        flat = torch.cat([piece[group].detach() for piece in pieces])
-        sizes = [parameters[name].numel() for name in names]
-        for name, values in zip(names, flat[: sum(sizes)].split(sizes), strict=True):
-            state[OBJECTIVE_PREFIX + name] = values.view(parameters[name].shape)
-    return state
-
-
-def _write(model: PokeVLM | PokeVLA, recipe: TrainRecipe, run_dir: Path, info: CheckpointInfo, folder: Path) -> None:
-    save_model(model, folder)
+def _describe(recipe: TrainRecipe, run_dir: Path, info: CheckpointInfo, num_parameters: int, folder: Path) -> None:
+    """Write everything but the weights."""
     robot = isinstance(recipe, PosttrainRecipe)
     config = model_config(recipe.model, recipe.data.chunk_length)
     content: dict[str, Any] = {
@@ -171,24 +93,23 @@ def _write(model: PokeVLM | PokeVLA, recipe: TrainRecipe, run_dir: Path, info: C
         "step": info.step,
         "run": recipe.name,
     }
-    write_json_atomically(folder / "config.json", content)
+    write_json_atomically(folder / MARKER, content)
     shutil.copytree(
         tokenizer_folder(recipe), folder / "tokenizer", ignore=shutil.ignore_patterns("*.py", "__pycache__")
     )
     if robot:
         shutil.copyfile(run_dir / "statistics.json", folder / "statistics.json")
-    write_text_atomically(folder / "README.md", _card(recipe, info, model))
+    write_text_atomically(folder / "README.md", _card(recipe, info, num_parameters))
 
 
-def _card(recipe: TrainRecipe, info: CheckpointInfo, model: nn.Module) -> str:
+def _card(recipe: TrainRecipe, info: CheckpointInfo, num_parameters: int) -> str:
     kind = "PokeVLA" if isinstance(recipe, PosttrainRecipe) else "PokeVLM"
-    count = sum(parameter.numel() for parameter in model.parameters())
     sources = "\n".join(f"- `{source.path}`, weight {source.weight:g}" for source in recipe.data.datasets)
     start = f"`{recipe.model.vlm}`" if recipe.model.vlm else f"random weights of seed {recipe.seed}"
     lines = [
         f"# {recipe.name}",
         "",
-        f"{kind}, preset `{recipe.model.preset}`, {count:,} parameters in fp32, LoRA merged.",
+        f"{kind}, preset `{recipe.model.preset}`, {num_parameters:,} parameters in fp32, LoRA merged.",
         "",
         f"Trained for {info.step:,} steps of {recipe.batch.global_} samples from {start} on:",
         "",

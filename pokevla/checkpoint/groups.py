@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import nn
 
 
@@ -10,7 +12,14 @@ def parameter_names_by_group(model: nn.Module) -> list[list[str]]:
 
     Order within a group is that of `named_parameters`, hence the same on every rank. Empty groups are left out.
     """
-    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    matrices = [name for name, parameter in trainable if parameter.ndim >= 2]
-    vectors = [name for name, parameter in trainable if parameter.ndim < 2]
+    return split_by_dimensions(
+        (name, parameter.ndim) for name, parameter in model.named_parameters() if parameter.requires_grad
+    )
+
+
+def split_by_dimensions(parameters: Iterable[tuple[str, int]]) -> list[list[str]]:
+    """The groups of parameters that are given as (name, number of dimensions), in their order."""
+    parameters = list(parameters)
+    matrices = [name for name, dimensions in parameters if dimensions >= 2]
+    vectors = [name for name, dimensions in parameters if dimensions < 2]
     return [group for group in (matrices, vectors) if group]

@@ -1,80 +1,199 @@
-"""`pokevla ckpt inspect RUN` and `pokevla ckpt export RUN OUT`."""
+"""`pokevla ckpt`: look at checkpoints, and make models of them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Look at checkpoints and export models.", rich_markup_mode=None)
+from pokevla.cli import ckpt_tables
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Look at checkpoints and make models of them: inspect, verify, diff, consolidate, merge-lora, export, prune.",
+    rich_markup_mode=None,
+)
+
+_Run = Annotated[Path, typer.Argument(help="A run directory, or the folder of one of its checkpoints.")]
+_Source = Annotated[Path, typer.Argument(help="A run (its newest checkpoint), a checkpoint, or a folder of weights.")]
+_Out = Annotated[Path, typer.Argument(help="Folder to write to; it must not exist.")]
+_Step = Annotated[int | None, typer.Option("--step", help="Which checkpoint; the newest complete one by default.")]
+_MaxFile = Annotated[
+    float | None, typer.Option("--max-file-gib", min=0.0001, help="Split into files of this size, with an index.")
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
 def inspect(
-    run: Path = typer.Argument(..., help="A run directory."),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    source: _Source,
+    step: _Step = None,
+    tensors: Annotated[bool, typer.Option("--tensors", help="Name every tensor of one checkpoint.")] = False,
+    as_json: _Json = False,
 ) -> None:
-    """List the complete checkpoints of a run, and whether their files are what they were."""
-    from pokevla.checkpoint.catalogue import list_checkpoints, read_info, verify
-    from pokevla.checkpoint.run import read_run_recipe
-    from pokevla.errors import CheckpointError
+    """List the checkpoints of a run, or say what is in one of them (--step) or in a folder of weights."""
+    from checkpoints_tools.inspect import inspect_run, inspect_source
+    from checkpoints_tools.source import is_checkpoint_folder, open_checkpoint_source, open_source
 
-    read_run_recipe(run)
-    rows = []
-    for step, folder in list_checkpoints(run):
-        try:
-            verify(folder)
-            state = "good"
-        except CheckpointError as error:
-            state = f"damaged: {error.message}"
-        try:
-            info = read_info(folder)
-        except CheckpointError:
-            rows.append({"step": step, "folder": str(folder), "state": state})
-            continue
-        size_mib = sum(file.size for file in info.files) / 2**20
-        rows.append(
-            {
-                "step": step,
-                "folder": str(folder),
-                "position": info.position,
-                "world_size": info.world_size,
-                "zero_stage": info.zero_stage,
-                "precision": info.precision,
-                "files": len(info.files),
-                "size_mib": round(size_mib, 1),
-                "state": state,
-            }
-        )
-    if as_json:
-        typer.echo(json.dumps({"run": str(run), "checkpoints": rows}, indent=2))
-    elif not rows:
-        typer.echo(f"{run} has no complete checkpoint.")
+    if (source / "recipe.yaml").is_file() and step is None and not tensors:
+        content, show = inspect_run(source), ckpt_tables.print_run
+    elif step is not None or is_checkpoint_folder(source):
+        content = inspect_source(open_checkpoint_source(source, step), with_tensors=tensors)
+        show = ckpt_tables.print_content
     else:
-        _print_table(rows)
-
-
-def _print_table(rows: list[dict]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    columns = ("step", "position", "world_size", "zero_stage", "precision", "files", "size_mib", "state")
-    table = Table(*(column.replace("_", " ") for column in columns))
-    for row in rows:
-        table.add_row(*(str(row.get(column, "")) for column in columns))
-    Console().print(table)
+        content = inspect_source(open_source(source, _warn), with_tensors=tensors)
+        show = ckpt_tables.print_content
+    _answer(content, as_json, show)
 
 
 @app.command()
-def export(
-    run: Path = typer.Argument(..., help="A run directory."),
-    out: Path = typer.Argument(..., help="Folder to write the model to; it must not exist."),
-    step: int = typer.Option(None, "--step", help="Which checkpoint; the newest complete one by default."),
-) -> None:
-    """Write the model of a checkpoint as a folder that needs nothing else: LoRA merged, fp32."""
-    from pokevla.checkpoint.export import export_run
-    from pokevla.checkpoint.run import read_run_recipe
+def verify(run: _Run, step: _Step = None, as_json: _Json = False) -> None:
+    """Check every checksum of all checkpoints, and name each damaged file. Exit code 3 if there is one."""
+    from checkpoints_tools.source import is_checkpoint_folder
+    from checkpoints_tools.verify import unfinished, verify_run
+    from pokevla.errors import CheckpointError
 
-    read_run_recipe(run)
-    typer.echo(f"exported to {export_run(run, out, step)}")
+    results = verify_run(run, step)
+    remains = [] if step is not None or is_checkpoint_folder(run) else unfinished(run)
+    content = {
+        "run": str(run),
+        "checkpoints": [result.as_json() for result in results],
+        "unfinished": [str(folder) for folder in remains],
+    }
+    _answer(content, as_json, ckpt_tables.print_verified)
+    damaged = [sentence for result in results for sentence in result.damaged]
+    if damaged:
+        count = sum(not result.is_good for result in results)
+        raise CheckpointError(
+            f"{count} of {len(results)} checkpoints of {run} are damaged ({len(damaged)} files; first: {damaged[0]})",
+            "Resume takes the newest whole one.",
+        )
+
+
+@app.command()
+def diff(
+    first: _Source,
+    second: _Source,
+    as_json: _Json = False,
+) -> None:
+    """Compare two checkpoints, of one run or of two: recipe, progress, and weights by part."""
+    from checkpoints_tools.diff import diff as compare
+    from checkpoints_tools.source import open_source
+
+    _answer(compare(open_source(first, _warn), open_source(second, _warn)).as_json(), as_json, ckpt_tables.print_diff)
+
+
+@app.command()
+def consolidate(
+    run: _Run,
+    out: _Out,
+    step: _Step = None,
+    trained_only: Annotated[bool, typer.Option("--trained-only", help="Leave out frozen weights.")] = False,
+    max_file_gib: _MaxFile = None,
+    as_json: _Json = False,
+) -> None:
+    """Write all weights of a checkpoint in fp32 as safetensors, from any ZeRO stage, frozen ones included."""
+    from checkpoints_tools.consolidate import consolidate as write
+    from checkpoints_tools.source import open_checkpoint_source
+
+    source = open_checkpoint_source(run, step, _warn)
+    with _progress("consolidate") as listen:
+        write(source, out, trained_only=trained_only, max_file_bytes=_bytes(max_file_gib), on_progress=listen)
+    _written(out, source.info.step, as_json)
+
+
+@app.command("merge-lora")
+def merge_lora(
+    source: _Source, out: _Out, step: _Step = None, max_file_gib: _MaxFile = None, as_json: _Json = False
+) -> None:
+    """Fold LoRA into the weights it adapts: of a checkpoint, or of what `consolidate` wrote."""
+    from checkpoints_tools.merge_lora import merge_lora as write
+    from checkpoints_tools.source import CheckpointSource, open_checkpoint_source, open_source
+
+    opened = open_source(source, _warn) if step is None else open_checkpoint_source(source, step)
+    with _progress("merge-lora") as listen:
+        write(opened, out, max_file_bytes=_bytes(max_file_gib), on_progress=listen)
+    _written(out, opened.info.step if isinstance(opened, CheckpointSource) else None, as_json)
+
+
+@app.command()
+def export(run: _Run, out: _Out, step: _Step = None, as_json: _Json = False) -> None:
+    """Write the model of a checkpoint as a folder that needs nothing else: LoRA merged, fp32."""
+    from checkpoints_tools.source import open_checkpoint_source
+
+    source = open_checkpoint_source(run, step, _warn)
+    from pokevla.checkpoint.export import export_checkpoint  # seconds: only when there is something to export
+
+    with _progress("export") as listen:
+        export_checkpoint(source.run_dir, source.recipe, source.folder, source.info, out, listen)
+    _written(out, source.info.step, as_json)
+
+
+@app.command()
+def prune(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    step: Annotated[list[int] | None, typer.Option("--step", help="A checkpoint that goes. May be repeated.")] = None,
+    keep_last: Annotated[int | None, typer.Option("--keep-last", min=0, help="Newest ones that stay.")] = None,
+    keep_every: Annotated[int | None, typer.Option("--keep-every", min=1, help="Multiples of it stay.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also the newest whole one and milestones.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Delete old checkpoints, by the recipe's rule or by yours, and what interrupted saves have left."""
+    from checkpoints_tools.prune import plan_prune
+    from checkpoints_tools.prune import prune as carry_out
+
+    plan = plan_prune(run, keep_last=keep_last, keep_every_steps=keep_every, steps=step or [], force=force)
+    if not dry_run:
+        carry_out(run, plan)
+    content = {"run": str(run), "dry_run": dry_run, "checkpoints": [item.as_json() for item in plan]}
+    _answer(content, as_json, ckpt_tables.print_plan)
+
+
+def _answer(content: dict[str, Any], as_json: bool, show: Callable[[dict[str, Any]], None]) -> None:
+    if as_json:
+        typer.echo(json.dumps(content, indent=2))
+    else:
+        show(content)
+
+
+def _written(out: Path, step: int | None, as_json: bool) -> None:
+    size_bytes = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    content = {"out": str(out), "step": step, "size_bytes": size_bytes}
+    of_step = "" if step is None else f" (step {step})"
+    _answer(content, as_json, lambda _: typer.echo(f"{out}: {size_bytes / 2**20:.1f} MiB{of_step}"))
+
+
+def _bytes(gib: float | None) -> int | None:
+    return None if gib is None else int(gib * 2**30)
+
+
+def _warn(message: str) -> None:
+    """A damaged checkpoint that is passed over for the one before it."""
+    typer.echo(f"warning: {message} The checkpoint before it is taken.", err=True)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, a line at every quarter of the way in a log."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn(what), BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        quarters = 0
+
+        def listen(done: int, total: int) -> None:
+            nonlocal quarters
+            bar.update(task, completed=done, total=total)
+            if not console.is_terminal and 4 * done // max(total, 1) > quarters:
+                quarters = 4 * done // total
+                console.print(f"{what}: {done / 2**20:.0f} of {total / 2**20:.0f} MiB")
+
+        yield listen

@@ -34,7 +34,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "resume": ("resume", "resume", "Go on with a run from its newest complete checkpoint."),
     "eval": ("eval", "evaluate", "Judge policies in the simulator, or the grounding of a VLM."),
     "report": ("report", "report", "Write one HTML page about runs."),
-    "ckpt": ("ckpt", "app", "Look at checkpoints and export models: inspect, export."),
+    "ckpt": (
+        "ckpt",
+        "app",
+        "Look at checkpoints and make models of them: inspect, verify, diff, consolidate, export, ...",
+    ),
     "doctor": ("doctor", "doctor", "Check this machine: packages, GL library, GPUs, disk, Slurm."),
 }
 USAGE_ERROR = typer.BadParameter.__mro__[1]  # click's UsageError: typer carries click inside and does not export it

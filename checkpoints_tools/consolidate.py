@@ -1,0 +1,64 @@
+"""One model in fp32 from the shards of a checkpoint, tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from checkpoints_tools.source import CheckpointSource
+from pokevla.checkpoint.shards import open_checkpoint
+from pokevla.checkpoint.trained import lora_scaling, open_trained
+from pokevla.checkpoint.weight_files import write_weights, written_whole
+from pokevla.checkpoint.weights import Weights, has_adapters
+
+LORA_SCALING = "lora_scaling"
+"""Key in the header of the files: alpha / rank, as text. `merge-lora` needs it."""
+
+
+def consolidate(
+    source: CheckpointSource,
+    out: Path,
+    *,
+    trained_only: bool = False,
+    max_file_bytes: int | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Weights:
+    """Write all weights of a checkpoint to the new folder `out` as safetensors, under the names of training.
+
+    Frozen weights come from the base model that the recipe names, checked by their hash; LoRA stays unmerged.
+    `trained_only` leaves the frozen ones out and needs no base model.
+
+    Memory, measured by benchmarks/consolidation.py: with `trained_only` the largest tensor and the layout of the
+    files; otherwise also the base model, once, while its frozen part is being written.
+
+    Returns:
+        What was written.
+
+    Raises:
+        CheckpointError: `out` exists, the base model is another one, or a file is damaged.
+        DiskFullError: no room. Nothing is left under the name `out`.
+    """
+    with written_whole(out) as temporary:
+        weights: Weights
+        if trained_only:
+            weights = open_checkpoint(source.folder, source.info)
+        else:
+            weights = open_trained(source.recipe, source.folder, source.info)
+        write_weights(
+            weights,
+            temporary,
+            metadata=header_metadata(source, weights),
+            max_file_bytes=max_file_bytes,
+            on_progress=on_progress,
+        )
+    return weights
+
+
+def header_metadata(source: CheckpointSource, weights: Weights) -> dict[str, str]:
+    """What the files say about themselves."""
+    info = source.info
+    metadata = {"run": source.recipe.name, "step": str(info.step), "recipe_hash": info.recipe_hash}
+    scaling = lora_scaling(source.recipe)
+    if scaling is not None and has_adapters(weights):
+        metadata[LORA_SCALING] = repr(scaling)
+    return metadata

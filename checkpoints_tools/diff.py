@@ -1,0 +1,138 @@
+"""Two checkpoints, of one run or of two: what differs in recipe, progress and weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from checkpoints_tools.source import CheckpointSource, WeightsSource, opened_weights
+from pokevla.recipe.load import plain_values
+from pokevla.recipe.schema import TrainRecipe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pokevla.checkpoint.weights import Weights
+
+CHUNK = 1 << 20
+"""Elements compared at a time: their differences in float64 take 8 MiB, whatever the size of a tensor."""
+FACTS = ("step", "position", "world_size", "zero_stage", "precision", "frozen_hash")
+
+
+@dataclass
+class PartDifference:
+    """How far the weights of one part are from each other."""
+
+    name: str
+    tensors: int = 0  # in both, of the same shape
+    differing: int = 0  # tensors of which at least one element differs
+    max_abs: float = 0.0  # largest difference of an element; of finite ones
+    relative: float = 0.0  # norm of the difference over the norm of the first
+    non_finite: int = 0  # elements that are NaN or infinite on one side
+
+
+@dataclass
+class Difference:
+    """What `diff` finds."""
+
+    recipe: dict[str, list[Any]]  # field -> [first, second]
+    facts: dict[str, list[Any]]
+    parts: list[PartDifference]
+    only_first: list[str]  # names of weights
+    only_second: list[str]
+    other_shape: dict[str, list[list[int]]]
+
+    @property
+    def weights_equal(self) -> bool:
+        """Whether the weights in the files are the same to the last bit."""
+        unequal = self.only_first or self.only_second or self.other_shape or any(part.differing for part in self.parts)
+        return not unequal
+
+    def as_json(self) -> dict[str, Any]:
+        """For a script."""
+        return {**asdict(self), "weights_equal": self.weights_equal}
+
+
+def diff(first: CheckpointSource | WeightsSource, second: CheckpointSource | WeightsSource) -> Difference:
+    """Compare two sources, tensor by tensor.
+
+    Of a checkpoint the trained weights are compared; of the frozen ones, which it does not store, the hash.
+    Memory: two tensors.
+
+    Raises:
+        CheckpointError: files that cannot be read.
+    """
+    recipe, facts = {}, {}
+    if isinstance(first, CheckpointSource) and isinstance(second, CheckpointSource):
+        recipe = recipe_differences(first.recipe, second.recipe)
+        pairs = {name: [getattr(first.info, name), getattr(second.info, name)] for name in FACTS}
+        facts = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    with opened_weights(first) as one, opened_weights(second) as two:
+        shapes = {name: (one.specs[name].shape, two.specs[name].shape) for name in one.specs if name in two.specs}
+        return Difference(
+            recipe,
+            facts,
+            parts=_compare(one, two, [name for name, (left, right) in shapes.items() if left == right]),
+            only_first=[name for name in one.specs if name not in two.specs],
+            only_second=[name for name in two.specs if name not in one.specs],
+            other_shape={name: [list(a), list(b)] for name, (a, b) in shapes.items() if a != b},
+        )
+
+
+def recipe_differences(first: TrainRecipe, second: TrainRecipe) -> dict[str, list[Any]]:
+    """Fields of two resolved recipes that differ: dotted name -> [first, second]; None where there is no such field."""
+    one, two = dict(_flat(plain_values(first))), dict(_flat(plain_values(second)))
+    names = [*one, *(name for name in two if name not in one)]
+    return {name: [one.get(name), two.get(name)] for name in names if one.get(name) != two.get(name)}
+
+
+def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and value of every leaf; a list of plain values is one."""
+    if isinstance(value, dict) and value:
+        items: Any = value.items()
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        items = enumerate(value)
+    else:
+        yield path, value
+        return
+    for key, item in items:
+        yield from _flat(item, f"{path}.{key}" if path else str(key))
+
+
+def _compare(one: Weights, two: Weights, names: list[str]) -> list[PartDifference]:
+    from pokevla.checkpoint.weights import part_of
+
+    found: dict[str, PartDifference] = {}
+    squares: dict[str, list[float]] = {}  # part -> squared norms of the difference and of the first
+    for name in names:
+        part = found.setdefault(part_of(name), PartDifference(part_of(name)))
+        sums = squares.setdefault(part.name, [0.0, 0.0])
+        _add_tensor(part, sums, one.read(name), two.read(name))
+    for part in found.values():
+        difference, size = squares[part.name]
+        # Weights that were all zero and are no longer: the ratio is infinite, which JSON cannot say.
+        part.relative = math.sqrt(difference / size) if size > 0 else float(difference > 0)
+    return list(found.values())
+
+
+def _add_tensor(part: PartDifference, squares: list[float], one: Tensor, two: Tensor) -> None:
+    import torch
+
+    part.tensors += 1
+    differs = False
+    for left, right in zip(one.view(-1).split(CHUNK), two.view(-1).split(CHUNK), strict=True):
+        a, b = left.double(), right.double()
+        squares[1] += float(torch.nan_to_num(a, 0.0, 0.0, 0.0).square().sum())
+        if torch.equal(left.view(torch.uint8), right.view(torch.uint8)):
+            continue  # NaN included: bit for bit the same
+        differs = True
+        difference = (a - b).abs()
+        finite = torch.isfinite(difference)
+        part.non_finite += int((~finite).sum())
+        difference = difference[finite]
+        if difference.numel():
+            part.max_abs = max(part.max_abs, float(difference.max()))
+            squares[0] += float(difference.square().sum())
+    part.differing += differs

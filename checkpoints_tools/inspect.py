@@ -1,0 +1,135 @@
+"""What is in a run's checkpoints, in one of them, or in a folder of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from checkpoints_tools.source import CheckpointSource, WeightsSource, is_healthy, opened_weights
+from checkpoints_tools.verify import verify_checkpoint
+from pokevla.checkpoint.catalogue import list_checkpoints, read_info
+from pokevla.checkpoint.run import read_run_recipe
+from pokevla.errors import CheckpointError
+from pokevla.telemetry.jsonl import read_jsonl
+
+if TYPE_CHECKING:
+    from pokevla.checkpoint.weights import Weights
+
+
+def inspect_run(run_dir: Path) -> dict[str, Any]:
+    """The complete checkpoints of a run, oldest first, and whether their files are what they were. No torch.
+
+    Raises:
+        UsageError: `run_dir` is not a run directory of training.
+    """
+    recipe = read_run_recipe(run_dir)
+    rows = []
+    for step, folder in list_checkpoints(run_dir):
+        verified = verify_checkpoint(folder)
+        state = "good" if verified.is_good else f"damaged: {verified.damaged[0]}"
+        row: dict[str, Any] = {"step": step, "folder": str(folder), "state": state}
+        try:
+            info = read_info(folder)
+        except CheckpointError:
+            rows.append(row)
+            continue
+        rows.append(
+            row
+            | {
+                "position": info.position,
+                "world_size": info.world_size,
+                "zero_stage": info.zero_stage,
+                "precision": info.precision,
+                "files": len(info.files),
+                "size_mib": round(sum(file.size for file in info.files) / 2**20, 1),
+                "healthy": is_healthy(folder),
+                "good_steps_after": good_steps_after(run_dir, step),
+            }
+        )
+    return {"run": str(run_dir), "name": recipe.name, "kind": recipe.kind, "checkpoints": rows}
+
+
+def good_steps_after(run_dir: Path, step: int) -> int:
+    """Steps after `step` whose loss and gradient were finite, as far as the run has logged.
+
+    A checkpoint that none follows may be the last before the weights went wrong.
+    """
+    metrics, events = run_dir / "metrics.jsonl", run_dir / "events.jsonl"
+    last = max((row["step"] for row in (read_jsonl(metrics) if metrics.is_file() else []) if "loss" in row), default=0)
+    noted = read_jsonl(events) if events.is_file() else []
+    skipped = {row["step"] for row in noted if row.get("event") == "skipped" and step < row["step"] <= last}
+    return max(last - step, 0) - len(skipped)
+
+
+def inspect_source(source: CheckpointSource | WeightsSource, *, with_tensors: bool = False) -> dict[str, Any]:
+    """One checkpoint or folder of weights: what it is, its files, and its weights by part.
+
+    Every weight is read once, one at a time, to see whether it is finite.
+    """
+    with opened_weights(source) as weights:
+        content = _checkpoint_facts(source) if isinstance(source, CheckpointSource) else _folder_facts(source, weights)
+        content["parts"] = [asdict(part) for part in parts(weights)]
+        content["finite"] = all(part["non_finite"] == 0 for part in content["parts"])
+        if with_tensors:
+            content["tensors"] = [
+                {"name": name, "shape": list(spec.shape), "dtype": str(spec.dtype).removeprefix("torch.")}
+                for name, spec in weights.specs.items()
+            ]
+    return content
+
+
+def _checkpoint_facts(source: CheckpointSource) -> dict[str, Any]:
+    info = source.info
+    facts = {key: value for key, value in asdict(info).items() if key != "files"}
+    return {
+        "kind": "checkpoint",
+        "folder": str(source.folder),
+        "run": str(source.run_dir),
+        "recipe": source.recipe.name,
+        **facts,
+        "healthy": is_healthy(source.folder),
+        "good_steps_after": good_steps_after(source.run_dir, info.step),
+        "size_bytes": sum(file.size for file in info.files),
+        "files": [asdict(file) for file in info.files],
+    }
+
+
+def _folder_facts(source: WeightsSource, weights: Weights) -> dict[str, Any]:
+    metadata: Mapping[str, str] = getattr(weights, "metadata", {})
+    files = sorted(source.folder.glob("*.safetensors"))
+    return {
+        "kind": "weights",
+        "folder": str(source.folder),
+        "metadata": dict(metadata),
+        "size_bytes": sum(path.stat().st_size for path in files),
+        "files": [{"name": path.name, "size": path.stat().st_size} for path in files],
+    }
+
+
+@dataclass
+class Part:
+    """The weights of one part of the model."""
+
+    name: str
+    tensors: int = 0
+    numbers: int = 0  # elements of all its tensors
+    size_bytes: int = 0  # in fp32
+    non_finite: int = 0  # NaN or infinity
+
+
+def parts(weights: Weights) -> list[Part]:
+    """Weights added up by part of the model, in the model's order. Memory: one tensor."""
+    import torch
+
+    from pokevla.checkpoint.weights import part_of
+
+    found: dict[str, Part] = {}
+    for name, spec in weights.specs.items():
+        part = found.setdefault(part_of(name), Part(part_of(name)))
+        part.tensors += 1
+        part.numbers += spec.numel
+        part.size_bytes += spec.size_bytes
+        part.non_finite += int((~torch.isfinite(weights.read(name))).sum())
+    return list(found.values())

@@ -1,0 +1,61 @@
+"""LoRA folded into the weights it adapts, from a checkpoint or from what `consolidate` wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from checkpoints_tools.consolidate import LORA_SCALING, header_metadata
+from checkpoints_tools.source import CheckpointSource, WeightsSource
+from pokevla.checkpoint.trained import lora_scaling, open_trained
+from pokevla.checkpoint.weight_files import FileWeights, write_weights, written_whole
+from pokevla.checkpoint.weights import MergedWeights, has_adapters
+from pokevla.errors import CheckpointError, UsageError
+
+
+def merge_lora(
+    source: CheckpointSource | WeightsSource,
+    out: Path,
+    *,
+    max_file_bytes: int | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> MergedWeights:
+    """Write plain weights to the new folder `out`: fp32 safetensors under the names of the model without LoRA.
+
+    `pokevla ckpt export` does the same and adds what a policy needs. Memory: three tensors of the largest layer, and
+    of a checkpoint the base model.
+
+    Raises:
+        UsageError: there is no LoRA in the source.
+        CheckpointError: `out` exists, or the source cannot be read or does not say its scaling.
+        DiskFullError: no room. Nothing is left under the name `out`.
+    """
+    with written_whole(out) as temporary, _opened(source) as (weights, metadata):
+        write_weights(weights, temporary, metadata=metadata, max_file_bytes=max_file_bytes, on_progress=on_progress)
+    return weights
+
+
+@contextmanager
+def _opened(source: CheckpointSource | WeightsSource) -> Iterator[tuple[MergedWeights, dict[str, str]]]:
+    if isinstance(source, CheckpointSource):
+        scaling = lora_scaling(source.recipe)
+        if scaling is None:
+            raise UsageError(f"{source.folder} was trained without LoRA.", "Use: pokevla ckpt consolidate")
+        trained = open_trained(source.recipe, source.folder, source.info)
+        metadata = header_metadata(source, trained)
+        metadata.pop(LORA_SCALING, None)
+        yield MergedWeights(trained, scaling), metadata
+        return
+    with FileWeights(source.folder) as weights:
+        if not has_adapters(weights):
+            raise UsageError(f"{source.folder} holds no LoRA: its weights are plain already.")
+        metadata = dict(weights.metadata)
+        try:
+            scaling = float(metadata.pop(LORA_SCALING))
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"{source.folder} does not say its LoRA scaling (alpha / rank).",
+                "Merge from the run instead, or consolidate it again.",
+            ) from error
+        yield MergedWeights(weights, scaling), metadata

@@ -1,0 +1,138 @@
+"""What a person names on the command line: a run, one checkpoint of it, or a folder of weights."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pokevla.checkpoint.catalogue import CheckpointInfo, checkpoint_folder, latest_complete, list_checkpoints, verify
+from pokevla.checkpoint.run import read_run_recipe
+from pokevla.errors import CheckpointError, UsageError
+from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
+
+if TYPE_CHECKING:
+    from pokevla.checkpoint.weights import Weights
+
+
+HEALTHY = "HEALTHY"
+"""File in the folder of a checkpoint that the run went on from for many steps without trouble."""
+
+
+@dataclass(frozen=True)
+class CheckpointSource:
+    """One whole checkpoint of a run."""
+
+    run_dir: Path
+    folder: Path
+    info: CheckpointInfo
+    recipe: PretrainRecipe | PosttrainRecipe
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """A folder of safetensors: an export, or what `consolidate` and `merge-lora` write."""
+
+    folder: Path
+
+
+def is_checkpoint_folder(path: Path) -> bool:
+    """Whether `path` has the place of a checkpoint: RUN/checkpoints/step-..."""
+    return path.name.startswith("step-") and path.parent.name == "checkpoints"
+
+
+def step_of(folder: Path) -> int:
+    """The step in the name of a checkpoint's folder.
+
+    Raises:
+        UsageError: it has no step in it.
+    """
+    digits = folder.name.removeprefix("step-")
+    if not digits.isdecimal():
+        raise UsageError(f"{folder} is not named as a checkpoint (step-00000100).", "Check the path.")
+    return int(digits)
+
+
+def open_checkpoint_source(
+    path: Path, step: int | None = None, on_damage: Callable[[str], None] = lambda message: None
+) -> CheckpointSource:
+    """The checkpoint that `path` names: a checkpoint's folder, or a run (its newest whole one, or that of `step`).
+
+    All checksums are verified. A damaged newest one is reported through `on_damage`, and the one before it taken.
+
+    Raises:
+        UsageError: `path` is neither. CheckpointError: there is no such checkpoint, or it is damaged.
+    """
+    if not is_checkpoint_folder(path):
+        recipe = read_run_recipe(path)
+        if step is not None:
+            folder = existing_checkpoint(path, step)
+            return CheckpointSource(path, folder, verify(folder), recipe)
+        found = latest_complete(path, on_damage)
+        if found is None:
+            raise CheckpointError(f"{path} has no complete checkpoint.", f"Go on with: pokevla resume {path}")
+        return CheckpointSource(path, *found, recipe)
+    if step is not None and step != step_of(path):
+        raise UsageError(f"{path} is a checkpoint already, --step {step} names another.", "Give one of them.")
+    run_dir = path.parent.parent
+    folder = existing_checkpoint(run_dir, step_of(path))
+    return CheckpointSource(run_dir, folder, verify(folder), read_run_recipe(run_dir))
+
+
+def is_healthy(folder: Path) -> bool:
+    """Whether training has noted that it went on well from this checkpoint."""
+    return (folder / HEALTHY).is_file()
+
+
+def existing_checkpoint(run_dir: Path, step: int) -> Path:
+    """Folder of a complete checkpoint.
+
+    Raises:
+        CheckpointError: there is none of this step; those that there are are named.
+    """
+    steps = [known for known, _ in list_checkpoints(run_dir)]
+    folder = checkpoint_folder(run_dir, step)
+    if step in steps:
+        return folder
+    there = f"Complete are: {', '.join(map(str, steps))}." if steps else "The run has none yet."
+    if folder.is_dir():
+        raise CheckpointError(f"{folder} is not complete: it was half written or half deleted.", there)
+    raise CheckpointError(f"{run_dir} has no checkpoint of step {step}.", there)
+
+
+def open_source(
+    path: Path, on_damage: Callable[[str], None] = lambda message: None
+) -> CheckpointSource | WeightsSource:
+    """What `path` names.
+
+    Raises:
+        UsageError: nothing that we know. CheckpointError: as `open_checkpoint_source`.
+    """
+    if is_checkpoint_folder(path) or (path / "recipe.yaml").is_file():
+        return open_checkpoint_source(path, on_damage=on_damage)
+    if (path / "model.safetensors").is_file() or (path / "model.safetensors.index.json").is_file():
+        return WeightsSource(path)
+    raise UsageError(
+        f"{path} is neither a run, nor a checkpoint, nor a folder of weights.",
+        "Name one below `runs/`, such as runs/NAME or runs/NAME/checkpoints/step-00000100.",
+    )
+
+
+@contextlib.contextmanager
+def opened_weights(source: CheckpointSource | WeightsSource) -> Iterator[Weights]:
+    """The weights that are in the files of a source, read one at a time. Of a checkpoint those are the trained ones.
+
+    Raises:
+        CheckpointError: files that cannot be read.
+    """
+    if isinstance(source, CheckpointSource):
+        from pokevla.checkpoint.shards import open_checkpoint
+
+        yield open_checkpoint(source.folder, source.info)
+        return
+    from pokevla.checkpoint.weight_files import FileWeights
+
+    with FileWeights(source.folder) as weights:
+        yield weights

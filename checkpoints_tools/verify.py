@@ -1,0 +1,90 @@
+"""Every checksum of every checkpoint, and the name of each file that is not what it was."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from checkpoints_tools.source import existing_checkpoint, is_checkpoint_folder, step_of
+from pokevla.checkpoint.catalogue import MARKER, list_checkpoints, read_info
+from pokevla.checkpoint.files import StoredFile, describe_file
+from pokevla.checkpoint.run import read_run_recipe
+from pokevla.errors import CheckpointError
+
+
+@dataclass
+class Verified:
+    """One checkpoint, looked through."""
+
+    step: int
+    folder: str
+    files: int  # that were checked
+    size_bytes: int
+    damaged: list[str] = field(default_factory=list)  # one sentence for each damaged file
+
+    @property
+    def is_good(self) -> bool:
+        """Whether every file is what it was when it was saved."""
+        return not self.damaged
+
+    def as_json(self) -> dict[str, Any]:
+        """For a script."""
+        return {**asdict(self), "good": self.is_good}
+
+
+def verify_run(path: Path, step: int | None = None) -> list[Verified]:
+    """Check all checkpoints of a run, or the one that `path` or `step` names. Oldest first; all damage is reported.
+
+    Raises:
+        UsageError: `path` is neither a run nor a checkpoint. CheckpointError: there is no checkpoint to verify.
+    """
+    if is_checkpoint_folder(path):
+        run_dir, step = path.parent.parent, step_of(path)
+    else:
+        run_dir = path
+    read_run_recipe(run_dir)
+    if step is not None:
+        return [verify_checkpoint(existing_checkpoint(run_dir, step))]
+    folders = [folder for _, folder in list_checkpoints(run_dir)]
+    if not folders:
+        raise CheckpointError(f"{run_dir} has no complete checkpoint.", f"Go on with: pokevla resume {run_dir}")
+    return [verify_checkpoint(folder) for folder in folders]
+
+
+def verify_checkpoint(folder: Path) -> Verified:
+    """Check one complete checkpoint, to the last file even if the first is damaged."""
+    try:
+        info = read_info(folder)
+    except CheckpointError as error:
+        return Verified(step_of(folder), str(folder), 0, 0, [error.message])
+    result = Verified(info.step, str(folder), len(info.files), sum(file.size for file in info.files))
+    for file in info.files:
+        complaint = _complaint(folder, file)
+        if complaint is not None:
+            result.damaged.append(complaint)
+    if not info.files:
+        result.damaged.append(f"{folder / MARKER} names no files.")
+    return result
+
+
+def _complaint(folder: Path, expected: StoredFile) -> str | None:
+    path = folder / expected.name
+    try:
+        size = path.stat().st_size
+        if size != expected.size:
+            return f"{path} has {size} bytes instead of {expected.size}."
+        if describe_file(folder, expected.name) != expected:
+            return f"{path} is damaged: its checksum differs."
+    except FileNotFoundError:
+        return f"{path} is missing."
+    except OSError as error:
+        return f"{path} cannot be read ({error.strerror})."
+    return None
+
+
+def unfinished(run_dir: Path) -> list[Path]:
+    """Folders that do not count as checkpoints: half written, or half deleted (their marker is gone)."""
+    checkpoints = run_dir / "checkpoints"
+    half = [folder for folder in checkpoints.glob("step-*") if not (folder / MARKER).is_file()]
+    return sorted([*checkpoints.glob(".tmp-step-*"), *half])

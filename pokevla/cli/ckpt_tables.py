@@ -1,0 +1,132 @@
+"""How the answers of `pokevla ckpt` look to a person."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import typer
+
+LOG_WIDTH = 200
+"""Columns of a table that does not go to a terminal."""
+
+
+def print_run(content: dict[str, Any]) -> None:
+    """The checkpoints of a run."""
+    if not content["checkpoints"]:
+        typer.echo(f"{content['run']} has no complete checkpoint.")
+        return
+    columns = ("step", "position", "world_size", "zero_stage", "precision", "size_mib")
+    rows = [
+        [*(str(row.get(column, "")) for column in columns), row["state"], _health(row)]
+        for row in content["checkpoints"]
+    ]
+    _table([*(column.replace("_", " ") for column in columns), "state", "health"], rows)
+
+
+def _health(row: dict[str, Any]) -> str:
+    if "good_steps_after" not in row:
+        return ""
+    known = "healthy" if row["healthy"] else "not known"
+    return f"{known}, {row['good_steps_after']} good steps after"
+
+
+def print_content(content: dict[str, Any]) -> None:
+    """One checkpoint or folder of weights."""
+    typer.echo(f"{content['kind']} {content['folder']}")
+    if content["kind"] == "checkpoint":
+        typer.echo(
+            f"recipe {content['recipe']} ({content['recipe_hash'][:12]}), step {content['step']}, "
+            f"position {content['position']}"
+        )
+        typer.echo(
+            f"saved by {content['world_size']} ranks, ZeRO stage {content['zero_stage']}, {content['precision']}; "
+            f"frozen weights are not stored (hash {content['frozen_hash']})"
+        )
+        typer.echo(f"files are whole; {_health(content)}")
+    else:
+        typer.echo(", ".join(f"{key} {value}" for key, value in sorted(content["metadata"].items())))
+    rows = [[file["name"], _mib(file["size"])] for file in content["files"]]
+    _table(["file", "MiB"], [*rows, ["all", _mib(content["size_bytes"])]])
+    rows = [
+        [part["name"], str(part["tensors"]), f"{part['numbers']:,}", _mib(part["size_bytes"]), str(part["non_finite"])]
+        for part in content["parts"]
+    ]
+    total = [sum(part[key] for part in content["parts"]) for key in ("tensors", "numbers", "size_bytes", "non_finite")]
+    rows.append(["all", str(total[0]), f"{total[1]:,}", _mib(total[2]), str(total[3])])
+    _table(["part", "tensors", "numbers", "MiB in fp32", "not finite"], rows)
+    for tensor in content.get("tensors", []):
+        typer.echo(f"{tensor['name']}  {tuple(tensor['shape'])}  {tensor['dtype']}")
+
+
+def print_verified(content: dict[str, Any]) -> None:
+    """The outcome of verifying."""
+    for row in content["checkpoints"]:
+        if row["good"]:
+            typer.echo(f"step {row['step']}: good ({row['files']} files, {_mib(row['size_bytes'])} MiB)")
+        for sentence in row["damaged"]:
+            typer.echo(f"step {row['step']}: damaged: {sentence}")
+    for folder in content["unfinished"]:
+        typer.echo(f"{folder}: half written or half deleted, does not count")
+
+
+def print_diff(content: dict[str, Any]) -> None:
+    """What two checkpoints differ in."""
+    for title, pairs in (("recipe", content["recipe"]), ("", content["facts"])):
+        for name, (first, second) in pairs.items():
+            typer.echo(f"{title} {name}: {_text(first)} -> {_text(second)}".lstrip())
+    if content["parts"]:
+        rows = [
+            [
+                part["name"],
+                str(part["tensors"]),
+                str(part["differing"]),
+                f"{part['max_abs']:.3g}",
+                f"{part['relative']:.3g}",
+                str(part["non_finite"]),
+            ]
+            for part in content["parts"]
+        ]
+        _table(["part", "tensors", "differ", "max |a - b|", "|a - b| / |a|", "not finite"], rows)
+    for title, names in (("first", content["only_first"]), ("second", content["only_second"])):
+        if names:
+            typer.echo(f"{len(names)} weights are only in the {title}: {', '.join(names[:3])}{_more(names)}")
+    for name, (first, second) in content["other_shape"].items():
+        typer.echo(f"{name}: shape {tuple(first)} -> {tuple(second)}")
+    typer.echo("weights are the same to the last bit" if content["weights_equal"] else "weights differ")
+
+
+def _text(value: Any) -> str:
+    return "(not there)" if value is None else json.dumps(value)
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - 3} more" if len(names) > 3 else ""
+
+
+def print_plan(content: dict[str, Any]) -> None:
+    """What was, or would be, deleted."""
+    freed = sum(row["size_bytes"] for row in content["checkpoints"] if row["deleted"])
+    word = "would go" if content["dry_run"] else "deleted"
+    for row in content["checkpoints"]:
+        fate = word if row["deleted"] else f"stays ({row['kept_because']})"
+        remains = ", remains of an interrupted save or deletion" if row["step"] is None else ""
+        typer.echo(f"{row['folder']}: {fate}{remains}, {_mib(row['size_bytes'])} MiB")
+    typer.echo(f"{_mib(freed)} MiB {'would be' if content['dry_run'] else 'were'} freed")
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:.1f}"
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    if not console.is_terminal:  # in a log nothing needs to be cut off to fit
+        console.width = LOG_WIDTH
+    console.print(table)
