@@ -13,6 +13,8 @@ from pokevla.policy.pictures import caption, draw_views, mask_iou, strip
 
 FRAMES_PER_SECOND = 3
 STRIP_PICTURES = 8
+MAX_FRAMES = 60
+"""Frames of a video that are shown in TensorBoard, where it becomes a GIF (about 50 kB a frame at 2 x 256 px)."""
 
 MaskPredictor = Callable[[np.ndarray, np.ndarray, str], np.ndarray]
 """(images (2, H, W, 3), proprio (8,), instruction) -> predicted masks (2, H, W) bool."""
@@ -75,3 +77,16 @@ def write_video(path: Path, frames: list[np.ndarray], frames_per_second: int = F
         padded = np.pad(frame, ((0, even[0] - height), (0, even[1] - width), (0, 0)), mode="edge")
         writer.send(np.ascontiguousarray(padded))
     writer.close()
+
+
+def read_video(path: Path, max_frames: int = MAX_FRAMES) -> tuple[list[np.ndarray], float]:
+    """Frames (H, W, 3) uint8 of a video that `write_video` wrote, evenly thinned to at most `max_frames`, and the
+    frames per second at which they last as long as the video."""
+    import imageio_ffmpeg
+
+    reader = imageio_ffmpeg.read_frames(str(path))
+    description = next(reader)
+    width, height = description["size"]
+    frames = [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]
+    chosen = np.linspace(0, len(frames) - 1, min(max_frames, len(frames))).round().astype(int)
+    return [frames[index] for index in chosen], description["fps"] * len(chosen) / len(frames)

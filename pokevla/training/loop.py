@@ -34,6 +34,7 @@ from pokevla.telemetry.writers import EventLog, MetricWriter
 from pokevla.training.callbacks import Callback, MetricLog, Periodic, SkipGuard, StepResult
 from pokevla.training.gradient_norms import loss_gradient_norms
 from pokevla.training.guards import SkipCounter, guarded_step, poison_if_not_finite
+from pokevla.training.measuring import build_meter, describe_run
 from pokevla.training.optimizer import build_adamw
 from pokevla.training.schedule import applied_rate, apply_rate, rate_factor
 from pokevla.training.seeding import seed_dropout
@@ -61,10 +62,12 @@ def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo) -> None:
         if info.is_main:
             save_statistics(loader, run_dir)
         writer = stack.enter_context(closing(MetricWriter(run_dir, info.rank, resume_step=start.step)))
+        describe_run(writer, recipe, run_dir, start.step)
         events = stack.enter_context(closing(EventLog(run_dir / "events.jsonl"))) if info.is_main else None
         trainer.run(loader, start.step, steps, trainer.callbacks(writer, events))
         if info.is_main:
             export_run(run_dir, run_dir / EXPORT)
+            writer.finish()
             if events is not None:
                 events.add("finished", step=steps)
         barrier()
@@ -228,4 +231,5 @@ def build_trainer(recipe: TrainRecipe, task: Task, run_dir: Path, info: RankInfo
         logger.warning("gradient norms per loss are not measured with ZeRO stage 3")
     config = deepspeed_config(recipe, derive_batch(recipe.batch, info.world_size))
     engine = initialise_engine(task.objective, optimizer, config)
-    return Trainer(recipe, task, run_dir, info, device, engine, optimizer, StepMeter(), recipe_hash(recipe))
+    meter = build_meter(recipe, info, device)
+    return Trainer(recipe, task, run_dir, info, device, engine, optimizer, meter, recipe_hash(recipe))
