@@ -10,9 +10,9 @@ from typing import Any
 import typer
 
 from pokevla.errors import RecipeError, UsageError
-from pokevla.recipe.document import Document, Template, read_document
+from pokevla.recipe.document import Document, Template, dotted, read_document
 from pokevla.recipe.dump import dump_recipe
-from pokevla.recipe.load import LoadedRecipe, flat_values, load_recipe, merge_extends, plain_values
+from pokevla.recipe.load import LoadedRecipe, load_recipe, merge_extends, plain_values
 from pokevla.recipe.messages import nearest
 from pokevla.recipe.reference import FieldDoc, field_docs, reference_page
 
@@ -130,7 +130,16 @@ def diff(first: Path = typer.Argument(...), second: Path = typer.Argument(...)) 
 
 
 def _flat(loaded: LoadedRecipe) -> dict[str, str]:
-    return {name: json.dumps(value) for name, value in flat_values(loaded.recipe).items()}
+    def walk(value: Any, path: tuple[str | int, ...]) -> dict[str, str]:
+        if isinstance(value, dict) and value:
+            items = list(value.items())
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            items = list(enumerate(value))
+        else:
+            return {dotted(path): json.dumps(value)}
+        return {name: text for key, item in items for name, text in walk(item, (*path, key)).items()}
+
+    return walk(plain_values(loaded.recipe), ())
 
 
 @app.command()

@@ -177,22 +177,6 @@ def plain_values(recipe: BaseModel) -> dict[str, Any]:
     return {"kind": values.pop("kind"), **values} if "kind" in values else values
 
 
-def flat_values(recipe: BaseModel) -> dict[str, Any]:
-    """All values by dotted field: `{"optim.lr": 0.0003, "data.datasets.0.weight": 1.0, ...}`. Lists of plain values
-    are values; empty sections too."""
-
-    def walk(value: Any, path: KeyPath) -> dict[str, Any]:
-        if isinstance(value, dict) and value:
-            items = list(value.items())
-        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-            items = list(enumerate(value))
-        else:
-            return {dotted(path): value}
-        return {name: found for key, item in items for name, found in walk(item, (*path, key)).items()}
-
-    return walk(plain_values(recipe), ())
-
-
 def _origins(recipe: BaseModel, document: Document) -> dict[str, str]:
     def walk(value: Any, path: KeyPath) -> dict[str, str]:
         if isinstance(value, dict) and value:

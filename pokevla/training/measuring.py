@@ -8,8 +8,8 @@ import torch
 
 from pokevla.distributed.environment import RankInfo
 from pokevla.recipe.compute import flops_per_sample
-from pokevla.recipe.load import flat_values
 from pokevla.recipe.schema import TrainRecipe
+from pokevla.recipe.values import flat_values
 from pokevla.telemetry.gpu import start_gpu_sampler
 from pokevla.telemetry.manifest import MANIFEST
 from pokevla.telemetry.meters import Arithmetic, StepMeter

@@ -1,0 +1,118 @@
+"""Heartbeats: one small file per rank that says where it is, and from all of them who is behind.
+
+    RUN/heartbeat/rank_00000.json    rewritten every `every_s` seconds by a thread of the rank
+
+A rank whose file is old is dead, stopped, or on a host that does not answer. Among ranks whose files are fresh the one
+with the least `progress` is behind: all ranks go through the same phases, and the others wait for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pokevla.errors import DataError
+from pokevla.telemetry.jsonl import now
+
+FOLDER = "heartbeat"
+ENDED = ("finished", "stopped", "failed")
+"""Phases after which no heartbeat follows."""
+SILENT_AFTER = 3.0
+"""Intervals without a heartbeat until a rank counts as silent."""
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """Where one rank is."""
+
+    rank: int
+    host: str
+    pid: int
+    step: int  # steps done
+    phase: str
+    phase_s: float  # how long it has been in this phase
+    progress: int  # phases begun and ended since the start
+    every_s: float  # when to expect the next heartbeat
+    time: str  # UTC, ISO 8601
+
+    def age_s(self, at: datetime) -> float:
+        """Seconds since it was written."""
+        return (at - datetime.fromisoformat(self.time)).total_seconds()
+
+
+def beat(run_dir: Path, *, rank: int, host: str, step: int, phase: str, phase_s: float, progress: int,
+         every_s: float) -> Heartbeat:  # fmt: skip
+    """Write this process's heartbeat. A reader sees the old one or the new one, never half."""
+    written = Heartbeat(rank, host, os.getpid(), step, phase, round(phase_s, 1), progress, every_s, now())
+    folder = run_dir / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".rank_{rank:05d}.tmp"
+    temporary.write_text(json.dumps(asdict(written)) + "\n", encoding="utf-8")
+    os.replace(temporary, folder / f"rank_{rank:05d}.json")
+    return written
+
+
+def read_heartbeats(run_dir: Path) -> list[Heartbeat]:
+    """The last heartbeat of every rank, by rank; none when the run has never started. DataError if one is damaged."""
+    found = []
+    for path in sorted((run_dir / FOLDER).glob("rank_*.json")):
+        try:
+            found.append(Heartbeat(**json.loads(path.read_text(encoding="utf-8"))))
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{path} is not a heartbeat ({error}).", "Delete it.") from error
+    return found
+
+
+def forget_heartbeats(run_dir: Path, world_size: int) -> None:
+    """Remove the heartbeats of ranks that this job does not have: an earlier one had more."""
+    for path in (run_dir / FOLDER).glob("rank_*.json"):
+        if int(path.stem.removeprefix("rank_")) >= world_size:
+            path.unlink(missing_ok=True)
+
+
+def who_is_behind(beats: Sequence[Heartbeat], at: datetime | None = None) -> list[str]:
+    """One sentence for each rank that the others wait for; none when all are at the same place.
+
+    `at` is the time to judge by (default: now).
+    """
+    at = at or datetime.now(UTC)
+    running = [one for one in beats if one.phase not in ENDED]
+    silent = [one for one in running if one.age_s(at) > SILENT_AFTER * one.every_s]
+    if silent:
+        return [
+            f"rank {one.rank} on {one.host}: no heartbeat for {one.age_s(at):.0f} s, last in {one.phase} after step "
+            f"{one.step} (dead, stopped, or its host does not answer)"
+            for one in silent
+        ]
+    least = min((one.progress for one in running), default=0)
+    if all(one.progress == least for one in running):
+        return []
+    return [
+        f"rank {one.rank} on {one.host}: in {one.phase} after step {one.step} for {one.phase_s:.0f} s"
+        for one in running
+        if one.progress == least
+    ]
+
+
+def hang_report(run_dir: Path) -> str:
+    """Every rank's place, and which of them is behind: what to look at when a run stands still.
+
+    Raises:
+        DataError: the run has no heartbeats, or a damaged one.
+    """
+    beats, at = read_heartbeats(run_dir), datetime.now(UTC)
+    if not beats:
+        raise DataError(f"{run_dir} has no heartbeats.", "Is it the directory of a run that has started?")
+    lines = [
+        f"rank {one.rank} on {one.host} (pid {one.pid}): step {one.step}, {one.phase} for {one.phase_s:.0f} s, "
+        f"heartbeat {one.age_s(at):.0f} s ago"
+        for one in beats
+    ]
+    behind = who_is_behind(beats, at)
+    verdict = [f"behind: {text}" for text in behind] or ["no rank is behind the others"]
+    stacks = sorted(path.name for path in (run_dir / "logs").glob("rank_*.hang"))
+    return "\n".join([*lines, *verdict, *(f"stacks: {run_dir / 'logs' / name}" for name in stacks)])
