@@ -59,7 +59,7 @@ def test_one_line_has_the_essentials(run: Path) -> None:
 
 
 def test_the_curve_goes_from_low_to_high_and_marks_what_is_not_finite() -> None:
-    assert sparkline([0.0, 0.5, None, 1.0]) == "▁▅×█" or sparkline([0.0, 0.5, None, 1.0]) == "▁▄×█"
+    assert sparkline([0.0, 0.5, None, 1.0]) == "▁▅×█"
     assert sparkline([3.0, 3.0]) == "▁▁"
     assert sparkline([None]) == "×"
 
