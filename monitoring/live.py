@@ -140,7 +140,8 @@ class LiveRun:
         if is_locked(self.run_dir) or (queue is not None and queue.runs) or _alive_elsewhere(beats, now):
             return "running", ""
         if queue is not None and queue.state != "UNKNOWN":
-            return _queued(queue)
+            state, reason = state_of_job(queue)
+            return ("stopped" if state == "finished" else state), reason  # the model is not exported
         turn = self.events.last_turn
         if turn is None:
             return "new", "never started"
@@ -177,10 +178,14 @@ def _planned_steps(recipe: TrainRecipe) -> int | None:
         return None
 
 
-def _queued(queue: QueueState) -> tuple[State, str]:
+def state_of_job(queue: QueueState) -> tuple[State, str]:
+    """State of a run that is not running, by its newest job, and why."""
     if queue.waits:
         return "queued", queue.text
-    return ("stopped" if queue.state in ("CANCELLED", "PREEMPTED", "COMPLETED") else "failed"), queue.text
+    if queue.runs:
+        return "running", queue.text
+    states: dict[str, State] = {"COMPLETED": "finished", "CANCELLED": "stopped", "PREEMPTED": "stopped"}
+    return states.get(queue.state, "failed"), queue.text
 
 
 def _slowest(beats: list[Heartbeat], now: float) -> dict[str, Any] | None:

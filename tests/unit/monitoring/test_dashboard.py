@@ -98,3 +98,13 @@ def test_a_chained_job_that_was_cancelled_says_why_in_the_list(run: Path) -> Non
     job = QueueState("8", "CANCELLED", "job 8 CANCELLED: it waited for job 7 (cache), which ended as FAILED")
     (row,) = list_runs(run, lambda run_dir: job)
     assert (row.state, row.reason) == ("stopped", job.text)
+
+
+def test_a_submitted_job_that_trains_nothing_is_listed_by_what_the_queue_says(tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text("kind: cache\nname: cache\ndataset: d\ncache: {root: c}\n")
+    (folder / "slurm.json").touch()
+    (row,) = list_runs(tmp_path, lambda run_dir: QueueState("7", "FAILED", "job 7 FAILED, exit code 3"))
+    assert (row.kind, row.state, row.reason) == ("cache", "failed", "job 7 FAILED, exit code 3")
+    assert "0/?" not in shown(runs_table([row]))
