@@ -33,7 +33,8 @@ def publish_trials(recipe: EvalRecipe, summary: dict[str, Any]) -> list[Path]:
             for path in sorted((evaluation / "videos").glob(f"{spec.name}-*.mp4")):
                 match = re.fullmatch(re.escape(spec.name) + r"-(t\d+-i\d+)", path.stem)
                 if match is not None:
-                    writer.video(f"trial/{match[1]}", *read_video(path), step=step)
+                    frames, frames_per_second = read_video(path)
+                    writer.video(f"trial/{match[1]}", frames, step, frames_per_second)
         written.append(folder)
     return written
 

@@ -15,13 +15,16 @@ from tests.unit.monitoring.run_folders import append, make_run, train_line
 
 def trained(folder: Path, lr: float = 1e-3, packages: dict[str, str] | None = None) -> Path:
     run_dir = make_run(folder, lr=lr, packages=packages or {"torch": "2.14.1"})
-    append(run_dir / "metrics.jsonl", *(train_line(step, step) for step in range(10, 60, 10)))
+    kept = ("step", "position", "loss", "lr", "tflops_per_rank")  # each figure is a chart, and drawing takes a second
+    lines = ({name: train_line(step, step)[name] for name in kept} for step in range(10, 60, 10))
+    append(run_dir / "metrics.jsonl", *lines)
     return run_dir
 
 
-@pytest.fixture
-def two(tmp_path: Path) -> list[Path]:
-    return [trained(tmp_path / "slow", lr=1e-4), trained(tmp_path / "fast", lr=3e-4, packages={"torch": "2.15.0"})]
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("compared")
+    return [trained(folder / "slow", lr=1e-4), trained(folder / "fast", lr=3e-4, packages={"torch": "2.15.0"})]
 
 
 def test_only_what_differs_is_listed(two: list[Path]) -> None:
@@ -39,9 +42,7 @@ def test_a_setting_that_one_run_lacks_is_shown_as_absent(tmp_path: Path) -> None
 
 def test_every_figure_has_one_chart_with_a_curve_for_each_run(two: list[Path]) -> None:
     (comparison,) = compare(read_sources(two).runs)
-    titles = [title for title, _ in comparison.charts]
-    assert len(set(titles)) == len(titles)
-    assert {"loss", "loss/action", "Learning rate, as applied", "Speed", "Arithmetic of a rank"} <= set(titles)
+    assert [title for title, _ in comparison.charts] == ["loss", "Learning rate, as applied", "Arithmetic of a rank"]
     for title, svg in comparison.charts:
         assert all(colour in svg for colour in comparison.colours), title
 
@@ -59,8 +60,8 @@ def test_the_report_of_two_runs_shows_what_differs_and_both_curves(two: list[Pat
     page = write_report(two, tmp_path / "report.html").read_text()
     assert "2 runs compared" in page
     assert re.search(r"<code>optim\.lr</code></td><td>0\.0001</td><td>0\.0003</td>", page)
-    assert page.count("of all runs over steps") > 5
+    assert page.count("of all runs over steps") == 3
 
 
-def test_the_report_of_one_run_compares_nothing(two: list[Path], tmp_path: Path) -> None:
-    assert "compared" not in write_report(two[:1], tmp_path / "report.html").read_text()
+def test_one_run_is_compared_with_nothing(two: list[Path]) -> None:
+    assert compare(read_sources(two[:1]).runs) == []
