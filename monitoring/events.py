@@ -12,7 +12,7 @@ from pokevla.telemetry.follow import JsonlFollower
 KEPT = 8
 """Latest events that are shown."""
 STARTS = ("started", "resumed")
-ENDS = ("finished", "failed", "stopped", "preempted", "requeued")
+ENDS = ("finished", "failed", "stopped")
 """Events with which a job says how it ended. One that says nothing was killed."""
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import psutil
 
+from monitoring.events import EventTally
 from pokevla.errors import TrainingError, UsageError
 from pokevla.telemetry.jsonl import EventLog
 from pokevla.telemetry.manifest import read_manifest
 from pokevla.training.run_directory import LOCK, is_locked
 
 POLL_S = 0.2
+ENDS_WELL = ("finished", "stopped")
 
 
 def stop_local_run(run_dir: Path, timeout_s: float) -> None:
@@ -46,8 +48,16 @@ def stop_local_run(run_dir: Path, timeout_s: float) -> None:
                 "A rank stops when its step is done and saved. Wait, or kill these processes.",
             )
         time.sleep(POLL_S)
-    with contextlib.closing(EventLog(run_dir / "events.jsonl")) as events:
-        events.add("stopped", by="pokevla runs stop")
+    _note_if_nobody_did(run_dir)
+
+
+def _note_if_nobody_did(run_dir: Path) -> None:
+    """A rank that was asked before it could answer (while it starts) ends without a word, or with an error."""
+    tally = EventTally(run_dir)
+    tally.refresh()
+    if tally.last_turn is None or tally.last_turn["event"] not in ENDS_WELL:
+        with contextlib.closing(EventLog(run_dir / "events.jsonl")) as events:
+            events.add("stopped", reason="pokevla runs stop")
 
 
 def ranks_of(run_dir: Path) -> list[psutil.Process]:

@@ -41,6 +41,7 @@ LAYOUT: dict[str, dict[str, list[str]]] = {
     },
     "health": {
         "skipped steps": [r"skipped$"],
+        "seconds a save held training up": [r"save_blocked_s$"],
         "GPU utilisation": [r"gpu_utilisation$"],
         "GPU power (W)": [r"gpu_power_w$"],
     },

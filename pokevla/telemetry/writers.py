@@ -27,6 +27,11 @@ class MetricWriter:
             self.jsonl.write({**values, "time": now()})
         if self.tensorboard is not None:
             self.tensorboard.scalars({name: value for name, value in values.items() if name != "step"}, values["step"])
+        self.flush()
+
+    def flush(self) -> None:
+        """Hand everything to the system. `metrics.jsonl` needs no help; TensorBoard's writer holds events back."""
+        if self.tensorboard is not None:
             self.tensorboard.flush()
 
     def describe(self, settings: Mapping[str, Any], texts: Mapping[str, str], step: int) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from pokevla.checkpoint.catalogue import list_checkpoints
 from pokevla.checkpoint.run import EXPORT, read_run_recipe
 from pokevla.distributed.environment import inside_a_rank
 from pokevla.distributed.process import spawn_ranks
-from pokevla.errors import PokeVLAError, Requeued, UsageError
-from pokevla.telemetry.jsonl import EventLog
+from pokevla.errors import UsageError
+from pokevla.training.noting import end_noted
 from pokevla.training.progress import ProgressView
 from pokevla.training.run_directory import run_lock
 
@@ -52,22 +50,3 @@ def run_training(run_dir: Path) -> None:
             keep_open=(descriptor,),
             on_poll=view.update,
         )
-
-
-@contextmanager
-def end_noted(run_dir: Path) -> Iterator[None]:
-    """Note in `events.jsonl` how a run ended that did not finish: `failed` with the reason, or `stopped` by hand."""
-    try:
-        yield
-    except PokeVLAError as error:
-        _note(run_dir, "stopped" if error.exit_code == Requeued.exit_code else "failed", message=error.message)
-        raise
-    except KeyboardInterrupt:
-        _note(run_dir, "stopped", by="keyboard")
-        raise
-
-
-def _note(run_dir: Path, event: str, **fields: str) -> None:
-    # On a full disk the reason of the end matters more than this note of it.
-    with suppress(OSError), closing(EventLog(run_dir / "events.jsonl")) as events:
-        events.add(event, **fields)

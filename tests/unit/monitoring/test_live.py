@@ -102,7 +102,7 @@ def test_a_run_without_a_word_at_its_end_has_failed(run: Path, clock: Clock) -> 
     ("end", "state", "reason"),
     [
         (event("failed", 200, message="Rank 1 was killed by SIGKILL."), "failed", "Rank 1 was killed by SIGKILL."),
-        (event("stopped", 200, by="keyboard"), "stopped", "stopped by keyboard"),
+        (event("stopped", 200, reason="timeout", step=40), "stopped", "stopped reason timeout step 40"),
     ],
 )
 def test_how_a_run_ended_is_told_in_its_own_words(run: Path, clock: Clock, end: dict, state: str, reason: str) -> None:

@@ -41,7 +41,8 @@ def parent(run: Path, tiny_run_env: dict[str, str]) -> Iterator[subprocess.Popen
         [sys.executable, "-c", PARENT, str(run)], env=tiny_run_env, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    assert [process.stdout.readline().strip() for _ in range(2)] == ["up", "up"]
+    said = [process.stdout.readline().strip() for _ in range(2)]
+    assert said == ["up", "up"], f"the parent said {said}, exit code {process.poll()}"
     yield process
     for rank in ranks_of(run):
         rank.kill()
