@@ -20,7 +20,8 @@ from pokevla.telemetry.writers import MetricWriter
 # What the loop, the meter, the saver and the evaluation of a GPU run write.
 LOGGED = (
     "loss", "loss/action", "val/loss", "val/loss/action", "val_swapped/loss/action", "lr", "grad_norm",
-    "grad_norm/action", "samples_per_s", "step_s", "step_s/mean", "step_s/max", "save_blocked_s", "tflops_per_rank", "mfu", "data_wait_share", "rss_gib",
+    "grad_norm/action", "samples_per_s", "step_s", "step_s/mean", "step_s/max", "save_blocked_s",
+    "tflops_per_rank", "mfu", "data_wait_share", "rss_gib",
     "gpu_memory_gib", "gpu_utilisation", "gpu_power_w", "skipped", "success_rate/all", "mask_iou", "point_accuracy/all",
 )  # fmt: skip
 
