@@ -21,7 +21,7 @@ LAYOUT: dict[str, dict[str, list[str]]] = {
         "loss": [r"loss$"],
         "losses by part": [r"loss/.*"],
         "held-out samples": [r"val/loss$", r"val/loss/.*"],
-        "held-out action loss: own images, and another sample's": [r"val/loss/action$", r"val_swapped/loss/action$"],
+        "held-out: own and swapped images": [r"val/loss/action$", r"val_swapped/loss/action$"],
     },
     "learning": {
         "learning rate, as applied": [r"lr$"],
