@@ -94,7 +94,7 @@ def _single_charts(runs: Sequence[Run]) -> list[Chart]:
     for run in runs:
         for chart in charts_of(run.metrics):
             for field in chart.fields:
-                title = chart.title if len(chart.fields) == 1 else field
+                title = chart.title if len(chart.fields) == 1 and "/" not in field else field
                 if not points_of(run.metrics, field):
                     continue
                 found.setdefault(field, Chart(title, (field,), chart.unit, chart.logarithmic))
