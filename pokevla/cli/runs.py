@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(no_args_is_help=True, help="List, look at and stop runs.", rich_markup_mode=None)
 LOG_WIDTH = 140
@@ -79,7 +82,7 @@ def stop(
     typer.echo("\n".join(said))
 
 
-def _console():
+def _console() -> Console:
     from rich.console import Console
 
     console = Console()

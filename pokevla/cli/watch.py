@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from monitoring.live import LiveRun, Snapshot
 
+Look = Callable[[], "Snapshot"]
 OVER = ("finished", "stopped", "failed", "new")
 
 
@@ -43,12 +47,12 @@ def watch(
 
         console.print(frame(look()))
     elif console.is_terminal:
-        _dashboard(look, console, interval_s)
+        _dashboard(look: Look, console: Console, interval_s)
     else:
         _lines(look, live, interval_s)
 
 
-def _print_json(look, once: bool, interval_s: float) -> None:
+def _print_json(look: Look, once: bool, interval_s: float) -> None:
     while True:
         snapshot = look()
         typer.echo(json.dumps(snapshot.to_dict()))
@@ -57,7 +61,7 @@ def _print_json(look, once: bool, interval_s: float) -> None:
         time.sleep(interval_s)
 
 
-def _dashboard(look, console, interval_s: float) -> None:
+def _dashboard(look: Look, console: Console, interval_s: float) -> None:
     from rich.live import Live
 
     from monitoring.dashboard import frame
@@ -70,7 +74,7 @@ def _dashboard(look, console, interval_s: float) -> None:
             screen.update(frame(snapshot), refresh=True)
 
 
-def _lines(look, live: LiveRun, interval_s: float) -> None:
+def _lines(look: Look, live: LiveRun, interval_s: float) -> None:
     from monitoring.dashboard import line
     from monitoring.events import sentence
 
