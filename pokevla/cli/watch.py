@@ -47,7 +47,7 @@ def watch(
 
         console.print(frame(look()))
     elif console.is_terminal:
-        _dashboard(look: Look, console: Console, interval_s)
+        _dashboard(look, console, interval_s)
     else:
         _lines(look, live, interval_s)
 
