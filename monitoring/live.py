@@ -139,10 +139,12 @@ class LiveRun:
             return "finished", ""
         if is_locked(self.run_dir) or (queue is not None and queue.runs) or _alive_elsewhere(beats, now):
             return "running", ""
+        turn = self.events.last_turn
         if queue is not None and queue.state != "UNKNOWN":
             state, reason = state_of_job(queue)
-            return ("stopped" if state == "finished" else state), reason  # the model is not exported
-        turn = self.events.last_turn
+            # The model is not exported; and to Slurm a job that saved and stopped when asked (exit code 75) has failed.
+            asked = turn is not None and turn["event"] == "stopped"
+            return ("stopped" if state == "finished" or (state == "failed" and asked) else state), reason
         if turn is None:
             return "new", "never started"
         if turn["event"] in ("started", "resumed"):

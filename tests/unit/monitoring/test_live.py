@@ -136,6 +136,12 @@ def test_the_queue_has_a_say(run: Path, clock: Clock, job: QueueState, state: st
         assert seen.reason == job.text
 
 
+def test_a_job_that_saved_and_stopped_when_asked_has_not_failed(run: Path, clock: Clock) -> None:
+    append(run / "events.jsonl", event("stopped", 200, reason="terminated", step=40))
+    seen = LiveRun(run, clock).snapshot(QueueState("7", "FAILED", "job 7 FAILED, exit code 75: stopped by hand"))
+    assert seen.state == "stopped"
+
+
 def test_counts_and_latest_events(run: Path, clock: Clock) -> None:
     clock.seconds = 500
     rows = [event("skipped", 100 + step, step=step) for step in range(20)]
