@@ -87,7 +87,7 @@ class TensorBoardWriter:
 
     def video(self, name: str, frames: Sequence[np.ndarray], step: int, frames_per_second: float) -> None:
         """Write a moving picture, frames (H, W, 3) uint8. It appears under "images": TensorBoard plays GIFs only."""
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
         height, width = frames[0].shape[:2]
         picture = Summary.Image(
