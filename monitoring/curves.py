@@ -15,6 +15,10 @@ LABELS = {
     "val_swapped/loss/action": "another sample's images",
 }
 TEXT, GRID = "#3c4250", "#e3e6ec"
+FEW_POINTS = 12
+"""Curves of fewer points show each of them."""
+
+Rows = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,16 @@ class Chart:
     logarithmic: bool = False
 
 
-def charts_of(rows: Sequence[dict[str, Any]]) -> list[Chart]:
+@dataclass(frozen=True)
+class Line:
+    """One curve of a chart."""
+
+    label: str
+    points: list[tuple[int, float]]
+    colour: str
+
+
+def charts_of(rows: Rows) -> list[Chart]:
     """Charts for what these metrics hold."""
     names = {name for row in rows for name in row}
     parts = tuple(sorted(name for name in names if name.startswith("loss/")))
@@ -41,32 +54,48 @@ def charts_of(rows: Sequence[dict[str, Any]]) -> list[Chart]:
         Chart("Gradient norm of each loss on the shared model", norms, logarithmic=True),
         Chart("Speed", ("samples_per_s",), unit="samples/s"),
         Chart("Share of time waiting for data", ("data_wait_share",)),
+        Chart("Arithmetic of a rank", ("tflops_per_rank",), unit="TFLOP/s"),
+        Chart("Model FLOPs utilisation", ("mfu",)),
         Chart("Memory of a rank", ("rss_gib",), unit="GiB"),
+        Chart("GPU utilisation", ("gpu_utilisation",)),
+        Chart("GPU power", ("gpu_power_w",), unit="W"),
     ]
     if len(parts) < 2:  # one part is the loss itself
         candidates = [chart for chart in candidates if chart.fields != parts]
     return [chart for chart in candidates if any(name in names for name in chart.fields)]
 
 
-def draw_chart(chart: Chart, rows: Sequence[dict[str, Any]]) -> str:
-    """SVG text of one chart."""
+def draw_chart(chart: Chart, rows: Rows) -> str:
+    """SVG text of one chart of one run."""
+    present = [name for name in chart.fields if points_of(rows, name)]
+    lines = [
+        Line(LABELS.get(name, name.split("/", 1)[-1]), points_of(rows, name), colour)
+        for name, colour in zip(present, COLOURS * 3, strict=False)
+    ]
+    return draw_lines(lines, chart.unit, chart.logarithmic)
+
+
+def points_of(rows: Rows, name: str) -> list[tuple[int, float]]:
+    """(step, value) of one field; lines without it, or where it was not finite, have no point."""
+    return [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+
+
+def draw_lines(lines: Sequence[Line], unit: str, logarithmic: bool) -> str:
+    """SVG text of curves on the same axes; more than one has a legend."""
     from matplotlib.figure import Figure
 
-    present = [name for name in chart.fields if any(row.get(name) is not None for row in rows)]
     figure = Figure(figsize=(4.2, 2.5), layout="constrained")
     axes = figure.add_subplot()
-    for name, colour in zip(present, COLOURS * 3, strict=False):
-        points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
-        steps, values = zip(*points, strict=True)
-        marker = "o" if len(points) < 12 else None
-        label = LABELS.get(name, name.split("/", 1)[-1])
-        axes.plot(steps, values, color=colour, linewidth=1.6, marker=marker, markersize=3, label=label)
-    if len(present) > 1:
+    for line in lines:
+        steps, values = zip(*line.points, strict=True)
+        marker = "o" if len(line.points) < FEW_POINTS else None
+        axes.plot(steps, values, color=line.colour, linewidth=1.6, marker=marker, markersize=3, label=line.label)
+    if len(lines) > 1:
         axes.legend(fontsize=7, frameon=False)
-    if chart.logarithmic:
+    if logarithmic:
         axes.set_yscale("log")
     axes.set_xlabel("step", fontsize=8, color=TEXT)
-    axes.set_ylabel(chart.unit, fontsize=8, color=TEXT)
+    axes.set_ylabel(unit, fontsize=8, color=TEXT)
     axes.tick_params(labelsize=7, colors=TEXT, length=0)
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from monitoring.comparison import Comparison, compare
 from monitoring.curves import charts_of, draw_chart
 from monitoring.pipeline_summary import beats_all, verdict
 from monitoring.sources import PICTURES, VIDEOS_PER_POLICY, Run, Sources, honest_labels, read_sources
@@ -53,6 +54,11 @@ def data_uri(path: Path) -> str:
     return f"data:{TYPES[path.suffix]};base64," + base64.b64encode(path.read_bytes()).decode()
 
 
+def svg_uri(text: str) -> str:
+    """A drawing as a `data:` address."""
+    return "data:image/svg+xml;base64," + base64.b64encode(text.encode()).decode()
+
+
 def _context(sources: Sources) -> dict[str, Any]:
     summary = sources.summary
     return {
@@ -63,6 +69,7 @@ def _context(sources: Sources) -> dict[str, Any]:
         "tiles": _tiles(sources),
         "trials": [_trials(folder, content) for folder, content in sources.trials],
         "grounding": [_grounding(folder, content) for folder, content in sources.grounding],
+        "comparisons": [_comparison(comparison) for comparison in compare(sources.runs)],
         "runs": [_run(run) for run in sources.runs],
         "stages": sources.stages,
         "longest_stage": max((stage["seconds"] for stage in sources.stages), default=1.0) or 1.0,
@@ -132,10 +139,8 @@ def _grounding(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(run: Run) -> dict[str, Any]:
-    charts = []
-    for chart in charts_of(run.metrics):
-        uri = "data:image/svg+xml;base64," + base64.b64encode(draw_chart(chart, run.metrics).encode()).decode()
-        charts.append({"title": chart.title, "uri": uri})
+    charts = [{"title": chart.title, "uri": svg_uri(draw_chart(chart, run.metrics))}
+              for chart in charts_of(run.metrics)]  # fmt: skip
     facts = {"steps logged": str(run.metrics[-1]["step"]) if run.metrics else "0"}
     if run.recipe is not None:
         recipe = run.recipe
@@ -151,6 +156,13 @@ def _run(run: Run) -> dict[str, Any]:
     if isinstance(commit, str):
         facts["commit"] = commit[:10]
     return {"title": run.title, "name": run.folder.name, "facts": facts, "charts": charts}
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    charts = [{"title": title, "uri": svg_uri(svg)} for title, svg in comparison.charts]
+    runs = [{"name": name, "colour": colour}
+            for name, colour in zip(comparison.names, comparison.colours, strict=True)]  # fmt: skip
+    return {"title": comparison.title, "runs": runs, "settings": comparison.settings, "charts": charts}
 
 
 def _machine() -> dict[str, str]:

@@ -32,6 +32,8 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "cache": ("cache", "app", "Compute teacher features once: build, info, verify."),
     "train": ("train", "train", "Train what a pretrain or posttrain recipe says."),
     "resume": ("resume", "resume", "Go on with a run from its newest complete checkpoint."),
+    "runs": ("runs", "app", "List runs and look at them, stop one: ls, show, stop."),
+    "watch": ("watch", "watch", "Show how a run goes: progress, losses, speed, checkpoints, events."),
     "eval": ("eval", "evaluate", "Judge policies in the simulator, or the grounding of a VLM."),
     "report": ("report", "report", "Write one HTML page about runs."),
     "ckpt": (

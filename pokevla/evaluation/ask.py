@@ -28,6 +28,7 @@ from pokevla.evaluation.grounding import (
     write_verdicts,
 )
 from pokevla.evaluation.point_pictures import points_picture
+from pokevla.evaluation.tracking import publish_grounding
 from pokevla.model.building import build_vlm
 from pokevla.model.presets import preset
 from pokevla.model.tokenizer import MINI_TOKENIZER
@@ -80,6 +81,7 @@ def run_grounding(
         write_verdicts(folder / "answers.jsonl", name, verdicts)
         points_picture(folder / "pictures" / f"{name}.png", questions, verdicts, PICTURED_QUESTIONS)
         summary[name] = figures(verdicts)
+    publish_grounding(recipe, summary)
     write_json(folder / "summary.json", summary)
     return summary
 

@@ -16,6 +16,7 @@ from pokevla.evaluation.policies import build_policies, mask_predictor, weights_
 from pokevla.evaluation.pool import worker_pool
 from pokevla.evaluation.records import EpisodeRecord, append_record, read_records, rewrite_records, summarise
 from pokevla.evaluation.serving_loop import run_trials
+from pokevla.evaluation.tracking import TENSORBOARD, publish_trials
 from pokevla.evaluation.trials import Trial, plan_trials
 from pokevla.evaluation.videos import TrialRecorder
 from pokevla.evaluation.worker import LiberoFactory
@@ -75,6 +76,7 @@ def run_libero(
         "tasks": _by_task(records, recipe),
         "settings": _settings(recipe, max_steps),
     }
+    publish_trials(recipe, summary)
     write_json(folder / "summary.json", summary)
     return summary
 
@@ -117,7 +119,7 @@ def _prepare(folder: Path, identity: dict[str, Any], stale: bool) -> None:
     if stale:
         for name in ("episodes.jsonl", "identity.json"):
             (folder / name).unlink(missing_ok=True)
-        for name in ("videos", "pictures"):
+        for name in ("videos", "pictures", TENSORBOARD):
             if (folder / name).is_dir():
                 shutil.rmtree(folder / name)
     write_json(folder / "identity.json", identity)

@@ -18,6 +18,8 @@ from pokevla.policy.pictures import caption, draw_views, mask_iou, strip
 
 FRAMES_PER_SECOND = 3
 STRIP_PICTURES = 8
+MAX_FRAMES = 60
+"""Frames of a video that are shown in TensorBoard, where it becomes a GIF (about 50 kB a frame at 2 x 256 px)."""
 
 MaskPredictor = Callable[[np.ndarray, np.ndarray, str], np.ndarray]
 """(images (2, H, W, 3), proprio (8,), instruction) -> predicted masks (2, H, W) bool."""
@@ -96,3 +98,16 @@ def _is_full(exit_code: int, words: list[str]) -> bool:
     """Whether ffmpeg ended for lack of room: it says so in one of its lines, or met a limit on the size of a file."""
     said = any(os.strerror(code) in line for line in words for code in NO_ROOM)
     return said or exit_code == -signal.SIGXFSZ
+
+
+def read_video(path: Path, max_frames: int = MAX_FRAMES) -> tuple[list[np.ndarray], float]:
+    """Frames (H, W, 3) uint8 of a video that `write_video` wrote, evenly thinned to at most `max_frames`, and the
+    frames per second at which they last as long as the video."""
+    import imageio_ffmpeg
+
+    reader = imageio_ffmpeg.read_frames(str(path))
+    description = next(reader)
+    width, height = description["size"]
+    frames = [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]
+    chosen = np.linspace(0, len(frames) - 1, min(max_frames, len(frames))).round().astype(int)
+    return [frames[index] for index in chosen], description["fps"] * len(chosen) / len(frames)

@@ -1,4 +1,4 @@
-"""How fast a job goes: samples per second, the share of time spent waiting for data, memory."""
+"""How fast a job goes: samples per second, the share of time spent waiting for data, arithmetic, memory."""
 
 from __future__ import annotations
 
@@ -6,15 +6,37 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import psutil
 
+if TYPE_CHECKING:
+    from pokevla.telemetry.gpu import GpuSampler
+
 GIB = 1024**3
+TERA = 1e12
 
 
 def process_memory_gib(pid: int | None = None) -> float:
     """Resident memory of one process (default: this one) in GiB."""
     return psutil.Process(pid).memory_info().rss / GIB
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What turns samples per second into FLOP/s."""
+
+    flops_per_sample: float  # the model's own count, forward and backward, without recomputation
+    world_size: int
+    peak_tflops: float | None  # of one rank's device; None where no honest peak is known (CPU)
+
+    def figures(self, samples_per_s: float) -> dict[str, float]:
+        """`tflops_per_rank` achieved, and `mfu`, its share of the peak (PaLM, arXiv 2204.02311, appendix B)."""
+        achieved = samples_per_s * self.flops_per_sample / self.world_size / TERA
+        values = {"tflops_per_rank": achieved}
+        if self.peak_tflops is not None:
+            values["mfu"] = achieved / self.peak_tflops
+        return values
 
 
 @dataclass
@@ -25,9 +47,13 @@ class StepMeter:
         batch = next(batches)
     meter.add(samples=64)
     values = meter.take()      # {"samples_per_s", "data_wait_share", "step_s", "rss_gib"}; starts the next interval
+
+    With `arithmetic` also `tflops_per_rank` and `mfu`, with `gpu` what NVML tells of this rank's device.
     """
 
     clock: Callable[[], float] = time.perf_counter
+    arithmetic: Arithmetic | None = None
+    gpu: GpuSampler | None = None
     _started: float = field(init=False)
     _waited: float = field(init=False, default=0.0)
     _samples: int = field(init=False, default=0)
@@ -63,5 +89,9 @@ class StepMeter:
             "step_s": seconds / self._steps if self._steps else 0.0,
             "rss_gib": process_memory_gib(),
         }
+        if self.arithmetic is not None and self._steps:
+            values |= self.arithmetic.figures(values["samples_per_s"])
+        if self.gpu is not None:
+            values |= self.gpu.take()
         self.restart()
         return values

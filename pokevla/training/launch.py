@@ -11,6 +11,7 @@ from pokevla.distributed.environment import inside_a_rank
 from pokevla.distributed.process import spawn_ranks
 from pokevla.errors import Requeued, UsageError
 from pokevla.telemetry.jsonl import read_jsonl
+from pokevla.training.noting import end_noted
 from pokevla.training.progress import ProgressView
 from pokevla.training.resuming import changed_recipe, keep_changes, refuse_changed_data, refuse_uneven_batch
 from pokevla.training.run_directory import run_lock
@@ -51,7 +52,7 @@ def run_training(run_dir: Path, overrides: Sequence[str] = ()) -> None:
             f"The recipe wants {recipe.resources.nodes} machines; this command starts ranks on one.",
             "Start it on all of them through Slurm or torchrun, which set RANK.",
         )
-    with run_lock(run_dir) as descriptor, ProgressView(run_dir, recipe.steps) as view:
+    with run_lock(run_dir) as descriptor, end_noted(run_dir), ProgressView(run_dir, recipe.steps) as view:
         if overrides:
             keep_changes(run_dir, overrides)
         try:

@@ -47,6 +47,7 @@ from pokevla.training.callbacks import (
 )
 from pokevla.training.gradient_norms import loss_gradient_norms
 from pokevla.training.guards import Guards, build_guards, guarded_step, poison_if_bad, worse
+from pokevla.training.measuring import build_meter, describe_run
 from pokevla.training.optimizer import build_adamw
 from pokevla.training.pulse import Pulse
 from pokevla.training.saving import HealthWatch, Saver, SaveWhenDue, clear_stage
@@ -86,12 +87,14 @@ def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo, stop: StopFlag, pu
         if info.is_main:
             save_statistics(loader, run_dir)
         writer = stack.enter_context(closing(MetricWriter(run_dir, info.rank, resume_step=start.step)))
+        describe_run(writer, recipe, run_dir, start.step)
         events = stack.enter_context(closing(EventLog(run_dir / "events.jsonl"))) if info.is_main else None
         leave_if_asked(trainer.guards, device, start.step, start.position, run_dir, events)
         trainer.run(loader, start.step, steps, trainer.callbacks(writer, events))
         with pulse.phase("export", patient=True):
             if info.is_main:
                 export_run(run_dir, run_dir / EXPORT)
+                writer.finish()
                 if events is not None:
                     events.add("finished", step=steps)
             barrier()
@@ -284,4 +287,5 @@ def build_trainer(
         datasets=mixture_fingerprints(recipe.data),
         settings=neutral_settings(recipe),
     )
-    return Trainer(recipe, task, run_dir, info, device, guards, engine, optimizer, StepMeter(), identity)
+    meter = build_meter(recipe, info, device)
+    return Trainer(recipe, task, run_dir, info, device, guards, engine, optimizer, meter, identity)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +10,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from pokevla.telemetry.follow import JsonlFollower
+
 _SHOWN = ("loss", "loss/action", "loss/next_token", "val/loss", "grad_norm", "lr", "samples_per_s")
 
 
@@ -18,10 +19,9 @@ class ProgressView:
     """A bar on a terminal, plain lines in a log. `update` is called every now and then; it never blocks."""
 
     def __init__(self, run_dir: Path, total_steps: int | None, console: Console | None = None) -> None:
-        self.path = run_dir / "metrics.jsonl"
+        # From the end, also when the ranks begin by cutting off what a killed run has written past its checkpoint.
+        self._metrics = JsonlFollower(run_dir / "metrics.jsonl", tail_bytes=0)
         self.console = console or Console(file=sys.stderr)
-        # The ranks begin by cutting lines off that a killed run has written past its checkpoint.
-        self._size = self.path.stat().st_size if self.path.is_file() else 0
         self._total = total_steps
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -42,18 +42,8 @@ class ProgressView:
 
     def update(self) -> None:
         """Show the lines that have been written since the last call."""
-        if not self.path.is_file():
-            return
-        with self.path.open("rb") as file:
-            if self.path.stat().st_size < self._size:
-                self._size = 0
-                self._size = self.path.stat().st_size
-                return
-            file.seek(self._size)
-            whole, newline, _ = file.read().rpartition(b"\n")
-        self._size += len(whole) + len(newline)
-        for line in whole.splitlines():
-            self._show(json.loads(line))
+        for row in self._metrics.read():
+            self._show(row)
 
     def say(self, text: str) -> None:
         """Print one line above the bar."""

@@ -20,6 +20,8 @@ from pokevla.recipe.schema import TrainRecipe
 from pokevla.telemetry.manifest import write_manifest
 
 LOCK = ".lock"
+LOCK_ATTEMPTS = 10
+"""`is_locked` holds the lock for some microseconds: whoever starts a run just then must not be turned away."""
 
 
 def run_directory(recipe: TrainRecipe) -> Path:
@@ -85,10 +87,33 @@ def run_lock(run_dir: Path) -> Iterator[int]:
     """
     descriptor = os.open(run_dir / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(f"The run {run_dir} is being trained by another process.", "Stop it first.") from error
+        _lock(descriptor, run_dir)
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, run_dir: Path) -> None:
+    for attempt in range(LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if attempt + 1 == LOCK_ATTEMPTS:
+                raise UsageError(f"The run {run_dir} is being trained by another process.", "Stop it first.") from error
+            time.sleep(0.05)
+
+
+def is_locked(run_dir: Path) -> bool:
+    """Whether some process trains the run now. Where the file system shares locks, also on another machine."""
+    try:
+        descriptor = os.open(run_dir / LOCK, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)  # and with it the shared lock
+    return False

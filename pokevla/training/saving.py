@@ -149,7 +149,7 @@ class SaveWhenDue:
             self._act(result, wait=result.is_last)
 
     def before_leaving(self, result: StepResult) -> None:
-        """Save the state after this step, unless that was done, and wait until it is complete. Errors as `Saver.save`."""
+        """Save the state after this step, unless that was done; wait until it is complete. Errors as `Saver.save`."""
         if self._saved_at == result.step:
             self.saver.complete_staged(result, last_chance=True)
         else:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pokevla.telemetry.meters import StepMeter, process_memory_gib
+from pokevla.telemetry.meters import Arithmetic, StepMeter, process_memory_gib
 
 
 class Clock:
@@ -67,3 +67,33 @@ def test_waiting_counts_even_if_the_data_fails() -> None:
 
 def test_memory_is_that_of_the_process() -> None:
     assert 0.01 < process_memory_gib() < 100
+
+
+def test_flops_are_those_of_one_rank_and_utilisation_is_their_share_of_its_peak() -> None:
+    clock = Clock()
+    meter = StepMeter(clock, Arithmetic(flops_per_sample=3e12, world_size=2, peak_tflops=24.0))
+    clock.now += 4.0
+    meter.add(samples=16)
+
+    values = meter.take()
+
+    assert values["tflops_per_rank"] == pytest.approx(16 / 4.0 * 3 / 2)
+    assert values["mfu"] == pytest.approx(0.25)
+
+
+def test_without_a_known_peak_there_is_no_utilisation() -> None:
+    clock = Clock()
+    meter = StepMeter(clock, Arithmetic(flops_per_sample=1e12, world_size=1, peak_tflops=None))
+    clock.now += 1.0
+    meter.add(samples=2)
+
+    values = meter.take()
+
+    assert values["tflops_per_rank"] == pytest.approx(2.0)
+    assert "mfu" not in values
+
+
+def test_an_interval_without_steps_has_no_arithmetic() -> None:
+    meter = StepMeter(Clock(), Arithmetic(flops_per_sample=1e12, world_size=1, peak_tflops=1.0))
+
+    assert not {"tflops_per_rank", "mfu"} & meter.take().keys()

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pokevla.telemetry.jsonl import read_jsonl
-from pokevla.telemetry.writers import MetricWriter, TensorBoardWriter
+from pokevla.telemetry.writers import MetricWriter
 
 
 def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
@@ -65,17 +64,3 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     writer.close()
 
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_texts_and_settings_are_written(tmp_path: Path) -> None:
-    writer = TensorBoardWriter(tmp_path)
-    writer.text("manifest", "{}")
-    writer.hparams({"optim.lr": 1e-4, "betas": [0.9, 0.999], "vlm": None}, {"final/loss": 0.1})
-    writer.close()
-
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
-    tags = events.Tags()
-    assert "manifest/text_summary" in tags["tensors"]
-    assert "final/loss" in tags["scalars"]

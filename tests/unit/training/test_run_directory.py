@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from pokevla.errors import DataError, UsageError
 from pokevla.recipe.load import load_recipe
 from pokevla.recipe.schema import PretrainRecipe
 from pokevla.training.launch import finished_step
-from pokevla.training.run_directory import create_run, run_lock
+from pokevla.training.run_directory import create_run, is_locked, run_lock
 
 RECIPE = """\
 kind: pretrain
@@ -86,3 +88,15 @@ def test_a_run_is_trained_by_one_job_at_a_time(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a run directory"):
         read_run_recipe(tmp_path)
+
+
+def test_looking_at_the_lock_tells_whether_a_run_is_trained_and_turns_nobody_away(tmp_path: Path) -> None:
+    assert not is_locked(tmp_path)
+    with run_lock(tmp_path):
+        assert is_locked(tmp_path)
+    assert not is_locked(tmp_path)
+    onlooker = os.open(tmp_path / ".lock", os.O_RDONLY)
+    fcntl.flock(onlooker, fcntl.LOCK_SH)  # somebody is looking just now
+    threading.Timer(0.05, os.close, [onlooker]).start()
+    with run_lock(tmp_path):
+        assert is_locked(tmp_path)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from pokevla.checkpoint.catalogue import MARKER, checkpoint_folder, is_healthy, list_checkpoints
 from pokevla.training.callbacks import StepResult
 from pokevla.training.saving import HealthWatch
 
 
 def result(step: int, finite: bool = True) -> StepResult:
-    return StepResult(step, 8 * step, False, {}, 1e-3, 1.0 if finite else None, {})
+    return StepResult(step, 8 * step, False, {}, 1e-3, 1.0 if finite else None, {}, torch.tensor(1.0))
 
 
 def healthy(run_dir: Path) -> list[int]:

@@ -1,0 +1,80 @@
+"""The runs below a folder, as a table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from monitoring.dashboard import STYLES, duration, number
+from monitoring.live import LiveRun, Snapshot, State, state_of_job
+from monitoring.queue import AskQueue, QueueState
+from pokevla.errors import PokeVLAError
+from pokevla.recipe.load import load_recipe
+from pokevla.recipe.schema import TrainRecipe
+from pokevla.telemetry.manifest import MANIFEST
+
+MAX_DEPTH = 4
+SUBMITTED = "slurm.json"
+"""File of a directory whose job was submitted."""
+TRAINED = ("pretrain", "posttrain")
+
+
+def find_runs(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
+    """Directories of runs and submitted jobs below `folder` (or itself), by name. Nothing is looked for inside one."""
+    if (folder / "recipe.yaml").is_file() and any((folder / name).is_file() for name in (MANIFEST, SUBMITTED)):
+        yield folder
+    elif depth > 0 and folder.is_dir():
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            if entry.is_dir(follow_symlinks=True) and not entry.name.startswith("."):
+                yield from find_runs(folder / entry.name, depth - 1)
+
+
+def list_runs(folder: Path, ask_queue: AskQueue) -> list[Snapshot]:
+    """A snapshot of every run below `folder`; of one whose recipe cannot be read, with the reason."""
+    found = []
+    for run_dir in find_runs(folder):
+        try:
+            found.append(_snapshot(run_dir, ask_queue(run_dir)))
+        except PokeVLAError as error:
+            found.append(_bare(run_dir, "-", "unreadable", str(error)))
+    return found
+
+
+def _snapshot(run_dir: Path, queue: QueueState | None) -> Snapshot:
+    recipe = load_recipe(run_dir / "recipe.yaml").recipe
+    if isinstance(recipe, TrainRecipe):
+        return LiveRun(run_dir).snapshot(queue)
+    # A cache or an evaluation that was submitted, in a chain say: the queue is all there is to ask.
+    state, reason = ("new", "") if queue is None else state_of_job(queue)
+    return _bare(run_dir, recipe.kind, state, reason, queue)
+
+
+def _bare(run_dir: Path, kind: str, state: State, reason: str, queue: QueueState | None = None) -> Snapshot:
+    return Snapshot(
+        run=str(run_dir), kind=kind, state=state, reason=reason, step=0, steps=None, figures={}, history=[],
+        step_s=None, eta_s=None, age_s=None, slowest=None, ranks=0, checkpoints=[], events=[], skipped=0, restarts=0,
+        damaged=0, queue=queue,
+    )  # fmt: skip
+
+
+def runs_table(snapshots: Sequence[Snapshot]) -> Table:
+    """One row a run."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("run", overflow="fold")
+    table.add_column("kind")
+    table.add_column("state")
+    for title in ("step", "loss", "last sign", "restarts"):
+        table.add_column(title, justify="right")
+    table.add_column("why")
+    for row in snapshots:
+        step = f"{row.step}/{'?' if row.steps is None else row.steps}" if row.kind in TRAINED else "-"
+        loss = number(row.figures["loss"]) if "loss" in row.figures else "-"
+        table.add_row(
+            row.run, row.kind, Text(row.state, style=STYLES[row.state]), step, loss,
+            duration(row.age_s), str(row.restarts), Text(row.reason),
+        )  # fmt: skip
+    return table

@@ -1,0 +1,198 @@
+"""A snapshot of a run for people: a frame for the terminal, one line for a log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from monitoring.live import Snapshot
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+NOT_FINITE = "×"
+SPARK_POINTS = 60
+SHOWN_CHECKPOINTS = 4
+STYLES = {
+    "running": "green", "queued": "cyan", "finished": "bold green", "stopped": "yellow", "failed": "bold red",
+    "unreadable": "red", "new": "dim",
+}  # fmt: skip
+CONDITIONS = {"healthy": "green", "complete": "", "damaged": "bold red"}
+QUIET_EVENTS = ("saved", "started")
+MIB = 2**20
+
+
+def frame(snapshot: Snapshot) -> RenderableType:
+    """Everything, as a panel."""
+    parts: list[RenderableType] = [_progress(snapshot), _figures(snapshot)]
+    if len(snapshot.history) > 1:
+        points = snapshot.history[-SPARK_POINTS:]
+        parts.append(Text(f"loss of the last {len(points)} lines  ") + Text(sparkline(points), style="cyan"))
+    parts += [_hosts(snapshot), _checkpoints(snapshot), _events(snapshot)]
+    title = Text.assemble((snapshot.run, "bold"), "  ", (snapshot.state, STYLES[snapshot.state]))
+    return Panel(Group(*parts), title=title, title_align="left", padding=(0, 1))
+
+
+def line(snapshot: Snapshot) -> str:
+    """The essentials, for a log."""
+    figures = snapshot.figures
+    parts = [snapshot.state, f"step {_progress_text(snapshot)}"]
+    if "loss" in figures:
+        parts.append(f"loss {number(figures['loss'])}")
+    if "lr" in figures:
+        parts.append(f"lr {number(figures['lr'])}")
+    if figures.get("samples_per_s") is not None:
+        parts.append(f"{number(figures['samples_per_s'])} samples/s")
+    if figures.get("data_wait_share") is not None:
+        parts.append(f"wait {percent(figures['data_wait_share'])}")
+    if snapshot.eta_s is not None:
+        parts.append(f"ends in {duration(snapshot.eta_s)}")
+    if snapshot.skipped:
+        parts.append(f"skipped {snapshot.skipped}")
+    if snapshot.reason:
+        parts.append(snapshot.reason)
+    return "  ".join(parts)
+
+
+def _progress_text(snapshot: Snapshot) -> str:
+    if not snapshot.steps:
+        return f"{snapshot.step}"
+    return f"{snapshot.step}/{snapshot.steps} ({percent(snapshot.step / snapshot.steps)})"
+
+
+def _progress(snapshot: Snapshot) -> RenderableType:
+    grid = Table.grid(padding=(0, 2))
+    bar = ProgressBar(total=snapshot.steps or 1, completed=snapshot.step if snapshot.steps else 0, width=40)
+    speed = "" if snapshot.step_s is None else f"{duration(snapshot.step_s)} a step"
+    ends = "" if snapshot.eta_s is None else f"ends in {duration(snapshot.eta_s)}"
+    seen = "" if snapshot.age_s is None else f"last sign of life {duration(snapshot.age_s)} ago"
+    grid.add_row(f"step {_progress_text(snapshot)}", bar, speed, ends)
+    notes = "   ".join(text for text in (snapshot.reason, seen) if text)
+    queue = snapshot.queue
+    if queue is not None and queue.text != snapshot.reason:
+        notes += f"   {queue.text}"
+    return Group(grid, Text(notes, style="dim"))
+
+
+def _figures(snapshot: Snapshot) -> RenderableType:
+    """Four columns: losses, learning, speed, machine."""
+    figures = snapshot.figures
+    losses = {name: number(value) for name, value in figures.items() if name.split("/")[0] == "loss"}
+    held_out = {name: number(value) for name, value in figures.items() if name.startswith(("val/", "val_swapped/"))}
+    columns = [
+        ("loss", losses | held_out),
+        ("learning", _some(figures, {"lr": number, "grad_norm": number, "skipped": number})),
+        (
+            "speed",
+            _some(
+                figures,
+                {
+                    "samples_per_s": number, "step_s": duration, "step_s/max": duration, "data_wait_share": percent,
+                    "tflops_per_rank": number, "mfu": percent,
+                },
+            ),
+        ),
+        (
+            "machine (rank 0)",
+            _some(
+                figures,
+                {"rss_gib": number, "gpu_memory_gib": number, "gpu_utilisation": percent, "gpu_power_w": number},
+            ),
+        ),
+    ]  # fmt: skip
+    table = Table(box=None, padding=(0, 3, 0, 0), show_header=True, header_style="bold")
+    for title, _ in columns:
+        table.add_column(title)
+    table.add_row(*(_pairs(values) for _, values in columns))
+    return table
+
+
+def _some(figures: dict[str, float | None], wanted: dict[str, Any]) -> dict[str, str]:
+    return {name: text(figures[name]) for name, text in wanted.items() if name in figures}
+
+
+def _pairs(values: dict[str, str]) -> RenderableType:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(style="dim")
+    grid.add_column(justify="right")
+    for name, text in values.items():
+        grid.add_row(name, text)
+    return grid
+
+
+def _hosts(snapshot: Snapshot) -> RenderableType:
+    beat = snapshot.slowest
+    if beat is None:
+        return Text("hosts: no heartbeat", style="dim")
+    text = (
+        f"slowest of {snapshot.ranks} ranks: {beat['host']}, rank {beat['rank']}, step {beat['step']}"
+        f" ({beat['behind']} behind), {beat['phase']} for {duration(beat['phase_s'])}, "
+        f"heartbeat {duration(beat['age_s'])} ago"
+    )
+    return Text(text, style="yellow" if beat["behind"] > 1 else "")
+
+
+def _checkpoints(snapshot: Snapshot) -> RenderableType:
+    if not snapshot.checkpoints:
+        return Text("checkpoints: none yet", style="dim")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for title in ("checkpoint", "age", "MiB", ""):
+        table.add_column(title, justify="right")
+    for row in snapshot.checkpoints[-SHOWN_CHECKPOINTS:]:
+        state = Text(row["condition"], style=CONDITIONS[row["condition"]])
+        size = f"{row['size_bytes'] / MIB:.1f}"
+        table.add_row(f"step {row['step']}", duration(row["age_s"]), size, state)
+    more = len(snapshot.checkpoints) - SHOWN_CHECKPOINTS
+    return Group(table, Text(f"and {more} older", style="dim")) if more > 0 else table
+
+
+def _events(snapshot: Snapshot) -> RenderableType:
+    head = f"skipped steps {snapshot.skipped}   restarts {snapshot.restarts}   damaged checkpoints {snapshot.damaged}"
+    lines = [Text(head, style="yellow" if snapshot.skipped or snapshot.damaged else "")]
+    for event in snapshot.events:
+        age = "" if event["age_s"] is None else f"{duration(event['age_s'])} ago"
+        quiet = event["text"].startswith(QUIET_EVENTS)
+        lines.append(
+            Text(f"  {age:>14}  {event['text']}", style="dim" if quiet else "", no_wrap=True, overflow="ellipsis")
+        )
+    return Group(*lines)
+
+
+def sparkline(values: Sequence[float | None]) -> str:
+    """One character a value, from the lowest to the highest of them; × where it is not finite."""
+    finite = [value for value in values if value is not None]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    step = (high - low) / (len(BLOCKS) - 1)
+    return "".join(
+        NOT_FINITE if value is None else BLOCKS[round((value - low) / step) if step > 0 else 0] for value in values
+    )
+
+
+def number(value: float | None) -> str:
+    """Four significant digits."""
+    return "not finite" if value is None else f"{value:.4g}"
+
+
+def percent(share: float | None) -> str:
+    """A share in [0, 1] as a percentage."""
+    return "-" if share is None else f"{100 * share:.1f} %" if share < 0.1 else f"{100 * share:.0f} %"
+
+
+def duration(seconds: float | None) -> str:
+    """0.25 s, 12 s, 3 min 20 s, 5 h 02 min, 3 d 04 h."""
+    if seconds is None:
+        return "-"
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600:02d} h"

@@ -1,0 +1,62 @@
+"""What has happened to a run, counted from `events.jsonl`."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pokevla.telemetry.follow import JsonlFollower
+
+KEPT = 8
+"""Latest events that are shown."""
+STARTS = ("started", "resumed")
+ENDS = ("finished", "failed", "stopped")
+"""Events with which a job says how it ended. One that says nothing was killed."""
+
+
+class EventTally:
+    """Counts of all events and the latest few, kept up to date by `refresh`."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._follower = JsonlFollower(run_dir / "events.jsonl")
+        self._forget()
+
+    def _forget(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.latest: deque[dict[str, Any]] = deque(maxlen=KEPT)
+        self.last_start: dict[str, Any] | None = None
+        self.last_turn: dict[str, Any] | None = None
+        """The latest start or end."""
+
+    def refresh(self) -> list[dict[str, Any]]:
+        """Read what is new; returns it."""
+        rows = self._follower.read_all()
+        if self._follower.replaced:
+            self._forget()
+        for row in rows:
+            name = str(row.get("event"))
+            self.counts[name] += 1
+            self.latest.append(row)
+            if name in STARTS:
+                self.last_start = row
+            if name in STARTS or name in ENDS:
+                self.last_turn = row
+        return rows
+
+
+def seconds_of(row: dict[str, Any] | None) -> float | None:
+    """The `time` of a row (ISO 8601 with its zone) in seconds since 1970; None without one."""
+    if row is None or not isinstance(row.get("time"), str):
+        return None
+    try:
+        return datetime.fromisoformat(row["time"]).timestamp()
+    except ValueError:
+        return None
+
+
+def sentence(row: dict[str, Any]) -> str:
+    """An event in words: its name, then its fields."""
+    fields = {name: value for name, value in row.items() if name not in ("time", "event") and value not in (None, [])}
+    return " ".join([str(row.get("event")), *(f"{name} {value}" for name, value in fields.items())])

@@ -1,0 +1,225 @@
+"""What can be told about a run from its directory, at once and without torch: for `watch` and `runs`."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from monitoring.checkpoints import CheckpointGlance, CheckpointList
+from monitoring.events import EventTally, seconds_of, sentence
+from monitoring.queue import QueueState
+from pokevla.checkpoint.run import EXPORT, read_run_recipe
+from pokevla.errors import PokeVLAError
+from pokevla.recipe.derive import total_steps
+from pokevla.recipe.plan import count_samples
+from pokevla.recipe.schema import TrainRecipe
+from pokevla.telemetry.follow import JsonlFollower
+from pokevla.telemetry.heartbeat import ENDED, SILENT_AFTER, Heartbeat, read_heartbeats
+from pokevla.training.run_directory import is_locked
+
+TAIL_BYTES = 256 * 1024
+"""How much of the end of metrics.jsonl is read at first: some hundred lines."""
+WINDOW_LINES = 240
+"""Lines of training that are kept, for the curve and for the speed."""
+MIN_SPAN_S = 10.0
+"""Times are written in whole seconds: a shorter span says little about the speed."""
+NOT_FIGURES = ("step", "position", "time")
+
+State = Literal["new", "queued", "running", "finished", "stopped", "failed", "unreadable"]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run at one moment. Ages and durations are in seconds."""
+
+    run: str
+    kind: str
+    state: State
+    reason: str
+    step: int
+    steps: int | None  # None: not known (epochs of datasets that are not there)
+    figures: dict[str, float | None]  # of the last line of training, and of the last judgement; None: not finite
+    history: list[float | None]  # the loss of the latest lines
+    step_s: float | None
+    eta_s: float | None
+    age_s: float | None  # since the last sign of life
+    slowest: dict[str, Any] | None
+    ranks: int  # that have a heartbeat
+    checkpoints: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+    skipped: int
+    restarts: int
+    damaged: int  # checkpoints that were passed over on resume
+    queue: QueueState | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return dataclasses.asdict(self)
+
+
+class LiveRun:
+    """Follows one run. Memory does not grow with its length."""
+
+    def __init__(self, run_dir: Path, clock: Callable[[], float] = time.time) -> None:
+        """UsageError when `run_dir` is no run of training."""
+        self.run_dir = run_dir
+        self.recipe = read_run_recipe(run_dir)
+        self.steps = _planned_steps(self.recipe)
+        self.events = EventTally(run_dir)
+        self.new_events: list[dict[str, Any]] = []
+        self._clock = clock
+        self._metrics = JsonlFollower(run_dir / "metrics.jsonl", TAIL_BYTES)
+        self._checkpoints = CheckpointList(run_dir)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._window: deque[dict[str, Any]] = deque(maxlen=WINDOW_LINES)
+        self._figures: dict[str, float | None] = {}
+        self._last_row: dict[str, Any] = {}
+
+    def snapshot(self, queue: QueueState | None) -> Snapshot:
+        """Read what is new and put it together with what the queue says."""
+        self._read_metrics()
+        self.new_events = self.events.refresh()
+        beats = read_heartbeats(self.run_dir)
+        checkpoints = self._checkpoints.refresh()
+        now = self._clock()
+        state, reason = self._state(queue, beats, now)
+        step = max([self._last_row.get("step", 0), *(beat.step for beat in beats)])
+        if state == "finished" and checkpoints:
+            step = max(step, checkpoints[-1].step)
+        step_s = self._seconds_per_step()
+        left = None if self.steps is None else max(0, self.steps - step)
+        return Snapshot(
+            run=str(self.run_dir),
+            kind=self.recipe.kind,  # pyright: ignore[reportAttributeAccessIssue]
+            state=state,
+            reason=reason,
+            step=step,
+            steps=self.steps,
+            figures=self._figures,
+            history=[row.get("loss") for row in self._window],
+            step_s=step_s,
+            eta_s=left * step_s if state == "running" and left is not None and step_s is not None else None,
+            age_s=self._age(now, beats),
+            slowest=_slowest(beats, now),
+            ranks=len(beats),
+            checkpoints=[_checkpoint(glance, now) for glance in checkpoints],
+            events=[_event(row, now) for row in self.events.latest],
+            skipped=self.events.counts["skipped"],
+            restarts=self.events.counts["resumed"],
+            damaged=self.events.counts["damaged"],
+            queue=queue,
+        )
+
+    def _read_metrics(self) -> None:
+        while rows := self._metrics.read():
+            if self._metrics.replaced:  # a resume has cut off what it will do again
+                self._forget()
+            for row in rows:
+                if not isinstance(row.get("step"), int):
+                    continue
+                self._last_row = row
+                self._figures |= {
+                    name: value for name, value in row.items()
+                    if name not in NOT_FIGURES and (value is None or isinstance(value, int | float))
+                }  # fmt: skip
+                if "loss" in row:
+                    self._window.append(row)
+
+    def _state(self, queue: QueueState | None, beats: list[Heartbeat], now: float) -> tuple[State, str]:
+        if (self.run_dir / EXPORT / "config.json").is_file():
+            return "finished", ""
+        if is_locked(self.run_dir) or (queue is not None and queue.runs) or _alive_elsewhere(beats, now):
+            return "running", ""
+        turn = self.events.last_turn
+        if queue is not None and queue.state != "UNKNOWN":
+            state, reason = state_of_job(queue)
+            # The model is not exported; and to Slurm a job that saved and stopped when asked (exit code 75) has failed.
+            asked = turn is not None and turn["event"] == "stopped"
+            return ("stopped" if state == "finished" or (state == "failed" and asked) else state), reason
+        if turn is None:
+            return "new", "never started"
+        if turn["event"] in ("started", "resumed"):
+            return "failed", "ended without a word: killed, or the machine went down"
+        if turn["event"] == "failed":
+            return "failed", str(turn.get("message", ""))
+        return "stopped", sentence(turn)
+
+    def _seconds_per_step(self) -> float | None:
+        """Wall-clock, saves and judgements included, since the last start; else what the last line says of itself."""
+        begun_s = seconds_of(self.events.last_start) or 0.0
+        lines = [(row["step"], at) for row in self._window if (at := seconds_of(row)) is not None and at >= begun_s]
+        if len(lines) >= 2:
+            (first, start_s), (last, end_s) = lines[0], lines[-1]
+            if last > first and end_s - start_s >= MIN_SPAN_S:
+                return (end_s - start_s) / (last - first)
+        return self._figures.get("step_s")
+
+    def _age(self, now: float, beats: list[Heartbeat]) -> float | None:
+        times = [seconds_of(self._last_row), *(seconds_of(row) for row in self.events.latest)]
+        ages = [max(0.0, now - at) for at in times if at is not None] + [_age_of(beat, now) for beat in beats]
+        return min(ages, default=None)
+
+
+def _planned_steps(recipe: TrainRecipe) -> int | None:
+    """As the training counts them; None where that needs datasets which are not there."""
+    if recipe.steps is not None:
+        return recipe.steps
+    try:
+        samples, _ = count_samples(recipe)
+        return None if samples is None else total_steps(recipe, samples)
+    except PokeVLAError:
+        return None
+
+
+def state_of_job(queue: QueueState) -> tuple[State, str]:
+    """State of a run that is not running, by its newest job, and why."""
+    if queue.waits:
+        return "queued", queue.text
+    if queue.runs:
+        return "running", queue.text
+    states: dict[str, State] = {"COMPLETED": "finished", "CANCELLED": "stopped", "PREEMPTED": "stopped"}
+    return states.get(queue.state, "failed"), queue.text
+
+
+def _slowest(beats: list[Heartbeat], now: float) -> dict[str, Any] | None:
+    """The rank that the others wait for: of the least progress, and of those the one that has been silent longest."""
+    if not beats:
+        return None
+    beat = min(beats, key=lambda beat: (beat.progress, beat.time))
+    most = max(other.step for other in beats)
+    return {
+        "host": beat.host, "rank": beat.rank, "step": beat.step, "behind": most - beat.step, "phase": beat.phase,
+        "phase_s": beat.phase_s, "age_s": _age_of(beat, now),
+    }  # fmt: skip
+
+
+def _alive_elsewhere(beats: list[Heartbeat], now: float) -> bool:
+    """Not every file system shares locks between machines: there a fresh heartbeat is what tells of a run."""
+    here = socket.gethostname()
+    return any(
+        beat.host != here and beat.phase not in ENDED and _age_of(beat, now) <= SILENT_AFTER * beat.every_s
+        for beat in beats
+    )
+
+
+def _age_of(beat: Heartbeat, now: float) -> float:
+    return max(0.0, beat.age_s(datetime.fromtimestamp(now, UTC)))
+
+
+def _checkpoint(glance: CheckpointGlance, now: float) -> dict[str, Any]:
+    age_s = max(0.0, now - glance.saved_s)
+    return {"step": glance.step, "age_s": age_s, "size_bytes": glance.size_bytes, "condition": glance.condition}
+
+
+def _event(row: dict[str, Any], now: float) -> dict[str, Any]:
+    at = seconds_of(row)
+    return {"text": sentence(row), "age_s": None if at is None else max(0.0, now - at)}

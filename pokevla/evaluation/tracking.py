@@ -1,0 +1,96 @@
+"""Outcomes of an evaluation in TensorBoard, at the step of the model that was judged.
+
+A trained model's go beside its training curves, `RUN/tensorboard/eval/EVALUATION/POLICY`; everybody else's into the
+evaluation's own directory, `EVALUATION/tensorboard/POLICY`. A folder each: TensorBoard leaves an event file for good
+once a later one lies beside it, and the training may still be writing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from pokevla.checkpoint.base_model import exported_folder
+from pokevla.evaluation.videos import read_video
+from pokevla.recipe.schema import EvalRecipe, GroundingRecipe
+from pokevla.telemetry.tensorboard import TensorBoardWriter
+
+TENSORBOARD = "tensorboard"
+
+
+def publish_trials(recipe: EvalRecipe, summary: dict[str, Any]) -> list[Path]:
+    """Write success rates, mask overlap and the kept videos of each policy; returns the folders written to."""
+    evaluation = recipe.output / recipe.name
+    written = []
+    for spec in recipe.policies:
+        run = spec.run if spec.kind == "model" else None
+        folder, step = place(run, evaluation, spec.name)
+        with closing(TensorBoardWriter(folder)) as writer:
+            writer.scalars(trial_scalars(summary, spec.name), step)
+            for path in sorted((evaluation / "videos").glob(f"{spec.name}-*.mp4")):
+                match = re.fullmatch(re.escape(spec.name) + r"-(t\d+-i\d+)", path.stem)
+                if match is not None:
+                    frames, frames_per_second = read_video(path)
+                    writer.video(f"trial/{match[1]}", frames, step, frames_per_second)
+        written.append(folder)
+    return written
+
+
+def publish_grounding(recipe: GroundingRecipe, summary: dict[str, Any]) -> list[Path]:
+    """Write the share of points inside the mask of each model; returns the folders written to."""
+    written = []
+    for name, run in recipe.runs.items():
+        folder, step = place(run, recipe.output / recipe.name, name)
+        with closing(TensorBoardWriter(folder)) as writer:
+            writer.scalars(grounding_scalars(summary[name]), step)
+        written.append(folder)
+    return written
+
+
+def trial_scalars(summary: dict[str, Any], policy: str) -> dict[str, Any]:
+    """Figures of one policy by tag: over all tasks, and the success rate of each task."""
+    row = summary["policies"][policy]
+    values = {
+        "success_rate/all": _rate(row),
+        "success_rate/low_95": row["low"],
+        "success_rate/high_95": row["high"],
+        "trials": row["trials"],
+        "crashed": row["crashed"],
+        "mask_iou": row["mask_iou"],
+        "mean_steps": row["mean_steps"],
+    }
+    for task in summary["tasks"]:
+        if policy in task["policies"]:
+            values[f"success_rate/task_{task['index']}"] = _rate(task["policies"][policy])
+    return values
+
+
+def grounding_scalars(row: dict[str, Any]) -> dict[str, Any]:
+    """Figures of one model by tag, also by category of question."""
+    values = {
+        "point_accuracy/all": row["point_accuracy"],
+        "point_accuracy/low_95": row["point_low"],
+        "point_accuracy/high_95": row["point_high"],
+        "choice_accuracy": row["choice_accuracy"],
+        "distinct_points": row["distinct_points"],
+        "unreadable": row["unreadable"],
+    }
+    return values | {f"point_accuracy/{name}": part["accuracy"] for name, part in row["by_category"].items()}
+
+
+def place(run: Path | None, evaluation: Path, name: str) -> tuple[Path, int]:
+    """Where the figures of a policy belong, and at which step: that of its export; 0 without trained weights."""
+    if run is None:
+        return evaluation / TENSORBOARD / name, 0
+    step = json.loads((exported_folder(run) / "config.json").read_text(encoding="utf-8"))["step"]
+    if (run / "recipe.yaml").is_file():
+        return run / TENSORBOARD / "eval" / evaluation.name / name, step
+    return evaluation / TENSORBOARD / name, step
+
+
+def _rate(row: dict[str, Any]) -> float | None:
+    """None (no point in the curve) when every trial crashed: that says nothing about the policy."""
+    return row["successes"] / row["trials"] if row["trials"] else None

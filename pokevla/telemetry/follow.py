@@ -1,0 +1,91 @@
+"""Following a file of JSON lines while another process writes it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+CHUNK_BYTES = 1 << 20
+"""Most that one `read` takes into memory."""
+
+
+class JsonlFollower:
+    """Gives each line once, in bounded memory; half a line is left until it is whole.
+
+    A file that is there already is entered `tail_bytes` before its end (None: at its beginning). When the file is
+    replaced or cut (a resume drops the steps it will do again), `replaced` is True for the next `read`, which enters
+    the new file in the same way: what was read before no longer counts.
+    """
+
+    def __init__(self, path: Path, tail_bytes: int | None = None) -> None:
+        self.path = path
+        self.replaced = False
+        self.damaged_lines = 0
+        self._tail_bytes = tail_bytes
+        self._identity: tuple[int, int] | None = None
+        self._offset = 0
+        if path.is_file():
+            with path.open("rb") as file:
+                self._enter(file)
+
+    def read(self) -> list[dict[str, Any]]:
+        """Objects written since the last call, at most CHUNK_BYTES of them; [] when there is nothing new.
+
+        Lines that are no JSON objects are counted in `damaged_lines` and left out.
+        """
+        self.replaced = False
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            return []
+        with file:
+            if self._identity is None:
+                self._identity = _identity(file)
+            elif self._identity != _identity(file) or os.fstat(file.fileno()).st_size < self._offset:
+                self.replaced = True
+                self._enter(file)
+            file.seek(self._offset)
+            chunk = file.read(CHUNK_BYTES)
+        whole, newline, rest = chunk.rpartition(b"\n")
+        if not newline and len(rest) == CHUNK_BYTES:  # no line is that long: damage, such as a hole left by a crash
+            self._offset += len(rest)
+            self.damaged_lines += 1
+            return []
+        self._offset += len(whole) + len(newline)
+        return [row for line in whole.split(b"\n") if line and (row := self._parse(line)) is not None]
+
+    def read_all(self) -> list[dict[str, Any]]:
+        """Everything up to the present end of the file. For files that are known to be small (events)."""
+        rows = self.read()
+        replaced = self.replaced
+        while more := self.read():
+            rows += more
+        self.replaced = replaced
+        return rows
+
+    def _enter(self, file: BinaryIO) -> None:
+        self._identity = _identity(file)
+        size = file.seek(0, os.SEEK_END)
+        start = 0 if self._tail_bytes is None else max(0, size - self._tail_bytes)
+        if start > 0:  # begin with a whole line: after the first newline at or behind `start - 1`
+            file.seek(start - 1)
+            before, newline, _ = file.read(CHUNK_BYTES).partition(b"\n")
+            start = start + len(before) if newline else size
+        self._offset = start
+
+    def _parse(self, line: bytes) -> dict[str, Any] | None:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            self.damaged_lines += 1
+            return None
+        return row
+
+
+def _identity(file: BinaryIO) -> tuple[int, int]:
+    status = os.fstat(file.fileno())
+    return status.st_dev, status.st_ino
