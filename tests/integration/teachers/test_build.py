@@ -20,8 +20,9 @@ from pokevla.data.reader import ShardReader
 from pokevla.data.shard_index import load_index
 from pokevla.errors import CacheMismatchError, DataError, DiskFullError, UsageError
 from pokevla.recipe.schema import CacheConfig, TeacherConfig
-from pokevla.teachers.build import build_cache, read_images
+from pokevla.teachers.build import build_cache
 from pokevla.teachers.codec import ALIGNMENT, RecordLayout, decode_record
+from pokevla.teachers.encode import read_images
 from pokevla.teachers.encoders import RANDOM_NOTE, build_teacher
 from pokevla.teachers.reader import open_directory, open_features
 from pokevla.teachers.store import build_lock

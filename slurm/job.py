@@ -1,0 +1,154 @@
+"""What runs on the cluster. A job knows nothing but its directory: recipe, code, checkpoints, pieces are read there.
+
+    srun -> submitit (one task per rank) -> Job() -> training, cache shards or trials
+
+submitit's own way of requeueing is not used: its handler acts on rank 0 alone and between any two bytecodes, counts
+every limit of ten minutes or less as "timed out", gives up after a number of timeouts, and dies when the job has been
+put back into the queue already (facts: submitit 1.5.4). Here the signal handlers are ours from the first line on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from pokevla.errors import PokeVLAError, Requeued
+from slurm.place import Place, export_rendezvous, read_place
+from slurm.snapshot import require_snapshot
+
+LOCAL_AGAIN = 144
+"""Exit code upon which submitit's local executor starts the tasks again (submitit/local/local.py)."""
+RENDEZVOUS_TIMEOUT_S = 300
+"""How long ranks wait for each other: a job that lost a rank should not hold its nodes for long."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """The whole of a submitted job, and all that is pickled of it."""
+
+    folder: str  # absolute
+    piece: int | None = None  # which piece, in a job array
+
+    def __call__(self) -> str:
+        """Run this task to its end. The process leaves with the exit code of a named error."""
+        folder, place = Path(self.folder), read_place()
+        work = _work(folder, self.piece, place)
+        _watch_signals(work)
+        try:
+            require_snapshot(folder)
+            work.run()
+        except Requeued as error:
+            _end_interrupted(work, error)
+        except PokeVLAError as error:
+            _leave(error.exit_code, str(error))
+        except OSError as error:
+            from pokevla.checkpoint.files import NO_ROOM, as_named_error
+
+            if error.errno not in NO_ROOM:
+                raise
+            named = as_named_error(error, Path(error.filename or folder))
+            _leave(named.exit_code, str(named))
+        return "finished"
+
+
+@dataclass(frozen=True)
+class Work:
+    """One task's work, and how far it is."""
+
+    folder: Path
+    piece: int | None
+    place: Place
+    run: Callable[[], None]
+    progress: Callable[[], int]
+
+
+def _work(folder: Path, piece: int | None, place: Place) -> Work:
+    from pokevla.recipe.load import load_recipe
+    from pokevla.recipe.schema import TrainRecipe
+
+    if isinstance(load_recipe(folder / "recipe.yaml").recipe, TrainRecipe):
+        return Work(folder, piece, place, lambda: _train(folder, place), lambda: _steps_saved(folder))
+    from slurm.pieces import pieces_done, run_piece
+
+    return Work(folder, piece, place, lambda: run_piece(folder, piece), lambda: pieces_done(folder, piece))
+
+
+def _train(folder: Path, place: Place) -> None:
+    """One rank of a training run, from its newest checkpoint to its end."""
+    from pokevla.training.launch import finished_step
+    from pokevla.training.rank_main import run_rank
+    from slurm.lock import job_lock
+    from slurm.record import LOCAL
+
+    if finished_step(folder) is not None:  # requeued after its last step
+        return
+    export_rendezvous(place)
+    os.environ.setdefault("POKEVLA_RENDEZVOUS_TIMEOUT_S", str(RENDEZVOUS_TIMEOUT_S))
+    with ExitStack() as stack:
+        if place.is_main:
+            stack.enter_context(job_lock(folder, place.job_id if place.is_slurm else f"{LOCAL}{place.job_id}"))
+        run_rank(folder)
+
+
+def _steps_saved(folder: Path) -> int:
+    from pokevla.checkpoint.catalogue import list_checkpoints
+
+    checkpoints = list_checkpoints(folder)
+    return checkpoints[-1][0] if checkpoints else 0
+
+
+def _watch_signals(work: Work) -> None:
+    """Until training sets its own handlers there is nothing to save: SIGTERM ends the task, SIGUSR2 asks for a restart.
+
+    These are back in place after training has ended, too. Only rank 0 acts on SIGUSR2, which Slurm sends to all: the
+    others may be needed still, by a rank 0 that is in its training already.
+    """
+
+    def out_of_time(_number: int, _frame: FrameType | None) -> None:
+        if not work.place.is_main:
+            return
+        try:
+            _run_again(work)
+        except PokeVLAError as error:
+            _leave(error.exit_code, str(error))
+
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGCONT, signal.SIG_DFL)
+    signal.signal(signal.SIGUSR2, out_of_time)
+
+
+def _end_interrupted(work: Work, error: Requeued) -> None:
+    """After the ranks have saved. Only a job whose time is up asks to run again: after SIGTERM it is Slurm that knows
+    whether it was preempted (and requeues it) or cancelled (and must not come back)."""
+    if getattr(error, "reason", "terminated") != "timeout":
+        _leave(error.exit_code, str(error))
+    _run_again(work)
+
+
+def _run_again(work: Work) -> None:
+    """Have the job started again, and leave. Rank 0 asks; the others just end, well: a bad end of theirs would make
+    srun kill rank 0 before it has asked."""
+    from slurm.requeue import note_timeout, requeue
+
+    if not work.place.is_main:
+        _leave(0, "")
+    note_timeout(work.folder, work.piece, work.progress())
+    if work.place.is_slurm:
+        requeue(work.place)
+        _leave(Requeued.exit_code, "The time limit is near: saved, and put back into the queue.")
+    _leave(LOCAL_AGAIN, "The time limit is near: saved, starting again.")
+
+
+def _leave(code: int, text: str) -> None:
+    """End this process now. An orderly end of the interpreter could wait for ranks that are gone."""
+    if text:
+        print(text, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
