@@ -74,6 +74,13 @@ class ClusterError(PokeVLAError):
 
 
 class Requeued(PokeVLAError):
-    """The job has saved and asked to run again."""
+    """The job was asked to stop, has saved, and can run again.
+
+    `reason`: `timeout` (SIGUSR2: the time limit is near), `terminated` (SIGTERM) or `interrupted` (SIGINT).
+    """
 
     exit_code = 75
+
+    def __init__(self, message: str, remedy: str | None = None, *, reason: str = "terminated") -> None:
+        super().__init__(message, remedy)
+        self.reason = reason

@@ -17,9 +17,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from pokevla.errors import PokeVLAError, Requeued
 from slurm.place import Place, export_rendezvous, read_place
+from slurm.record import forget_exit, note_exit
 from slurm.snapshot import require_snapshot
 
 LOCAL_AGAIN = 144
@@ -39,6 +41,7 @@ class Job:
         """Run this task to its end. The process leaves with the exit code of a named error."""
         folder, place = Path(self.folder), read_place()
         work = _work(folder, self.piece, place)
+        forget_exit(folder, place.recorded_id, place.rank)
         _watch_signals(work)
         try:
             require_snapshot(folder)
@@ -46,14 +49,13 @@ class Job:
         except Requeued as error:
             _end_interrupted(work, error)
         except PokeVLAError as error:
-            _leave(error.exit_code, str(error))
+            _fail(work, error)
         except OSError as error:
             from pokevla.checkpoint.files import NO_ROOM, as_named_error
 
             if error.errno not in NO_ROOM:
                 raise
-            named = as_named_error(error, Path(error.filename or folder))
-            _leave(named.exit_code, str(named))
+            _fail(work, as_named_error(error, Path(error.filename or folder)))
         return "finished"
 
 
@@ -84,7 +86,6 @@ def _train(folder: Path, place: Place) -> None:
     from pokevla.training.launch import finished_step
     from pokevla.training.rank_main import run_rank
     from slurm.lock import job_lock
-    from slurm.record import LOCAL
 
     if finished_step(folder) is not None:  # requeued after its last step
         return
@@ -92,7 +93,7 @@ def _train(folder: Path, place: Place) -> None:
     os.environ.setdefault("POKEVLA_RENDEZVOUS_TIMEOUT_S", str(RENDEZVOUS_TIMEOUT_S))
     with ExitStack() as stack:
         if place.is_main:
-            stack.enter_context(job_lock(folder, place.job_id if place.is_slurm else f"{LOCAL}{place.job_id}"))
+            stack.enter_context(job_lock(folder, place.recorded_id))
         run_rank(folder)
 
 
@@ -116,7 +117,7 @@ def _watch_signals(work: Work) -> None:
         try:
             _run_again(work)
         except PokeVLAError as error:
-            _leave(error.exit_code, str(error))
+            _fail(work, error)
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGCONT, signal.SIG_DFL)
@@ -126,12 +127,15 @@ def _watch_signals(work: Work) -> None:
 def _end_interrupted(work: Work, error: Requeued) -> None:
     """After the ranks have saved. Only a job whose time is up asks to run again: after SIGTERM it is Slurm that knows
     whether it was preempted (and requeues it) or cancelled (and must not come back)."""
-    if getattr(error, "reason", "terminated") != "timeout":
-        _leave(error.exit_code, str(error))
-    _run_again(work)
+    if error.reason != "timeout":
+        _fail(work, error)
+    try:
+        _run_again(work)
+    except PokeVLAError as refused:
+        _fail(work, refused)
 
 
-def _run_again(work: Work) -> None:
+def _run_again(work: Work) -> NoReturn:
     """Have the job started again, and leave. Rank 0 asks; the others just end, well: a bad end of theirs would make
     srun kill rank 0 before it has asked."""
     from slurm.requeue import note_timeout, requeue
@@ -145,7 +149,13 @@ def _run_again(work: Work) -> None:
     _leave(LOCAL_AGAIN, "The time limit is near: saved, starting again.")
 
 
-def _leave(code: int, text: str) -> None:
+def _fail(work: Work, error: PokeVLAError) -> NoReturn:
+    """End with the exit code of a named error, which is kept with the job."""
+    note_exit(work.folder, work.place.recorded_id, work.place.rank, error.exit_code, str(error))
+    _leave(error.exit_code, str(error))
+
+
+def _leave(code: int, text: str) -> NoReturn:
     """End this process now. An orderly end of the interpreter could wait for ranks that are gone."""
     if text:
         print(text, file=sys.stderr)

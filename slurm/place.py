@@ -9,6 +9,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 
 from pokevla.errors import EnvironmentSetupError
+from slurm.record import LOCAL
 
 PORTS = (15000, 32000)
 """Below Linux's range of ports for outgoing connections (from 32768), which anybody may hold by chance."""
@@ -30,6 +31,11 @@ class Place:
     def is_main(self) -> bool:
         """Whether this task speaks for the job."""
         return self.rank == 0
+
+    @property
+    def recorded_id(self) -> str:
+        """The job's id as `slurm.json` and the lock of a run know it."""
+        return self.job_id if self.is_slurm else f"{LOCAL}{self.job_id}"
 
 
 _SLURM = {"rank": "SLURM_PROCID", "world_size": "SLURM_NTASKS", "local_rank": "SLURM_LOCALID"}

@@ -62,7 +62,45 @@ def add_job(run_dir: Path, job: JobRecord) -> None:
     write_json_atomically(run_dir / RECORD, {"schema_version": _VERSION, "jobs": jobs})
 
 
-def task_log(run_dir: Path, job_id: str, rank: int = 0, stream: str = "err") -> Path:
-    """Where a task of a job writes (submitit's names); it holds what came before the rank's own log was open."""
-    plain = job_id.removeprefix(LOCAL)
-    return run_dir / JOBS / plain / f"{plain}_{rank}_log.{stream}"
+def log_folder(run_dir: Path, job_id: str) -> Path:
+    """Where a job's script and the output of its tasks are."""
+    return run_dir / JOBS / ("local" if job_id.startswith(LOCAL) else job_id)
+
+
+def task_log(run_dir: Path, job_id: str, rank: int = 0) -> Path:
+    """What a task wrote to stderr (submitit's name): tracebacks, and what came before the rank's own log was open."""
+    return log_folder(run_dir, job_id) / f"{job_id.removeprefix(LOCAL)}_{rank}_log.err"
+
+
+def _exit_note(run_dir: Path, job_id: str, rank: int) -> Path:
+    return log_folder(run_dir, job_id) / f"{job_id.removeprefix(LOCAL)}_{rank}_exit.json"
+
+
+def note_exit(run_dir: Path, job_id: str, rank: int, code: int, message: str) -> None:
+    """Keep why a task ended badly: Slurm keeps no more than its exit code."""
+    path = _exit_note(run_dir, job_id, rank)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"code": code, "message": message}) + "\n", encoding="utf-8")
+
+
+def forget_exit(run_dir: Path, job_id: str, rank: int) -> None:
+    """A task starts (again): what ended it before no longer counts."""
+    _exit_note(run_dir, job_id, rank).unlink(missing_ok=True)
+
+
+def read_exit(run_dir: Path, job_id: str) -> tuple[int, str] | None:
+    """Exit code and sentence of the first task of a job that ended with a named error; None if there is none.
+
+    Of ranks that ended one after another, the one that only lost the others (exit code 1) comes last.
+    """
+    notes = []
+    folder = log_folder(run_dir, job_id)
+    folders = [folder, *sorted(folder.parent.glob(f"{folder.name}_*"))]  # of an array's tasks: 12_0, 12_1, ...
+    pattern = f"{job_id.removeprefix(LOCAL)}_*_exit.json"
+    for path in [path for one in folders for path in sorted(one.glob(pattern))]:
+        try:
+            note = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:  # cut short by a kill
+            continue
+        notes.append((int(note["code"]), str(note["message"])))
+    return min(notes, key=lambda note: note[0] == 1, default=None)

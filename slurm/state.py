@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pokevla.errors import ClusterError
 from slurm.commands import ask_slurm, last_words, parse_fields
-from slurm.record import LOCAL, JobRecord, read_jobs
+from slurm.record import LOCAL, JobRecord, read_exit, read_jobs
 
 ACTIVE = frozenset({"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING",
                     "STAGE_OUT", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"})  # fmt: skip
@@ -192,6 +192,7 @@ def explain(run_dir: Path) -> str | None:
             before = job_state(parent)
             if before.has_failed:
                 return f"{text}: it waited for job {parent} ({name}), which ended as {before.describe()}"
-    if state.has_failed and state.exit_code == 75:
-        text += ": it saved and ended without asking to run again (stopped by hand)"
+    if not state.is_active and state.state != "COMPLETED":
+        ended = read_exit(run_dir, job.job_id)
+        text += f": {ended[1]}" if ended is not None else ""
     return text

@@ -33,10 +33,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "cache": ("cache", "app", "Compute teacher features once: build, info, verify."),
     "train": ("train", "train", "Train what a pretrain or posttrain recipe says."),
     "resume": ("resume", "resume", "Go on with a run from its newest complete checkpoint."),
+    "submit": ("submit", "submit", "Queue training, caches and evaluations as Slurm jobs that resume by themselves."),
     "eval": ("eval", "evaluate", "Judge policies in the simulator, or the grounding of a VLM."),
     "report": ("report", "report", "Write one HTML page about runs."),
     "ckpt": ("ckpt", "app", "Look at checkpoints and export models: inspect, export."),
-    "doctor": ("doctor", "doctor", "Check this machine: packages, GL library, GPUs, disk, Slurm."),
+    "doctor": ("doctor", "app", "Check this machine (packages, GL library, GPUs, disk), or with `slurm` the cluster."),
 }
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 USAGE_ERROR = typer.BadParameter.__mro__[1]  # click's UsageError: typer carries click inside and does not export it

@@ -115,11 +115,11 @@ def unknown_field(path: KeyPath, root: type[BaseModel]) -> str:
     own = field_names(model) if model else {}
     elsewhere = [field for field, _, _ in walk_fields(root) if field.rsplit(".", 1)[-1] == name]
     guess = elsewhere[0] if elsewhere else nearest(name, own) or _by_meaning(name, model)
-    is_recipe = "kind" in root.model_fields
     if guess:
         hint = f"Did you mean {guess}?"
     else:
-        hint = f"Its fields: {', '.join(own)}." if 0 < len(own) <= 12 or not is_recipe else "See docs/recipe_reference.md."
+        is_long = len(own) > 12 and "kind" in root.model_fields  # recipes have a reference, profiles have not
+        hint = f"Its fields: {', '.join(own)}." if own and not is_long else "See docs/recipe_reference.md."
     return f"{dotted(path)} is not a field of {where}. {hint}".rstrip()
 
 
