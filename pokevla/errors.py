@@ -73,6 +73,10 @@ class ClusterError(PokeVLAError):
     exit_code = 4
 
 
+class HangError(ClusterError):
+    """A rank has not moved for too long: a host, a network or a file system that does not answer."""
+
+
 class Requeued(PokeVLAError):
     """The job was asked to stop, has saved, and can run again.
 

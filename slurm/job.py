@@ -83,6 +83,7 @@ def _work(folder: Path, piece: int | None, place: Place) -> Work:
 
 def _train(folder: Path, place: Place) -> None:
     """One rank of a training run, from its newest checkpoint to its end."""
+    from pokevla.distributed.environment import RENDEZVOUS_VARIABLE
     from pokevla.training.launch import finished_step
     from pokevla.training.rank_main import run_rank
     from slurm.lock import job_lock
@@ -90,7 +91,7 @@ def _train(folder: Path, place: Place) -> None:
     if finished_step(folder) is not None:  # requeued after its last step
         return
     export_rendezvous(place)
-    os.environ.setdefault("POKEVLA_RENDEZVOUS_TIMEOUT_S", str(RENDEZVOUS_TIMEOUT_S))
+    os.environ.setdefault(RENDEZVOUS_VARIABLE, str(RENDEZVOUS_TIMEOUT_S))
     with ExitStack() as stack:
         if place.is_main:
             stack.enter_context(job_lock(folder, place.recorded_id))

@@ -12,15 +12,17 @@ from pokevla.recipe.plan import disk_needs
 from pokevla.recipe.plan import plan as plan_training
 from pokevla.recipe.schema import CacheRecipe, EvalRecipe, GroundingRecipe, PipelineRecipe, TrainRecipe
 from pokevla.telemetry.jsonl import read_jsonl
+from pokevla.training.lead_time import UNKNOWN_S, needed_lead_s
 from slurm.commands import parse_duration_s
 from slurm.pieces import Pieces, plan_pieces
 from slurm.profile import Profile
 
 SAVE_BYTES_PER_S = 200e6
 """Until a save has been measured: what a busy parallel file system writes at least (ours)."""
-LEAST_LEAD_S = 120
 EARLY_S = 60
 """Slurm looks at time limits about every half minute and may send its warning a minute early (man sbatch, --signal)."""
+OTHER_LEAD_S = 60
+"""Of a cache or an evaluation, which has nothing to save: what is done is on the disk."""
 START_S = 120
 """From the start of a job to its first step: imports, loading weights, the first batches (ours)."""
 OTHER_TIME_LIMIT_S = 24 * 3600
@@ -90,7 +92,7 @@ def plan_job(loaded: LoadedRecipe, profile: Profile) -> JobPlan:
         cpus_per_task=max(profile.cpus_per_task, workers),
         threads=None,
         time_limit_s=profile.time_limit_s or OTHER_TIME_LIMIT_S,
-        signal_lead_s=profile.signal_lead_s or LEAST_LEAD_S,
+        signal_lead_s=profile.signal_lead_s or OTHER_LEAD_S,
         save_s=0.0,
         is_save_measured=True,
         hours=None,
@@ -115,7 +117,7 @@ def _plan_training(loaded: LoadedRecipe, recipe: TrainRecipe, profile: Profile) 
     measured = measured_save_s(folder)
     save_s = measured if measured is not None else disk_needs(recipe, None).checkpoint / SAVE_BYTES_PER_S
     limits = [parse_duration_s(resources.time_limit), profile.time_limit_s]
-    lead = profile.signal_lead_s or max(LEAST_LEAD_S, EARLY_S + math.ceil(3 * save_s))
+    lead_s = needed_lead_s(folder) if measured is not None else max(UNKNOWN_S, EARLY_S + 3 * save_s)
     return JobPlan(
         loaded=loaded,
         folder=folder,
@@ -125,7 +127,7 @@ def _plan_training(loaded: LoadedRecipe, recipe: TrainRecipe, profile: Profile) 
         cpus_per_task=profile.cpus_per_task,
         threads=resources.threads_per_rank if resources.gpus_per_node == 0 else None,
         time_limit_s=min(limit for limit in limits if limit is not None),
-        signal_lead_s=lead,
+        signal_lead_s=profile.signal_lead_s or math.ceil(lead_s),
         save_s=save_s,
         is_save_measured=measured is not None,
         hours=_hours(recipe),
@@ -134,12 +136,11 @@ def _plan_training(loaded: LoadedRecipe, recipe: TrainRecipe, profile: Profile) 
 
 
 def measured_save_s(run_dir: Path) -> float | None:
-    """The longest of a run's last saves, in seconds; None before the first."""
+    """The longest of a run's saves, in seconds; None before the first."""
     events = run_dir / "events.jsonl"
     if not events.is_file():
         return None
-    seconds = [row["seconds"] for row in read_jsonl(events) if row.get("event") == "saved" and "seconds" in row]
-    return max(seconds[-5:], default=None)
+    return max((row["save_s"] for row in read_jsonl(events) if "save_s" in row), default=None)
 
 
 def _hours(recipe: TrainRecipe) -> float | None:
