@@ -26,6 +26,7 @@ from slurm.snapshot import require_snapshot
 
 LOCAL_AGAIN = 144
 """Exit code upon which submitit's local executor starts the tasks again (submitit/local/local.py)."""
+RENDEZVOUS_VARIABLE = "POKEVLA_RENDEZVOUS_TIMEOUT_S"
 RENDEZVOUS_TIMEOUT_S = 300
 """How long ranks wait for each other: a job that lost a rank should not hold its nodes for long."""
 
@@ -83,7 +84,6 @@ def _work(folder: Path, piece: int | None, place: Place) -> Work:
 
 def _train(folder: Path, place: Place) -> None:
     """One rank of a training run, from its newest checkpoint to its end."""
-    from pokevla.distributed.environment import RENDEZVOUS_VARIABLE
     from pokevla.training.launch import finished_step
     from pokevla.training.rank_main import run_rank
     from slurm.lock import job_lock
@@ -106,48 +106,51 @@ def _steps_saved(folder: Path) -> int:
 
 
 def _watch_signals(work: Work) -> None:
-    """Until training sets its own handlers there is nothing to save: SIGTERM ends the task, SIGUSR2 asks for a restart.
+    """Handlers for as long as training has not set its own, and again after it has ended: there is nothing to save.
 
-    These are back in place after training has ended, too. Only rank 0 acts on SIGUSR2, which Slurm sends to all: the
-    others may be needed still, by a rank 0 that is in its training already.
+    Slurm sends both signals to all tasks, and rank 0 answers. The others may be needed still, by a rank 0 that is in
+    its training already; if not, they end with it.
     """
 
-    def out_of_time(_number: int, _frame: FrameType | None) -> None:
-        if not work.place.is_main:
-            return
-        try:
-            _run_again(work)
-        except PokeVLAError as error:
-            _fail(work, error)
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        if work.place.is_main:
+            reason = "timeout" if number == signal.SIGUSR2 else "terminated"
+            _end_interrupted(work, Requeued("It was asked to stop; nothing had to be saved.", reason=reason))
 
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGCONT, signal.SIG_DFL)
-    signal.signal(signal.SIGUSR2, out_of_time)
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGUSR2, on_signal)
 
 
-def _end_interrupted(work: Work, error: Requeued) -> None:
-    """After the ranks have saved. Only a job whose time is up asks to run again: after SIGTERM it is Slurm that knows
-    whether it was preempted (and requeues it) or cancelled (and must not come back)."""
-    if error.reason != "timeout":
-        _fail(work, error)
-    try:
-        _run_again(work)
-    except PokeVLAError as refused:
-        _fail(work, refused)
+def _end_interrupted(work: Work, error: Requeued) -> NoReturn:
+    """After the ranks have saved. Rank 0 decides; the others just end, well: a bad end of theirs would make srun kill
+    rank 0 before it has.
 
-
-def _run_again(work: Work) -> NoReturn:
-    """Have the job started again, and leave. Rank 0 asks; the others just end, well: a bad end of theirs would make
-    srun kill rank 0 before it has asked."""
-    from slurm.requeue import note_timeout, requeue
+    A job whose time is up, or whose grace time runs, asks to be started again. After any other SIGTERM it must not:
+    Slurm puts it back into the queue by itself, or somebody has cancelled it.
+    """
+    from slurm.requeue import is_being_preempted
 
     if not work.place.is_main:
         _leave(0, "")
-    note_timeout(work.folder, work.piece, work.progress())
+    try:
+        if error.reason == "timeout" or is_being_preempted(work.place):
+            _run_again(work, count=error.reason == "timeout")
+    except PokeVLAError as refused:
+        _fail(work, refused)
+    _fail(work, error)
+
+
+def _run_again(work: Work, *, count: bool = True) -> NoReturn:
+    """Have the job started again, and leave. `count`: its time was up; too often without progress is an error."""
+    from slurm.requeue import note_timeout, requeue
+
+    if count:
+        note_timeout(work.folder, work.piece, work.progress())
     if work.place.is_slurm:
         requeue(work.place)
-        _leave(Requeued.exit_code, "The time limit is near: saved, and put back into the queue.")
-    _leave(LOCAL_AGAIN, "The time limit is near: saved, starting again.")
+        _leave(Requeued.exit_code, "Saved, and put back into the queue.")
+    _leave(LOCAL_AGAIN, "Saved, starting again.")
 
 
 def _fail(work: Work, error: PokeVLAError) -> NoReturn:

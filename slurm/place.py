@@ -79,7 +79,7 @@ def export_rendezvous(place: Place, environment: MutableMapping[str, str] = os.e
     The port follows from job and restart: the same for all ranks, another one after a requeue, since a rank that
     outlived its node's death may still hold the old one.
     """
-    environment |= {
+    variables = {
         "RANK": str(place.rank),
         "WORLD_SIZE": str(place.world_size),
         "LOCAL_RANK": str(place.local_rank),
@@ -87,6 +87,7 @@ def export_rendezvous(place: Place, environment: MutableMapping[str, str] = os.e
         "MASTER_ADDR": main_address(place, environment),
         "MASTER_PORT": str(random.Random(f"{place.job_id}/{place.restarts}").randrange(*PORTS)),
     }
+    environment.update(variables)
 
 
 def main_address(place: Place, environment: Mapping[str, str] = os.environ) -> str:

@@ -100,7 +100,7 @@ def plan_job(loaded: LoadedRecipe, profile: Profile) -> JobPlan:
     )
 
 
-def job_folder(recipe: AnyRecipe) -> Path:
+def job_folder(recipe: TrainRecipe | CacheRecipe | EvalRecipe | GroundingRecipe) -> Path:
     """Where a job's recipe, code and logs are: the run directory."""
     return (recipe.output / recipe.name).absolute()
 

@@ -40,6 +40,15 @@ def note_timeout(folder: Path, piece: int | None, progress: int) -> None:
         )
 
 
+def is_being_preempted(place: Place) -> bool:
+    """Whether the job is in the grace time that its partition gives to preempted jobs.
+
+    Slurm requeues such a job when the grace is over, but not one that ends by itself before: that has failed (seen with
+    22.05). So the job has to wait for its end, or to ask for the requeue itself.
+    """
+    return place.is_slurm and job_state(place.job_id).is_being_preempted
+
+
 def requeue(place: Place) -> None:
     """Ask Slurm to run this job again. Slurm then ends its tasks by itself.
 
@@ -49,10 +58,12 @@ def requeue(place: Place) -> None:
     done = ask_slurm("scontrol", "requeue", place.job_id)
     if done.returncode == 0:
         return
-    # Preempted, or a node lost, at the same time: Slurm has requeued it already, and refuses to do so twice.
-    if job_state(place.job_id).state in _WILL_RUN_AGAIN:
+    # Preempted, or a node lost, at the same time: Slurm has requeued it already, and refuses to do so twice ("Job is
+    # pending execution", while `scontrol show job` still says COMPLETING).
+    said = last_words(done)
+    if "pending" in said or job_state(place.job_id).state in _WILL_RUN_AGAIN:
         return
     raise ClusterError(
-        f"Job {place.job_id} has saved, but Slurm does not requeue it: {last_words(done)}",
+        f"Job {place.job_id} has saved, but Slurm does not requeue it: {said}",
         "Submit it again: it goes on from its checkpoint.",
     )

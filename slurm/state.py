@@ -33,6 +33,7 @@ class JobState:
     nodes: str = ""
     restarts: int | None = None  # how often it was requeued; None where only accounting knows the job
     source: str = ""  # who said so: scontrol, sacct, process; "" when nobody knows the job
+    is_being_preempted: bool = False  # runs, in the grace time that its partition gives to preempted jobs
 
     @property
     def is_active(self) -> bool:
@@ -96,7 +97,14 @@ def _from_controller(job_id: str) -> JobState | None:
         nodes="" if nodes == "(null)" else nodes,
         restarts=sum(int(other.get("Restarts", 0)) for other in rows),
         source="scontrol",
+        is_being_preempted=_is_being_preempted(row),
     )
+
+
+def _is_being_preempted(row: dict[str, str]) -> bool:
+    """PreemptTime stays from former starts; ISO times compare as text."""
+    preempted = row.get("PreemptTime", "None")
+    return row["JobState"] == "RUNNING" and preempted != "None" and preempted >= row["StartTime"]
 
 
 def _from_accounting(job_id: str) -> JobState | None:
