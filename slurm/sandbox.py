@@ -211,11 +211,12 @@ def slurm_sandbox(
     node_timeout_s: int = 15,
     kill_wait_s: int = 30,
     grace_s: int = 30,
+    remember_s: int = 86400,
 ) -> Iterator[Sandbox]:
     """Start a Slurm in `folder` (made, and left with its logs) and end it with the block.
 
     `accounting` adds slurmdbd and a MariaDB, so that `sacct` works; it takes some ten seconds more. The others are
-    Slurm's SlurmdTimeout, KillWait, and the GraceTime of partition `train`.
+    Slurm's SlurmdTimeout, KillWait, the GraceTime of partition `train`, and MinJobAge.
 
     Raises:
         EnvironmentSetupError: packages are missing.
@@ -237,6 +238,7 @@ def slurm_sandbox(
         node_timeout_s=node_timeout_s,
         kill_wait_s=kill_wait_s,
         grace_s=grace_s,
+        remember_s=remember_s,
     )
     sandbox = Sandbox(layout)
     try:

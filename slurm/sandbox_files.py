@@ -23,6 +23,7 @@ class Layout:
     node_timeout_s: int  # silence of a node until it counts as down
     kill_wait_s: int  # from SIGTERM to SIGKILL
     grace_s: int  # from a preemption's SIGTERM to its requeue
+    remember_s: int  # how long the controller knows jobs that have ended
 
     @property
     def node_names(self) -> list[str]:
@@ -59,7 +60,7 @@ def slurm_conf(layout: Layout) -> str:
         "SlurmdParameters=config_overrides",  # a node may claim more processors than the machine has
         f"SlurmdTimeout={layout.node_timeout_s}",
         f"KillWait={layout.kill_wait_s}",
-        "MinJobAge=86400",  # finished jobs stay in the controller's memory
+        f"MinJobAge={layout.remember_s}",
         "PreemptType=preempt/partition_prio",
         "PreemptMode=REQUEUE",
     ]

@@ -16,14 +16,21 @@ import pytest
 from slurm.sandbox import Sandbox, slurm_sandbox
 
 Pokevla = Callable[..., "subprocess.CompletedProcess[str]"]
-DEADLINE_S = 600.0
+DEADLINE_S = 1500.0
+"""Of each thing that is waited for. It is only there so that a test that fails ends at all."""
 
 
 @pytest.fixture(scope="session")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    """Two nodes; a node that is silent for ten seconds is down. The Slurm of this process and of what it starts."""
+    """Two nodes; a node that is silent for ten seconds is down. The Slurm of this process and of what it starts.
+
+    Jobs have time to save however slow the machine is: what ends is not waited for any longer.
+    """
     folder = tmp_path_factory.mktemp("slurm")
-    with slurm_sandbox(folder, nodes=2, node_timeout_s=10) as running, running.active():
+    with (
+        slurm_sandbox(folder, nodes=2, node_timeout_s=10, kill_wait_s=600, grace_s=600) as running,
+        running.active(),
+    ):
         yield running
 
 

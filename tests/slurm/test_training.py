@@ -6,9 +6,7 @@ is, the ranks are held still (SIGSTOP) from the moment a step is seen until Slur
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,13 +20,14 @@ import pytest
 from pokevla.checkpoint.catalogue import list_checkpoints
 from pokevla.errors import UsageError
 from pokevla.telemetry.jsonl import read_jsonl
+from slurm.commands import parse_duration_s, parse_fields
 from slurm.record import read_jobs, task_log
 from slurm.sandbox import Sandbox
 from slurm.state import explain, job_state
 from slurm.stop import stop_run
 
 pytestmark = pytest.mark.engine
-STEPS = 24
+STEPS = 28
 USR2_PENDING = 1 << (signal.SIGUSR2 - 1)
 CACHE = """\
 kind: cache
@@ -88,7 +87,7 @@ def recipes(shared: Path, toys: ModuleType) -> Callable[[str], Path]:
 
 def settings(nodes: int) -> list[str]:
     return [f"steps={STEPS}", "log.every_steps=1", "checkpoint.every_steps=100", "checkpoint.keep_last=9",
-            f"resources.nodes={nodes}", "resources.time_limit=00:30:00"]  # fmt: skip
+            f"resources.nodes={nodes}", "resources.time_limit=10:00:00"]  # fmt: skip
 
 
 @contextmanager
@@ -149,13 +148,31 @@ def disturbed(
         sandbox.kill_node("n2")
         note(training, 3, wait_until)
     sandbox.start_node("n2")
-    with held_still(training, training.saved[-1] + 5, wait_until) as ranks:
-        sandbox.run("scontrol", "update", f"JobId={training.job_id}", "TimeLimit=2")
+    with held_still(training, training.saved[-1] + 3, wait_until) as ranks:
+        # As if it had been running for hours: the limit is nearer than the lead of the warning.
+        limit = f"TimeLimit={run_minutes(sandbox, training.job_id) + 4}"
+        sandbox.run("scontrol", "update", f"JobId={training.job_id}", limit)
         wait_until("Slurm's warning", lambda: all(has_pending(rank, USR2_PENDING) for rank in ranks))
+        sandbox.run("scontrol", "update", f"JobId={training.job_id}", "TimeLimit=600")
     note(training, 4, wait_until)
-    sandbox.run("scontrol", "update", f"JobId={training.job_id}", "TimeLimit=30")
-    wait_until("the end", lambda: not job_state(training.job_id).is_active)
+    with held_still(training, training.saved[-1] + 3, wait_until):
+        training.seen["stop"] = stop_run(run_dir)
+    wait_until("the job ends", lambda: not job_state(training.job_id).is_active)
+    training.saved.append(list_checkpoints(run_dir)[-1][0])
+    training.seen["stopped"] = (job_state(training.job_id), explain(run_dir))
+    again = pokevla("submit", recipes("disturbed"), *settings(nodes=2))
+    assert again.returncode == 0, again.stderr
+    training.seen["again"] = again.stderr
+    last = read_jobs(run_dir)[-1].job_id
+    wait_until("the end", lambda: not job_state(last).is_active)
+    training.seen["end"] = job_state(last)
     return training
+
+
+def run_minutes(sandbox: Sandbox, job_id: str) -> int:
+    """Minutes since the job's start, as its limit counts them."""
+    (line,) = sandbox.run("scontrol", "--oneliner", "show", "job", job_id).splitlines()
+    return (parse_duration_s(parse_fields(line)["RunTime"]) or 0) // 60
 
 
 def has_pending(process: psutil.Process, mask: int) -> bool:
@@ -191,13 +208,22 @@ def test_job_that_loses_a_node_goes_on_from_its_last_checkpoint(disturbed: Train
 
 def test_job_at_its_time_limit_saves_and_asks_to_run_again(disturbed: Training) -> None:
     assert disturbed.restarts[3] == 4
-    assert disturbed.saved[3] >= disturbed.saved[2] + 5
+    assert disturbed.saved[3] >= disturbed.saved[2] + 3
     reasons = [row["reason"] for row in read_jsonl(disturbed.run_dir / "events.jsonl") if row["event"] == "stopped"]
-    assert reasons == ["terminated", "terminated", "timeout"]
+    assert reasons == ["terminated", "terminated", "timeout", "terminated"]
+
+
+def test_stopped_job_saves_and_does_not_come_back_by_itself(disturbed: Training) -> None:
+    state, why = disturbed.seen["stopped"]
+    assert disturbed.seen["stop"] == [f"job {disturbed.job_id} was told to save and end"]
+    assert (state.state, state.exit_code, state.restarts) == ("FAILED", 75, 4)
+    assert disturbed.saved[4] >= disturbed.saved[3] + 3
+    assert f"saved at step {disturbed.saved[4]}" in (why or "")
+    assert f"goes on from step {disturbed.saved[4]}" in disturbed.seen["again"]
 
 
 def test_disturbed_training_ends_with_the_weights_of_an_undisturbed_one(disturbed: Training, undisturbed: Path) -> None:
-    assert job_state(disturbed.job_id).state == "COMPLETED"
+    assert disturbed.seen["end"].state == "COMPLETED"
     weights = [run / "export" / "model.safetensors" for run in (disturbed.run_dir, undisturbed)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     steps = [row["step"] for row in read_jsonl(disturbed.run_dir / "metrics.jsonl") if "loss" in row]
@@ -225,6 +251,6 @@ def test_finished_run_is_not_submitted_again(disturbed: Training, pokevla, recip
 
 
 def test_run_that_has_ended_cannot_be_stopped(disturbed: Training) -> None:
-    with pytest.raises(UsageError, match="No job of .* runs or waits"):
+    with pytest.raises(UsageError, match=r"No job of .* runs or waits"):
         stop_run(disturbed.run_dir)
-    assert (explain(disturbed.run_dir) or "").startswith(f"job {disturbed.job_id} COMPLETED")
+    assert (explain(disturbed.run_dir) or "").endswith("COMPLETED")
