@@ -32,11 +32,16 @@ def divide(names: list[str], width: int) -> Pieces:
 
 
 def plan_pieces(recipe: AnyRecipe, width: int) -> Pieces:
-    """The pieces of a recipe of kind cache: the shards that are missing now. None for other kinds.
+    """The pieces of a cache (shards) or an evaluation (tasks) that are missing now. None for other kinds.
 
     Raises:
         DataError, CheckpointError: dataset or teacher weights are missing.
+        UsageError: a part of the evaluation was done with other settings or weights.
     """
+    if isinstance(recipe, EvalRecipe):
+        from pokevla.evaluation.parts import missing_tasks
+
+        return divide([str(task) for task in missing_tasks(recipe)], width)
     if not isinstance(recipe, CacheRecipe):
         return ()
     from pokevla.teachers.build import cache_shards
@@ -75,10 +80,12 @@ def run_piece(folder: Path, number: int | None) -> None:
             names = read_piece(folder, number)
             build_shards(recipe.dataset, recipe.cache, names, recipe.batch, _progress("samples"))
     elif isinstance(recipe, EvalRecipe):
-        from pokevla.evaluation.libero import run_libero
+        from pokevla.evaluation.parts import run_tasks
 
-        if not (recipe.output / recipe.name / "summary.json").is_file():  # else: requeued after its last trial
-            run_libero(recipe, on_progress=lambda record, done, total: _say(f"{done} of {total} trials"))
+        tasks = recipe.trials.tasks if number is None else [int(name) for name in read_piece(folder, number)]
+        run_tasks(
+            recipe, tasks, lambda record, done, total: _say(f"task {record.task_index}: {done} of {total} trials")
+        )
     elif isinstance(recipe, GroundingRecipe):
         from pokevla.evaluation.ask import run_grounding
 
@@ -97,8 +104,9 @@ def pieces_done(folder: Path, number: int | None) -> int:
         own = names if number is None else read_piece(folder, number)
         return len(set(own) - set(missing))
     if isinstance(recipe, EvalRecipe):
-        episodes = recipe.output / recipe.name / "episodes.jsonl"
-        return episodes.read_bytes().count(b"\n") if episodes.is_file() else 0
+        tasks = recipe.trials.tasks if number is None else [int(name) for name in read_piece(folder, number)]
+        records = [folder / "parts" / f"task-{task:02d}" / "episodes.jsonl" for task in tasks]
+        return sum(path.read_bytes().count(b"\n") for path in records if path.is_file())
     return 0
 
 

@@ -60,13 +60,12 @@ class Training:
         found = []
         for process in psutil.process_iter():
             try:
-                if (
-                    "submitit.core._submit" in process.cmdline()
-                    and process.environ().get("SLURM_JOB_ID") == self.job_id
-                ):
-                    found.append(process)
+                words, variables = process.cmdline(), process.environ()
             except psutil.Error:
                 continue
+            is_task = "submitit.core._submit" in words and not words[0].endswith("srun")
+            if is_task and variables.get("SLURM_JOB_ID") == self.job_id:
+                found.append(process)
         return found
 
 
