@@ -16,6 +16,8 @@ from pathlib import Path
 
 from pokevla.errors import ClusterError, UsageError
 from pokevla.training.run_directory import LOCK, run_lock
+from slurm.commands import has_slurm
+from slurm.record import LOCAL
 from slurm.state import job_state
 
 PATIENCE_S = 120.0
@@ -39,8 +41,8 @@ def refuse_second_job(run_dir: Path, job_id: str = "") -> None:
         UsageError: it is. ClusterError: a job holds the run and Slurm does not answer whether it runs.
     """
     other = holder(run_dir)
-    if other is None or other == job_id:
-        return
+    if other is None or other == job_id or not (other.startswith(LOCAL) or has_slurm()):
+        return  # on a machine without Slurm the file lock decides alone
     state = job_state(other)
     if state.state in _RUNS:
         raise UsageError(

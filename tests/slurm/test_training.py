@@ -26,7 +26,7 @@ from slurm.sandbox import Sandbox
 from slurm.state import explain, job_state
 from slurm.stop import stop_run
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]
 STEPS = 28
 USR2_PENDING = 1 << (signal.SIGUSR2 - 1)
 CACHE = """\
