@@ -26,6 +26,7 @@ def test_nothing_is_left_of_a_sandbox_that_was_busy(tmp_path: Path, wait_until: 
     assert not any(psutil.pid_exists(pid) for pid in daemons)
     assert [process for process in psutil.process_iter() if str(tmp_path) in " ".join(_words(process))] == []
     with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ended connections may linger; listeners may not
         free.bind(("127.0.0.1", port))
 
 

@@ -111,8 +111,21 @@ def held_still(training: Training, after_step: int, wait_until: Callable[..., No
                 rank.resume()
 
 
-def note(training: Training, restarts: int, wait_until: Callable[..., None]) -> None:
-    """Wait until the job has been put back, and remember how it stands."""
+def await_waking(ranks: list[psutil.Process], wait_until: Callable[..., None]) -> None:
+    """Wait until Slurm has woken the ranks: it sends SIGCONT with its SIGTERM."""
+    wait_until("Slurm's signals", lambda: not any(status_of(rank) == psutil.STATUS_STOPPED for rank in ranks))
+
+
+def status_of(process: psutil.Process) -> str:
+    try:
+        return process.status()
+    except psutil.NoSuchProcess:
+        return psutil.STATUS_DEAD
+
+
+def note(training: Training, restarts: int, ranks: list[psutil.Process], wait_until: Callable[..., None]) -> None:
+    """Wait until the ranks have ended and the job is back in the queue; remember how it stands."""
+    wait_until("the ranks end", lambda: not any(rank.is_running() for rank in ranks))
     wait_until(f"{restarts} restarts", lambda: job_state(training.job_id).restarts == restarts)
     training.restarts.append(restarts)
     training.saved.append(list_checkpoints(training.run_dir)[-1][0])
@@ -131,21 +144,22 @@ def disturbed(
     training.seen["cache"] = cache
     training.seen["while waiting"] = pokevla("submit", recipes("disturbed"), *settings(nodes=2))
 
-    with held_still(training, 3, wait_until):
+    with held_still(training, 3, wait_until) as ranks:
         training.seen["cache state"] = job_state(cache.job_id)
         high = sandbox.run(
             "sbatch", "--parsable", "--partition=high", "--nodes=2", "--exclusive", "--wrap=true"
         ).strip()
-        note(training, 1, wait_until)
-    training.seen["high"] = high
-    with held_still(training, training.saved[-1] + 3, wait_until):
+        await_waking(ranks, wait_until)
+    note(training, 1, ranks, wait_until)
+    with held_still(training, training.saved[-1] + 3, wait_until) as ranks:
         training.seen["after preemption"] = job_state(high)
         sandbox.run("scontrol", "requeue", training.job_id)
-        note(training, 2, wait_until)
-    with held_still(training, training.saved[-1] + 3, wait_until):
+        await_waking(ranks, wait_until)
+    note(training, 2, ranks, wait_until)
+    with held_still(training, training.saved[-1] + 3, wait_until) as ranks:
         training.seen["lost"] = training.step()
         sandbox.kill_node("n2")
-        note(training, 3, wait_until)
+    note(training, 3, ranks, wait_until)
     sandbox.start_node("n2")
     with held_still(training, training.saved[-1] + 3, wait_until) as ranks:
         # As if it had been running for hours: the limit is nearer than the lead of the warning.
@@ -153,7 +167,7 @@ def disturbed(
         sandbox.run("scontrol", "update", f"JobId={training.job_id}", limit)
         wait_until("Slurm's warning", lambda: all(has_pending(rank, USR2_PENDING) for rank in ranks))
         sandbox.run("scontrol", "update", f"JobId={training.job_id}", "TimeLimit=600")
-    note(training, 4, wait_until)
+    note(training, 4, ranks, wait_until)
     with held_still(training, training.saved[-1] + 3, wait_until):
         training.seen["stop"] = stop_run(run_dir)
     wait_until("the job ends", lambda: not job_state(training.job_id).is_active)
