@@ -69,6 +69,8 @@ def slurm_conf(layout: Layout) -> str:
             "AccountingStorageType=accounting_storage/slurmdbd",
             "AccountingStorageHost=127.0.0.1",
             f"AccountingStoragePort={layout.accounting_port}",
+            # With munge this is no password but the socket for talking to slurmdbd (man slurm.conf).
+            f"AccountingStoragePass={folder}/munge/socket",
         ]
     if layout.gpus_per_node:
         lines.append("GresTypes=gpu")
