@@ -6,6 +6,7 @@ is, the ranks are held still (SIGSTOP) from the moment a step is seen until Slur
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,7 +65,8 @@ class Training:
             except psutil.Error:
                 continue
             is_task = "submitit.core._submit" in words and not words[0].endswith("srun")
-            if is_task and variables.get("SLURM_JOB_ID") == self.job_id:
+            is_ours = variables.get("SLURM_CONF") == os.environ["SLURM_CONF"]
+            if is_task and is_ours and variables.get("SLURM_JOB_ID") == self.job_id:
                 found.append(process)
         own = {process.pid for process in found}  # a rank may just be starting a program: a copy of itself for a moment
         return [process for process in found if process.ppid() not in own]
