@@ -74,8 +74,8 @@ def test_waiting_job_is_cancelled_by_stop(walk, seen: Profile, sandbox: Sandbox,
 
 def test_chain_that_slurm_refuses_in_part_is_taken_back_as_a_whole(walk, seen: Profile, shared: Path) -> None:
     good = seen.model_copy(update={"sbatch": {"begin": "now+1hour"}})
-    plans = [plan_job(walk("name=taken-back"), good), plan_job(walk("name=refused", "resources.nodes=4",
-             "resources.cpu_ranks=4"), good)]  # fmt: skip
+    too_much = ("name=refused", "resources.gpus_per_node=16", "batch.global=32")  # a node has 8
+    plans = [plan_job(walk("name=taken-back"), good), plan_job(walk(*too_much), good)]
     with pytest.raises(ClusterError, match=r"refused: Slurm refuses this job: .*[Nn]ode"):
         submit_chain(plans, good, "")
     (job,) = read_jobs(shared / "runs" / "taken-back")

@@ -114,7 +114,7 @@ def test_node_local_folders_are_known(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_file_system_is_that_of_the_nearest_mount(tmp_path: Path) -> None:
     mounts = tmp_path / "mounts"
-    mounts.write_text("disk / ext4 rw 0 0\nmem /fast tmpfs rw 0 0\nnet /home/my\\040lab nfs4 rw 0 0\n")
+    mounts.write_text("disk / ext4 rw 0 0\nmem /fast tmpfs rw 0 0\nnet /net/my\\040lab nfs4 rw 0 0\n")
     assert file_system(Path("/fast/x/y"), mounts) == "tmpfs"
-    assert file_system(Path("/home/my lab/z"), mounts) == "nfs4"
+    assert file_system(Path("/net/my lab/z"), mounts) == "nfs4"
     assert file_system(Path("/var"), mounts) == "ext4"
