@@ -91,6 +91,7 @@ def parameters(plan: JobPlan, profile: Profile, after: Sequence[str] = ()) -> di
         "setup": [*profile.setup, *_exports(plan, profile)],
         # The first rank that ends badly ends the others, which would wait for it in a collective.
         "srun_args": ["--kill-on-bad-exit=1"],
+        "teardown": _await_verdict(plan.nodes) if plan.nodes > 1 else None,
         "array_parallelism": max(1, len(plan.pieces)),
         "additional_parameters": extra,
     }
@@ -105,6 +106,24 @@ def environment(plan: JobPlan, profile: Profile) -> dict[str, str]:
         # As `pokevla train` sets them for its ranks (pokevla/distributed/process.py).
         variables |= {"OMP_NUM_THREADS": str(plan.threads), "OMP_WAIT_POLICY": "PASSIVE"}
     return variables | profile.environment
+
+
+def _await_verdict(nodes: int) -> list[str]:
+    """Shell lines after srun: a job of several nodes does not end as failed while one of them may just have died.
+
+    When a node dies, the ranks elsewhere lose their connection and end badly at once, and srun with them; Slurm notices
+    the node only after SlurmdTimeout, and requeues the job if it has not ended by then. Errors with a name end at once,
+    and so does everything when all nodes answer.
+    """
+    probe = f"srun --overlap --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --output=/dev/null true"
+    return [
+        "status=$?",
+        "case $status in 0|2|3|4|75) exit $status ;; esac",
+        f"timeout 60 {probe} && exit $status",
+        "limit_s=$(scontrol show config | sed -n 's/^SlurmdTimeout *= *\\([0-9]*\\).*/\\1/p')",
+        "sleep $((${limit_s:-300} + 60))",
+        "exit $status",
+    ]
 
 
 def _exports(plan: JobPlan, profile: Profile) -> list[str]:

@@ -43,6 +43,7 @@ def test_script_says_everything_the_profile_and_recipe_want(load) -> None:
     assert lines.index("module load cuda") < lines.index("export NCCL_SOCKET_IFNAME='ib 0'")
     assert f"export PYTHONPATH={plan.folder}/code${{PYTHONPATH:+:$PYTHONPATH}}" in lines
     assert "export PYTHONSAFEPATH=1" in lines
+    assert lines[-1] == "exit $status", "a job of several nodes waits for Slurm's verdict on them"
     command = next(line for line in lines if line.startswith("srun"))
     assert "--kill-on-bad-exit=1" in command
     assert "apptainer exec --nv x.sif python -u -m submitit.core._submit" in command
