@@ -8,7 +8,7 @@ VENV := $(or $(POKEVLA_VENV),.venv)
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
-.PHONY: help setup environment demo demo-long test test-fast lint format clean
+.PHONY: help setup environment slurm demo demo-long test test-slurm test-fast lint format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -25,6 +25,12 @@ demo: environment ## The whole way at mini size on a CPU: data, caches, both tra
 
 demo-long: environment ## The demo with more training and the comparison without images (up to 90 minutes on 2 cores)
 	$(BIN)/pokevla demo recipes/demo/long.yaml
+
+slurm: ## The packages of a one-machine Slurm, for `make test-slurm` and `pokevla doctor slurm --sandbox`
+	@scripts/setup.sh --slurm
+
+test-slurm: slurm ## Jobs on a real Slurm of two nodes, started on this machine as root
+	$(BIN)/python -m pytest tests/slurm $(PYTEST_ARGS)
 
 test: lint ## Every check: style, types, import layers, then all tests (under 40 minutes on 2 cores)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

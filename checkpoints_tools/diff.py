@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from checkpoints_tools.source import CheckpointSource, WeightsSource, opened_weights
-from pokevla.recipe.load import plain_values
 from pokevla.recipe.schema import TrainRecipe
+from pokevla.recipe.values import plain_values
 
 if TYPE_CHECKING:
     from torch import Tensor

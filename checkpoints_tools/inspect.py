@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from checkpoints_tools.source import CheckpointSource, WeightsSource, is_healthy, opened_weights
+from checkpoints_tools.source import CheckpointSource, WeightsSource, opened_weights
 from checkpoints_tools.verify import verify_checkpoint
-from pokevla.checkpoint.catalogue import list_checkpoints, read_info
+from pokevla.checkpoint.catalogue import is_healthy, list_checkpoints, read_info
 from pokevla.checkpoint.run import read_run_recipe
 from pokevla.errors import CheckpointError
 from pokevla.telemetry.jsonl import read_jsonl

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from checkpoints_tools.source import existing_checkpoint, is_healthy
+from checkpoints_tools.source import existing_checkpoint
 from checkpoints_tools.verify import unfinished, verify_checkpoint
-from pokevla.checkpoint.catalogue import MARKER, list_checkpoints
+from pokevla.checkpoint.catalogue import MARKER, is_healthy, list_checkpoints
 from pokevla.checkpoint.files import remove_folder
 from pokevla.checkpoint.run import read_run_recipe
 from pokevla.errors import CheckpointError, UsageError

@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from pokevla.checkpoint.weights import Weights
 
 
-HEALTHY = "HEALTHY"
-"""File in the folder of a checkpoint that the run went on from for many steps without trouble."""
-
-
 @dataclass(frozen=True)
 class CheckpointSource:
     """One whole checkpoint of a run."""
@@ -79,11 +75,6 @@ def open_checkpoint_source(
     run_dir = path.parent.parent
     folder = existing_checkpoint(run_dir, step_of(path))
     return CheckpointSource(run_dir, folder, verify(folder), read_run_recipe(run_dir))
-
-
-def is_healthy(folder: Path) -> bool:
-    """Whether training has noted that it went on well from this checkpoint."""
-    return (folder / HEALTHY).is_file()
 
 
 def existing_checkpoint(run_dir: Path, step: int) -> Path:

@@ -6,11 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pokevla.checkpoint.catalogue import MARKER, list_checkpoints, read_info
+from pokevla.checkpoint.catalogue import MARKER, is_healthy, list_checkpoints, read_info
 from pokevla.errors import CheckpointError
-
-HEALTHY = "HEALTHY"
-"""File that training leaves in a checkpoint once it has gone on well from it."""
 
 Condition = Literal["healthy", "complete", "damaged"]
 """`complete`: the marker can be read and every file has the size that it says. `healthy`: and training went on well."""
@@ -42,7 +39,7 @@ class CheckpointList:
             except FileNotFoundError:
                 continue  # deleted between the listing and the question
             glance = self._seen.get((folder, saved_s)) or _glance(step, folder, saved_s)
-            if glance.condition == "complete" and (folder / HEALTHY).is_file():
+            if glance.condition == "complete" and is_healthy(folder):
                 glance = replace(glance, condition="healthy")
             present[folder, saved_s] = glance
         self._seen = present

@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh           system libraries, Python 3.11, virtual environment
 #   scripts/setup.sh --hook    the same, then the git pre-commit hook
+#   scripts/setup.sh --slurm   the same, and the Slurm that tests/slurm and `pokevla doctor slurm --sandbox` start
 #
 # POKEVLA_VENV    where the virtual environment is (default: .venv in the checkout)
 # POKEVLA_PYTHON  the Python 3.11 to build it with (default: the first one in PATH)
@@ -25,6 +26,16 @@ readonly LIBRARIES=(
 # Installed along when something is to be installed, but never asked for: MuJoCo on a GPU without a screen.
 readonly WELCOME_PACKAGES=(libegl1)
 readonly PYTHON_PACKAGES=(python3.11 python3.11-venv)
+
+# Program and the Debian package that brings it.
+readonly SLURM_PROGRAMS=(
+    "munged munge"
+    "slurmctld slurmctld"
+    "slurmd slurmd"
+    "sbatch slurm-client"
+    "slurmdbd slurmdbd"            # accounting: what sacct asks
+    "mariadbd mariadb-server"      # and where it keeps it
+)
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() {
@@ -127,6 +138,23 @@ ensure_system() {
         "then run the same command again."
 }
 
+missing_slurm_packages() {
+    local entry
+    for entry in "${SLURM_PROGRAMS[@]}"; do
+        PATH=$PATH:/usr/sbin:/sbin command -v "${entry% *}" >/dev/null || printf '%s\n' "${entry#* }"
+    done
+}
+
+# Only tests need it: where it cannot be installed the rest is set up all the same, and the tests say what is missing.
+try_slurm() {
+    local missing as_root
+    mapfile -t missing < <(missing_slurm_packages)
+    [[ ${#missing[@]} -eq 0 ]] && return
+    if as_root=$(root_prefix) && apt_install "$as_root" "${missing[@]}"; then return; fi
+    say "no Slurm for tests/slurm: these packages are missing and could not be installed from here: ${missing[*]}"
+    say "Debian, Ubuntu:  sudo apt-get install --no-install-recommends ${missing[*]}"
+}
+
 # --- virtual environment ---------------------------------------------------------------------------------------------
 
 environment_key() {
@@ -210,6 +238,11 @@ ensure_hook() {
     say "git pre-commit hook installed"
 }
 
+for option in "$@"; do
+    [[ $option == --hook || $option == --slurm ]] || fail "there is no option $option" "Options: --hook, --slurm"
+done
 ensure_system
+[[ " $* " == *" --slurm "* ]] && try_slurm
 ensure_environment
-if [[ ${1:-} == --hook ]]; then ensure_hook; fi
+[[ " $* " == *" --hook "* ]] && ensure_hook
+exit 0

@@ -1,4 +1,4 @@
-"""`pokevla doctor`: what this machine has, and what is missing."""
+"""`pokevla doctor`: what this machine has, and what is missing. `pokevla doctor slurm`: the same of a cluster."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import typer
 
-from pokevla.errors import EnvironmentSetupError
+from pokevla.errors import ClusterError, EnvironmentSetupError
 from pokevla.recipe.checks import existing_ancestor
 from pokevla.recipe.plan import gib
 from pokevla.telemetry.heartbeat import hang_report
@@ -38,24 +39,61 @@ class Finding:
     remedy: str = ""
 
 
+app = typer.Typer(rich_markup_mode=None, invoke_without_command=True)
+
+
+@app.callback()
 def doctor(
+    context: typer.Context,
     output: Path = typer.Option(Path("runs"), "--output", help="Folder of runs, whose disk is looked at."),
     simulator: bool = typer.Option(True, help="Whether the simulator is wanted on this machine."),
     hang: Path = typer.Option(None, "--hang", help="A run that stands still: say which rank is behind, and stop."),
 ) -> None:
     """Check this machine: Python, packages, GL library, processors, GPUs, disk, shared memory, Slurm."""
+    if context.invoked_subcommand is not None:
+        return
     if hang is not None:
         typer.echo(hang_report(hang))
         return
     findings = [found for check in _checks(output, simulator) for found in check()]
     for found in findings:
-        mark = "ok     " if found.ok else "MISSING" if found.needed else "none   "
-        typer.echo(f"{mark} {found.name:<22} {found.text}")
+        _show(found)
     missing = [found for found in findings if found.needed and not found.ok]
     if missing:
         raise EnvironmentSetupError(
             "\n".join(f"{found.name} is missing or unfit: {found.text}. {found.remedy}".strip() for found in missing)
         )
+
+
+@app.command()
+def slurm(
+    profile: str = typer.Option(None, "--profile", help="Cluster profile whose partition is tried."),
+    sandbox: bool = typer.Option(False, "--sandbox", help="Start a Slurm on this machine and check that."),
+    wait_s: float = typer.Option(300.0, "--wait", min=1.0, help="Seconds to wait for the trial job at each stage."),
+) -> None:
+    """Check the cluster: commands, partitions, accounting, and whether a trial job runs and can be requeued."""
+    import tempfile
+
+    from slurm.checkup import Trouble, checkup
+    from slurm.profile import load_profile
+    from slurm.sandbox import slurm_sandbox
+
+    name, wanted = load_profile(profile)
+    with ExitStack() as stack:
+        if sandbox:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pokevla-slurm-")))
+            stack.enter_context(stack.enter_context(slurm_sandbox(folder)).active())
+        troubles = []
+        for found in checkup(wanted, name, wait_s):
+            _show(Finding(found.name, not isinstance(found, Trouble), found.text))
+            troubles += [found] if isinstance(found, Trouble) else []
+    if troubles:
+        raise ClusterError("\n".join(f"{found.name}: {found.text}. {found.remedy}".strip() for found in troubles))
+
+
+def _show(found: Finding) -> None:
+    mark = "ok     " if found.ok else "MISSING" if found.needed else "none   "
+    typer.echo(f"{mark} {found.name:<22} {found.text}")
 
 
 def _checks(output: Path, simulator: bool) -> list[Callable[[], list[Finding]]]:

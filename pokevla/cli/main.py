@@ -32,6 +32,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "cache": ("cache", "app", "Compute teacher features once: build, info, verify."),
     "train": ("train", "train", "Train what a pretrain or posttrain recipe says."),
     "resume": ("resume", "resume", "Go on with a run from its newest complete checkpoint."),
+    "submit": ("submit", "submit", "Queue training, caches and evaluations as Slurm jobs that resume by themselves."),
     "runs": ("runs", "app", "List runs and look at them, stop one: ls, show, stop."),
     "watch": ("watch", "watch", "Show how a run goes: progress, losses, speed, checkpoints, events."),
     "eval": ("eval", "evaluate", "Judge policies in the simulator, or the grounding of a VLM."),
@@ -41,7 +42,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "app",
         "Look at checkpoints and make models of them: inspect, verify, diff, consolidate, export, ...",
     ),
-    "doctor": ("doctor", "doctor", "Check this machine: packages, GL library, GPUs, disk, Slurm."),
+    "doctor": ("doctor", "app", "Check this machine (packages, GL library, GPUs, disk), or with `slurm` the cluster."),
 }
 USAGE_ERROR = typer.BadParameter.__mro__[1]  # click's UsageError: typer carries click inside and does not export it
 

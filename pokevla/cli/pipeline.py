@@ -18,7 +18,7 @@ from pokevla.errors import PokeVLAError, RecipeError, UsageError
 from pokevla.evaluation.files import write_json
 from pokevla.recipe.load import AnyRecipe, load_recipe, recipe_hash
 from pokevla.recipe.schema import PipelineRecipe, Stage, TrainRecipe
-from pokevla.telemetry.manifest import source_state
+from pokevla.telemetry.source import source_commit
 
 STAGES_FILE = "stages.json"
 
@@ -63,7 +63,7 @@ def run_pipeline(
     output.mkdir(parents=True, exist_ok=True)
     finished: list[FinishedStage] = []
     upstream_changed = False
-    commit, _ = source_state()
+    commit = source_commit()
     for number, stage in enumerate(recipe.stages, start=1):
         arguments = [argument.replace("{output}", str(output)) for argument in stage.run]
         command, fingerprint = shlex.join(["pokevla", *arguments]), _fingerprint(arguments)

@@ -5,15 +5,32 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pokevla.errors import ClusterError
+
 if TYPE_CHECKING:
     from monitoring.queue import QueueState
 
 
 def ask_queue(run_dir: Path) -> QueueState | None:
-    """State of the newest job of a run; None when it was not submitted."""
-    return None
+    """State of the newest job of a run, UNKNOWN where no Slurm answers; None when it was not submitted."""
+    from monitoring.queue import QueueState
+    from slurm.record import read_jobs
+    from slurm.state import explain, job_state
+
+    jobs = read_jobs(run_dir)
+    if not jobs:
+        return None
+    job_id = jobs[-1].job_id
+    try:
+        return QueueState(job_id, job_state(job_id).state, explain(run_dir) or "")
+    except ClusterError as error:  # looked at where there is no Slurm
+        return QueueState(job_id, "UNKNOWN", str(error))
 
 
 def stop_submitted(run_dir: Path) -> list[str] | None:
-    """Stop the jobs of a run; one sentence for each, None when it was not submitted."""
-    return None
+    """Stop the jobs of a run; one sentence for each, None when it has none that runs or waits."""
+    from slurm.record import read_jobs
+    from slurm.state import active_job
+    from slurm.stop import stop_run
+
+    return stop_run(run_dir) if read_jobs(run_dir) and active_job(run_dir) else None

@@ -21,6 +21,7 @@ def resume(
     from pokevla.checkpoint.run import read_run_recipe
     from pokevla.training.launch import finished_step, run_training
     from pokevla.training.resuming import ranks_override
+    from slurm.lock import refuse_second_job
 
     changes = list(overrides or [])
     recipe = read_run_recipe(run, changes)
@@ -28,6 +29,7 @@ def resume(
     if done is not None:
         typer.echo(f"{run} is finished: {done} steps, model in {run / 'export'}")
         return
+    refuse_second_job(run)
     if ranks is not None:
         changes += ranks_override(recipe, ranks)
     run_training(run, changes)

@@ -41,9 +41,9 @@ def run_libero(
     other settings or weights and `overwrite` is False; RecipeError for initial states that do not exist;
     SimulationError when the first trials all crash; DiskFullError; errors of `build_policies`.
     """
-    max_steps = _check_trials(recipe)
+    max_steps = check_trials(recipe)
     folder = recipe.output / recipe.name
-    identity = {"recipe": recipe_hash(recipe), "weights": weights_identity(recipe)}
+    identity = identity_of(recipe)
     stale = _is_stale(folder, identity, overwrite)  # before the weights are loaded: a refusal should be quick
     policies = build_policies(recipe)
     _prepare(folder, identity, stale)
@@ -71,17 +71,30 @@ def run_libero(
     factory = LiberoFactory(recipe.image_size, recipe.fast_rendering, ENVIRONMENT_SEED)
     with worker_pool(min(recipe.workers, max(1, len(remaining))), factory) as pool:
         run_trials(remaining, policies, pool, recipe.actions_per_query, watch, on_record)
+    return write_summary(recipe, records, trials, max_steps)
+
+
+def identity_of(recipe: EvalRecipe) -> dict[str, Any]:
+    """What tells that trials found in a directory belong to this evaluation: its settings, and the weights."""
+    return {"recipe": recipe_hash(recipe), "weights": weights_identity(recipe)}
+
+
+def write_summary(
+    recipe: EvalRecipe, records: list[EpisodeRecord], trials: list[Trial], max_steps: int
+) -> dict[str, Any]:
+    """Write and return `summary.json`, which makes the evaluation complete."""
     summary = {
         "policies": summarise(_in_order(records, trials)),
         "tasks": _by_task(records, recipe),
         "settings": _settings(recipe, max_steps),
     }
     publish_trials(recipe, summary)
-    write_json(folder / "summary.json", summary)
+    write_json(recipe.output / recipe.name / "summary.json", summary)
     return summary
 
 
-def _check_trials(recipe: EvalRecipe) -> int:
+def check_trials(recipe: EvalRecipe) -> int:
+    """The step limit. UsageError, RecipeError for tasks and initial states that do not exist."""
     trials = recipe.trials
     low, high = trials.init_states
     for index in trials.tasks:

@@ -6,7 +6,7 @@ Whether a cache's fingerprint fits is told by the verbs that read it: it needs t
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from pokevla.errors import DataError, DiskFullError, PokeVLAError, RecipeError
@@ -21,14 +21,16 @@ _WEIGHTS = "model.safetensors"
 _TOLERANCE = 0.05
 
 
-def check_recipe(loaded: LoadedRecipe) -> list[str]:
+def check_recipe(loaded: LoadedRecipe, made_before: Collection[Path] = ()) -> list[str]:
     """Check files, batch and disk. Returns remarks that do not stop the job.
+
+    `made_before` are folders that jobs before this one will make (runs, roots of caches): they may be missing.
 
     Raises the class of the first problem found (RecipeError, DataError or DiskFullError), with all problems in the
     message, one a line.
     """
     recipe, problems, remarks = loaded.recipe, [], []
-    for check in _checks_of(loaded):
+    for check in _checks_of(loaded, frozenset(path.absolute() for path in made_before)):
         try:
             remarks += check()
         except PokeVLAError as error:
@@ -39,7 +41,7 @@ def check_recipe(loaded: LoadedRecipe) -> list[str]:
     return remarks
 
 
-def _checks_of(loaded: LoadedRecipe) -> Iterable[Callable[[], list[str]]]:
+def _checks_of(loaded: LoadedRecipe, made_before: frozenset[Path]) -> Iterable[Callable[[], list[str]]]:
     recipe = loaded.recipe
     if isinstance(recipe, schema.TrainRecipe):
         yield lambda: _batch(recipe)
@@ -47,23 +49,23 @@ def _checks_of(loaded: LoadedRecipe) -> Iterable[Callable[[], list[str]]]:
         supervised = isinstance(recipe, schema.PosttrainRecipe) and recipe.loss.segmentation.weight > 0
         for source in recipe.data.datasets:
             yield lambda source=source: _dataset(source, kind, masks=supervised)
-        yield lambda: _model(recipe)
+        yield lambda: _model(recipe, made_before)
         yield lambda: _training_disk(recipe)
         yield lambda: _run_directory(recipe)
         cache = recipe.cache if isinstance(recipe, schema.PosttrainRecipe) else None
         if isinstance(recipe, schema.PosttrainRecipe) and cache is not None:
-            yield lambda: _cache(cache, loaded.path)
+            yield lambda: _cache(cache, loaded.path, made_before)
             yield lambda: _teachers(cache)
     if isinstance(recipe, schema.CacheRecipe):
         yield lambda: _dataset(schema.DatasetSource(path=recipe.dataset), "robot")
         yield lambda: _teachers(recipe.cache)
     if isinstance(recipe, schema.EvalRecipe):
         for policy in recipe.policies:
-            yield lambda policy=policy: _policy(policy)
+            yield lambda policy=policy: _policy(policy, made_before)
     if isinstance(recipe, schema.GroundingRecipe):
         yield lambda: _dataset(schema.DatasetSource(path=recipe.dataset), "vlm")
         for name, run in recipe.runs.items():
-            yield lambda name=name, run=run: _run(f"runs.{name}", run)
+            yield lambda name=name, run=run: _run(f"runs.{name}", run, made_before)
     if isinstance(recipe, schema.PipelineRecipe):
         yield lambda: _pipeline(recipe)
 
@@ -90,21 +92,21 @@ def _dataset(source: schema.DatasetSource, kind: str, *, masks: bool = False) ->
     return []
 
 
-def _model(recipe: schema.TrainRecipe) -> list[str]:
+def _model(recipe: schema.TrainRecipe, made_before: frozenset[Path]) -> list[str]:
     model = recipe.model
     if model.preset == "pocket" and model.tokenizer is None:
         raise RecipeError("model.tokenizer is missing: preset pocket needs the tokenizer folder of Qwen2.5-0.5B.")
     if model.tokenizer is not None and not model.tokenizer.is_dir():
         raise DataError(f"model.tokenizer {model.tokenizer} does not exist.", "Give the folder of a Qwen2 tokenizer.")
-    _run("model.vlm", model.vlm)
+    _run("model.vlm", model.vlm, made_before)
     if model.vlm is None and isinstance(recipe, schema.PosttrainRecipe):
         return ["model.vlm is null: post-training starts from a VLM of random weights."]
     return []
 
 
-def _run(field: str, run: Path | None) -> list[str]:
+def _run(field: str, run: Path | None, made_before: frozenset[Path]) -> list[str]:
     """A run is used by its exported model: in its folder `export`, or `run` is that folder itself."""
-    if run is None:
+    if run is None or any(folder in made_before for folder in (run.absolute(), run.absolute().parent)):
         return []
     if not run.exists():
         raise DataError(f"{field} {run} does not exist.", "Train it first: pokevla train RECIPE")
@@ -116,7 +118,9 @@ def _run(field: str, run: Path | None) -> list[str]:
     return []
 
 
-def _cache(cache: schema.CacheConfig, path: Path) -> list[str]:
+def _cache(cache: schema.CacheConfig, path: Path, made_before: frozenset[Path]) -> list[str]:
+    if cache.root.absolute() in made_before:
+        return []
     remedy = f"Build it with: pokevla cache build {path}"
     if not cache.root.is_dir():
         raise DataError(f"cache.root {cache.root} does not exist.", remedy)
@@ -135,10 +139,10 @@ def _teachers(cache: schema.CacheConfig) -> list[str]:
     return remarks
 
 
-def _policy(policy: schema.PolicySpec) -> list[str]:
+def _policy(policy: schema.PolicySpec, made_before: frozenset[Path]) -> list[str]:
     if policy.kind == "replay" and policy.dataset is not None:
         return _dataset(schema.DatasetSource(path=policy.dataset), "robot")
-    return _run(f"policy {policy.name}: run", policy.run)
+    return _run(f"policy {policy.name}: run", policy.run, made_before)
 
 
 def _training_disk(recipe: schema.TrainRecipe) -> list[str]:

@@ -110,7 +110,7 @@ def unknown_field(path: KeyPath, root: type[BaseModel]) -> str:
     """`optim.lerning_rate is not a field of optim. Did you mean lr?`"""
     owner_path, name = path[:-1], str(path[-1])
     section = dotted([part for part in owner_path if isinstance(part, str)])
-    where = section or f"a {_kind_of(root)} recipe"
+    where = section or _name_of(root)
     model = model_at(root, owner_path)
     own = field_names(model) if model else {}
     elsewhere = [field for field, _, _ in walk_fields(root) if field.rsplit(".", 1)[-1] == name]
@@ -118,7 +118,8 @@ def unknown_field(path: KeyPath, root: type[BaseModel]) -> str:
     if guess:
         hint = f"Did you mean {guess}?"
     else:
-        hint = f"Its fields: {', '.join(own)}." if 0 < len(own) <= 12 else "See docs/recipe_reference.md."
+        is_long = len(own) > 12 and "kind" in root.model_fields  # recipes have a reference, profiles have not
+        hint = f"Its fields: {', '.join(own)}." if own and not is_long else "See docs/recipe_reference.md."
     return f"{dotted(path)} is not a field of {where}. {hint}".rstrip()
 
 
@@ -145,9 +146,10 @@ def _description(path: KeyPath, root: type[BaseModel]) -> str:
     return " ".join(text.split())
 
 
-def _kind_of(root: type[BaseModel]) -> str:
+def _name_of(root: type[BaseModel]) -> str:
+    """`a pretrain recipe`; a model without kind (a cluster profile) by its own name."""
     kinds = get_args(root.model_fields["kind"].annotation) if "kind" in root.model_fields else ()
-    return str(kinds[0]) if kinds else root.__name__
+    return f"a {kinds[0]} recipe" if kinds else f"a {root.__name__.lower()}"
 
 
 def _shorten(value: Any) -> str:

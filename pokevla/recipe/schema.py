@@ -388,6 +388,8 @@ class CacheRecipe(Section):
     """Kind of job."""
     name: str
     """Name of the job."""
+    output: Path = Path("runs")
+    """Folder of job directories: what `pokevla submit` writes about a build is in `output/name`."""
     dataset: Path
     """Dataset directory."""
     cache: CacheConfig

@@ -161,3 +161,34 @@ def build_lock(directory: Path) -> Iterator[None]:
         for partial in directory.rglob(f"*{PARTIAL_SUFFIX}"):
             partial.unlink()
         yield
+
+
+@contextmanager
+def shard_lock(directory: Path, shard: str) -> Iterator[None]:
+    """Hold the right to write one shard of a cache, beside others that write other shards (the tasks of a job array).
+
+    Raises:
+        UsageError: another process builds the whole cache, or this shard.
+    """
+    (directory / SHARDS_NAME).mkdir(parents=True, exist_ok=True)
+    with (directory / LOCK_NAME).open("a") as whole, (directory / _shard_lock_name(shard)).open("a") as own:
+        try:
+            fcntl.flock(whole, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"Another process is building {shard} of {directory}.", "Wait until it ends.") from error
+        for final in (directory / SHARDS_NAME / shard, index_path(directory / SHARDS_NAME / shard)):
+            final.with_name(f"{final.name}{PARTIAL_SUFFIX}").unlink(missing_ok=True)
+        yield
+
+
+@contextmanager
+def finish_lock(directory: Path) -> Iterator[None]:
+    """Hold the right to write manifest and marker; waits for whoever has it, which takes moments."""
+    with (directory / _shard_lock_name("manifest")).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _shard_lock_name(shard: str) -> str:
+    return f".build.{shard}.lock"

@@ -19,8 +19,8 @@ from pokevla.data.dataset import SHARDS_NAME, Dataset, open_dataset
 from pokevla.data.reader import ShardReader
 from pokevla.errors import CacheMismatchError, DataError
 from pokevla.recipe.schema import CacheConfig
-from pokevla.teachers.build import Progress, build_teachers, read_images
 from pokevla.teachers.codec import RecordLayout, decode_record
+from pokevla.teachers.encode import Progress, build_teachers, read_images
 from pokevla.teachers.fingerprint import cache_fingerprint, differences
 from pokevla.teachers.reader import open_directory
 from pokevla.teachers.shards import EXTENSION

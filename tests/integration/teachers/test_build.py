@@ -20,11 +20,12 @@ from pokevla.data.reader import ShardReader
 from pokevla.data.shard_index import load_index
 from pokevla.errors import CacheMismatchError, DataError, DiskFullError, UsageError
 from pokevla.recipe.schema import CacheConfig, TeacherConfig
-from pokevla.teachers.build import build_cache, read_images
+from pokevla.teachers.build import build_cache, build_shards, cache_shards
 from pokevla.teachers.codec import ALIGNMENT, RecordLayout, decode_record
+from pokevla.teachers.encode import read_images
 from pokevla.teachers.encoders import RANDOM_NOTE, build_teacher
 from pokevla.teachers.reader import open_directory, open_features
-from pokevla.teachers.store import build_lock
+from pokevla.teachers.store import COMPLETE_NAME, build_lock, shard_lock
 from pokevla.teachers.verify import cache_info, stored_features, verify_cache
 
 
@@ -227,3 +228,30 @@ def test_teacher_that_gives_nonsense_stops_the_build(
     with pytest.raises(DataError, match="SAM feature holds a value that is not finite"):
         build_cache(dataset_root, cache_config.model_copy(update={"sam": broken}))
     assert not list(cache_config.root.rglob("*.tar"))
+
+
+def test_parts_of_a_build_make_the_cache_that_a_whole_build_makes(
+    dataset_root: Path, cache_config: CacheConfig, tmp_path: Path
+) -> None:
+    directory, names, missing = cache_shards(dataset_root, cache_config)
+    assert missing == names
+    build_shards(dataset_root, cache_config, names[:1])
+    assert cache_shards(dataset_root, cache_config)[2] == names[1:]
+    assert not (directory / COMPLETE_NAME).exists()
+    build_shards(dataset_root, cache_config, names[1:])
+    assert (directory / COMPLETE_NAME).is_file()
+    whole = build_cache(dataset_root, cache_config.model_copy(update={"root": tmp_path / "whole"}))
+    assert whole.name == directory.name
+    for name in names:
+        assert (whole / "shards" / name).read_bytes() == (directory / "shards" / name).read_bytes()
+
+
+def test_shard_that_another_process_builds_is_left_to_it(dataset_root: Path, cache_config: CacheConfig) -> None:
+    directory, names, _ = cache_shards(dataset_root, cache_config)
+    with shard_lock(directory, names[0]):
+        with pytest.raises(UsageError, match=f"Another process is building {names[0]}"):
+            build_shards(dataset_root, cache_config, names[:1])
+        with pytest.raises(UsageError, match="Another process is building"):
+            build_cache(dataset_root, cache_config)
+        build_shards(dataset_root, cache_config, names[1:])
+    assert cache_shards(dataset_root, cache_config)[2] == names[:1]

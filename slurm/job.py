@@ -1,0 +1,168 @@
+"""What runs on the cluster. A job knows nothing but its directory: recipe, code, checkpoints, pieces are read there.
+
+    srun -> submitit (one task per rank) -> Job() -> training, cache shards or trials
+
+submitit's own way of requeueing is not used: its handler acts on rank 0 alone and between any two bytecodes, counts
+every limit of ten minutes or less as "timed out", gives up after a number of timeouts, and dies when the job has been
+put back into the queue already (facts: submitit 1.5.4). Here the signal handlers are ours from the first line on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from pokevla.errors import PokeVLAError, Requeued
+from slurm.place import Place, export_rendezvous, read_place
+from slurm.record import forget_exit, note_exit
+from slurm.snapshot import require_snapshot
+
+LOCAL_AGAIN = 144
+"""Exit code upon which submitit's local executor starts the tasks again (submitit/local/local.py)."""
+RENDEZVOUS_VARIABLE = "POKEVLA_RENDEZVOUS_TIMEOUT_S"
+RENDEZVOUS_TIMEOUT_S = 300
+"""How long ranks wait for each other: a job that lost a rank should not hold its nodes for long."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """The whole of a submitted job, and all that is pickled of it."""
+
+    folder: str  # absolute
+    piece: int | None = None  # which piece, in a job array
+
+    def __call__(self) -> str:
+        """Run this task to its end. The process leaves with the exit code of a named error."""
+        folder, place = Path(self.folder), read_place()
+        work = _work(folder, self.piece, place)
+        forget_exit(folder, place.recorded_id, place.rank)
+        _watch_signals(work)
+        try:
+            require_snapshot(folder)
+            work.run()
+        except Requeued as error:
+            _end_interrupted(work, error)
+        except PokeVLAError as error:
+            _fail(work, error)
+        except OSError as error:
+            from pokevla.checkpoint.files import NO_ROOM, as_named_error
+
+            if error.errno not in NO_ROOM:
+                raise
+            _fail(work, as_named_error(error, Path(error.filename or folder)))
+        return "finished"
+
+
+@dataclass(frozen=True)
+class Work:
+    """One task's work, and how far it is."""
+
+    folder: Path
+    piece: int | None
+    place: Place
+    run: Callable[[], None]
+    progress: Callable[[], int]
+
+
+def _work(folder: Path, piece: int | None, place: Place) -> Work:
+    from pokevla.recipe.load import load_recipe
+    from pokevla.recipe.schema import TrainRecipe
+
+    if isinstance(load_recipe(folder / "recipe.yaml").recipe, TrainRecipe):
+        return Work(folder, piece, place, lambda: _train(folder, place), lambda: _steps_saved(folder))
+    from slurm.pieces import pieces_done, run_piece
+
+    return Work(folder, piece, place, lambda: run_piece(folder, piece), lambda: pieces_done(folder, piece))
+
+
+def _train(folder: Path, place: Place) -> None:
+    """One rank of a training run, from its newest checkpoint to its end."""
+    from pokevla.training.launch import finished_step
+    from pokevla.training.rank_main import run_rank
+    from slurm.lock import job_lock
+
+    if finished_step(folder) is not None:  # requeued after its last step
+        return
+    export_rendezvous(place)
+    os.environ.setdefault(RENDEZVOUS_VARIABLE, str(RENDEZVOUS_TIMEOUT_S))
+    with ExitStack() as stack:
+        if place.is_main:
+            stack.enter_context(job_lock(folder, place.recorded_id))
+        run_rank(folder)
+
+
+def _steps_saved(folder: Path) -> int:
+    from pokevla.checkpoint.catalogue import list_checkpoints
+
+    checkpoints = list_checkpoints(folder)
+    return checkpoints[-1][0] if checkpoints else 0
+
+
+def _watch_signals(work: Work) -> None:
+    """Handlers for as long as training has not set its own, and again after it has ended: there is nothing to save.
+
+    Slurm sends both signals to all tasks, and rank 0 answers. The others may be needed still, by a rank 0 that is in
+    its training already; if not, they end with it.
+    """
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        if work.place.is_main:
+            reason = "timeout" if number == signal.SIGUSR2 else "terminated"
+            _end_interrupted(work, Requeued("It was asked to stop; nothing had to be saved.", reason=reason))
+
+    signal.signal(signal.SIGCONT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGUSR2, on_signal)
+
+
+def _end_interrupted(work: Work, error: Requeued) -> NoReturn:
+    """After the ranks have saved. Rank 0 decides; the others just end, well: a bad end of theirs would make srun kill
+    rank 0 before it has.
+
+    A job whose time is up, or whose grace time runs, asks to be started again. After any other SIGTERM it must not:
+    Slurm puts it back into the queue by itself, or somebody has cancelled it.
+    """
+    from slurm.requeue import is_being_preempted
+
+    if not work.place.is_main:
+        _leave(0, "")
+    try:
+        if error.reason == "timeout" or is_being_preempted(work.place):
+            _run_again(work, count=error.reason == "timeout")
+    except PokeVLAError as refused:
+        _fail(work, refused)
+    _fail(work, error)
+
+
+def _run_again(work: Work, *, count: bool = True) -> NoReturn:
+    """Have the job started again, and leave. `count`: its time was up; too often without progress is an error."""
+    from slurm.requeue import note_timeout, requeue
+
+    if count:
+        note_timeout(work.folder, work.piece, work.progress())
+    if work.place.is_slurm:
+        requeue(work.place)
+        _leave(Requeued.exit_code, "Saved, and put back into the queue.")
+    _leave(LOCAL_AGAIN, "Saved, starting again.")
+
+
+def _fail(work: Work, error: PokeVLAError) -> NoReturn:
+    """End with the exit code of a named error, which is kept with the job."""
+    note_exit(work.folder, work.place.recorded_id, work.place.rank, error.exit_code, str(error))
+    _leave(error.exit_code, str(error))
+
+
+def _leave(code: int, text: str) -> NoReturn:
+    """End this process now. An orderly end of the interpreter could wait for ranks that are gone."""
+    if text:
+        print(text, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

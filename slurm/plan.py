@@ -1,0 +1,183 @@
+"""What a job asks the cluster for, from its recipe and the profile."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from pokevla.errors import DataError, RecipeError
+from pokevla.recipe.load import AnyRecipe, LoadedRecipe
+from pokevla.recipe.plan import disk_needs
+from pokevla.recipe.plan import plan as plan_training
+from pokevla.recipe.schema import CacheRecipe, EvalRecipe, GroundingRecipe, PipelineRecipe, TrainRecipe
+from pokevla.telemetry.jsonl import read_jsonl
+from pokevla.training.lead_time import UNKNOWN_S, needed_lead_s
+from slurm.commands import parse_duration_s
+from slurm.pieces import Pieces, plan_pieces
+from slurm.profile import Profile
+
+SAVE_BYTES_PER_S = 200e6
+"""Until a save has been measured: what a busy parallel file system writes at least (ours)."""
+EARLY_S = 60
+"""Slurm looks at time limits about every half minute and may send its warning a minute early (man sbatch, --signal)."""
+OTHER_LEAD_S = 60
+"""Of a cache or an evaluation, which has nothing to save: what is done is on the disk."""
+START_S = 120
+"""From the start of a job to its first step: imports, loading weights, the first batches (ours)."""
+OTHER_TIME_LIMIT_S = 24 * 3600
+"""Of a cache or an evaluation, when the profile has none."""
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """One job, or job array, to be submitted."""
+
+    loaded: LoadedRecipe
+    folder: Path  # absolute
+    nodes: int
+    tasks_per_node: int
+    gpus_per_node: int
+    cpus_per_task: int
+    threads: int | None  # OMP threads of a task; None leaves them to the job
+    time_limit_s: int
+    signal_lead_s: int
+    save_s: float  # of one checkpoint; 0 where nothing is saved
+    is_save_measured: bool
+    hours: float | None  # of training in all; None if unknown
+    pieces: Pieces  # tasks of a job array; empty: one ordinary job
+
+    @property
+    def recipe(self) -> AnyRecipe:
+        """What the job does."""
+        return self.loaded.recipe
+
+    @property
+    def jobs_needed(self) -> int | None:
+        """Jobs of this time limit that the planned hours take, or None."""
+        if self.hours is None:
+            return None
+        usable_s = max(self.time_limit_s - self.signal_lead_s - START_S, 1)
+        return max(1, math.ceil(self.hours * 3600 / usable_s))
+
+    @property
+    def shortest_limit_s(self) -> int:
+        """A job with less time could reach its limit before it has saved anything."""
+        return START_S + EARLY_S + self.signal_lead_s
+
+
+def plan_job(loaded: LoadedRecipe, profile: Profile) -> JobPlan:
+    """Plan the job of a recipe.
+
+    Raises:
+        RecipeError: a kind that cannot be submitted, or ranks that cannot be spread over the nodes.
+        DataError, CheckpointError: what a cache is made of is missing.
+    """
+    recipe = loaded.recipe
+    if isinstance(recipe, PipelineRecipe):
+        raise RecipeError(
+            f"{loaded.path} is of kind pipeline, which runs on one machine.",
+            "Submit its recipes as a chain: pokevla submit FIRST --then SECOND",
+        )
+    if isinstance(recipe, TrainRecipe):
+        return _plan_training(loaded, recipe, profile)
+    workers = recipe.workers + 1 if isinstance(recipe, EvalRecipe) else 1
+    pieces = plan_pieces(recipe, profile.array_width)
+    return JobPlan(
+        loaded=loaded,
+        folder=job_folder(recipe),
+        nodes=1,
+        tasks_per_node=1,
+        gpus_per_node=min(1, profile.gpus_per_node or 0),
+        cpus_per_task=max(profile.cpus_per_task, workers),
+        threads=None,
+        time_limit_s=profile.time_limit_s or OTHER_TIME_LIMIT_S,
+        signal_lead_s=profile.signal_lead_s or OTHER_LEAD_S,
+        save_s=0.0,
+        is_save_measured=True,
+        hours=None,
+        pieces=pieces if len(pieces) > 1 else (),
+    )
+
+
+def job_folder(recipe: TrainRecipe | CacheRecipe | EvalRecipe | GroundingRecipe) -> Path:
+    """Where a job's recipe, code and logs are: the run directory."""
+    return (recipe.output / recipe.name).absolute()
+
+
+def _plan_training(loaded: LoadedRecipe, recipe: TrainRecipe, profile: Profile) -> JobPlan:
+    resources = recipe.resources
+    tasks, rest = divmod(resources.world_size, resources.nodes)
+    if rest:
+        raise RecipeError(
+            f"resources.cpu_ranks {resources.cpu_ranks} cannot be spread evenly over {resources.nodes} nodes.",
+            f"Use a multiple of {resources.nodes}.",
+        )
+    folder = job_folder(recipe)
+    measured = measured_save_s(folder)
+    save_s = measured if measured is not None else disk_needs(recipe, None).checkpoint / SAVE_BYTES_PER_S
+    limits = [parse_duration_s(resources.time_limit), profile.time_limit_s]
+    lead_s = needed_lead_s(folder) if measured is not None else max(UNKNOWN_S, EARLY_S + 3 * save_s)
+    return JobPlan(
+        loaded=loaded,
+        folder=folder,
+        nodes=resources.nodes,
+        tasks_per_node=tasks,
+        gpus_per_node=resources.gpus_per_node,
+        cpus_per_task=profile.cpus_per_task,
+        threads=resources.threads_per_rank if resources.gpus_per_node == 0 else None,
+        time_limit_s=min(limit for limit in limits if limit is not None),
+        signal_lead_s=profile.signal_lead_s or math.ceil(lead_s),
+        save_s=save_s,
+        is_save_measured=measured is not None,
+        hours=_hours(recipe),
+        pieces=(),
+    )
+
+
+def measured_save_s(run_dir: Path) -> float | None:
+    """The longest of a run's saves, in seconds; None before the first."""
+    events = run_dir / "events.jsonl"
+    if not events.is_file():
+        return None
+    return max((row["save_s"] for row in read_jsonl(events) if "save_s" in row), default=None)
+
+
+def _hours(recipe: TrainRecipe) -> float | None:
+    try:
+        return plan_training(recipe).hours
+    except DataError:  # a dataset that is missing: the checks say so
+        return None
+
+
+def describe(plan: JobPlan) -> list[str]:
+    """The plan for a person."""
+    recipe = plan.recipe
+    gpus = f" with a GPU each ({plan.gpus_per_node} a node)" if plan.gpus_per_node else " on the CPU"
+    lines = [
+        f"{recipe.name} ({recipe.kind}) in {plan.folder}",
+        f"  {plan.nodes} node(s) x {plan.tasks_per_node} task(s){gpus}, {plan.cpus_per_task} processors a task",
+        f"  time limit {_duration(plan.time_limit_s)}, told to save {plan.signal_lead_s} s before",
+    ]
+    if isinstance(recipe, TrainRecipe):
+        how = "measured" if plan.is_save_measured else "estimated from its size"
+        lines.append(f"  a save takes {plan.save_s:.1f} s ({how})")
+    if plan.hours is not None:
+        lines.append(f"  about {plan.hours:.1f} hours of training: {plan.jobs_needed} job(s) of this length")
+    if plan.pieces:
+        total = sum(len(piece) for piece in plan.pieces)
+        lines.append(f"  job array of {len(plan.pieces)} tasks for {total} missing shards")
+    elif isinstance(recipe, CacheRecipe):
+        lines.append("  one task: no more than one shard is missing")
+    return lines
+
+
+def _duration(seconds: int) -> str:
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+def result_folders(recipe: AnyRecipe) -> list[Path]:
+    """Folders that a job makes and later jobs may need."""
+    if isinstance(recipe, CacheRecipe):
+        return [recipe.cache.root]
+    return [] if isinstance(recipe, GroundingRecipe | PipelineRecipe) else [recipe.output / recipe.name]

@@ -1,0 +1,286 @@
+"""What can be known on the login node before anything is queued: a mistake should cost a minute, not a night."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pokevla.checkpoint.catalogue import list_checkpoints, read_info
+from pokevla.errors import ClusterError, DataError, PokeVLAError, RecipeError, UsageError
+from pokevla.recipe.checks import check_recipe, existing_ancestor
+from pokevla.recipe.document import dotted
+from pokevla.recipe.load import AnyRecipe, load_recipe, plain_values, recipe_hash
+from pokevla.recipe.schema import CacheConfig, CacheRecipe, EvalRecipe, PosttrainRecipe, TrainRecipe
+from slurm.cluster import Partition, partitions
+from slurm.plan import JobPlan, result_folders
+from slurm.profile import Profile, require_partition
+from slurm.state import active_job
+
+T = TypeVar("T")
+NODE_LOCAL_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run")
+NODE_LOCAL_SYSTEMS = ("tmpfs", "ramfs", "devtmpfs")
+
+
+def preflight(plans: Sequence[JobPlan], profile: Profile, *, on_cluster: bool) -> list[str]:
+    """Check a chain of jobs; returns remarks that do not stop it. Without `on_cluster` nothing is asked of Slurm.
+
+    Raises:
+        The class of the first problem found, with all problems in the message, one a line.
+    """
+    problems: list[PokeVLAError] = []
+    remarks: list[str] = []
+    made_before: list[Path] = []
+    caches: list[CacheRecipe] = []
+    known = _attempt(partitions, problems) if on_cluster else None
+    for plan in plans:
+        for check in _checks_of(plan, profile, known, made_before, caches, on_cluster):
+            remarks += [f"{plan.recipe.name}: {remark}" for remark in _attempt(check, problems, plan.recipe.name) or []]
+        made_before += result_folders(plan.recipe)
+        if isinstance(plan.recipe, CacheRecipe):
+            caches.append(plan.recipe)
+    problems += _same_folder_twice(plans)
+    if problems:
+        raise type(problems[0])("\n".join(str(problem) for problem in problems))
+    return remarks
+
+
+def _attempt(check: Callable[[], T], problems: list[PokeVLAError], name: str = "") -> T | None:
+    try:
+        return check()
+    except PokeVLAError as error:
+        text = str(error)
+        named = text if not name or text.startswith(f"{name}:") else f"{name}: {text}"
+        problem = type(error)(named)
+        problem.exit_code = error.exit_code
+        problems.append(problem)
+        return None
+
+
+def _checks_of(
+    plan: JobPlan,
+    profile: Profile,
+    known: list[Partition] | None,
+    made_before: list[Path],
+    caches: list[CacheRecipe],
+    on_cluster: bool,
+) -> Iterable[Callable[[], list[str]]]:
+    recipe = plan.recipe
+    yield lambda: _recipe(plan, made_before)
+    yield lambda: _existing_run(plan)
+    if isinstance(recipe, TrainRecipe):
+        yield lambda: _shards(recipe)
+        yield lambda: _time(plan)
+    if isinstance(recipe, PosttrainRecipe) and recipe.cache is not None:
+        cache = recipe.cache
+        yield lambda: _cache(recipe, cache, caches)
+    if on_cluster:
+        yield lambda: _shared_paths(plan, profile)
+        yield lambda: _second_job(plan)
+    if known is not None:
+        yield lambda: _partition(plan, profile, known)
+
+
+def _recipe(plan: JobPlan, made_before: list[Path]) -> list[str]:
+    """Files, batch, disk. That a run exists already is `_existing_run`'s business."""
+    remarks = check_recipe(plan.loaded, made_before)
+    return [remark for remark in remarks if "exists already" not in remark]
+
+
+def _existing_run(plan: JobPlan) -> list[str]:
+    """A run directory of the same recipe goes on; one of another recipe is refused."""
+    recipe, path = plan.recipe, plan.folder / "recipe.yaml"
+    if isinstance(recipe, EvalRecipe) and (plan.folder / "summary.json").is_file():
+        raise UsageError(f"The evaluation in {plan.folder} is complete.", "Give it another name: name=...")
+    if not isinstance(recipe, TrainRecipe) or not plan.folder.exists():
+        return []
+    if not path.is_file():
+        raise UsageError(f"{plan.folder} exists and is no run directory.", "Give the run another name: name=...")
+    from pokevla.training.launch import finished_step
+
+    if finished_step(plan.folder) is not None:
+        raise UsageError(f"The run {plan.folder} is finished.", "Give this one another name: name=...")
+    differing = differing_fields(load_recipe(path).recipe, recipe)
+    if differing:
+        raise RecipeError(
+            f"{plan.folder} is the run of another recipe; they differ in {', '.join(differing[:5])}.",
+            "Give this one another name: name=...",
+        )
+    return _checkpoint_fits(plan, load_recipe(path).recipe)
+
+
+def _checkpoint_fits(plan: JobPlan, stored: AnyRecipe) -> list[str]:
+    checkpoints = list_checkpoints(plan.folder)
+    if not checkpoints:
+        return [f"{plan.folder} exists and has no checkpoint yet: it starts from step 0."]
+    step, folder = checkpoints[-1]
+    if read_info(folder).recipe_hash != recipe_hash(stored):
+        raise DataError(f"{folder} was made by another recipe than the run's recipe.yaml.", "Undo the change of it.")
+    return [f"{plan.folder} goes on from step {step}."]
+
+
+def differing_fields(one: AnyRecipe, other: AnyRecipe) -> list[str]:
+    """Dotted fields that matter to what is trained and differ; `resources` may, the way of saying `output` too."""
+
+    def flat(value: object, path: tuple[str, ...] = ()) -> dict[str, object]:
+        if not isinstance(value, dict):
+            return {dotted(path): value}
+        return {name: leaf for key, item in value.items() for name, leaf in flat(item, (*path, key)).items()}
+
+    left, right = flat(plain_values(one)), flat(plain_values(other))
+    return [
+        field
+        for field in dict.fromkeys([*left, *right])
+        if left.get(field) != right.get(field) and field != "output" and not field.startswith("resources.")
+    ]
+
+
+def _shards(recipe: TrainRecipe) -> list[str]:
+    """Every shard of every dataset and its index are there, before a rank meets the gap after some hours."""
+    from pokevla.data.dataset import SHARDS_NAME, read_info
+    from pokevla.data.shard_index import index_path
+
+    for source in recipe.data.datasets:
+        shards = [source.path / SHARDS_NAME / name for name in read_info(source.path)["shards"]]
+        missing = [path for shard in shards for path in (shard, index_path(shard)) if not path.is_file()]
+        if missing:
+            raise DataError(
+                f"{missing[0]} is missing ({len(missing)} of {2 * len(shards)} files of shards are).",
+                "Convert the dataset again.",
+            )
+    return []
+
+
+def _cache(recipe: PosttrainRecipe, cache: CacheConfig, caches: list[CacheRecipe]) -> list[str]:
+    """The cache that training will look for is there, or a job before this one makes it."""
+    datasets = {source.path.absolute() for source in recipe.data.datasets}
+    made_now = [one for one in caches if one.cache.root.absolute() == cache.root.absolute()]
+    for one in made_now:
+        fields = [name for name in CacheConfig.model_fields if name != "root"]
+        differing = [name for name in fields if getattr(one.cache, name) != getattr(cache, name)]
+        if differing:
+            raise RecipeError(
+                f"the cache that {one.name} builds is not the one this recipe needs: cache.{differing[0]} differs.",
+                "Let both extend the same file.",
+            )
+        datasets.discard(one.dataset.absolute())
+    if not datasets:
+        return []
+    from pokevla.recipe.datasets import read_dataset_info
+    from pokevla.teachers.fingerprint import cache_fingerprint
+    from pokevla.teachers.store import find_cache
+
+    for dataset in sorted(datasets):
+        fingerprint, parts = cache_fingerprint(cache, read_dataset_info(dataset).fingerprint)
+        find_cache(cache.root, fingerprint, parts)
+    return []
+
+
+def _time(plan: JobPlan) -> list[str]:
+    if plan.time_limit_s < plan.shortest_limit_s:
+        raise ClusterError(
+            f"a time limit of {plan.time_limit_s} s is too short: starting, saving ({plan.save_s:.0f} s) and the "
+            f"warning {plan.signal_lead_s} s ahead of the limit need {plan.shortest_limit_s} s.",
+            "Give it more: resources.time_limit of the recipe, time_limit of the profile.",
+        )
+    if plan.jobs_needed is not None and plan.jobs_needed > 1:
+        return [f"about {plan.hours:.1f} hours are planned: it will be requeued some {plan.jobs_needed - 1} times."]
+    return []
+
+
+def _second_job(plan: JobPlan) -> list[str]:
+    active = active_job(plan.folder) if plan.folder.is_dir() else None
+    if active is not None:
+        job, state = active
+        raise UsageError(
+            f"{plan.folder} has a job already: {job.job_id}, {state.describe()}.",
+            f"Stop it first: pokevla runs stop {plan.folder}",
+        )
+    if isinstance(plan.recipe, TrainRecipe) and plan.folder.is_dir():
+        from slurm.lock import refuse_second_job
+
+        refuse_second_job(plan.folder)
+    return []
+
+
+def _same_folder_twice(plans: Sequence[JobPlan]) -> list[PokeVLAError]:
+    folders = [plan.folder for plan in plans]
+    twice = sorted({str(folder) for folder in folders if folders.count(folder) > 1})
+    return [UsageError(f"Two jobs of the chain write {folder}.", "Give one another name: name=...") for folder in twice]
+
+
+# ------------------------------------------------------------------------------------------------ the cluster
+
+
+def _shared_paths(plan: JobPlan, profile: Profile) -> list[str]:
+    """Run, datasets and caches must be where every node sees them."""
+    recipe = plan.recipe
+    paths = {"the run directory": plan.folder}
+    if isinstance(recipe, TrainRecipe):
+        paths |= {f"the dataset {source.path}": source.path for source in recipe.data.datasets}
+    if isinstance(recipe, PosttrainRecipe | CacheRecipe) and recipe.cache is not None:
+        paths["cache.root"] = recipe.cache.root
+    for what, path in paths.items():
+        why = node_local(path, profile.shared)
+        if why:
+            raise ClusterError(
+                f"{what} is in {path.absolute()}, which {why}: other machines do not see it.",
+                "Put it on a shared file system; if all nodes do see it, name the folder in the profile's `shared`.",
+            )
+    return []
+
+
+def node_local(path: Path, shared: Sequence[Path] = ()) -> str | None:
+    """Why a path seems to be one machine's own, or None. `shared` are folders known to be seen by all."""
+    absolute = existing_ancestor(path).resolve()
+    if any(absolute.is_relative_to(folder.resolve()) for folder in shared):
+        return None
+    folders = (*NODE_LOCAL_FOLDERS, os.environ.get("TMPDIR", "/tmp"))
+    found = next((folder for folder in folders if absolute.is_relative_to(Path(folder).resolve())), None)
+    if found is not None:
+        return f"is below {found}"
+    system = file_system(absolute)
+    return f"is on a {system}" if system in NODE_LOCAL_SYSTEMS else None
+
+
+def file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
+    """Kind of file system an absolute path lies on; "" where the system does not tell."""
+    if not mounts.is_file():
+        return ""
+    kinds: dict[Path, str] = {}
+    for line in mounts.read_text().splitlines():
+        _, point, kind, *_ = line.split()
+        kinds[Path(point.encode().decode("unicode_escape"))] = kind  # later mounts cover earlier ones
+    return next((kinds[folder] for folder in (path, *path.parents) if folder in kinds), "")
+
+
+def _partition(plan: JobPlan, profile: Profile, known: list[Partition]) -> list[str]:
+    if profile.partition is not None:
+        require_partition(profile.partition, [partition.name for partition in known])
+    chosen = [p for p in known if (p.name == profile.partition if profile.partition else p.is_default)]
+    if not chosen:
+        return ["the cluster has no default partition; the profile should name one."]
+    partition = chosen[0]
+    gpus = profile.gpus_per_node if profile.gpus_per_node is not None else partition.gpus_per_node
+    if plan.gpus_per_node > gpus:
+        raise ClusterError(
+            f"resources.gpus_per_node is {plan.gpus_per_node}, a node of partition {partition.name} has {gpus}.",
+            f"Spread it: resources.nodes={-(-plan.nodes * plan.gpus_per_node // max(gpus, 1))} "
+            f"resources.gpus_per_node={gpus}" if gpus else "Choose a partition with GPUs.",
+        )  # fmt: skip
+    if plan.nodes > partition.nodes:
+        raise ClusterError(
+            f"resources.nodes is {plan.nodes}, partition {partition.name} has {partition.nodes}.", "Use fewer nodes."
+        )
+    if partition.time_limit_s is not None and plan.time_limit_s > partition.time_limit_s:
+        raise ClusterError(
+            f"a time limit of {plan.time_limit_s / 3600:g} h is above that of partition {partition.name}, "
+            f"{partition.time_limit_s / 3600:g} h: the job would wait for ever.",
+            "Lower resources.time_limit: the job is requeued and goes on.",
+        )
+    if not partition.is_up:
+        return [f"partition {partition.name} is down: the job waits until it is up again."]
+    if plan.nodes > partition.nodes_up:
+        return [f"partition {partition.name} has {partition.nodes_up} usable nodes at the moment."]
+    return []

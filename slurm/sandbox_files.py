@@ -1,0 +1,118 @@
+"""The configuration files of the sandbox, as text. What each unusual line is for stands beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a sandbox consists of."""
+
+    folder: Path
+    host: str  # of this machine
+    user: str  # who runs the daemons
+    nodes: int
+    gpus_per_node: int
+    cpus_per_node: int
+    controller_port: int
+    node_ports: tuple[int, ...]
+    accounting_port: int | None  # slurmdbd's; None without accounting
+    database_port: int | None  # MariaDB's
+    node_timeout_s: int  # silence of a node until it counts as down
+    kill_wait_s: int  # from SIGTERM to SIGKILL
+    grace_s: int  # from a preemption's SIGTERM to its requeue
+    remember_s: int  # how long the controller knows jobs that have ended
+
+    @property
+    def node_names(self) -> list[str]:
+        """n1, n2, ..."""
+        return [f"n{number}" for number in range(1, self.nodes + 1)]
+
+
+def slurm_conf(layout: Layout) -> str:
+    """`slurm.conf`: N nodes on one machine, no cgroups, partitions `train` (preemptable, default) and `high`."""
+    folder, user = layout.folder, layout.user
+    lines = [
+        "ClusterName=sandbox",
+        f"SlurmctldHost={layout.host}(127.0.0.1)",
+        f"SlurmctldPort={layout.controller_port}",
+        f"SlurmUser={user}",
+        f"SlurmdUser={user}",
+        "AuthType=auth/munge",
+        # How long a job's credential lives is also how long a requeued job waits before it may start (default 120 s).
+        f"AuthInfo=socket={folder}/munge/socket,cred_expire=10",
+        f"StateSaveLocation={folder}/state",
+        f"SlurmdSpoolDir={folder}/spool.%n",
+        f"SlurmctldPidFile={folder}/slurmctld.pid",
+        f"SlurmdPidFile={folder}/slurmd.%n.pid",
+        f"SlurmctldLogFile={folder}/log/slurmctld.log",
+        f"SlurmdLogFile={folder}/log/slurmd.%n.log",
+        "ProctrackType=proctrack/linuxproc",
+        "TaskPlugin=task/none",
+        f"JobAcctGatherType=jobacct_gather/{'linux' if layout.accounting_port else 'none'}",
+        "SelectType=select/cons_tres",
+        "SelectTypeParameters=CR_CPU",
+        "SchedulerParameters=sched_interval=2,bf_interval=2",
+        "MpiDefault=none",
+        "ReturnToService=2",
+        "SlurmdParameters=config_overrides",  # a node may claim more processors than the machine has
+        f"SlurmdTimeout={layout.node_timeout_s}",
+        f"KillWait={layout.kill_wait_s}",
+        f"MinJobAge={layout.remember_s}",
+        "PreemptType=preempt/partition_prio",
+        "PreemptMode=REQUEUE",
+    ]
+    if layout.accounting_port:
+        lines += [
+            "AccountingStorageType=accounting_storage/slurmdbd",
+            "AccountingStorageHost=127.0.0.1",
+            f"AccountingStoragePort={layout.accounting_port}",
+            # With munge this is no password but the socket for talking to slurmdbd (man slurm.conf).
+            f"AccountingStoragePass={folder}/munge/socket",
+        ]
+    if layout.gpus_per_node:
+        lines.append("GresTypes=gpu")
+    gres = f" Gres=gpu:{layout.gpus_per_node}" if layout.gpus_per_node else ""
+    lines += [
+        f"NodeName={name} NodeHostname={layout.host} NodeAddr=127.0.0.1 Port={port} CPUs={layout.cpus_per_node} "
+        f"RealMemory=10000{gres} State=UNKNOWN"
+        for name, port in zip(layout.node_names, layout.node_ports, strict=True)
+    ]
+    lines += [
+        f"PartitionName=train Nodes=ALL Default=YES MaxTime=UNLIMITED PriorityTier=1 PreemptMode=REQUEUE "
+        f"GraceTime={layout.grace_s}",
+        "PartitionName=high Nodes=ALL MaxTime=UNLIMITED PriorityTier=10 PreemptMode=OFF",
+        "PartitionName=short Nodes=ALL MaxTime=10 PriorityTier=1 PreemptMode=REQUEUE",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def gres_conf(layout: Layout) -> str:
+    """`gres.conf`: fake GPUs. Slurm wants character devices; links to /dev/null are, and need no right to make."""
+    if not layout.gpus_per_node:
+        return ""
+    return f"NodeName=n[1-{layout.nodes}] Name=gpu File={layout.folder}/gpu[0-{layout.gpus_per_node - 1}]\n"
+
+
+def slurmdbd_conf(layout: Layout, password: str) -> str:
+    """`slurmdbd.conf`; Slurm refuses it unless only its owner may read it."""
+    folder = layout.folder
+    lines = [
+        "AuthType=auth/munge",
+        f"AuthInfo=socket={folder}/munge/socket",
+        "DbdHost=localhost",
+        "DbdAddr=127.0.0.1",
+        f"DbdPort={layout.accounting_port}",
+        f"SlurmUser={layout.user}",
+        f"PidFile={folder}/slurmdbd.pid",
+        f"LogFile={folder}/log/slurmdbd.log",
+        "StorageType=accounting_storage/mysql",
+        "StorageHost=127.0.0.1",
+        f"StoragePort={layout.database_port}",
+        "StorageUser=slurm",
+        f"StoragePass={password}",
+        "StorageLoc=slurm_acct_db",
+    ]
+    return "\n".join(lines) + "\n"

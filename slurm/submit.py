@@ -1,0 +1,210 @@
+"""From recipes to queued jobs: one job or job array per recipe, each waiting for the one before it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from shlex import quote
+from typing import Any
+
+from submitit import SlurmExecutor
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from pokevla.checkpoint.files import write_text_atomically
+from pokevla.errors import ClusterError
+from pokevla.recipe.dump import dump_recipe
+from pokevla.recipe.schema import TrainRecipe
+from pokevla.telemetry.jsonl import now
+from slurm.commands import ask_slurm, last_words
+from slurm.job import Job
+from slurm.pieces import write_pieces
+from slurm.plan import JobPlan
+from slurm.profile import Profile
+from slurm.record import JOBS, JobRecord, add_job
+from slurm.snapshot import CODE, snapshot_code
+
+_KILL_ON_INVALID = "kill-on-invalid-dep"
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """One job in the queue."""
+
+    plan: JobPlan
+    job_id: str
+
+
+class ScriptWriter(SlurmExecutor):
+    """Writes scripts only, so that `--dry-run` works on a machine without Slurm."""
+
+    @classmethod
+    def affinity(cls) -> int:
+        return 2
+
+
+def script(plan: JobPlan, profile: Profile, after: Sequence[str] = ()) -> str:
+    """The batch script of a job, as `sbatch` will get it."""
+    executor = ScriptWriter(plan.folder / JOBS / "%j", python=profile.python)
+    executor.update_parameters(**parameters(plan, profile, after))
+    if plan.pieces:
+        executor.parameters["map_count"] = len(plan.pieces)
+    return executor._make_submission_file_text(executor._submitit_command_str, "dry-run")
+
+
+def check_with_slurm(plan: JobPlan, profile: Profile) -> str:
+    """Let Slurm look at a job without queueing it (`sbatch --test-only`): account, QOS, constraint, limits.
+
+    Returns what it says, which names the expected start.
+
+    Raises:
+        ClusterError: Slurm would refuse the job.
+    """
+    done = ask_slurm("sbatch", "--test-only", text=script(plan, profile))
+    if done.returncode != 0:
+        raise ClusterError(f"{plan.recipe.name}: Slurm would refuse this job: {last_words(done)}", "See the profile.")
+    return last_words(done)
+
+
+def parameters(plan: JobPlan, profile: Profile, after: Sequence[str] = ()) -> dict[str, Any]:
+    """Parameters of submitit's executor for one job."""
+    extra = {flag.replace("_", "-"): value for flag, value in profile.sbatch.items() if value is not False}
+    extra["requeue"] = True  # whatever the cluster's JobRequeue says
+    if after:
+        extra[_KILL_ON_INVALID] = "yes"  # without it a job whose parent failed waits for ever
+    wanted = {
+        "job_name": plan.recipe.name,
+        "partition": profile.partition,
+        "account": profile.account,
+        "qos": profile.qos,
+        "constraint": profile.constraint,
+        "time": -(-plan.time_limit_s // 60),
+        "nodes": plan.nodes,
+        "ntasks_per_node": plan.tasks_per_node,
+        "cpus_per_task": plan.cpus_per_task,
+        "gpus_per_node": plan.gpus_per_node or None,
+        "mem": f"{profile.memory_gib_per_node}G" if profile.memory_gib_per_node else None,
+        "signal_delay_s": plan.signal_lead_s,
+        "mail_user": profile.mail.user if profile.mail else None,
+        "mail_type": ",".join(profile.mail.events) if profile.mail else None,
+        "dependency": f"afterok:{':'.join(after)}" if after else None,
+        "setup": [*profile.setup, *_exports(plan, profile)],
+        # The first rank that ends badly ends the others, which would wait for it in a collective.
+        "srun_args": ["--kill-on-bad-exit=1"],
+        "teardown": _await_verdict(plan.nodes) if plan.nodes > 1 else None,
+        "array_parallelism": max(1, len(plan.pieces)),
+        "additional_parameters": extra,
+    }
+    return {"wckey": None, **{name: value for name, value in wanted.items() if value is not None}}
+
+
+def environment(plan: JobPlan, profile: Profile) -> dict[str, str]:
+    """Environment variables of a job. Python imports the copy of the code, and not what lies in the directory the job
+    starts in (PYTHONSAFEPATH): that is the checkout, which has moved on since."""
+    variables = {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+    if plan.threads is not None:
+        # As `pokevla train` sets them for its ranks (pokevla/distributed/process.py).
+        variables |= {"OMP_NUM_THREADS": str(plan.threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    return variables | profile.environment
+
+
+def _await_verdict(nodes: int) -> list[str]:
+    """Shell lines after srun: a job of several nodes does not end as failed while one of them may just have died.
+
+    When a node dies, the ranks elsewhere lose their connection and end badly at once, and srun with them; Slurm notices
+    the node only after SlurmdTimeout, and requeues the job if it has not ended by then. Errors with a name end at once,
+    and so does everything when all nodes answer.
+    """
+    probe = f"srun --overlap --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --output=/dev/null true"
+    return [
+        "status=$?",
+        "case $status in 0|2|3|4|75) exit $status ;; esac",
+        f"timeout 60 {probe} && exit $status",
+        "limit_s=$(scontrol show config | sed -n 's/^SlurmdTimeout *= *\\([0-9]*\\).*/\\1/p')",
+        "sleep $((${limit_s:-300} + 60))",
+        "exit $status",
+    ]
+
+
+def _exports(plan: JobPlan, profile: Profile) -> list[str]:
+    lines = [f"export {name}={quote(value)}" for name, value in environment(plan, profile).items()]
+    return [*lines, f"export PYTHONPATH={quote(str(plan.folder / CODE))}${{PYTHONPATH:+:$PYTHONPATH}}"]
+
+
+# ------------------------------------------------------------------------------------------------ into the queue
+
+
+def submit_chain(plans: Sequence[JobPlan], profile: Profile, profile_name: str) -> list[Submitted]:
+    """Queue the jobs, each after the one before it has ended well. Run `preflight` first.
+
+    Raises:
+        ClusterError: Slurm refuses one; those already queued are cancelled again.
+    """
+    for plan in plans:
+        prepare(plan)
+    done: list[Submitted] = []
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: [ask_slurm("scancel", one.job_id) for one in done])
+        for plan in plans:
+            after = done[-1:]
+            job_id = _queue(plan, profile, [one.job_id for one in after])
+            done.append(Submitted(plan, job_id))
+            add_job(plan.folder, job_record(done[-1], profile, profile_name, after))
+        stack.pop_all()
+    return done
+
+
+def prepare(plan: JobPlan) -> None:
+    """Make the job's directory ready: recipe, manifest, code, pieces. What a run has already stays.
+
+    Raises:
+        DataError: a dataset is missing. DiskFullError: no room.
+    """
+    if isinstance(plan.recipe, TrainRecipe) and not (plan.folder / "recipe.yaml").is_file():
+        from pokevla.training.run_directory import create_run
+
+        create_run(plan.loaded, plan.recipe)
+    elif not isinstance(plan.recipe, TrainRecipe):
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(plan.folder / "recipe.yaml", dump_recipe(plan.loaded))
+    snapshot_code(plan.folder)
+    (plan.folder / JOBS).mkdir(exist_ok=True)
+    if plan.pieces:
+        write_pieces(plan.folder, plan.pieces)
+
+
+def jobs_of(plan: JobPlan) -> list[Job]:
+    """The pickled objects: one, or one per piece."""
+    folder = str(plan.folder)
+    return [Job(folder, number) for number in range(len(plan.pieces))] or [Job(folder)]
+
+
+def job_record(submitted: Submitted, profile: Profile, profile_name: str, after: Sequence[Submitted] = ()) -> JobRecord:
+    """What `slurm.json` remembers of a job."""
+    plan = submitted.plan
+    return JobRecord(
+        job_id=submitted.job_id,
+        name=plan.recipe.name,
+        submitted=now(),
+        profile=profile_name,
+        partition=profile.partition or "",
+        after=tuple(one.job_id for one in after),
+        after_names=tuple(one.plan.recipe.name for one in after),
+        nodes=plan.nodes,
+        tasks_per_node=plan.tasks_per_node,
+        time_limit_s=plan.time_limit_s,
+        signal_lead_s=plan.signal_lead_s,
+        array_size=len(plan.pieces),
+    )
+
+
+def _queue(plan: JobPlan, profile: Profile, after: Sequence[str]) -> str:
+    executor = SlurmExecutor(plan.folder / JOBS / "%j", python=profile.python)
+    executor.update_parameters(**parameters(plan, profile, after))
+    try:
+        jobs = executor.submit_array(jobs_of(plan))
+    except (FailedJobError, FailedSubmissionError) as error:
+        said = [line.strip() for line in str(error).splitlines() if "sbatch: error:" in line]
+        reason = said[-1].partition("sbatch: error: ")[2] if said else str(error).strip().splitlines()[-1]
+        raise ClusterError(f"{plan.recipe.name}: Slurm refuses this job: {reason}", "See the profile.") from error
+    return jobs[0].job_id.split("_")[0]

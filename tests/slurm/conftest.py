@@ -1,0 +1,92 @@
+"""A Slurm of two nodes on this machine, started once for all tests here, and tiny data to train on."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from slurm.sandbox import Sandbox, slurm_sandbox
+
+Pokevla = Callable[..., "subprocess.CompletedProcess[str]"]
+DEADLINE_S = 1500.0
+"""Of each thing that is waited for. It is only there so that a test that fails ends at all."""
+
+
+@pytest.fixture(scope="session")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """Two nodes; a node that is silent for ten seconds is down. The Slurm of this process and of what it starts.
+
+    Jobs have time to save however slow the machine is: what ends is not waited for any longer.
+    """
+    folder = tmp_path_factory.mktemp("slurm")
+    with (
+        slurm_sandbox(folder, nodes=2, node_timeout_s=10, kill_wait_s=600, grace_s=600) as running,
+        running.active(),
+    ):
+        yield running
+
+
+@pytest.fixture(scope="session")
+def toys(repository: Path) -> ModuleType:
+    """Writers of the toy datasets and recipes, which the training tests use too."""
+    path = repository / "tests" / "integration" / "training" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("training_toys", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What would be the shared file system."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture(scope="session")
+def profile(shared: Path) -> Path:
+    """The sandbox's profile."""
+    path = shared / "sandbox.yaml"
+    path.write_text(f"cpus_per_task: 1\ngpus_per_node: 0\narray_width: 2\nshared: [{shared}]\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def pokevla(repository: Path, shared: Path, profile: Path, sandbox: Sandbox) -> Pokevla:
+    """Run `pokevla ARGUMENTS` as a user on the login node does."""
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "pokevla.cli.main", *map(str, arguments)],
+            cwd=shared,
+            env={**os.environ, "PYTHONPATH": str(repository), "POKEVLA_PROFILE": str(profile)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=DEADLINE_S,
+        )
+
+    return run
+
+
+def await_that(what: str, holds: Callable[[], object], deadline_s: float = DEADLINE_S) -> None:
+    """Wait until something holds, whatever the machine's speed."""
+    deadline = time.monotonic() + deadline_s
+    while not holds():
+        assert time.monotonic() < deadline, f"not in {deadline_s:.0f} s: {what}"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., None]:
+    """`await_that`."""
+    return await_that

@@ -1,0 +1,119 @@
+"""Chains whose first job fails, jobs that are stopped, and what the login node refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from pokevla.cli.main import run as run_command
+from pokevla.errors import ClusterError
+from pokevla.recipe.load import LoadedRecipe, load_recipe
+from slurm.plan import plan_job
+from slurm.preflight import preflight
+from slurm.profile import Profile
+from slurm.record import read_jobs
+from slurm.sandbox import Sandbox
+from slurm.state import explain, job_state
+from slurm.stop import stop_run
+from slurm.submit import check_with_slurm, submit_chain
+
+
+@pytest.fixture
+def walk(sandbox: Sandbox, toys: ModuleType, shared: Path) -> Callable[..., LoadedRecipe]:
+    """A small pre-training that nobody has to run."""
+    dataset = shared / "questions"
+    if not dataset.exists():
+        toys.write_toy_questions(dataset)
+    path = shared / "walk.yaml"
+    path.write_text(toys.PRETRAIN_RECIPE.format(name="walk", output=shared / "runs", dataset=dataset))
+    return lambda *overrides: load_recipe(path, overrides)
+
+
+@pytest.fixture
+def seen(shared: Path) -> Profile:
+    """A profile that says that the tests' folder is seen by all nodes."""
+    return Profile(cpus_per_task=1, shared=(shared,))
+
+
+CACHE = """\
+kind: cache
+name: damaged
+output: {shared}/runs
+dataset: {shared}/damaged
+cache: {{root: {shared}/damaged-cache, sam: {{preset: tiny}}, vggt: {{preset: tiny}}}}
+"""
+
+
+def test_failed_job_cancels_the_one_behind_it_which_says_why(
+    walk, seen: Profile, toys: ModuleType, shared: Path, wait_until: Callable[..., None]
+) -> None:
+    dataset = toys.write_toy_dataset(shared / "damaged")
+    for shard in (dataset / "shards").glob("*.tar"):
+        shard.write_bytes(shard.read_bytes()[:2000])
+    (shared / "damaged.yaml").write_text(CACHE.format(shared=shared))
+    first = plan_job(load_recipe(shared / "damaged.yaml"), seen)
+    chain = submit_chain([first, plan_job(walk("name=behind"), seen)], seen, "")
+    wait_until("the chain ends", lambda: not any(job_state(job.job_id).is_active for job in chain))
+    parent, child = (job_state(job.job_id) for job in chain)
+    assert (parent.state, parent.exit_code) == ("FAILED", 3)
+    assert child.state == "CANCELLED"
+    why = explain(shared / "runs" / "behind") or ""
+    assert f"it waited for job {chain[0].job_id} (damaged), which ended as FAILED" in why
+    assert ".tar" in (explain(shared / "runs" / "damaged") or "")
+
+
+def test_waiting_job_is_cancelled_by_stop(walk, seen: Profile, sandbox: Sandbox, shared: Path) -> None:
+    profile = seen.model_copy(update={"sbatch": {"begin": "now+1hour"}})
+    (job,) = submit_chain([plan_job(walk("name=waiting"), profile)], profile, "")
+    assert stop_run(shared / "runs" / "waiting") == [f"job {job.job_id} (PENDING (BeginTime)) was cancelled"]
+    assert job_state(job.job_id).state == "CANCELLED"
+
+
+def test_chain_that_slurm_refuses_in_part_is_taken_back_as_a_whole(walk, seen: Profile, shared: Path) -> None:
+    good = seen.model_copy(update={"sbatch": {"begin": "now+1hour"}})
+    too_much = ("name=refused", "resources.gpus_per_node=16", "batch.global=32")  # a node has 8
+    plans = [plan_job(walk("name=taken-back"), good), plan_job(walk(*too_much), good)]
+    with pytest.raises(ClusterError, match=r"refused: Slurm refuses this job: .*[Nn]ode"):
+        submit_chain(plans, good, "")
+    (job,) = read_jobs(shared / "runs" / "taken-back")
+    assert job_state(job.job_id).state == "CANCELLED"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "profile", "words"),
+    [
+        ([], {"partition": "trian"}, "no partition 'trian'. Did you mean train"),
+        (["resources.time_limit=02:00:00"], {"partition": "short"}, "above that of partition short"),
+        (["resources.nodes=3", "resources.cpu_ranks=3", "batch.global=6"], {}, "resources.nodes is 3, .* has 2"),
+        ([], {"shared": ()}, "the run directory is in .*, which is below /tmp: other machines do not see it"),
+    ],
+)
+def test_login_node_refuses_what_the_cluster_cannot_do(
+    walk, seen: Profile, overrides: list[str], profile: dict, words: str, monkeypatch: pytest.MonkeyPatch, shared: Path
+) -> None:
+    monkeypatch.setattr("slurm.preflight.NODE_LOCAL_FOLDERS", ("/tmp", str(shared)))
+    wanted = seen.model_copy(update=profile)
+    with pytest.raises(ClusterError, match=words):
+        preflight([plan_job(walk("name=never", *overrides), wanted)], wanted, on_cluster=True)
+
+
+def test_slurm_itself_judges_the_rest_before_anything_is_queued(walk, seen: Profile) -> None:
+    plan = plan_job(walk("name=never"), seen)
+    assert "to start at" in check_with_slurm(plan, seen)
+    strange = seen.model_copy(update={"constraint": "gold"})
+    with pytest.raises(ClusterError, match=r"never: Slurm would refuse this job: .*[Ff]eature"):
+        check_with_slurm(plan, strange)
+
+
+def test_doctor_sees_a_job_run_and_come_back(
+    sandbox: Sandbox, profile: Path, shared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(shared)
+    assert run_command(["doctor", "slurm", "--profile", str(profile)]) == 0
+    said = capsys.readouterr().out
+    assert "partition train" in said
+    assert "none (Slurm accounting storage is disabled)" in said
+    assert "the job ran again and ended" in said

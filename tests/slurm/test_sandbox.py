@@ -1,0 +1,62 @@
+"""The sandbox itself: it starts, says why it does not, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+import slurm.sandbox as module
+from pokevla.errors import ClusterError, EnvironmentSetupError
+from slurm.sandbox import Sandbox, slurm_sandbox
+
+
+def test_nothing_is_left_of_a_sandbox_that_was_busy(tmp_path: Path, wait_until: Callable[..., None]) -> None:
+    marker = tmp_path / "started"
+    with slurm_sandbox(tmp_path / "s", nodes=1, gpus_per_node=2) as sandbox:
+        job = f"echo $CUDA_VISIBLE_DEVICES > {marker}; trap '' TERM; sleep 600"
+        sandbox.run("sbatch", "--gpus-per-node=2", "--output=/dev/null", f"--wrap={job}")
+        wait_until("the job runs", marker.is_file)
+        daemons = [daemon.pid for daemon in sandbox.daemons.values()]
+        port = sandbox.layout.controller_port
+    assert marker.read_text() == "0,1\n"
+    assert not any(psutil.pid_exists(pid) for pid in daemons)
+    assert [process for process in psutil.process_iter() if str(tmp_path) in " ".join(_words(process))] == []
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ended connections may linger; listeners may not
+        free.bind(("127.0.0.1", port))
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline() if process.status() != psutil.STATUS_ZOMBIE else []
+    except psutil.NoSuchProcess:
+        return []
+
+
+def test_daemon_that_does_not_start_is_named_with_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = module.slurm_conf
+    monkeypatch.setattr(module, "slurm_conf", lambda layout: written(layout) + "SelectType=select/nonsense\n")
+    with pytest.raises(ClusterError, match=r"sandbox's slurmctld ended with exit code 1: .*"), slurm_sandbox(tmp_path):
+        pass
+
+
+def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(module, "_SBIN", "/nowhere")
+    words = r"needs munge, slurm-client, slurmctld, slurmd.*--slurm"
+    with pytest.raises(EnvironmentSetupError, match=words), slurm_sandbox(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_node_that_dies_is_down_until_it_is_started(sandbox: Sandbox, wait_until: Callable[..., None]) -> None:
+    sandbox.kill_node("n2")
+    wait_until("n2 is down", lambda: sandbox.node_state("n2").startswith("down"))
+    sandbox.start_node("n2")
+    wait_until("n2 is back", lambda: sandbox.node_state("n2") == "idle")

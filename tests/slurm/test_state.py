@@ -1,0 +1,82 @@
+"""What is known of jobs, without accounting and with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from slurm.cluster import partitions
+from slurm.sandbox import Sandbox, slurm_sandbox
+from slurm.state import job_state, job_states
+
+Submit = Callable[..., str]
+
+
+@pytest.fixture
+def submit(sandbox: Sandbox) -> Submit:
+    """Queue a shell command; its job id."""
+
+    def queue(command: str, *flags: str) -> str:
+        return sandbox.run("sbatch", "--parsable", "--output=/dev/null", *flags, f"--wrap={command}").strip()
+
+    return queue
+
+
+def test_job_is_known_from_its_queue_to_its_end(submit: Submit, wait_until: Callable[..., None]) -> None:
+    waiting = submit("true", "--begin=now+1hour")
+    assert job_state(waiting).describe() == "PENDING (BeginTime)"
+    running = submit("sleep 300")
+    wait_until("the job runs", lambda: job_state(running).state == "RUNNING")
+    assert job_state(running).nodes == "n1"
+    failed = submit("exit 3")
+    wait_until("the job fails", lambda: not job_state(failed).is_active)
+    assert job_state(failed).describe() == "FAILED (NonZeroExitCode), exit code 3"
+    assert job_state(failed).source == "scontrol"
+
+
+def test_cancelled_and_unknown_jobs_are_told_apart(sandbox: Sandbox, submit: Submit) -> None:
+    job = submit("true", "--begin=now+1hour")
+    sandbox.run("scancel", job)
+    states = job_states([job, "999999"])
+    assert states[job].state == "CANCELLED"
+    assert states[job].has_failed
+    assert states["999999"].state == "UNKNOWN"
+    assert not states["999999"].has_failed
+
+
+def test_array_is_one_job_with_counts(submit: Submit, wait_until: Callable[..., None]) -> None:
+    array = submit('test "$SLURM_ARRAY_TASK_ID" = 0', "--array=0-2")
+    wait_until("all tasks end", lambda: not job_state(array).is_active)
+    state = job_state(array)
+    assert (state.state, state.exit_code) == ("FAILED", 1)
+    assert "1 of 3 known tasks done" in state.reason
+    assert job_state(f"{array}_0").state == "COMPLETED"
+
+
+def test_partitions_are_those_of_the_cluster(sandbox: Sandbox) -> None:
+    found = {partition.name: partition for partition in partitions()}
+    assert [name for name, partition in found.items() if partition.is_default] == ["train"]
+    assert (found["train"].nodes, found["train"].gpus_per_node, found["train"].time_limit_s) == (2, 8, None)
+    assert found["short"].time_limit_s == 600
+
+
+@pytest.fixture(scope="module")
+def accounting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """A cluster with accounting, whose controller forgets a job some seconds after its end."""
+    folder = tmp_path_factory.mktemp("accounting")
+    with slurm_sandbox(folder, nodes=1, accounting=True, remember_s=2) as running, running.active():
+        yield running
+
+
+def test_accounting_remembers_what_the_controller_has_forgotten(
+    accounting: Sandbox, wait_until: Callable[..., None]
+) -> None:
+    def submit(command: str) -> str:
+        return accounting.run("sbatch", "--parsable", "--output=/dev/null", f"--wrap={command}").strip()
+
+    good, bad = submit("true"), submit("exit 4")
+    wait_until("the controller forgets", lambda: {job_state(job).source for job in (good, bad)} == {"sacct"})
+    assert job_state(good).state == "COMPLETED"
+    assert job_state(bad).describe() == "FAILED, exit code 4"
+    assert job_state("999999").state == "UNKNOWN"

@@ -1,0 +1,272 @@
+"""One training through a preemption, a requeue, a dead node and a time limit; it ends as an undisturbed one does.
+
+The job is a real one on two nodes, the disturbances are Slurm's own. So that no test depends on how fast the machine
+is, the ranks are held still (SIGSTOP) from the moment a step is seen until Slurm acts; it wakes them with its signals.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import psutil
+import pytest
+
+from pokevla.checkpoint.catalogue import list_checkpoints
+from pokevla.errors import UsageError
+from pokevla.telemetry.jsonl import read_jsonl
+from slurm.commands import parse_duration_s, parse_fields
+from slurm.record import read_jobs, task_log
+from slurm.sandbox import Sandbox
+from slurm.state import explain, job_state
+from slurm.stop import stop_run
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]
+STEPS = 28
+USR2_PENDING = 1 << (signal.SIGUSR2 - 1)
+CACHE = """\
+kind: cache
+name: features
+output: {output}
+dataset: {dataset}
+cache: {{root: {cache}, sam: {{preset: tiny}}, vggt: {{preset: tiny}}}}
+"""
+
+
+@dataclass
+class Training:
+    """A run on the cluster, and what was seen of it."""
+
+    run_dir: Path
+    job_id: str
+    said: str  # by `pokevla submit`
+    restarts: list[int] = field(default_factory=list)  # after each disturbance
+    saved: list[int] = field(default_factory=list)  # newest checkpoint then
+    seen: dict[str, Any] = field(default_factory=dict)
+
+    def step(self) -> int:
+        """Steps done, as the metrics say."""
+        metrics = self.run_dir / "metrics.jsonl"
+        rows = read_jsonl(metrics) if metrics.is_file() else []
+        return max((row["step"] for row in rows), default=0)
+
+    def ranks(self) -> list[psutil.Process]:
+        """The processes of all ranks."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                words, variables = process.cmdline(), process.environ()
+            except psutil.Error:
+                continue
+            is_task = "submitit.core._submit" in words and not words[0].endswith("srun")
+            is_ours = variables.get("SLURM_CONF") == os.environ["SLURM_CONF"]
+            if is_task and is_ours and variables.get("SLURM_JOB_ID") == self.job_id:
+                found.append(process)
+        own = {process.pid for process in found}  # a rank may just be starting a program: a copy of itself for a moment
+        return [process for process in found if process.ppid() not in own]
+
+
+@pytest.fixture(scope="module")
+def recipes(shared: Path, toys: ModuleType) -> Callable[[str], Path]:
+    """The toy post-training under a name, with the cache that it needs."""
+    dataset = toys.write_toy_dataset(shared / "robot")
+
+    def write(name: str) -> Path:
+        places = {"output": shared / "runs", "dataset": dataset, "cache": shared / "cache"}
+        text = CACHE if name == "features" else toys.RECIPE.replace("name: {name}", f"name: {name}")
+        path = shared / f"{name}.yaml"
+        path.write_text(text.format(name=name, **places))
+        return path
+
+    return write
+
+
+def settings(nodes: int) -> list[str]:
+    return [f"steps={STEPS}", "log.every_steps=1", "checkpoint.every_steps=100", "checkpoint.keep_last=9",
+            f"resources.nodes={nodes}", "resources.time_limit=10:00:00"]  # fmt: skip
+
+
+@contextmanager
+def held_still(training: Training, after_step: int, wait_until: Callable[..., None]) -> Iterator[list[psutil.Process]]:
+    """Wait for a step, then stop all ranks; what has not been woken by the end of the block is."""
+
+    def gone_too_far() -> bool:
+        assert job_state(training.job_id).is_active, task_log(training.run_dir, training.job_id).read_text()[-3000:]
+        return training.step() >= after_step
+
+    wait_until(f"step {after_step}", gone_too_far)
+    ranks = training.ranks()
+    for rank in ranks:
+        rank.suspend()
+    assert len(ranks) == 2
+    assert training.step() < STEPS
+    try:
+        yield ranks
+    finally:
+        for rank in ranks:
+            if rank.is_running():
+                rank.resume()
+
+
+def await_waking(ranks: list[psutil.Process], wait_until: Callable[..., None]) -> None:
+    """Wait until Slurm has woken the ranks: it sends SIGCONT with its SIGTERM."""
+    wait_until("Slurm's signals", lambda: not any(status_of(rank) == psutil.STATUS_STOPPED for rank in ranks))
+
+
+def status_of(process: psutil.Process) -> str:
+    try:
+        return process.status()
+    except psutil.NoSuchProcess:
+        return psutil.STATUS_DEAD
+
+
+def note(training: Training, restarts: int, ranks: list[psutil.Process], wait_until: Callable[..., None]) -> None:
+    """Wait until the ranks have ended and the job is back in the queue; remember how it stands."""
+    wait_until("the ranks end", lambda: not any(rank.is_running() for rank in ranks))
+    wait_until(f"{restarts} restarts", lambda: job_state(training.job_id).restarts == restarts)
+    training.restarts.append(restarts)
+    training.saved.append(list_checkpoints(training.run_dir)[-1][0])
+
+
+@pytest.fixture(scope="module")
+def disturbed(
+    sandbox: Sandbox, pokevla, recipes: Callable[[str], Path], shared: Path, wait_until: Callable[..., None]
+) -> Training:
+    """The whole story; each test looks at one part of it."""
+    done = pokevla("submit", recipes("features"), "--then", " ".join([str(recipes("disturbed")), *settings(nodes=2)]))
+    assert done.returncode == 0, done.stderr
+    run_dir = shared / "runs" / "disturbed"
+    training = Training(run_dir, read_jobs(run_dir)[0].job_id, done.stdout)
+    cache = read_jobs(shared / "runs" / "features")[0]
+    training.seen["cache"] = cache
+    training.seen["while waiting"] = pokevla("submit", recipes("disturbed"), *settings(nodes=2))
+
+    with held_still(training, 3, wait_until) as ranks:
+        training.seen["cache state"] = job_state(cache.job_id)
+        high = sandbox.run(
+            "sbatch", "--parsable", "--partition=high", "--nodes=2", "--exclusive", "--wrap=true"
+        ).strip()
+        await_waking(ranks, wait_until)
+    note(training, 1, ranks, wait_until)
+    with held_still(training, training.saved[-1] + 3, wait_until) as ranks:
+        training.seen["after preemption"] = job_state(high)
+        sandbox.run("scontrol", "requeue", training.job_id)
+        await_waking(ranks, wait_until)
+    note(training, 2, ranks, wait_until)
+    with held_still(training, training.saved[-1] + 3, wait_until) as ranks:
+        training.seen["lost"] = training.step()
+        sandbox.kill_node("n2")
+    note(training, 3, ranks, wait_until)
+    sandbox.start_node("n2")
+    with held_still(training, training.saved[-1] + 3, wait_until) as ranks:
+        # As if it had been running for hours: the limit is nearer than the lead of the warning.
+        limit = f"TimeLimit={run_minutes(sandbox, training.job_id) + 4}"
+        sandbox.run("scontrol", "update", f"JobId={training.job_id}", limit)
+        wait_until("Slurm's warning", lambda: all(has_pending(rank, USR2_PENDING) for rank in ranks))
+        sandbox.run("scontrol", "update", f"JobId={training.job_id}", "TimeLimit=600")
+    note(training, 4, ranks, wait_until)
+    with held_still(training, training.saved[-1] + 3, wait_until):
+        training.seen["stop"] = stop_run(run_dir)
+    wait_until("the job ends", lambda: not job_state(training.job_id).is_active)
+    training.saved.append(list_checkpoints(run_dir)[-1][0])
+    training.seen["stopped"] = (job_state(training.job_id), explain(run_dir))
+    again = pokevla("submit", recipes("disturbed"), *settings(nodes=2))
+    assert again.returncode == 0, again.stderr
+    training.seen["again"] = again.stderr
+    last = read_jobs(run_dir)[-1].job_id
+    wait_until("the end", lambda: not job_state(last).is_active)
+    training.seen["end"] = job_state(last)
+    return training
+
+
+def run_minutes(sandbox: Sandbox, job_id: str) -> int:
+    """Minutes since the job's start, as its limit counts them."""
+    (line,) = sandbox.run("scontrol", "--oneliner", "show", "job", job_id).splitlines()
+    return (parse_duration_s(parse_fields(line)["RunTime"]) or 0) // 60
+
+
+def has_pending(process: psutil.Process, mask: int) -> bool:
+    """Whether a signal waits for a stopped process."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    pending = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigPnd", "ShdPnd"))]
+    return any(bits & mask for bits in pending)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(disturbed: Training, pokevla, recipes: Callable[[str], Path], shared: Path) -> Path:
+    """The same training, left alone, through `pokevla submit --local`."""
+    done = pokevla("submit", "--local", recipes("undisturbed"), *settings(nodes=1))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return shared / "runs" / "undisturbed"
+
+
+def test_preempted_job_saves_gives_way_and_comes_back(disturbed: Training) -> None:
+    assert disturbed.restarts[0] == 1
+    assert disturbed.saved[0] >= 3
+    assert disturbed.seen["after preemption"].state == "COMPLETED"
+
+
+def test_requeued_job_saves_and_goes_on(disturbed: Training) -> None:
+    assert disturbed.restarts[1] == 2
+    assert disturbed.saved[1] >= disturbed.saved[0] + 3
+
+
+def test_job_that_loses_a_node_goes_on_from_its_last_checkpoint(disturbed: Training) -> None:
+    assert disturbed.restarts[2] == 3
+    assert disturbed.saved[2] == disturbed.saved[1] < disturbed.seen["lost"]
+
+
+def test_job_at_its_time_limit_saves_and_asks_to_run_again(disturbed: Training) -> None:
+    assert disturbed.restarts[3] == 4
+    assert disturbed.saved[3] >= disturbed.saved[2] + 3
+    reasons = [row["reason"] for row in read_jsonl(disturbed.run_dir / "events.jsonl") if row["event"] == "stopped"]
+    assert reasons == ["terminated", "terminated", "timeout", "terminated"]
+
+
+def test_stopped_job_saves_and_does_not_come_back_by_itself(disturbed: Training) -> None:
+    state, why = disturbed.seen["stopped"]
+    assert disturbed.seen["stop"] == [f"job {disturbed.job_id} was told to save and end"]
+    assert (state.state, state.exit_code, state.restarts) == ("FAILED", 75, 4)
+    assert disturbed.saved[4] >= disturbed.saved[3] + 3
+    assert f"saved at step {disturbed.saved[4]}" in (why or "")
+    assert f"goes on from step {disturbed.saved[4]}" in disturbed.seen["again"]
+
+
+def test_disturbed_training_ends_with_the_weights_of_an_undisturbed_one(disturbed: Training, undisturbed: Path) -> None:
+    assert disturbed.seen["end"].state == "COMPLETED"
+    weights = [run / "export" / "model.safetensors" for run in (disturbed.run_dir, undisturbed)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    steps = [row["step"] for row in read_jsonl(disturbed.run_dir / "metrics.jsonl") if "loss" in row]
+    assert steps == list(range(1, STEPS + 1)), "curves fold back, or miss a step"
+
+
+def test_chain_builds_its_cache_in_an_array_before_it_trains(disturbed: Training) -> None:
+    cache, state = disturbed.seen["cache"], disturbed.seen["cache state"]
+    assert cache.array_size == 2
+    assert state.state == "COMPLETED"
+    assert "2 of 2 known tasks done" in state.reason
+    assert read_jobs(disturbed.run_dir)[0].after == (cache.job_id,)
+
+
+def test_second_job_on_a_run_is_refused(disturbed: Training) -> None:
+    refused = disturbed.seen["while waiting"]
+    assert refused.returncode == 2
+    assert f"has a job already: {disturbed.job_id}" in refused.stderr
+
+
+def test_finished_run_is_not_submitted_again(disturbed: Training, pokevla, recipes: Callable[[str], Path]) -> None:
+    again = pokevla("submit", recipes("disturbed"), *settings(nodes=2))
+    assert again.returncode == 2
+    assert "is finished" in again.stderr
+
+
+def test_run_that_has_ended_cannot_be_stopped(disturbed: Training) -> None:
+    with pytest.raises(UsageError, match=r"No job of .* runs or waits"):
+        stop_run(disturbed.run_dir)
+    assert (explain(disturbed.run_dir) or "").endswith("COMPLETED")

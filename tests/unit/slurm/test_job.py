@@ -1,0 +1,121 @@
+"""A task's place, the lock of a run, and when a restart leads nowhere."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pokevla.errors import ClusterError, EnvironmentSetupError, UsageError
+from slurm.job import Job
+from slurm.lock import holder, job_lock, refuse_second_job
+from slurm.place import PORTS, export_rendezvous, main_address, read_place
+from slurm.requeue import MAX_FRUITLESS, note_timeout
+
+TASK = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "31", "SLURM_PROCID": "5", "SLURM_NTASKS": "8",
+        "SLURM_LOCALID": "1", "SLURM_JOB_NUM_NODES": "2", "SLURM_RESTART_COUNT": "2"}  # fmt: skip
+
+
+def test_place_is_read_from_srun() -> None:
+    place = read_place(TASK)
+    assert (place.rank, place.world_size, place.local_rank, place.local_world_size) == (5, 8, 1, 4)
+    assert (place.job_id, place.restarts, place.is_main) == ("31", 2, False)
+    task = read_place({**TASK, "SLURM_ARRAY_JOB_ID": "30", "SLURM_ARRAY_TASK_ID": "4"})
+    assert task.job_id == "30_4"
+
+
+def test_outside_a_job_there_is_no_place() -> None:
+    with pytest.raises(EnvironmentSetupError, match="no task of a submitted job"):
+        read_place({})
+
+
+def test_address_falls_back_on_sruns_when_names_do_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "no-such-host-[1-2]")
+    place = read_place(TASK)
+    assert main_address(place, {"SLURM_LAUNCH_NODE_IPADDR": "10.1.2.3"}) == "10.1.2.3"
+    with pytest.raises(EnvironmentSetupError, match="no-such-host-1 does not resolve"):
+        main_address(place, {})
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "localhost")
+    assert main_address(place, {"SLURM_LAUNCH_NODE_IPADDR": "10.1.2.3"}) == "localhost"
+
+
+def test_all_ranks_agree_on_a_port_and_a_restart_takes_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "localhost")
+
+    def port(**changes: str) -> int:
+        environment: dict[str, str] = {}
+        export_rendezvous(read_place({**TASK, **changes}), environment)
+        return int(environment["MASTER_PORT"])
+
+    assert port() == port(SLURM_PROCID="0")
+    assert port() != port(SLURM_RESTART_COUNT="3")
+    assert PORTS[0] <= port() < PORTS[1]
+
+
+def test_a_job_is_pickled_as_its_directory_and_no_more() -> None:
+    assert len(pickle.dumps(Job("/runs/walk", 3))) < 200
+    assert pickle.loads(pickle.dumps(Job("/runs/walk", 3))) == Job("/runs/walk", 3)  # noqa: S301
+
+
+def test_limits_without_progress_end_the_restarts(tmp_path: Path) -> None:
+    for progress in (0, 4, 4, 4):
+        note_timeout(tmp_path, None, progress)
+    note_timeout(tmp_path, None, 8)
+    for _ in range(MAX_FRUITLESS - 1):
+        note_timeout(tmp_path, None, 8)
+    with pytest.raises(ClusterError, match="3 jobs in a row have reached their time limit without"):
+        note_timeout(tmp_path, None, 8)
+    note_timeout(tmp_path, None, 8)  # submitted again: it counts anew
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from slurm.lock import job_lock
+with job_lock(Path(sys.argv[1]), sys.argv[2]):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def running(tmp_path: Path, tiny_run_env: dict[str, str]):
+    """A process that holds the run for the job it is part of."""
+    job_id = f"local-{os.getpid()}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path), job_id], env=tiny_run_env, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_second_job_on_a_run_is_refused(running: subprocess.Popen[str], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is being trained"), job_lock(tmp_path, "local-1"):
+        pass
+
+
+def test_lock_of_a_job_that_crashed_is_taken_over(running: subprocess.Popen[str], tmp_path: Path) -> None:
+    running.kill()
+    running.wait()
+    assert holder(tmp_path) == f"local-{os.getpid()}"
+    with job_lock(tmp_path, "local-1"):
+        assert holder(tmp_path) == "local-1"
+    assert holder(tmp_path) is None
+    refuse_second_job(tmp_path)
+
+
+def test_restarted_job_waits_for_its_former_self(running: subprocess.Popen[str], tmp_path: Path) -> None:
+    same = f"local-{os.getpid()}"
+    with pytest.raises(ClusterError, match="its former self has held"), job_lock(tmp_path, same, patience_s=0.0):
+        pass
+    running.kill()
+    running.wait()
+    with job_lock(tmp_path, same, patience_s=0.0):
+        assert holder(tmp_path) == same

@@ -1,0 +1,120 @@
+"""Mistakes that must not reach the queue."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pokevla.errors import ClusterError, DataError, RecipeError, UsageError
+from pokevla.recipe.dump import dump_recipe
+from slurm.cluster import Partition
+from slurm.plan import JobPlan, plan_job
+from slurm.preflight import _partition, file_system, node_local, preflight
+from slurm.profile import Profile
+
+PARTITION = Partition("gpu", True, True, 86400, 4, 4, 8)
+
+
+def check(*plans: JobPlan) -> list[str]:
+    return preflight(plans, Profile(), on_cluster=False)
+
+
+def test_a_good_recipe_passes(load) -> None:
+    assert check(plan_job(load(), Profile())) == []
+
+
+def test_time_limit_shorter_than_a_save_is_refused(load) -> None:
+    plan = plan_job(load("resources.time_limit=00:07:00"), Profile())
+    with pytest.raises(ClusterError, match="walk: a time limit of 420 s is too short: starting, saving"):
+        check(plan)
+
+
+def test_planned_hours_above_the_limit_are_a_remark(load) -> None:
+    plan = replace(plan_job(load(), Profile()), hours=10.0)
+    (remark,) = check(plan)
+    assert "about 10.0 hours are planned: it will be requeued some" in remark
+
+
+def test_missing_shard_is_named(load, dataset: Path) -> None:
+    (dataset / "shards" / "toy-00000.idx").unlink()
+    with pytest.raises(DataError, match=r"toy-00000.idx is missing \(1 of 2 files"):
+        check(plan_job(load(), Profile()))
+
+
+def make_run(load, *overrides: str) -> Path:
+    plan = plan_job(load(*overrides), Profile())
+    plan.folder.mkdir(parents=True)
+    (plan.folder / "recipe.yaml").write_text(dump_recipe(plan.loaded))
+    return plan.folder
+
+
+def test_run_directory_of_another_recipe_is_refused_with_the_field(load) -> None:
+    make_run(load)
+    with pytest.raises(RecipeError, match=r"run of another recipe; they differ in optim.lr"):
+        check(plan_job(load("optim.lr=2e-3"), Profile()))
+
+
+def test_run_of_the_same_recipe_goes_on_with_other_resources(load) -> None:
+    run = make_run(load)
+    assert check(plan_job(load("resources.cpu_ranks=1"), Profile())) == [
+        f"walk: {run} exists and has no checkpoint yet: it starts from step 0."
+    ]
+
+
+def test_folder_that_is_no_run_is_refused(load) -> None:
+    plan = plan_job(load(), Profile())
+    plan.folder.mkdir(parents=True)
+    with pytest.raises(UsageError, match="exists and is no run directory"):
+        check(plan)
+
+
+def test_two_jobs_of_a_chain_may_not_share_a_run(load) -> None:
+    with pytest.raises(UsageError, match="Two jobs of the chain write"):
+        check(plan_job(load(), Profile()), plan_job(load(), Profile()))
+
+
+def test_what_an_earlier_job_makes_may_be_missing(load, tmp_path: Path) -> None:
+    first = plan_job(load("name=first"), Profile())
+    second = plan_job(load(f"model.vlm={tmp_path}/runs/first"), Profile())
+    with pytest.raises(DataError, match=r"model.vlm .*first does not exist"):
+        check(second)
+    assert check(first, second) == []
+
+
+def test_all_problems_are_told_at_once(load, dataset: Path) -> None:
+    (dataset / "shards" / "toy-00000.tar").unlink()
+    with pytest.raises(DataError) as caught:
+        check(plan_job(load("resources.time_limit=00:01:00"), Profile()))
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["resources.gpus_per_node=16", "batch.global=32"], "has 8.*resources.nodes=2 resources.gpus_per_node=8"),
+        (["resources.nodes=8", "resources.cpu_ranks=8", "batch.global=16"], "resources.nodes is 8, .* has 4"),
+        (["resources.time_limit=25:00:00"], "above that of partition gpu, 24 h: the job would wait for ever"),
+    ],
+)
+def test_job_that_does_not_fit_the_partition_is_refused(load, overrides: list[str], words: str) -> None:
+    with pytest.raises(ClusterError, match=words):
+        _partition(plan_job(load(*overrides), Profile()), Profile(), [PARTITION])
+
+
+def test_node_local_folders_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    assert "is below" in (node_local(Path("/tmp/somewhere/run")) or "")
+    assert str(tmp_path / "scratch") in (node_local(tmp_path / "scratch" / "run") or "") or "/tmp" in str(tmp_path)
+    assert node_local(Path("/dev/shm/run")) is not None
+    assert node_local(tmp_path / "scratch" / "run", shared=[tmp_path]) is None
+
+
+def test_file_system_is_that_of_the_nearest_mount(tmp_path: Path) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text("disk / ext4 rw 0 0\nmem /fast tmpfs rw 0 0\nnet /net/my\\040lab nfs4 rw 0 0\n")
+    assert file_system(Path("/fast/x/y"), mounts) == "tmpfs"
+    assert file_system(Path("/net/my lab/z"), mounts) == "nfs4"
+    assert file_system(Path("/var"), mounts) == "ext4"
