@@ -34,7 +34,9 @@ from pokevla.recipe.schema import PretrainRecipe
 from pokevla.telemetry.jsonl import read_jsonl
 from pokevla.telemetry.logging import setup_logging
 from pokevla.training.loop import train
+from pokevla.training.pulse import Pulse
 from pokevla.training.run_directory import create_run
+from pokevla.training.signals import StopFlag
 
 POLL_S = 0.002
 LIFE_LIMIT_S = 1800.0
@@ -46,7 +48,9 @@ WORLD_SIZE = 2
 def live(info: RankInfo, run_dir: Path) -> None:
     """One rank: go on with the run to its end."""
     setup_logging(run_dir, info.rank)
-    train(read_run_recipe(run_dir), run_dir, info)
+    recipe = read_run_recipe(run_dir)
+    pulse = Pulse(recipe.guards.start_timeout_s, recipe.guards.step_timeout_s)
+    train(recipe, run_dir, info, StopFlag(), pulse)  # nobody asks these ranks to stop: they are killed
 
 
 @dataclass

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from checkpoints_tools.source import CheckpointSource, WeightsSource, opened_weights
 from pokevla.recipe.schema import TrainRecipe
-from pokevla.recipe.values import plain_values
+from pokevla.recipe.values import flat_values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,22 +82,9 @@ def diff(first: CheckpointSource | WeightsSource, second: CheckpointSource | Wei
 
 def recipe_differences(first: TrainRecipe, second: TrainRecipe) -> dict[str, list[Any]]:
     """Fields of two resolved recipes that differ: dotted name -> [first, second]; None where there is no such field."""
-    one, two = dict(_flat(plain_values(first))), dict(_flat(plain_values(second)))
+    one, two = flat_values(first), flat_values(second)
     names = [*one, *(name for name in two if name not in one)]
     return {name: [one.get(name), two.get(name)] for name in names if one.get(name) != two.get(name)}
-
-
-def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted name and value of every leaf; a list of plain values is one."""
-    if isinstance(value, dict) and value:
-        items: Any = value.items()
-    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        items = enumerate(value)
-    else:
-        yield path, value
-        return
-    for key, item in items:
-        yield from _flat(item, f"{path}.{key}" if path else str(key))
 
 
 def _compare(one: Weights, two: Weights, names: list[str]) -> list[PartDifference]:

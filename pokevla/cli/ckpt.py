@@ -14,7 +14,7 @@ from pokevla.cli import ckpt_tables
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Look at checkpoints and make models of them: inspect, verify, diff, consolidate, merge-lora, export, prune.",
+    help="Look at checkpoints: inspect, verify, diff, consolidate, merge-lora, export, convert, prune.",
     rich_markup_mode=None,
 )
 
@@ -131,6 +131,16 @@ def export(run: _Run, out: _Out, step: _Step = None, as_json: _Json = False) -> 
     with _progress("export") as listen:
         export_checkpoint(source.run_dir, source.recipe, source.folder, source.info, out, listen)
     _written(out, source.info.step, as_json)
+
+
+@app.command()
+def convert(run: _Run, step: _Step = None, as_json: _Json = False) -> None:
+    """Make a checkpoint ready for another number of ranks. Resume does this by itself, while all ranks wait."""
+    from checkpoints_tools.convert import convert as make
+    from checkpoints_tools.source import open_checkpoint_source
+
+    source = open_checkpoint_source(run, step, _warn)
+    _written(make(source), source.info.step, as_json)
 
 
 @app.command()

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from pokevla.checkpoint.base_model import build_base
-from pokevla.checkpoint.catalogue import MARKER, STATE, checkpoint_folder
+from pokevla.checkpoint.catalogue import CONVERTED, MARKER, STATE, checkpoint_folder
 from pokevla.checkpoint.export import load_exported
 from pokevla.checkpoint.run import read_run_recipe
 from pokevla.cli.main import run as run_command
@@ -190,6 +190,26 @@ def test_diff_of_two_runs_names_the_settings(ckpt: Command, engine_runs: Path) -
     assert code == 0
     assert "recipe zero.stage: 1 -> 2" in out
     assert "weights differ" in out or "same to the last bit" in out
+
+
+# ------------------------------------------------------------------------------------------------ converting
+
+
+def test_a_converted_checkpoint_stays_whole_and_is_found_again(ckpt: Command, a_run: Path) -> None:
+    code, out, err = ckpt("convert", a_run, "--json")
+    assert code == 0, err
+    folder = checkpoint_folder(a_run, 2) / CONVERTED
+    assert json.loads(out)["out"] == str(folder)
+    marker = (folder / MARKER).stat().st_mtime_ns
+    assert ckpt("convert", a_run)[0] == 0
+    assert (folder / MARKER).stat().st_mtime_ns == marker
+    assert ckpt("verify", a_run)[0] == 0
+
+
+def test_stage_0_needs_no_conversion(ckpt: Command, engine_runs: Path) -> None:
+    code, _, err = ckpt("convert", engine_runs / "0-fp32")
+    assert code == 2
+    assert "any number of ranks" in errors(err)[0]
 
 
 # ------------------------------------------------------------------------------------------------ bad input

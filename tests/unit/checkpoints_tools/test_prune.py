@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from checkpoints_tools.prune import Planned, plan_prune, prune
-from checkpoints_tools.source import HEALTHY
-from pokevla.checkpoint.catalogue import MARKER, STATE, list_checkpoints
+from pokevla.checkpoint.catalogue import HEALTHY, MARKER, STATE, list_checkpoints
 from pokevla.cli.main import run as run_command
 from pokevla.errors import CheckpointError, UsageError
 from pokevla.training.run_directory import run_lock
