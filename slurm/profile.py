@@ -17,7 +17,8 @@ from pokevla.errors import ClusterError, RecipeError, UsageError
 from pokevla.recipe.document import Document, display_path, expand
 from pokevla.recipe.load import merge_extends
 from pokevla.recipe.messages import messages, nearest
-from pokevla.recipe.schema import Positive, Section
+from pokevla.recipe.running import Section
+from pokevla.recipe.schema import Positive
 from slurm.commands import parse_duration_s
 
 VARIABLE = "POKEVLA_PROFILE"

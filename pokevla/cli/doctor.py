@@ -47,13 +47,9 @@ def doctor(
     context: typer.Context,
     output: Path = typer.Option(Path("runs"), "--output", help="Folder of runs, whose disk is looked at."),
     simulator: bool = typer.Option(True, help="Whether the simulator is wanted on this machine."),
-    hang: Path = typer.Option(None, "--hang", help="A run that stands still: say which rank is behind, and stop."),
 ) -> None:
     """Check this machine: Python, packages, GL library, processors, GPUs, disk, shared memory, Slurm."""
     if context.invoked_subcommand is not None:
-        return
-    if hang is not None:
-        typer.echo(hang_report(hang))
         return
     findings = [found for check in _checks(output, simulator) for found in check()]
     for found in findings:
@@ -63,6 +59,12 @@ def doctor(
         raise EnvironmentSetupError(
             "\n".join(f"{found.name} is missing or unfit: {found.text}. {found.remedy}".strip() for found in missing)
         )
+
+
+@app.command()
+def hang(run: Path = typer.Argument(..., help="A run that stands still.")) -> None:
+    """Say which rank of a run is behind, and where, from the heartbeats of its ranks."""
+    typer.echo(hang_report(run))
 
 
 @app.command()

@@ -9,20 +9,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0.0)]
-
-
-class Section(BaseModel):
-    """Base of every section: unknown fields are errors, values never change after loading."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
-    )
-
+from pokevla.recipe.running import (
+    CheckpointConfig,
+    Fraction,
+    GuardsConfig,
+    LogConfig,
+    NonNegative,
+    Positive,
+    ResourcesConfig,
+    Section,
+    ZeroConfig,
+)
 
 # ------------------------------------------------------------------------------------------------ data
 
@@ -223,100 +222,6 @@ class BatchConfig(Section):
     """Samples per rank in one forward pass."""
 
     model_config = ConfigDict(populate_by_name=True)
-
-
-class ZeroConfig(Section):
-    """DeepSpeed ZeRO."""
-
-    stage: Literal[0, 1, 2, 3] = 2
-    """What is sharded over ranks: 1 optimizer states, 2 and gradients, 3 and weights. With bf16 prefer 1 to 0: stage 0
-    adds up micro-batches in bf16, the others in fp32."""
-
-
-class CheckpointConfig(Section):
-    """When state is saved, and what is kept."""
-
-    every_steps: Positive = 1000
-    """Steps between saves; the last step is always saved."""
-    keep_last: Positive = 2
-    """Newest complete checkpoints kept for resume."""
-    keep_every_steps: Positive | None = None
-    """Milestones that are never deleted: every multiple of this."""
-    healthy_after_steps: Positive = 20
-    """A checkpoint is healthy once this many steps in a row after it had a finite loss and gradient. The newest healthy
-    one is never deleted."""
-    max_failed_saves: Positive = 3
-    """A save that fails (a full disk) lets the run go on from the checkpoint before; this many in a row end it."""
-    stage_dir: Path | None = None
-    """Node-local folder (a local disk, or `/dev/shm`) for saves that are copied to the run in the background. It needs
-    room for one checkpoint of the node's ranks. `null` writes straight to the run directory."""
-
-
-class LogConfig(Section):
-    """What is written down, how often."""
-
-    every_steps: Positive = 10
-    """Steps between lines in metrics.jsonl and TensorBoard."""
-    grad_norms_every_steps: Annotated[int, Field(ge=0)] = 100
-    """Steps between measurements of each loss's gradient norm on the shared model; 0 never (it costs a backward
-    pass per loss)."""
-
-
-class GuardsConfig(Section):
-    """What skips a step, reports it, or ends a run that goes wrong. All defaults are ours."""
-
-    max_consecutive_skips: Positive = 20
-    """Steps with a non-finite gradient are skipped; this many in a row end the run."""
-    spike: Literal["off", "record", "skip", "stop"] = "record"
-    """What a loss spike does: `record` writes an event and changes nothing, which is why it is the default; `skip`
-    leaves the step out on all ranks; `stop` ends the run."""
-    spike_factor: Annotated[float, Field(gt=0)] = 10.0
-    """A step is a spike when its largest micro-batch loss is this many robust deviations (1.4826 times the median
-    absolute deviation) above the median of the last `spike_window` steps. OLMo takes 6 plain standard deviations."""
-    spike_window: Annotated[int, Field(ge=8)] = 128
-    """Steps that the median is taken over (128 is OLMo's). Nothing is a spike before half of them are there."""
-    start_timeout_s: Annotated[float, Field(gt=0)] = 3600.0
-    """Seconds that one phase may last until the first step is done, and later a save, a validation or the export.
-    Loading weights and the first batches from a busy file system takes long."""
-    step_timeout_s: Annotated[float, Field(gt=0)] = 600.0
-    """Seconds that one phase of a step (data, forward, backward, optimizer) may last after the first step. Then the
-    rank writes all its stacks to `logs/rank_00000.hang` and ends, so that the job can start again."""
-    rendezvous_timeout_s: Annotated[float, Field(gt=0)] = 600.0
-    """Seconds that ranks wait for each other at the start. The variable POKEVLA_RENDEZVOUS_TIMEOUT_S goes before it:
-    a requeued job whose node has not come back should give up soon."""
-    stop_grace_s: Annotated[float, Field(gt=0)] = 600.0
-    """Seconds that `pokevla train` waits after a signal for its ranks to end their step, save and stop, before it
-    kills them. Under Slurm the lead time of the signal takes this place."""
-    straggler_factor: Annotated[float, Field(gt=1)] = 1.3
-    """A host is slow when its slowest rank works this many times as long on a step as the mean of all ranks."""
-    straggler_steps: Positive = 100
-    """An event names the host that has been slow for this many steps on end."""
-
-
-class ResourcesConfig(Section):
-    """What the job runs on."""
-
-    nodes: Positive = 1
-    """Machines."""
-    gpus_per_node: Annotated[int, Field(ge=0)] = 0
-    """GPUs per machine, one rank each; 0 runs `cpu_ranks` ranks on the CPU (gloo)."""
-    cpu_ranks: Positive = 2
-    """Ranks when there is no GPU."""
-    threads_per_rank: Positive = 1
-    """OMP threads per CPU rank."""
-    gpu_memory_gib: Annotated[float, Field(gt=0)] = 80.0
-    """Memory of one GPU, for `pokevla plan`."""
-    gpu_bf16_tflops: Annotated[float, Field(gt=0)] = 312.0
-    """Peak of one GPU in bf16, for `pokevla plan` (312: A100)."""
-    expected_mfu: Annotated[float, Field(gt=0, le=1)] = 0.35
-    """Share of the peak we expect to reach, for the planned hours. Ours; measure it on your cluster."""
-    time_limit: str = "24:00:00"
-    """Wall-clock limit of one Slurm job, HH:MM:SS."""
-
-    @property
-    def world_size(self) -> int:
-        """Ranks over all machines."""
-        return self.nodes * self.gpus_per_node if self.gpus_per_node else self.cpu_ranks
 
 
 class TrainRecipe(Section):

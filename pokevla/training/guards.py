@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pokevla.distributed.engine import clip_or_drop_gradients, is_unwrapped
 from pokevla.errors import TrainingError
-from pokevla.recipe.schema import GuardsConfig
+from pokevla.recipe.running import GuardsConfig
 from pokevla.training.pulse import Pulse
 from pokevla.training.signals import StopFlag
 from pokevla.training.spikes import SpikeWatch

@@ -20,7 +20,7 @@ from pokevla.checkpoint.catalogue import (
 from pokevla.checkpoint.staging import StagedCheckpoint, remove_leftovers, stage_checkpoint
 from pokevla.checkpoint.store import save_checkpoint
 from pokevla.errors import CheckpointError, DiskFullError
-from pokevla.recipe.schema import CheckpointConfig
+from pokevla.recipe.running import CheckpointConfig
 from pokevla.telemetry.meters import GIB, StepMeter
 from pokevla.telemetry.writers import EventLog, MetricWriter
 from pokevla.training.callbacks import StepResult

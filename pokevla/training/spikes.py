@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from statistics import median
 
-from pokevla.recipe.schema import GuardsConfig
+from pokevla.recipe.running import GuardsConfig
 
 SIGMA_OF_MAD = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""

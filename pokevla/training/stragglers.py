@@ -17,7 +17,7 @@ from typing import Self
 import torch
 
 from pokevla.distributed.collectives import gather_objects
-from pokevla.recipe.schema import GuardsConfig
+from pokevla.recipe.running import GuardsConfig
 from pokevla.telemetry.writers import EventLog
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,8 @@ from torch import Tensor
 from checkpoints_tools import diff as module
 from checkpoints_tools.diff import Difference, diff, recipe_differences
 from checkpoints_tools.source import WeightsSource
-from pokevla.recipe.load import parse_recipe
+from pokevla.recipe.load import load_recipe
+from pokevla.recipe.schema import TrainRecipe
 
 
 def compared(tmp_path: Path, one: dict[str, Tensor], two: dict[str, Tensor]) -> Difference:
@@ -62,10 +63,15 @@ def test_names_and_shapes_that_differ_are_told(tmp_path: Path) -> None:
     assert not result.weights_equal
 
 
-def test_recipes_differ_field_by_field() -> None:
-    text = "kind: pretrain\nname: {name}\ndata: {{datasets: [{{path: {path}}}]}}\nmodel: {{preset: tiny}}\n"
+def test_recipes_differ_field_by_field(tmp_path: Path) -> None:
+    text = "kind: pretrain\nname: x\ndata: {{datasets: [{{path: {path}}}]}}\nmodel: {{preset: tiny}}\n"
     text += "batch: {{global: 8, micro: 2}}\nsteps: 10\noptim: {{lr: {lr}}}\n"
-    one = parse_recipe(text.format(name="x", path="p", lr=1e-3)).recipe
-    two = parse_recipe(text.format(name="x", path="q", lr=3e-4)).recipe
-    found = recipe_differences(one, two)  # pyright: ignore[reportArgumentType]
+
+    def recipe(path: str, lr: float) -> TrainRecipe:
+        (tmp_path / f"{path}.yaml").write_text(text.format(path=path, lr=lr))
+        loaded = load_recipe(tmp_path / f"{path}.yaml").recipe
+        assert isinstance(loaded, TrainRecipe)
+        return loaded
+
+    found = recipe_differences(recipe("p", 1e-3), recipe("q", 3e-4))
     assert found == {"data.datasets.0.path": ["p", "q"], "optim.lr": [1e-3, 3e-4]}

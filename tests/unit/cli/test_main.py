@@ -75,7 +75,7 @@ def test_doctor_says_which_rank_of_a_run_is_behind(tmp_path: Path, capsys: pytes
     for rank in range(2):
         beat(tmp_path, rank=rank, host="node", step=4, phase="data", phase_s=60.0, progress=9 - rank, every_s=1e9)
 
-    assert main.run(["doctor", "--hang", str(tmp_path)]) == 0
+    assert main.run(["doctor", "hang", str(tmp_path)]) == 0
 
     assert "behind: rank 1 on node: in data after step 4 for 60 s" in capsys.readouterr().out
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pokevla.errors import Requeued, TrainingError
-from pokevla.recipe.schema import CheckpointConfig, GuardsConfig
+from pokevla.recipe.running import CheckpointConfig, GuardsConfig
 from pokevla.telemetry.jsonl import EventLog, read_jsonl
 from pokevla.telemetry.meters import StepMeter
 from pokevla.telemetry.writers import MetricWriter

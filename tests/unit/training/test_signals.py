@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 
 from pokevla.training.signals import REASONS, reason_of, requeued, stop_signals
 
@@ -40,7 +41,8 @@ def test_former_handlers_are_back_afterwards() -> None:
 def test_a_signal_held_back_before_the_handler_stood_is_not_lost() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, REASONS)
     try:
-        os.kill(os.getpid(), signal.SIGTERM)  # deadly, were it not held back
+        # To this thread: another one, of a library, would take a signal to the process. Deadly, were it not held back.
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
         with stop_signals() as stop:
             assert reason_of(stop.code) == "terminated"
         assert set(REASONS) <= signal.pthread_sigmask(signal.SIG_BLOCK, ())

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pokevla.recipe.schema import GuardsConfig
+from pokevla.recipe.running import GuardsConfig
 from pokevla.training.spikes import SpikeWatch
 
 LOSSES = st.lists(st.floats(0.01, 100.0), min_size=1, max_size=40)
