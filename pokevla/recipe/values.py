@@ -46,10 +46,11 @@ def learnt_values(recipe: BaseModel) -> dict[str, Any]:
     values = plain_values(recipe)
     for name in NEUTRAL:
         *sections, last = name.split(".")
-        owner = values
+        owner: Any = values
         for section in sections:
-            owner = owner.get(section, {})
-        owner.pop(last, None)
+            owner = owner.get(section)
+        if isinstance(owner, dict):  # a cache recipe's `batch` is a number
+            owner.pop(last, None)
     return values
 
 

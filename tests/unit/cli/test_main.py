@@ -159,7 +159,10 @@ def test_validate_checks_all_that_recipes_name_without_importing_torch(tmp_path:
     dataset, run, cache = tmp_path / "data", tmp_path / "run" / "export", tmp_path / "cache" / "abcd"
     for folder in (dataset, run, cache):
         folder.mkdir(parents=True)
-    (dataset / "dataset.json").write_text('{"kind": "robot", "num_samples": 100, "fingerprint": "f"}')
+    fields = '["base.jpg", "wrist.jpg", "base.mask.png", "wrist.mask.png", "json"]'
+    (dataset / "dataset.json").write_text(
+        f'{{"kind": "robot", "num_samples": 100, "fingerprint": "f", "fields": {fields}}}'
+    )
     (run / "model.safetensors").touch()
     (cache / "COMPLETE").touch()
     training, evaluation = tmp_path / "posttrain.yaml", tmp_path / "eval.yaml"
