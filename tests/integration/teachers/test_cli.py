@@ -25,7 +25,7 @@ def test_build_info_and_verify(recipe: Path, capsys: pytest.CaptureFixture[str],
     built = capsys.readouterr()
     assert "20 samples, 3 shards" in built.out
     assert built.out.count("random weights: carries no knowledge") == 2
-    assert "20 of 20 samples" in built.err
+    assert ": 20 of 20" in built.err
     assert run(["cache", "info", str(recipe), "--json"]) == 0
     (info,) = json.loads(capsys.readouterr().out)
     assert info["num_samples"] == 20
