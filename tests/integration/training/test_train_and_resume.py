@@ -140,7 +140,7 @@ def test_tensorboard_shows_the_curves_of_the_run(whole: Path) -> None:
     tags |= {"grad_norm/segmentation", "grad_norm/geometry", "samples_per_s", "data_wait_share", "rss_gib"}
     for tag in sorted(tags):
         assert curves[tag] == pytest.approx({row["step"]: row[tag] for row in rows if tag in row}), tag
-    assert list(curves["loss"]) == [2, 4, 6, 8, 10, 12]
+    assert list(curves["loss"]) == [1, 2, 4, 6, 8, 10, 12]
 
 
 def test_an_exported_model_loads_and_acts(whole: Path) -> None:
