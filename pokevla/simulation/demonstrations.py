@@ -2,7 +2,8 @@
 
 Which initial state, shift, start and noise an attempt gets depends on (seed, attempt number) only, and the first
 `episodes` successes by attempt number are kept: the same episodes for any number of workers (to the last bits of the
-states in all but one comparison, docs/simulation.md). Each goes to the file as it comes, so memory does not grow with their number: at most two finished episodes per worker wait for their turn.
+states in all but one comparison, docs/simulation.md). Each goes to the file as it comes, so memory does not grow with
+their number: at most two finished episodes per worker wait for their turn.
 """
 
 from __future__ import annotations
