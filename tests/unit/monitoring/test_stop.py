@@ -20,7 +20,7 @@ PARENT = """
 import subprocess, sys
 from pathlib import Path
 from pokevla.training.run_directory import run_lock
-rank = "import sys, time; print('up', flush=True); time.sleep(600)"
+rank = "import sys, time; sys.stdout.write('u'); sys.stdout.flush(); time.sleep(600)"
 with run_lock(Path(sys.argv[1])) as lock:
     ranks = [subprocess.Popen([sys.executable, "-c", rank], pass_fds=(lock,)) for _ in range(2)]
     for one in ranks:
@@ -41,8 +41,8 @@ def parent(run: Path, tiny_run_env: dict[str, str]) -> Iterator[subprocess.Popen
         [sys.executable, "-c", PARENT, str(run)], env=tiny_run_env, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    said = [process.stdout.readline().strip() for _ in range(2)]
-    assert said == ["up", "up"], f"the parent said {said}, exit code {process.poll()}"
+    said = process.stdout.read(2)  # one letter of each rank: lines of two writers may mix
+    assert said == "uu", f"the parent said {said!r}, exit code {process.poll()}"
     yield process
     for rank in ranks_of(run):
         rank.kill()
