@@ -1,6 +1,8 @@
-"""What a save costs the training loop: ours against DeepSpeed's plain `save_checkpoint`, in turn, on one engine.
+"""What a save costs the loop, against DeepSpeed's plain `save_checkpoint`, and consolidation against `zero_to_fp32`.
 
     python benchmarks/checkpoint.py [--quick] [--parameters N] [--out DIR] [--stage-dir DIR] [--json PATH]
+
+First the saves, in turn, on one engine; then what benchmarks/consolidation.py measures, at the same size.
 
 Two ranks, ZeRO 2, fp32: weights, master copies and both AdamW moments are written. `blocked` is the wall time until
 both ranks can train on. `with ten steps` is the time of a save and ten steps until the checkpoint is complete: what a
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from consolidation import compare as compare_consolidation
 from forked_ranks import run_ranks
 from reporting import report, row
 from torch import nn
@@ -162,6 +165,9 @@ def main() -> None:
         out.mkdir()
         run_ranks(2, partial(work, parameters=parameters, rounds=rounds, out=out, stage_dir=arguments.stage_dir))
         rows = rows_of(json.loads(out.with_suffix(".json").read_text()))
+        stages, repeats = ((2,), 1) if arguments.quick else ((2, 3), 3)
+        for stage in stages:
+            rows += compare_consolidation(Path(temporary), stage, parameters, repeats)
     print(f"{parameters:,} parameters, 2 ranks, ZeRO 2, fp32, best of {rounds}")
     report(rows, arguments.json)
 

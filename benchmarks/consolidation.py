@@ -18,7 +18,6 @@ import argparse
 import gc
 import json
 import os
-import platform
 import resource
 import shutil
 import sys
@@ -30,6 +29,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from subprocess import run as run_process
 from typing import Any
+
+from reporting import report, row
 
 WIDTH = 1024
 SIDES = ("zero_to_fp32", "ours", "ours with checksums")
@@ -217,26 +218,20 @@ def refuse_different(ours: Path, theirs: Path) -> None:
 
 
 def rows_of(stage: int, model_mib: float, best: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
-    """Rows of the benchmark's contract."""
+    """Best of the repeats, over `zero_to_fp32`; below 1 is better."""
     rows = []
     theirs = best["zero_to_fp32"]
     for side in SIDES[1:]:
-        for name, key, unit in (
+        for what, key, unit in (
             ("CPU seconds", "cpu_s", "s"),
             ("wall seconds", "wall_s", "s"),
             ("peak resident memory", "resident_mib", "MiB"),
             ("peak anonymous memory", "anonymous_mib", "MiB"),
         ):
-            rows.append(
-                {
-                    "name": f"stage {stage}, {side}: {name} (below 1 is better)",
-                    "value": best[side][key],
-                    "unit": unit,
-                    "reference": f"zero_to_fp32: {theirs[key]:.2f} {unit}",
-                    "ratio": best[side][key] / theirs[key],
-                    "share_of_model": best[side][key] / model_mib if unit == "MiB" else None,
-                }
-            )
+            more = {"share_of_model": best[side][key] / model_mib} if unit == "MiB" else {}
+            against = f"zero_to_fp32: {theirs[key]:.2f} {unit}"
+            name = f"consolidation, stage {stage}, {side}: {what}"
+            rows.append(row(name, best[side][key], unit, against, best[side][key] / theirs[key], **more))
     return rows
 
 
@@ -259,20 +254,8 @@ def main() -> None:
     if arguments.quick:
         parameters, repeats, stages = 20_000_000, 1, (2,)
     with tempfile.TemporaryDirectory(dir=arguments.work) as work:
-        rows = [row for stage in stages for row in compare(Path(work), stage, parameters, repeats)]
-    print(f"\n{'':<75}{'ours':>10}{'ratio':>8}  reference")
-    for row in rows:
-        print(f"{row['name']:<75}{row['value']:>10.2f}{row['ratio']:>8.3f}  {row['reference']}")
-    if arguments.json:
-        import deepspeed
-        import torch
-
-        report = {
-            "rows": rows,
-            "versions": {"torch": torch.__version__, "deepspeed": deepspeed.__version__},
-            "machine": {"cpus": os.cpu_count(), "processor": platform.machine(), "system": platform.platform()},
-        }
-        arguments.json.write_text(json.dumps(report, indent=2))
+        rows = [one for stage in stages for one in compare(Path(work), stage, parameters, repeats)]
+    report(rows, arguments.json)
 
 
 if __name__ == "__main__":

@@ -12,23 +12,30 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from pokevla.errors import PokeVLAError, Requeued
+from pokevla.errors import HangError, PokeVLAError, Requeued
 from slurm.place import Place, export_rendezvous, read_place
 from slurm.record import forget_exit, note_exit
 from slurm.snapshot import require_snapshot
+
+if TYPE_CHECKING:
+    from slurm.requeue import Cause
 
 LOCAL_AGAIN = 144
 """Exit code upon which submitit's local executor starts the tasks again (submitit/local/local.py)."""
 RENDEZVOUS_VARIABLE = "POKEVLA_RENDEZVOUS_TIMEOUT_S"
 RENDEZVOUS_TIMEOUT_S = 300
 """How long ranks wait for each other: a job that lost a rank should not hold its nodes for long."""
+
+HANG_PATIENCE_S = 40.0
+"""Time for rank 0 to ask for a restart: within the watchdog's last resort (pokevla/training/watchdog.py)."""
 
 
 @dataclass(frozen=True)
@@ -76,18 +83,20 @@ def _work(folder: Path, piece: int | None, place: Place) -> Work:
     from pokevla.recipe.schema import TrainRecipe
 
     if isinstance(load_recipe(folder / "recipe.yaml").recipe, TrainRecipe):
-        return Work(folder, piece, place, lambda: _train(folder, place), lambda: _steps_saved(folder))
+        work = Work(folder, piece, place, lambda: _train(work), lambda: _steps_saved(folder))
+        return work
     from slurm.pieces import pieces_done, run_piece
 
     return Work(folder, piece, place, lambda: run_piece(folder, piece), lambda: pieces_done(folder, piece))
 
 
-def _train(folder: Path, place: Place) -> None:
+def _train(work: Work) -> None:
     """One rank of a training run, from its newest checkpoint to its end."""
     from pokevla.training.launch import finished_step
     from pokevla.training.rank_main import run_rank
     from slurm.lock import job_lock
 
+    folder, place = work.folder, work.place
     if finished_step(folder) is not None:  # requeued after its last step
         return
     export_rendezvous(place)
@@ -95,7 +104,7 @@ def _train(folder: Path, place: Place) -> None:
     with ExitStack() as stack:
         if place.is_main:
             stack.enter_context(job_lock(folder, place.recorded_id))
-        run_rank(folder)
+        run_rank(folder, on_hang=lambda error: _run_hung_again(work, error))
 
 
 def _steps_saved(folder: Path) -> int:
@@ -135,22 +144,35 @@ def _end_interrupted(work: Work, error: Requeued) -> NoReturn:
         _leave(0, "")
     try:
         if error.reason == "timeout" or is_being_preempted(work.place):
-            _run_again(work, count=error.reason == "timeout")
+            _run_again(work, "timeout" if error.reason == "timeout" else None)
     except PokeVLAError as refused:
         _fail(work, refused)
     _fail(work, error)
 
 
-def _run_again(work: Work, *, count: bool = True) -> NoReturn:
-    """Have the job started again, and leave. `count`: its time was up; too often without progress is an error."""
-    from slurm.requeue import note_timeout, requeue
+def _run_hung_again(work: Work, error: HangError) -> None:
+    """Called by the watchdog of each rank that hangs, when stacks are on the disk. Rank 0 has the job started again
+    from its last checkpoint; the others give it time: a bad end of theirs would make srun kill it before it has asked.
+    """
+    if not work.place.is_main:
+        time.sleep(HANG_PATIENCE_S)
+        return  # nobody has ended us: rank 0 does not even notice, and the job fails
+    try:
+        _run_again(work, "hang", str(error))
+    except PokeVLAError as refused:
+        _fail(work, refused)
 
-    if count:
-        note_timeout(work.folder, work.piece, work.progress())
+
+def _run_again(work: Work, cause: Cause | None, why: str = "Saved") -> NoReturn:
+    """Have the job started again, and leave. Too often for the same cause without progress is an error."""
+    from slurm.requeue import note_restart, requeue
+
+    if cause is not None:
+        note_restart(work.folder, work.piece, work.progress(), cause)
     if work.place.is_slurm:
         requeue(work.place)
-        _leave(Requeued.exit_code, "Saved, and put back into the queue.")
-    _leave(LOCAL_AGAIN, "Saved, starting again.")
+        _leave(Requeued.exit_code, f"{why}; put back into the queue.")
+    _leave(LOCAL_AGAIN, f"{why}; starting again.")
 
 
 def _fail(work: Work, error: PokeVLAError) -> NoReturn:

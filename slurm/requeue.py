@@ -1,9 +1,10 @@
-"""Asking Slurm to run a job again after its time limit, and knowing when that leads nowhere."""
+"""Asking Slurm to run a job again after its time limit or a hang, and knowing when that leads nowhere."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 from pokevla.checkpoint.files import write_json_atomically
 from pokevla.errors import ClusterError
@@ -13,18 +14,26 @@ from slurm.record import JOBS
 from slurm.state import job_state
 
 MAX_FRUITLESS = 3
-"""Jobs in a row that may reach their limit without anything new saved. One can be bad luck: Slurm's warning comes up to
-a minute early, and the file system may be slow on a morning."""
+"""Starts in a row that may reach their limit, or hang, without anything new saved. One can be bad luck: Slurm's
+warning comes up to a minute early, and the file system may be slow on a morning."""
+Cause = Literal["timeout", "hang"]
+_FRUITLESS: dict[Cause, tuple[str, str]] = {
+    "timeout": (
+        "reached their time limit",
+        "Give it more time: resources.time_limit of the recipe, or time_limit of the profile.",
+    ),
+    "hang": ("hung", "Where, and which rank: pokevla doctor hang {folder}"),
+}
 _WILL_RUN_AGAIN = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
 
 
-def note_timeout(folder: Path, piece: int | None, progress: int) -> None:
-    """Remember how far a job was when its time was up (`progress`: steps saved, shards or trials done).
+def note_restart(folder: Path, piece: int | None, progress: int, cause: Cause) -> None:
+    """Remember how far a job was when it had to be started again (`progress`: steps saved, shards or trials done).
 
     Raises:
-        ClusterError: MAX_FRUITLESS jobs in a row have not got any further.
+        ClusterError: MAX_FRUITLESS starts in a row have not got any further.
     """
-    path = folder / JOBS / ("timeouts.json" if piece is None else f"timeouts_{piece}.json")
+    path = folder / JOBS / ("restarts.json" if piece is None else f"restarts_{piece}.json")
     try:
         before = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):  # the first time; or cut short, and then the count begins again
@@ -33,10 +42,11 @@ def note_timeout(folder: Path, piece: int | None, progress: int) -> None:
     path.parent.mkdir(exist_ok=True)
     write_json_atomically(path, {"progress": progress, "fruitless": fruitless})
     if fruitless >= MAX_FRUITLESS:
-        path.unlink()  # whoever submits it again, with more time, starts counting anew
+        path.unlink()  # whoever submits it again starts counting anew
+        how, remedy = _FRUITLESS[cause]
         raise ClusterError(
-            f"{fruitless} jobs in a row have reached their time limit without saving anything new in {folder}.",
-            "Give it more time: resources.time_limit of the recipe, or time_limit of the profile.",
+            f"{fruitless} starts in a row have {how} without saving anything new in {folder}.",
+            remedy.format(folder=folder),
         )
 
 

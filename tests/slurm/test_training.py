@@ -7,6 +7,7 @@ is, the ranks are held still (SIGSTOP) from the moment a step is seen until Slur
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,16 +46,17 @@ class Training:
 
     run_dir: Path
     job_id: str
-    said: str  # by `pokevla submit`
+    starts: int = 0  # that were seen to get on
     restarts: list[int] = field(default_factory=list)  # after each disturbance
     saved: list[int] = field(default_factory=list)  # newest checkpoint then
     seen: dict[str, Any] = field(default_factory=dict)
 
     def step(self) -> int:
-        """Steps done, as the metrics say."""
-        metrics = self.run_dir / "metrics.jsonl"
-        rows = read_jsonl(metrics) if metrics.is_file() else []
-        return max((row["step"] for row in rows), default=0)
+        """Steps done since the start after those that were seen; 0 before it. What an earlier start did is no sign."""
+        log = self.run_dir / "logs" / "rank_00000.log"
+        starts = log.read_text().split("training starts at step")[1:] if log.is_file() else []
+        done = re.findall(r" INFO step (\d+) ", starts[self.starts]) if len(starts) > self.starts else []
+        return int(done[-1]) if done else 0
 
     def ranks(self) -> list[psutil.Process]:
         """The processes of all ranks."""
@@ -106,6 +108,7 @@ def held_still(training: Training, after_step: int, wait_until: Callable[..., No
         rank.suspend()
     assert len(ranks) == 2
     assert training.step() < STEPS
+    training.starts += 1
     try:
         yield ranks
     finally:
@@ -142,7 +145,7 @@ def disturbed(
     done = pokevla("submit", recipes("features"), "--then", " ".join([str(recipes("disturbed")), *settings(nodes=2)]))
     assert done.returncode == 0, done.stderr
     run_dir = shared / "runs" / "disturbed"
-    training = Training(run_dir, read_jobs(run_dir)[0].job_id, done.stdout)
+    training = Training(run_dir, read_jobs(run_dir)[0].job_id)
     cache = read_jobs(shared / "runs" / "features")[0]
     training.seen["cache"] = cache
     training.seen["while waiting"] = pokevla("submit", recipes("disturbed"), *settings(nodes=2))
@@ -150,7 +153,7 @@ def disturbed(
     with held_still(training, 3, wait_until) as ranks:
         training.seen["cache state"] = job_state(cache.job_id)
         high = sandbox.run(
-            "sbatch", "--parsable", "--partition=high", "--nodes=2", "--exclusive", "--wrap=true"
+            "sbatch", "--parsable", "--output=/dev/null", "--partition=high", "--nodes=2", "--exclusive", "--wrap=true"
         ).strip()
         await_waking(ranks, wait_until)
     note(training, 1, ranks, wait_until)
@@ -160,7 +163,7 @@ def disturbed(
         await_waking(ranks, wait_until)
     note(training, 2, ranks, wait_until)
     with held_still(training, training.saved[-1] + 3, wait_until) as ranks:
-        training.seen["lost"] = training.step()
+        training.seen["lost"] = training.saved[-1] + 3  # at least
         sandbox.kill_node("n2")
     note(training, 3, ranks, wait_until)
     sandbox.start_node("n2")
@@ -168,21 +171,32 @@ def disturbed(
         # As if it had been running for hours: the limit is nearer than the lead of the warning.
         limit = f"TimeLimit={run_minutes(sandbox, training.job_id) + 4}"
         sandbox.run("scontrol", "update", f"JobId={training.job_id}", limit)
-        wait_until("Slurm's warning", lambda: all(has_pending(rank, USR2_PENDING) for rank in ranks))
-        sandbox.run("scontrol", "update", f"JobId={training.job_id}", "TimeLimit=600")
+        wait_until("Slurm's warning", lambda: all(is_warned(rank) for rank in ranks))
     note(training, 4, ranks, wait_until)
+    sandbox.run("scontrol", "update", f"JobId={training.job_id}", "TimeLimit=600")
     with held_still(training, training.saved[-1] + 3, wait_until):
         training.seen["stop"] = stop_run(run_dir)
     wait_until("the job ends", lambda: not job_state(training.job_id).is_active)
     training.saved.append(list_checkpoints(run_dir)[-1][0])
     training.seen["stopped"] = (job_state(training.job_id), explain(run_dir))
-    again = pokevla("submit", recipes("disturbed"), *settings(nodes=2))
-    assert again.returncode == 0, again.stderr
-    training.seen["again"] = again.stderr
-    last = read_jobs(run_dir)[-1].job_id
-    wait_until("the end", lambda: not job_state(last).is_active)
-    training.seen["end"] = job_state(last)
+    training.seen["again"] = submit_again(training, pokevla, recipes)
+    with held_still(training, training.saved[-1] + 3, wait_until):
+        sandbox.run("scancel", training.job_id)
+    wait_until("the job ends", lambda: not job_state(training.job_id).is_active)
+    training.saved.append(list_checkpoints(run_dir)[-1][0])
+    training.seen["cancelled"] = job_state(training.job_id)
+    submit_again(training, pokevla, recipes)
+    wait_until("the end", lambda: not job_state(training.job_id).is_active)
+    training.seen["end"] = job_state(training.job_id)
     return training
+
+
+def submit_again(training: Training, pokevla, recipes: Callable[[str], Path]) -> str:
+    """Submit the run's recipe once more; returns what the command said on stderr."""
+    done = pokevla("submit", recipes("disturbed"), *settings(nodes=2))
+    assert done.returncode == 0, done.stderr
+    training.job_id = read_jobs(training.run_dir)[-1].job_id
+    return done.stderr
 
 
 def run_minutes(sandbox: Sandbox, job_id: str) -> int:
@@ -191,11 +205,13 @@ def run_minutes(sandbox: Sandbox, job_id: str) -> int:
     return (parse_duration_s(parse_fields(line)["RunTime"]) or 0) // 60
 
 
-def has_pending(process: psutil.Process, mask: int) -> bool:
-    """Whether a signal waits for a stopped process."""
+def is_warned(process: psutil.Process) -> bool:
+    """Whether the signal waits for a stopped process, or Slurm has woken it too, as some versions do."""
+    if status_of(process) != psutil.STATUS_STOPPED:
+        return True
     status = Path(f"/proc/{process.pid}/status").read_text()
     pending = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigPnd", "ShdPnd"))]
-    return any(bits & mask for bits in pending)
+    return any(bits & USR2_PENDING for bits in pending)
 
 
 @pytest.fixture(scope="module")
@@ -226,16 +242,44 @@ def test_job_at_its_time_limit_saves_and_asks_to_run_again(disturbed: Training) 
     assert disturbed.restarts[3] == 4
     assert disturbed.saved[3] >= disturbed.saved[2] + 3
     reasons = [row["reason"] for row in read_jsonl(disturbed.run_dir / "events.jsonl") if row["event"] == "stopped"]
-    assert reasons == ["terminated", "terminated", "timeout", "terminated"]
+    assert reasons == ["terminated", "terminated", "timeout", "terminated", "terminated"]
 
 
 def test_stopped_job_saves_and_does_not_come_back_by_itself(disturbed: Training) -> None:
     state, why = disturbed.seen["stopped"]
-    assert disturbed.seen["stop"] == [f"job {disturbed.job_id} was told to save and end"]
+    assert disturbed.seen["stop"] == [f"job {first_job(disturbed)} was told to save and end"]
     assert (state.state, state.exit_code, state.restarts) == ("FAILED", 75, 4)
     assert disturbed.saved[4] >= disturbed.saved[3] + 3
     assert f"saved at step {disturbed.saved[4]}" in (why or "")
     assert f"goes on from step {disturbed.saved[4]}" in disturbed.seen["again"]
+
+
+def test_cancelled_job_saves_and_does_not_come_back(disturbed: Training) -> None:
+    state = disturbed.seen["cancelled"]
+    assert (state.state, state.restarts) == ("CANCELLED", 0)
+    assert disturbed.saved[5] >= disturbed.saved[4] + 3
+
+
+def test_job_whose_rank_hangs_is_started_again_and_goes_on(
+    disturbed: Training, undisturbed: Path, pokevla, recipes: Callable[[str], Path], wait_until: Callable[..., None]
+) -> None:
+    """`disturbed`: there the cache is built."""
+    changes = ["resources.nodes=2", "checkpoint.every_steps=2", "guards.step_timeout_s=20"]
+    done = pokevla("submit", recipes("hung"), *settings(nodes=2), *changes)
+    assert done.returncode == 0, done.stderr
+    run_dir = undisturbed.parent / "hung"
+    training = Training(run_dir, read_jobs(run_dir)[0].job_id)
+    with held_still(training, 3, wait_until) as ranks:
+        ranks[0].resume()  # whichever it is: it waits for the other one
+        wait_until("a restart", lambda: job_state(training.job_id).restarts == 1)
+    wait_until("the end", lambda: not job_state(training.job_id).is_active)
+
+    assert job_state(training.job_id).state == "COMPLETED"
+    assert job_state(training.job_id).restarts == 1
+    events = [row["event"] for row in read_jsonl(run_dir / "events.jsonl") if row["event"] != "saved"]
+    assert events == ["started", "hang", "resumed", "finished"]
+    weights = [run / "export" / "model.safetensors" for run in (run_dir, undisturbed)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
 def test_disturbed_training_ends_with_the_weights_of_an_undisturbed_one(disturbed: Training, undisturbed: Path) -> None:
@@ -254,10 +298,14 @@ def test_chain_builds_its_cache_in_an_array_before_it_trains(disturbed: Training
     assert read_jobs(disturbed.run_dir)[0].after == (cache.job_id,)
 
 
+def first_job(training: Training) -> str:
+    return read_jobs(training.run_dir)[0].job_id
+
+
 def test_second_job_on_a_run_is_refused(disturbed: Training) -> None:
     refused = disturbed.seen["while waiting"]
     assert refused.returncode == 2
-    assert f"has a job already: {disturbed.job_id}" in refused.stderr
+    assert f"has a job already: {first_job(disturbed)}" in refused.stderr
 
 
 def test_finished_run_is_not_submitted_again(disturbed: Training, pokevla, recipes: Callable[[str], Path]) -> None:

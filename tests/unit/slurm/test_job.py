@@ -14,7 +14,7 @@ from pokevla.errors import ClusterError, EnvironmentSetupError, UsageError
 from slurm.job import Job
 from slurm.lock import holder, job_lock, refuse_second_job
 from slurm.place import PORTS, export_rendezvous, main_address, read_place
-from slurm.requeue import MAX_FRUITLESS, note_timeout
+from slurm.requeue import MAX_FRUITLESS, Cause, note_restart
 
 TASK = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "31", "SLURM_PROCID": "5", "SLURM_NTASKS": "8",
         "SLURM_LOCALID": "1", "SLURM_JOB_NUM_NODES": "2", "SLURM_RESTART_COUNT": "2"}  # fmt: skip
@@ -61,15 +61,16 @@ def test_a_job_is_pickled_as_its_directory_and_no_more() -> None:
     assert pickle.loads(pickle.dumps(Job("/runs/walk", 3))) == Job("/runs/walk", 3)  # noqa: S301
 
 
-def test_limits_without_progress_end_the_restarts(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("cause", "said"), [("timeout", "reached their time limit"), ("hang", "hung")])
+def test_limits_and_hangs_without_progress_end_the_restarts(tmp_path: Path, cause: Cause, said: str) -> None:
     for progress in (0, 4, 4, 4):
-        note_timeout(tmp_path, None, progress)
-    note_timeout(tmp_path, None, 8)
+        note_restart(tmp_path, None, progress, "timeout")
+    note_restart(tmp_path, None, 8, cause)
     for _ in range(MAX_FRUITLESS - 1):
-        note_timeout(tmp_path, None, 8)
-    with pytest.raises(ClusterError, match="3 jobs in a row have reached their time limit without"):
-        note_timeout(tmp_path, None, 8)
-    note_timeout(tmp_path, None, 8)  # submitted again: it counts anew
+        note_restart(tmp_path, None, 8, cause)
+    with pytest.raises(ClusterError, match=f"3 starts in a row have {said} without"):
+        note_restart(tmp_path, None, 8, cause)
+    note_restart(tmp_path, None, 8, cause)  # submitted again: it counts anew
 
 
 HOLD = """
