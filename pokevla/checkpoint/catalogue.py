@@ -37,6 +37,8 @@ class CheckpointInfo:
     settings: dict[str, Any] = field(default_factory=dict)  # that may be others after a resume: dotted field -> value
     files: tuple[StoredFile, ...] = ()
     recent_losses: tuple[float, ...] = ()  # what the spike guard goes on from
+    skips: dict[str, int] = field(default_factory=dict)  # what the guard against bad steps goes on from
+    metrics: dict[str, Any] = field(default_factory=dict)  # what is added up for the next line of metrics
 
     @property
     def size_bytes(self) -> int:

@@ -10,12 +10,13 @@ from typing import Any, NoReturn, Protocol
 
 import torch
 
-from pokevla.distributed.collectives import max_over_ranks, mean_over_ranks
+from pokevla.distributed.collectives import max_over_ranks
 from pokevla.errors import TrainingError
 from pokevla.telemetry.meters import StepMeter
 from pokevla.telemetry.writers import EventLog, MetricWriter
 from pokevla.training.agreement import agree
 from pokevla.training.guards import Guards, SkipCounter
+from pokevla.training.metric_sums import MetricSums
 from pokevla.training.pulse import Pulse
 from pokevla.training.signals import reason_of, requeued
 from pokevla.training.stragglers import StragglerReport
@@ -100,37 +101,23 @@ class MetricLog:
     writer: MetricWriter
     meter: StepMeter
     counter: SkipCounter
+    sums: MetricSums
     every_steps: int
     samples_per_step: int
     stragglers: StragglerReport
-    _sums: torch.Tensor | None = field(default=None, init=False)
-    _norms: list[float] = field(default_factory=list, init=False)
-    _steps: int = field(default=0, init=False)
-    _loss_norms: dict[str, float] = field(default_factory=dict, init=False)
-    _first: bool = field(default=True, init=False)
 
     def after_step(self, result: StepResult) -> None:
-        """Add up; write a line every `every_steps`, after the first step and after the last."""
+        """Add up; write a line every `every_steps`, after the run's first step and after its last."""
         self.meter.add(self.samples_per_step)
-        self._steps += 1
-        self._loss_norms |= result.loss_norms
-        if result.grad_norm is not None:  # a skipped step's values would make the mean meaningless
-            values = torch.stack([value.double() for value in result.values.values()])
-            self._sums = values if self._sums is None else self._sums + values
-            self._norms.append(result.grad_norm)
-        if not (self._first or result.is_last or result.step % self.every_steps == 0):
+        self.sums.add(result.values, result.grad_norm, result.loss_norms)
+        if not (result.step == 1 or result.is_last or result.step % self.every_steps == 0):
             return
-        self._first = False
-        line: dict[str, Any] = {"step": result.step, "position": result.position}
-        if self._sums is not None:
-            means = mean_over_ranks(self._sums / len(self._norms)).tolist()
-            line |= dict(zip(result.values, means, strict=True))
-            line["grad_norm"] = sum(self._norms) / len(self._norms)
-        line |= {"lr": result.rate, "skipped": self.counter.total, **self._loss_norms}
-        line |= {**self.meter.take(), **self.stragglers.take(result.step, self._steps)}
+        steps = self.sums.steps
+        line: dict[str, Any] = {"step": result.step, "position": result.position, **self.sums.take(result.values)}
+        line |= {"lr": result.rate, "skipped": self.counter.total}
+        line |= {**self.meter.take(), **self.stragglers.take(result.step, steps)}
         self.writer.write(line)
         logger.info("%s", describe(line))
-        self._sums, self._norms, self._loss_norms, self._steps = None, [], {}, 0
 
 
 def describe(line: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -77,6 +78,14 @@ class SkipCounter:
                 f"Loss or gradient were bad in {self.consecutive} steps in a row, the last was step {step}.",
                 "Lower optim.lr, or look at the data of these steps; checkpoints from before are kept.",
             )
+
+    def state(self) -> dict[str, int]:
+        """For the checkpoint."""
+        return {"total": self.total, "consecutive": self.consecutive}
+
+    def restore(self, state: Mapping[str, int]) -> None:
+        """Go on from `state()`."""
+        self.total, self.consecutive = state.get("total", 0), state.get("consecutive", 0)
 
 
 @dataclass

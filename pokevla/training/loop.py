@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,7 @@ from pokevla.training.callbacks import (
 from pokevla.training.gradient_norms import loss_gradient_norms
 from pokevla.training.guards import Guards, build_guards, guarded_step, poison_if_bad, worse
 from pokevla.training.measuring import build_meter, describe_run
+from pokevla.training.metric_sums import MetricSums
 from pokevla.training.optimizer import build_adamw
 from pokevla.training.pulse import Pulse
 from pokevla.training.saving import HealthWatch, Saver, SaveWhenDue, clear_stage
@@ -115,9 +116,10 @@ class Trainer:
     optimizer: torch.optim.Optimizer
     meter: StepMeter
     identity: CheckpointInfo  # of this job's checkpoints, at step 0
+    metric_sums: MetricSums = field(default_factory=MetricSums)
 
     def __post_init__(self) -> None:
-        self.saver = Saver(self.engine, self.run_dir, self.recipe.checkpoint, self.describe)
+        self.saver = Saver(self.engine, self.run_dir, self.recipe.checkpoint, self.describe_state)
 
     # -------------------------------------------------------------------------------------------- the loop
 
@@ -180,7 +182,15 @@ class Trainer:
         guard = StepGuard(guards, events)
         chain: list[Callback] = [
             guard,
-            MetricLog(writer, self.meter, guards.skips, recipe.log.every_steps, recipe.batch.global_, stragglers),
+            MetricLog(
+                writer,
+                self.meter,
+                guards.skips,
+                self.metric_sums,
+                recipe.log.every_steps,
+                recipe.batch.global_,
+                stragglers,
+            ),
         ]
         if self.task.validation:
             judge = partial(self.validate, writer=writer)
@@ -230,6 +240,8 @@ class Trainer:
             refuse_misfit(folder, info, current)
             load_checkpoint(self.engine, folder, info)
             self.guards.spikes.restore(info.recent_losses)
+            self.guards.skips.restore(info.skips)
+            self.metric_sums.restore(info.metrics, self.info.rank, self.info.world_size, self.device)
             changes = describe_changes(_may_change(info), _may_change(current))
         if self.info.is_main:
             self.record_start(info, found is not None, damaged, changes)
@@ -251,8 +263,15 @@ class Trainer:
 
     def describe(self, step: int, position: int) -> CheckpointInfo:
         """What a checkpoint of this job says about itself."""
+        return dataclasses.replace(self.identity, step=step, position=position)
+
+    def describe_state(self, step: int, position: int) -> CheckpointInfo:
+        """The same with what guards and curves go on from. Called by all ranks."""
         return dataclasses.replace(
-            self.identity, step=step, position=position, recent_losses=self.guards.spikes.state()
+            self.describe(step, position),
+            recent_losses=self.guards.spikes.state(),
+            skips=self.guards.skips.state(),
+            metrics=self.metric_sums.state(),
         )
 
 

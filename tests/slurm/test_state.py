@@ -14,13 +14,19 @@ Submit = Callable[..., str]
 
 
 @pytest.fixture
-def submit(sandbox: Sandbox) -> Submit:
-    """Queue a shell command; its job id."""
+def submit(sandbox: Sandbox, wait_until: Callable[..., None]) -> Iterator[Submit]:
+    """Queue a shell command; its job id. Nothing of it is left in the queue for the tests that follow."""
+    queued: list[str] = []
 
     def queue(command: str, *flags: str) -> str:
-        return sandbox.run("sbatch", "--parsable", "--output=/dev/null", *flags, f"--wrap={command}").strip()
+        words = ("sbatch", "--parsable", "--output=/dev/null", *flags, f"--wrap={command}")
+        queued.append(sandbox.run(*words).strip())
+        return queued[-1]
 
-    return queue
+    yield queue
+    sandbox.run("scancel", "--signal=KILL", "--full", *queued)  # a running shell may take its time with SIGTERM
+    sandbox.run("scancel", *queued)
+    wait_until("the queue is empty", lambda: not any(job_state(job).is_active for job in queued))
 
 
 def test_job_is_known_from_its_queue_to_its_end(submit: Submit, wait_until: Callable[..., None]) -> None:

@@ -138,7 +138,7 @@ steps: 12
 precision: fp32
 zero: {{stage: 2}}
 checkpoint: {{every_steps: 4, keep_last: 2, healthy_after_steps: 2}}
-log: {{every_steps: 2, grad_norms_every_steps: 4}}
+log: {{every_steps: 3, grad_norms_every_steps: 4}}
 resources: {{cpu_ranks: 2, threads_per_rank: 1}}
 """
 

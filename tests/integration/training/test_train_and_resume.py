@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,8 @@ from safetensors.torch import load_file
 from pokevla.telemetry.jsonl import read_jsonl
 
 pytestmark = pytest.mark.engine
+TIMED = ("time", "samples_per_s", "data_wait_share", "step_s", "rss_gib", "tflops", "mfu")
+"""Beginnings of the names of what depends on the machine's speed and load."""
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -40,12 +43,18 @@ def read_losses(run_dir: Path) -> dict[int, float]:
     return {row["step"]: row["loss"] for row in read_jsonl(run_dir / "metrics.jsonl") if "loss" in row}
 
 
+def read_curves(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines of metrics that tell what was learnt."""
+    rows = [row for row in read_jsonl(run_dir / "metrics.jsonl") if "loss" in row]
+    return [{name: value for name, value in row.items() if not name.startswith(TIMED)} for row in rows]
+
+
 def kill_after_step(command: list[str], environment: dict[str, str], run_dir: Path, step: int) -> None:
     """SIGKILL the command as soon as it has saved `step`: it is then somewhere in the steps after it."""
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith(f"step {step + 2} "):  # the next line in the log after the save
+        if int((re.findall(r"^step (\d+) ", line) or [0])[0]) > step + 1:
             break
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -61,8 +70,7 @@ def test_killed_run_resumes_to_bit_identical_weights(
     resumed = pokevla("resume", run_dir)
     assert resumed.returncode == 0, resumed.stderr
     assert exported(run_dir) == exported(whole)
-    steps = [row["step"] for row in read_jsonl(run_dir / "metrics.jsonl") if "loss" in row]
-    assert steps == sorted(set(steps)), "curves fold back"
+    assert read_curves(run_dir) == read_curves(whole)
     events = [row["event"] for row in read_jsonl(run_dir / "events.jsonl")]
     assert events.count("resumed") == 1
     assert len(json.loads((run_dir / "manifest.json").read_text())["restarts"]) == 1
@@ -140,7 +148,7 @@ def test_tensorboard_shows_the_curves_of_the_run(whole: Path) -> None:
     tags |= {"grad_norm/segmentation", "grad_norm/geometry", "samples_per_s", "data_wait_share", "rss_gib"}
     for tag in sorted(tags):
         assert curves[tag] == pytest.approx({row["step"]: row[tag] for row in rows if tag in row}), tag
-    assert list(curves["loss"]) == [1, 2, 4, 6, 8, 10, 12]
+    assert list(curves["loss"]) == [1, 3, 6, 9, 12]
 
 
 def test_an_exported_model_loads_and_acts(whole: Path) -> None:
