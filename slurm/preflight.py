@@ -67,6 +67,8 @@ def _checks_of(
     on_cluster: bool,
 ) -> Iterable[Callable[[], list[str]]]:
     recipe = plan.recipe
+    if on_cluster:
+        yield lambda: _second_job(plan)
     yield lambda: _recipe(plan, made_before)
     yield lambda: _existing_run(plan)
     if isinstance(recipe, TrainRecipe):
@@ -77,7 +79,6 @@ def _checks_of(
         yield lambda: _cache(recipe, cache, caches)
     if on_cluster:
         yield lambda: _shared_paths(plan, profile)
-        yield lambda: _second_job(plan)
     if known is not None:
         yield lambda: _partition(plan, profile, known)
 

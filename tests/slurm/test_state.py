@@ -24,8 +24,10 @@ def submit(sandbox: Sandbox, wait_until: Callable[..., None]) -> Iterator[Submit
         return queued[-1]
 
     yield queue
-    sandbox.run("scancel", "--signal=KILL", "--full", *queued)  # a running shell may take its time with SIGTERM
-    sandbox.run("scancel", *queued)
+    for job in queued:
+        if job_state(job).state == "RUNNING":  # a shell may take its time with SIGTERM
+            sandbox.run("scancel", "--signal=KILL", "--full", job)
+        sandbox.run("scancel", job)
     wait_until("the queue is empty", lambda: not any(job_state(job).is_active for job in queued))
 
 
