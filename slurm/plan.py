@@ -28,6 +28,8 @@ START_S = 120
 OTHER_TIME_LIMIT_S = 24 * 3600
 """Of a cache or an evaluation, when the profile has none."""
 
+_PIECES = {CacheRecipe: ("shard", "shards"), EvalRecipe: ("task of the suite", "tasks of the suite")}
+
 
 @dataclass(frozen=True)
 class JobPlan:
@@ -164,11 +166,12 @@ def describe(plan: JobPlan) -> list[str]:
         lines.append(f"  a save takes {plan.save_s:.1f} s ({how})")
     if plan.hours is not None:
         lines.append(f"  about {plan.hours:.1f} hours of training: {plan.jobs_needed} job(s) of this length")
+    piece, plural = _PIECES.get(type(recipe), ("", ""))
     if plan.pieces:
-        total = sum(len(piece) for piece in plan.pieces)
-        lines.append(f"  job array of {len(plan.pieces)} tasks for {total} missing shards")
-    elif isinstance(recipe, CacheRecipe):
-        lines.append("  one task: no more than one shard is missing")
+        total = sum(len(names) for names in plan.pieces)
+        lines.append(f"  job array of {len(plan.pieces)} tasks for {total} missing {plural}")
+    elif piece:
+        lines.append(f"  one task: no more than one {piece} is missing")
     return lines
 
 
