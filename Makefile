@@ -32,7 +32,7 @@ slurm: ## The packages of a one-machine Slurm, for `make test-slurm` and `pokevl
 test-slurm: slurm ## Jobs on a real Slurm of two nodes, started on this machine as root
 	$(BIN)/python -m pytest tests/slurm $(PYTEST_ARGS)
 
-test: lint ## Every check: style, types, import layers, then all tests (under 40 minutes on 2 cores)
+test: slurm lint ## Every check: style, types, import layers, then all tests (under 40 minutes on 2 cores)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-fast: environment ## Unit tests only

@@ -13,11 +13,20 @@ from types import ModuleType
 
 import pytest
 
-from slurm.sandbox import Sandbox, slurm_sandbox
+from slurm.sandbox import Sandbox, missing_packages, slurm_sandbox
 
 Pokevla = Callable[..., "subprocess.CompletedProcess[str]"]
+REQUIRED = "POKEVLA_REQUIRE_SLURM"
 DEADLINE_S = 1500.0
 """Of each thing that is waited for. It is only there so that a test that fails ends at all."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def slurm_installed() -> None:
+    """On a machine without Slurm nothing here can run."""
+    missing = missing_packages(accounting=True)
+    if missing and REQUIRED not in os.environ:
+        pytest.skip(f"not installed: {', '.join(missing)} (make slurm); with {REQUIRED} set this is an error")
 
 
 @pytest.fixture(scope="session")
