@@ -34,6 +34,7 @@ class CheckpointInfo:
     recipe_hash: str
     frozen_hash: str  # of the weights that are not stored
     datasets: dict[str, str] = field(default_factory=dict)  # path -> fingerprint
+    caches: dict[str, str] = field(default_factory=dict)  # path of the dataset -> fingerprint of its features
     settings: dict[str, Any] = field(default_factory=dict)  # that may be others after a resume: dotted field -> value
     files: tuple[StoredFile, ...] = ()
     recent_losses: tuple[float, ...] = ()  # what the spike guard goes on from
@@ -154,6 +155,13 @@ def refuse_misfit(folder: Path, stored: CheckpointInfo, current: CheckpointInfo)
                 f"The dataset {path} has changed since step {stored.step}: fingerprint {current.datasets.get(path)} "
                 f"instead of {fingerprint}. The samples that are left would not be those that have not been seen.",
                 "Put the dataset back, or train under another name.",
+            )
+    for path, fingerprint in stored.caches.items():
+        if current.caches.get(path) != fingerprint:
+            raise CheckpointError(
+                f"The cached features of {path} are not those that {folder} was trained with: fingerprint "
+                f"{current.caches.get(path)} instead of {fingerprint}.",
+                "Put back the teachers' weights that the recipe's cache.sam and cache.vggt name.",
             )
     if stored.frozen_hash != current.frozen_hash:
         raise CheckpointError(

@@ -49,9 +49,10 @@ class _OpenShard:
 class FeatureReader:
     """Cached features of one dataset, by key. May be used by several threads at once."""
 
-    def __init__(self, places: dict[str, _Place], layout: RecordLayout) -> None:
+    def __init__(self, places: dict[str, _Place], layout: RecordLayout, fingerprint: str = "") -> None:
         """Prefer `FeatureReader.open` or `open_features`."""
         self.layout = layout
+        self.fingerprint = fingerprint
         self._places = places
         self._open: OrderedDict[Path, _OpenShard] = OrderedDict()
         self._lock = threading.Lock()
@@ -69,7 +70,7 @@ class FeatureReader:
         missing = [key for key in dataset.samples["key"].to_pylist() if key not in places]
         if missing:
             raise DataError(f"The cache {directory} lacks {len(missing)} samples, the first is {missing[0]}.", REBUILD)
-        return cls(places, layout)
+        return cls(places, layout, fingerprint)
 
     def __len__(self) -> int:
         return len(self._places)

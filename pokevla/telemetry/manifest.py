@@ -29,8 +29,7 @@ PATCH = "dirty.patch"
 def write_manifest(run_dir: Path, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Write `manifest.json` (and `dirty.patch` if the source tree has changes) at the start of a run.
 
-    `extra` holds what the caller knows: fingerprints of datasets and cache, recipe hash, world size. Returns what was
-    written.
+    `extra` holds what the caller knows: fingerprints of datasets, recipe hash, world size. Returns what was written.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     commit, patch = source_state()
@@ -60,6 +59,14 @@ def add_restart(run_dir: Path, step: int, **said: Any) -> dict[str, Any]:
     manifest["restarts"].append({**start_record(), "step": step, "commit": source_state()[0], **said})
     _write(run_dir / MANIFEST, manifest)
     return manifest
+
+
+def add_caches(run_dir: Path, caches: Mapping[str, str]) -> None:
+    """Note the fingerprint of the features that the run reads beside each dataset: a job before it may have made them.
+
+    Raises DataError if there is no manifest.
+    """
+    _write(run_dir / MANIFEST, {**read_manifest(run_dir), "caches": dict(caches)})
 
 
 def read_manifest(run_dir: Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from pokevla.recipe.derive import derive_batch, total_steps, warmup_steps
 from pokevla.recipe.load import recipe_hash
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.recipe.values import describe_changes, neutral_settings
-from pokevla.telemetry.manifest import add_restart
+from pokevla.telemetry.manifest import add_caches, add_restart
 from pokevla.telemetry.meters import StepMeter
 from pokevla.telemetry.writers import EventLog, MetricWriter
 from pokevla.training.callbacks import (
@@ -260,6 +260,8 @@ class Trainer:
             logger.warning("%s", said["changed"])
         if resumed:
             add_restart(self.run_dir, info.step, **said)
+        else:
+            add_caches(self.run_dir, self.task.caches)
 
     def describe(self, step: int, position: int) -> CheckpointInfo:
         """What a checkpoint of this job says about itself."""
@@ -304,6 +306,7 @@ def build_trainer(
         recipe_hash=recipe_hash(recipe),
         frozen_hash=task.frozen_hash,
         datasets=mixture_fingerprints(recipe.data),
+        caches=task.caches,
         settings=neutral_settings(recipe),
     )
     meter = build_meter(recipe, info, device)

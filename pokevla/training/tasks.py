@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Task:
     frozen_hash: str  # of the weights that are not trained, in fp32
     make_loader: Callable[[int], TrainLoader[Any]]  # start position -> endless micro-batches of this rank
     validation: list[Any]  # fixed micro-batches of this rank; the same number on every rank, possibly none
+    caches: dict[str, str] = field(default_factory=dict)  # dataset -> fingerprint of the cache read beside it
 
 
 def build_task(recipe: TrainRecipe, info: RankInfo) -> Task:
@@ -66,11 +67,12 @@ def _pretrain(recipe: PretrainRecipe, model: PokeVLM, hash_of_frozen: str, info:
 
 def _posttrain(recipe: PosttrainRecipe, model: PokeVLA, hash_of_frozen: str, info: RankInfo) -> Task:
     config = model_config(recipe.model, recipe.data.chunk_length)
+    features = _features(recipe)
     arguments: dict[str, Any] = {
         "tokenizer": load_tokenizer(tokenizer_folder(recipe)),
         "image_size": config.vlm.image_size,
         "mask_size": config.segmentation.mask_size if recipe.loss.segmentation.weight > 0 else None,
-        "feature_reader": _features(recipe),
+        "feature_reader": features,
     }
     return Task(
         PosttrainObjective(model, recipe.loss),
@@ -79,6 +81,7 @@ def _posttrain(recipe: PosttrainRecipe, model: PokeVLA, hash_of_frozen: str, inf
             recipe, rank=info.rank, world_size=info.world_size, start_position=position, **arguments
         ),
         _validation(recipe, info, arguments),
+        {str(recipe.data.datasets[number].path): one.fingerprint for number, one in enumerate(features or [])},
     )
 
 

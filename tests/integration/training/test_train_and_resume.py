@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from pokevla.checkpoint.catalogue import list_checkpoints, read_info
 from pokevla.telemetry.jsonl import read_jsonl
 
 pytestmark = pytest.mark.engine
@@ -113,6 +114,15 @@ def test_a_change_of_what_is_learnt_is_refused_on_resume(pokevla: Run, runs: Pat
     refused = pokevla("resume", run_dir, "optim.lr=0.5", "zero.stage=3", "log.every_steps=1")
     assert refused.returncode == 2
     assert "optim.lr, zero.stage cannot be changed in a run that has begun" in refused.stderr
+
+
+def test_manifest_names_the_features_that_were_read(whole: Path) -> None:
+    caches = json.loads((whole / "manifest.json").read_text())["caches"]
+    (stored,) = {tuple(read_info(folder).caches.items()) for _, folder in list_checkpoints(whole)}
+    assert dict(stored) == caches
+    ((dataset, fingerprint),) = caches.items()
+    assert Path(dataset).name == "toy"
+    assert len(fingerprint) >= 16
 
 
 def test_saves_tell_what_they_cost(whole: Path) -> None:

@@ -36,6 +36,7 @@ INFO = CheckpointInfo(
     recipe_hash="a" * 64,
     frozen_hash="b" * 16,
     datasets={"data/robot": "f1"},
+    caches={"data/robot": "c1"},
     settings={"batch.micro": 2},
 )
 
@@ -159,6 +160,8 @@ def test_only_the_newest_checkpoint_keeps_its_conversion(tmp_path: Path) -> None
             {"datasets": {"data/robot": "f2"}},
             "dataset data/robot has changed since step 1: fingerprint f2 instead of f1",
         ),
+        ({"caches": {"data/robot": "c2"}}, "features of data/robot .*fingerprint c2 instead of c1.*teachers' weights"),
+        ({"caches": {}}, "features of data/robot .*fingerprint None instead of c1"),
     ],
 )
 def test_a_checkpoint_of_another_job_is_refused(tmp_path: Path, change: dict, words: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import pokevla
 from pokevla.errors import DataError
-from pokevla.telemetry.manifest import add_restart, read_manifest, write_manifest
+from pokevla.telemetry.manifest import add_caches, add_restart, read_manifest, write_manifest
 from pokevla.telemetry.source import source_commit, source_state
 
 
@@ -37,6 +37,15 @@ def test_every_restart_is_noted(tmp_path: Path) -> None:
 
     assert [restart["step"] for restart in read_manifest(tmp_path)["restarts"]] == [5, 9]
     assert list(tmp_path.glob(".*")) == []
+
+
+def test_caches_are_noted_beside_what_is_there(tmp_path: Path) -> None:
+    write_manifest(tmp_path, {"recipe_hash": "abc"})
+
+    add_caches(tmp_path, {"data/robot": "0f"})
+
+    manifest = read_manifest(tmp_path)
+    assert (manifest["caches"], manifest["recipe_hash"]) == ({"data/robot": "0f"}, "abc")
 
 
 def test_missing_and_damaged_manifest_are_told(tmp_path: Path) -> None:
