@@ -1,13 +1,14 @@
 """What a save costs the loop, against DeepSpeed's plain `save_checkpoint`, and consolidation against `zero_to_fp32`.
 
-    python benchmarks/checkpoint.py [--quick] [--parameters N] [--out DIR] [--stage-dir DIR] [--json PATH]
+    python benchmarks/checkpoint.py [--quick] [--parameters N] [--out DIR] [--json PATH]
 
 First the saves, in turn, on one engine; then what benchmarks/consolidation.py measures, at the same size.
 
 Two ranks, ZeRO 2, fp32: weights, master copies and both AdamW moments are written. `blocked` is the wall time until
-both ranks can train on. `with ten steps` is the time of a save and ten steps until the checkpoint is complete: what a
-copy in the background takes from the steps shows there. Plain `save_checkpoint` neither syncs nor checks nor commits;
-the second row adds the fsync of its files, which is what it would take to survive a power cut. Best of several rounds.
+both ranks can train on. `with ten steps` is the time of a save and ten steps until the checkpoint is complete: what
+writing in the background takes from the steps shows there (on a GPU these processors are idle). Plain `save_checkpoint`
+neither syncs nor checks nor commits; the second row adds the fsync of its files, which is what it would take to survive
+a power cut. Best of several rounds.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from forked_ranks import run_ranks
 from reporting import report, row
 from torch import nn
 
+from pokevla.checkpoint.background import save_in_background
 from pokevla.checkpoint.catalogue import CheckpointInfo
-from pokevla.checkpoint.staging import stage_checkpoint
+from pokevla.checkpoint.snapshot import Snapshot
 from pokevla.checkpoint.store import save_checkpoint
 from pokevla.distributed.collectives import barrier
 from pokevla.distributed.engine import initialise_engine, join_ranks, leave_ranks
@@ -38,7 +40,7 @@ from pokevla.distributed.environment import RankInfo
 
 WIDTH = 1024
 STEPS = 10
-PLAIN, SYNCED, OURS, STAGED = "plain save_checkpoint", "plain, then fsync", "ours", "ours, staged"
+PLAIN, SYNCED, OURS, BEHIND = "plain save_checkpoint", "plain, then fsync", "ours", "ours, in the background"
 CONFIG = {
     "train_batch_size": 16,
     "train_micro_batch_size_per_gpu": 8,
@@ -52,13 +54,13 @@ CONFIG = {
 class Bench:
     """One engine, and the ways to save it. Every method is called by all ranks."""
 
-    def __init__(self, parameters: int, out: Path, stage_dir: Path) -> None:
+    def __init__(self, parameters: int, out: Path) -> None:
         torch.manual_seed(0)
         model = nn.Sequential(*(nn.Linear(WIDTH, WIDTH) for _ in range(max(1, parameters // WIDTH**2))))
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
         self.engine = initialise_engine(model, optimizer, CONFIG)
         self.own_writer = self.engine.checkpoint_engine
-        self.out, self.stage_dir = out, stage_dir
+        self.out, self.snapshot = out, Snapshot()
         self.step()
 
     def step(self) -> None:
@@ -85,9 +87,9 @@ class Bench:
         """Durable, checked, and complete or absent."""
         save_checkpoint(self.engine, self.out / "ours", self._info(number))
 
-    def staged(self, number: int) -> Callable[[], object]:
-        """The same through a node-local folder; returns what completes it."""
-        return stage_checkpoint(self.engine, self.out / "ours", self._info(number), self.stage_dir).finish
+    def behind(self, number: int) -> Callable[[], object]:
+        """The same in the background; returns what completes it."""
+        return save_in_background(self.engine, self.out / "ours", self._info(number), self.snapshot).finish
 
     def _info(self, number: int) -> CheckpointInfo:
         return CheckpointInfo(number, number, 2, 2, "fp32", "-", "-")
@@ -116,15 +118,15 @@ class Bench:
         return blocked, total, written
 
 
-def work(info: RankInfo, parameters: int, rounds: int, out: Path, stage_dir: Path) -> None:
+def work(info: RankInfo, parameters: int, rounds: int, out: Path) -> None:
     """Save in every way, in turn; rank 0 writes what it measured to `out`.json."""
     join_ranks(info)
-    bench = Bench(parameters, out, stage_dir)
+    bench = Bench(parameters, out)
     ways: dict[str, Callable[[int], Any]] = {
         PLAIN: bench.plain,
         SYNCED: bench.synced,
         OURS: bench.ours,
-        STAGED: bench.staged,
+        BEHIND: bench.behind,
     }
     measured: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
     for number in range(rounds + 1):
@@ -156,14 +158,13 @@ def main() -> None:
     parser.add_argument("--parameters", type=int, default=40_000_000, help="size of the model")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, help="folder on the run's disk; default: a temporary one")
-    parser.add_argument("--stage-dir", type=Path, default=Path("/dev/shm"), help="node-local folder of staged saves")
     parser.add_argument("--json", type=Path, help="where the result is written")
     arguments = parser.parse_args()
     parameters, rounds = (4_000_000, 2) if arguments.quick else (arguments.parameters, arguments.rounds)
     with tempfile.TemporaryDirectory(dir=arguments.out) as temporary:
         out = Path(temporary) / "saves"
         out.mkdir()
-        run_ranks(2, partial(work, parameters=parameters, rounds=rounds, out=out, stage_dir=arguments.stage_dir))
+        run_ranks(2, partial(work, parameters=parameters, rounds=rounds, out=out))
         rows = rows_of(json.loads(out.with_suffix(".json").read_text()))
         stages, repeats = ((2,), 1) if arguments.quick else ((2, 3), 3)
         for stage in stages:

@@ -57,21 +57,6 @@ class HashingFile:
         return StoredFile(name, self._size, self._digest.hexdigest())
 
 
-def copy_durably(source: Path, target: Path, name: str) -> StoredFile:
-    """Copy a file in chunks and fsync it; returns what was read, measured on the way.
-
-    Raises:
-        OSError: cannot read or write.
-    """
-    with source.open("rb") as reader, target.open("wb") as writer:
-        out = HashingFile(writer)
-        while chunk := reader.read(CHUNK_BYTES):
-            out.write(chunk)
-        out.flush()
-        os.fsync(writer.fileno())
-    return out.described_as(name)
-
-
 def fsync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)

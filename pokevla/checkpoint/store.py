@@ -30,6 +30,7 @@ from pokevla.errors import CheckpointError, PokeVLAError
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
+    from pokevla.checkpoint.snapshot import Snapshot
     from pokevla.checkpoint.writer import RecordingWriter
 
 
@@ -58,12 +59,14 @@ def begin(run_dir: Path, step: int, *, is_main: bool) -> Path:
     return temporary
 
 
-def write_state(engine: DeepSpeedEngine, root: Path, info: CheckpointInfo, *, durable: bool = True) -> RecordingWriter:
-    """Let DeepSpeed write its files to `root`/state. Called by all ranks, whose `root` may differ; raises nothing:
-    the returned writer holds this rank's files and its first error."""
+def write_state(
+    engine: DeepSpeedEngine, root: Path, info: CheckpointInfo, snapshot: Snapshot | None = None
+) -> RecordingWriter:
+    """Let DeepSpeed write its files to `root`/state, or into `snapshot` under the names they will have below `root`.
+    Called by all ranks; raises nothing: the returned writer holds this rank's files and its first error."""
     from pokevla.checkpoint.writer import RecordingWriter
 
-    writer = RecordingWriter(root, durable=durable)
+    writer = RecordingWriter(root, snapshot)
     engine.checkpoint_engine = writer  # pyright: ignore[reportAttributeAccessIssue]
     # Copies of scripts into every checkpoint: not wanted, and an error there would leave the other ranks waiting.
     engine._copy_recovery_script = lambda _folder: None  # pyright: ignore[reportAttributeAccessIssue]

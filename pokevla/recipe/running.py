@@ -5,7 +5,6 @@ Part of `pokevla.recipe.schema`, which says what holds for all fields.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -45,9 +44,10 @@ class CheckpointConfig(Section):
     one is never deleted."""
     max_failed_saves: Positive = 3
     """A save that fails (a full disk) lets the run go on from the checkpoint before; this many in a row end it."""
-    stage_dir: Path | None = None
-    """Node-local folder (a local disk, or `/dev/shm`) for saves that are copied to the run in the background. It needs
-    room for one checkpoint of the node's ranks. `null` writes straight to the run directory."""
+    background: bool = True
+    """Stop the loop only for a copy of the state in memory, and let a thread write it while training goes on. Each rank
+    holds as much memory as its share of a checkpoint, from the first save on. A job that leaves waits for the disk all
+    the same, and so does the end of the run."""
 
 
 class LogConfig(Section):

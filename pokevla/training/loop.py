@@ -51,7 +51,7 @@ from pokevla.training.measuring import build_meter, describe_run
 from pokevla.training.metric_sums import MetricSums
 from pokevla.training.optimizer import build_adamw
 from pokevla.training.pulse import Pulse
-from pokevla.training.saving import HealthWatch, Saver, SaveWhenDue, clear_stage
+from pokevla.training.saving import HealthWatch, Saver, SaveWhenDue
 from pokevla.training.schedule import applied_rate, apply_rate, rate_factor
 from pokevla.training.seeding import seed_dropout
 from pokevla.training.signals import StopFlag
@@ -228,7 +228,6 @@ class Trainer:
         Raises:
             CheckpointError: all checkpoints are damaged, or the newest does not fit this job.
         """
-        clear_stage(self.recipe.checkpoint, self.run_dir, self.info.rank)
         if self.info.is_main:
             remove_unfinished(self.run_dir)
         damaged: list[str] = []

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pokevla.checkpoint.background import PendingCheckpoint, save_in_background
 from pokevla.checkpoint.catalogue import (
     CheckpointInfo,
     apply_retention,
@@ -17,7 +18,7 @@ from pokevla.checkpoint.catalogue import (
     list_checkpoints,
     mark_healthy,
 )
-from pokevla.checkpoint.staging import StagedCheckpoint, remove_leftovers, stage_checkpoint
+from pokevla.checkpoint.snapshot import Snapshot
 from pokevla.checkpoint.store import save_checkpoint
 from pokevla.errors import CheckpointError, DiskFullError
 from pokevla.recipe.running import CheckpointConfig
@@ -42,7 +43,8 @@ class Saver:
     describe: Callable[[int, int], CheckpointInfo]  # (step, position) -> what the checkpoint says about itself
     blocked_s: float = field(default=0.0, init=False)
     """Seconds the loop stood still for the last save."""
-    _staged: StagedCheckpoint | None = field(default=None, init=False)
+    _snapshot: Snapshot = field(default_factory=Snapshot, init=False)
+    _pending: PendingCheckpoint | None = field(default=None, init=False)
     _failures: int = field(default=0, init=False)  # in a row
     _events: EventLog | None = field(default=None, init=False)
     _writer: MetricWriter | None = field(default=None, init=False)
@@ -59,45 +61,44 @@ class Saver:
     def save(self, result: StepResult, *, wait: bool, last_chance: bool = False) -> bool:
         """Save the state after a step; the loop stands still meanwhile. Tells whether that worked.
 
-        `wait` returns when the checkpoint is complete on the run's disk. Without it, and with a `stage_dir`, a thread
-        completes it while training goes on; `look_after` ends that.
+        `wait` returns when the checkpoint is complete on the disk. Without it, and if the recipe says so, a thread
+        writes it while training goes on; `look_after` ends that.
 
         Raises:
             DiskFullError, CheckpointError: as many saves in a row have failed as the recipe allows, or this is the last
                 step, whose state is the outcome of the run, or the `last_chance` of a job that has to stop.
         """
         started = time.perf_counter()
-        self.complete_staged(result)
+        self.complete_pending(result)
         if self._writer is not None:
             self._writer.flush()  # a run that is killed later goes on from here, and so should its curves
         info = self.describe(result.step, result.position)
-        stage_dir = None if wait else self.settings.stage_dir
         try:
-            if stage_dir is None:
+            if wait or not self.settings.background:
                 info = save_checkpoint(self.engine, self.run_dir, info)
             else:
-                self._staged = stage_checkpoint(self.engine, self.run_dir, info, stage_dir)
+                self._pending = save_in_background(self.engine, self.run_dir, info, self._snapshot)
         except (DiskFullError, CheckpointError) as error:
             self._note_failure(error, result, last_chance=last_chance)
             return False
         finally:
             self.blocked_s = time.perf_counter() - started
-        if self._staged is None:
+        if self._pending is None:
             self._note_success(info)
         return True
 
     def look_after(self, result: StepResult) -> None:
-        """Complete a staged checkpoint if its copies have ended. After every step; costs nothing when there is none."""
-        if self._staged is not None and self._staged.is_copied():
-            self.complete_staged(result)
+        """Complete a checkpoint that the threads have written. After every step; costs nothing when there is none."""
+        if self._pending is not None and self._pending.is_written():
+            self.complete_pending(result)
 
-    def complete_staged(self, result: StepResult, *, last_chance: bool = False) -> None:
-        """Complete a staged checkpoint, waiting for its copies. Errors as `save`."""
-        staged, self._staged = self._staged, None
-        if staged is None:
+    def complete_pending(self, result: StepResult, *, last_chance: bool = False) -> None:
+        """Complete a checkpoint that is on its way, waiting for the threads. Errors as `save`."""
+        pending, self._pending = self._pending, None
+        if pending is None:
             return
         try:
-            info = staged.finish()
+            info = pending.finish()
         except (DiskFullError, CheckpointError) as error:
             self._note_failure(error, result, last_chance=last_chance)
         else:
@@ -151,7 +152,7 @@ class SaveWhenDue:
     def before_leaving(self, result: StepResult) -> None:
         """Save the state after this step, unless that was done; wait until it is complete. Errors as `Saver.save`."""
         if self._saved_at == result.step:
-            self.saver.complete_staged(result, last_chance=True)
+            self.saver.complete_pending(result, last_chance=True)
         else:
             self._act(result, wait=True, last_chance=True)
 
@@ -185,9 +186,3 @@ class HealthWatch:
                     mark_healthy(folder, result.step)
                 except (DiskFullError, CheckpointError) as error:
                     logger.warning("%s is healthy, but that cannot be noted: %s", folder, error)
-
-
-def clear_stage(settings: CheckpointConfig, run_dir: Path, rank: int) -> None:
-    """Delete what a killed job of this run has left on this node's disk."""
-    if settings.stage_dir is not None:
-        remove_leftovers(settings.stage_dir, run_dir, rank)

@@ -201,15 +201,15 @@ def _resume_is_exact(stage: int, precision: str, kind: str, accumulation: int) -
 
 
 def saving_changes_nothing() -> dict[str, Any]:
-    """Written straight to the run, and through a node-local folder while training goes on."""
+    """Written while the loop waits, and by a thread while training goes on."""
     outcome: dict[str, Any] = {}
-    for name, setting in (("none", None), ("direct", "null"), ("staged", str(OUT / "local"))):
-        trainer = make(f"saving-{name}", f"checkpoint.stage_dir={setting or 'null'}")
+    for name, setting in (("none", None), ("direct", "false"), ("background", "true")):
+        trainer = make(f"saving-{name}", f"checkpoint.background={setting or 'false'}")
         first = run(trainer, 0, 1)
         if setting is not None:
             trainer.saver.save(result_of(first), wait=False)
         second = run(trainer, 1, 2)
-        trainer.saver.complete_staged(result_of(second))
+        trainer.saver.complete_pending(result_of(second))
         run(trainer, 2, 3)
         outcome[name] = {"weights": fingerprint(trainer), "complete": [s for s, _ in list_checkpoints(trainer.run_dir)]}
         if setting is not None:

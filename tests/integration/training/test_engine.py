@@ -93,12 +93,12 @@ def test_too_many_failed_saves_in_a_row_end_the_run(results: list[dict[str, Any]
         assert results[rank]["the_last_save_must_not_fail"]["error"] == "DiskFullError"
 
 
-def test_saving_changes_no_bit_of_training_staged_or_not(results: list[dict[str, Any]]) -> None:
+def test_saving_changes_no_bit_of_training_in_the_background_or_not(results: list[dict[str, Any]]) -> None:
     for rank in range(2):
         outcome = results[rank]["saving_changes_nothing"]
-        assert outcome["direct"]["weights"] == outcome["staged"]["weights"] == outcome["none"]["weights"]
-        assert outcome["direct"]["complete"] == outcome["staged"]["complete"] == [1]
-        assert outcome["direct"]["resumed"] == outcome["staged"]["resumed"] == 1
+        assert outcome["direct"]["weights"] == outcome["background"]["weights"] == outcome["none"]["weights"]
+        assert outcome["direct"]["complete"] == outcome["background"]["complete"] == [1]
+        assert outcome["direct"]["resumed"] == outcome["background"]["resumed"] == 1
 
 
 def test_validation_changes_no_bit_of_training(results: list[dict[str, Any]]) -> None:

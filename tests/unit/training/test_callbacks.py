@@ -42,7 +42,7 @@ class RecordingSaver:
     def look_after(self, result: StepResult) -> None:
         pass
 
-    def complete_staged(self, result: StepResult, *, last_chance: bool = False) -> None:
+    def complete_pending(self, result: StepResult, *, last_chance: bool = False) -> None:
         pass
 
 
