@@ -25,6 +25,9 @@ CONDITIONS = {"healthy": "green", "complete": "", "damaged": "bold red"}
 QUIET_EVENTS = ("saved", "started")
 MIB = 2**20
 
+LOSSES = {"": "train", "val/": "held out", "val_swapped/": "images swapped"}
+"""Beginning of a loss's name -> heading of its column."""
+
 
 def frame(snapshot: Snapshot) -> RenderableType:
     """Everything, as a panel."""
@@ -81,10 +84,7 @@ def _progress(snapshot: Snapshot) -> RenderableType:
 def _figures(snapshot: Snapshot) -> RenderableType:
     """Four columns: losses, learning, speed, machine."""
     figures = snapshot.figures
-    losses = {name: number(value) for name, value in figures.items() if name.split("/")[0] == "loss"}
-    held_out = {name: number(value) for name, value in figures.items() if name.startswith(("val/", "val_swapped/"))}
     columns = [
-        ("loss", losses | held_out),
         ("learning", _some(figures, {"lr": number, "grad_norm": number, "skipped": number})),
         (
             "speed",
@@ -105,9 +105,26 @@ def _figures(snapshot: Snapshot) -> RenderableType:
         ),
     ]  # fmt: skip
     table = Table(box=None, padding=(0, 3, 0, 0), show_header=True, header_style="bold")
+    table.add_column("loss")
     for title, _ in columns:
         table.add_column(title)
-    table.add_row(*(_pairs(values) for _, values in columns))
+    table.add_row(_losses(figures), *(_pairs(values) for _, values in columns))
+    return table
+
+
+def _losses(figures: dict[str, float | None]) -> RenderableType:
+    """A row a loss; a column for training, for held-out samples, and for these with the images of others."""
+    names = dict.fromkeys(name.removeprefix("val_swapped/").removeprefix("val/") for name in figures)
+    prefixes = {prefix: title for prefix, title in LOSSES.items() if f"{prefix}loss" in figures}
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=len(prefixes) > 1, header_style="dim")
+    table.add_column("", style="dim")
+    for title in prefixes.values():
+        table.add_column(title, justify="right")
+    for name in names:
+        if name.split("/")[0] == "loss":
+            cells = (f"{prefix}{name}" for prefix in prefixes)
+            shown = [number(figures[cell]) if cell in figures else "" for cell in cells]
+            table.add_row(name.removeprefix("loss/"), *shown)
     return table
 
 
