@@ -4,6 +4,9 @@
 
 A rank whose file is old is dead, stopped, or on a host that does not answer. Among ranks whose files are fresh the one
 with the least `progress` is behind: all ranks go through the same phases, and the others wait for it.
+
+Hosts' clocks may differ by minutes. How old a file is follows from the file system's own time stamps, which are made by
+one clock for all hosts.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ class Heartbeat:
     phase_s: float  # how long it has been in this phase
     progress: int  # phases begun and ended since the start
     every_s: float  # when to expect the next heartbeat
-    time: str  # UTC, ISO 8601
+    time: str  # UTC, ISO 8601; of what was read, by the file system's clock
 
     def age_s(self, at: datetime) -> float:
         """Seconds since it was written."""
@@ -61,7 +64,9 @@ def read_heartbeats(run_dir: Path) -> list[Heartbeat]:
     found = []
     for path in sorted((run_dir / FOLDER).glob("rank_*.json")):
         try:
-            found.append(Heartbeat(**json.loads(path.read_text(encoding="utf-8"))))
+            content = json.loads(path.read_text(encoding="utf-8"))
+            written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+            found.append(Heartbeat(**{**content, "time": written.isoformat(timespec="milliseconds")}))
         except (ValueError, TypeError) as error:
             raise DataError(f"{path} is not a heartbeat ({error}).", "Delete it.") from error
     return found
@@ -77,9 +82,10 @@ def forget_heartbeats(run_dir: Path, world_size: int) -> None:
 def who_is_behind(beats: Sequence[Heartbeat], at: datetime | None = None) -> list[str]:
     """One sentence for each rank that the others wait for; none when all are at the same place.
 
-    `at` is the time to judge by (default: now).
+    `at` is the time to judge by (default: that of the newest heartbeat, which suits a rank that has just written its).
     """
-    at = at or datetime.now(UTC)
+    newest = max((datetime.fromisoformat(one.time) for one in beats), default=datetime.now(UTC))
+    at = max(at or newest, newest)  # this machine's clock may be behind the file system's
     running = [one for one in beats if one.phase not in ENDED]
     silent = [one for one in running if one.age_s(at) > SILENT_AFTER * one.every_s]
     if silent:
@@ -114,5 +120,7 @@ def hang_report(run_dir: Path) -> str:
     ]
     behind = who_is_behind(beats, at)
     verdict = [f"behind: {text}" for text in behind] or ["no rank is behind the others"]
+    if len(beats) > 1 and len(behind) == len(beats) and not who_is_behind(beats):
+        verdict = ["all ranks are silent: the job has ended, or this machine's clock is ahead of the file system's"]
     stacks = sorted(path.name for path in (run_dir / "logs").glob("rank_*.hang"))
     return "\n".join([*lines, *verdict, *(f"stacks: {run_dir / 'logs' / name}" for name in stacks)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from pathlib import Path
 
@@ -47,7 +48,9 @@ def heartbeat(run_dir: Path, rank: int, step: int, seconds: float, **changes: ob
         "rank": rank, "host": f"node{rank}", "pid": 1, "step": step, "phase": "forward", "phase_s": 0.5,
         "progress": 4 * step, "every_s": 10.0, "time": iso(seconds),
     }  # fmt: skip
-    (folder / f"rank_{rank:05d}.json").write_text(json.dumps(content | changes))
+    path = folder / f"rank_{rank:05d}.json"
+    path.write_text(json.dumps(content | changes))
+    os.utime(path, (START_S + seconds, START_S + seconds))
 
 
 def test_a_running_run_tells_progress_figures_and_its_end(run: Path, clock: Clock) -> None:
