@@ -41,14 +41,16 @@ def submit(
     chain = [(recipe, overrides or []), *(_parse(text) for text in then or [])]
     plans = [plan_job(load_recipe(path, changes), wanted) for path, changes in chain]
     on_cluster = not local and (has_slurm() or not dry_run)
-    for remark in preflight(plans, wanted, on_cluster=on_cluster):
-        typer.echo(f"warning: {remark}", err=True)
     typer.echo(f"profile: {shown(name)}")
     for plan in plans:
         for line in describe(plan):
             typer.echo(line)
+    if dry_run:  # shown whatever the checks say: they may lack the data that only the cluster has
+        _print_scripts(plans, wanted)
+    for remark in preflight(plans, wanted, on_cluster=on_cluster):
+        typer.echo(f"warning: {remark}", err=True)
     if dry_run:
-        _print_scripts(plans, wanted, on_cluster)
+        _print_verdict(plans, wanted, on_cluster)
     elif local:
         from slurm.local import run_locally
 
@@ -65,14 +67,20 @@ def _parse(text: str) -> tuple[Path, list[str]]:
     return Path(words[0]), words[1:]
 
 
-def _print_scripts(plans: list[JobPlan], profile: Profile, on_cluster: bool) -> None:
-    from slurm.submit import check_with_slurm, script
+def _print_scripts(plans: list[JobPlan], profile: Profile) -> None:
+    from slurm.submit import script
 
     for number, plan in enumerate(plans):
         typer.echo(f"\n# ---- {plan.recipe.name}")
         typer.echo(script(plan, profile, after=["JOB_BEFORE"] if number else []))
-        if on_cluster:
-            typer.echo(f"# {check_with_slurm(plan, profile)}")
+
+
+def _print_verdict(plans: list[JobPlan], profile: Profile, on_cluster: bool) -> None:
+    from slurm.submit import check_with_slurm
+
+    for plan in plans:
+        verdict = check_with_slurm(plan, profile) if on_cluster else "not asked: there is no Slurm on this machine"
+        typer.echo(f"{plan.recipe.name}: all checks passed; Slurm's verdict: {verdict}")
 
 
 def _queue(plans: list[JobPlan], profile: Profile, name: str) -> None:

@@ -61,7 +61,14 @@ def test_dry_run_prints_plan_and_scripts_and_writes_nothing(
     assert "walk (pretrain) in" in said
     assert "#SBATCH --job-name=again" in said
     assert "#SBATCH --dependency=afterok:JOB_BEFORE" in said
+    assert "again: all checks passed; Slurm's verdict: not asked" in said
     assert not (tmp_path / "runs").exists()
+    (tmp_path / "questions").rename(tmp_path / "elsewhere")
+    assert run(["submit", recipe, "--dry-run"]) == 3
+    said, refused = capsys.readouterr()
+    assert "#SBATCH --job-name=walk" in said, "a plan can be looked at without its data"
+    assert "is not a dataset" in refused
+    assert "all checks passed" not in said
 
 
 def test_submitting_without_slurm_says_so(
