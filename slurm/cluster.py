@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from slurm.commands import parse_duration_s, run_slurm
+from slurm.commands import format_duration, parse_duration_s, run_slurm
 
 _NOT_UP = ("down", "drain", "drng", "fail", "maint", "boot", "unk")
 
@@ -24,7 +24,7 @@ class Partition:
 
     def describe(self) -> str:
         """One line for a person."""
-        limit = "no time limit" if self.time_limit_s is None else f"at most {self.time_limit_s / 3600:g} h"
+        limit = "no time limit" if self.time_limit_s is None else f"at most {format_duration(self.time_limit_s)}"
         gpus = f", {self.gpus_per_node} GPUs each" if self.gpus_per_node else ", no GPUs"
         default = ", the default" if self.is_default else ""
         return f"{self.nodes} nodes ({self.nodes_up} up{gpus}), {limit}{default}"

@@ -13,7 +13,7 @@ from pokevla.recipe.plan import plan as plan_training
 from pokevla.recipe.schema import CacheRecipe, EvalRecipe, GroundingRecipe, PipelineRecipe, TrainRecipe
 from pokevla.telemetry.jsonl import read_jsonl
 from pokevla.training.lead_time import UNKNOWN_S, needed_lead_s
-from slurm.commands import parse_duration_s
+from slurm.commands import format_duration, parse_duration_s
 from slurm.pieces import Pieces, plan_pieces
 from slurm.profile import Profile
 
@@ -159,7 +159,7 @@ def describe(plan: JobPlan) -> list[str]:
     lines = [
         f"{recipe.name} ({recipe.kind}) in {plan.folder}",
         f"  {plan.nodes} node(s) x {plan.tasks_per_node} task(s){gpus}, {plan.cpus_per_task} processors a task",
-        f"  time limit {_duration(plan.time_limit_s)}, told to save {plan.signal_lead_s} s before",
+        f"  time limit {format_duration(plan.time_limit_s)}, told to save {plan.signal_lead_s} s before",
     ]
     if isinstance(recipe, TrainRecipe):
         how = "measured" if plan.is_save_measured else "estimated from its size"
@@ -173,10 +173,6 @@ def describe(plan: JobPlan) -> list[str]:
     elif piece:
         lines.append(f"  one task: no more than one {piece} is missing")
     return lines
-
-
-def _duration(seconds: int) -> str:
-    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
 def result_folders(recipe: AnyRecipe) -> list[Path]:

@@ -14,6 +14,7 @@ from pokevla.recipe.document import dotted
 from pokevla.recipe.load import AnyRecipe, load_recipe, plain_values, recipe_hash
 from pokevla.recipe.schema import CacheConfig, CacheRecipe, EvalRecipe, PosttrainRecipe, TrainRecipe
 from slurm.cluster import Partition, partitions
+from slurm.commands import format_duration
 from slurm.plan import JobPlan, result_folders
 from slurm.profile import Profile, require_partition
 from slurm.state import active_job
@@ -276,8 +277,8 @@ def _partition(plan: JobPlan, profile: Profile, known: list[Partition]) -> list[
         )
     if partition.time_limit_s is not None and plan.time_limit_s > partition.time_limit_s:
         raise ClusterError(
-            f"a time limit of {plan.time_limit_s / 3600:g} h is above that of partition {partition.name}, "
-            f"{partition.time_limit_s / 3600:g} h: the job would wait for ever.",
+            f"a time limit of {format_duration(plan.time_limit_s)} is above that of partition {partition.name}, "
+            f"{format_duration(partition.time_limit_s)}: the job would wait for ever.",
             "Lower resources.time_limit: the job is requeued and goes on.",
         )
     if not partition.is_up:

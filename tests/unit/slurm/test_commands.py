@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pokevla.errors import ClusterError
 from slurm.cluster import count_gpus, parse_partitions
-from slurm.commands import parse_duration_s, parse_fields, run_slurm
+from slurm.commands import format_duration, parse_duration_s, parse_fields, run_slurm
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,11 @@ from slurm.commands import parse_duration_s, parse_fields, run_slurm
 )
 def test_durations_are_read_as_slurm_writes_them(text: str, seconds: int | None) -> None:
     assert parse_duration_s(text) == seconds
+
+
+@given(st.integers(0, 10**8))
+def test_durations_are_written_as_they_are_read(seconds: int) -> None:
+    assert parse_duration_s(format_duration(seconds)) == seconds
 
 
 def test_fields_may_hold_spaces_and_equal_signs() -> None:

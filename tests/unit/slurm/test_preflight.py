@@ -95,7 +95,10 @@ def test_all_problems_are_told_at_once(load, dataset: Path) -> None:
     [
         (["resources.gpus_per_node=16", "batch.global=32"], "has 8.*resources.nodes=2 resources.gpus_per_node=8"),
         (["resources.nodes=8", "resources.cpu_ranks=8", "batch.global=16"], "resources.nodes is 8, .* has 4"),
-        (["resources.time_limit=25:00:00"], "above that of partition gpu, 24 h: the job would wait for ever"),
+        (
+            ["resources.time_limit=25:00:00"],
+            "25:00:00 is above that of partition gpu, 24:00:00: the job would wait for ever",
+        ),
     ],
 )
 def test_job_that_does_not_fit_the_partition_is_refused(load, overrides: list[str], words: str) -> None:
