@@ -97,7 +97,7 @@ def test_all_problems_are_told_at_once(load, dataset: Path) -> None:
         (["resources.nodes=8", "resources.cpu_ranks=8", "batch.global=16"], "resources.nodes is 8, .* has 4"),
         (
             ["resources.time_limit=25:00:00"],
-            "25:00:00 is above that of partition gpu, 24:00:00: the job would wait for ever",
+            "25:00:00 is above that of partition gpu, 24:00:00: the job",
         ),
     ],
 )
