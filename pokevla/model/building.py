@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
-from pokevla.errors import CheckpointError, UsageError
-from pokevla.model.lora import TrainableSpec, apply_trainable, has_lora, merge_lora, vlm_of
+from pokevla.errors import CheckpointError
+from pokevla.model.lora import TrainableSpec, apply_trainable, merge_lora, vlm_of
 from pokevla.model.presets import (
     PokeVLAConfig,
     PokeVLMConfig,
-    config_from_dict,
-    to_dict,
-    vlm_config_from_dict,
 )
 from pokevla.model.vla import PokeVLA
 from pokevla.model.vlm import PokeVLM
@@ -28,16 +22,12 @@ __all__ = [
     "apply_trainable",
     "build_vla",
     "build_vlm",
-    "load_model",
     "load_weights",
     "merge_lora",
     "parameter_report",
-    "save_model",
 ]
 
 WEIGHTS_NAME = "model.safetensors"
-CONFIG_NAME = "config.json"
-SCHEMA_VERSION = 1
 
 
 def build_vlm(config: PokeVLMConfig, *, seed: int = 0, weights: Path | None = None) -> PokeVLM:
@@ -108,62 +98,6 @@ def _refuse_misfit(
             f"({len(wrong)} such tensors).",
             remedy,
         )
-
-
-def save_model(model: PokeVLM | PokeVLA, folder: Path) -> None:
-    """Write `model.safetensors` and `config.json` into `folder` (made if absent).
-
-    Raises:
-        UsageError: LoRA is not merged yet.
-    """
-    if has_lora(model):
-        raise UsageError("The model still has LoRA layers.", "Merge them first with merge_lora.")
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.detach().cpu().contiguous() for name, value in _stored_names(model).items()}
-    save_file(state, folder / WEIGHTS_NAME, metadata={"format": "pt"})
-    kind = "vla" if isinstance(model, PokeVLA) else "vlm"
-    content = {"schema_version": SCHEMA_VERSION, "kind": kind, "config": to_dict(model.config)}
-    (folder / CONFIG_NAME).write_text(json.dumps(content, indent=2) + "\n")
-
-
-def load_model(folder: Path) -> PokeVLM | PokeVLA:
-    """Load what `save_model` wrote.
-
-    Raises:
-        CheckpointError: a file is missing or does not fit the other.
-    """
-    content = _read_config(folder / CONFIG_NAME)
-    try:
-        model = (
-            build_vla(config_from_dict(content["config"]))
-            if content["kind"] == "vla"
-            else build_vlm(vlm_config_from_dict(content["config"]))
-        )
-    except UsageError as error:
-        raise CheckpointError(f"{folder / CONFIG_NAME}: {error}", "Export the model again.") from error
-    load_weights(model, folder)
-    return model
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file.", "Give the folder of an exported model.")
-    try:
-        content = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path}: not JSON ({error}).", "Export the model again.") from error
-    fits = (
-        isinstance(content, dict)
-        and content.get("schema_version") == SCHEMA_VERSION
-        and content.get("kind") in ("vlm", "vla")
-        and "config" in content
-    )
-    if not fits:
-        raise CheckpointError(
-            f"{path}: not the config.json of a PokeVLM or PokeVLA of schema version {SCHEMA_VERSION}.",
-            "Export the model again with this version.",
-        )
-    return content
 
 
 def parameter_report(model: PokeVLM | PokeVLA) -> list[tuple[str, int, int]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pokevla.errors import CheckpointError
-from pokevla.model.building import build_vla, build_vlm, load_model, load_weights, parameter_report, save_model
+from pokevla.model.building import build_vla, build_vlm, load_weights, parameter_report
 from pokevla.model.presets import preset
 from pokevla.model.seeding import reset_fan_in, smooth_noise
 from pokevla.model.vla import PokeVLA
+from pokevla.model.vlm import PokeVLM
 
 
 def same_weights(left: torch.nn.Module, right: torch.nn.Module) -> bool:
@@ -42,18 +42,29 @@ def test_changing_one_part_leaves_the_others_weights_alone() -> None:
     assert same_weights(left.action_head, right.action_head)
 
 
-def test_export_comes_back_bit_by_bit(tiny_vla: PokeVLA, tmp_path: Path) -> None:
-    save_model(tiny_vla, tmp_path / "vla")
-    save_model(tiny_vla.vlm, tmp_path / "vlm")
-    loaded = load_model(tmp_path / "vla")
-    assert loaded.config == tiny_vla.config
-    assert same_weights(loaded, tiny_vla)
-    assert same_weights(load_model(tmp_path / "vlm"), tiny_vla.vlm)
+def store(model: PokeVLA | PokeVLM, folder: Path) -> Path:
+    """Weights as an export holds them: tied weights once."""
+    folder.mkdir(exist_ok=True)
+    tied = model.vlm if isinstance(model, PokeVLA) else model
+    second = "lm_head.weight" if tied.config.language_model.tie_embeddings else "no such name"
+    names = [name for name in model.state_dict() if not name.endswith(second)]
+    save_file({name: model.state_dict()[name].contiguous() for name in names}, folder / "model.safetensors")
+    return folder
+
+
+def test_stored_weights_come_back_bit_by_bit(tiny_vla: PokeVLA, tmp_path: Path) -> None:
+    other = build_vla(tiny_vla.config, seed=77)
+    assert not same_weights(other, tiny_vla)
+    load_weights(other, store(tiny_vla, tmp_path / "vla"))
+    assert same_weights(other, tiny_vla)
+    vlm = build_vlm(tiny_vla.config.vlm, seed=77)
+    load_weights(vlm, store(tiny_vla.vlm, tmp_path / "vlm"))
+    assert same_weights(vlm, tiny_vla.vlm)
 
 
 def test_vla_takes_an_exported_vlm(tmp_path: Path) -> None:
     vlm = build_vlm(preset("tiny").vlm, seed=9)
-    save_model(vlm, tmp_path)
+    store(vlm, tmp_path)
     model = build_vla(preset("tiny"), seed=1, vlm_weights=tmp_path)
     assert same_weights(model.vlm, vlm)
     assert same_weights(model.action_head, build_vla(preset("tiny"), seed=1).action_head)
@@ -66,12 +77,13 @@ def test_untied_word_head_is_stored_and_frozen_in_the_vla(tmp_path: Path) -> Non
     config = dataclasses.replace(config, vlm=dataclasses.replace(config.vlm, language_model=language))
     model = build_vla(config)
     assert not model.vlm.language_model.lm_head.weight.requires_grad
-    save_model(model, tmp_path)
-    assert same_weights(load_model(tmp_path), model)
+    other = build_vla(config, seed=77)
+    load_weights(other, store(model, tmp_path))
+    assert same_weights(other, model)
 
 
 def test_weights_that_do_not_fit_are_refused_by_name(tiny_vla: PokeVLA, tmp_path: Path) -> None:
-    save_model(tiny_vla.vlm, tmp_path)
+    store(tiny_vla.vlm, tmp_path)
     with pytest.raises(CheckpointError, match="missing"):
         load_weights(tiny_vla, tmp_path)  # a VLM into a VLA
     file = tmp_path / "model.safetensors"
@@ -84,25 +96,6 @@ def test_weights_that_do_not_fit_are_refused_by_name(tiny_vla: PokeVLA, tmp_path
         load_weights(tiny_vla.vlm, tmp_path)
     with pytest.raises(CheckpointError, match="no weights here"):
         load_weights(tiny_vla.vlm, tmp_path / "nowhere")
-
-
-@pytest.mark.parametrize("content", ["{", "[]", '{"schema_version": 99}', None])
-def test_broken_config_is_refused(content: str | None, tiny_vla: PokeVLA, tmp_path: Path) -> None:
-    save_model(tiny_vla, tmp_path)
-    path = tmp_path / "config.json"
-    path.unlink() if content is None else path.write_text(content)
-    with pytest.raises(CheckpointError, match=r"config\.json"):
-        load_model(tmp_path)
-
-
-def test_config_with_an_unknown_field_is_refused(tiny_vla: PokeVLA, tmp_path: Path) -> None:
-    save_model(tiny_vla, tmp_path)
-    path = tmp_path / "config.json"
-    values = json.loads(path.read_text())
-    values["config"]["geometry"]["grids"] = 3
-    path.write_text(json.dumps(values))
-    with pytest.raises(CheckpointError, match="Did you mean grid"):
-        load_model(tmp_path)
 
 
 def test_report_counts_every_parameter_once(tiny_vla: PokeVLA) -> None:

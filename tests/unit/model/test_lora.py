@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pokevla.errors import UsageError
-from pokevla.model.building import build_vlm, parameter_report, save_model
+from pokevla.model.building import build_vlm, parameter_report
 from pokevla.model.lora import TrainableSpec, apply_trainable, has_lora, merge_lora
 from pokevla.model.presets import preset
 from pokevla.model.vla import PokeVLA
@@ -106,5 +106,3 @@ def test_wrong_specs_are_named(tiny_vla: PokeVLA, tmp_path: Path) -> None:
     apply_trainable(tiny_vla, SPEC)
     with pytest.raises(UsageError, match="merge_lora"):
         apply_trainable(tiny_vla, SPEC)
-    with pytest.raises(UsageError, match="merge_lora"):
-        save_model(tiny_vla, tmp_path)
