@@ -34,8 +34,8 @@ RENDEZVOUS_VARIABLE = "POKEVLA_RENDEZVOUS_TIMEOUT_S"
 RENDEZVOUS_TIMEOUT_S = 300
 """How long ranks wait for each other: a job that lost a rank should not hold its nodes for long."""
 
-HANG_PATIENCE_S = 40.0
-"""Time for rank 0 to ask for a restart: within the watchdog's last resort (pokevla/training/watchdog.py)."""
+HANG_PATIENCE_S = 20.0
+"""Time for rank 0 to ask for a restart: well within the watchdog's last resort (pokevla/training/watchdog.py)."""
 
 
 @dataclass(frozen=True)
@@ -151,12 +151,11 @@ def _end_interrupted(work: Work, error: Requeued) -> NoReturn:
 
 
 def _run_hung_again(work: Work, error: HangError) -> None:
-    """Called by the watchdog of each rank that hangs, when stacks are on the disk. Rank 0 has the job started again
-    from its last checkpoint; the others give it time: a bad end of theirs would make srun kill it before it has asked.
+    """Called by the watchdog of each rank that hangs, when stacks are on the disk: have the job started again from its
+    last checkpoint. Rank 0 does; it may be on the host that hangs, so after a while the others do.
     """
     if not work.place.is_main:
-        time.sleep(HANG_PATIENCE_S)
-        return  # nobody has ended us: rank 0 does not even notice, and the job fails
+        time.sleep(HANG_PATIENCE_S)  # and be ended meanwhile, as a rule
     try:
         _run_again(work, "hang", str(error))
     except PokeVLAError as refused:
@@ -168,7 +167,7 @@ def _run_again(work: Work, cause: Cause | None, why: str = "Saved") -> NoReturn:
     from slurm.requeue import note_restart, requeue
 
     if cause is not None:
-        note_restart(work.folder, work.piece, work.progress(), cause)
+        note_restart(work.folder, work.piece, work.place, work.progress(), cause)
     if work.place.is_slurm:
         requeue(work.place)
         _leave(Requeued.exit_code, f"{why}; put back into the queue.")

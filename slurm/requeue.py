@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pokevla.checkpoint.files import write_json_atomically
 from pokevla.errors import ClusterError
@@ -27,22 +28,27 @@ _FRUITLESS: dict[Cause, tuple[str, str]] = {
 _WILL_RUN_AGAIN = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
 
 
-def note_restart(folder: Path, piece: int | None, progress: int, cause: Cause) -> None:
+def note_restart(folder: Path, piece: int | None, place: Place, progress: int, cause: Cause) -> None:
     """Remember how far a job was when it had to be started again (`progress`: steps saved, shards or trials done).
+
+    Several ranks may say so of one start: it counts once. A job that is submitted anew starts counting anew.
 
     Raises:
         ClusterError: MAX_FRUITLESS starts in a row have not got any further.
     """
     path = folder / JOBS / ("restarts.json" if piece is None else f"restarts_{piece}.json")
-    try:
+    start = place.restarts if place.is_slurm else None  # submitit's local executor does not tell
+    before: dict[str, Any] = {}
+    with contextlib.suppress(FileNotFoundError, ValueError):  # the first time; cut short: the count begins again
         before = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):  # the first time; or cut short, and then the count begins again
-        before = {"progress": -1, "fruitless": 0}
-    fruitless = before["fruitless"] + 1 if progress <= before["progress"] else 0
+    fruitless = 0
+    if before.get("job_id") == place.job_id:
+        is_known = start is not None and before["start"] == start
+        got_on = not is_known and progress > before["progress"]
+        fruitless = 0 if got_on else before["fruitless"] + (not is_known)
     path.parent.mkdir(exist_ok=True)
-    write_json_atomically(path, {"progress": progress, "fruitless": fruitless})
+    write_json_atomically(path, {"job_id": place.job_id, "start": start, "progress": progress, "fruitless": fruitless})
     if fruitless >= MAX_FRUITLESS:
-        path.unlink()  # whoever submits it again starts counting anew
         how, remedy = _FRUITLESS[cause]
         raise ClusterError(
             f"{fruitless} starts in a row have {how} without saving anything new in {folder}.",

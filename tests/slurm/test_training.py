@@ -260,24 +260,32 @@ def test_cancelled_job_saves_and_does_not_come_back(disturbed: Training) -> None
     assert disturbed.saved[5] >= disturbed.saved[4] + 3
 
 
+@pytest.mark.parametrize("stuck", [0, 1])
 def test_job_whose_rank_hangs_is_started_again_and_goes_on(
-    disturbed: Training, undisturbed: Path, pokevla, recipes: Callable[[str], Path], wait_until: Callable[..., None]
+    disturbed: Training,
+    undisturbed: Path,
+    pokevla,
+    recipes: Callable[[str], Path],
+    wait_until: Callable[..., None],
+    stuck: int,
 ) -> None:
     """`disturbed`: there the cache is built."""
     changes = ["resources.nodes=2", "checkpoint.every_steps=2", "guards.step_timeout_s=20"]
-    done = pokevla("submit", recipes("hung"), *settings(nodes=2), *changes)
+    done = pokevla("submit", recipes(f"hung{stuck}"), *settings(nodes=2), *changes)
     assert done.returncode == 0, done.stderr
-    run_dir = undisturbed.parent / "hung"
+    run_dir = undisturbed.parent / f"hung{stuck}"
     training = Training(run_dir, read_jobs(run_dir)[0].job_id)
     with held_still(training, 3, wait_until) as ranks:
-        ranks[0].resume()  # whichever it is: it waits for the other one
-        wait_until("a restart", lambda: job_state(training.job_id).restarts == 1)
+        (other,) = [rank for rank in ranks if rank.environ()["SLURM_PROCID"] != str(stuck)]
+        other.resume()
+        wait_until("a restart", lambda: not job_state(training.job_id).is_active or job_state(training.job_id).restarts)
     wait_until("the end", lambda: not job_state(training.job_id).is_active)
 
     assert job_state(training.job_id).state == "COMPLETED"
     assert job_state(training.job_id).restarts == 1
     events = [row["event"] for row in read_jsonl(run_dir / "events.jsonl") if row["event"] != "saved"]
-    assert events == ["started", "hang", "resumed", "finished"]
+    assert events == ["started", *(["hang"] if stuck == 1 else []), "resumed", "finished"]  # rank 0 writes events
+    assert (run_dir / "logs" / f"rank_{1 - stuck:05d}.hang").is_file()
     weights = [run / "export" / "model.safetensors" for run in (run_dir, undisturbed)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
 

@@ -63,14 +63,27 @@ def test_a_job_is_pickled_as_its_directory_and_no_more() -> None:
 
 @pytest.mark.parametrize(("cause", "said"), [("timeout", "reached their time limit"), ("hang", "hung")])
 def test_limits_and_hangs_without_progress_end_the_restarts(tmp_path: Path, cause: Cause, said: str) -> None:
-    for progress in (0, 4, 4, 4):
-        note_restart(tmp_path, None, progress, "timeout")
-    note_restart(tmp_path, None, 8, cause)
-    for _ in range(MAX_FRUITLESS - 1):
-        note_restart(tmp_path, None, 8, cause)
-    with pytest.raises(ClusterError, match=f"3 starts in a row have {said} without"):
-        note_restart(tmp_path, None, 8, cause)
-    note_restart(tmp_path, None, 8, cause)  # submitted again: it counts anew
+    starts = [read_place({**TASK, "SLURM_RESTART_COUNT": str(number)}) for number in range(9)]
+    for start, progress in enumerate((0, 4, 4, 4)):
+        note_restart(tmp_path, None, starts[start], progress, "timeout")
+    note_restart(tmp_path, None, starts[4], 8, cause)
+    for start in starts[5 : 4 + MAX_FRUITLESS]:
+        for _ in range(5):  # by several ranks: one start counts once
+            note_restart(tmp_path, None, start, 8, cause)
+    for _ in range(2):  # whoever of the ranks asks
+        with pytest.raises(ClusterError, match=f"3 starts in a row have {said} without"):
+            note_restart(tmp_path, None, starts[4 + MAX_FRUITLESS], 8, cause)
+    again = read_place({**TASK, "SLURM_JOB_ID": "32", "SLURM_RESTART_COUNT": "0"})
+    note_restart(tmp_path, None, again, 8, cause)  # submitted again: it counts anew
+
+
+def test_restarts_on_this_machine_count_one_by_one(tmp_path: Path) -> None:
+    local = {"SUBMITIT_LOCAL_JOB_ID": "7", "SUBMITIT_LOCAL_GLOBALID": "0", "SUBMITIT_LOCAL_NTASKS": "2",
+             "SUBMITIT_LOCAL_LOCALID": "0"}  # fmt: skip
+    for _ in range(MAX_FRUITLESS):
+        note_restart(tmp_path, None, read_place(local), 0, "timeout")
+    with pytest.raises(ClusterError, match="3 starts in a row"):
+        note_restart(tmp_path, None, read_place(local), 0, "timeout")
 
 
 HOLD = """
