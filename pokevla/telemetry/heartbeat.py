@@ -84,10 +84,8 @@ def who_is_behind(beats: Sequence[Heartbeat], at: datetime | None = None) -> lis
 
     `at` is the time to judge by (default: that of the newest heartbeat, which suits a rank that has just written its).
     """
-    newest = max((datetime.fromisoformat(one.time) for one in beats), default=datetime.now(UTC))
-    at = max(at or newest, newest)  # this machine's clock may be behind the file system's
     running = [one for one in beats if one.phase not in ENDED]
-    silent = [one for one in running if one.age_s(at) > SILENT_AFTER * one.every_s]
+    at, silent = _silent(beats, at)
     if silent:
         return [
             f"rank {one.rank} on {one.host}: no heartbeat for {one.age_s(at):.0f} s, last in {one.phase} after step "
@@ -102,6 +100,20 @@ def who_is_behind(beats: Sequence[Heartbeat], at: datetime | None = None) -> lis
         for one in running
         if one.progress == least
     ]
+
+
+def speaks_for_all(beats: Sequence[Heartbeat], rank: int) -> bool:
+    """Whether `rank` is the lowest of those that are not silent: rank 0, unless that is what hangs."""
+    silent = {one.rank for one in _silent(beats)[1]}
+    return rank == min((one.rank for one in beats if one.rank not in silent), default=rank)
+
+
+def _silent(beats: Sequence[Heartbeat], at: datetime | None = None) -> tuple[datetime, list[Heartbeat]]:
+    """The time to judge by, and the ranks that have not been heard of for too long."""
+    newest = max((datetime.fromisoformat(one.time) for one in beats), default=datetime.now(UTC))
+    at = max(at or newest, newest)  # this machine's clock may be behind the file system's
+    running = [one for one in beats if one.phase not in ENDED]
+    return at, [one for one in running if one.age_s(at) > SILENT_AFTER * one.every_s]
 
 
 def hang_report(run_dir: Path) -> str:

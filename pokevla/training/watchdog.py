@@ -21,7 +21,7 @@ from typing import Self
 
 from pokevla.distributed.environment import RankInfo
 from pokevla.errors import HangError, Requeued
-from pokevla.telemetry.heartbeat import beat, forget_heartbeats, read_heartbeats, who_is_behind
+from pokevla.telemetry.heartbeat import beat, forget_heartbeats, read_heartbeats, speaks_for_all, who_is_behind
 from pokevla.telemetry.jsonl import EventLog, now
 from pokevla.training.pulse import Pulse
 
@@ -120,14 +120,15 @@ class Watchdog:
         stacks = self.dump(where)
         self._done.wait(LINGER_S)  # the others dump, and write their last heartbeats
         self._beat()
-        behind = who_is_behind(read_heartbeats(self.run_dir))
+        beats = read_heartbeats(self.run_dir)
+        behind = who_is_behind(beats)
         error = HangError(
             f"{where} for {still_s:.0f} s, longer than {limit_s:g} s. "
             f"Behind: {'; '.join(behind) or 'nobody more than the others'}. Stacks: {stacks}.",
             f"Go on with: pokevla resume {self.run_dir}",
         )
         logger.critical("%s", error)
-        if self.info.is_main:
+        if speaks_for_all(beats, self.info.rank):
             with closing(EventLog(self.run_dir / "events.jsonl")) as events:
                 events.add("hang", step=step, phase=phase, behind=behind)
         if self._on_hang is not None:

@@ -284,7 +284,7 @@ def test_job_whose_rank_hangs_is_started_again_and_goes_on(
     assert job_state(training.job_id).state == "COMPLETED"
     assert job_state(training.job_id).restarts == 1
     events = [row["event"] for row in read_jsonl(run_dir / "events.jsonl") if row["event"] != "saved"]
-    assert events == ["started", *(["hang"] if stuck == 1 else []), "resumed", "finished"]  # rank 0 writes events
+    assert events == ["started", "hang", "resumed", "finished"]
     assert (run_dir / "logs" / f"rank_{1 - stuck:05d}.hang").is_file()
     weights = [run / "export" / "model.safetensors" for run in (run_dir, undisturbed)]
     assert weights[0].read_bytes() == weights[1].read_bytes()

@@ -16,6 +16,7 @@ from pokevla.telemetry.heartbeat import (
     forget_heartbeats,
     hang_report,
     read_heartbeats,
+    speaks_for_all,
     who_is_behind,
 )
 
@@ -62,6 +63,14 @@ def test_the_clock_of_who_looks_may_be_wrong(tmp_path: Path, ahead_s: int, verdi
 def test_among_ranks_that_live_the_least_progress_is_behind() -> None:
     stuck = replace(WELL, rank=2, host="c", phase="data", phase_s=301.0, progress=86)
     assert who_is_behind([WELL, stuck, replace(WELL, rank=3)], NOW) == ["rank 2 on c: in data after step 7 for 301 s"]
+
+
+def test_the_lowest_rank_that_is_heard_of_speaks_for_all() -> None:
+    silent = replace(WELL, time=(NOW - timedelta(seconds=40)).isoformat())
+    others = [replace(WELL, rank=1), replace(WELL, rank=2)]
+    assert [speaks_for_all([WELL, *others], rank) for rank in range(3)] == [True, False, False]
+    assert [speaks_for_all([silent, *others], rank) for rank in range(3)] == [False, True, False]
+    assert speaks_for_all([], 5)
 
 
 def test_ranks_at_the_same_place_and_ranks_that_have_ended_are_not_behind() -> None:
