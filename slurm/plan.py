@@ -12,7 +12,7 @@ from pokevla.recipe.plan import disk_needs
 from pokevla.recipe.plan import plan as plan_training
 from pokevla.recipe.schema import CacheRecipe, EvalRecipe, GroundingRecipe, PipelineRecipe, TrainRecipe
 from pokevla.telemetry.jsonl import read_jsonl
-from pokevla.training.lead_time import UNKNOWN_S, needed_lead_s
+from pokevla.training.lead_time import SAFETY, SAVES, UNKNOWN_S, needed_lead_s
 from slurm.commands import format_duration, parse_duration_s
 from slurm.pieces import Pieces, plan_pieces
 from slurm.profile import Profile
@@ -119,7 +119,7 @@ def _plan_training(loaded: LoadedRecipe, recipe: TrainRecipe, profile: Profile) 
     measured = measured_save_s(folder)
     save_s = measured if measured is not None else disk_needs(recipe, None).checkpoint / SAVE_BYTES_PER_S
     limits = [parse_duration_s(resources.time_limit), profile.time_limit_s]
-    lead_s = needed_lead_s(folder) if measured is not None else max(UNKNOWN_S, EARLY_S + 3 * save_s)
+    lead_s = needed_lead_s(folder) if measured is not None else max(UNKNOWN_S, EARLY_S + SAFETY * SAVES * save_s)
     return JobPlan(
         loaded=loaded,
         folder=folder,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,9 +34,12 @@ class PendingCheckpoint:
     ) -> None:
         """Start to write the snapshot, which must not change until `finish`. `error`: what went wrong in making it."""
         self.info = info
+        self.written_s = 0.0
+        """Seconds that the slowest rank took to write; known when it is finished."""
         self._run_dir, self._snapshot, self._is_main = run_dir, snapshot, is_main
         self._folder = temporary_folder(run_dir, info.step)
         self._error = error
+        self._seconds = 0.0
         self._files: list[StoredFile] = []
         self._thread = threading.Thread(target=self._write, name="pokevla-checkpoint", daemon=True)
         self._thread.start()
@@ -51,11 +55,13 @@ class PendingCheckpoint:
             DiskFullError, CheckpointError: a rank could not write.
         """
         self._thread.join()
+        self.written_s = max(gather_objects(self._seconds))
         return finish(self._run_dir, self.info, self._files, self._error, is_main=self._is_main)
 
     def _write(self) -> None:
         if self._error is not None:
             return
+        started = time.perf_counter()
         for name in self._snapshot.names:
             path = self._folder / name
             try:
@@ -69,6 +75,7 @@ class PendingCheckpoint:
                 self._error = as_named_error(error, path)
                 return
             self._files.append(out.described_as(name))
+        self._seconds = time.perf_counter() - started
 
 
 def save_in_background(

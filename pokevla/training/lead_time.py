@@ -12,6 +12,8 @@ SLURM_S = 60.0
 """Slurm looks at time limits every 30 seconds, and may signal or kill up to a minute off (man sbatch, --signal)."""
 OTHERS_S = 30.0
 """Judging held-out batches, writing the event, ending the processes."""
+SAVES = 2
+"""One may be on its way to the disk when the signal comes; then follows the last one."""
 SAFETY = 2.0
 """A shared file system is now and then half as fast as usual."""
 LATEST = 20
@@ -19,15 +21,17 @@ LATEST = 20
 
 
 def needed_lead_s(run_dir: Path) -> float:
-    """Seconds between the signal and the limit that this run needs: the step under way must end, then it saves.
+    """Seconds between the signal and the limit that this run needs: the step under way must end, a save that is on
+    its way too, then it saves.
 
-    From the longest of the last saves (`save_s` in events.jsonl) and steps (`step_s` in metrics.jsonl).
+    From the longest of the last saves (`save_s` in events.jsonl, until it was on the disk) and steps (`step_s` in
+    metrics.jsonl).
     """
     saves = _latest(run_dir / "events.jsonl", "save_s")
     steps = _latest(run_dir / "metrics.jsonl", "step_s")
     if not saves:
         return UNKNOWN_S
-    return SLURM_S + OTHERS_S + SAFETY * (max(saves) + max(steps, default=0.0))
+    return SLURM_S + OTHERS_S + SAFETY * (SAVES * max(saves) + max(steps, default=0.0))
 
 
 def _latest(path: Path, name: str) -> list[float]:

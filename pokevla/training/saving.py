@@ -84,7 +84,7 @@ class Saver:
         finally:
             self.blocked_s = time.perf_counter() - started
         if self._pending is None:
-            self._note_success(info)
+            self._note_success(info, self.blocked_s)
         return True
 
     def look_after(self, result: StepResult) -> None:
@@ -102,9 +102,10 @@ class Saver:
         except (DiskFullError, CheckpointError) as error:
             self._note_failure(error, result, last_chance=last_chance)
         else:
-            self._note_success(info)
+            self._note_success(info, self.blocked_s + pending.written_s)
 
-    def _note_success(self, info: CheckpointInfo) -> None:
+    def _note_success(self, info: CheckpointInfo, save_s: float) -> None:
+        """`save_s`: from the end of the step until it is on the disk, which a job that has to leave must wait for."""
         self._failures = 0
         folder = checkpoint_folder(self.run_dir, info.step)
         logger.info("saved %s (%.3f GiB, %.2f s blocked)", folder, info.size_bytes / GIB, self.blocked_s)
@@ -116,7 +117,8 @@ class Saver:
                 "saved",
                 step=info.step,
                 position=info.position,
-                save_s=round(self.blocked_s, 3),
+                save_s=round(save_s, 3),
+                blocked_s=round(self.blocked_s, 3),
                 size_bytes=info.size_bytes,
                 deleted=deleted,
             )

@@ -39,6 +39,7 @@ def test_nothing_counts_before_it_is_finished(tmp_path: Path) -> None:
 
     info = checkpoint.finish()
 
+    assert checkpoint.written_s > 0
     ((step, folder),) = list_checkpoints(tmp_path)
     assert step == 7
     assert verify(folder) == info
