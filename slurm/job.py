@@ -34,8 +34,8 @@ RENDEZVOUS_VARIABLE = "POKEVLA_RENDEZVOUS_TIMEOUT_S"
 RENDEZVOUS_TIMEOUT_S = 300
 """How long ranks wait for each other: a job that lost a rank should not hold its nodes for long."""
 
-HANG_PATIENCE_S = 20.0
-"""Time for rank 0 to ask for a restart: well within the watchdog's last resort (pokevla/training/watchdog.py)."""
+HANG_PATIENCE_S = 40.0
+"""Time for one rank to ask for a restart: within the watchdog's last resort (pokevla/training/watchdog.py)."""
 
 
 @dataclass(frozen=True)
@@ -152,10 +152,14 @@ def _end_interrupted(work: Work, error: Requeued) -> NoReturn:
 
 def _run_hung_again(work: Work, error: HangError) -> None:
     """Called by the watchdog of each rank that hangs, when stacks are on the disk: have the job started again from its
-    last checkpoint. Rank 0 does; it may be on the host that hangs, so after a while the others do.
+    last checkpoint. One rank does, so that none fails over another's files: rank 0, or if that is what hangs, the
+    lowest that is heard of. The others wait to be ended: a bad end of theirs would make srun kill that one before.
     """
-    if not work.place.is_main:
-        time.sleep(HANG_PATIENCE_S)  # and be ended meanwhile, as a rule
+    from pokevla.telemetry.heartbeat import read_heartbeats, speaks_for_all
+
+    if not speaks_for_all(read_heartbeats(work.folder), work.place.rank):
+        time.sleep(HANG_PATIENCE_S)
+        return
     try:
         _run_again(work, "hang", str(error))
     except PokeVLAError as refused:
