@@ -31,12 +31,12 @@ from reporting import report, row
 from torch import nn
 
 from pokevla.checkpoint.background import save_in_background
-from pokevla.checkpoint.catalogue import CheckpointInfo
-from pokevla.checkpoint.snapshot import Snapshot
+from pokevla.checkpoint.staging import Snapshot
 from pokevla.checkpoint.store import save_checkpoint
 from pokevla.distributed.collectives import barrier
 from pokevla.distributed.engine import initialise_engine, join_ranks, leave_ranks
 from pokevla.distributed.environment import RankInfo
+from pokevla.runs.checkpoints import CheckpointInfo
 
 WIDTH = 1024
 STEPS = 10

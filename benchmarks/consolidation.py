@@ -45,10 +45,10 @@ def write_checkpoint(run_dir: Path, stage: int, parameters: int) -> None:
     import torch
     from torch import nn
 
-    from pokevla.checkpoint.catalogue import CheckpointInfo
     from pokevla.checkpoint.store import save_checkpoint
     from pokevla.distributed.engine import initialise_engine, join_ranks, leave_ranks
     from pokevla.distributed.environment import read_rank
+    from pokevla.runs.checkpoints import CheckpointInfo
 
     info = read_rank()
     join_ranks(info)
@@ -96,7 +96,7 @@ def consolidate_side(side: str, folder: Path, out: Path) -> Callable[[], None]:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         from deepspeed.utils.zero_to_fp32 import convert_zero_checkpoint_to_fp32_state_dict
 
-        from pokevla.checkpoint.catalogue import STATE
+        from pokevla.runs.checkpoints import STATE
 
         def theirs() -> None:
             convert_zero_checkpoint_to_fp32_state_dict(
@@ -106,9 +106,9 @@ def consolidate_side(side: str, folder: Path, out: Path) -> Callable[[], None]:
                 os.fsync(file.fileno())
 
         return theirs
-    from pokevla.checkpoint.catalogue import read_info, verify
-    from pokevla.checkpoint.shards import open_checkpoint
-    from pokevla.checkpoint.weight_files import write_weights, written_whole
+    from pokevla.runs.checkpoints import read_info, verify
+    from pokevla.weights.safetensors_files import write_weights, written_whole
+    from pokevla.weights.zero_layout import open_checkpoint
 
     def ours() -> None:
         info = verify(folder) if side == "ours with checksums" else read_info(folder)
@@ -173,8 +173,8 @@ def child(*arguments: object) -> dict[str, Any]:
 
 def compare(work: Path, stage: int, parameters: int, repeats: int) -> list[dict[str, Any]]:
     """All rows of one ZeRO stage."""
-    from pokevla.checkpoint.catalogue import checkpoint_folder, read_info
     from pokevla.distributed.process import spawn_ranks
+    from pokevla.runs.checkpoints import checkpoint_folder, read_info
 
     run_dir = work / f"stage-{stage}"
     spawn_ranks(

@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from pokevla.data.dataset import open_dataset
 from pokevla.data.reader import ShardReader
-from pokevla.recipe.schema import TeacherConfig
+from pokevla.recipe.sections import TeacherConfig
 from pokevla.teachers.encode import read_images
 from pokevla.teachers.encoders import RANDOM_NOTE, build_teacher
 from pokevla.teachers.feature_crop import crop_image_features, crop_token_features

@@ -26,17 +26,17 @@ from forked_ranks import end_ranks, start_ranks
 from reporting import report, row
 from toy_run import write_recipe
 
-from pokevla.checkpoint.catalogue import list_checkpoints
-from pokevla.checkpoint.run import read_run_recipe
 from pokevla.distributed.environment import RankInfo
 from pokevla.recipe.load import load_recipe
 from pokevla.recipe.schema import PretrainRecipe
+from pokevla.runs.checkpoints import list_checkpoints
+from pokevla.runs.creation import create_run
+from pokevla.runs.directory import read_run_recipe
 from pokevla.telemetry.jsonl import read_jsonl
 from pokevla.telemetry.logging import setup_logging
+from pokevla.training.health.pulse import Pulse
+from pokevla.training.health.signals import StopFlag
 from pokevla.training.loop import train
-from pokevla.training.pulse import Pulse
-from pokevla.training.run_directory import create_run
-from pokevla.training.signals import StopFlag
 
 POLL_S = 0.002
 LIFE_LIMIT_S = 1800.0

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from checkpoints_tools.source import CheckpointSource
-from pokevla.checkpoint.shards import open_checkpoint
-from pokevla.checkpoint.trained import lora_scaling, open_trained
-from pokevla.checkpoint.weight_files import write_weights, written_whole
-from pokevla.checkpoint.weights import Weights, has_adapters
+from pokevla.weights.named_tensors import Weights, has_adapters
+from pokevla.weights.safetensors_files import write_weights, written_whole
+from pokevla.weights.trained import lora_scaling, open_trained
+from pokevla.weights.zero_layout import open_checkpoint
 
 LORA_SCALING = "lora_scaling"
 """Key in the header of the files: alpha / rank, as text. `merge-lora` needs it."""

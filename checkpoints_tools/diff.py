@@ -13,7 +13,7 @@ from pokevla.recipe.values import flat_values
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pokevla.checkpoint.weights import Weights
+    from pokevla.weights.named_tensors import Weights
 
 CHUNK = 1 << 20
 """Elements compared at a time: their differences in float64 take 8 MiB, whatever the size of a tensor."""
@@ -88,7 +88,7 @@ def recipe_differences(first: TrainRecipe, second: TrainRecipe) -> dict[str, lis
 
 
 def _compare(one: Weights, two: Weights, names: list[str]) -> list[PartDifference]:
-    from pokevla.checkpoint.weights import part_of
+    from pokevla.weights.named_tensors import part_of
 
     found: dict[str, PartDifference] = {}
     squares: dict[str, list[float]] = {}  # part -> squared norms of the difference and of the first

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from checkpoints_tools.source import CheckpointSource, WeightsSource, opened_weights
 from checkpoints_tools.verify import verify_checkpoint
-from pokevla.checkpoint.catalogue import is_healthy, list_checkpoints, read_info
-from pokevla.checkpoint.run import read_run_recipe
 from pokevla.errors import CheckpointError
+from pokevla.runs.checkpoints import is_healthy, list_checkpoints, read_info
+from pokevla.runs.directory import read_run_recipe
 from pokevla.telemetry.jsonl import read_jsonl
 
 if TYPE_CHECKING:
-    from pokevla.checkpoint.weights import Weights
+    from pokevla.weights.named_tensors import Weights
 
 
 def inspect_run(run_dir: Path) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def parts(weights: Weights) -> list[Part]:
     """Weights added up by part of the model, in the model's order. Memory: one tensor."""
     import torch
 
-    from pokevla.checkpoint.weights import part_of
+    from pokevla.weights.named_tensors import part_of
 
     found: dict[str, Part] = {}
     for name, spec in weights.specs.items():

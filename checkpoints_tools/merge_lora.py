@@ -8,10 +8,10 @@ from pathlib import Path
 
 from checkpoints_tools.consolidate import LORA_SCALING, header_metadata
 from checkpoints_tools.source import CheckpointSource, WeightsSource
-from pokevla.checkpoint.trained import lora_scaling, open_trained
-from pokevla.checkpoint.weight_files import FileWeights, write_weights, written_whole
-from pokevla.checkpoint.weights import MergedWeights, has_adapters
 from pokevla.errors import CheckpointError, UsageError
+from pokevla.weights.named_tensors import MergedWeights, has_adapters
+from pokevla.weights.safetensors_files import FileWeights, write_weights, written_whole
+from pokevla.weights.trained import lora_scaling, open_trained
 
 
 def merge_lora(

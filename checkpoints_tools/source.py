@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pokevla.checkpoint.catalogue import CheckpointInfo, checkpoint_folder, latest_complete, list_checkpoints, verify
-from pokevla.checkpoint.run import read_run_recipe
 from pokevla.errors import CheckpointError, UsageError
 from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
+from pokevla.runs.checkpoints import CheckpointInfo, checkpoint_folder, latest_complete, list_checkpoints, verify
+from pokevla.runs.directory import read_run_recipe
 
 if TYPE_CHECKING:
-    from pokevla.checkpoint.weights import Weights
+    from pokevla.weights.named_tensors import Weights
 
 
 @dataclass(frozen=True)
@@ -119,11 +119,11 @@ def opened_weights(source: CheckpointSource | WeightsSource) -> Iterator[Weights
         CheckpointError: files that cannot be read.
     """
     if isinstance(source, CheckpointSource):
-        from pokevla.checkpoint.shards import open_checkpoint
+        from pokevla.weights.zero_layout import open_checkpoint
 
         yield open_checkpoint(source.folder, source.info)
         return
-    from pokevla.checkpoint.weight_files import FileWeights
+    from pokevla.weights.safetensors_files import FileWeights
 
     with FileWeights(source.folder) as weights:
         yield weights

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints_tools.source import existing_checkpoint, is_checkpoint_folder, step_of
-from pokevla.checkpoint.catalogue import MARKER, list_checkpoints, read_info
-from pokevla.checkpoint.files import StoredFile, describe_file
-from pokevla.checkpoint.run import read_run_recipe
 from pokevla.errors import CheckpointError
+from pokevla.files import StoredFile, describe_file
+from pokevla.runs.checkpoints import MARKER, list_checkpoints, read_info
+from pokevla.runs.directory import read_run_recipe
 
 
 @dataclass

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pokevla.checkpoint.catalogue import MARKER, is_healthy, list_checkpoints, read_info
 from pokevla.errors import CheckpointError
+from pokevla.runs.checkpoints import MARKER, is_healthy, list_checkpoints, read_info
 
 Condition = Literal["healthy", "complete", "damaged"]
 """`complete`: the marker can be read and every file has the size that it says. `healthy`: and training went on well."""

@@ -15,14 +15,14 @@ from typing import Any, Literal
 from monitoring.checkpoints import CheckpointGlance, CheckpointList
 from monitoring.events import EventTally, seconds_of, sentence
 from monitoring.queue import QueueState
-from pokevla.checkpoint.run import EXPORT, read_run_recipe
 from pokevla.errors import PokeVLAError
 from pokevla.recipe.derive import total_steps
-from pokevla.recipe.plan import count_samples
+from pokevla.recipe.planning.plan import count_samples
 from pokevla.recipe.schema import TrainRecipe
+from pokevla.runs.creation import is_locked
+from pokevla.runs.directory import EXPORT, read_run_recipe
 from pokevla.telemetry.follow import JsonlFollower
 from pokevla.telemetry.heartbeat import ENDED, SILENT_AFTER, Heartbeat, read_heartbeats
-from pokevla.training.run_directory import is_locked
 
 TAIL_BYTES = 256 * 1024
 """How much of the end of metrics.jsonl is read at first: some hundred lines."""

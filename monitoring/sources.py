@@ -9,7 +9,8 @@ from typing import Any
 from monitoring.pipeline_summary import build_summary, read_json, read_metrics
 from pokevla.errors import UsageError
 from pokevla.recipe.load import load_recipe
-from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TeacherConfig, TrainRecipe
+from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TrainRecipe
+from pokevla.recipe.sections import TeacherConfig
 
 VIDEOS_PER_POLICY = 2
 PICTURES = 6

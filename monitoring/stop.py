@@ -11,9 +11,9 @@ import psutil
 
 from monitoring.events import EventTally
 from pokevla.errors import TrainingError, UsageError
+from pokevla.runs.creation import LOCK, is_locked
 from pokevla.telemetry.jsonl import EventLog
 from pokevla.telemetry.manifest import read_manifest
-from pokevla.training.run_directory import LOCK, is_locked
 
 POLL_S = 0.2
 ENDS_WELL = ("finished", "stopped")

@@ -35,7 +35,7 @@ RENDEZVOUS_TIMEOUT_S = 300
 """How long ranks wait for each other: a job that lost a rank should not hold its nodes for long."""
 
 HANG_PATIENCE_S = 40.0
-"""Time for one rank to ask for a restart: within the watchdog's last resort (pokevla/training/watchdog.py)."""
+"""Time for one rank to ask for a restart: within the watchdog's last resort (pokevla/training/health/watchdog.py)."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Job:
         except PokeVLAError as error:
             _fail(work, error)
         except OSError as error:
-            from pokevla.checkpoint.files import NO_ROOM, as_named_error
+            from pokevla.files import NO_ROOM, as_named_error
 
             if error.errno not in NO_ROOM:
                 raise
@@ -108,7 +108,7 @@ def _train(work: Work) -> None:
 
 
 def _steps_saved(folder: Path) -> int:
-    from pokevla.checkpoint.catalogue import list_checkpoints
+    from pokevla.runs.checkpoints import list_checkpoints
 
     checkpoints = list_checkpoints(folder)
     return checkpoints[-1][0] if checkpoints else 0

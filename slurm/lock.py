@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pokevla.errors import ClusterError, UsageError
-from pokevla.training.run_directory import LOCK, run_lock
+from pokevla.runs.creation import LOCK, run_lock
 from slurm.commands import has_slurm
 from slurm.record import LOCAL
 from slurm.state import job_state

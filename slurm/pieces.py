@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pokevla.checkpoint.files import write_json_atomically
 from pokevla.errors import DataError
+from pokevla.files import write_json_atomically
 from pokevla.recipe.load import load_recipe
 from pokevla.recipe.schema import CacheRecipe, EvalRecipe, GroundingRecipe
 
@@ -87,7 +87,7 @@ def run_piece(folder: Path, number: int | None) -> None:
             recipe, tasks, lambda record, done, total: _say(f"task {record.task_index}: {done} of {total} trials")
         )
     elif isinstance(recipe, GroundingRecipe):
-        from pokevla.evaluation.ask import run_grounding
+        from pokevla.evaluation.vlm.ask import run_grounding
 
         run_grounding(recipe, overwrite=True, on_progress=lambda name, done, total: _say(f"{name}: {done} of {total}"))
     else:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pokevla.errors import DataError, RecipeError
 from pokevla.recipe.load import AnyRecipe, LoadedRecipe
-from pokevla.recipe.plan import disk_needs
-from pokevla.recipe.plan import plan as plan_training
+from pokevla.recipe.planning.plan import disk_needs
+from pokevla.recipe.planning.plan import plan as plan_training
 from pokevla.recipe.schema import CacheRecipe, EvalRecipe, GroundingRecipe, PipelineRecipe, TrainRecipe
+from pokevla.runs.lead_time import SAFETY, SAVES, UNKNOWN_S, needed_lead_s
 from pokevla.telemetry.jsonl import read_jsonl
-from pokevla.training.lead_time import SAFETY, SAVES, UNKNOWN_S, needed_lead_s
 from slurm.commands import format_duration, parse_duration_s
 from slurm.pieces import Pieces, plan_pieces
 from slurm.profile import Profile

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from pokevla.checkpoint.catalogue import list_checkpoints, read_info
 from pokevla.errors import ClusterError, DataError, PokeVLAError, RecipeError, UsageError
-from pokevla.recipe.checks import check_recipe, existing_ancestor
+from pokevla.recipe.checking.checks import check_recipe, existing_ancestor
 from pokevla.recipe.document import dotted
 from pokevla.recipe.load import AnyRecipe, load_recipe, plain_values, recipe_hash
-from pokevla.recipe.schema import CacheConfig, CacheRecipe, EvalRecipe, PosttrainRecipe, TrainRecipe
+from pokevla.recipe.schema import CacheRecipe, EvalRecipe, PosttrainRecipe, TrainRecipe
+from pokevla.recipe.sections import CacheConfig
+from pokevla.runs.checkpoints import list_checkpoints, read_info
 from slurm.cluster import Partition, partitions
 from slurm.commands import format_duration
 from slurm.plan import JobPlan, result_folders
@@ -141,7 +142,7 @@ def differing_fields(one: AnyRecipe, other: AnyRecipe) -> list[str]:
 def _shards(recipe: TrainRecipe) -> list[str]:
     """Every shard of every dataset and its index are there, before a rank meets the gap after some hours."""
     from pokevla.data.dataset import SHARDS_NAME, read_info
-    from pokevla.data.shard_index import index_path
+    from pokevla.shards.index import index_path
 
     for source in recipe.data.datasets:
         shards = [source.path / SHARDS_NAME / name for name in read_info(source.path)["shards"]]
@@ -169,7 +170,7 @@ def _cache(recipe: PosttrainRecipe, cache: CacheConfig, caches: list[CacheRecipe
         datasets.discard(one.dataset.absolute())
     if not datasets:
         return []
-    from pokevla.recipe.datasets import read_dataset_info
+    from pokevla.recipe.checking.datasets import read_dataset_info
     from pokevla.teachers.fingerprint import cache_fingerprint
     from pokevla.teachers.store import find_cache
 

@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pokevla.checkpoint.files import write_json_atomically
 from pokevla.errors import DataError
+from pokevla.files import write_json_atomically
 
 RECORD = "slurm.json"
 JOBS = "slurm"

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pokevla.checkpoint.files import write_json_atomically
 from pokevla.errors import ClusterError
+from pokevla.files import write_json_atomically
 from slurm.commands import ask_slurm, last_words
 from slurm.place import Place
 from slurm.record import JOBS

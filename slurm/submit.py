@@ -11,8 +11,8 @@ from typing import Any
 from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from pokevla.checkpoint.files import write_text_atomically
 from pokevla.errors import ClusterError
+from pokevla.files import write_text_atomically
 from pokevla.recipe.dump import dump_recipe
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.telemetry.jsonl import now
@@ -161,7 +161,7 @@ def prepare(plan: JobPlan) -> None:
         DataError: a dataset is missing. DiskFullError: no room.
     """
     if isinstance(plan.recipe, TrainRecipe) and not (plan.folder / "recipe.yaml").is_file():
-        from pokevla.training.run_directory import create_run
+        from pokevla.runs.creation import create_run
 
         create_run(plan.loaded, plan.recipe)
     elif not isinstance(plan.recipe, TrainRecipe):

@@ -15,12 +15,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pokevla.checkpoint.catalogue import CheckpointInfo
-from pokevla.checkpoint.files import HashingFile, StoredFile, as_named_error
-from pokevla.checkpoint.snapshot import Snapshot
+from pokevla.checkpoint.staging import Snapshot
 from pokevla.checkpoint.store import begin, finish, temporary_folder, write_state
 from pokevla.distributed.collectives import gather_objects
 from pokevla.errors import PokeVLAError
+from pokevla.files import HashingFile, StoredFile, as_named_error
+from pokevla.runs.checkpoints import CheckpointInfo
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine

@@ -15,7 +15,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pokevla.checkpoint.catalogue import (
+from pokevla.distributed.collectives import barrier, broadcast_object, first_error, gather_objects
+from pokevla.errors import CheckpointError, PokeVLAError
+from pokevla.files import StoredFile, as_named_error, fsync_folder, remove_folder, write_json_atomically
+from pokevla.runs.checkpoints import (
     MARKER,
     SCHEMA_VERSION,
     STATE,
@@ -23,14 +26,11 @@ from pokevla.checkpoint.catalogue import (
     checkpoint_folder,
     latest_complete,
 )
-from pokevla.checkpoint.files import StoredFile, as_named_error, fsync_folder, remove_folder, write_json_atomically
-from pokevla.distributed.collectives import barrier, broadcast_object, first_error, gather_objects
-from pokevla.errors import CheckpointError, PokeVLAError
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
-    from pokevla.checkpoint.snapshot import Snapshot
+    from pokevla.checkpoint.staging import Snapshot
     from pokevla.checkpoint.writer import RecordingWriter
 
 

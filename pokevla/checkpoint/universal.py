@@ -19,10 +19,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from pokevla.checkpoint.catalogue import CONVERTED, MARKER, STATE, CheckpointInfo
-from pokevla.checkpoint.files import as_named_error, describe_file, free_bytes, fsync_folder, write_json_atomically
 from pokevla.distributed.collectives import broadcast_object, first_error
 from pokevla.errors import CheckpointError, DiskFullError, PokeVLAError
+from pokevla.files import as_named_error, describe_file, free_bytes, fsync_folder, write_json_atomically
+from pokevla.runs.checkpoints import CONVERTED, MARKER, STATE, CheckpointInfo
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine

@@ -9,9 +9,9 @@ from typing import IO, Any, cast
 import torch
 from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointCommitInfo, CheckpointEngine
 
-from pokevla.checkpoint.files import HashingFile, StoredFile, as_named_error
-from pokevla.checkpoint.snapshot import Snapshot
+from pokevla.checkpoint.staging import Snapshot
 from pokevla.errors import PokeVLAError
+from pokevla.files import HashingFile, StoredFile, as_named_error
 
 
 class RecordingWriter(CheckpointEngine):

@@ -126,7 +126,7 @@ def export(run: _Run, out: _Out, step: _Step = None, as_json: _Json = False) -> 
     from checkpoints_tools.source import open_checkpoint_source
 
     source = open_checkpoint_source(run, step, _warn)
-    from pokevla.checkpoint.export import export_checkpoint  # seconds: only when there is something to export
+    from pokevla.weights.export import export_checkpoint  # seconds: only when there is something to export
 
     with _progress("export") as listen:
         export_checkpoint(source.run_dir, source.recipe, source.folder, source.info, out, listen)

@@ -17,8 +17,8 @@ from pathlib import Path
 import typer
 
 from pokevla.errors import ClusterError, EnvironmentSetupError
-from pokevla.recipe.checks import existing_ancestor
-from pokevla.recipe.plan import gib
+from pokevla.recipe.checking.checks import existing_ancestor
+from pokevla.recipe.planning.plan import gib
 from pokevla.telemetry.heartbeat import hang_report
 
 _PACKAGES = ("torch", "deepspeed", "transformers", "timm", "peft", "pyarrow", "h5py")
@@ -83,7 +83,7 @@ def slurm(
 
     from slurm.checkup import Trouble, checkup
     from slurm.profile import load_profile
-    from slurm.sandbox import slurm_sandbox
+    from slurm.sandbox.sandbox import slurm_sandbox
 
     name, wanted = load_profile(profile)
     with ExitStack() as stack:

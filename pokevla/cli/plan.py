@@ -8,8 +8,8 @@ from pathlib import Path
 import typer
 
 from pokevla.recipe.load import load_recipe
-from pokevla.recipe.plan import Plan, gib
-from pokevla.recipe.plan import plan as make_plan
+from pokevla.recipe.planning.plan import Plan, gib
+from pokevla.recipe.planning.plan import plan as make_plan
 
 
 def plan(

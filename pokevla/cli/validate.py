@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from pokevla.errors import PokeVLAError
-from pokevla.recipe.checks import check_recipe
+from pokevla.recipe.checking.checks import check_recipe
 from pokevla.recipe.load import load_recipe
 
 

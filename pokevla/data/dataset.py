@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from pokevla.data.statistics import Statistics, compute_statistics
 from pokevla.errors import DataError
-from pokevla.recipe.schema import DataConfig
+from pokevla.recipe.sections import DataConfig
 
 SCHEMA_VERSION = 1
 INFO_NAME = "dataset.json"

@@ -17,9 +17,9 @@ from pokevla.data.batch import VIEWS
 from pokevla.data.dataset import SHARDS_NAME, Dataset, open_dataset
 from pokevla.data.reader import ShardReader, read_members
 from pokevla.data.samples import decode_image, decode_mask
-from pokevla.data.shard_index import index_path, load_index
 from pokevla.data.writer import dataset_fingerprint
 from pokevla.errors import DataError, UsageError
+from pokevla.shards.index import index_path, load_index
 
 TILE = 192
 """Side of one picture of a contact sheet, in pixels."""

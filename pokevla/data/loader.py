@@ -19,7 +19,8 @@ from pokevla.data.order import Order
 from pokevla.data.samples import RobotSampleMaker, VLMSampleMaker
 from pokevla.data.statistics import Statistics
 from pokevla.errors import DataError
-from pokevla.recipe.schema import DataConfig, PosttrainRecipe, PretrainRecipe
+from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
+from pokevla.recipe.sections import DataConfig
 
 BatchT = TypeVar("BatchT", VLMBatch, RobotBatch)
 

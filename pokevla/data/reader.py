@@ -11,8 +11,8 @@ import numpy as np
 import xxhash
 
 from pokevla.data.dataset import SHARDS_NAME, Dataset
-from pokevla.data.shard_index import IndexEntry, load_index
 from pokevla.errors import DataError
+from pokevla.shards.index import IndexEntry, load_index
 
 OPEN_SHARDS = 128
 """File handles kept open at most, per reader."""

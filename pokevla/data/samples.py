@@ -35,7 +35,7 @@ from pokevla.data.transforms import (
     no_augmentation,
 )
 from pokevla.errors import DataError
-from pokevla.recipe.schema import AugmentConfig, DataConfig
+from pokevla.recipe.sections import AugmentConfig, DataConfig
 
 NO_FEATURES = FeatureArrays(None, None, None, None)
 

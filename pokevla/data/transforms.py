@@ -14,7 +14,7 @@ from PIL import Image
 
 from pokevla.data.colour import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation
 from pokevla.data.randomness import uniform
-from pokevla.recipe.schema import AugmentConfig
+from pokevla.recipe.sections import AugmentConfig
 
 PURPOSE = "augment"
 

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 import xxhash
 
 from pokevla.data.dataset import EPISODES_NAME, INFO_NAME, SAMPLES_NAME, SCHEMA_VERSION, SHARDS_NAME
-from pokevla.data.shard_index import IndexEntry, Member, dump_index, index_path
 from pokevla.errors import NO_ROOM, DataError, DiskFullError
+from pokevla.shards.index import IndexEntry, Member, dump_index, index_path
 
 TAR_BLOCK = 512
 

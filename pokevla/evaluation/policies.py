@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pokevla.checkpoint.base_model import exported_folder
 from pokevla.errors import RecipeError
 from pokevla.evaluation.videos import MaskPredictor
 from pokevla.policy.acting import ActingPolicy
 from pokevla.policy.policy import Policy
 from pokevla.policy.replay import ReplayPolicy
 from pokevla.recipe.schema import EvalRecipe, PolicySpec
+from pokevla.weights.base_model import exported_folder
 
 
 def build_policies(recipe: EvalRecipe) -> dict[str, ActingPolicy]:

@@ -13,10 +13,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from pokevla.checkpoint.base_model import exported_folder
 from pokevla.evaluation.videos import read_video
 from pokevla.recipe.schema import EvalRecipe, GroundingRecipe
 from pokevla.telemetry.tensorboard import TensorBoardWriter
+from pokevla.weights.base_model import exported_folder
 
 TENSORBOARD = "tensorboard"
 

@@ -9,7 +9,7 @@ from PIL import Image
 from pokevla.data.transforms import centre_crop_box
 from pokevla.errors import PokeVLAError
 from pokevla.policy.policy import Policy
-from pokevla.recipe.schema import TeacherConfig
+from pokevla.recipe.sections import TeacherConfig
 from pokevla.teachers.encoders import Teacher, build_teacher
 from pokevla.teachers.feature_crop import crop_image_features
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from pokevla.checkpoint.export import load_exported
 from pokevla.data.prompts import encode_prompts, vla_prompt
 from pokevla.data.statistics import Statistics
 from pokevla.data.transforms import test_time_images
@@ -19,6 +18,7 @@ from pokevla.errors import CheckpointError
 from pokevla.model.building import build_vla
 from pokevla.model.presets import config_from_dict
 from pokevla.model.vla import PokeVLA
+from pokevla.weights.export import load_exported
 
 
 @dataclass(frozen=True)

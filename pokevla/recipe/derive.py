@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pokevla.errors import RecipeError
-from pokevla.recipe.schema import BatchConfig, TrainRecipe
+from pokevla.recipe.schema import TrainRecipe
+from pokevla.recipe.sections import BatchConfig
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from pokevla.errors import RecipeError
 from pokevla.recipe import schema
-from pokevla.recipe.consistency import inconsistencies
+from pokevla.recipe.checking.consistency import inconsistencies
 from pokevla.recipe.document import (
     Document,
     KeyPath,

@@ -109,7 +109,7 @@ def reference_page() -> str:
     lines = [
         "# Recipe reference",
         "",
-        "Generated from `pokevla/recipe/schema.py` by `pokevla recipe reference`; do not edit.",
+        "Generated from `pokevla/recipe` by `pokevla recipe reference`; do not edit.",
         "How recipes are loaded, extended and overridden: [recipes.md](recipes.md).",
         "",
     ]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pokevla.errors import SimulationError
+from pokevla.simulation.expert.grasps import HAND_BOX, box_meets, grasp_height
 from pokevla.simulation.geometry import body_points, clearance, convex_hull
-from pokevla.simulation.grasps import HAND_BOX, box_meets, grasp_height
 
 if TYPE_CHECKING:
     from pokevla.simulation.environment import LiberoEnvironment

@@ -13,7 +13,7 @@ import numpy as np
 from pokevla.errors import UsageError
 from pokevla.simulation.environment import LiberoEnvironment
 from pokevla.simulation.geometry import clearance
-from pokevla.simulation.hdf5 import new_hdf5
+from pokevla.simulation.recordings.hdf5 import new_hdf5
 from pokevla.simulation.suites import get_task
 from pokevla.simulation.workers import run_ordered
 

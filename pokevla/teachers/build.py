@@ -16,9 +16,9 @@ import transformers
 import pokevla
 from pokevla.data.dataset import SHARDS_NAME, Dataset, open_dataset
 from pokevla.data.reader import ShardReader
-from pokevla.data.shard_index import index_path
 from pokevla.errors import DataError, DiskFullError
-from pokevla.recipe.schema import CacheConfig
+from pokevla.recipe.sections import CacheConfig
+from pokevla.shards.index import index_path
 from pokevla.teachers.codec import ALIGNMENT, RecordLayout
 from pokevla.teachers.encode import Counter, Encoder, Progress, Source, Teachers, build_teachers, encoding_threads
 from pokevla.teachers.encoders import RANDOM_NOTE

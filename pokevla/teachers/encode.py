@@ -16,7 +16,7 @@ from pokevla.data.batch import VIEWS, FeatureArrays
 from pokevla.data.reader import ShardReader
 from pokevla.data.samples import decode_image, member
 from pokevla.errors import DataError
-from pokevla.recipe.schema import CacheConfig
+from pokevla.recipe.sections import CacheConfig
 from pokevla.teachers.codec import RecordLayout, encode_features
 from pokevla.teachers.encoders import Teacher, build_teacher
 

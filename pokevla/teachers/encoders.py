@@ -15,7 +15,7 @@ from transformers import SamVisionModel
 
 from pokevla.errors import CheckpointError, DataError
 from pokevla.model.presets import preset
-from pokevla.recipe.schema import TeacherConfig
+from pokevla.recipe.sections import TeacherConfig
 from pokevla.teachers.sam import PIXEL_MEAN, PIXEL_STD, encode_sam, load_sam_weights, sam_config
 from pokevla.teachers.vggt import IMAGENET_MEAN, IMAGENET_STD, VGGTConfig, VGGTEncoder
 from pokevla.teachers.weights import file_hash, load_strictly, read_state, state_hash

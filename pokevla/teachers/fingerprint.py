@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from pokevla.recipe.schema import CacheConfig, TeacherConfig
+from pokevla.recipe.sections import CacheConfig, TeacherConfig
 from pokevla.teachers.codec import CODEC_VERSION, FieldLayout, RecordLayout, record_layout
 from pokevla.teachers.encoders import TeacherSpec, output_shape, teacher_spec
 

@@ -16,7 +16,7 @@ import xxhash
 from pokevla.data.batch import FeatureArrays
 from pokevla.data.dataset import SHARDS_NAME, Dataset
 from pokevla.errors import DataError
-from pokevla.recipe.schema import CacheConfig
+from pokevla.recipe.sections import CacheConfig
 from pokevla.teachers.codec import RecordLayout, in_file_order
 from pokevla.teachers.encoders import teacher_spec
 from pokevla.teachers.fingerprint import cache_fingerprint

@@ -10,8 +10,8 @@ from pathlib import Path
 import xxhash
 
 from pokevla.data.batch import FeatureArrays
-from pokevla.data.shard_index import IndexEntry, Member
 from pokevla.errors import DataError
+from pokevla.shards.index import IndexEntry, Member
 from pokevla.teachers.codec import RecordLayout, encode_record, payload_offset
 from pokevla.teachers.store import atomic_file, write_index
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from pokevla.data.dataset import SHARDS_NAME
-from pokevla.data.shard_index import IndexEntry, Member, dump_index, index_path, load_index
 from pokevla.errors import NO_ROOM, CacheMismatchError, DataError, DiskFullError, UsageError
+from pokevla.shards.index import IndexEntry, Member, dump_index, index_path, load_index
 from pokevla.teachers.fingerprint import differences
 
 SCHEMA_VERSION = 1

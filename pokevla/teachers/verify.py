@@ -18,7 +18,7 @@ from pokevla.data.batch import FeatureArrays, dequantise, stack_features
 from pokevla.data.dataset import SHARDS_NAME, Dataset, open_dataset
 from pokevla.data.reader import ShardReader
 from pokevla.errors import CacheMismatchError, DataError
-from pokevla.recipe.schema import CacheConfig
+from pokevla.recipe.sections import CacheConfig
 from pokevla.teachers.codec import RecordLayout, decode_record
 from pokevla.teachers.encode import Progress, build_teachers, read_images
 from pokevla.teachers.fingerprint import cache_fingerprint, differences

@@ -14,12 +14,12 @@ from pokevla.distributed.collectives import max_over_ranks
 from pokevla.errors import TrainingError
 from pokevla.telemetry.meters import StepMeter
 from pokevla.telemetry.writers import EventLog, MetricWriter
-from pokevla.training.agreement import agree
-from pokevla.training.guards import Guards, SkipCounter
+from pokevla.training.health.agreement import agree
+from pokevla.training.health.guards import Guards, SkipCounter
+from pokevla.training.health.pulse import Pulse
+from pokevla.training.health.signals import reason_of, requeued
+from pokevla.training.health.stragglers import StragglerReport
 from pokevla.training.metric_sums import MetricSums
-from pokevla.training.pulse import Pulse
-from pokevla.training.signals import reason_of, requeued
-from pokevla.training.stragglers import StragglerReport
 
 logger = logging.getLogger(__name__)
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pokevla.checkpoint.catalogue import list_checkpoints
-from pokevla.checkpoint.run import EXPORT
 from pokevla.distributed.environment import inside_a_rank
 from pokevla.distributed.process import spawn_ranks
 from pokevla.errors import Requeued, UsageError
+from pokevla.runs.changes import changed_recipe, keep_changes, refuse_changed_data, refuse_uneven_batch
+from pokevla.runs.checkpoints import list_checkpoints
+from pokevla.runs.creation import run_lock
+from pokevla.runs.directory import EXPORT
+from pokevla.runs.ending import end_noted
 from pokevla.telemetry.jsonl import read_jsonl
-from pokevla.training.noting import end_noted
+from pokevla.training.health.signals import requeued
 from pokevla.training.progress import ProgressView
-from pokevla.training.resuming import changed_recipe, keep_changes, refuse_changed_data, refuse_uneven_batch
-from pokevla.training.run_directory import run_lock
-from pokevla.training.signals import requeued
 
 RANK_MODULE = "pokevla.training.rank_main"
 
@@ -29,7 +29,7 @@ def finished_step(run_dir: Path) -> int | None:
 def run_training(run_dir: Path, overrides: Sequence[str] = ()) -> None:
     """Train a run from where it stands to its end, with as many ranks as its recipe says, or as this one rank.
 
-    `overrides` change what it runs on, from now on (`pokevla.training.resuming`).
+    `overrides` change what it runs on, from now on (`pokevla.runs.changes`).
 
     Raises:
         UsageError: the run is being trained already.

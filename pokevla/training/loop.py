@@ -18,9 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pokevla.checkpoint.catalogue import CheckpointInfo, refuse_misfit, remove_unfinished
-from pokevla.checkpoint.export import export_run
-from pokevla.checkpoint.run import EXPORT
 from pokevla.checkpoint.store import find_on_all_ranks, load_checkpoint
 from pokevla.data.batch import swap_images
 from pokevla.data.dataset import mixture_fingerprints
@@ -33,6 +30,8 @@ from pokevla.recipe.derive import derive_batch, total_steps, warmup_steps
 from pokevla.recipe.load import recipe_hash
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.recipe.values import describe_changes, neutral_settings
+from pokevla.runs.checkpoints import CheckpointInfo, refuse_misfit, remove_unfinished
+from pokevla.runs.directory import EXPORT
 from pokevla.telemetry.manifest import add_caches, add_restart
 from pokevla.telemetry.meters import StepMeter
 from pokevla.telemetry.writers import EventLog, MetricWriter
@@ -46,17 +45,18 @@ from pokevla.training.callbacks import (
     leave_if_asked,
 )
 from pokevla.training.gradient_norms import loss_gradient_norms
-from pokevla.training.guards import Guards, build_guards, guarded_step, poison_if_bad, worse
+from pokevla.training.health.guards import Guards, build_guards, guarded_step, poison_if_bad, worse
+from pokevla.training.health.pulse import Pulse
+from pokevla.training.health.signals import StopFlag
+from pokevla.training.health.stragglers import build_straggler_report
 from pokevla.training.measuring import build_meter, describe_run
 from pokevla.training.metric_sums import MetricSums
 from pokevla.training.optimizer import build_adamw
-from pokevla.training.pulse import Pulse
 from pokevla.training.saving import HealthWatch, Saver, SaveWhenDue
 from pokevla.training.schedule import applied_rate, apply_rate, rate_factor
 from pokevla.training.seeding import seed_dropout
-from pokevla.training.signals import StopFlag
-from pokevla.training.stragglers import build_straggler_report
 from pokevla.training.tasks import Task, build_task, save_statistics
+from pokevla.weights.export import export_run
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from pokevla.distributed.environment import RankInfo
-from pokevla.recipe.compute import flops_per_sample
+from pokevla.recipe.planning.compute import flops_per_sample
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.recipe.values import flat_values
 from pokevla.telemetry.gpu import start_gpu_sampler

@@ -11,7 +11,7 @@ from pokevla.data.batch import RobotBatch, VLMBatch, dequantise
 from pokevla.errors import DataError
 from pokevla.model.vla import PokeVLA, VLAOutput
 from pokevla.model.vlm import IGNORE_INDEX, PokeVLM
-from pokevla.recipe.schema import LossConfig
+from pokevla.recipe.sections import LossConfig
 from pokevla.teachers.feature_crop import crop_image_features, crop_token_features
 from pokevla.training import losses
 

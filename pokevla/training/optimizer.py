@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pokevla.checkpoint.groups import parameter_names_by_group
+from pokevla.weights.parameter_groups import parameter_names_by_group
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

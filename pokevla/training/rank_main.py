@@ -10,8 +10,8 @@ from pathlib import Path
 from pokevla.distributed.environment import read_rank
 from pokevla.distributed.process import PARENT_VARIABLE, die_with_parent
 from pokevla.errors import HangError, PokeVLAError, Requeued
-from pokevla.training.pulse import Pulse
-from pokevla.training.signals import stop_signals
+from pokevla.training.health.pulse import Pulse
+from pokevla.training.health.signals import stop_signals
 
 
 def run_rank(run_dir: Path, overrides: Sequence[str] = (), on_hang: Callable[[HangError], None] | None = None) -> None:
@@ -28,10 +28,10 @@ def run_rank(run_dir: Path, overrides: Sequence[str] = (), on_hang: Callable[[Ha
         import torch
 
         from pokevla.distributed.engine import leave_ranks
+        from pokevla.runs.changes import changed_recipe, keep_changes, refuse_uneven_batch
         from pokevla.telemetry.logging import setup_logging
+        from pokevla.training.health.watchdog import Watchdog
         from pokevla.training.loop import train
-        from pokevla.training.resuming import changed_recipe, keep_changes, refuse_uneven_batch
-        from pokevla.training.watchdog import Watchdog
 
         info = read_rank()
         setup_logging(run_dir, info.rank)
@@ -59,7 +59,7 @@ def main() -> None:
         print(str(error), file=sys.stderr, flush=True)
         leave(error.exit_code)
     except OSError as error:
-        from pokevla.checkpoint.files import NO_ROOM, as_named_error
+        from pokevla.files import NO_ROOM, as_named_error
 
         if error.errno not in NO_ROOM:
             raise

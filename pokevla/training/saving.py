@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pokevla.checkpoint.background import PendingCheckpoint, save_in_background
-from pokevla.checkpoint.catalogue import (
+from pokevla.checkpoint.staging import Snapshot
+from pokevla.checkpoint.store import save_checkpoint
+from pokevla.errors import CheckpointError, DiskFullError
+from pokevla.recipe.running import CheckpointConfig
+from pokevla.runs.checkpoints import (
     CheckpointInfo,
     apply_retention,
     checkpoint_folder,
@@ -18,14 +22,10 @@ from pokevla.checkpoint.catalogue import (
     list_checkpoints,
     mark_healthy,
 )
-from pokevla.checkpoint.snapshot import Snapshot
-from pokevla.checkpoint.store import save_checkpoint
-from pokevla.errors import CheckpointError, DiskFullError
-from pokevla.recipe.running import CheckpointConfig
 from pokevla.telemetry.meters import GIB, StepMeter
 from pokevla.telemetry.writers import EventLog, MetricWriter
 from pokevla.training.callbacks import StepResult
-from pokevla.training.pulse import Pulse
+from pokevla.training.health.pulse import Pulse
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pokevla.checkpoint.base_model import build_base, model_config, tokenizer_folder
-from pokevla.checkpoint.frozen import frozen_hash
 from pokevla.data.dataset import open_mixture, usable_rows
 from pokevla.data.loader import TrainLoader, build_robot_loader, build_vlm_loader, validation_batches
 from pokevla.distributed.environment import RankInfo
@@ -19,6 +17,8 @@ from pokevla.model.vlm import PokeVLM
 from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TrainRecipe
 from pokevla.teachers.reader import FeatureReader, open_features
 from pokevla.training.objectives import Objective, PosttrainObjective, PretrainObjective
+from pokevla.weights.base_model import build_base, model_config, tokenizer_folder
+from pokevla.weights.frozen_hash import frozen_hash
 
 VALIDATION_BATCHES = 4
 """Micro-batches of the split `val` that each rank judges at every checkpoint."""
@@ -115,6 +115,6 @@ def _validation(recipe: TrainRecipe, info: RankInfo, arguments: dict[str, Any]) 
 def save_statistics(loader: TrainLoader[Any], run_dir: Path) -> None:
     """Keep the normalisation of a robot mixture in the run, so that an export needs no dataset."""
     if loader.statistics is not None:
-        from pokevla.checkpoint.files import write_json_atomically
+        from pokevla.files import write_json_atomically
 
         write_json_atomically(run_dir / "statistics.json", loader.statistics.to_dict())

@@ -12,7 +12,7 @@ from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 from transformers import SamVisionModel
 
-from pokevla.recipe.schema import TeacherConfig
+from pokevla.recipe.sections import TeacherConfig
 from pokevla.teachers.encoders import build_teacher
 from pokevla.teachers.sam import load_sam_weights, preprocess_sam, sam_config
 

@@ -9,7 +9,7 @@ from pokevla.errors import RecipeError
 from pokevla.recipe.derive import derive_batch
 from pokevla.recipe.document import read_document
 from pokevla.recipe.load import LoadedRecipe, load_recipe, merge_extends
-from pokevla.recipe.plan import plan
+from pokevla.recipe.planning.plan import plan
 from pokevla.recipe.schema import EvalRecipe, PipelineRecipe, PosttrainRecipe, PretrainRecipe, Stage, TrainRecipe
 
 ROOT = Path(__file__).resolve().parents[2] / "recipes"

@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from slurm.sandbox import Sandbox, missing_packages, slurm_sandbox
+from slurm.sandbox.sandbox import Sandbox, missing_packages, slurm_sandbox
 
 Pokevla = Callable[..., "subprocess.CompletedProcess[str]"]
 REQUIRED = "POKEVLA_REQUIRE_SLURM"

@@ -15,7 +15,7 @@ from slurm.plan import plan_job
 from slurm.preflight import preflight
 from slurm.profile import Profile
 from slurm.record import read_jobs
-from slurm.sandbox import Sandbox
+from slurm.sandbox.sandbox import Sandbox
 from slurm.state import explain, job_state
 from slurm.stop import stop_run
 from slurm.submit import check_with_slurm, submit_chain

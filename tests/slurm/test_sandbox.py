@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-import slurm.sandbox as module
+import slurm.sandbox.sandbox as module
 from pokevla.errors import ClusterError, EnvironmentSetupError
-from slurm.sandbox import Sandbox, slurm_sandbox
+from slurm.sandbox.sandbox import Sandbox, slurm_sandbox
 
 
 def test_nothing_is_left_of_a_sandbox_that_was_busy(tmp_path: Path, wait_until: Callable[..., None]) -> None:

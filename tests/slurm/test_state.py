@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from slurm.cluster import partitions
-from slurm.sandbox import Sandbox, slurm_sandbox
+from slurm.sandbox.sandbox import Sandbox, slurm_sandbox
 from slurm.state import job_state, job_states
 
 Submit = Callable[..., str]

@@ -19,12 +19,12 @@ from typing import Any
 import psutil
 import pytest
 
-from pokevla.checkpoint.catalogue import list_checkpoints
 from pokevla.errors import UsageError
+from pokevla.runs.checkpoints import list_checkpoints
 from pokevla.telemetry.jsonl import read_jsonl
 from slurm.commands import parse_duration_s, parse_fields
 from slurm.record import read_jobs, task_log
-from slurm.sandbox import Sandbox
+from slurm.sandbox.sandbox import Sandbox
 from slurm.state import explain, job_state
 from slurm.stop import stop_run
 

@@ -13,9 +13,9 @@ import pyarrow as pa
 from PIL import Image
 
 from pokevla.data.batch import VIEWS
-from pokevla.data.noops import moving_frames
-from pokevla.data.provenance import made_by, source_entry
 from pokevla.data.sources.demonstrations import Demo, DemoFile, describe, find_files, read_demos
+from pokevla.data.sources.noops import moving_frames
+from pokevla.data.sources.provenance import made_by, source_entry
 from pokevla.data.statistics import compute_statistics
 from pokevla.data.writer import DatasetWriter, encode_json
 from pokevla.errors import DataError

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pokevla.data.provenance import made_by, source_entry
 from pokevla.data.records import CATEGORIES, VLMRecord
 from pokevla.data.sources.demonstrations import find_files, open_hdf5
 from pokevla.data.sources.libero import JPEG_QUALITY, encode_jpeg, encode_mask
@@ -23,6 +22,7 @@ from pokevla.data.sources.pictures import (
     is_scenes_file,
     scene_pictures,
 )
+from pokevla.data.sources.provenance import made_by, source_entry
 from pokevla.data.sources.questions import ask
 from pokevla.data.writer import DatasetWriter, encode_json
 from pokevla.errors import UsageError

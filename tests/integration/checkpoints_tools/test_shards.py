@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from pokevla.checkpoint.catalogue import STATE, checkpoint_folder, read_info
-from pokevla.checkpoint.shards import OBJECTIVE_PREFIX, CheckpointWeights, open_checkpoint
-from pokevla.checkpoint.torch_file import KNOWN_CLASSES
+from pokevla.runs.checkpoints import STATE, checkpoint_folder, read_info
+from pokevla.weights.torch_files import KNOWN_CLASSES
+from pokevla.weights.zero_layout import OBJECTIVE_PREFIX, CheckpointWeights, open_checkpoint
 
 pytestmark = pytest.mark.engine
 KINDS = ["0-fp32", "0-bf16", "1-fp32", "1-bf16", "2-fp32", "2-bf16", "3-fp32", "3-bf16"]

@@ -14,12 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pokevla.checkpoint.base_model import build_base
-from pokevla.checkpoint.catalogue import CONVERTED, MARKER, STATE, checkpoint_folder
-from pokevla.checkpoint.export import load_exported
-from pokevla.checkpoint.run import read_run_recipe
 from pokevla.cli.main import run as run_command
 from pokevla.model.building import merge_lora
+from pokevla.runs.checkpoints import CONVERTED, MARKER, STATE, checkpoint_folder
+from pokevla.runs.directory import read_run_recipe
+from pokevla.weights.base_model import build_base
+from pokevla.weights.export import load_exported
 
 pytestmark = pytest.mark.engine
 Command = Callable[..., tuple[int, str, str]]
@@ -312,7 +312,7 @@ def test_a_full_disk_leaves_nothing(ckpt: Command, engine_runs: Path, tmp_path: 
 
 def test_a_file_that_would_run_code_is_refused(ckpt: Command, a_run: Path, tmp_path: Path) -> None:
     """Checksums keep accidents away, not somebody who writes his own COMPLETE.json."""
-    from pokevla.checkpoint.files import describe_file
+    from pokevla.files import describe_file
 
     class Evil:
         def __reduce__(self) -> tuple[Any, ...]:

@@ -16,21 +16,21 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pokevla.checkpoint.base_model import build_base
-from pokevla.checkpoint.catalogue import CheckpointInfo
-from pokevla.checkpoint.files import write_json_atomically
-from pokevla.checkpoint.frozen import frozen_hash
-from pokevla.checkpoint.groups import parameter_names_by_group
 from pokevla.checkpoint.store import save_checkpoint
 from pokevla.data.statistics import compute_statistics
 from pokevla.distributed.engine import initialise_engine, join_ranks, leave_ranks
 from pokevla.distributed.environment import RankInfo, read_rank
 from pokevla.distributed.process import die_with_parent
+from pokevla.files import write_json_atomically
 from pokevla.recipe.deepspeed_config import deepspeed_config
 from pokevla.recipe.derive import derive_batch
 from pokevla.recipe.dump import dump_recipe
 from pokevla.recipe.load import load_recipe, recipe_hash
+from pokevla.runs.checkpoints import CheckpointInfo
 from pokevla.training.optimizer import build_adamw
+from pokevla.weights.base_model import build_base
+from pokevla.weights.frozen_hash import frozen_hash
+from pokevla.weights.parameter_groups import parameter_names_by_group
 
 
 class Actions(nn.Module):

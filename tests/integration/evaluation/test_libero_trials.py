@@ -20,7 +20,7 @@ from pokevla.evaluation.videos import TrialRecorder
 from pokevla.evaluation.worker import LiberoFactory
 from pokevla.recipe.schema import EvalRecipe, PolicySpec, TrialsConfig
 from pokevla.simulation.environment import LiberoEnvironment
-from pokevla.simulation.expert import ScriptedExpert
+from pokevla.simulation.expert.scripted import ScriptedExpert
 
 pytestmark = pytest.mark.simulator
 SUITE, TASK, STATE = "libero_object", 3, 0

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from pokevla.errors import SimulationError
-from pokevla.simulation import demonstrations
-from pokevla.simulation.demonstrations import DemoSettings, collect_demonstrations
 from pokevla.simulation.environment import LiberoEnvironment
-from pokevla.simulation.expert import ScriptedExpert
+from pokevla.simulation.expert.scripted import ScriptedExpert
+from pokevla.simulation.recordings import demonstrations
+from pokevla.simulation.recordings.demonstrations import DemoSettings, collect_demonstrations
 from pokevla.simulation.scenes import collect_scenes
 from pokevla.simulation.suites import get_task
 

@@ -15,11 +15,11 @@ from pokevla.cli.main import run
 from pokevla.data.dataset import open_dataset
 from pokevla.data.sources.libero import LiberoSettings, convert_libero
 from pokevla.errors import DataError, SimulationError, UsageError
-from pokevla.simulation.demonstrations import DemoSettings, collect_demonstrations
 from pokevla.simulation.environment import LiberoEnvironment
-from pokevla.simulation.mask_files import add_masks
-from pokevla.simulation.mask_replay import replay_episode
-from pokevla.simulation.stored_episodes import DemoSource, open_episode
+from pokevla.simulation.recordings.demonstrations import DemoSettings, collect_demonstrations
+from pokevla.simulation.recordings.mask_files import add_masks
+from pokevla.simulation.recordings.mask_replay import replay_episode
+from pokevla.simulation.recordings.stored_episodes import DemoSource, open_episode
 from pokevla.simulation.stored_models import stored_poses
 
 pytestmark = pytest.mark.simulator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pokevla.simulation.episodes import DemoSettings, Episode
+from pokevla.simulation.recordings.episodes import DemoSettings, Episode
 
 ALL_FAIL_SEED = 13
 STEPS = 12

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pokevla.data.sources.libero import EPISODE_SCHEMA, SAMPLE_SCHEMA
 from pokevla.data.writer import DatasetWriter
-from pokevla.recipe.schema import CacheConfig, TeacherConfig
+from pokevla.recipe.sections import CacheConfig, TeacherConfig
 
 
 def picture(rng: np.random.Generator, side: int) -> bytes:

@@ -17,9 +17,9 @@ import webdataset as wds
 
 from pokevla.data.dataset import open_dataset
 from pokevla.data.reader import ShardReader
-from pokevla.data.shard_index import load_index
 from pokevla.errors import CacheMismatchError, DataError, DiskFullError, UsageError
-from pokevla.recipe.schema import CacheConfig, TeacherConfig
+from pokevla.recipe.sections import CacheConfig, TeacherConfig
+from pokevla.shards.index import load_index
 from pokevla.teachers.build import build_cache, build_shards, cache_shards
 from pokevla.teachers.codec import ALIGNMENT, RecordLayout, decode_record
 from pokevla.teachers.encode import read_images

@@ -13,7 +13,7 @@ import pytest
 
 from pokevla.data.dataset import open_dataset
 from pokevla.errors import CacheMismatchError, DataError
-from pokevla.recipe.schema import CacheConfig, TeacherConfig
+from pokevla.recipe.sections import CacheConfig, TeacherConfig
 from pokevla.teachers import reader as reader_module
 from pokevla.teachers.build import build_cache
 from pokevla.teachers.fingerprint import cache_fingerprint

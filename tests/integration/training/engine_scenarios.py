@@ -21,18 +21,18 @@ import guard_scenarios
 import torch
 import torch.distributed as dist
 
-from pokevla.checkpoint.catalogue import MARKER, STATE, checkpoint_folder, list_checkpoints
-from pokevla.checkpoint.shards import open_checkpoint
 from pokevla.distributed.engine import join_ranks, leave_ranks
 from pokevla.distributed.environment import read_rank
 from pokevla.distributed.process import die_with_parent
 from pokevla.errors import PokeVLAError
 from pokevla.recipe.load import load_recipe
+from pokevla.runs.checkpoints import MARKER, STATE, checkpoint_folder, list_checkpoints
 from pokevla.telemetry.jsonl import read_jsonl
 from pokevla.telemetry.manifest import write_manifest
 from pokevla.telemetry.writers import EventLog, MetricWriter
 from pokevla.training.loop import Trainer, build_trainer
 from pokevla.training.tasks import build_task
+from pokevla.weights.zero_layout import open_checkpoint
 
 RECIPES = {"posttrain": Path(sys.argv[1]), "pretrain": Path(sys.argv[2])}
 OUT = Path(sys.argv[3])

@@ -17,11 +17,11 @@ from pokevla.distributed.collectives import set_collective_timeout
 from pokevla.errors import PokeVLAError, Requeued
 from pokevla.telemetry.jsonl import read_jsonl
 from pokevla.telemetry.writers import EventLog, MetricWriter
-from pokevla.training.agreement import agree
+from pokevla.training.health.agreement import agree
+from pokevla.training.health.pulse import Pulse
+from pokevla.training.health.signals import stop_signals
+from pokevla.training.health.watchdog import Watchdog
 from pokevla.training.loop import Trainer
-from pokevla.training.pulse import Pulse
-from pokevla.training.signals import stop_signals
-from pokevla.training.watchdog import Watchdog
 
 STEPS = 6
 

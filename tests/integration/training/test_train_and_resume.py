@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from pokevla.checkpoint.catalogue import list_checkpoints, read_info
+from pokevla.runs.checkpoints import list_checkpoints, read_info
 from pokevla.telemetry.jsonl import read_jsonl
 
 pytestmark = pytest.mark.engine
@@ -164,7 +164,7 @@ def test_tensorboard_shows_the_curves_of_the_run(whole: Path) -> None:
 def test_an_exported_model_loads_and_acts(whole: Path) -> None:
     import torch
 
-    from pokevla.checkpoint.export import load_exported
+    from pokevla.weights.export import load_exported
 
     model, config, tokenizer, statistics = load_exported(whole)
     assert config["kind"] == "pokevla"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pokevla.checkpoint.export import load_exported
 from pokevla.telemetry.jsonl import read_jsonl
+from pokevla.weights.export import load_exported
 
 pytestmark = pytest.mark.engine
 Run = Callable[..., subprocess.CompletedProcess[str]]

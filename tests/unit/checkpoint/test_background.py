@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from pokevla.checkpoint.background import PendingCheckpoint
-from pokevla.checkpoint.catalogue import CheckpointInfo, list_checkpoints, verify
-from pokevla.checkpoint.snapshot import Snapshot
+from pokevla.checkpoint.staging import Snapshot
 from pokevla.checkpoint.store import begin
 from pokevla.checkpoint.writer import RecordingWriter
 from pokevla.errors import CheckpointError
+from pokevla.runs.checkpoints import CheckpointInfo, list_checkpoints, verify
 
 INFO = CheckpointInfo(7, 56, 1, 2, "fp32", "a", "b")
 STATE = {"weights.pt": {"w": torch.arange(5000.0)}, "moments.pt": {"m": torch.ones(3), "step": 4}}

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pokevla.checkpoint import universal
-from pokevla.checkpoint.catalogue import CONVERTED, MARKER, CheckpointInfo
-from pokevla.checkpoint.files import StoredFile
 from pokevla.errors import CheckpointError, DiskFullError
+from pokevla.files import StoredFile
+from pokevla.runs.checkpoints import CONVERTED, MARKER, CheckpointInfo
 
 INFO = CheckpointInfo(1, 8, 2, 2, "fp32", "a", "b", files=(StoredFile("state/x.pt", 2**62, "0"),))
 

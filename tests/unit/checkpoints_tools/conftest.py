@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pokevla.checkpoint.catalogue import MARKER, SCHEMA_VERSION, STATE, CheckpointInfo, checkpoint_folder
-from pokevla.checkpoint.files import describe_file, write_json_atomically
+from pokevla.files import describe_file, write_json_atomically
+from pokevla.runs.checkpoints import MARKER, SCHEMA_VERSION, STATE, CheckpointInfo, checkpoint_folder
 
 RECIPE = """\
 kind: pretrain

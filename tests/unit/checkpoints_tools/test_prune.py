@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from checkpoints_tools.prune import Planned, plan_prune, prune
-from pokevla.checkpoint.catalogue import HEALTHY, MARKER, STATE, list_checkpoints
 from pokevla.cli.main import run as run_command
 from pokevla.errors import CheckpointError, UsageError
-from pokevla.training.run_directory import run_lock
+from pokevla.runs.checkpoints import HEALTHY, MARKER, STATE, list_checkpoints
+from pokevla.runs.creation import run_lock
 
 Put = Callable[[int], Path]
 

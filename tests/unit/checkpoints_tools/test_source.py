@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from checkpoints_tools.source import CheckpointSource, WeightsSource, open_checkpoint_source, open_source
-from pokevla.checkpoint.catalogue import MARKER, STATE
 from pokevla.errors import CheckpointError, UsageError
+from pokevla.runs.checkpoints import MARKER, STATE
 
 Put = Callable[[int], Path]
 

@@ -10,9 +10,9 @@ import pytest
 
 from checkpoints_tools.inspect import good_steps_after, inspect_run
 from checkpoints_tools.verify import unfinished, verify_run
-from pokevla.checkpoint.catalogue import HEALTHY, MARKER, STATE
 from pokevla.cli.main import run as run_command
 from pokevla.errors import CheckpointError, UsageError
+from pokevla.runs.checkpoints import HEALTHY, MARKER, STATE
 
 Put = Callable[[int], Path]
 

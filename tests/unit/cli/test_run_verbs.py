@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pokevla.cli import main
-from pokevla.training.run_directory import run_lock
+from pokevla.runs.creation import run_lock
 from tests.unit.monitoring.run_folders import append, event, finish, iso, make_run, save, train_line
 
 ROOT = Path(__file__).resolve().parents[3]

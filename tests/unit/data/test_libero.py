@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from pokevla.data.dataset import open_dataset
-from pokevla.data.noops import moving_frames
 from pokevla.data.reader import ShardReader
 from pokevla.data.sources.libero import LiberoSettings, convert_libero, encode_jpeg
+from pokevla.data.sources.noops import moving_frames
 from pokevla.data.sources.tasks import identify, libero_tasks, phrase
 from pokevla.errors import DataError
 

@@ -19,7 +19,7 @@ from pokevla.data.transforms import (
     no_augmentation,
     test_time_images,
 )
-from pokevla.recipe.schema import AugmentConfig
+from pokevla.recipe.sections import AugmentConfig
 
 CONFIG = AugmentConfig()
 

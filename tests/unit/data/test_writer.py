@@ -11,10 +11,10 @@ import xxhash
 
 from pokevla.data.dataset import open_dataset
 from pokevla.data.inspection import verify_dataset
-from pokevla.data.shard_index import load_index
 from pokevla.data.sources.libero import LiberoSettings, convert_libero
 from pokevla.data.writer import DatasetWriter
 from pokevla.errors import DataError, DiskFullError
+from pokevla.shards.index import load_index
 
 RoomFor = Callable[[int], AbstractContextManager[None]]
 SCHEMA = pa.schema([("key", pa.string()), ("shard", pa.int32()), ("split", pa.string())])

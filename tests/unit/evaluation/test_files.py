@@ -13,8 +13,8 @@ from PIL import Image
 
 from pokevla.errors import DataError, DiskFullError
 from pokevla.evaluation.files import whole_file, write_json
-from pokevla.evaluation.grounding import Question, judge
-from pokevla.evaluation.point_pictures import points_picture
+from pokevla.evaluation.vlm.grounding import Question, judge
+from pokevla.evaluation.vlm.point_pictures import points_picture
 
 
 def test_an_interrupted_write_leaves_the_old_file_as_it_was(tmp_path: Path) -> None:

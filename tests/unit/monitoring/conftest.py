@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pokevla.evaluation.grounding import Question, figures, judge
-from pokevla.evaluation.point_pictures import points_picture
 from pokevla.evaluation.records import EpisodeRecord, summarise
 from pokevla.evaluation.videos import TrialRecorder
+from pokevla.evaluation.vlm.grounding import Question, figures, judge
+from pokevla.evaluation.vlm.point_pictures import points_picture
 from pokevla.evaluation.worker import Query
 
 RECORD = EpisodeRecord(

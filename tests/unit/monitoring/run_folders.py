@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pokevla.checkpoint.catalogue import MARKER, SCHEMA_VERSION, CheckpointInfo, checkpoint_folder
-from pokevla.checkpoint.files import describe_file
+from pokevla.files import describe_file
+from pokevla.runs.checkpoints import MARKER, SCHEMA_VERSION, CheckpointInfo, checkpoint_folder
 
 RECIPE = (
     "kind: pretrain\nname: {name}\ndata: {{datasets: [{{path: d}}]}}\noptim: {{lr: {lr}}}\n"

@@ -12,8 +12,8 @@ import pytest
 from monitoring.live import WINDOW_LINES, LiveRun
 from monitoring.queue import QueueState
 from pokevla.errors import UsageError
+from pokevla.runs.creation import run_lock
 from pokevla.telemetry.jsonl import JsonlWriter
-from pokevla.training.run_directory import run_lock
 from tests.unit.monitoring.run_folders import START_S, append, event, finish, iso, make_run, save, train_line
 
 

@@ -12,14 +12,14 @@ import pytest
 from monitoring.live import LiveRun
 from monitoring.stop import ranks_of, stop_local_run
 from pokevla.errors import UsageError
-from pokevla.training.run_directory import is_locked
+from pokevla.runs.creation import is_locked
 from tests.unit.monitoring.run_folders import append, event, make_run
 
 # A parent that holds the lock and starts two ranks that inherit it, as `pokevla train` does.
 PARENT = """
 import subprocess, sys
 from pathlib import Path
-from pokevla.training.run_directory import run_lock
+from pokevla.runs.creation import run_lock
 rank = "import sys, time; sys.stdout.write('u'); sys.stdout.flush(); time.sleep(600)"
 with run_lock(Path(sys.argv[1])) as lock:
     ranks = [subprocess.Popen([sys.executable, "-c", rank], pass_fds=(lock,)) for _ in range(2)]

@@ -12,7 +12,7 @@ from pokevla.evaluation.worker import Query
 from pokevla.model.building import build_vla
 from pokevla.policy.masks import MaskReader
 from pokevla.policy.policy import Policy
-from pokevla.recipe.schema import TeacherConfig
+from pokevla.recipe.sections import TeacherConfig
 
 TOKENIZER = Path(presets.__file__).parent / "tokenizers" / "mini"
 INSTRUCTIONS = ["pick up the salad dressing and place it in the basket", "push the plate", "Turn on the stove"]

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from pokevla.errors import RecipeError
 from pokevla.recipe.derive import DerivedBatch, derive_batch, total_steps, warmup_steps
-from pokevla.recipe.schema import BatchConfig, PretrainRecipe
+from pokevla.recipe.schema import PretrainRecipe
+from pokevla.recipe.sections import BatchConfig
 
 
 def recipe(**fields: object) -> PretrainRecipe:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pokevla.errors import RecipeError
-from pokevla.training.lead_time import UNKNOWN_S, needed_lead_s
+from pokevla.runs.lead_time import UNKNOWN_S, needed_lead_s
 from slurm.pieces import divide
 from slurm.plan import measured_save_s, plan_job
 from slurm.profile import Profile

@@ -12,7 +12,7 @@ from transformers import SamConfig, SamModel
 
 from pokevla.errors import CheckpointError, DataError
 from pokevla.model.presets import preset
-from pokevla.recipe.schema import TeacherConfig
+from pokevla.recipe.sections import TeacherConfig
 from pokevla.teachers.encoders import RANDOM_NOTE, build_teacher, output_shape, teacher_spec
 from pokevla.teachers.sam import preprocess_sam, sam_config
 from pokevla.teachers.weights import state_hash

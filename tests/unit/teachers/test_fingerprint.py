@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 
-from pokevla.recipe.schema import CacheConfig, TeacherConfig
+from pokevla.recipe.sections import CacheConfig, TeacherConfig
 from pokevla.teachers.encoders import build_teacher
 from pokevla.teachers.fingerprint import cache_fingerprint, differences
 

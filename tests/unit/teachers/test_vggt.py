@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from pokevla.recipe.schema import TeacherConfig
+from pokevla.recipe.sections import TeacherConfig
 from pokevla.teachers.encoders import output_shape, vggt_config
 from pokevla.teachers.vggt import Aggregator, VGGTConfig, VGGTEncoder, rope_tables, rotate, uv_position_code
 

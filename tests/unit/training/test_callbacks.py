@@ -15,7 +15,7 @@ from pokevla.telemetry.jsonl import EventLog, read_jsonl
 from pokevla.telemetry.meters import StepMeter
 from pokevla.telemetry.writers import MetricWriter
 from pokevla.training.callbacks import StepGuard, StepResult, StopWhenAsked, leave_if_asked
-from pokevla.training.guards import Guards, build_guards
+from pokevla.training.health.guards import Guards, build_guards
 from pokevla.training.saving import Saver, SaveWhenDue
 
 CPU = torch.device("cpu")

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pokevla.distributed.environment import RankInfo
-from pokevla.recipe.compute import flops_per_sample
 from pokevla.recipe.load import load_recipe
+from pokevla.recipe.planning.compute import flops_per_sample
 from pokevla.recipe.schema import PretrainRecipe
 from pokevla.training.measuring import arithmetic, build_meter
 

@@ -9,7 +9,7 @@ from pokevla.data.batch import QuantisedFeatures, RobotBatch, VLMBatch
 from pokevla.errors import DataError
 from pokevla.model.building import build_vla, build_vlm
 from pokevla.model.presets import preset
-from pokevla.recipe.schema import LossConfig, SegmentationLossConfig
+from pokevla.recipe.sections import LossConfig, SegmentationLossConfig
 from pokevla.training.gradient_norms import loss_gradient_norms
 from pokevla.training.objectives import PosttrainObjective, PretrainObjective
 

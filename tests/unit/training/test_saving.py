@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from pokevla.checkpoint.catalogue import MARKER, checkpoint_folder, is_healthy, list_checkpoints
+from pokevla.runs.checkpoints import MARKER, checkpoint_folder, is_healthy, list_checkpoints
 from pokevla.training.callbacks import StepResult
 from pokevla.training.saving import HealthWatch
 

@@ -1,0 +1,133 @@
+"""`pokevla cache build|info|verify`: teacher features, computed once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pokevla.cli.progress import progress
+
+if TYPE_CHECKING:
+    from pokevla.recipe.sections import CacheConfig
+
+app = typer.Typer(
+    no_args_is_help=True, help="Compute teacher features once: build, info, verify.", rich_markup_mode=None
+)
+
+_Recipe = Annotated[Path, typer.Argument(help="Recipe of kind cache or posttrain.")]
+_Place = Annotated[Path, typer.Argument(help="Recipe of kind cache or posttrain, or the directory of one cache.")]
+_Overrides = Annotated[list[str] | None, typer.Argument(help="Settings to change, such as cache.sam_codec=fp16.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.command()
+def build(
+    recipe: _Recipe,
+    overrides: _Overrides = None,
+    device: Annotated[str | None, typer.Option(help="Where the teachers run: cpu, cuda, ...; a GPU if any.")] = None,
+) -> None:
+    """Compute the features of every dataset of a recipe. Goes on where a killed build stopped."""
+    from pokevla.errors import DataError
+    from pokevla.teachers.build import build_cache
+    from pokevla.teachers.verify import cache_info
+
+    cache, datasets, batch = _jobs(recipe, overrides)
+    for dataset in datasets:
+        if not (dataset / "dataset.json").is_file():
+            raise DataError(f"{dataset} is not a dataset.", "Make one with: pokevla data convert")
+        with progress(dataset.name) as on_progress:
+            directory = build_cache(dataset, cache, batch, on_progress, device)
+        _print_info(cache_info(directory))
+
+
+@app.command()
+def info(place: _Place, overrides: _Overrides = None, as_json: _Json = False) -> None:
+    """Say what a cache holds and what it was made from."""
+    from pokevla.teachers.verify import cache_info
+
+    reports = [cache_info(directory) for directory in _directories(place, overrides)]
+    if as_json:
+        typer.echo(json.dumps(reports, indent=2))
+        return
+    for report in reports:
+        _print_info(report)
+        for name, value in report["parts"].items():
+            typer.echo(f"  {name:<20} {value}")
+
+
+@app.command()
+def verify(
+    place: _Place,
+    overrides: _Overrides = None,
+    recompute: Annotated[int, typer.Option(min=0, help="Samples to compute anew and compare.")] = 4,
+    as_json: _Json = False,
+) -> None:
+    """Check every checksum of a cache, then compute some samples anew and compare."""
+    from dataclasses import asdict
+
+    from pokevla.teachers.verify import verify_cache
+
+    sources: list[tuple[Path, Path | None, CacheConfig | None]]
+    if place.is_dir():
+        sources = [(place, None, None)]
+    else:
+        cache, datasets, _ = _jobs(place, overrides)
+        found = _find(cache, datasets)
+        sources = [(directory, dataset, cache) for directory, dataset in zip(found, datasets, strict=True)]
+    reports = {}
+    for directory, dataset, cache_config in sources:
+        with progress("verify") as on_progress:
+            report = verify_cache(directory, recompute, on_progress, dataset_root=dataset, cache=cache_config)
+        reports[str(directory)] = asdict(report)
+        if not as_json:
+            typer.echo(f"{directory}: {report.records} records are whole.")
+            if report.recomputed:
+                typer.echo(
+                    f"  {report.recomputed} samples computed anew: least cosine SAM {report.sam_cosine:.5f}, "
+                    f"VGGT {report.vggt_cosine:.5f}"
+                )
+    if as_json:
+        typer.echo(json.dumps(reports, indent=2))
+
+
+def _jobs(path: Path, overrides: list[str] | None) -> tuple[CacheConfig, list[Path], int]:
+    """Return cache settings, dataset directories and batch of a recipe of kind cache or posttrain."""
+    from pokevla.errors import RecipeError
+    from pokevla.recipe.load import load_recipe
+    from pokevla.recipe.schema import CacheRecipe, PosttrainRecipe
+
+    recipe = load_recipe(path, overrides or []).recipe
+    if isinstance(recipe, CacheRecipe):
+        return recipe.cache, [recipe.dataset], recipe.batch
+    if not isinstance(recipe, PosttrainRecipe):
+        raise RecipeError(f"{path} is of kind {recipe.kind}.", "`pokevla cache` takes kind cache or posttrain.")
+    if recipe.cache is None:
+        raise RecipeError(f"{path} has no section `cache`.", "Add one that names `cache.root`.")
+    return recipe.cache, [source.path for source in recipe.data.datasets], recipe.batch.micro
+
+
+def _directories(place: Path, overrides: list[str] | None) -> list[Path]:
+    if place.is_dir():
+        return [place]
+    cache, datasets, _ = _jobs(place, overrides)
+    return _find(cache, datasets)
+
+
+def _find(cache: CacheConfig, datasets: list[Path]) -> list[Path]:
+    """Return the directory of each dataset's cache; refuses missing, incomplete and unfitting ones."""
+    from pokevla.data.dataset import read_info
+    from pokevla.teachers.fingerprint import cache_fingerprint
+    from pokevla.teachers.store import find_cache
+
+    found = (cache_fingerprint(cache, read_info(dataset)["fingerprint"]) for dataset in datasets)
+    return [find_cache(cache.root, fingerprint, parts) for fingerprint, parts in found]
+
+
+def _print_info(report: dict[str, Any]) -> None:
+    counts = f"{report['num_samples']} samples, {len(report['shards'])} shards"
+    typer.echo(f"{report['directory']}: {counts}, {report['disk_bytes'] / 2**20:.1f} MiB")
+    for description in report["teachers"].values():
+        typer.echo(f"  {description}")

@@ -1,0 +1,60 @@
+"""`pokevla data masks`: the masks that published demonstrations lack."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pokevla.cli.progress import progress
+
+if TYPE_CHECKING:
+    from pokevla.simulation.recordings.stored_episodes import DemoSource
+
+
+def masks(
+    source: Annotated[Path, typer.Argument(help="LIBERO demonstration HDF5, or a folder of them.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the copies with masks, <suite>/<file name> below it.")],
+    workers: Annotated[int, typer.Option(min=1, help="Simulator processes; the result does not depend on it.")] = 2,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Draw again what OUT holds already.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Replay the states of LIBERO demonstrations and write copies of the files with instance masks of both views."""
+    from pokevla.simulation.recordings.mask_files import add_masks
+
+    files = _sources(source, out)
+    with progress("episodes") as listen:
+        reports = add_masks(
+            files, workers, overwrite=overwrite, on_progress=lambda done, left_out, total: listen(done, total, left_out)
+        )
+    if as_json:
+        lines = [vars(report) | {"source": str(report.source), "path": str(report.path)} for report in reports]
+        typer.echo(json.dumps(lines))
+        return
+    for report in reports:
+        how = "was there already" if report.found else "written"
+        typer.echo(f"{report.path}: {report.kept} episodes with masks, {len(report.left_out)} left out, {how}")
+        for demo, complaint in report.left_out.items():
+            typer.echo(f"  left out {demo}: {complaint}")
+
+
+def _sources(source: Path, out: Path) -> list[DemoSource]:
+    """What is to be replayed. DataError for a file that is damaged or of no task of the four suites."""
+    from pokevla.data.sources.demonstrations import describe, find_files
+    from pokevla.errors import DataError
+    from pokevla.simulation.recordings.stored_episodes import DemoSource
+
+    files = []
+    for path in find_files(source):
+        header = describe(path)
+        if header.task_index is None:
+            raise DataError(
+                f"{path} is named after no task of the four LIBERO suites.", "Keep the published name of the file."
+            )
+        target = out / header.suite / path.name
+        files.append(
+            DemoSource(path, target, header.suite, header.task_index, header.demo_names, header.aligned_before)
+        )
+    return files

@@ -1,0 +1,1 @@
+"""`pokevla demo`: pipelines of commands."""

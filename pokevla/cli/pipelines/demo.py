@@ -1,0 +1,43 @@
+"""`pokevla demo [RECIPE]`: run a pipeline from raw simulator to report, and say whether the policy looks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEFAULT_RECIPE = Path("recipes/demo/demo.yaml")
+
+
+def demo(
+    recipe: Annotated[Path, typer.Argument(help="Recipe of kind pipeline.")] = DEFAULT_RECIPE,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete what an earlier run made, begin at the start.")
+    ] = False,
+) -> None:
+    """Run the stages of a pipeline in order; finished ones are skipped."""
+    from rich.console import Console
+
+    from monitoring.pipeline_summary import summary_tables, verdict, write_summary
+    from monitoring.report import write_report
+    from pokevla.cli.pipelines.pipeline import run_pipeline
+    from pokevla.errors import RecipeError
+    from pokevla.recipe.load import load_recipe
+    from pokevla.recipe.schema import PipelineRecipe
+
+    pipeline = load_recipe(recipe).recipe
+    if not isinstance(pipeline, PipelineRecipe):
+        raise RecipeError(
+            f"{recipe}: the kind of a demo is pipeline, not {pipeline.kind}.", "Try recipes/demo/demo.yaml."
+        )
+    console = Console()
+    run_pipeline(
+        pipeline, fresh=fresh, announce=lambda line: console.print(line, style="bold", markup=False, soft_wrap=True)
+    )
+    summary = write_summary(pipeline.output)
+    page = write_report([pipeline.output], pipeline.output / "report.html")
+    for table in summary_tables(summary):
+        console.print(table)
+    console.print(verdict(summary), style="bold", soft_wrap=True)
+    console.print(f"Written: {pipeline.output / 'summary.json'} and {page}", soft_wrap=True)

@@ -1,0 +1,152 @@
+"""Runs the stages of a pipeline recipe: each one a command as a user types it, timed, remembered when finished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pokevla.cli.pipelines.memory_sampler import MemorySampler
+from pokevla.errors import PokeVLAError, RecipeError, UsageError
+from pokevla.evaluation.files import write_json
+from pokevla.recipe.load import AnyRecipe, load_recipe, recipe_hash
+from pokevla.recipe.schema import PipelineRecipe, Stage, TrainRecipe
+from pokevla.telemetry.source import source_commit
+
+STAGES_FILE = "stages.json"
+
+
+@dataclass(frozen=True)
+class FinishedStage:
+    """What is remembered of a stage that has succeeded."""
+
+    name: str
+    command: str
+    fingerprint: str  # of the command and of the recipes it names: another one runs the stage again
+    seconds: float
+    peak_memory_gib: float
+    commit: str | None = None  # of the code that made it; None outside a git checkout
+
+
+class StageFailed(PokeVLAError):
+    """A stage ended with an exit code other than 0; ours is the same."""
+
+    def __init__(self, stage: str, exit_code: int) -> None:
+        super().__init__(f"Stage {stage} failed with exit code {exit_code}.", "Its message stands above.")
+        self.exit_code = exit_code
+
+
+def run_pipeline(
+    recipe: PipelineRecipe, *, fresh: bool, announce: Callable[[str], None], program: list[str] | None = None
+) -> list[FinishedStage]:
+    """Run all stages in order; finished ones with an unchanged command are skipped unless `fresh`.
+
+    Once a stage has run, all later ones run too: their input has changed. A stage that other code has made is kept (it
+    took minutes, and most changes do not touch it), and said to be. `announce` gets one line per stage;
+    `program` (default: this Python with pokevla.cli.main) is put before each stage's arguments. Raises StageFailed at
+    the first failure; the stages before it stay finished.
+    """
+    output = recipe.output
+    names = [stage.name for stage in recipe.stages]
+    if len(set(names)) != len(names):
+        raise RecipeError("stages: two stages have the same name.", "Give each its own name.")
+    if fresh:
+        _empty(output)
+    remembered = {} if fresh else {stage.name: stage for stage in read_stages(output)}
+    output.mkdir(parents=True, exist_ok=True)
+    finished: list[FinishedStage] = []
+    upstream_changed = False
+    commit = source_commit()
+    for number, stage in enumerate(recipe.stages, start=1):
+        arguments = [argument.replace("{output}", str(output)) for argument in stage.run]
+        command, fingerprint = shlex.join(["pokevla", *arguments]), _fingerprint(arguments)
+        before = remembered.get(stage.name)
+        place = f"[{number}/{len(recipe.stages)}] {stage.name}"
+        if before is not None and before.fingerprint == fingerprint and not upstream_changed:
+            other = "" if before.commit == commit else f", by commit {(before.commit or 'unknown')[:10]}, not this one"
+            announce(f"{place}: finished before, in {before.seconds:.0f} s{other}")
+            finished.append(before)
+            continue
+        announce(f"{place}: {command}")
+        _remove_run(arguments, output)
+        upstream_changed = True
+        _write_stages(output, finished)  # what this stage and those after it made before no longer counts
+        seconds, peak = _run_stage(stage, [*(program or default_program()), *arguments])
+        finished.append(FinishedStage(stage.name, command, fingerprint, round(seconds, 1), round(peak, 2), commit))
+        _write_stages(output, finished)
+    return finished
+
+
+def default_program() -> list[str]:
+    """The `pokevla` of this very installation, whatever is first in PATH."""
+    return [sys.executable, "-m", "pokevla.cli.main"]
+
+
+def read_stages(output: Path) -> list[FinishedStage]:
+    """Stages that have finished in `output`; none when there is no such file."""
+    path = output / STAGES_FILE
+    if not path.is_file():
+        return []
+    return [FinishedStage(**row) for row in json.loads(path.read_text(encoding="utf-8"))["stages"]]
+
+
+def _write_stages(output: Path, stages: list[FinishedStage]) -> None:
+    write_json(output / STAGES_FILE, {"stages": [asdict(stage) for stage in stages]})
+
+
+def _run_stage(stage: Stage, command: list[str]) -> tuple[float, float]:
+    """(seconds, peak memory in GiB) of one command. Its output goes where ours goes."""
+    started = time.monotonic()
+    process = subprocess.Popen(command)
+    with MemorySampler(process.pid) as sampler:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            process.wait()  # the terminal has sent the interrupt to the stage too: let it end in order
+            raise
+    if code != 0:
+        raise StageFailed(stage.name, code if code > 0 else 128 - code)
+    return time.monotonic() - started, sampler.peak_gib
+
+
+def _fingerprint(arguments: list[str]) -> str:
+    """Hash of the arguments and of the resolved content of every recipe among them."""
+    digest = hashlib.sha256()
+    for argument in arguments:
+        digest.update(argument.encode() + b"\0")
+    for recipe in _recipes(arguments):
+        digest.update(recipe_hash(recipe).encode())
+    return digest.hexdigest()
+
+
+def _recipes(arguments: list[str]) -> list[AnyRecipe]:
+    """Recipes that a command names, with the overrides that follow them."""
+    overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    paths = [Path(argument) for argument in arguments if argument.endswith((".yaml", ".yml"))]
+    return [load_recipe(path, overrides).recipe for path in paths if path.is_file()]
+
+
+def _remove_run(arguments: list[str], output: Path) -> None:
+    """Remove the run directory of a training that begins anew, if it lies in the pipeline's own directory: `train`
+    rightly refuses to write into one that exists."""
+    for recipe in _recipes(arguments):
+        if isinstance(recipe, TrainRecipe):
+            run = recipe.output / recipe.name
+            if run.is_dir() and run.resolve().is_relative_to(output.resolve()):
+                shutil.rmtree(run)
+
+
+def _empty(output: Path) -> None:
+    """Delete what an earlier pipeline made, and nothing that is not one's own."""
+    if not output.exists():
+        return
+    if any(output.iterdir()) and not (output / STAGES_FILE).is_file():
+        raise UsageError(f"{output} was not made by this pipeline (it has no {STAGES_FILE}).", "Remove it yourself.")
+    shutil.rmtree(output)

@@ -1,0 +1,89 @@
+"""`pokevla eval RECIPE`: closed-loop trials (kind eval) or grounding accuracy (kind grounding)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pokevla.recipe.schema import EvalRecipe, GroundingRecipe
+
+LOG_WIDTH = 110
+"""Columns of a table where there is no terminal to ask."""
+
+
+def evaluate(
+    recipe: Annotated[Path, typer.Argument(help="Recipe of kind eval or grounding.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change, such as workers=1.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin again where it is complete.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Judge policies in closed-loop trials, or a PokeVLM by the points it predicts."""
+    from pokevla.errors import RecipeError
+    from pokevla.recipe.load import load_recipe
+    from pokevla.recipe.schema import EvalRecipe, GroundingRecipe
+
+    loaded = load_recipe(recipe, overrides or []).recipe
+    if isinstance(loaded, EvalRecipe):
+        _trials(loaded, overwrite, as_json)
+    elif isinstance(loaded, GroundingRecipe):
+        _grounding(loaded, overwrite, as_json)
+    else:
+        raise RecipeError(f"{recipe}: a recipe of kind {loaded.kind} cannot be evaluated.", "Kinds: eval, grounding.")
+
+
+def _console(stderr: bool) -> Console:
+    from rich.console import Console
+
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=LOG_WIDTH)
+
+
+def _trials(recipe: EvalRecipe, overwrite: bool, as_json: bool) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from pokevla.evaluation.libero import run_libero
+    from pokevla.evaluation.records import EpisodeRecord
+    from pokevla.evaluation.table import trials_table
+
+    console = _console(as_json)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("trials", total=None)
+
+        def on_progress(record: EpisodeRecord, finished: int, total: int) -> None:
+            bar.update(task, completed=finished, total=total, description=record.policy)
+            iou = "" if record.mask_iou is None else f", mask IoU {record.mask_iou:.2f}"
+            console.print(
+                f"{finished}/{total} {record.policy} task {record.task_index} state {record.init_state_index}: "
+                f"{record.outcome}, {record.steps} steps, {record.seconds:.1f} s{iou}"
+            )
+
+        summary = run_libero(recipe, overwrite=overwrite, on_progress=on_progress)
+    if as_json:
+        typer.echo(json.dumps(summary))
+    else:
+        console.print(trials_table(summary, recipe.name))
+        console.print(f"Written: {recipe.output / recipe.name / 'summary.json'}", soft_wrap=True)
+
+
+def _grounding(recipe: GroundingRecipe, overwrite: bool, as_json: bool) -> None:
+    from pokevla.evaluation.table import grounding_table
+    from pokevla.evaluation.vlm.ask import run_grounding
+
+    console = _console(as_json)
+
+    def on_progress(model: str, answered: int, total: int) -> None:
+        console.print(f"{model}: {answered}/{total} questions")
+
+    summary = run_grounding(recipe, overwrite=overwrite, on_progress=on_progress)
+    if as_json:
+        typer.echo(json.dumps(summary))
+    else:
+        console.print(grounding_table(summary, recipe.name))
+        console.print(f"Written: {recipe.output / recipe.name / 'summary.json'}", soft_wrap=True)

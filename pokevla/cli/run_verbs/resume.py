@@ -1,0 +1,36 @@
+"""`pokevla resume RUN [overrides]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def resume(
+    run: Path = typer.Argument(..., help="A run directory, as `pokevla train` has made it."),
+    overrides: list[str] = typer.Argument(
+        None, help="Changes of what it runs on, e.g. batch.micro=4 resources.nodes=2; also of log and checkpoint."
+    ),
+    ranks: int = typer.Option(None, "--ranks", min=1, help="Go on with this number of ranks."),
+) -> None:
+    """Go on with a run from its newest complete checkpoint, or from step 0 if there is none.
+
+    The number of ranks may change; the samples, their order and the global batch do not.
+    """
+    from pokevla.runs.changes import ranks_override
+    from pokevla.runs.directory import read_run_recipe
+    from pokevla.training.launch import finished_step, run_training
+    from slurm.lock import refuse_second_job
+
+    changes = list(overrides or [])
+    recipe = read_run_recipe(run, changes)
+    done = finished_step(run)
+    if done is not None:
+        typer.echo(f"{run} is finished: {done} steps, model in {run / 'export'}")
+        return
+    refuse_second_job(run)
+    if ranks is not None:
+        changes += ranks_override(recipe, ranks)
+    run_training(run, changes)
+    typer.echo(f"finished: {run} (model in {run / 'export'})")

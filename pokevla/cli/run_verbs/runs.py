@@ -1,0 +1,89 @@
+"""`pokevla runs ls|show|stop`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(no_args_is_help=True, help="List, look at and stop runs.", rich_markup_mode=None)
+LOG_WIDTH = 140
+"""Columns of a table where there is no terminal to ask."""
+
+
+@app.command()
+def ls(
+    folder: Annotated[Path, typer.Argument(help="Folder to look in.")] = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the training runs below a folder: state, step, loss, last sign of life, restarts, and why one ended."""
+    from monitoring.catalogue import list_runs, runs_table
+    from pokevla.cli.run_verbs.queue import ask_queue
+    from pokevla.errors import UsageError
+
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder.", "Name the one that runs are written to (`output` of a recipe).")
+    snapshots = list_runs(folder, ask_queue)
+    if as_json:
+        typer.echo(json.dumps([snapshot.to_dict() for snapshot in snapshots], indent=2))
+    elif not snapshots:
+        typer.echo(f"There is no run below {folder}.")
+    else:
+        _console().print(runs_table(snapshots))
+
+
+@app.command()
+def show(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show one run: its state as `watch` does, and where, when and how it was started each time."""
+    from monitoring.dashboard import frame
+    from monitoring.live import LiveRun
+    from pokevla.cli.run_verbs.queue import ask_queue
+    from pokevla.telemetry.manifest import read_manifest
+
+    snapshot = LiveRun(run).snapshot(ask_queue(run))
+    manifest = read_manifest(run)
+    if as_json:
+        starts = [manifest["start"], *manifest["restarts"]]
+        typer.echo(json.dumps({**snapshot.to_dict(), "starts": starts, "commit": manifest["commit"]}, indent=2))
+        return
+    console = _console()
+    console.print(frame(snapshot))
+    for start in [manifest["start"], *manifest["restarts"]]:
+        step = f"from step {start['step']}" if "step" in start else "made"
+        job = f", job {start['slurm']['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in start["slurm"] else ""
+        console.print(f"{start['time']}  {step} on {start['host']}{job}: {' '.join(start['argv'])}", soft_wrap=True)
+    changed = " with uncommitted changes (dirty.patch)" if manifest["dirty"] else ""
+    console.print(f"commit {manifest['commit']}{changed}, world size {manifest['world_size']}", soft_wrap=True)
+
+
+@app.command()
+def stop(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    timeout_s: Annotated[float, typer.Option("--timeout-s", help="How long to wait for it to end.")] = 300.0,
+) -> None:
+    """Ask a run to end, and wait until it has."""
+    from monitoring.stop import stop_local_run
+    from pokevla.cli.run_verbs.queue import stop_submitted
+    from pokevla.runs.directory import read_run_recipe
+
+    read_run_recipe(run)
+    said = stop_submitted(run)
+    if said is None:
+        stop_local_run(run, timeout_s)
+        said = [f"stopped: {run} (go on with it: pokevla resume {run})"]
+    typer.echo("\n".join(said))
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=LOG_WIDTH)

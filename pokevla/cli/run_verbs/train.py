@@ -1,0 +1,36 @@
+"""`pokevla train RECIPE [overrides]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def train(
+    recipe: Path = typer.Argument(..., help="A recipe of kind pretrain or posttrain."),
+    overrides: list[str] = typer.Argument(None, help="Changes of fields, e.g. optim.lr=3e-4 name=second"),
+) -> None:
+    """Train what a recipe says; starts the ranks itself. Writes everything into OUTPUT/NAME of the recipe."""
+    from pokevla.distributed.environment import inside_a_rank, read_rank
+    from pokevla.errors import RecipeError
+    from pokevla.recipe.checking.checks import check_recipe
+    from pokevla.recipe.load import load_recipe
+    from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
+    from pokevla.runs.creation import await_run, create_run, run_directory
+    from pokevla.training.launch import run_training
+
+    loaded = load_recipe(recipe, overrides or [])
+    job = loaded.recipe
+    if not isinstance(job, PretrainRecipe | PosttrainRecipe):
+        raise RecipeError(f"{recipe} is of kind {job.kind}.", "`pokevla train` takes kind pretrain or posttrain.")
+    if inside_a_rank() and read_rank().rank != 0:  # rank 0 makes the directory
+        run_dir = run_directory(job)
+        await_run(run_dir)
+    else:
+        for warning in check_recipe(loaded):
+            typer.echo(f"warning: {warning}", err=True)
+        run_dir = create_run(loaded, job)
+    run_training(run_dir)
+    if not inside_a_rank() or read_rank().is_main:
+        typer.echo(f"finished: {run_dir} (model in {run_dir / 'export'})")

@@ -1,0 +1,169 @@
+"""Grounding accuracy of a recipe: load the models, ask the held-out questions, write figures and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pokevla.data.dataset import open_dataset, usable_rows
+from pokevla.data.prompts import encode_prompts, encode_text, end_of_turn_id, vlm_prompt
+from pokevla.data.reader import ShardReader
+from pokevla.data.samples import decode_image, decode_mask, member
+from pokevla.data.transforms import test_time_images
+from pokevla.errors import CheckpointError, DataError, UsageError
+from pokevla.evaluation.files import write_json
+from pokevla.evaluation.tracking import publish_grounding
+from pokevla.evaluation.vlm.grounding import (
+    ASKED_KINDS,
+    Question,
+    Verdict,
+    figures,
+    judge,
+    spread,
+    write_verdicts,
+)
+from pokevla.evaluation.vlm.point_pictures import points_picture
+from pokevla.model.building import build_vlm
+from pokevla.model.presets import preset
+from pokevla.model.tokenizer import MINI_TOKENIZER
+from pokevla.model.vlm import PokeVLM
+from pokevla.recipe.schema import GroundingRecipe
+from pokevla.weights.export import load_exported
+
+BATCH_SIZE = 16
+RANDOM_SEED = 7
+SPARE_TOKENS = 4
+PICTURED_QUESTIONS = 12
+
+
+@dataclass(frozen=True)
+class Respondent:
+    """A model that can be asked."""
+
+    model: PokeVLM
+    tokenizer: Any
+    system_prompt: str | None
+
+
+def run_grounding(
+    recipe: GroundingRecipe,
+    *,
+    overwrite: bool = False,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Ask every model the same questions; returns the summary by model, also `output/name/summary.json`.
+
+    Answers are in `answers.jsonl`, a picture of predicted points by model in `pictures/`. Raises UsageError when the
+    evaluation is complete and `overwrite` is False; DataError when the dataset has no held-out questions.
+    """
+    folder = recipe.output / recipe.name
+    if (folder / "summary.json").exists() and not overwrite:
+        raise UsageError(f"The evaluation in {folder} is complete.", "Give it another name, or --overwrite.")
+    questions = load_questions(recipe.dataset, recipe.max_questions)
+    respondents = load_respondents(recipe)
+    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    for old in (folder / "summary.json", folder / "answers.jsonl"):
+        old.unlink(missing_ok=True)
+    summary: dict[str, Any] = {}
+    for name, respondent in respondents.items():
+        verdicts: list[Verdict] = []
+        for start in range(0, len(questions), BATCH_SIZE):
+            group = questions[start : start + BATCH_SIZE]
+            answers = answer(respondent, group)
+            verdicts += [judge(q, text) for q, text in zip(group, answers, strict=True)]
+            if on_progress is not None:
+                on_progress(name, len(verdicts), len(questions))
+        write_verdicts(folder / "answers.jsonl", name, verdicts)
+        points_picture(folder / "pictures" / f"{name}.png", questions, verdicts, PICTURED_QUESTIONS)
+        summary[name] = figures(verdicts)
+    publish_grounding(recipe, summary)
+    write_json(folder / "summary.json", summary)
+    return summary
+
+
+def load_questions(root: Path, wanted: int) -> list[Question]:
+    """Point and choice questions of the split `val`, evenly spread over it. DataError without any."""
+    dataset = open_dataset(root)
+    if dataset.kind != "vlm":
+        raise DataError(f"{root} is a dataset of kind {dataset.kind}.", "Name a VLM dataset.")
+    names = ("key", "category", "answer_kind", "question", "answer")
+    columns = {name: dataset.samples[name].to_pylist() for name in names}
+    rows = [int(row) for row in usable_rows(dataset, "val") if columns["answer_kind"][row] in ASKED_KINDS]
+    if not rows:
+        raise DataError(f"{root} has no held-out question of the kinds {', '.join(ASKED_KINDS)}.")
+    reader = ShardReader(dataset)
+    questions = []
+    for row in (rows[index] for index in spread(len(rows), wanted)):
+        key = columns["key"][row]
+        members = reader.read(row)
+        mask = np.asarray(decode_mask(members["mask.png"], key), dtype=bool) if "mask.png" in members else None
+        image = decode_image(member(members, "jpg", key), key)
+        questions.append(
+            Question(
+                key=key, category=columns["category"][row], answer_kind=columns["answer_kind"][row],
+                question=columns["question"][row], answer=columns["answer"][row], image=image, mask=mask,
+            )
+        )  # fmt: skip
+    reader.close()
+    return questions
+
+
+def load_respondents(recipe: GroundingRecipe) -> dict[str, Respondent]:
+    """Models by name. A `null` run is the model of the first named run with random weights, or the preset's where
+    none is named. CheckpointError for a run that holds no PokeVLM."""
+    loaded = {name: _load(run) for name, run in recipe.runs.items() if run is not None}
+    reference = next(iter(loaded.values()), None)
+    respondents = {}
+    for name, run in recipe.runs.items():
+        respondents[name] = loaded[name] if run is not None else _random(recipe, reference)
+    return respondents
+
+
+def _load(run: Path) -> Respondent:
+    model, config, tokenizer_folder, _ = load_exported(run)
+    if not isinstance(model, PokeVLM):
+        raise CheckpointError(f"{run} holds a PokeVLA, which answers no questions.", "Name a pre-training run.")
+    return Respondent(model.to(_device()).eval(), _tokenizer(tokenizer_folder), config["system_prompt"])
+
+
+def _random(recipe: GroundingRecipe, reference: Respondent | None) -> Respondent:
+    if reference is not None:
+        model = build_vlm(reference.model.config, seed=RANDOM_SEED)
+        return Respondent(model.to(_device()).eval(), reference.tokenizer, reference.system_prompt)
+    model = build_vlm(preset(recipe.preset).vlm, seed=RANDOM_SEED)
+    return Respondent(model.to(_device()).eval(), _tokenizer(MINI_TOKENIZER), None)
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def answer(respondent: Respondent, questions: Sequence[Question]) -> list[str]:
+    """Greedy answers, all questions in one batch. Pictures are resized whole: answers hold coordinates of the whole."""
+    model, tokenizer = respondent.model, respondent.tokenizer
+    device = next(model.parameters()).device
+    size = model.config.image_size
+    pixels = np.concatenate([test_time_images(np.asarray(q.image)[None, None], size, 1.0) for q in questions])
+    prompts = [vlm_prompt(q.question, respondent.system_prompt) for q in questions]
+    ids, mask = encode_prompts(tokenizer, prompts)
+    longest = max(len(encode_text(tokenizer, q.answer)) for q in questions)
+    end = end_of_turn_id(tokenizer)
+    tokens = model.generate(
+        torch.from_numpy(pixels).to(device), ids.to(device), mask.to(device), longest + SPARE_TOKENS, end
+    )
+    return [tokenizer.decode(_until(row, end)).strip() for row in tokens.tolist()]
+
+
+def _until(row: list[int], end: int) -> list[int]:
+    return row[: row.index(end)] if end in row else row

@@ -1,0 +1,53 @@
+"""A picture of answers: predicted points on the image, with the region that counts as right."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from pokevla.evaluation.files import whole_file
+from pokevla.evaluation.vlm.grounding import Question, Verdict, spread
+from pokevla.policy.pictures import PREDICTED_COLOUR, draw_masks, strip
+
+SIDE = 256
+COLUMNS = 4
+TEXT_HEIGHT = 44
+LETTERS_PER_LINE = 40
+
+
+def points_picture(path: Path, questions: Sequence[Question], verdicts: Sequence[Verdict], wanted: int) -> None:
+    """Write a PNG of `wanted` pointing questions, evenly spread. Nothing is written when there is none.
+
+    Raises DiskFullError when there is no room, DataError when it cannot be written for another reason.
+    """
+    pairs = [(q, v) for q, v in zip(questions, verdicts, strict=True) if q.answer_kind == "point"]
+    if not pairs:
+        return
+    pictures = [_picture(*pairs[index]) for index in spread(len(pairs), wanted)]
+    with whole_file(path) as temporary:
+        Image.fromarray(strip(pictures, columns=COLUMNS)).save(temporary, optimize=True)
+
+
+def _picture(question: Question, verdict: Verdict) -> np.ndarray:
+    image = np.asarray(question.image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    mask = None
+    if question.mask is not None:
+        mask = np.asarray(Image.fromarray(question.mask).resize((SIDE, SIDE), Image.Resampling.NEAREST))
+    canvas = Image.new("RGB", (SIDE, SIDE + TEXT_HEIGHT), (24, 26, 32))
+    canvas.paste(Image.fromarray(draw_masks(image, None, mask, scale=1)))
+    draw = ImageDraw.Draw(canvas)
+    for x, y in verdict.points:
+        if 0 <= x < 1 and 0 <= y < 1:
+            left, top = x * SIDE, y * SIDE
+            draw.ellipse(
+                (left - 5, top - 5, left + 5, top + 5), fill=PREDICTED_COLOUR, outline=(255, 255, 255), width=2
+            )
+    asked = question.question.split(" Reply with ")[0]  # the form of the answer says nothing to a person
+    lines = textwrap.wrap(asked, LETTERS_PER_LINE)[:2]
+    note = f"{verdict.answer[:LETTERS_PER_LINE] or '(no answer)'}  {'right' if verdict.score >= 0.5 else 'wrong'}"
+    draw.multiline_text((4, SIDE + 2), "\n".join([*lines, note]), fill=(235, 235, 240), font_size=11, spacing=1)
+    return np.asarray(canvas)

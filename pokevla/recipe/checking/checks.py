@@ -1,0 +1,183 @@
+"""Checks before a job starts: is what the recipe names there, and does it fit? JSON reads only, no torch.
+
+Whether a cache's fingerprint fits is told by the verbs that read it: it needs the teachers' weights.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+
+from pokevla.errors import DataError, DiskFullError, PokeVLAError, RecipeError
+from pokevla.recipe import schema, sections
+from pokevla.recipe.checking.datasets import read_dataset_info
+from pokevla.recipe.derive import derive_batch
+from pokevla.recipe.load import LoadedRecipe, load_recipe
+from pokevla.recipe.planning.plan import disk_needs, gib
+
+_CACHE_MARKER = "COMPLETE"
+_WEIGHTS = "model.safetensors"
+_TOLERANCE = 0.05
+
+
+def check_recipe(loaded: LoadedRecipe, made_before: Collection[Path] = ()) -> list[str]:
+    """Check files, batch and disk. Returns remarks that do not stop the job.
+
+    `made_before` are folders that jobs before this one will make (runs, roots of caches): they may be missing.
+
+    Raises the class of the first problem found (RecipeError, DataError or DiskFullError), with all problems in the
+    message, one a line.
+    """
+    recipe, problems, remarks = loaded.recipe, [], []
+    for check in _checks_of(loaded, frozenset(path.absolute() for path in made_before)):
+        try:
+            remarks += check()
+        except PokeVLAError as error:
+            problems.append(error)
+    if problems:
+        first = problems[0]
+        raise type(first)("\n".join(f"{recipe.name}: {problem}" for problem in problems))
+    return remarks
+
+
+def _checks_of(loaded: LoadedRecipe, made_before: frozenset[Path]) -> Iterable[Callable[[], list[str]]]:
+    recipe = loaded.recipe
+    if isinstance(recipe, schema.TrainRecipe):
+        yield lambda: _batch(recipe)
+        kind = "vlm" if isinstance(recipe, schema.PretrainRecipe) else "robot"
+        supervised = isinstance(recipe, schema.PosttrainRecipe) and recipe.loss.segmentation.weight > 0
+        for source in recipe.data.datasets:
+            yield lambda source=source: _dataset(source, kind, masks=supervised)
+        yield lambda: _model(recipe, made_before)
+        yield lambda: _training_disk(recipe)
+        yield lambda: _run_directory(recipe)
+        cache = recipe.cache if isinstance(recipe, schema.PosttrainRecipe) else None
+        if isinstance(recipe, schema.PosttrainRecipe) and cache is not None:
+            yield lambda: _cache(cache, loaded.path, made_before)
+            yield lambda: _teachers(cache)
+    if isinstance(recipe, schema.CacheRecipe):
+        yield lambda: _dataset(sections.DatasetSource(path=recipe.dataset), "robot")
+        yield lambda: _teachers(recipe.cache)
+    if isinstance(recipe, schema.EvalRecipe):
+        for policy in recipe.policies:
+            yield lambda policy=policy: _policy(policy, made_before)
+    if isinstance(recipe, schema.GroundingRecipe):
+        yield lambda: _dataset(sections.DatasetSource(path=recipe.dataset), "vlm")
+        for name, run in recipe.runs.items():
+            yield lambda name=name, run=run: _run(f"runs.{name}", run, made_before)
+    if isinstance(recipe, schema.PipelineRecipe):
+        yield lambda: _pipeline(recipe)
+
+
+def _batch(recipe: schema.TrainRecipe) -> list[str]:
+    derive_batch(recipe.batch, recipe.resources.world_size)
+    return []
+
+
+def _dataset(source: sections.DatasetSource, kind: str, *, masks: bool = False) -> list[str]:
+    info = read_dataset_info(source.path)
+    if info.kind != kind:
+        raise DataError(f"{source.path} is a {info.kind} dataset, this recipe needs {kind}.", "Change the path.")
+    if masks and not info.has_masks:
+        raise DataError(
+            f"{source.path} has no masks, and loss.segmentation.weight is above 0.",
+            "Published LIBERO files have none: draw them with `pokevla data masks` and convert again, "
+            "or set loss.segmentation.weight=0.",
+        )
+    wanted = source.expected_samples
+    found = info.train_samples if info.train_samples is not None else info.num_samples
+    if wanted is not None and abs(found - wanted) > _TOLERANCE * wanted:
+        return [f"{source.path} holds {found:,} samples, the recipe expects {wanted:,}."]
+    return []
+
+
+def _model(recipe: schema.TrainRecipe, made_before: frozenset[Path]) -> list[str]:
+    model = recipe.model
+    if model.preset == "pocket" and model.tokenizer is None:
+        raise RecipeError("model.tokenizer is missing: preset pocket needs the tokenizer folder of Qwen2.5-0.5B.")
+    if model.tokenizer is not None and not model.tokenizer.is_dir():
+        raise DataError(f"model.tokenizer {model.tokenizer} does not exist.", "Give the folder of a Qwen2 tokenizer.")
+    _run("model.vlm", model.vlm, made_before)
+    if model.vlm is None and isinstance(recipe, schema.PosttrainRecipe):
+        return ["model.vlm is null: post-training starts from a VLM of random weights."]
+    return []
+
+
+def _run(field: str, run: Path | None, made_before: frozenset[Path]) -> list[str]:
+    """A run is used by its exported model: in its folder `export`, or `run` is that folder itself."""
+    if run is None or any(folder in made_before for folder in (run.absolute(), run.absolute().parent)):
+        return []
+    if not run.exists():
+        raise DataError(f"{field} {run} does not exist.", "Train it first: pokevla train RECIPE")
+    if not any((folder / _WEIGHTS).is_file() for folder in (run, run / "export")):
+        raise DataError(
+            f"{field} {run} holds no exported model (no {_WEIGHTS}).",
+            f"Finish the run (pokevla resume {run}), or export a checkpoint (pokevla ckpt export {run} OUT).",
+        )
+    return []
+
+
+def _cache(cache: sections.CacheConfig, path: Path, made_before: frozenset[Path]) -> list[str]:
+    if cache.root.absolute() in made_before:
+        return []
+    remedy = f"Build it with: pokevla cache build {path}"
+    if not cache.root.is_dir():
+        raise DataError(f"cache.root {cache.root} does not exist.", remedy)
+    if not any(folder.is_dir() and any(folder.glob(f"{_CACHE_MARKER}*")) for folder in cache.root.iterdir()):
+        raise DataError(f"cache.root {cache.root} holds no complete cache.", remedy)
+    return []
+
+
+def _teachers(cache: sections.CacheConfig) -> list[str]:
+    remarks = []
+    for name, teacher in (("sam", cache.sam), ("vggt", cache.vggt)):
+        if teacher.weights is None:
+            remarks.append(f"cache.{name} is a teacher of random weights: it carries no knowledge.")
+        elif not teacher.weights.exists():
+            raise DataError(f"cache.{name}.weights {teacher.weights} does not exist.", "Download it, or set null.")
+    return remarks
+
+
+def _policy(policy: schema.PolicySpec, made_before: frozenset[Path]) -> list[str]:
+    if policy.kind == "replay" and policy.dataset is not None:
+        return _dataset(sections.DatasetSource(path=policy.dataset), "robot")
+    return _run(f"policy {policy.name}: run", policy.run, made_before)
+
+
+def _training_disk(recipe: schema.TrainRecipe) -> list[str]:
+    need, folder = disk_needs(recipe, None).checkpoints, existing_ancestor(recipe.output)
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise DiskFullError(
+            f"checkpoints will take {gib(need):.1f} GiB, {folder} has {gib(free):.1f} GiB free.",
+            "Free some, lower checkpoint.keep_last, or set output to another disk.",
+        )
+    return []
+
+
+def _run_directory(recipe: schema.TrainRecipe) -> list[str]:
+    run = recipe.output / recipe.name
+    if (run / "manifest.json").exists():
+        return [f"{run} exists already. `pokevla resume {run}` goes on with it."]
+    return []
+
+
+def _pipeline(recipe: schema.PipelineRecipe) -> list[str]:
+    """Every recipe that a stage names must load; what it needs may be made by an earlier stage."""
+    for stage in recipe.stages:
+        for word in stage.run:
+            if word.endswith((".yaml", ".yml")) and "{output}" not in word:
+                overrides = [item.replace("{output}", str(recipe.output)) for item in stage.run if _is_override(item)]
+                load_recipe(Path(word), overrides)
+    return []
+
+
+def _is_override(word: str) -> bool:
+    return "=" in word and not word.startswith("-")
+
+
+def existing_ancestor(path: Path) -> Path:
+    """The nearest folder on the way to `path` that exists: its disk is the one that will be written to."""
+    absolute = path.absolute()
+    return next(folder for folder in (absolute, *absolute.parents) if folder.is_dir())

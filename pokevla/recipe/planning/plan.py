@@ -1,0 +1,192 @@
+"""What a training job will take: batch arithmetic, steps, memory per GPU and ZeRO stage, compute, hours, disk."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from pokevla.errors import DataError, UsageError
+from pokevla.recipe.checking.datasets import read_dataset_info
+from pokevla.recipe.derive import DerivedBatch, derive_batch, total_steps, warmup_steps
+from pokevla.recipe.planning.compute import (
+    GIB,
+    POSTTRAIN_TEXT_TOKENS,
+    PRETRAIN_TEXT_TOKENS,
+    Memory,
+    Parameters,
+    count_parameters,
+    flops_per_sample,
+    memory_per_gpu,
+    sequence_length,
+)
+from pokevla.recipe.planning.sizes import cache_record_bytes
+from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TrainRecipe
+
+# Bytes of one sample in the shards: two 256 px JPEGs at quality 95 and two mask PNGs (robot), one 336 px JPEG (VLM).
+# Ours; `pokevla data stats` measures the real one.
+SAMPLE_BYTES = {"pretrain": 60_000, "posttrain": 50_000}
+SHARD_BYTES = 512 * 1024**2
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes on disk. None where the number of samples is not known."""
+
+    dataset: int | None
+    cache: int | None
+    cache_shards: int | None
+    checkpoint: int
+    """One checkpoint."""
+    checkpoints: int
+    """All that are kept at the end, and one being written."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything `pokevla plan` prints. Hours are None without a GPU: no peak is known for CPU ranks."""
+
+    name: str
+    kind: str
+    preset: str
+    batch: DerivedBatch
+    samples: int | None
+    """Training samples of the mixture."""
+    samples_from: str
+    """Where `samples` comes from."""
+    steps: int | None
+    warmup_steps: int | None
+    epochs: float | None
+    parameters: dict[str, Parameters]
+    tokens_per_sample: int
+    flops_per_sample: float
+    total_flops: float | None
+    hours: float | None
+    memory: tuple[Memory, ...]
+    """One per ZeRO stage, 0 to 3."""
+    stage: int
+    gpu_memory_gib: float
+    disk: Disk
+    notes: tuple[str, ...]
+
+    @property
+    def total_parameters(self) -> int:
+        """Parameters in memory."""
+        return sum(part.total for part in self.parameters.values())
+
+    @property
+    def trainable_parameters(self) -> int:
+        """Parameters that train."""
+        return sum(part.trainable for part in self.parameters.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether the recipe's ZeRO stage fits into a GPU's memory."""
+        return self.memory[self.stage].total <= self.gpu_memory_gib
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form, with the sums."""
+        values = dataclasses.asdict(self)
+        values["memory"] = [{**dataclasses.asdict(row), "total": row.total} for row in self.memory]
+        sums = {"total_parameters": self.total_parameters, "trainable_parameters": self.trainable_parameters}
+        return values | sums | {"fits": self.fits}
+
+
+def plan(recipe: Any) -> Plan:
+    """Plan a training recipe. UsageError for another kind, RecipeError if its batch does not come out."""
+    if not isinstance(recipe, PretrainRecipe | PosttrainRecipe):
+        raise UsageError(f"{recipe.kind} recipes have no training to plan.", "Give a pretrain or posttrain recipe.")
+    batch = derive_batch(recipe.batch, recipe.resources.world_size)
+    samples, samples_from = count_samples(recipe)
+    steps = total_steps(recipe, samples) if recipe.steps is not None or samples is not None else None
+    per_sample = flops_per_sample(recipe)
+    total = per_sample * batch.global_batch * steps if steps is not None else None
+    stages = tuple(memory_per_gpu(recipe, batch.world_size, stage) for stage in range(4))
+    return Plan(
+        name=recipe.name,
+        kind=recipe.kind,
+        preset=recipe.model.preset,
+        batch=batch,
+        samples=samples,
+        samples_from=samples_from,
+        steps=steps,
+        warmup_steps=warmup_steps(recipe, steps) if steps is not None else None,
+        epochs=steps * batch.global_batch / samples if steps is not None and samples else recipe.epochs,
+        parameters=count_parameters(recipe),
+        tokens_per_sample=sequence_length(recipe),
+        flops_per_sample=per_sample,
+        total_flops=total,
+        hours=_hours(recipe, batch, total),
+        memory=stages,
+        stage=recipe.zero.stage,
+        gpu_memory_gib=recipe.resources.gpu_memory_gib,
+        disk=disk_needs(recipe, samples),
+        notes=_notes(recipe, steps, samples_from),
+    )
+
+
+def count_samples(recipe: TrainRecipe) -> tuple[int | None, str]:
+    """Training samples of the mixture and where the number comes from; (None, reason) if one dataset is unknown."""
+    total, expected = 0, False
+    for source in recipe.data.datasets:
+        try:
+            info = read_dataset_info(source.path)
+        except DataError:
+            if source.expected_samples is None:
+                return None, f"{source.path} is not there yet and has no expected_samples"
+            total, expected = total + source.expected_samples, True
+            continue
+        of_split = info.train_samples if recipe.data.train_split == "train" else None
+        total += of_split if of_split is not None else info.num_samples
+    return total, "expected_samples of the recipe" if expected else "dataset.json"
+
+
+def _hours(recipe: TrainRecipe, batch: DerivedBatch, total_flops: float | None) -> float | None:
+    resources = recipe.resources
+    if total_flops is None or resources.gpus_per_node == 0:
+        return None
+    speed = batch.world_size * resources.gpu_bf16_tflops * 1e12 * resources.expected_mfu
+    # fp32 matrix products run as TF32 at half the bf16 rate (A100: 156 of 312 TFLOPS).
+    return total_flops / speed / 3600 * (1.0 if recipe.precision == "bf16" else 2.0)
+
+
+def disk_needs(recipe: TrainRecipe, samples: int | None) -> Disk:
+    """What the job writes; dataset and cache are None if the number of `samples` is not known."""
+    trainable = sum(part.trainable for part in count_parameters(recipe).values())
+    # Frozen weights are not stored; trained ones with fp32 master and Adam's moments.
+    checkpoint = trainable * (12 + (2 if recipe.precision == "bf16" else 0))
+    # The newest, the one being written, the newest healthy one and the next that may become it.
+    kept = recipe.checkpoint.keep_last + 1 + 2
+    if recipe.checkpoint.keep_every_steps and recipe.steps:
+        kept += recipe.steps // recipe.checkpoint.keep_every_steps
+    cache = shards = None
+    if isinstance(recipe, PosttrainRecipe) and recipe.cache is not None and samples is not None:
+        teachers = recipe.cache
+        record = cache_record_bytes(teachers.sam.preset, teachers.vggt.preset, teachers.sam_codec, teachers.vggt_codec)
+        cache = record * samples
+        shards = -(-cache // SHARD_BYTES)
+    dataset = (
+        SAMPLE_BYTES["pretrain" if isinstance(recipe, PretrainRecipe) else "posttrain"] * samples
+        if samples is not None
+        else None
+    )
+    return Disk(dataset, cache, shards, checkpoint, kept * checkpoint)
+
+
+def _notes(recipe: TrainRecipe, steps: int | None, samples_from: str) -> tuple[str, ...]:
+    notes = []
+    if steps is None:
+        notes.append(f"Steps are not known: epochs need the number of samples, and {samples_from}.")
+    elif samples_from == "expected_samples of the recipe":
+        notes.append("Some datasets are not there yet: samples are those the recipe expects.")
+    if recipe.resources.gpus_per_node == 0:
+        notes.append("CPU ranks: hours are not estimated. Run a few steps and read samples_per_s in metrics.jsonl.")
+    text = PRETRAIN_TEXT_TOKENS if isinstance(recipe, PretrainRecipe) else POSTTRAIN_TEXT_TOKENS
+    notes.append(f"Compute counts {text} text tokens a sample, and expected_mfu {recipe.resources.expected_mfu:g}.")
+    notes.append("Memory of activations and hours are estimates; weights, states and batch arithmetic are exact.")
+    return tuple(notes)
+
+
+def gib(size_bytes: float) -> float:
+    """Bytes as GiB."""
+    return size_bytes / GIB

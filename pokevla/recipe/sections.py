@@ -1,0 +1,214 @@
+"""The sections of a training recipe: data, teachers and cache, model, losses, optimizer, batch.
+
+Each field's docstring is its documentation: `pokevla recipe explain FIELD` prints it. Values of the paper are set in
+`recipes/`, with their source in a comment; the defaults here are ours unless a line says otherwise.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from pokevla.recipe.running import Fraction, NonNegative, Positive, Section
+
+# ------------------------------------------------------------------------------------------------ data
+
+
+class DatasetSource(Section):
+    """One dataset of the mixture."""
+
+    path: Path
+    """Dataset directory (it holds `dataset.json`), written by `pokevla data convert`."""
+    weight: Annotated[float, Field(gt=0.0)] = 1.0
+    """Share of the samples drawn from this dataset, relative to the other weights."""
+    expected_samples: Positive | None = None
+    """Training samples it should hold. `pokevla plan` counts with it while the dataset is not there yet, and
+    `pokevla validate` warns when the dataset differs by more than 5 %."""
+
+
+class AugmentConfig(Section):
+    """Augmentation of the student's images. Defaults are OpenVLA-OFT's (prismatic/vla/datasets)."""
+
+    crop_area: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    """Area of the random square crop as a share of the image; at test time the centre crop of this area is taken.
+    Applied alike to image, mask and cached features. 1.0 switches it off."""
+    brightness: Fraction = 0.2
+    """Largest additive change of brightness, of the [0, 1] range."""
+    contrast: Fraction = 0.2
+    """Contrast factor is drawn from 1 minus to 1 plus this."""
+    saturation: Fraction = 0.2
+    """Saturation factor is drawn from 1 minus to 1 plus this."""
+    hue: Annotated[float, Field(ge=0.0, le=0.5)] = 0.05
+    """Largest shift of hue, in turns of the colour circle."""
+    proprio_noise: NonNegative = 0.0
+    """Standard deviation of Gaussian noise on the normalised proprio (ours; OFT has none)."""
+
+
+class DataConfig(Section):
+    """What the model sees, and in which order."""
+
+    datasets: Annotated[list[DatasetSource], Field(min_length=1)]
+    """The mixture."""
+    train_split: Literal["train", "all"] = "train"
+    """Which samples are trained on: those of split `train`, or all of them."""
+    augment: AugmentConfig = AugmentConfig()
+    """Augmentation of the student's images."""
+    chunk_length: Positive = 8
+    """Actions per chunk (K). 8 for LIBERO (OpenVLA-OFT, prismatic/vla/constants.py)."""
+    shuffle_window: Positive = 4
+    """Shards that are shuffled together: larger mixes better, smaller reads more sequentially. Ours."""
+    reader_threads: Positive = 2
+    """Threads that read and decode ahead of the model, per rank."""
+    prefetch_batches: Positive = 4
+    """Micro-batches kept ready ahead of the model, per rank (bounds the memory of the reader)."""
+    max_text_tokens: Positive = 2048
+    """Longest text of a sample in tokens; a longer one is cut at the end."""
+    system_prompt: str | None = None
+    """Text of the ChatML system block; `null` leaves the block out. One setting for both stages."""
+    blank_images: bool = False
+    """Replace every image by zeros: trains a policy without eyes, to measure what seeing is worth."""
+
+
+class TeacherConfig(Section):
+    """One frozen teacher. Its output is computed once and read from the cache in training."""
+
+    kind: Literal["sam", "vggt"]
+    """Which interface: `sam` gives (C, G, G) image embeddings a view, `vggt` gives (tokens, width) a view."""
+    preset: Literal["tiny", "mini", "vit_b", "vit_l", "vit_h", "vggt_1b"] = "mini"
+    """Size of the teacher."""
+    weights: Path | None = None
+    """Weights file. `null`: random weights from `seed`, which carry no knowledge. Every report says so."""
+    seed: int = 0
+    """Seed of the random weights when there is no file."""
+
+
+class CacheConfig(Section):
+    """Where cached features are, and how they are stored."""
+
+    root: Path
+    """Folder that holds one sub-folder per fingerprint."""
+    sam: TeacherConfig = TeacherConfig(kind="sam")
+    """Teacher of the mask decoders."""
+    vggt: TeacherConfig = TeacherConfig(kind="vggt")
+    """Teacher of the geometry alignment."""
+    sam_codec: Literal["int8", "fp16"] = "int8"
+    """`int8` stores groups of 64 values with one scale; `fp16` is exact, for audits."""
+    vggt_codec: Literal["int8", "fp16"] = "int8"
+    """`int8` stores one scale per token."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_kinds(cls, values: Any) -> Any:
+        """`sam: {preset: vit_b}` is enough: the place of a teacher tells its kind."""
+        if isinstance(values, dict):
+            kinds = {
+                name: {"kind": name} | values[name] for name in ("sam", "vggt") if isinstance(values.get(name), dict)
+            }
+            return values | kinds
+        return values
+
+
+# ------------------------------------------------------------------------------------------------ model
+
+
+class ModelConfig(Section):
+    """Which model, and what it starts from."""
+
+    preset: Literal["tiny", "mini", "pocket"] = "mini"
+    """Size. The classes are the same at every size."""
+    vlm: Path | None = None
+    """Exported PokeVLM (or a pre-training run) to start from; `null`: random weights from the recipe's seed."""
+    tokenizer: Path | None = None
+    """Folder of a Qwen2 tokenizer; `null`: the small one shipped for `tiny` and `mini`."""
+    attention: Literal["causal", "bidirectional"] = "causal"
+    """Attention of the language model. The paper does not tell; causal is VLA-Adapter's. Ours."""
+    head_condition: Literal["last", "per_layer"] = "last"
+    """Hidden states that the action head reads: the last layer (paper, section V-D) or layer i for its layer i."""
+    query_text: Annotated[str, Field(min_length=1)] | None = None
+    """The first action queries start as the embeddings of this text's tokens, of which there must not be more than
+    queries; `null`: random. Not in the paper; ours."""
+    seg_injection: bool = True
+    """Whether the action head attends to the <SEG> embedding (paper, section V-D)."""
+
+
+class LoraConfig(Section):
+    """Low-rank adapters on the VLM (peft). Rank and alpha are VLA-Adapter's; the paper does not tell."""
+
+    rank: Positive = 64
+    """Rank r."""
+    alpha: Positive = 128
+    """Scaling; the update is alpha / r times B A."""
+    dropout: Fraction = 0.0
+    """Dropout on the adapter's input."""
+    targets: str = "all-linear"
+    """`all-linear`, or module names separated by commas."""
+
+
+class TrainableConfig(Section):
+    """What is trained, part by part. The heads, queries and decoders of PokeVLA are always trained in full."""
+
+    vision: Literal["frozen", "lora", "full"] = "frozen"
+    """The two image encoders."""
+    projector: Literal["frozen", "lora", "full"] = "full"
+    """The MLP between image encoders and language model."""
+    language_model: Literal["frozen", "lora", "full"] = "full"
+    """The language model."""
+
+
+# ------------------------------------------------------------------------------------------------ training
+
+
+class SegmentationLossConfig(Section):
+    """Loss of the refined mask: focal and Kullback-Leibler terms (paper, section V-B; weights ours)."""
+
+    weight: NonNegative = 1.0
+    """Weight of the whole term (lambda_seg)."""
+    focal: NonNegative = 10.0
+    """Weight of the sigmoid focal loss, mean over pixels."""
+    kl: NonNegative = 0.1
+    """Weight of the KL divergence between normalised maps."""
+    coarse: NonNegative = 0.0
+    """Weight of the same two terms on the coarse mask. The paper does not supervise it."""
+
+
+class LossConfig(Section):
+    """Weights of the three losses of post-training (paper, section V; values ours)."""
+
+    action: NonNegative = 1.0
+    """L1 on normalised action chunks."""
+    segmentation: SegmentationLossConfig = SegmentationLossConfig()
+    """Masks of the target and reference objects."""
+    geometry: NonNegative = 0.5
+    """1 - cosine to the VGGT features (Spatial Forcing's coefficient)."""
+
+
+class OptimConfig(Section):
+    """AdamW and its schedule."""
+
+    lr: Annotated[float, Field(gt=0.0)]
+    """Peak learning rate."""
+    weight_decay: NonNegative = 0.01
+    """Decoupled weight decay; never on biases, norms and embeddings of one dimension."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's betas."""
+    warmup_fraction: Fraction = 0.03
+    """Share of the steps with linear warm-up. The first step already has a rate above zero."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Decay after warm-up."""
+    final_fraction: Fraction = 0.0
+    """Rate at the end as a share of the peak."""
+    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    """Gradients are clipped to this norm."""
+
+
+class BatchConfig(Section):
+    """Batch arithmetic: global = micro x accumulation x world. Accumulation is derived; it must come out whole."""
+
+    global_: Annotated[int, Field(gt=0, alias="global")]
+    """Samples per step over all ranks."""
+    micro: Positive
+    """Samples per rank in one forward pass."""
+
+    model_config = ConfigDict(populate_by_name=True)

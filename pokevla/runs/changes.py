@@ -1,0 +1,105 @@
+"""Going on with a run on other resources: what may be changed, and where the change is kept. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pokevla.data.dataset import mixture_fingerprints
+from pokevla.errors import DataError, RecipeError, UsageError
+from pokevla.files import write_text_atomically
+from pokevla.recipe.derive import fitting_micro
+from pokevla.recipe.dump import dump_changed
+from pokevla.recipe.load import load_recipe
+from pokevla.recipe.schema import TrainRecipe
+from pokevla.recipe.values import NEUTRAL, changed_fields, flat_values, is_neutral
+from pokevla.runs.directory import RECIPE, read_run_recipe
+from pokevla.telemetry.manifest import read_manifest
+
+ORIGIN = "resume"
+"""Origin of a value in `recipe.yaml` that was changed when the run was resumed."""
+
+
+def ranks_override(recipe: TrainRecipe, ranks: int) -> list[str]:
+    """Overrides that give a run this number of ranks on its present machines.
+
+    Raises:
+        UsageError: they cannot be spread evenly.
+    """
+    resources = recipe.resources
+    if ranks < 1 or ranks % resources.nodes:
+        raise UsageError(
+            f"{ranks} ranks cannot be spread over {resources.nodes} machine(s).",
+            "Give resources.nodes=N too, or another number of ranks.",
+        )
+    if resources.gpus_per_node:
+        return [f"resources.gpus_per_node={ranks // resources.nodes}"]
+    return [f"resources.cpu_ranks={ranks}"]
+
+
+def changed_recipe(run_dir: Path, overrides: Sequence[str]) -> TrainRecipe:
+    """The run's recipe with the overrides.
+
+    Raises:
+        RecipeError: an override changes what is learnt, or makes no sense; names every such field.
+        UsageError: not a run directory of training.
+    """
+    before = read_run_recipe(run_dir)
+    if not overrides:
+        return before
+    after = read_run_recipe(run_dir, overrides)
+    learnt = [field for field in changed_fields(flat_values(before), flat_values(after)) if not is_neutral(field)]
+    if learnt:
+        raise RecipeError(
+            f"{', '.join(learnt)} cannot be changed in a run that has begun, only {', '.join(NEUTRAL)} can.",
+            "Train under another name: pokevla train RECIPE name=... with the change.",
+        )
+    return after
+
+
+def keep_changes(run_dir: Path, overrides: Sequence[str]) -> None:
+    """Write the overrides into the run's `recipe.yaml`: a requeued job knows nothing else. Called by one process.
+
+    Raises:
+        RecipeError: as `changed_recipe`.
+        DiskFullError: no room; the old file is still there.
+    """
+    changed_recipe(run_dir, overrides)
+    path = run_dir / RECIPE
+    write_text_atomically(path, dump_changed(path, load_recipe(path, overrides), ORIGIN))
+
+
+def refuse_uneven_batch(recipe: TrainRecipe, world_size: int) -> None:
+    """Refuse a number of ranks among which the global batch cannot be dealt out.
+
+    Raises:
+        RecipeError: with the micro-batch or the numbers of ranks that can.
+    """
+    batch = recipe.batch
+    if batch.global_ % (batch.micro * world_size) == 0:
+        return
+    micro = fitting_micro(batch, world_size)
+    divisors = [str(ranks) for ranks in range(1, batch.global_ + 1) if batch.global_ % ranks == 0]
+    raise RecipeError(
+        f"A global batch of {batch.global_} does not come out with micro-batches of {batch.micro} on {world_size} "
+        "rank(s), and it cannot be changed in a run that has begun.",
+        f"Resume with batch.micro={micro}."
+        if micro is not None
+        else f"Resume with {', '.join(divisors[:-1])} or {divisors[-1]} ranks.",
+    )
+
+
+def refuse_changed_data(run_dir: Path, recipe: TrainRecipe) -> None:
+    """Refuse to go on when a dataset is not the one the run was begun with.
+
+    Raises:
+        DataError: naming it; or a dataset is missing.
+    """
+    begun = read_manifest(run_dir).get("datasets", {})
+    for path, fingerprint in mixture_fingerprints(recipe.data).items():
+        if begun.get(path, fingerprint) != fingerprint:
+            raise DataError(
+                f"The dataset {path} has changed since the run began: fingerprint {fingerprint} instead of "
+                f"{begun[path]}.",
+                "Put the dataset back, or train under another name.",
+            )

@@ -1,0 +1,119 @@
+"""The directory of a run: made once, locked while it is being trained, read again on resume. No torch here."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pokevla.data.dataset import mixture_fingerprints
+from pokevla.errors import UsageError
+from pokevla.files import as_named_error, write_text_atomically
+from pokevla.recipe.dump import dump_recipe
+from pokevla.recipe.load import LoadedRecipe, recipe_hash
+from pokevla.recipe.schema import TrainRecipe
+from pokevla.telemetry.manifest import write_manifest
+
+LOCK = ".lock"
+LOCK_ATTEMPTS = 10
+"""`is_locked` holds the lock for some microseconds: whoever starts a run just then must not be turned away."""
+
+
+def run_directory(recipe: TrainRecipe) -> Path:
+    """Where the run of a recipe lives."""
+    return recipe.output / recipe.name
+
+
+def create_run(loaded: LoadedRecipe, recipe: TrainRecipe) -> Path:
+    """Make the run directory with `recipe.yaml` and `manifest.json`; it appears whole or not at all.
+
+    Raises:
+        UsageError: there is a run of this name.
+        DataError: a dataset is missing. DiskFullError: no room.
+    """
+    run_dir = run_directory(recipe)
+    if run_dir.exists():
+        raise UsageError(
+            f"The run {run_dir} exists.",
+            f"Go on with it: pokevla resume {run_dir}. Or give this one another name: name={recipe.name}-2",
+        )
+    provenance = _provenance(recipe)
+    temporary = run_dir.with_name(f".tmp-{run_dir.name}-{os.getpid()}")
+    try:
+        temporary.mkdir(parents=True)
+        write_text_atomically(temporary / "recipe.yaml", dump_recipe(loaded))
+        write_manifest(temporary, provenance)
+        temporary.rename(run_dir)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise as_named_error(error, run_dir) from error
+    return run_dir
+
+
+def await_run(run_dir: Path, timeout_s: float = 120.0) -> None:
+    """Wait until rank 0 has made the run directory (ranks started by somebody else begin at the same time).
+
+    Raises:
+        UsageError: it does not appear.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not (run_dir / "recipe.yaml").is_file():
+        if time.monotonic() > deadline:
+            raise UsageError(f"Rank 0 has not made {run_dir} within {timeout_s:.0f} s.", "Look at its log.")
+        time.sleep(0.2)
+
+
+def _provenance(recipe: TrainRecipe) -> dict[str, Any]:
+    return {
+        "recipe_hash": recipe_hash(recipe),
+        "world_size": recipe.resources.world_size,
+        "datasets": mixture_fingerprints(recipe.data),
+    }
+
+
+@contextmanager
+def run_lock(run_dir: Path) -> Iterator[int]:
+    """Hold the run for this process and every process that inherits the yielded file descriptor.
+
+    The kernel releases it when the last of them ends, however it ends.
+
+    Raises:
+        UsageError: somebody is training this run.
+    """
+    descriptor = os.open(run_dir / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        _lock(descriptor, run_dir)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, run_dir: Path) -> None:
+    for attempt in range(LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if attempt + 1 == LOCK_ATTEMPTS:
+                raise UsageError(f"The run {run_dir} is being trained by another process.", "Stop it first.") from error
+            time.sleep(0.05)
+
+
+def is_locked(run_dir: Path) -> bool:
+    """Whether some process trains the run now. Where the file system shares locks, also on another machine."""
+    try:
+        descriptor = os.open(run_dir / LOCK, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)  # and with it the shared lock
+    return False

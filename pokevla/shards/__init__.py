@@ -1,0 +1,1 @@
+"""One tar + index format, shared by data sets and feature caches."""

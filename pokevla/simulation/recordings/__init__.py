@@ -1,0 +1,1 @@
+"""Demonstrations as files: made, stored, replayed for masks."""

@@ -1,0 +1,92 @@
+"""Collecting demonstrations of the scripted expert into LIBERO's HDF5 layout, in parallel processes.
+
+Which initial state, shift, start and noise an attempt gets depends on (seed, attempt number) only, and the first
+`episodes` successes by attempt number are kept: the same episodes for any number of workers (to the last bits of the
+states in all but one comparison, docs/simulation.md). Each goes to the file as it comes, so memory does not grow with
+their number: at most two finished episodes per worker wait for their turn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pokevla.errors import SimulationError, UsageError
+from pokevla.simulation.recordings.episodes import Attempts, DemoSettings
+from pokevla.simulation.recordings.hdf5 import DemonstrationsFile, demonstrations_path, new_hdf5
+from pokevla.simulation.suites import get_task
+from pokevla.simulation.workers import run_ordered
+
+__all__ = ["DemoReport", "DemoSettings", "collect_demonstrations"]
+
+Progress = Callable[[int, int, int], None]
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """`kept` successes and `failed` attempts of `wanted` episodes; CPU seconds of all by physics, rgb and masks."""
+
+    kept: int
+    failed: int
+    wanted: int
+    path: Path
+    steps: list[int] = field(default_factory=list)
+    cpu_s: dict[str, float] = field(default_factory=dict)
+
+
+def collect_demonstrations(settings: DemoSettings, on_progress: Progress | None = None) -> DemoReport:
+    """Collect successful episodes into `<out>/<suite>/<task name>_demo.hdf5`.
+
+    `on_progress(kept, failed, wanted)` is called after each attempt. Failed attempts are counted, not kept; if
+    `max_attempts` (default twice the episodes and ten more) run out, what was kept is written and the report
+    says so. Raises UsageError for settings that make no sense, SimulationError if nothing succeeded,
+    DiskFullError (leaving no file) if there is no room.
+    """
+    _check(settings)
+    attempts = settings.max_attempts or 2 * settings.episodes + 10
+    path = demonstrations_path(settings)
+    failed = 0
+    cpu_s: dict[str, float] = {}
+    with new_hdf5(path) as file:
+        kept = DemonstrationsFile(file, settings)
+        for episode in run_ordered(Attempts, (settings,), attempts, settings.workers):
+            for name, seconds in episode.cpu_s.items():
+                cpu_s[name] = cpu_s.get(name, 0.0) + seconds
+            if episode.success:
+                kept.add(episode)
+            else:
+                failed += 1
+            if on_progress is not None:
+                on_progress(len(kept.steps), failed, settings.episodes)
+            if len(kept.steps) == settings.episodes:
+                break
+        if not kept.steps:
+            raise SimulationError(
+                f"The expert failed in all {failed} attempts at {settings.suite} task {settings.task_index}.",
+                "See docs/simulation.md for the tasks it can do.",
+            )
+        # The last ones by number: a split that more workers or a longer run of the same seed cannot change.
+        kept.finish(math.floor(settings.val_fraction * len(kept.steps) + 0.5), failed)
+    return DemoReport(len(kept.steps), failed, settings.episodes, path, kept.steps, cpu_s)
+
+
+def _check(settings: DemoSettings) -> None:
+    task = get_task(settings.suite, settings.task_index)
+    low, high = settings.init_states
+    if not 0 <= low < high <= task.num_init_states:
+        raise UsageError(
+            f"Initial states {low}:{high} are not within {settings.suite} task {task.index}.",
+            f"It has {task.num_init_states}: give a range within 0:{task.num_init_states}.",
+        )
+    for name in ("episodes", "image_stride", "image_size", "workers"):
+        if getattr(settings, name) < 1:
+            raise UsageError(f"{name} is {getattr(settings, name)}.", "It must be at least 1.")
+    if not 0.0 <= settings.val_fraction < 1.0:
+        raise UsageError(f"val_fraction is {settings.val_fraction}.", "It must be at least 0 and below 1.")
+    shift = settings.target_shift_m
+    if shift is not None and not 0.0 <= shift[0] < shift[1]:
+        raise UsageError(f"Target shift range [{shift[0]}, {shift[1]}] m is empty.", "Give 0 <= low < high.")
+    if settings.dart_sigma < 0.0 or settings.random_start_steps < 0:
+        raise UsageError("dart_sigma and random_start_steps cannot be negative.", "Use 0 to switch them off.")

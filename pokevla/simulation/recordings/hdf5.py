@@ -1,0 +1,153 @@
+"""Writing LIBERO's demonstration HDF5 (scripts/create_dataset.py of LIBERO) with our additions.
+
+A file appears under its final name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pokevla.errors import NO_ROOM, DataError, DiskFullError
+from pokevla.simulation.suites import TaskInfo, get_task
+from pokevla.telemetry.source import source_commit
+
+if TYPE_CHECKING:
+    import h5py
+
+    from pokevla.simulation.recordings.episodes import DemoSettings, Episode
+
+
+@contextmanager
+def new_hdf5(path: Path) -> Iterator[h5py.File]:
+    """An HDF5 file that gets its name when the block ends well; otherwise nothing of it is left.
+
+    Raises DiskFullError if there is no room, DataError for any other failure to write.
+    """
+    import h5py
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{path} could not be written ({error}).", "Choose another folder.") from error
+    try:
+        with h5py.File(temporary, "w") as file:
+            yield file
+            file.flush()
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    # HDF5 reports a failed write as OSError or, on closing, as RuntimeError, the errno only in its text.
+    except (OSError, RuntimeError) as error:
+        found = re.search(r"errno = (\d+)", str(error))
+        code = int(found.group(1)) if found else getattr(error, "errno", None)
+        if code in NO_ROOM:
+            raise DiskFullError(f"No room to write {path}.", "Free some space or choose another folder.") from error
+        raise DataError(f"{path} could not be written ({error}).", "Check the folder and its permissions.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def demonstrations_path(settings: DemoSettings) -> Path:
+    """Where the demonstrations of a task go: `<out>/<suite>/<task name>_demo.hdf5`."""
+    task = get_task(settings.suite, settings.task_index)
+    return settings.out / settings.suite / f"{task.name}_demo.hdf5"
+
+
+class DemonstrationsFile:
+    """Fills an HDF5 file with the episodes of one task as they come; none of them is kept in memory."""
+
+    def __init__(self, file: h5py.File, settings: DemoSettings) -> None:
+        """Write what is known before the first episode."""
+        self._settings = settings
+        self._data = file.create_group("data")
+        self._data.attrs.update(_task_attributes(get_task(settings.suite, settings.task_index), settings))
+        self.steps: list[int] = []
+        """Steps of each episode so far."""
+
+    def add(self, episode: Episode) -> None:
+        """Append one successful episode."""
+        if not self.steps:
+            self._data.attrs["instances"] = json.dumps(episode.instances)
+            self._data.attrs["target_instances"] = json.dumps(episode.target_instances)
+        _write_episode(self._data.create_group(f"demo_{len(self.steps)}"), episode)
+        self.steps.append(len(episode.arrays["actions"]))
+
+    def finish(self, num_val: int, failed: int) -> None:
+        """Write what only the end tells: counts, and the split of each episode (the last `num_val` are "val")."""
+        self._data.attrs["num_demos"] = len(self.steps)
+        self._data.attrs["total"] = sum(self.steps)
+        self._data.attrs["pokevla_collection"] = json.dumps(_collection(self._settings, failed))
+        for index in range(len(self.steps)):
+            self._data[f"demo_{index}"].attrs["split"] = "val" if index >= len(self.steps) - num_val else "train"
+
+
+def _write_episode(group: h5py.Group, episode: Episode) -> None:
+    num_steps = len(episode.arrays["actions"])
+    drawn = np.flatnonzero(episode.arrays["obs/rendered"])
+    ends = np.zeros(num_steps, np.uint8)
+    ends[-1] = 1
+    for name, values in (episode.arrays | {"rewards": ends, "dones": ends}).items():
+        if values.ndim <= 2:
+            group.create_dataset(name, data=values)
+            continue
+        # One chunk per picture: those of steps that were not drawn are never stored, and read as zeros.
+        shape = values.shape[1:]
+        packed = {"compression": "gzip", "compression_opts": 1, "chunks": (1, *shape)}
+        pictures = group.create_dataset(name, (num_steps, *shape), values.dtype, **packed)
+        for step, picture in zip(drawn, values, strict=True):
+            pictures[step] = picture
+    group.attrs["num_samples"] = num_steps
+    # HDF5 keeps attributes above 64 KiB only in its newer "dense" form, which h5py chooses by itself.
+    group.attrs["model_file"] = episode.model_xml
+    group.attrs["init_state"] = episode.init_state
+    group.attrs["init_state_index"] = episode.init_state_index
+    group.attrs["target_shift"] = np.asarray(episode.target_shift)
+    group.attrs["episode_seed"] = episode.seed
+
+
+def _task_attributes(task: TaskInfo, settings: DemoSettings) -> dict[str, Any]:
+    """LIBERO's attributes of `data`, and how our rows are aligned."""
+    bddl = task.bddl_file.read_text(encoding="utf-8")
+    found = re.search(r"\(problem\s+(\w+)\)", bddl)
+    problem = found.group(1) if found else ""
+    sizes = {"camera_heights": settings.image_size, "camera_widths": settings.image_size}
+    bddl_name = f"{task.suite}/{task.bddl_file.name}"
+    return {
+        "env_name": problem,
+        "problem_info": json.dumps(
+            {"problem_name": problem.lower(), "domain_name": "robosuite", "language_instruction": task.instruction}
+        ),
+        "macros_image_convention": "opengl",
+        "bddl_file_name": bddl_name,
+        "bddl_file_content": bddl,
+        "env_args": json.dumps(
+            {
+                "type": 1,
+                "env_name": problem,
+                "problem_name": problem.lower(),
+                "bddl_file": bddl_name,
+                "env_kwargs": {"camera_names": ["agentview", "robot0_eye_in_hand"], "control_freq": 20, **sizes},
+            }
+        ),
+        "pokevla_obs_alignment": "before",
+    }
+
+
+def _collection(settings: DemoSettings, failed: int) -> dict[str, Any]:
+    """How the episodes were collected; the same for any number of workers and any place."""
+    return {name: value for name, value in asdict(settings).items() if name not in ("out", "workers")} | {
+        "failed_episodes": failed,
+        "mujoco": version("mujoco"),
+        "commit": source_commit() or "unknown",
+    }

@@ -1,0 +1,183 @@
+"""Drawing the masks that published LIBERO demonstrations lack, by putting their states back into the simulator.
+
+No physics is run, but for the last row of published files. Whether a state really is what the stored picture shows
+is checked on some rows of every episode: see `EpisodeFit`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from pokevla.errors import SimulationError
+from pokevla.simulation.environment import LiberoEnvironment
+from pokevla.simulation.recordings.stored_episodes import DemoSource, StoredEpisode, open_episode
+
+CHECKED_ROWS = 4
+"""Rows of an episode whose picture is drawn and compared: evenly spread, the last one left out."""
+APART_ROWS = 20
+"""One second: how far off the pictures are that a right state must fit worse."""
+MAX_PICTURE_DIFFERENCE = 12.0
+"""Grey levels. Measured (docs/simulation.md): 2 to 5 for other lights, 6 to 9 for thinned meshes without
+anti-aliasing, 19 to 25 for states one second off."""
+MAX_JOINT_ERROR_RAD = 0.05
+"""Ours: what an arm on its way moves in one row (0.006 to 0.058 measured), some 3 cm at the hand."""
+
+
+@dataclass(frozen=True)
+class EpisodeFit:
+    """How well the stored states fit what the file says was seen.
+
+    Differences of pictures are grey levels (0 to 255), mean over rows and views, brightness and contrast fitted.
+    """
+
+    picture_difference: float
+    """Between the pictures drawn from the states and the stored ones of the same rows."""
+    shifted_difference: float
+    """Between the same drawn pictures and the stored ones of one second away."""
+    joint_error_rad: float
+    """Largest distance of a joint in the states from `obs/joint_states`, mean over rows."""
+    other_joint_error_rad: float
+    """The same, were the observations taken at the other side of the action."""
+
+    def complaint(self) -> str | None:
+        """What is wrong in one clause, None where states and observations belong together."""
+        if self.other_joint_error_rad < min(self.joint_error_rad, MAX_JOINT_ERROR_RAD):
+            return "its observations fit the states at the other side of the action: it has another alignment"
+        if self.joint_error_rad > MAX_JOINT_ERROR_RAD:
+            return f"its joints are {self.joint_error_rad:.2f} rad from those of its states"
+        if self.picture_difference > MAX_PICTURE_DIFFERENCE:
+            return f"its pictures differ by {self.picture_difference:.1f} grey levels from what the states show"
+        if self.picture_difference > self.shifted_difference:
+            return "its pictures look more like states of one second away"
+        return None
+
+
+@dataclass(frozen=True)
+class EpisodeMasks:
+    """The masks of one episode, packed: they wait in memory until their turn comes to be written."""
+
+    fit: EpisodeFit
+    instances: list[str]
+    target_instances: list[str]
+    shape: tuple[int, ...]
+    packed: bytes
+
+    def unpack(self) -> np.ndarray:
+        """(2, T, H, H) uint8, index in `instances` plus 1, as LIBERO stores pictures (turned)."""
+        return np.frombuffer(zlib.decompress(self.packed), np.uint8).reshape(self.shape)
+
+
+class EpisodeReplay:
+    """Draws the masks of stored episodes, numbered through all `files`. Lives in a worker process.
+
+    The simulation is built for one task and image size, and kept while the episodes are of these.
+    """
+
+    def __init__(self, files: tuple[DemoSource, ...]) -> None:
+        self._jobs = [(file, demo) for file in files for demo in file.demo_names]
+        self._env: LiberoEnvironment | None = None
+        self._built_for: tuple[str, int, int] | None = None
+
+    def __call__(self, number: int) -> EpisodeMasks:
+        """Masks of episode `number`. Raises DataError naming file and demo for what cannot be replayed."""
+        file, demo = self._jobs[number]
+        with open_episode(file, demo) as episode:
+            try:
+                return replay_episode(self._environment(file, episode.image_size), episode)
+            except SimulationError as error:
+                raise SimulationError(f"{file.source}: data/{demo}: {error.message}", error.remedy) from error
+
+    def _environment(self, file: DemoSource, image_size: int) -> LiberoEnvironment:
+        wanted = (file.suite, file.task_index, image_size)
+        if self._env is None or self._built_for != wanted:
+            if self._env is not None:
+                self._env.close()
+            # Default rendering: `fast_rendering` thins meshes, and edges of masks would not fit published pictures.
+            self._env = LiberoEnvironment(file.suite, file.task_index, image_size=image_size)
+            self._built_for = wanted
+        return self._env
+
+
+def replay_episode(env: LiberoEnvironment, episode: StoredEpisode) -> EpisodeMasks:
+    """Masks of one episode; none are drawn (all zero) where its states and pictures do not fit.
+
+    `env` is of the episode's task and image size. Raises SimulationError for states or fixtures of another model,
+    DataError naming file and demo for what cannot be read.
+    """
+    if env.has_fixtures:
+        env.place_fixtures(episode.model_poses())
+    fit = measure_fit(env, episode)
+    masks = draw_masks(env, episode, drawn=fit.complaint() is None)
+    return EpisodeMasks(fit, env.instances, env.target_instances, masks.shape, zlib.compress(masks.tobytes(), 1))
+
+
+def draw_masks(env: LiberoEnvironment, episode: StoredEpisode, *, drawn: bool = True) -> np.ndarray:
+    """(2, T, H, H) uint8 instance masks as LIBERO stores pictures (turned); rows without a picture stay zero."""
+    masks = np.zeros((2, len(episode.states), episode.image_size, episode.image_size), np.uint8)
+    for row in np.flatnonzero(episode.drawn) if drawn else ():
+        show_row(env, episode, int(row))
+        masks[:, row] = env.instance_masks()[:, ::-1, ::-1]
+    return masks
+
+
+def show_row(env: LiberoEnvironment, episode: StoredEpisode, row: int) -> None:
+    """Put the simulation into the moment that the picture of `row` was taken."""
+    shown = episode.state_row(row)
+    if shown is not None:
+        env.set_state(episode.states[shown])
+    else:
+        env.set_state(episode.states[-1], list(episode.actions[:-1]))
+        env.step(episode.actions[-1])
+
+
+def measure_fit(env: LiberoEnvironment, episode: StoredEpisode) -> EpisodeFit:
+    """Compare all joints, and the pictures of some rows, with what the states say. See `EpisodeFit`."""
+    rows = np.flatnonzero(episode.drawn)
+    inner = rows[:-1] if len(rows) > 1 else rows
+    own, shifted = [], []
+    for row in np.unique(inner[np.linspace(0, len(inner) - 1, CHECKED_ROWS).astype(int)]):
+        show_row(env, episode, int(row))
+        seen = env.observe().images
+        assert seen is not None  # asked for
+        seen = seen[:, ::-1, ::-1]
+        # The nearest row with a picture at least a second off, later where the episode is long enough.
+        apart = rows[np.abs(rows - row) >= APART_ROWS]
+        other = min(apart, key=lambda at: (abs(at - row), -at), default=None)
+        own.append(picture_difference(seen, episode.pictures(int(row))))
+        if other is not None:
+            shifted.append(picture_difference(seen, episode.pictures(int(other))))
+    error, other_error = joint_errors(env, episode)
+    return EpisodeFit(float(np.mean(own)), float(np.mean(shifted)) if shifted else np.inf, error, other_error)
+
+
+def joint_errors(env: LiberoEnvironment, episode: StoredEpisode) -> tuple[float, float]:
+    """`EpisodeFit.joint_error_rad` and `other_joint_error_rad`: all rows, nothing drawn."""
+    in_states = episode.states[:, env.joint_columns]
+    if len(in_states) < 2:
+        return 0.0, 0.0
+    same = np.abs(in_states - episode.joints).max(axis=1)[1:]
+    following = np.abs(in_states[1:] - episode.joints[:-1]).max(axis=1)
+    errors = float(same.mean()), float(following.mean())
+    return errors if episode.state_row(0) == 0 else (errors[1], errors[0])
+
+
+def picture_difference(drawn: np.ndarray, stored: np.ndarray) -> float:
+    """Mean absolute difference of pictures (V, H, W, 3) in grey levels, each view's brightness and contrast fitted.
+
+    MuJoCo versions light the same scene differently (a quarter darker from 3.3.3 on), which is no difference here.
+    """
+    differences = []
+    for one, other in zip(drawn.astype(np.float64), stored.astype(np.float64), strict=True):
+        centred = one - one.mean()
+        spread = (centred**2).mean()
+        gain = (centred * other).mean() / spread if spread > 0 else 0.0
+        differences.append(np.abs(gain * centred + other.mean() - other).mean())
+    return float(np.mean(differences))
+
+
+def figures(fit: EpisodeFit) -> dict[str, float | None]:
+    """The fit as attribute text: rounded, and None for what an episode is too short to tell."""
+    return {name: round(value, 5) if np.isfinite(value) else None for name, value in asdict(fit).items()}

@@ -1,0 +1,57 @@
+"""What ranks tell each other after every step, in one small all-reduce: where they are, how bad the worst loss was,
+and whether anyone was asked to stop."""
+
+from __future__ import annotations
+
+import math
+import socket
+from dataclasses import dataclass
+
+import torch
+
+from pokevla.distributed.collectives import gather_objects, max_over_ranks
+from pokevla.errors import TrainingError
+
+NORM_TOLERANCE = 1e-4
+"""Relative difference of gradient norms that still counts as agreement: GPUs of two kinds round differently."""
+_SKIPPED = -1.0  # stands for the norm of a step that was left out
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """What all ranks know after the exchange."""
+
+    worst_loss: float  # largest micro-batch loss of all ranks; -inf if none was finite
+    stop_code: int  # largest stop code of all ranks (pokevla.training.health.signals)
+
+
+def agree(*, step: int, position: int, grad_norm: float | None, worst_loss: torch.Tensor, stop_code: int) -> Agreed:
+    """Compare notes. Called by all ranks after every step.
+
+    A maximum of x and of -x shows whether all ranks have the same x, whatever their number.
+
+    Args:
+        worst_loss: scalar, this rank's largest finite micro-batch loss; the exchange runs on its device.
+
+    Raises (on all ranks alike):
+        TrainingError: step, position or gradient norm differ; it names ranks and values.
+    """
+    norm = _SKIPPED if grad_norm is None else grad_norm
+    own = torch.tensor(
+        [stop_code, step, -step, position, -position, norm, -norm], dtype=torch.float64, device=worst_loss.device
+    )
+    told = max_over_ranks(torch.cat([own, worst_loss.double().reshape(1)])).tolist()
+    code, most_steps, least_steps, most_position, least_position, most_norm, least_norm, loss = told
+    same_norm = math.isclose(most_norm, -least_norm, rel_tol=NORM_TOLERANCE)
+    if most_steps != -least_steps or most_position != -least_position or not same_norm:
+        ranks = enumerate(gather_objects((socket.gethostname(), step, position, grad_norm)))
+        raise TrainingError(
+            "Ranks disagree: " + "; ".join(f"rank {rank} {_describe(*place)}" for rank, place in ranks) + ".",
+            "One of them computes or communicates wrongly: leave its host out and resume.",
+        )
+    return Agreed(worst_loss=loss, stop_code=int(code))
+
+
+def _describe(host: str, step: int, position: int, grad_norm: float | None) -> str:
+    norm = "not finite" if grad_norm is None else f"{grad_norm:.6g}"
+    return f"on {host} is at step {step}, position {position}, gradient norm {norm}"

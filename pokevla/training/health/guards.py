@@ -1,0 +1,112 @@
+"""What happens when a loss or a gradient is not finite, or a loss is far too large: all ranks leave the step out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pokevla.distributed.engine import clip_or_drop_gradients, is_unwrapped
+from pokevla.errors import TrainingError
+from pokevla.recipe.running import GuardsConfig
+from pokevla.training.health.pulse import Pulse
+from pokevla.training.health.signals import StopFlag
+from pokevla.training.health.spikes import SpikeWatch
+from pokevla.training.health.stragglers import OwnWork
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
+
+
+def poison_if_bad(loss: Tensor, limit: float = math.inf) -> Tensor:
+    """Make every gradient NaN if the loss is not finite, or above `limit`.
+
+    The norm of the reduced gradient is the one thing all ranks agree on anyway. A bad loss on one rank reaches it this
+    way, so that no further exchange between ranks is needed.
+    """
+    # A constant factor, not where(good, loss, loss * nan): the branch not taken would still send 0 * nan back.
+    told = loss.detach()
+    return loss * torch.where(torch.isfinite(told) & (told.double() <= limit), 1.0, math.nan)
+
+
+def worse(worst: Tensor, loss: Tensor) -> Tensor:
+    """The larger of two losses; one that is not finite is passed over."""
+    told = loss.detach().float()
+    return torch.maximum(worst, torch.where(torch.isfinite(told), told, -math.inf))
+
+
+def guarded_step(engine: DeepSpeedEngine, max_grad_norm: float) -> float | None:
+    """Apply the optimizer at the accumulation boundary, unless the gradient is not finite.
+
+    A skipped step changes neither weights nor optimizer state. DeepSpeed's wrappers see to that (stages 1 to 3, and
+    bf16); stage 0 in fp32 has none, so we do.
+
+    Returns:
+        The gradient's global norm before clipping, the same on all ranks; None if the step was skipped.
+    """
+    unwrapped = is_unwrapped(engine)
+    norm = clip_or_drop_gradients(engine, max_grad_norm) if unwrapped else None
+    engine.step()
+    if not unwrapped:
+        told = engine.get_global_grad_norm()
+        norm = float(told) if engine.was_step_applied() and told is not None else math.nan
+    return norm if norm is not None and math.isfinite(norm) else None
+
+
+class SkipCounter:
+    """Counts steps that were left out, and ends the run when too many come in a row."""
+
+    def __init__(self, max_consecutive: int) -> None:
+        self.max_consecutive = max_consecutive
+        self.total = 0
+        self.consecutive = 0
+
+    def note(self, step: int, skipped: bool) -> None:
+        """Record the outcome of a step.
+
+        Raises:
+            TrainingError: `max_consecutive` steps in a row were skipped.
+        """
+        self.consecutive = self.consecutive + 1 if skipped else 0
+        self.total += skipped
+        if self.consecutive >= self.max_consecutive:
+            raise TrainingError(
+                f"Loss or gradient were bad in {self.consecutive} steps in a row, the last was step {step}.",
+                "Lower optim.lr, or look at the data of these steps; checkpoints from before are kept.",
+            )
+
+    def state(self) -> dict[str, int]:
+        """For the checkpoint."""
+        return {"total": self.total, "consecutive": self.consecutive}
+
+    def restore(self, state: Mapping[str, int]) -> None:
+        """Go on from `state()`."""
+        self.total, self.consecutive = state.get("total", 0), state.get("consecutive", 0)
+
+
+@dataclass
+class Guards:
+    """What watches over the steps of one rank."""
+
+    pulse: Pulse
+    stop: StopFlag
+    spikes: SpikeWatch
+    skips: SkipCounter
+    own_work: OwnWork
+
+
+def build_guards(
+    config: GuardsConfig, device: torch.device, stop: StopFlag | None = None, pulse: Pulse | None = None
+) -> Guards:
+    """The guards that a recipe asks for. Without `stop` and `pulse` nobody can stop the job, or see it hang."""
+    return Guards(
+        pulse=pulse or Pulse(config.start_timeout_s, config.step_timeout_s),
+        stop=stop or StopFlag(),
+        spikes=SpikeWatch(config),
+        skips=SkipCounter(config.max_consecutive_skips),
+        own_work=OwnWork(device),
+    )

@@ -1,0 +1,148 @@
+"""A watchdog per rank: writes the heartbeat, and ends a rank that has not moved for too long.
+
+A hang burns the whole job's hours: one rank stops, all others wait for it in a collective. All of them dump their
+stacks, so that the one that does something else than waiting can be found.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pokevla.distributed.environment import RankInfo
+from pokevla.errors import HangError, Requeued
+from pokevla.telemetry.heartbeat import beat, forget_heartbeats, read_heartbeats, speaks_for_all, who_is_behind
+from pokevla.telemetry.jsonl import EventLog, now
+from pokevla.training.health.pulse import Pulse
+
+logger = logging.getLogger(__name__)
+
+EVERY_S = 10.0
+"""Longest time between two heartbeats."""
+BEATS = 5
+"""Heartbeats, at least, within the time that a phase may last."""
+LOOK_S = 1.0
+"""Longest time between two looks at the pulse: all ranks should notice a hang within LINGER_S of each other."""
+LINGER_S = 5.0
+"""Seconds between dump and end: the first rank that ends takes the others along, and they should have dumped."""
+LAST_RESORT_S = 60.0
+"""Seconds after which a rank ends although its dump is not written: the file system may be what hangs."""
+
+
+class Watchdog:
+    """Two threads beside the loop: one writes heartbeats, the other watches the pulse. Only the first touches a file
+    system while all is well, so that a file system that hangs cannot stop the second.
+
+    A C function that never lets go of the interpreter stops both threads; then the other ranks' watchdogs end the job.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        info: RankInfo,
+        pulse: Pulse,
+        on_hang: Callable[[HangError], None] | None = None,
+        end: Callable[[int], None] = os._exit,
+    ) -> None:
+        """`on_hang` is called in the watchdog's thread before the process ends with `end(exit code)`."""
+        self.run_dir, self.info, self.pulse = run_dir, info, pulse
+        self.host = socket.gethostname()
+        self._on_hang, self._end = on_hang, end
+        self._every_s = min(EVERY_S, pulse.step_timeout_s / BEATS)
+        self._unwritable = False
+        self._done = threading.Event()
+        self._threads = [
+            threading.Thread(target=target, name=f"pokevla-{target.__name__}", daemon=True)
+            for target in (self._beat_on, self._watch)
+        ]
+
+    def __enter__(self) -> Self:
+        if self.info.is_main:
+            forget_heartbeats(self.run_dir, self.info.world_size)
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
+        self.pulse.enter("finished" if kind is None else "stopped" if issubclass(kind, Requeued) else "failed")
+        self._beat()
+
+    def _beat(self) -> None:
+        pulse = self.pulse
+        try:
+            beat(self.run_dir, rank=self.info.rank, host=self.host, step=pulse.step, phase=pulse.name,
+                 phase_s=time.monotonic() - pulse.since, progress=pulse.progress, every_s=self._every_s)  # fmt: skip
+        except OSError as error:  # a full disk must not end training here: the next save will say so
+            if not self._unwritable:
+                logger.warning("no heartbeat can be written: %s", error)
+            self._unwritable = True
+
+    def _beat_on(self) -> None:
+        self._beat()
+        while not self._done.wait(self._every_s):
+            self._beat()
+
+    def _watch(self) -> None:
+        pulse, seen, still_s, last = self.pulse, -1, 0.0, time.monotonic()
+        while True:
+            look_s = min(LOOK_S, pulse.limit_s / 10)
+            if self._done.wait(look_s):
+                return
+            at = time.monotonic()
+            # Time counts only while this thread runs: a job that was suspended as a whole has not hung.
+            still_s = still_s + min(at - last, 2 * look_s) if pulse.progress == seen else 0.0
+            seen, last = pulse.progress, at
+            if still_s > pulse.limit_s:
+                self._expire(still_s)
+                return
+
+    def _expire(self, still_s: float) -> None:
+        last_resort = threading.Timer(LAST_RESORT_S, self._end, [HangError.exit_code])
+        last_resort.daemon = True
+        last_resort.start()
+        step, phase, limit_s = self.pulse.step, self.pulse.name, self.pulse.limit_s
+        where = f"rank {self.info.rank} on {self.host} after step {step}: in {phase}"
+        stacks = self.dump(where)
+        self._done.wait(LINGER_S)  # the others dump, and write their last heartbeats
+        self._beat()
+        beats = read_heartbeats(self.run_dir)
+        behind = who_is_behind(beats)
+        error = HangError(
+            f"{where} for {still_s:.0f} s, longer than {limit_s:g} s. "
+            f"Behind: {'; '.join(behind) or 'nobody more than the others'}. Stacks: {stacks}.",
+            f"Go on with: pokevla resume {self.run_dir}",
+        )
+        logger.critical("%s", error)
+        if speaks_for_all(beats, self.info.rank):
+            with closing(EventLog(self.run_dir / "events.jsonl")) as events:
+                events.add("hang", step=step, phase=phase, behind=behind)
+        if self._on_hang is not None:
+            self._on_hang(error)
+        print(str(error), file=sys.stderr, flush=True)
+        last_resort.cancel()
+        self._end(error.exit_code)
+
+    def dump(self, where: str) -> Path:
+        """Append the stacks of all threads to `logs/rank_0000r.hang`."""
+        path = self.run_dir / "logs" / f"rank_{self.info.rank:05d}.hang"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{now()} {where}\n")
+            file.flush()
+            faulthandler.dump_traceback(file, all_threads=True)
+        return path

@@ -1,0 +1,1 @@
+"""What a model starts from and leaves as."""

@@ -1,0 +1,142 @@
+"""The model that a recipe starts from: the part of a training state that is rebuilt, never stored."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import torch
+
+from pokevla.data.prompts import encode_text
+from pokevla.errors import CheckpointError, RecipeError
+from pokevla.model.building import TrainableSpec, apply_trainable, build_vla, build_vlm
+from pokevla.model.presets import PokeVLAConfig, preset
+from pokevla.model.tokenizer import MINI_TOKENIZER, load_tokenizer
+from pokevla.model.vla import PokeVLA
+from pokevla.model.vlm import PokeVLM
+from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TrainRecipe
+from pokevla.recipe.sections import LossConfig, ModelConfig
+from pokevla.runs.directory import EXPORT
+
+
+def model_config(settings: ModelConfig, chunk_length: int) -> PokeVLAConfig:
+    """The preset with a recipe's changes."""
+    config = preset(settings.preset)
+    return dataclasses.replace(
+        config,
+        vlm=dataclasses.replace(config.vlm, attention=settings.attention),
+        action_head=dataclasses.replace(
+            config.action_head,
+            condition=settings.head_condition,
+            seg_injection=settings.seg_injection,
+            chunk_length=chunk_length,
+        ),
+    )
+
+
+def trainable_spec(recipe: TrainRecipe) -> TrainableSpec:
+    """What trains, as the model wants it told."""
+    parts = recipe.trainable
+    if recipe.lora is None:
+        return TrainableSpec(parts.vision, parts.projector, parts.language_model)
+    lora = recipe.lora
+    return TrainableSpec(
+        parts.vision, parts.projector, parts.language_model, lora.rank, lora.alpha, lora.dropout, lora.targets
+    )
+
+
+def build_base(recipe: TrainRecipe) -> PokeVLM | PokeVLA:
+    """Build the model of a recipe in fp32 on the CPU, with adapters, as it is before the first step.
+
+    A pure function of the recipe and of the files that `model.vlm` names.
+
+    Raises:
+        CheckpointError: `model.vlm` does not exist or does not fit.
+        RecipeError: the recipe is not one of training.
+    """
+    config = model_config(recipe.model, recipe.data.chunk_length)
+    weights = exported_folder(recipe.model.vlm) if recipe.model.vlm is not None else None
+    if weights is not None:
+        refuse_other_vlm(weights)
+    model: PokeVLM | PokeVLA
+    if isinstance(recipe, PretrainRecipe):
+        model = build_vlm(config.vlm, seed=recipe.seed, weights=weights)
+    elif isinstance(recipe, PosttrainRecipe):
+        model = build_vla(config, seed=recipe.seed, vlm_weights=weights)
+        if recipe.model.query_text is not None:
+            start_queries(model, encode_text(load_tokenizer(tokenizer_folder(recipe)), recipe.model.query_text))
+    else:
+        raise RecipeError(f"A recipe of kind {type(recipe).__name__} trains no model.")
+    apply_trainable(model, trainable_spec(recipe), seed=recipe.seed)
+    if isinstance(recipe, PosttrainRecipe) and isinstance(model, PokeVLA):
+        freeze_what_no_loss_reaches(model, recipe.loss)
+    return model
+
+
+def start_queries(model: PokeVLA, token_ids: list[int]) -> None:
+    """Start the first action queries as the embeddings of these tokens; the others stay random.
+
+    Raises:
+        RecipeError: no token, or more than there are queries.
+    """
+    queries = model.action_queries
+    if not 0 < len(token_ids) <= queries.shape[0]:
+        raise RecipeError(
+            f"model.query_text is {len(token_ids)} tokens long, the model has {queries.shape[0]} action queries.",
+            "Make the text shorter, or leave it out." if token_ids else "Leave it out (null).",
+        )
+    with torch.no_grad():
+        queries[: len(token_ids)] = model.vlm.language_model.get_input_embeddings()(torch.tensor(token_ids))
+
+
+def freeze_what_no_loss_reaches(model: PokeVLA, loss: LossConfig) -> None:
+    """Freeze the mask decoders or the geometry projector when their loss has no weight.
+
+    Parameters without a gradient would still be sharded, saved and decayed.
+    """
+    if loss.segmentation.weight == 0:
+        for module in (
+            model.seg_projector,
+            model.coarse_prompt_encoder,
+            model.coarse_mask_decoder,
+            model.fine_prompt_encoder,
+            model.fine_mask_decoder,
+        ):
+            module.requires_grad_(False)
+    if loss.geometry == 0:
+        model.geometry_projector.requires_grad_(False)
+
+
+def exported_folder(path: Path) -> Path:
+    """The exported model at `path`, which is its folder or a run directory.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    for folder in (path, path / EXPORT):
+        if (folder / "model.safetensors").is_file():
+            return folder
+    if (path / "recipe.yaml").is_file():
+        raise CheckpointError(
+            f"{path} is a run without an exported model: it is not finished.",
+            f"Finish it (pokevla resume {path}), or export a checkpoint (pokevla ckpt export {path} OUT).",
+        )
+    raise CheckpointError(f"{path} holds no exported model (no model.safetensors).", "Check the path.")
+
+
+def refuse_other_vlm(folder: Path) -> None:
+    """Refuse an export that is no PokeVLM.
+
+    Raises:
+        CheckpointError: it is a PokeVLA.
+    """
+    path = folder / "config.json"
+    kind = json.loads(path.read_text()).get("kind") if path.is_file() else None
+    if kind == "pokevla":
+        raise CheckpointError(f"{folder} is a PokeVLA; model.vlm takes a PokeVLM.", "Name a pre-training run.")
+
+
+def tokenizer_folder(recipe: TrainRecipe) -> Path:
+    """Folder of the recipe's tokenizer."""
+    return recipe.model.tokenizer if recipe.model.tokenizer is not None else MINI_TOKENIZER

@@ -1,0 +1,152 @@
+"""Exported models: a folder that needs nothing else.
+
+model.safetensors   fp32, LoRA merged
+config.json         kind, preset, sizes, and how images and texts were prepared
+statistics.json     normalisation of proprio and actions (PokeVLA)
+tokenizer/
+README.md           model card
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pokevla.data.prompts import INSTRUCTION_TEMPLATE
+from pokevla.data.statistics import Statistics
+from pokevla.errors import CheckpointError, UsageError
+from pokevla.files import write_json_atomically, write_text_atomically
+from pokevla.model.building import build_vla, build_vlm, load_weights
+from pokevla.model.presets import config_from_dict, to_dict, vlm_config_from_dict
+from pokevla.model.vla import PokeVLA
+from pokevla.model.vlm import PokeVLM
+from pokevla.recipe.schema import PosttrainRecipe, TrainRecipe
+from pokevla.runs.checkpoints import CheckpointInfo, latest_complete
+from pokevla.runs.directory import EXPORT, read_run_recipe
+from pokevla.weights.base_model import exported_folder, model_config, tokenizer_folder
+from pokevla.weights.safetensors_files import write_weights, written_whole
+from pokevla.weights.trained import merged, open_trained
+
+SCHEMA_VERSION = 1
+MARKER = "config.json"
+"""Deleted first when an export is replaced: without it the folder loads as nothing."""
+
+
+def export_run(run_dir: Path, out: Path) -> Path:
+    """`export_checkpoint` of a run's newest whole checkpoint.
+
+    Raises:
+        CheckpointError: the run has none, or as `export_checkpoint`. DiskFullError: no room.
+    """
+    recipe = read_run_recipe(run_dir)
+    found = latest_complete(run_dir)
+    if found is None:
+        raise CheckpointError(f"{run_dir} has no complete checkpoint.", f"Go on with: pokevla resume {run_dir}")
+    export_checkpoint(run_dir, recipe, *found, out)
+    return out
+
+
+def export_checkpoint(
+    run_dir: Path,
+    recipe: TrainRecipe,
+    folder: Path,
+    info: CheckpointInfo,
+    out: Path,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Write the model of a verified checkpoint to the folder `out`, atomically. One process.
+
+    The base is rebuilt and checked against the checkpoint's hash, trained weights come from the fp32 master copies,
+    LoRA is merged. Memory: the base model once, and three tensors of the largest layer.
+
+    Raises:
+        CheckpointError: of another base model, or `out` exists (only the run's own export is replaced).
+        DiskFullError: no room; nothing is left under the name `out`.
+    """
+    replaced = MARKER if out == run_dir / EXPORT else None
+    with written_whole(out, replaced=replaced) as temporary:
+        trained = open_trained(recipe, folder, info)
+        weights = merged(trained, recipe)
+        write_weights(weights, temporary, metadata={}, on_progress=on_progress)
+        count = sum(spec.numel for name, spec in weights.specs.items() if name not in trained.buffers)
+        _describe(recipe, run_dir, info, count, temporary)
+
+
+def _describe(recipe: TrainRecipe, run_dir: Path, info: CheckpointInfo, num_parameters: int, folder: Path) -> None:
+    """Write everything but the weights."""
+    robot = isinstance(recipe, PosttrainRecipe)
+    config = model_config(recipe.model, recipe.data.chunk_length)
+    content: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "pokevla" if robot else "pokevlm",
+        "preset": recipe.model.preset,
+        "model": to_dict(config if robot else config.vlm),
+        "system_prompt": recipe.data.system_prompt,
+        "chunk_length": recipe.data.chunk_length,
+        "crop_area": recipe.data.augment.crop_area,
+        "image_size": config.vlm.image_size,
+        "blank_images": recipe.data.blank_images,
+        "instruction_template": INSTRUCTION_TEMPLATE,
+        "step": info.step,
+        "run": recipe.name,
+    }
+    write_json_atomically(folder / MARKER, content)
+    shutil.copytree(
+        tokenizer_folder(recipe), folder / "tokenizer", ignore=shutil.ignore_patterns("*.py", "__pycache__")
+    )
+    if robot:
+        shutil.copyfile(run_dir / "statistics.json", folder / "statistics.json")
+    write_text_atomically(folder / "README.md", _card(recipe, info, num_parameters))
+
+
+def _card(recipe: TrainRecipe, info: CheckpointInfo, num_parameters: int) -> str:
+    kind = "PokeVLA" if isinstance(recipe, PosttrainRecipe) else "PokeVLM"
+    sources = "\n".join(f"- `{source.path}`, weight {source.weight:g}" for source in recipe.data.datasets)
+    start = f"`{recipe.model.vlm}`" if recipe.model.vlm else f"random weights of seed {recipe.seed}"
+    lines = [
+        f"# {recipe.name}",
+        "",
+        f"{kind}, preset `{recipe.model.preset}`, {num_parameters:,} parameters in fp32, LoRA merged.",
+        "",
+        f"Trained for {info.step:,} steps of {recipe.batch.global_} samples from {start} on:",
+        "",
+        sources,
+        "",
+    ]
+    if isinstance(recipe, PosttrainRecipe) and recipe.cache is not None:
+        random = [t.kind for t in (recipe.cache.sam, recipe.cache.vggt) if t.weights is None]
+        if random:
+            lines += [f"Teachers of random weights, which carry no knowledge: {', '.join(random)}.", ""]
+    if recipe.data.blank_images:
+        lines += ["Trained on blank images: a baseline that cannot see.", ""]
+    return "\n".join([*lines, "Load it with `pokevla.policy.policy.Policy.from_pretrained(FOLDER)`.", ""])
+
+
+def load_exported(path: Path) -> tuple[PokeVLM | PokeVLA, dict[str, Any], Path, Statistics | None]:
+    """Load an exported model, or the one in a run directory.
+
+    Returns:
+        model in eval mode, config.json, tokenizer folder, statistics (None for a PokeVLM).
+
+    Raises:
+        CheckpointError: there is none, or a part of it is missing or does not fit.
+    """
+    folder = exported_folder(path)
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        kind, version = config["kind"], config["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise CheckpointError(f"{folder} has schema version {version}, this program reads {SCHEMA_VERSION}.")
+        statistics = None
+        if kind == "pokevla":
+            statistics = Statistics.from_dict(json.loads((folder / "statistics.json").read_text()))
+            model: PokeVLM | PokeVLA = build_vla(config_from_dict(config["model"]))
+        else:
+            model = build_vlm(vlm_config_from_dict(config["model"]))
+    except (OSError, ValueError, KeyError, UsageError) as error:
+        raise CheckpointError(f"{folder} is not a whole exported model: {error}", "Export it again.") from error
+    load_weights(model, folder)
+    return model.eval(), config, folder / "tokenizer", statistics

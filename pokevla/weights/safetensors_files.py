@@ -1,0 +1,211 @@
+"""Weights as safetensors: written one tensor after another, read one at a time, in one file or several with an index.
+
+FOLDER/model.safetensors                                                       one file
+FOLDER/model-00001-of-00003.safetensors ... model.safetensors.index.json       several, as Hugging Face does it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from pokevla.errors import CheckpointError, DiskFullError
+from pokevla.files import as_named_error, fsync_folder, remove_folder, write_json_atomically
+from pokevla.weights.named_tensors import Weights, WeightSpec, stored_dtype
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+_HEADER_ALIGNMENT = 8  # bytes; the format's own (github.com/huggingface/safetensors, README)
+_DTYPE_NAMES = {
+    torch.float32: "F32",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+@contextlib.contextmanager
+def written_whole(out: Path, replaced: str | None = None) -> Iterator[Path]:
+    """A temporary folder that becomes `out` when the block ends without an error, and is gone otherwise.
+
+    A folder that is there already is refused, or replaced if `replaced` names its marker file.
+
+    Raises:
+        CheckpointError: `out` exists, or a failure to write. DiskFullError: no room. Nothing is left under the name
+            `out`.
+    """
+    if out.exists() and replaced is None:
+        raise CheckpointError(f"{out} exists.", "Name another folder.")
+    temporary = out.with_name(f".tmp-{out.name}")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        fsync_folder(temporary)
+        if replaced is not None and out.exists():
+            remove_folder(out, replaced)
+        temporary.rename(out)
+        fsync_folder(out.resolve().parent)
+    except OSError as error:
+        raise _named(error, out) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _named(error: OSError, out: Path) -> CheckpointError | DiskFullError:
+    named = as_named_error(error, out)
+    if isinstance(named, DiskFullError):
+        return DiskFullError(named.message, "Free some space, or write to another disk.")
+    return CheckpointError(named.message)
+
+
+def write_weights(
+    weights: Weights,
+    folder: Path,
+    *,
+    metadata: Mapping[str, str],
+    max_file_bytes: int | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Write weights into an existing folder. Memory: one tensor.
+
+    `metadata` goes into the header of every file. `max_file_bytes` splits into several files (a tensor is never
+    split); `on_progress` is called after each tensor with the bytes done and all bytes.
+
+    Raises:
+        DiskFullError: less room than the weights need; found before the first byte is written.
+        OSError: a write fails.
+    """
+    specs = weights.specs
+    total = sum(spec.size_bytes for spec in specs.values())
+    free = shutil.disk_usage(folder).free
+    if total > free:
+        raise DiskFullError(
+            f"{folder.parent} has {free / 2**30:.1f} GiB free, the weights need {total / 2**30:.1f} GiB.",
+            "Free some space, or write to another disk.",
+        )
+    files = _plan_files(specs, max_file_bytes)
+    done = 0
+    for file, names in files.items():
+        parts = {name: specs[name] for name in names}
+        with (folder / file).open("wb") as target:
+            target.write(_header(parts, metadata))
+            for name, spec in parts.items():
+                _write_tensor(target, name, spec, weights.read(name))
+                done += spec.size_bytes
+                on_progress(done, total)
+            target.flush()
+            os.fsync(target.fileno())
+    if len(files) > 1:
+        places = {name: file for file, names in files.items() for name in names}
+        content = {"metadata": {**metadata, "total_size": total}, "weight_map": places}
+        write_json_atomically(folder / INDEX, content)
+
+
+def _plan_files(specs: Mapping[str, WeightSpec], max_file_bytes: int | None) -> dict[str, list[str]]:
+    """File name -> names of its tensors, in the order in which they are written."""
+    groups: list[list[str]] = [[]]
+    size = 0
+    for name, spec in specs.items():
+        if max_file_bytes is not None and groups[-1] and size + spec.size_bytes > max_file_bytes:
+            groups.append([])
+            size = 0
+        groups[-1].append(name)
+        size += spec.size_bytes
+    # Wide elements first, so that every tensor is aligned to its element.
+    ordered = [sorted(group, key=lambda name: -specs[name].dtype.itemsize) for group in groups]
+    if len(ordered) == 1:
+        return {SINGLE: ordered[0]}
+    return {f"model-{k + 1:05d}-of-{len(ordered):05d}.safetensors": names for k, names in enumerate(ordered)}
+
+
+def _write_tensor(file: BinaryIO, name: str, spec: WeightSpec, tensor: Tensor) -> None:
+    if (tuple(tensor.shape), tensor.dtype) != (spec.shape, spec.dtype):
+        raise ValueError(f"{name} is {tuple(tensor.shape)} {tensor.dtype}, announced was {spec}")
+    file.write(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+
+
+def _header(specs: Mapping[str, WeightSpec], metadata: Mapping[str, str]) -> bytes:
+    """Length and JSON that a safetensors file starts with."""
+    content: dict[str, Any] = {"__metadata__": {"format": "pt", **metadata}}
+    offset = 0
+    for name, spec in specs.items():
+        place = [offset, offset + spec.size_bytes]
+        content[name] = {"dtype": _DTYPE_NAMES[spec.dtype], "shape": list(spec.shape), "data_offsets": place}
+        offset += spec.size_bytes
+    text = json.dumps(content, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _HEADER_ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
+
+
+class FileWeights:
+    """The weights in a folder, read one at a time. A context manager: the files stay open (mapped) meanwhile."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the folder.
+
+        Raises:
+            CheckpointError: no safetensors there, or a file of it is absent or cut short.
+        """
+        self._stack = contextlib.ExitStack()
+        self._files: dict[str, Any] = {}  # name of the weight -> open file
+        self.metadata: dict[str, str] = {}
+        try:
+            for path in weight_files(folder):
+                file = self._stack.enter_context(safe_open(path, framework="pt"))
+                self.metadata |= file.metadata() or {}
+                self._files |= dict.fromkeys(file.keys(), file)
+        except (SafetensorError, OSError) as error:
+            self._stack.close()
+            raise CheckpointError(f"{folder}: not readable safetensors ({error}).", "Write it again.") from error
+        slices = {name: file.get_slice(name) for name, file in self._files.items()}
+        dtypes = {name: dtype for dtype, name in _DTYPE_NAMES.items()}
+        self._specs = {  # bf16 and fp16, which we read but never write, become fp32
+            name: WeightSpec(tuple(part.get_shape()), dtypes.get(part.get_dtype(), torch.float32))
+            for name, part in slices.items()
+        }
+
+    @property
+    def specs(self) -> Mapping[str, WeightSpec]:
+        """Shape and dtype by name."""
+        return self._specs
+
+    def read(self, name: str) -> Tensor:
+        """One tensor."""
+        tensor = self._files[name].get_tensor(name)
+        return tensor.to(stored_dtype(tensor.dtype))
+
+    def __enter__(self) -> FileWeights:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder: the one, or those that its index names.
+
+    Raises:
+        CheckpointError: there are none, or the index cannot be read.
+    """
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    try:
+        index = json.loads((folder / INDEX).read_text())
+        return [folder / name for name in sorted(set(index["weight_map"].values()))]
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} holds no weights (no {SINGLE}).", "Check the path.") from error
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{folder / INDEX} cannot be read ({error}).", "Write it again.") from error

@@ -1,0 +1,1 @@
+"""A whole Slurm on one machine."""

@@ -1,0 +1,125 @@
+"""What a run may be resumed with, and that the run directory remembers it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pokevla.errors import DataError, RecipeError, UsageError
+from pokevla.recipe.load import load_recipe, recipe_hash
+from pokevla.recipe.schema import PretrainRecipe
+from pokevla.runs.changes import (
+    changed_recipe,
+    keep_changes,
+    ranks_override,
+    refuse_changed_data,
+    refuse_uneven_batch,
+)
+from pokevla.runs.creation import create_run, run_lock
+from pokevla.runs.directory import read_run_recipe
+from pokevla.training.launch import run_training
+
+RECIPE = """\
+kind: pretrain
+name: one
+output: {output}
+data: {{datasets: [{{path: {dataset}}}]}}
+model: {{preset: tiny}}
+optim: {{lr: 1.0e-3}}
+batch: {{global: 12, micro: 2}}
+steps: 2
+"""
+INFO = {"schema_version": 1, "kind": "vlm", "fingerprint": "f", "num_samples": 1, "fields": [], "shards": {}}
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """A run that has not begun."""
+    dataset = tmp_path / "data"
+    dataset.mkdir()
+    (dataset / "dataset.json").write_text(json.dumps(INFO))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE.format(output=tmp_path / "runs", dataset=dataset))
+    loaded = load_recipe(path, ["steps=3"])
+    assert isinstance(loaded.recipe, PretrainRecipe)
+    return create_run(loaded, loaded.recipe)
+
+
+def lines_of(run_dir: Path) -> dict[str, str]:
+    """First line of each key of recipe.yaml."""
+    lines = (run_dir / "recipe.yaml").read_text().splitlines()
+    return {line.split(":")[0].strip(): line for line in reversed(lines)}
+
+
+def test_a_change_of_resources_is_kept_with_its_origin_and_nothing_else_moves(run_dir: Path) -> None:
+    before, hash_before = lines_of(run_dir), recipe_hash(read_run_recipe(run_dir))
+    keep_changes(run_dir, ["resources.cpu_ranks=3", "batch.micro=1"])
+    after = lines_of(run_dir)
+    assert after["cpu_ranks"].split() == ["cpu_ranks:", "3", "#", "resume"]
+    assert after["micro"].split() == ["micro:", "1", "#", "resume"]
+    assert {key for key in after if after[key] != before[key]} == {"cpu_ranks", "micro"}
+    assert after["steps"].endswith("# override")
+    assert recipe_hash(read_run_recipe(run_dir)) == hash_before
+
+
+def test_a_second_change_leaves_the_first_as_it_is(run_dir: Path) -> None:
+    keep_changes(run_dir, ["resources.cpu_ranks=3"])
+    keep_changes(run_dir, ["log.every_steps=5"])
+    recipe = read_run_recipe(run_dir)
+    assert (recipe.resources.cpu_ranks, recipe.log.every_steps) == (3, 5)
+    assert lines_of(run_dir)["cpu_ranks"].endswith("# resume")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["optim.lr=1"], "optim.lr"),
+        (["batch.micro=1", "seed=3", "zero.stage=3"], "seed, zero.stage"),
+        (["batch={global: 24, micro: 2}"], "batch.global"),
+        (["precision=fp32"], "precision"),
+    ],
+)
+def test_what_changes_what_is_learnt_is_refused_by_name(run_dir: Path, overrides: list[str], named: str) -> None:
+    before = (run_dir / "recipe.yaml").read_text()
+    with pytest.raises(RecipeError, match=f"^{named} cannot be changed.*resources, batch.micro, log, checkpoint"):
+        keep_changes(run_dir, overrides)
+    assert (run_dir / "recipe.yaml").read_text() == before
+
+
+def test_an_override_that_says_what_is_so_already_is_no_change(run_dir: Path) -> None:
+    assert changed_recipe(run_dir, ["optim.lr=1e-3"]).optim.lr == 1e-3
+
+
+def test_a_number_of_ranks_becomes_the_field_that_holds_it(run_dir: Path) -> None:
+    recipe = read_run_recipe(run_dir)
+    assert ranks_override(recipe, 3) == ["resources.cpu_ranks=3"]
+    on_gpus = changed_recipe(run_dir, ["resources={nodes: 2, gpus_per_node: 8}"])
+    assert ranks_override(on_gpus, 8) == ["resources.gpus_per_node=4"]
+    with pytest.raises(UsageError, match="3 ranks cannot be spread over 2"):
+        ranks_override(on_gpus, 3)
+
+
+def test_ranks_that_do_not_divide_the_batch_are_refused_with_the_way_out(run_dir: Path) -> None:
+    recipe = read_run_recipe(run_dir)
+    refuse_uneven_batch(recipe, 3)
+    with pytest.raises(RecipeError, match=r"Resume with batch\.micro=1"):
+        refuse_uneven_batch(recipe, 4)
+    with pytest.raises(RecipeError, match="Resume with 1, 2, 3, 4, 6 or 12 ranks"):
+        refuse_uneven_batch(recipe, 5)
+
+
+def test_a_dataset_that_changed_since_the_run_began_is_refused(run_dir: Path, tmp_path: Path) -> None:
+    recipe = read_run_recipe(run_dir)
+    refuse_changed_data(run_dir, recipe)
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(INFO | {"fingerprint": "g"}))
+    with pytest.raises(DataError, match="has changed since the run began: fingerprint g instead of f"):
+        refuse_changed_data(run_dir, recipe)
+
+
+def test_a_run_that_is_being_trained_keeps_its_recipe(run_dir: Path) -> None:
+    before = (run_dir / "recipe.yaml").read_text()
+    with run_lock(run_dir), pytest.raises(UsageError, match="being trained"):
+        run_training(run_dir, ["resources.cpu_ranks=1"])
+    assert (run_dir / "recipe.yaml").read_text() == before

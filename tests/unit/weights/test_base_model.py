@@ -1,0 +1,47 @@
+"""What a recipe's model starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pokevla.errors import RecipeError
+from pokevla.model.building import build_vla
+from pokevla.model.presets import preset
+from pokevla.model.tokenizer import load_tokenizer
+from pokevla.model.vla import PokeVLA
+from pokevla.recipe.load import load_recipe
+from pokevla.recipe.schema import PosttrainRecipe
+from pokevla.weights.base_model import build_base, start_queries
+
+DEMO = Path(__file__).parents[3] / "recipes" / "demo" / "posttrain.yaml"
+
+
+def test_the_first_queries_start_as_the_words_and_the_rest_stay_as_they_were() -> None:
+    model = build_vla(preset("tiny"), seed=0)
+    words = model.vlm.language_model.get_input_embeddings().weight.detach().clone()
+    before = model.action_queries.detach().clone()
+    start_queries(model, [7, 3])
+    assert torch.equal(model.action_queries[:2], words[[7, 3]])
+    assert torch.equal(model.action_queries[2:], before[2:])
+    assert model.action_queries.requires_grad
+    assert torch.equal(model.vlm.language_model.get_input_embeddings().weight, words)
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_a_text_without_tokens_or_with_more_than_there_are_queries_is_refused(count: int) -> None:
+    model = build_vla(preset("tiny"), seed=0)
+    with pytest.raises(RecipeError, match=f"query_text is {count} tokens long, the model has 4"):
+        start_queries(model, [1] * count)
+
+
+def test_the_demo_s_queries_start_as_the_words_before_a_point() -> None:
+    recipe = load_recipe(DEMO, ["model.vlm=null"], {}).recipe
+    assert isinstance(recipe, PosttrainRecipe)
+    model = build_base(recipe)
+    assert isinstance(model, PokeVLA)
+    ids = torch.tensor(load_tokenizer()("[(0.5, 0.")["input_ids"])
+    assert len(ids) == 8, "as many as mini has queries"
+    assert torch.equal(model.action_queries, model.vlm.language_model.get_input_embeddings()(ids))

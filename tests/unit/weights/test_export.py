@@ -1,0 +1,68 @@
+"""An exported model that is not whole is refused in one sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import save_file
+
+from pokevla.errors import CheckpointError
+from pokevla.model.building import build_vlm
+from pokevla.model.presets import preset, to_dict
+from pokevla.weights.export import SCHEMA_VERSION, load_exported
+
+CONFIG = preset("tiny").vlm
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    """A tiny PokeVLM as far as `load_exported` looks."""
+    state = build_vlm(CONFIG).state_dict()
+    weights = {name: value.contiguous() for name, value in state.items() if not name.endswith("lm_head.weight")}
+    save_file(weights, tmp_path / "model.safetensors")
+    content = {"schema_version": SCHEMA_VERSION, "kind": "pokevlm", "model": to_dict(CONFIG)}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def test_a_whole_export_is_loaded(export: Path) -> None:
+    model, config, tokenizer, statistics = load_exported(export)
+    assert model.config == CONFIG
+    assert not model.training
+    assert (config["kind"], tokenizer, statistics) == ("pokevlm", export / "tokenizer", None)
+
+
+def misspell(content: dict[str, Any]) -> None:
+    content["model"]["image_sise"] = content["model"].pop("image_size")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (misspell, "Did you mean image_size"),
+        (lambda content: content.update(schema_version=99), "schema version 99, this program reads"),
+        (lambda content: content.pop("kind"), "not a whole exported model"),
+        (lambda content: content.update(kind="pokevla"), "not a whole exported model"),  # it has no statistics
+    ],
+)
+def test_a_config_that_does_not_fit_is_refused(
+    export: Path, change: Callable[[dict[str, Any]], object], words: str
+) -> None:
+    content = json.loads((export / "config.json").read_text())
+    change(content)
+    (export / "config.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=words):
+        load_exported(export)
+
+
+def test_a_damaged_config_and_missing_weights_are_refused(export: Path) -> None:
+    (export / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"not a whole exported model.*Export it again"):
+        load_exported(export)
+    (export / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"no model\.safetensors"):
+        load_exported(export)
