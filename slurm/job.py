@@ -59,7 +59,8 @@ class Job:
         except PokeVLAError as error:
             _fail(work, error)
         except OSError as error:
-            from pokevla.files import NO_ROOM, as_named_error
+            from pokevla.errors import NO_ROOM
+            from pokevla.files import as_named_error
 
             if error.errno not in NO_ROOM:
                 raise

@@ -45,7 +45,7 @@ def tiny_run_env(repository: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": python_path}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def room_for() -> Callable[[int], AbstractContextManager[None]]:
     """`with room_for(size_bytes)`: the kernel lets no file of this process or its children grow beyond this size."""
 

@@ -1,0 +1,181 @@
+"""Files and folders that are there whole or not at all.
+
+    FOLDER/.tmp-NAME             a file being written, or
+    FOLDER/.tmp-NAME/NAME        a file or folder that a library writes by its path
+    FOLDER/NAME                  after the rename
+
+The temporary name is locked while it is being written. The next writer of the same name takes over what a killed one
+has left, and two writers never mix. Where a file system has no locks the name alone has to do.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from pokevla.errors import DataError, EnvironmentSetupError, PokeVLAError
+from pokevla.files.failures import FREE_SPACE, naming_errors
+from pokevla.files.locks import lock_within
+from pokevla.files.names import fsync_folder, fsync_tree, remove_leftover, temporary_name
+
+_REPLACED = ".replaced"
+_WAIT_S = 10.0
+"""How long to wait for another writer of the same file. Most files take milliseconds."""
+
+
+@contextmanager
+def atomic_file(
+    path: Path,
+    mode: str = "wb",
+    *,
+    durable: bool = True,
+    kind: type[PokeVLAError] = DataError,
+    remedy: str = FREE_SPACE,
+) -> Iterator[IO[Any]]:
+    """A new file (`mode` "wb", or "w" in UTF-8) that becomes `path` when the block ends well.
+
+    A reader sees the old file or the new one, never half. If the block fails, nothing is left and the old file stays.
+    `durable` (on the disk before the name is) may be off for what the next second replaces.
+
+    Raises:
+        DiskFullError: no room, with `remedy`. `kind`: another failure to write, or another process writes this file.
+    """
+    temporary = temporary_name(path)
+    encoding = None if "b" in mode else "utf-8"
+    with naming_errors(path, kind=kind, remedy=remedy), _claimed(temporary, path, kind, _WAIT_S) as descriptor:
+        try:
+            os.ftruncate(descriptor, 0)
+            with open(descriptor, mode, encoding=encoding, closefd=False) as file:
+                yield file
+                file.flush()
+                if durable:
+                    os.fsync(descriptor)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        if durable:
+            fsync_folder(path.parent)
+
+
+@contextmanager
+def atomic_path(
+    path: Path,
+    *,
+    replaces_marker: str | None = None,
+    durable: bool = True,
+    kind: type[PokeVLAError] = DataError,
+    remedy: str = FREE_SPACE,
+) -> Iterator[Path]:
+    """Where to write what becomes `path` when the block ends well: for libraries that want a path, not a file.
+
+    It has the name of `path`, in a temporary folder beside it that may hold the library's own temporary files too.
+    `path` and its parents are made; an older file is replaced. Otherwise as `atomic_file` and `atomic_folder`.
+    """
+    path = path.resolve() if path.is_symlink() else path
+    temporary = temporary_name(path)
+    new = temporary / path.name
+    with naming_errors(path, kind=kind, remedy=remedy):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _claimed(temporary, path, kind, 0.0, is_folder=True):
+            try:
+                _put_back(temporary / _REPLACED, path)
+                _empty(temporary)
+                _refuse_replacing(path, replaces_marker, kind)
+                yield new
+                if durable:
+                    fsync_tree(new)
+                if path.is_dir():
+                    _refuse_replacing(path, replaces_marker, kind)
+                    path.rename(temporary / _REPLACED)
+                new.replace(path)
+                if durable:
+                    fsync_folder(path.parent)
+            finally:
+                _put_back(temporary / _REPLACED, path)
+                shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def atomic_folder(
+    path: Path,
+    *,
+    replaces_marker: str | None = None,
+    durable: bool = True,
+    kind: type[PokeVLAError] = DataError,
+    remedy: str = FREE_SPACE,
+) -> Iterator[Path]:
+    """An empty folder that becomes `path` when the block ends well, and is gone otherwise.
+
+    A folder that is there already is refused, or replaced if it holds a file named `replaces_marker`: it stays until
+    the new one is whole. `durable`: all files and folders in it are on the disk before it has its name.
+
+    Raises:
+        DiskFullError: no room, with `remedy`. `kind`: `path` is there, another process writes it, or another failure.
+    """
+    if path.is_file():
+        raise kind(f"{path} exists.", "Choose another name.")
+    with atomic_path(path, replaces_marker=replaces_marker, durable=durable, kind=kind, remedy=remedy) as new:
+        new.mkdir()
+        yield new
+
+
+@contextmanager
+def _claimed(
+    temporary: Path, path: Path, kind: type[PokeVLAError], wait_s: float, *, is_folder: bool = False
+) -> Iterator[int]:
+    """Hold the temporary name of `path`; yields the descriptor of the file or folder, new or left by a killed writer.
+
+    The lock belongs to the file, not to its name: when it is ours, the name may be another's already.
+    """
+    while True:
+        if is_folder:
+            temporary.mkdir(exist_ok=True)
+        try:
+            flags = os.O_RDONLY | os.O_DIRECTORY if is_folder else os.O_CREAT | os.O_RDWR
+            descriptor = os.open(temporary, flags, 0o666)
+        except FileNotFoundError:
+            if is_folder:  # removed since mkdir
+                continue
+            raise
+        try:
+            with suppress(EnvironmentSetupError):  # no locks here: the name alone has to do
+                if not lock_within(descriptor, wait_s):
+                    raise kind(f"Another process is writing {path}.", "Wait until it ends.")
+            if _is_still(temporary, descriptor):
+                yield descriptor
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _refuse_replacing(path: Path, marker: str | None, kind: type[PokeVLAError]) -> None:
+    """A folder is replaced only if it is one of those that the caller makes."""
+    if not path.is_dir():
+        return
+    if marker is None:
+        raise kind(f"{path} exists.", "Choose another name.")
+    if not (path / marker).is_file():
+        raise kind(f"{path} exists and holds no {marker}: it is not replaced.", "Choose another name, or remove it.")
+
+
+def _put_back(replaced: Path, path: Path) -> None:
+    """What was moved out of the way for a new folder that then did not come."""
+    if replaced.exists() and not path.exists():
+        replaced.rename(path)
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        remove_leftover(entry)

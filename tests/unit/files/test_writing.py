@@ -1,0 +1,289 @@
+"""What is written is there whole or not at all: after errors, on a full disk, after kill -9, beside other writers."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pokevla.errors import CheckpointError, DataError, DiskFullError
+from pokevla.files import atomic_file, atomic_folder, atomic_path, read_json, temporary_name, write_json, write_text
+
+RoomFor = Callable[[int], AbstractContextManager[None]]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def write_folder(path: Path, parts: list[bytes], *, error: bool = False, durable: bool = True) -> None:
+    """A folder with its marker first, as bad an order as can be."""
+    with atomic_folder(path, replaces_marker="marker", durable=durable) as new:
+        (new / "marker").write_text("")
+        (new / "sub").mkdir()
+        for number, part in enumerate(parts):
+            (new / "sub" / str(number)).write_bytes(part)
+        if error:
+            raise KeyboardInterrupt
+
+
+def folder_parts(path: Path) -> list[bytes]:
+    assert (path / "marker").is_file()
+    return [(path / "sub" / name).read_bytes() for name in sorted(os.listdir(path / "sub"), key=int)]
+
+
+@settings(max_examples=60)
+@given(
+    old=st.none() | st.binary(max_size=5000),
+    parts=st.lists(st.binary(max_size=3000), max_size=5),
+    limit=st.none() | st.integers(0, 8000),
+    fails_after=st.none() | st.integers(0, 5),
+    durable=st.booleans(),
+)
+def test_a_file_is_the_old_one_or_the_new_one(
+    room_for: RoomFor, old: bytes | None, parts: list[bytes], limit: int | None, fails_after: int | None, durable: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        if old is not None:
+            path.write_bytes(old)
+        outcome = "new"
+        with room_for(1 << 30 if limit is None else limit):
+            try:
+                with atomic_file(path, durable=durable) as file:
+                    for number, part in enumerate(parts):
+                        if number == fails_after:
+                            raise KeyboardInterrupt
+                        file.write(part)
+            except KeyboardInterrupt:
+                outcome = "interrupted"
+            except DiskFullError:
+                outcome = "full"
+        size = sum(map(len, parts))
+        assert outcome != "new" or limit is None or size <= limit
+        assert outcome != "full" or (limit is not None and size > limit)
+        expected = b"".join(parts) if outcome == "new" else old
+        assert names(Path(folder)) == ([] if expected is None else ["file"])
+        assert expected is None or path.read_bytes() == expected
+
+
+@settings(max_examples=40)
+@given(
+    old=st.none() | st.lists(st.binary(max_size=100), max_size=3),
+    new=st.lists(st.binary(max_size=3000), max_size=5),
+    limit=st.none() | st.integers(0, 3000),
+    error=st.booleans(),
+)
+def test_a_folder_is_the_old_one_or_the_new_one(
+    room_for: RoomFor, old: list[bytes] | None, new: list[bytes], limit: int | None, error: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "out"
+        if old is not None:
+            write_folder(path, old, durable=False)
+        expected = new
+        with room_for(1 << 30 if limit is None else limit):
+            try:
+                write_folder(path, new, error=error, durable=False)
+            except (KeyboardInterrupt, DiskFullError):
+                expected = old
+        assert expected is not old or error or max(map(len, new)) > (limit or 0)
+        assert names(Path(folder)) == ([] if expected is None else ["out"])
+        assert expected is None or folder_parts(path) == expected
+
+
+def test_a_full_disk_leaves_the_old_content_and_nothing_else(small_disk: Path) -> None:
+    write_text(small_disk / "file", "old")
+    write_folder(small_disk / "out", [b"old"])
+    before = os.statvfs(small_disk).f_bfree
+    for attempt in (lambda: write_text(small_disk / "file", "x" * 100_000),
+                    lambda: write_folder(small_disk / "out", [b"x" * 10_000] * 10)):  # fmt: skip
+        with pytest.raises(DiskFullError, match=r"No room to write .*small_disk/(file|out) \(No space left"):
+            attempt()
+    assert names(small_disk) == ["file", "out"]
+    assert (small_disk / "file").read_text() == "old"
+    assert folder_parts(small_disk / "out") == [b"old"]
+    assert os.statvfs(small_disk).f_bfree == before
+
+
+def killed(work: Callable[[int], None], after_s: float) -> None:
+    """Let a child process call `work` with 0, 1, 2, ... until it is killed."""
+    child = os.fork()
+    if child == 0:
+        number = 0
+        while True:
+            work(number)
+            number += 1
+    time.sleep(after_s)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def test_a_killed_writer_leaves_a_whole_file_and_the_next_one_cleans_up(tmp_path: Path) -> None:
+    path, left = tmp_path / "file", 0
+    write_text(path, "start")
+    for round_ in range(25):
+        killed(lambda number: write_text(path, str(number % 10) * 300_000, durable=False), random.uniform(0, 0.03))
+        text = path.read_text()
+        assert text == "start" or (len(text) == 300_000 and len(set(text)) == 1)
+        left += temporary_name(path).exists()
+        write_text(path, "start", durable=round_ % 2 == 0)
+        assert names(tmp_path) == ["file"]
+    assert left > 0  # or it was never killed while writing
+
+
+def test_a_killed_writer_leaves_a_whole_folder_and_the_next_one_cleans_up(tmp_path: Path) -> None:
+    path, left = tmp_path / "out", 0
+    write_folder(path, [b"start"])
+    for _ in range(25):
+        killed(lambda n: write_folder(path, [b"%d" % n] * 20, durable=False), random.uniform(0, 0.03))
+        assert not path.exists() or len(set(folder_parts(path))) == 1
+        left += temporary_name(path).exists()
+        with suppress(KeyboardInterrupt):  # a next writer, which fails: the killed one's folder is there again
+            write_folder(path, [], error=True)
+        parts = folder_parts(path)
+        assert parts == [b"start"] or (len(parts) == 20 and len(set(parts)) == 1)
+        assert names(tmp_path) == ["out"]
+    assert left > 0
+
+
+def test_a_folder_that_was_moved_out_of_the_way_by_a_killed_writer_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    write_folder(path, [b"old"])
+    temporary_name(path).mkdir()
+    path.rename(temporary_name(path) / ".replaced")
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(path, [b"new"], error=True)
+    assert folder_parts(path) == [b"old"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_writers_of_one_file_never_mix(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+
+    def write(letter: str) -> None:
+        for _ in range(20):
+            with atomic_file(path, "w", durable=False) as file:
+                for _ in range(10):
+                    file.write(letter * 1000)
+                    file.flush()
+
+    threads = [threading.Thread(target=write, args=(letter,)) for letter in "abcd"]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        if path.exists():
+            text = path.read_text()
+            assert len(text) == 10_000
+            assert len(set(text)) == 1
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_second_writer_of_a_folder_is_turned_away(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "out") as first:
+        second = atomic_folder(tmp_path / "out", kind=CheckpointError)
+        with pytest.raises(CheckpointError, match=r"Another process is writing .*/out\. Wait"), second:
+            pass
+        (first / "whole").write_text("")
+    assert names(tmp_path / "out") == ["whole"]
+
+
+def test_what_is_there_already_is_not_replaced_unless_it_is_of_the_same_kind(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("ten years of work")
+    for marker, reason in ((None, "exists"), ("marker", "holds no marker: it is not replaced")):
+        with pytest.raises(DataError, match=reason), atomic_folder(out, replaces_marker=marker):
+            pass
+    with pytest.raises(DataError, match="exists"), atomic_path(out):
+        pass
+    with pytest.raises(DataError, match="exists"), atomic_folder(out / "thesis.tex"):
+        pass
+    assert (out / "thesis.tex").read_text() == "ten years of work"
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_link_is_followed_to_the_folder_that_is_replaced(tmp_path: Path) -> None:
+    write_folder(tmp_path / "big_disk", [b"old"])
+    (tmp_path / "out").symlink_to("big_disk")
+    write_folder(tmp_path / "out", [b"new"])
+    assert (tmp_path / "out").is_symlink()
+    assert folder_parts(tmp_path / "big_disk") == [b"new"]
+    assert names(tmp_path) == ["big_disk", "out"]
+
+
+def test_a_path_keeps_its_name_and_takes_what_else_the_library_writes_away_with_it(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "videos" / "trial.mp4") as path:
+        assert path.name == "trial.mp4"
+        path.write_bytes(b"film")
+        path.with_name("index.scratch").write_bytes(b"scratch")
+    assert names(tmp_path / "videos") == ["trial.mp4"]
+    assert (tmp_path / "videos" / "trial.mp4").read_bytes() == b"film"
+
+
+def test_a_body_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="Cannot write"), atomic_path(tmp_path / "a"):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_durable_means_that_the_bytes_are_synced_before_the_name_and_the_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        calls.append(os.path.relpath(os.readlink(f"/proc/self/fd/{descriptor}"), tmp_path))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    write_text(tmp_path / "file", "text", durable=False)
+    assert calls == []
+    write_text(tmp_path / "file", "text")
+    assert calls == [".tmp-file", "."]
+    calls.clear()
+    write_folder(tmp_path / "out", [b"part"])
+    inner = ".tmp-out/out"
+    assert sorted(calls[:-1]) == [inner, f"{inner}/marker", f"{inner}/sub", f"{inner}/sub/0"]
+    assert calls[-1] == "."
+
+
+def test_text_is_utf_8_and_json_of_the_asked_form(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"b": "ä", "a": 1}, sort_keys=True, ensure_ascii=False)
+    assert (tmp_path / "a.json").read_bytes() == '{\n  "a": 1,\n  "b": "ä"\n}\n'.encode()
+    assert read_json(tmp_path / "a.json") == {"a": 1, "b": "ä"}
+    write_json(tmp_path / "a.json", [1, "ä"], indent=None)
+    assert (tmp_path / "a.json").read_bytes() == b'[1, "\\u00e4"]\n'
+    with atomic_file(tmp_path / "b", "w") as file:
+        file.write("ä")
+    assert (tmp_path / "b").read_bytes() == "ä".encode()
+
+
+@pytest.mark.parametrize(("content", "reason"), [(None, "is missing"), (b"{", "not JSON"), (b'"\xff"', "not JSON")])
+def test_a_json_file_that_cannot_be_read_is_an_error_with_the_callers_remedy(
+    tmp_path: Path, content: bytes | None, reason: str
+) -> None:
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"{path} .*{reason}.*Write it again"):
+        read_json(path, kind=CheckpointError, remedy="Write it again.")
+
+
+def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", 1)
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", object())
+    assert read_json(tmp_path / "a.json") == 1
+    assert names(tmp_path) == ["a.json"]
