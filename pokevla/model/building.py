@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from pokevla.errors import CheckpointError
-from pokevla.model.lora import TrainableSpec, apply_trainable, merge_lora, vlm_of
+from pokevla.model.lora import TrainableSpec, apply_trainable, vlm_of
 from pokevla.model.presets import (
     PokeVLAConfig,
     PokeVLMConfig,
@@ -23,7 +23,6 @@ __all__ = [
     "build_vla",
     "build_vlm",
     "load_weights",
-    "merge_lora",
     "parameter_report",
 ]
 

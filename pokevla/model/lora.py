@@ -1,4 +1,4 @@
-"""What trains: frozen, LoRA or full, for each part of the VLM; merging LoRA back into plain modules."""
+"""What trains: frozen, LoRA or full, for each part of the VLM."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import nn
 
 from pokevla.errors import UsageError
 from pokevla.model.seeding import seeded
-from pokevla.model.vision import is_unused, unused_parameters
+from pokevla.model.vision import VisionBackbone
+from pokevla.model.vision_towers import freeze_unused
 from pokevla.model.vla import PokeVLA
 from pokevla.model.vlm import PokeVLM
 
@@ -42,12 +43,10 @@ def vlm_of(model: PokeVLM | PokeVLA) -> PokeVLM:
 def _linear_names(part: nn.Module) -> list[str]:
     """Full names of the Linears in `part` that carry a gradient: no lm_head, nothing behind the used vision block."""
     idle: list[str] = []
-    for tower in ("dino_featurizer", "siglip_featurizer"):
-        if hasattr(part, tower):
-            depth = len(getattr(part, tower).blocks)
-            idle += [
-                f"{tower}.{name}" for name, _ in getattr(part, tower).named_modules() if is_unused(name + ".", depth)
-            ]
+    if isinstance(part, VisionBackbone):
+        for tower, kind in part.towers.items():
+            encoder = part.get_submodule(tower)
+            idle += [f"{tower}.{name}" for name, _ in encoder.named_modules() if kind.is_unused(encoder, f"{name}.")]
     skip = {*idle, "lm_head"}
     return [name for name, module in part.named_modules() if isinstance(module, nn.Linear) and name not in skip]
 
@@ -69,7 +68,7 @@ def _check_spec(vlm: PokeVLM, spec: TrainableSpec) -> None:
     if spec.lora_rank < 1:
         raise UsageError(f"lora_rank is {spec.lora_rank}.", "Give a rank of at least 1.")
     if has_lora(vlm):
-        raise UsageError("The model has LoRA layers already.", "Merge them first with merge_lora.")
+        raise UsageError("The model has LoRA layers already.", "Build it anew, or merge them: pokevla ckpt merge-lora.")
     if spec.lora_targets == "all-linear":
         return
     known = sorted({name.rpartition(".")[2] for part in PARTS.values() for name in _linear_names(getattr(vlm, part))})
@@ -105,9 +104,8 @@ def apply_trainable(model: ModelT, spec: TrainableSpec, *, seed: int = 0) -> Mod
             )
             with seeded(seed, f"lora.{name}"):
                 inject_adapter_in_model(config, part)
-    for tower in (vlm.vision_backbone.dino_featurizer, vlm.vision_backbone.siglip_featurizer):
-        for parameter in unused_parameters(tower):
-            parameter.requires_grad_(False)
+    for tower, kind in vlm.vision_backbone.towers.items():
+        freeze_unused(kind, vlm.vision_backbone.get_submodule(tower))
     if isinstance(model, PokeVLA) and not model.config.vlm.language_model.tie_embeddings:
         vlm.language_model.lm_head.requires_grad_(False)
     return model
@@ -116,25 +114,3 @@ def apply_trainable(model: ModelT, spec: TrainableSpec, *, seed: int = 0) -> Mod
 def has_lora(model: nn.Module) -> bool:
     """Whether any layer of `model` carries LoRA."""
     return any(isinstance(module, LoraLayer) for module in model.modules())
-
-
-def merge_lora(model: ModelT) -> ModelT:
-    """Fold LoRA into the base weights, in place: plain modules under their old names, same outputs.
-
-    Raises:
-        UsageError: merging gives a weight that is not finite.
-    """
-    for name, module in list(model.named_modules()):
-        if not isinstance(module, LoraLayer):
-            continue
-        try:
-            module.merge(safe_merge=True)  # pyright: ignore[reportCallIssue]
-        except ValueError as error:  # peft's word for NaN in the merged weight
-            raise UsageError(f"LoRA of {name} cannot be merged: {error}", "Take an earlier checkpoint.") from error
-        base = module.get_base_layer()
-        parent_name, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent_name), child, base)
-    for part in PARTS.values():
-        if hasattr(getattr(vlm_of(model), part), "peft_config"):
-            del getattr(vlm_of(model), part).peft_config
-    return model

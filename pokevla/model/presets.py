@@ -20,7 +20,7 @@ Condition = Literal["last", "per_layer"]
 
 @dataclass(frozen=True)
 class VisionTowerConfig:
-    """One timm ViT. `depth` counts all blocks; features come from block depth-2 (Prismatic), so one block idles."""
+    """One image encoder. `depth` counts all blocks; features come from block depth-2 (Prismatic), the last idles."""
 
     timm_name: str
     image_size: int  # px, square
@@ -32,6 +32,7 @@ class VisionTowerConfig:
     num_registers: int
     layer_scale: float | None  # init of LayerScale; None builds none. 1e-5 trained from scratch is nearly dead
     position_init: PositionInit = "timm"  # timm: N(0, 0.02); sincos: 2-D Fourier code of amplitude 1, then learned
+    kind: str = "timm_vit"  # entry of pokevla.parts.VISION_TOWERS
 
     @property
     def grid(self) -> int:
@@ -41,7 +42,7 @@ class VisionTowerConfig:
 
 @dataclass(frozen=True)
 class LanguageModelConfig:
-    """A Qwen2 decoder."""
+    """A causal decoder with rotary positions and grouped keys and values."""
 
     vocab_size: int
     hidden_size: int
@@ -53,6 +54,7 @@ class LanguageModelConfig:
     rms_eps: float = 1e-6
     tie_embeddings: bool = True
     max_positions: int = 32768
+    kind: str = "qwen2"  # entry of pokevla.parts.LANGUAGE_MODELS
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class GeometryConfig:
 
 @dataclass(frozen=True)
 class ActionHeadConfig:
-    """The four-attention action head."""
+    """The action head: by default the paper's, of four attentions."""
 
     num_layers: int
     width: int
@@ -95,6 +97,7 @@ class ActionHeadConfig:
     condition: Condition = "last"  # last: every head layer reads the last LM layer; per_layer: its own
     seg_injection: bool = True
     gate: bool = False
+    kind: str = "poke"  # entry of pokevla.parts.ACTION_HEADS
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from pokevla.errors import UsageError
-from pokevla.model.action_head import ActionHead, HeadCondition
 from pokevla.model.geometry import GeometryProjector
+from pokevla.model.heads.condition import HeadCondition
 from pokevla.model.presets import PokeVLAConfig
 from pokevla.model.seeding import reset_fan_in, seeded
 from pokevla.model.segmentation import build_mask_decoder, build_prompt_encoder, decode_coarse_to_fine
 from pokevla.model.sequence import SequenceLayout, take_rows
 from pokevla.model.vlm import PokeVLM
+from pokevla.parts import ACTION_HEADS, get_part
 
 
 @dataclass
@@ -62,7 +63,7 @@ class PokeVLA(nn.Module):
             self.geometry_projector = GeometryProjector(width, config.geometry.target_dim)
         with seeded(seed, "action"):
             self.proprio_projector = _mlp(head.proprio_dim, width, width, nn.GELU)
-            self.action_head = ActionHead(head, width)
+            self.action_head = get_part("model.head", head.kind, ACTION_HEADS)(head, width)
         if config.vlm.linear_init == "fan_in":
             for name, part in self.named_children():
                 if name not in ("vlm", "geometry_projector"):  # done; Xavier by Spatial Forcing

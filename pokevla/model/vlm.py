@@ -1,74 +1,20 @@
-"""PokeVLM: fused DINOv2 + SigLIP features, Prismatic's projector, Qwen2."""
+"""PokeVLM: fused DINOv2 + SigLIP features, Prismatic's projector, a language model."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM
+from transformers import DynamicCache
 
 from pokevla.errors import UsageError
-from pokevla.model.presets import LanguageModelConfig, PokeVLMConfig, check_config
+from pokevla.model.presets import PokeVLMConfig, check_config
 from pokevla.model.projector import PrismaticProjector
 from pokevla.model.seeding import reset_fan_in, seeded, smooth_noise, standardise_outputs
 from pokevla.model.sequence import SequenceLayout, assemble, attention_mask_for, splice_layout, take_rows
 from pokevla.model.vision import VisionBackbone
+from pokevla.parts import LANGUAGE_MODELS, get_part
 
 IGNORE_INDEX = -100
-
-
-@dataclass
-class VLMOutput:
-    """Result of `PokeVLM.forward`. L = T + V * P."""
-
-    loss: Tensor | None  # scalar, mean over trained tokens; None without labels
-    logits: Tensor | None  # (B, L, vocab); None with labels: only trained positions are projected
-    hidden_states: Tensor  # (B, L, D), last layer, after the final norm
-    num_trained_tokens: Tensor | None  # scalar int64
-
-
-class FloatRotary(nn.Module):
-    """Qwen2's rotary angles from the configuration alone.
-
-    transformers keeps the inverse frequencies in a buffer, which `module.bfloat16()` (DeepSpeed's bf16 engine)
-    rounds: at position 600 the fastest angle would be off by more than a radian. Here nothing can be rounded.
-    """
-
-    def __init__(self, config: LanguageModelConfig) -> None:
-        super().__init__()
-        self.theta = config.rope_theta
-        self.head_dim = config.hidden_size // config.num_heads
-
-    @torch.no_grad()
-    def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Return cos and sin (B or 1, L, head_dim) in x's dtype for position_ids (B or 1, L)."""
-        exponent = torch.arange(0, self.head_dim, 2, device=x.device, dtype=torch.float32) / self.head_dim
-        with torch.autocast(x.device.type, enabled=False):
-            angles = position_ids[..., None].float() / self.theta**exponent
-            both = torch.cat([angles, angles], dim=-1)
-            return both.cos().to(x.dtype), both.sin().to(x.dtype)
-
-
-def build_language_model(config: LanguageModelConfig) -> Qwen2ForCausalLM:
-    """Build Qwen2 of random weights with fused (SDPA) attention."""
-    qwen = Qwen2Config(
-        vocab_size=config.vocab_size,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        num_hidden_layers=config.num_layers,
-        num_attention_heads=config.num_heads,
-        num_key_value_heads=config.num_kv_heads,
-        max_position_embeddings=config.max_positions,
-        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
-        rms_norm_eps=config.rms_eps,
-        tie_word_embeddings=config.tie_embeddings,
-        attn_implementation="sdpa",  # pyright: ignore[reportCallIssue]  (taken by the base class)
-    )
-    model = Qwen2ForCausalLM(qwen)
-    model.model.register_module("rotary_emb", FloatRotary(config))
-    return model
 
 
 class PokeVLM(nn.Module):
@@ -82,7 +28,8 @@ class PokeVLM(nn.Module):
         with seeded(seed, "projector"):
             self.projector = PrismaticProjector(self.vision_backbone.width, config.language_model.hidden_size)
         with seeded(seed, "language_model"):
-            self.language_model = build_language_model(config.language_model)
+            build = get_part("model.language_model", config.language_model.kind, LANGUAGE_MODELS)
+            self.language_model = build(config.language_model)
         if config.linear_init == "fan_in":
             for name, part in self.named_children():
                 with seeded(seed, f"fan_in.{name}"):
@@ -154,33 +101,10 @@ class PokeVLM(nn.Module):
             )
         return attention_mask_for(layout, self.config.attention)
 
-    def forward(
-        self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None
-    ) -> VLMOutput:
-        """Next-token loss on the labelled text, or logits everywhere.
-
-        Args:
-            pixel_values: (B, V, 3, S, S) in [0, 1].
-            input_ids, attention_mask: (B, T) text only, right padded.
-            labels: (B, T), -100 where not trained; or None.
-        """
-        vision = self.encode_images(pixel_values)
-        states, layout = self.run_sequence(vision, input_ids, attention_mask)
-        hidden = states[-1]
-        if labels is None:
-            return VLMOutput(None, self.language_model.lm_head(hidden), hidden, None)
-        if labels.shape != input_ids.shape:
-            raise UsageError(f"labels {tuple(labels.shape)} and input_ids {tuple(input_ids.shape)} differ in shape.")
-        # Text token t >= 1 stands at N + t, so it is predicted by the state at N + t - 1.
-        predictors = hidden[:, layout.num_vision : -1]
-        targets = labels[:, 1:]
-        trained = targets != IGNORE_INDEX
-        # Only trained positions go through the head: with 151,936 words, all of them would cost more than a
-        # quarter of the body and gigabytes of logits.
-        logits = self.language_model.lm_head(predictors[trained])
-        count = trained.sum()
-        total = F.cross_entropy(logits.float(), targets[trained], reduction="sum")
-        return VLMOutput(total / count.clamp(min=1), None, hidden, count)
+    def forward(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Logits of every position: pixel_values (B, V, 3, S, S), text (B, T) right padded -> (B, V * P + T, vocab)."""
+        states, _ = self.run_sequence(self.encode_images(pixel_values), input_ids, attention_mask)
+        return self.language_model.lm_head(states[-1])
 
     @torch.no_grad()
     def generate(
@@ -239,8 +163,7 @@ class PokeVLM(nn.Module):
 
     def set_activation_checkpointing(self, enabled: bool) -> None:
         """Recompute activations of each transformer block in the backward pass instead of keeping them."""
-        self.vision_backbone.dino_featurizer.set_grad_checkpointing(enabled)
-        self.vision_backbone.siglip_featurizer.set_grad_checkpointing(enabled)
+        self.vision_backbone.set_checkpointing(enabled)
         if enabled:
             self.language_model.activation_checkpointing_enable({"use_reentrant": False})
         else:

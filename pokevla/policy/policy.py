@@ -17,6 +17,7 @@ from pokevla.data.transforms import test_time_images
 from pokevla.errors import CheckpointError
 from pokevla.model.building import build_vla
 from pokevla.model.presets import config_from_dict
+from pokevla.model.tokenizer import load_tokenizer
 from pokevla.model.vla import PokeVLA
 from pokevla.weights.export import load_exported
 
@@ -67,12 +68,10 @@ class Policy:
     def _assemble(
         cls, model: PokeVLA, config: dict[str, Any], tokenizer_folder: Path, statistics: Statistics, device: str | None
     ) -> Policy:
-        from transformers import AutoTokenizer
-
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(
             model=model.to(chosen).eval(),
-            tokenizer=AutoTokenizer.from_pretrained(tokenizer_folder),
+            tokenizer=load_tokenizer(tokenizer_folder),
             statistics=statistics,
             image_size=config["image_size"],
             crop_area=config["crop_area"],

@@ -17,6 +17,7 @@ from typing import Any, cast, get_args
 from pydantic import BaseModel, ValidationError
 
 from pokevla.errors import RecipeError
+from pokevla.parts import import_extensions
 from pokevla.recipe import schema
 from pokevla.recipe.checking.consistency import inconsistencies
 from pokevla.recipe.document import (
@@ -148,6 +149,7 @@ def _validated(document: Document, path: Path) -> LoadedRecipe:
         recipe = model.model_validate_json(json.dumps(document.values), strict=True)
     except ValidationError as error:
         raise RecipeError("\n".join(messages(error, model, document))) from None
+    import_extensions(getattr(recipe, "extensions", ()))
     wrong = inconsistencies(recipe)
     if wrong:
         raise RecipeError("\n".join(f"{document.place(tuple(field.split('.')))}: {text}" for field, text in wrong))

@@ -39,6 +39,8 @@ class TrainRecipe(Section):
     """Name of the run; its directory is `output/name`."""
     output: Path = Path("runs")
     """Folder of run directories."""
+    extensions: tuple[str, ...] = ()
+    """Python modules to import first: they add teachers, heads, environments, ... to the tables of `pokevla.parts`."""
     seed: int = 7
     """Seed of weights, sample order, augmentation and dropout. 7 is Prismatic's."""
     data: DataConfig
@@ -103,6 +105,8 @@ class CacheRecipe(Section):
     """Name of the job."""
     output: Path = Path("runs")
     """Folder of job directories: what `pokevla submit` writes about a build is in `output/name`."""
+    extensions: tuple[str, ...] = ()
+    """Python modules to import first: they add teachers, heads, environments, ... to the tables of `pokevla.parts`."""
     dataset: Path
     """Dataset directory."""
     cache: CacheConfig
@@ -155,6 +159,8 @@ class EvalRecipe(Section):
     """Name of the evaluation; its directory is `output/name`."""
     output: Path = Path("runs")
     """Folder of evaluation directories."""
+    extensions: tuple[str, ...] = ()
+    """Python modules to import first: they add teachers, heads, environments, ... to the tables of `pokevla.parts`."""
     trials: TrialsConfig
     """Which trials."""
     policies: Annotated[list[PolicySpec], Field(min_length=1)]

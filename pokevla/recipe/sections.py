@@ -129,6 +129,10 @@ class ModelConfig(Section):
     query_text: Annotated[str, Field(min_length=1)] | None = None
     """The first action queries start as the embeddings of this text's tokens, of which there must not be more than
     queries; `null`: random. Not in the paper; ours."""
+    head: str = "poke"
+    """Action head, an entry of `pokevla.parts.ACTION_HEADS`: `poke` is the paper's (section V-D)."""
+    language_model: str | None = None
+    """Class of the language model, an entry of `pokevla.parts.LANGUAGE_MODELS`; `null`: the preset's, Qwen2."""
     seg_injection: bool = True
     """Whether the action head attends to the <SEG> embedding (paper, section V-D)."""
 

@@ -11,6 +11,9 @@ from pydantic import BaseModel
 NEUTRAL = ("resources", "batch.micro", "log", "checkpoint")
 """Sections and fields that do not change what is learnt. `micro` times accumulation times ranks stays the global
 batch; the loss is a mean over samples of a mean within the sample: how a batch is cut up does not move the gradient."""
+ADDED: dict[str, Any] = {"extensions": [], "model.head": "poke", "model.language_model": None}
+"""Fields that came after the first runs, with the value that means what was done before them. While they have it they
+are no part of a recipe's hash, so that older runs can be resumed."""
 _ABSENT = "absent"
 
 
@@ -42,15 +45,17 @@ def is_neutral(field: str) -> bool:
 
 
 def learnt_values(recipe: BaseModel) -> dict[str, Any]:
-    """`plain_values` without the neutral ones: what makes a run this run."""
+    """What makes a run this run: `plain_values` without the neutral ones and the unused ones of `ADDED`."""
     values = plain_values(recipe)
-    for name in NEUTRAL:
+    for name in (*NEUTRAL, *ADDED):
         *sections, last = name.split(".")
         owner: Any = values
         for section in sections:
-            owner = owner.get(section)
-        if isinstance(owner, dict):  # a cache recipe's `batch` is a number
-            owner.pop(last, None)
+            owner = owner.get(section) if isinstance(owner, dict) else None
+        if not isinstance(owner, dict) or last not in owner:  # a cache recipe's `batch` is a number
+            continue
+        if name not in ADDED or owner[last] == ADDED[name]:
+            del owner[last]
     return values
 
 

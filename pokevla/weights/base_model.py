@@ -23,14 +23,18 @@ from pokevla.runs.directory import EXPORT
 def model_config(settings: ModelConfig, chunk_length: int) -> PokeVLAConfig:
     """The preset with a recipe's changes."""
     config = preset(settings.preset)
+    language_model = config.vlm.language_model
+    if settings.language_model is not None:
+        language_model = dataclasses.replace(language_model, kind=settings.language_model)
     return dataclasses.replace(
         config,
-        vlm=dataclasses.replace(config.vlm, attention=settings.attention),
+        vlm=dataclasses.replace(config.vlm, attention=settings.attention, language_model=language_model),
         action_head=dataclasses.replace(
             config.action_head,
             condition=settings.head_condition,
             seg_injection=settings.seg_injection,
             chunk_length=chunk_length,
+            kind=settings.head,
         ),
     )
 

@@ -30,7 +30,7 @@ from pokevla.evaluation.vlm.grounding import (
 from pokevla.evaluation.vlm.point_pictures import points_picture
 from pokevla.model.building import build_vlm
 from pokevla.model.presets import preset
-from pokevla.model.tokenizer import MINI_TOKENIZER
+from pokevla.model.tokenizer import load_tokenizer
 from pokevla.model.vlm import PokeVLM
 from pokevla.recipe.schema import GroundingRecipe
 from pokevla.weights.export import load_exported
@@ -128,7 +128,7 @@ def _load(run: Path) -> Respondent:
     model, config, tokenizer_folder, _ = load_exported(run)
     if not isinstance(model, PokeVLM):
         raise CheckpointError(f"{run} holds a PokeVLA, which answers no questions.", "Name a pre-training run.")
-    return Respondent(model.to(_device()).eval(), _tokenizer(tokenizer_folder), config["system_prompt"])
+    return Respondent(model.to(_device()).eval(), load_tokenizer(tokenizer_folder), config["system_prompt"])
 
 
 def _random(recipe: GroundingRecipe, reference: Respondent | None) -> Respondent:
@@ -136,13 +136,7 @@ def _random(recipe: GroundingRecipe, reference: Respondent | None) -> Respondent
         model = build_vlm(reference.model.config, seed=RANDOM_SEED)
         return Respondent(model.to(_device()).eval(), reference.tokenizer, reference.system_prompt)
     model = build_vlm(preset(recipe.preset).vlm, seed=RANDOM_SEED)
-    return Respondent(model.to(_device()).eval(), _tokenizer(MINI_TOKENIZER), None)
-
-
-def _tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder)
+    return Respondent(model.to(_device()).eval(), load_tokenizer(), None)
 
 
 def _device() -> str:

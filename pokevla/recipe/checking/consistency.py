@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from pydantic import BaseModel
 
+from pokevla.parts import ACTION_HEADS, LANGUAGE_MODELS, unknown_part
 from pokevla.recipe import schema
 
 TASKS_PER_SUITE = 10
@@ -43,6 +44,18 @@ def _adapters(recipe: schema.TrainRecipe) -> Iterator[Finding]:
         yield "lora", "there is a lora section, but no part is trained with lora. Set trainable.language_model: lora."
     if isinstance(recipe, schema.PretrainRecipe) and set(parts.values()) == {"frozen"}:
         yield "trainable", "every part of the model is frozen: nothing would be trained."
+
+
+def _parts(recipe: schema.TrainRecipe) -> Iterator[Finding]:
+    model = recipe.model
+    named = (
+        ("model.head", model.head, ACTION_HEADS),
+        ("model.language_model", model.language_model, LANGUAGE_MODELS),
+    )
+    for field, name, table in named:
+        unknown = unknown_part(name, table) if name is not None else None
+        if unknown is not None:
+            yield field, f"{field}: {unknown}"
 
 
 def _schedule(recipe: schema.TrainRecipe) -> Iterator[Finding]:
@@ -144,6 +157,7 @@ def _name(recipe: BaseModel) -> Iterator[Finding]:
 _RULES: list[tuple[type[BaseModel] | tuple[type[BaseModel], ...], Callable[..., Iterator[Finding]]]] = [
     (BaseModel, _name),
     (schema.TrainRecipe, _length),
+    (schema.TrainRecipe, _parts),
     (schema.TrainRecipe, _adapters),
     (schema.TrainRecipe, _schedule),
     (schema.TrainRecipe, _guards),

@@ -13,7 +13,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 
 from pokevla.model.building import build_vla
 from pokevla.model.presets import preset
-from pokevla.model.vision import build_tower, patch_features
+from pokevla.model.vision_towers import build_tower, penultimate_patches
 from pokevla.model.vla import PokeVLA
 
 LENGTHS = (3, 6)
@@ -70,4 +70,4 @@ def test_patch_features_equal_a_forward_written_out(name: str) -> None:
             tokens = tokens + block.ls1(block.attn(block.norm1(tokens)))
             tokens = tokens + block.ls2(block.mlp(block.norm2(tokens)))
         expected = tokens[:, tower.num_prefix_tokens :]
-        torch.testing.assert_close(patch_features(tower, images), expected)
+        torch.testing.assert_close(penultimate_patches(tower, images), expected)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from pokevla.model.presets import preset
-from pokevla.model.vision import IMAGENET_MEAN, IMAGENET_STD, VisionBackbone, patch_features, sincos_position
+from pokevla.model.vision import IMAGENET_MEAN, IMAGENET_STD, VisionBackbone
+from pokevla.model.vision_towers import penultimate_patches, sincos_position
 
 
 def test_features_are_both_towers_side_by_side_each_with_its_normalisation() -> None:
@@ -14,8 +15,8 @@ def test_features_are_both_towers_side_by_side_each_with_its_normalisation() -> 
     features = backbone(images)
     assert features.shape == (2, 4, 16 + 24)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    torch.testing.assert_close(features[..., :16], patch_features(backbone.dino_featurizer, (images - mean) / std))
-    torch.testing.assert_close(features[..., 16:], patch_features(backbone.siglip_featurizer, images * 2 - 1))
+    torch.testing.assert_close(features[..., :16], penultimate_patches(backbone.dino_featurizer, (images - mean) / std))
+    torch.testing.assert_close(features[..., 16:], penultimate_patches(backbone.siglip_featurizer, images * 2 - 1))
 
 
 def test_exactly_the_idle_parameters_are_frozen() -> None:

@@ -1,20 +1,17 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer
 
 import pokevla.model.presets as presets
 from pokevla.data.statistics import compute_statistics
 from pokevla.evaluation.serving_loop import act_padded
 from pokevla.evaluation.worker import Query
 from pokevla.model.building import build_vla
+from pokevla.model.tokenizer import load_tokenizer
 from pokevla.policy.masks import MaskReader
 from pokevla.policy.policy import Policy
 from pokevla.recipe.sections import TeacherConfig
 
-TOKENIZER = Path(presets.__file__).parent / "tokenizers" / "mini"
 INSTRUCTIONS = ["pick up the salad dressing and place it in the basket", "push the plate", "Turn on the stove"]
 
 
@@ -29,7 +26,7 @@ def policy() -> Policy:
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)) * 0.2)
     return Policy(
         model=model,
-        tokenizer=AutoTokenizer.from_pretrained(TOKENIZER),
+        tokenizer=load_tokenizer(),
         statistics=compute_statistics([actions], [rng.uniform(-1, 1, (50, 8))]),
         image_size=28,
         crop_area=0.9,

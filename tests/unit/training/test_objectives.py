@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from pokevla.data.batch import QuantisedFeatures, RobotBatch, VLMBatch
 from pokevla.errors import DataError
@@ -91,12 +92,14 @@ def test_pretraining_loss_weighs_samples_alike() -> None:
     torch.testing.assert_close(both, torch.stack(alone).mean())
 
 
-def test_pretraining_loss_of_one_sample_is_the_models_own() -> None:
+def test_pretraining_loss_of_one_sample_is_the_next_token_loss_of_the_full_logits() -> None:
     model = build_vlm(CONFIG.vlm, seed=0)
     labels = torch.randint(1, 100, (1, 8), generator=torch.Generator().manual_seed(2))
     labels[0, :3] = -100
     batch = vlm_batch(labels)
-    expected = model(batch.pixel_values, batch.input_ids, batch.attention_mask, labels=labels).loss
+    logits = model(batch.pixel_values, batch.input_ids, batch.attention_mask)
+    text_logits = logits[:, -labels.shape[1] :]  # vision stands after the first text token
+    expected = F.cross_entropy(text_logits[0, :-1], labels[0, 1:], ignore_index=-100)
     torch.testing.assert_close(PretrainObjective(model)(batch)[0], expected)
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from pokevla.errors import CheckpointError, UsageError
+from pokevla.model.building import TrainableSpec, apply_trainable, build_vlm
+from pokevla.model.presets import preset
 from pokevla.weights.named_tensors import MergedWeights, WeightSpec, has_adapters, part_of
 
 
@@ -46,6 +48,21 @@ def test_merged_weights_have_plain_names_and_values() -> None:
     assert torch.equal(merged.read("a.bias"), tensors["a.base_layer.bias"])
     assert torch.equal(merged.read("plain.weight"), tensors["plain.weight"])
     assert not has_adapters(merged)
+
+
+def test_model_of_merged_weights_computes_what_the_adapted_one_does() -> None:
+    spec = TrainableSpec(lora_rank=2, lora_alpha=4.0)
+    adapted_vlm = apply_trainable(build_vlm(preset("tiny").vlm, seed=1), spec).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in adapted_vlm.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1, generator=generator)
+    merged = MergedWeights(MemoryWeights(dict(adapted_vlm.state_dict())), scaling=spec.lora_alpha / spec.lora_rank)
+    plain = build_vlm(preset("tiny").vlm, seed=2).eval()
+    plain.load_state_dict({name: merged.read(name) for name in merged.specs})
+    inputs = (torch.rand(1, 1, 3, 28, 28, generator=generator), torch.tensor([[5, 6, 7]]), torch.ones(1, 3).bool())
+    torch.testing.assert_close(plain(*inputs), adapted_vlm(*inputs), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("missing", ["a.base_layer.weight", "a.lora_B.default.weight"])

@@ -2,27 +2,17 @@
 
 Paper sec. V-D: four attention modules a layer, outputs concatenated, then used to update the latents; last
 LayerNorm and MLP. Not told and ours: pre-norm, FFN of expansion 1, learned latents, one Linear 4W->W as the
-output projection of all four (model sheet, 4).
+output projection of all four (docs/model.md).
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pokevla.model.heads.condition import HeadCondition
 from pokevla.model.presets import ActionHeadConfig
-
-
-@dataclass(frozen=True)
-class HeadCondition:
-    """What one head layer looks at, all of the language model's width D."""
-
-    vision: Tensor  # (B, N, D), N = V * P
-    queries: Tensor  # (B, Q, D)
-    seg: Tensor  # (B, D)
 
 
 class Attention(nn.Module):
@@ -57,7 +47,7 @@ class ActionHeadLayer(nn.Module):
         self.query_attention = Attention(width, hidden_size, config.num_heads)
         self.vision_attention = Attention(width, hidden_size, config.num_heads)
         # Attention over ONE key has weight 1 whatever the query: it is exactly its value projection, and a query
-        # or key projection would never receive a gradient (model sheet, 4).
+        # or key projection would never receive a gradient.
         self.seg_attention = nn.Linear(hidden_size, width, bias=False) if config.seg_injection else None
         num_branches = 4 if config.seg_injection else 3
         self.gate = nn.Parameter(torch.zeros(num_branches)) if config.gate else None

@@ -7,7 +7,8 @@ import dataclasses
 import torch
 from torch.nn import functional as F
 
-from pokevla.model.action_head import ActionHead, Attention, HeadCondition
+from pokevla.model.heads.condition import HeadCondition
+from pokevla.model.heads.poke import ActionHead, Attention
 from pokevla.model.presets import preset
 
 CONFIG = preset("tiny").action_head

@@ -1,0 +1,1 @@
+"""Action heads: what turns hidden states of the language model into a chunk of actions."""

@@ -1,0 +1,72 @@
+"""The parts that a recipe names, and where each is built: one table per kind of part.
+
+An entry is the part itself, or the text `module:attribute`, which is imported when the part is built: so a table costs
+nothing, and a check of a recipe imports neither torch nor the simulator. A module that a recipe lists under
+`extensions` adds entries of its own:
+
+    from pokevla.parts import ACTION_HEADS
+
+    ACTION_HEADS["my_head"] = MyHead
+
+What each kind of entry must offer is written at its table.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pokevla.errors import RecipeError
+
+ACTION_HEADS: dict[str, Any] = {"poke": "pokevla.model.heads.poke:ActionHead"}
+"""(ActionHeadConfig, hidden size D) -> module. Its forward maps one `HeadCondition` per head layer and the projected
+proprio (B, 1, D) to normalised actions (B, K, A). `model.head` of a recipe."""
+
+LANGUAGE_MODELS: dict[str, Any] = {"qwen2": "pokevla.model.language_models:build_qwen2"}
+"""LanguageModelConfig -> a causal language model of transformers, of random weights. `model.language_model`."""
+
+VISION_TOWERS: dict[str, Any] = {"timm_vit": "pokevla.model.vision_towers:TIMM_VIT"}
+"""A `VisionTower` (pokevla.model.vision_towers): how one is built and read. `kind` of a `VisionTowerConfig`."""
+
+
+def import_extensions(modules: Iterable[str]) -> None:
+    """Import the modules that a recipe lists; they add entries to the tables above.
+
+    Raises:
+        RecipeError: one cannot be imported.
+    """
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise RecipeError(
+                f"extensions: the module {name} cannot be imported ({error}).",
+                "Install it, or put its folder into PYTHONPATH.",
+            ) from error
+
+
+def unknown_part(name: str, table: Mapping[str, Any]) -> str | None:
+    """A sentence with the nearest name and what there is, if a table does not have `name`; otherwise None."""
+    if name in table:
+        return None
+    nearest = difflib.get_close_matches(name, table, n=1)
+    hint = f" Did you mean {nearest[0]}?" if nearest else ""
+    return f"there is no {name!r}.{hint} Known: {', '.join(table)}; `extensions` names modules that add others."
+
+
+def get_part(what: str, name: str, table: Mapping[str, Any]) -> Any:
+    """The entry `name` of a table, imported if it is text. `what` is how a person calls the part.
+
+    Raises:
+        RecipeError: the table has no such entry.
+    """
+    unknown = unknown_part(name, table)
+    if unknown is not None:
+        raise RecipeError(f"{what}: {unknown}")
+    entry = table[name]
+    if not isinstance(entry, str):
+        return entry
+    module, _, attribute = entry.partition(":")
+    return getattr(importlib.import_module(module), attribute)
