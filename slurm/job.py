@@ -136,16 +136,16 @@ def _end_interrupted(work: Work, error: Requeued) -> NoReturn:
     """After the ranks have saved. Rank 0 decides; the others just end, well: a bad end of theirs would make srun kill
     rank 0 before it has.
 
-    A job whose time is up, or whose grace time runs, asks to be started again. After any other SIGTERM it must not:
-    Slurm puts it back into the queue by itself, or somebody has cancelled it.
+    Whether it asks to be started again: `slurm.requeue`.
     """
-    from slurm.requeue import is_being_preempted
+    from slurm.requeue import restart_after_signal
 
     if not work.place.is_main:
         _leave(0, "")
     try:
-        if error.reason == "timeout" or is_being_preempted(work.place):
-            _run_again(work, "timeout" if error.reason == "timeout" else None)
+        restart = restart_after_signal(work.place, error.reason)
+        if restart is not None:
+            _run_again(work, restart.cause, restart.why)
     except PokeVLAError as refused:
         _fail(work, refused)
     _fail(work, error)
@@ -163,6 +163,21 @@ def _run_hung_again(work: Work, error: HangError) -> None:
         return
     try:
         _run_again(work, "hang", str(error))
+    except PokeVLAError as refused:
+        _fail(work, refused)
+
+
+def run_killed_again(folder: Path, piece: int | None) -> None:
+    """After srun, in the job's script: a task was killed (out of memory, or a message for a former start that Slurm
+    delivers late). The job goes on from its last checkpoint, unless Slurm has decided otherwise. Leaves the process.
+    """
+    from slurm.requeue import restart_after_kill
+
+    work = _work(folder, piece, read_place())
+    try:
+        restart = restart_after_kill(work.place)
+        if restart is not None:
+            _run_again(work, restart.cause, restart.why)
     except PokeVLAError as refused:
         _fail(work, refused)
 

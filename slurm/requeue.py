@@ -1,9 +1,23 @@
-"""Asking Slurm to run a job again after its time limit or a hang, and knowing when that leads nowhere."""
+"""When a job is to run again, asking Slurm for it, and knowing when that leads nowhere.
+
+A SIGTERM has four senders. Who it was is decided by asking the controller, after the run has been saved:
+
+- Slurm, because the job is being requeued or cancelled, or its node fails: the job is no longer RUNNING, and Slurm does
+  with it what has been decided already.
+- Slurm, for a preemption with grace time: still RUNNING, and PreemptTime is set. The job asks for the requeue.
+- `pokevla runs stop`: still RUNNING, and the job's comment says so. The job ends.
+- Nobody who is on record: still RUNNING. The job asks to be started again. Slurm itself sends such signals: when a node
+  stops answering, the message that should end the old step there is queued, sent again every minute, and delivered
+  when the node is back. By then the job may have started again, with the same job and step id, and the message ends
+  the new start: SIGTERM, and SIGKILL after KillWait (Slurm 22.05, src/slurmctld/agent.c `_queue_agent_retry`,
+  src/slurmd/slurmstepd/req.c SIG_TERM_KILL; later releases queue alike).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,13 +31,17 @@ from slurm.state import job_state
 MAX_FRUITLESS = 3
 """Starts in a row that may reach their limit, or hang, without anything new saved. One can be bad luck: Slurm's
 warning comes up to a minute early, and the file system may be slow on a morning."""
-Cause = Literal["timeout", "hang"]
+Cause = Literal["timeout", "hang", "killed"]
 _FRUITLESS: dict[Cause, tuple[str, str]] = {
     "timeout": (
         "reached their time limit",
         "Give it more time: resources.time_limit of the recipe, or time_limit of the profile.",
     ),
     "hang": ("hung", "Where, and which rank: pokevla doctor hang {folder}"),
+    "killed": (
+        "been ended by a signal that no cancellation, preemption or stop explains",
+        "Look for an out-of-memory kill in the nodes' logs (lower batch.micro), or for the sender in slurmd's.",
+    ),
 }
 _WILL_RUN_AGAIN = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
 
@@ -56,13 +74,54 @@ def note_restart(folder: Path, piece: int | None, place: Place, progress: int, c
         )
 
 
-def is_being_preempted(place: Place) -> bool:
-    """Whether the job is in the grace time that its partition gives to preempted jobs.
+def stop_mark(start: int) -> str:
+    """Comment that marks a job to be stopped by `pokevla runs stop`, in its start number `start` (from 0).
 
-    Slurm requeues such a job when the grace is over, but not one that ends by itself before: that has failed (seen with
-    22.05). So the job has to wait for its end, or to ask for the requeue itself.
+    In the controller and not in a file: a network file system may show a new file to the job's node a minute late.
     """
-    return place.is_slurm and job_state(place.job_id).is_being_preempted
+    return f"pokevla-stop-{start}"
+
+
+@dataclass(frozen=True)
+class Restart:
+    """A job is to run again."""
+
+    cause: Cause | None  # what counts against MAX_FRUITLESS; None: Slurm's own doing
+    why: str  # for the log
+
+
+def restart_after_signal(place: Place, reason: str) -> Restart | None:
+    """Whether a job that was told to end, and has saved, shall run again. Called by rank 0.
+
+    `reason` is "timeout" after the warning before the time limit, otherwise "terminated" (or "interrupted").
+
+    Raises:
+        ClusterError: Slurm does not answer.
+    """
+    if reason == "timeout":
+        return Restart("timeout", "Saved")
+    if not place.is_slurm:
+        return None
+    state = job_state(place.job_id)
+    if state.is_being_preempted:
+        # Slurm requeues such a job when the grace is over, but not one that ends by itself before: that has failed
+        # (seen with 22.05). So the job asks for the requeue itself.
+        return Restart(None, "Saved")
+    if state.state != "RUNNING" or state.comment == stop_mark(place.restarts):
+        return None
+    return Restart("killed", "Saved; the signal is on nobody's record (docs/cluster.md)")
+
+
+def restart_after_kill(place: Place) -> Restart | None:
+    """Whether a job of which a task was killed by a signal, without a word, shall run again.
+
+    Raises:
+        ClusterError: Slurm does not answer.
+    """
+    state = job_state(place.job_id)
+    if state.state != "RUNNING" or state.comment == stop_mark(place.restarts):
+        return None
+    return Restart("killed", "A task was killed")
 
 
 def requeue(place: Place) -> None:

@@ -34,6 +34,7 @@ class JobState:
     restarts: int | None = None  # how often it was requeued; None where only accounting knows the job
     source: str = ""  # who said so: scontrol, sacct, process; "" when nobody knows the job
     is_being_preempted: bool = False  # runs, in the grace time that its partition gives to preempted jobs
+    comment: str = ""  # the job's comment field; `pokevla runs stop` marks a job there
 
     @property
     def is_active(self) -> bool:
@@ -98,6 +99,7 @@ def _from_controller(job_id: str) -> JobState | None:
         restarts=sum(int(other.get("Restarts", 0)) for other in rows),
         source="scontrol",
         is_being_preempted=_is_being_preempted(row),
+        comment=row.get("Comment", ""),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from pokevla.errors import UsageError
 from slurm.commands import run_slurm
 from slurm.record import LOCAL, read_jobs
+from slurm.requeue import stop_mark
 from slurm.state import job_state
 
 
@@ -14,7 +15,8 @@ def stop_run(run_dir: Path) -> list[str]:
     """Stop every job of a run that runs or waits; returns one sentence per job.
 
     A running job gets SIGTERM, saves, and ends without being requeued; it may take as long as saving takes (`scancel`
-    alone would kill it after KillWait, 30 s on most clusters). Jobs that wait for it are cancelled by Slurm.
+    alone would kill it after KillWait, 30 s on most clusters). The job's comment is set first: a SIGTERM that nothing
+    explains makes a job start again. Jobs that wait for it are cancelled by Slurm.
 
     Raises:
         UsageError: no job of this run runs or waits.
@@ -29,6 +31,7 @@ def stop_run(run_dir: Path) -> list[str]:
             _terminate(int(job.job_id.removeprefix(LOCAL)))
             said.append(f"process {job.job_id.removeprefix(LOCAL)} was told to save and end")
         elif state.state == "RUNNING" and job.array_size == 0:
+            run_slurm("scontrol", "update", f"JobId={job.job_id}", f"Comment={stop_mark(state.restarts or 0)}")
             run_slurm("scancel", "--signal=TERM", job.job_id)
             said.append(f"job {job.job_id} was told to save and end")
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from shlex import quote
@@ -25,6 +26,10 @@ from slurm.record import JOBS, JobRecord, add_job
 from slurm.snapshot import CODE, snapshot_code
 
 _KILL_ON_INVALID = "kill-on-invalid-dep"
+PROBE_S = 60
+"""Seconds within which all nodes of a job must answer; one that does not may have died."""
+AFTER_KILL_S = 300
+"""Seconds for `slurm.after_kill`: imports from a cold file system, and two questions to a busy controller."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def parameters(plan: JobPlan, profile: Profile, after: Sequence[str] = ()) -> di
         "setup": [*profile.setup, *_exports(plan, profile)],
         # The first rank that ends badly ends the others, which would wait for it in a collective.
         "srun_args": ["--kill-on-bad-exit=1"],
-        "teardown": _await_verdict(plan.nodes) if plan.nodes > 1 else None,
+        "teardown": _after_srun(plan, profile.python),
         "array_parallelism": max(1, len(plan.pieces)),
         "additional_parameters": extra,
     }
@@ -108,18 +113,25 @@ def environment(plan: JobPlan, profile: Profile) -> dict[str, str]:
     return variables | profile.environment
 
 
-def _await_verdict(nodes: int) -> list[str]:
-    """Shell lines after srun: a job of several nodes does not end as failed while one of them may just have died.
+def _after_srun(plan: JobPlan, python: str | None) -> list[str]:
+    """Shell lines after srun, which has ended with a status that is no named error of ours.
 
     When a node dies, the ranks elsewhere lose their connection and end badly at once, and srun with them; Slurm notices
-    the node only after SlurmdTimeout, and requeues the job if it has not ended by then. Errors with a name end at once,
-    and so does everything when all nodes answer.
+    the node only after SlurmdTimeout, and requeues the job if it has not ended by then. When all nodes answer and a
+    task was killed by SIGKILL or SIGTERM (128 + number), the job may ask to be started again.
     """
-    probe = f"srun --overlap --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --output=/dev/null true"
+    piece = " $SLURM_ARRAY_TASK_ID" if plan.pieces else ""
+    run_again = f"{python or quote(sys.executable)} -m slurm.after_kill {quote(str(plan.folder))}{piece}"
+    answer = [f"case $status in 137|143) timeout {AFTER_KILL_S} {run_again} ;; esac", "exit $status"]
+    lines = ["status=$?", "case $status in 0|2|3|4|75) exit $status ;; esac"]
+    if plan.nodes == 1:
+        return [*lines, *answer]
+    probe = f"srun --overlap --nodes={plan.nodes} --ntasks={plan.nodes} --ntasks-per-node=1 --output=/dev/null true"
     return [
-        "status=$?",
-        "case $status in 0|2|3|4|75) exit $status ;; esac",
-        f"timeout 60 {probe} && exit $status",
+        *lines,
+        f"if timeout {PROBE_S} {probe}; then",
+        *answer,
+        "fi",
         "limit_s=$(scontrol show config | sed -n 's/^SlurmdTimeout *= *\\([0-9]*\\).*/\\1/p')",
         "sleep $((${limit_s:-300} + 60))",
         "exit $status",

@@ -1,4 +1,6 @@
-"""One training through a preemption, a requeue, a dead node and a time limit; it ends as an undisturbed one does.
+"""One training through a preemption, a requeue, a dead node, a time limit, a stray signal and a killed task.
+
+It ends as an undisturbed one does.
 
 The job is a real one on two nodes, the disturbances are Slurm's own. So that no test depends on how fast the machine
 is, the ranks are held still (SIGSTOP) from the moment a step is seen until Slurm acts; it wakes them with its signals.
@@ -29,7 +31,8 @@ from slurm.state import explain, job_state
 from slurm.stop import stop_run
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]
-STEPS = 28
+STEPS = 80
+"""Nine disturbances, each after three steps or so, and room for a slow look between a step and SIGSTOP."""
 USR2_PENDING = 1 << (signal.SIGUSR2 - 1)
 CACHE = """\
 kind: cache
@@ -52,11 +55,15 @@ class Training:
     seen: dict[str, Any] = field(default_factory=dict)
 
     def step(self) -> int:
-        """Steps done since the start after those that were seen; 0 before it. What an earlier start did is no sign."""
-        log = self.run_dir / "logs" / "rank_00000.log"
-        starts = log.read_text().split("training starts at step")[1:] if log.is_file() else []
-        done = re.findall(r" INFO step (\d+) ", starts[self.starts]) if len(starts) > self.starts else []
+        """Steps done in the newest start; 0 if that is one that was seen already."""
+        starts = self.logged_starts()
+        done = re.findall(r" INFO step (\d+) ", starts[-1]) if len(starts) > self.starts else []
         return int(done[-1]) if done else 0
+
+    def logged_starts(self) -> list[str]:
+        """What rank 0 has logged in each start that got as far as the loop."""
+        log = self.run_dir / "logs" / "rank_00000.log"
+        return log.read_text().split("training starts at step")[1:] if log.is_file() else []
 
     def ranks(self) -> list[psutil.Process]:
         """The processes of all ranks."""
@@ -98,17 +105,20 @@ def settings(nodes: int) -> list[str]:
 def held_still(training: Training, after_step: int, wait_until: Callable[..., None]) -> Iterator[list[psutil.Process]]:
     """Wait for a step, then stop all ranks; what has not been woken by the end of the block is."""
 
-    def gone_too_far() -> bool:
+    def both_ranks() -> bool:
         assert job_state(training.job_id).is_active, task_log(training.run_dir, training.job_id).read_text()[-3000:]
-        return training.step() >= after_step
+        return training.step() >= 1 and len(training.ranks()) == 2
 
-    wait_until(f"step {after_step}", gone_too_far)
+    def step_is_done() -> bool:  # nothing slow in here: the ranks run on
+        return training.step() >= after_step or not any(rank.is_running() for rank in ranks)
+
+    wait_until("the first step of two ranks", both_ranks)
     ranks = training.ranks()
+    wait_until(f"step {after_step}", step_is_done)
     for rank in ranks:
         rank.suspend()
-    assert len(ranks) == 2
     assert training.step() < STEPS
-    training.starts += 1
+    training.starts = len(training.logged_starts())
     try:
         yield ranks
     finally:
@@ -117,9 +127,23 @@ def held_still(training: Training, after_step: int, wait_until: Callable[..., No
                 rank.resume()
 
 
+def nothing_is_queued(sandbox: Sandbox) -> bool:
+    """Whether the controller has no message left for a node that did not answer.
+
+    It sends them again every minute, and would end the job's next start with those meant for the one before.
+    """
+    fields = dict(line.split(":", 1) for line in sandbox.run("sdiag").splitlines() if line.startswith("Agent"))
+    return all(int(fields[name]) == 0 for name in ("Agent queue size", "Agent count"))
+
+
 def await_waking(ranks: list[psutil.Process], wait_until: Callable[..., None]) -> None:
     """Wait until Slurm has woken the ranks: it sends SIGCONT with its SIGTERM."""
-    wait_until("Slurm's signals", lambda: not any(status_of(rank) == psutil.STATUS_STOPPED for rank in ranks))
+    wait_until("Slurm's signals", lambda: not any(map(is_held, ranks)))
+
+
+def is_held(process: psutil.Process) -> bool:
+    """Whether a process is stopped by SIGSTOP."""
+    return status_of(process) == psutil.STATUS_STOPPED
 
 
 def status_of(process: psutil.Process) -> str:
@@ -129,10 +153,23 @@ def status_of(process: psutil.Process) -> str:
         return psutil.STATUS_DEAD
 
 
-def note(training: Training, restarts: int, ranks: list[psutil.Process], wait_until: Callable[..., None]) -> None:
-    """Wait until the ranks have ended and the job is back in the queue; remember how it stands."""
+def note(
+    sandbox: Sandbox,
+    training: Training,
+    restarts: int,
+    ranks: list[psutil.Process],
+    wait_until: Callable[..., None],
+) -> None:
+    """Wait until the ranks have ended and the job is back in the queue; remember how it stands.
+
+    It is let go when no message for the former start is left: whether one finds the next start would be chance.
+    """
     wait_until("the ranks end", lambda: not any(rank.is_running() for rank in ranks))
     wait_until(f"{restarts} restarts", lambda: job_state(training.job_id).restarts == restarts)
+    wait_until("the job is pending", lambda: job_state(training.job_id).state == "PENDING")
+    sandbox.run("scontrol", "hold", training.job_id)
+    wait_until("the controller's queue of messages to be empty", lambda: nothing_is_queued(sandbox))
+    sandbox.run("scontrol", "release", training.job_id)
     training.restarts.append(restarts)
     training.saved.append(list_checkpoints(training.run_dir)[-1][0])
 
@@ -156,24 +193,30 @@ def disturbed(
             "sbatch", "--parsable", "--output=/dev/null", "--partition=high", "--nodes=2", "--exclusive", "--wrap=true"
         ).strip()
         await_waking(ranks, wait_until)
-    note(training, 1, ranks, wait_until)
+    note(sandbox, training, 1, ranks, wait_until)
     with held_still(training, training.saved[-1] + 3, wait_until) as ranks:
         training.seen["after preemption"] = job_state(high)
         sandbox.run("scontrol", "requeue", training.job_id)
         await_waking(ranks, wait_until)
-    note(training, 2, ranks, wait_until)
+    note(sandbox, training, 2, ranks, wait_until)
     with held_still(training, training.saved[-1] + 3, wait_until) as ranks:
         training.seen["lost"] = training.saved[-1] + 3  # at least
         sandbox.kill_node("n2")
-    note(training, 3, ranks, wait_until)
+    note(sandbox, training, 3, ranks, wait_until)
     sandbox.start_node("n2")
     with held_still(training, training.saved[-1] + 3, wait_until) as ranks:
         # As if it had been running for hours: the limit is nearer than the lead of the warning.
         limit = f"TimeLimit={run_minutes(sandbox, training.job_id) + 4}"
         sandbox.run("scontrol", "update", f"JobId={training.job_id}", limit)
         wait_until("Slurm's warning", lambda: all(is_warned(rank) for rank in ranks))
-    note(training, 4, ranks, wait_until)
+    note(sandbox, training, 4, ranks, wait_until)
     sandbox.run("scontrol", "update", f"JobId={training.job_id}", "TimeLimit=600")
+    with held_still(training, training.saved[-1] + 3, wait_until) as ranks:
+        ranks[0].terminate()  # a SIGTERM that is on nobody's record
+    note(sandbox, training, 5, ranks, wait_until)
+    with held_still(training, training.saved[-1] + 3, wait_until) as ranks:
+        ranks[1].kill()
+    note(sandbox, training, 6, ranks, wait_until)
     with held_still(training, training.saved[-1] + 3, wait_until):
         training.seen["stop"] = stop_run(run_dir)
     wait_until("the job ends", lambda: not job_state(training.job_id).is_active)
@@ -207,7 +250,7 @@ def run_minutes(sandbox: Sandbox, job_id: str) -> int:
 
 def is_warned(process: psutil.Process) -> bool:
     """Whether the signal waits for a stopped process, or Slurm has woken it too, as some versions do."""
-    if status_of(process) != psutil.STATUS_STOPPED:
+    if not is_held(process):
         return True
     status = Path(f"/proc/{process.pid}/status").read_text()
     pending = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigPnd", "ShdPnd"))]
@@ -242,22 +285,63 @@ def test_job_at_its_time_limit_saves_and_asks_to_run_again(disturbed: Training) 
     assert disturbed.restarts[3] == 4
     assert disturbed.saved[3] >= disturbed.saved[2] + 3
     reasons = [row["reason"] for row in read_jsonl(disturbed.run_dir / "events.jsonl") if row["event"] == "stopped"]
-    assert reasons == ["terminated", "terminated", "timeout", "terminated", "terminated"]
+    assert reasons == ["terminated", "terminated", "timeout", "terminated", "terminated", "terminated"]
+
+
+def test_signal_on_nobodys_record_does_not_end_the_run(disturbed: Training) -> None:
+    assert disturbed.restarts[4] == 5
+    assert disturbed.saved[4] >= disturbed.saved[3] + 3
+
+
+def test_job_of_which_a_task_is_killed_goes_on_from_its_last_checkpoint(disturbed: Training) -> None:
+    assert disturbed.restarts[5] == 6
+    assert disturbed.saved[5] == disturbed.saved[4]
 
 
 def test_stopped_job_saves_and_does_not_come_back_by_itself(disturbed: Training) -> None:
     state, why = disturbed.seen["stopped"]
     assert disturbed.seen["stop"] == [f"job {first_job(disturbed)} was told to save and end"]
-    assert (state.state, state.exit_code, state.restarts) == ("FAILED", 75, 4)
-    assert disturbed.saved[4] >= disturbed.saved[3] + 3
-    assert f"saved at step {disturbed.saved[4]}" in (why or "")
-    assert f"goes on from step {disturbed.saved[4]}" in disturbed.seen["again"]
+    assert (state.state, state.exit_code, state.restarts) == ("FAILED", 75, 6)
+    assert disturbed.saved[6] >= disturbed.saved[5] + 3
+    assert f"saved at step {disturbed.saved[6]}" in (why or "")
+    assert f"goes on from step {disturbed.saved[6]}" in disturbed.seen["again"]
 
 
 def test_cancelled_job_saves_and_does_not_come_back(disturbed: Training) -> None:
     state = disturbed.seen["cancelled"]
     assert (state.state, state.restarts) == ("CANCELLED", 0)
-    assert disturbed.saved[5] >= disturbed.saved[4] + 3
+    assert disturbed.saved[7] >= disturbed.saved[6] + 3
+
+
+def test_message_for_a_former_start_does_not_end_the_run(
+    disturbed: Training,
+    undisturbed: Path,
+    sandbox: Sandbox,
+    pokevla,
+    recipes: Callable[[str], Path],
+    wait_until: Callable[..., None],
+) -> None:
+    """A node dies and is back at once: Slurm's message to end the old step reaches the new one, a minute later.
+
+    `disturbed`: there the cache is built.
+    """
+    done = pokevla("submit", recipes("late"), *settings(nodes=2))
+    assert done.returncode == 0, done.stderr
+    run_dir = undisturbed.parent / "late"
+    training = Training(run_dir, read_jobs(run_dir)[0].job_id)
+    with held_still(training, 3, wait_until):
+        sandbox.kill_node("n2")
+    wait_until("a restart", lambda: job_state(training.job_id).restarts)
+    sandbox.start_node("n2")
+    with held_still(training, 3, wait_until) as ranks:
+        wait_until("the message", lambda: not all(map(is_held, ranks)) or nothing_is_queued(sandbox))
+    wait_until("the end", lambda: not job_state(training.job_id).is_active)
+
+    assert job_state(training.job_id).state == "COMPLETED"
+    # Whether the message finds a step to end, and how often, depends on when Slurm has noticed the death.
+    assert (job_state(training.job_id).restarts or 0) >= 1
+    weights = [run / "export" / "model.safetensors" for run in (run_dir, undisturbed)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
 @pytest.mark.parametrize("stuck", [0, 1])

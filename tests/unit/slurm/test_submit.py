@@ -44,6 +44,8 @@ def test_script_says_everything_the_profile_and_recipe_want(load) -> None:
     assert f"export PYTHONPATH={plan.folder}/code${{PYTHONPATH:+:$PYTHONPATH}}" in lines
     assert "export PYTHONSAFEPATH=1" in lines
     assert lines[-1] == "exit $status", "a job of several nodes waits for Slurm's verdict on them"
+    run_again = f"apptainer exec --nv x.sif python -m slurm.after_kill {plan.folder}"
+    assert f"case $status in 137|143) timeout 300 {run_again} ;; esac" in lines
     command = next(line for line in lines if line.startswith("srun"))
     assert "--kill-on-bad-exit=1" in command
     assert "apptainer exec --nv x.sif python -u -m submitit.core._submit" in command
