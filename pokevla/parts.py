@@ -30,6 +30,9 @@ LANGUAGE_MODELS: dict[str, Any] = {"qwen2": "pokevla.model.language_models:build
 VISION_TOWERS: dict[str, Any] = {"timm_vit": "pokevla.model.vision_towers:TIMM_VIT"}
 """A `VisionTower` (pokevla.model.vision_towers): how one is built and read. `kind` of a `VisionTowerConfig`."""
 
+ENVIRONMENTS: dict[str, Any] = {"libero": "pokevla.simulation.libero:LIBERO"}
+"""A `Benchmark` (pokevla.simulation.benchmark): a simulator with its suites of tasks. `trials.environment`."""
+
 
 def import_extensions(modules: Iterable[str]) -> None:
     """Import the modules that a recipe lists; they add entries to the tables above.

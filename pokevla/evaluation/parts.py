@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pokevla.errors import UsageError
+from pokevla.evaluation.closed_loop import ProgressCallback, check_trials, identity_of, run_closed_loop, write_summary
 from pokevla.evaluation.files import write_json
-from pokevla.evaluation.libero import ProgressCallback, check_trials, identity_of, run_libero, write_summary
 from pokevla.evaluation.records import EpisodeRecord, append_record, read_records
 from pokevla.evaluation.trials import plan_trials
 from pokevla.recipe.schema import EvalRecipe
@@ -39,12 +39,12 @@ def missing_tasks(recipe: EvalRecipe) -> list[int]:
 def run_tasks(recipe: EvalRecipe, tasks: Sequence[int], on_progress: ProgressCallback | None = None) -> None:
     """Run or continue some tasks, beside others that run the rest; whoever ends the last one puts all together.
 
-    Errors of `run_libero`.
+    Errors of `run_closed_loop`.
     """
     for task in tasks:
         part = part_of(recipe, task)
         if not _is_done(part):
-            run_libero(part, on_progress=on_progress)
+            run_closed_loop(part, on_progress=on_progress)
     with (_folder(recipe) / ".parts.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not missing_tasks(recipe) and not (_folder(recipe) / "summary.json").is_file():

@@ -13,57 +13,29 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from pokevla.errors import PokeVLAError
 from pokevla.evaluation.trials import Trial, placement_rng
-
-if TYPE_CHECKING:
-    from pokevla.simulation.environment import Observation
-    from pokevla.simulation.suites import TaskInfo
-
-
-class Environment(Protocol):
-    """What a worker needs of an environment (pokevla.simulation.environment.LiberoEnvironment)."""
-
-    @property
-    def task(self) -> TaskInfo: ...
-
-    def reset(
-        self, init_state_index: int, *, target_shift: tuple[float, float] | None = None, settle_steps: int = 10
-    ) -> None: ...
-
-    def sample_target_shift(
-        self, init_state_index: int, rng: np.random.Generator, low_m: float, high_m: float
-    ) -> tuple[float, float]: ...
-
-    def step(self, action: np.ndarray) -> bool: ...
-
-    def observe(self, *, images: bool = True, masks: bool = False) -> Observation: ...
-
-    def close(self) -> None: ...
-
+from pokevla.parts import ENVIRONMENTS, get_part, import_extensions
+from pokevla.simulation.benchmark import Environment, EnvironmentSettings
 
 EnvironmentFactory = Callable[[str, int], Environment]
 """(suite, task index) -> environment. Must be importable by name: it travels to the worker process."""
 
 
 @dataclass(frozen=True)
-class LiberoFactory:
-    """Makes the real environment."""
+class BenchmarkFactory:
+    """Makes environments of an entry of `pokevla.parts.ENVIRONMENTS`, which `extensions` may have added."""
 
-    image_size: int
-    fast_rendering: bool
-    seed: int
+    environment: str
+    extensions: tuple[str, ...]
+    settings: EnvironmentSettings
 
     def __call__(self, suite: str, task_index: int) -> Environment:
-        from pokevla.simulation.environment import LiberoEnvironment  # MuJoCo, in the worker only
-
-        return LiberoEnvironment(
-            suite, task_index, image_size=self.image_size, fast_rendering=self.fast_rendering, seed=self.seed
-        )
+        import_extensions(self.extensions)
+        return get_part("trials.environment", self.environment, ENVIRONMENTS).make(suite, task_index, self.settings)
 
 
 @dataclass(frozen=True)

@@ -134,8 +134,10 @@ class PolicySpec(Section):
 class TrialsConfig(Section):
     """Which trials: a trial is a pure function of (suite, task, initial state, seed)."""
 
-    suite: Literal["libero_spatial", "libero_object", "libero_goal", "libero_10"]
-    """LIBERO suite."""
+    environment: str = "libero"
+    """Simulator, an entry of `pokevla.parts.ENVIRONMENTS`."""
+    suite: str
+    """Suite of tasks: of LIBERO `libero_spatial`, `libero_object`, `libero_goal` or `libero_10`."""
     tasks: Annotated[list[int], Field(min_length=1)]
     """Task indices."""
     init_states: tuple[int, int] = (0, 50)

@@ -11,7 +11,12 @@ from pydantic import BaseModel
 NEUTRAL = ("resources", "batch.micro", "log", "checkpoint")
 """Sections and fields that do not change what is learnt. `micro` times accumulation times ranks stays the global
 batch; the loss is a mean over samples of a mean within the sample: how a batch is cut up does not move the gradient."""
-ADDED: dict[str, Any] = {"extensions": [], "model.head": "poke", "model.language_model": None}
+ADDED: dict[str, Any] = {
+    "extensions": [],
+    "model.head": "poke",
+    "model.language_model": None,
+    "trials.environment": "libero",
+}
 """Fields that came after the first runs, with the value that means what was done before them. While they have it they
 are no part of a recipe's hash, so that older runs can be resumed."""
 _ABSENT = "absent"

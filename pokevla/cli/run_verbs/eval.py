@@ -47,7 +47,7 @@ def _console(stderr: bool) -> Console:
 def _trials(recipe: EvalRecipe, overwrite: bool, as_json: bool) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from pokevla.evaluation.libero import run_libero
+    from pokevla.evaluation.closed_loop import run_closed_loop
     from pokevla.evaluation.records import EpisodeRecord
     from pokevla.evaluation.table import trials_table
 
@@ -64,7 +64,7 @@ def _trials(recipe: EvalRecipe, overwrite: bool, as_json: bool) -> None:
                 f"{record.outcome}, {record.steps} steps, {record.seconds:.1f} s{iou}"
             )
 
-        summary = run_libero(recipe, overwrite=overwrite, on_progress=on_progress)
+        summary = run_closed_loop(recipe, overwrite=overwrite, on_progress=on_progress)
     if as_json:
         typer.echo(json.dumps(summary))
     else:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterator
 
 from pydantic import BaseModel
 
-from pokevla.parts import ACTION_HEADS, LANGUAGE_MODELS, unknown_part
+from pokevla.parts import ACTION_HEADS, ENVIRONMENTS, LANGUAGE_MODELS, get_part, unknown_part
 from pokevla.recipe import schema
 
-TASKS_PER_SUITE = 10
-"""Of each of the four LIBERO suites (libero_suite_task_map.py)."""
 Finding = tuple[str, str]
 """(dotted field where the mistake stands, sentence)."""
 
@@ -134,12 +133,7 @@ def _trials(recipe: schema.EvalRecipe) -> Iterator[Finding]:
         yield "trials.target_shift_m", f"trials.target_shift_m should be [least, largest] in metres, not {list(shift)}."
     if any(task < 0 for task in recipe.trials.tasks) or len(set(recipe.trials.tasks)) < len(recipe.trials.tasks):
         yield "trials.tasks", f"trials.tasks should be different task indices from 0, not {recipe.trials.tasks}."
-    beyond = [task for task in recipe.trials.tasks if task >= TASKS_PER_SUITE]
-    if beyond:
-        yield (
-            "trials.tasks",
-            f"trials.tasks: {recipe.trials.suite} has no task {beyond[0]}. It has 0 to {TASKS_PER_SUITE - 1}.",
-        )
+    yield from _tasks(recipe.trials)
     if len({policy.name for policy in recipe.policies}) < len(recipe.policies):
         yield "policies", "two policies have the same name; the table needs different ones."
     for index, policy in enumerate(recipe.policies):
@@ -152,6 +146,28 @@ def _name(recipe: BaseModel) -> Iterator[Finding]:
     name = getattr(recipe, "name", "")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         yield "name", f"name becomes a folder: use letters, digits, dot, dash and underscore, not {name!r}."
+
+
+def _tasks(trials: schema.TrialsConfig) -> Iterator[Finding]:
+    """Simulator, suite and tasks exist. A benchmark's description is cheap: no simulator is imported."""
+    unknown = unknown_part(trials.environment, ENVIRONMENTS)
+    if unknown is not None:
+        yield "trials.environment", f"trials.environment: {unknown}"
+        return
+    benchmark = get_part("trials.environment", trials.environment, ENVIRONMENTS)
+    if trials.suite not in benchmark.suites:
+        nearest = difflib.get_close_matches(trials.suite, benchmark.suites, n=1)
+        hint = f" Did you mean {nearest[0]}?" if nearest else ""
+        yield (
+            "trials.suite",
+            f"trials.suite: {trials.environment} has no suite {trials.suite!r}.{hint} "
+            f"It has {', '.join(benchmark.suites)}.",
+        )
+        return
+    last = benchmark.num_tasks(trials.suite) - 1
+    beyond = [task for task in trials.tasks if task > last]
+    if beyond:
+        yield "trials.tasks", f"trials.tasks: {trials.suite} has no task {beyond[0]}. It has 0 to {last}."
 
 
 _RULES: list[tuple[type[BaseModel] | tuple[type[BaseModel], ...], Callable[..., Iterator[Finding]]]] = [

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pokevla.errors import UsageError
-from pokevla.evaluation.libero import identity_of, write_json
+from pokevla.evaluation.closed_loop import identity_of, write_json
 from pokevla.evaluation.parts import missing_tasks, part_of, run_tasks
 from pokevla.evaluation.records import EpisodeRecord, append_record, read_records
 from pokevla.recipe.schema import EvalRecipe, PolicySpec, TrialsConfig
@@ -21,7 +21,7 @@ def recipe(tmp_path: Path) -> EvalRecipe:
 
 
 def finish(part: EvalRecipe, task: int) -> None:
-    """What `run_libero` leaves of a part: two trials, the first a success with a video."""
+    """What `run_closed_loop` leaves of a part: two trials, the first a success with a video."""
     folder = part.output / part.name
     folder.mkdir(parents=True, exist_ok=True)
     for state in range(2):

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from pokevla.errors import UsageError
-from pokevla.recipe.checking.consistency import TASKS_PER_SUITE
+from pokevla.simulation.libero import TASKS_PER_SUITE
 from pokevla.simulation.suites import MAX_STEPS, SUITES, get_task, list_tasks, load_init_states
 
 

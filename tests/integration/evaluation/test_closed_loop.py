@@ -11,21 +11,22 @@ import pyarrow.parquet as parquet
 import pytest
 
 from pokevla.errors import UsageError
-from pokevla.evaluation.libero import ENVIRONMENT_SEED, run_libero
+from pokevla.evaluation.closed_loop import ENVIRONMENT_SEED, run_closed_loop
 from pokevla.evaluation.pool import worker_pool
 from pokevla.evaluation.records import EpisodeRecord, read_records, rewrite_records
 from pokevla.evaluation.serving_loop import run_trials
 from pokevla.evaluation.trials import placement_rng, plan_trials
 from pokevla.evaluation.videos import TrialRecorder
-from pokevla.evaluation.worker import LiberoFactory
+from pokevla.evaluation.worker import BenchmarkFactory
 from pokevla.recipe.schema import EvalRecipe, PolicySpec, TrialsConfig
+from pokevla.simulation.benchmark import EnvironmentSettings
 from pokevla.simulation.environment import LiberoEnvironment
 from pokevla.simulation.expert.scripted import ScriptedExpert
 
 pytestmark = pytest.mark.simulator
 SUITE, TASK, STATE = "libero_object", 3, 0
 SHIFT = (0.02, 0.04)
-FACTORY = LiberoFactory(image_size=64, fast_rendering=True, seed=ENVIRONMENT_SEED)
+FACTORY = BenchmarkFactory("libero", (), EnvironmentSettings(64, True, ENVIRONMENT_SEED))
 
 
 def trials_config(**changes) -> TrialsConfig:
@@ -66,22 +67,22 @@ def eval_recipe(tmp_path: Path, dataset: Path, **changes) -> EvalRecipe:
 
 def test_replay_succeeds_where_the_expert_did_and_an_evaluation_is_not_run_twice(tmp_path, expert_dataset) -> None:
     recipe = eval_recipe(tmp_path, expert_dataset)
-    summary = run_libero(recipe)
+    summary = run_closed_loop(recipe)
     assert summary["policies"]["replay"]["successes"] == 1
     assert json.loads((tmp_path / "trials" / "summary.json").read_text()) == summary
     assert summary["settings"]["fast_rendering"] is True
     with pytest.raises(UsageError, match="is complete"):
-        run_libero(recipe)
+        run_closed_loop(recipe)
     (tmp_path / "trials" / "summary.json").unlink()
     episodes = tmp_path / "trials" / "episodes.jsonl"
     records = read_records(episodes)
-    assert run_libero(recipe) == summary  # continued: nothing was left to run
+    assert run_closed_loop(recipe) == summary  # continued: nothing was left to run
     assert read_records(episodes) == records
 
 
 def test_crashed_trials_are_repeated_when_the_evaluation_is_continued(tmp_path, expert_dataset) -> None:
     recipe = eval_recipe(tmp_path, expert_dataset, trials={"init_states": (STATE, STATE + 2), "max_steps": 16})
-    first = run_libero(recipe)
+    first = run_closed_loop(recipe)
     folder = tmp_path / "trials"
     episodes = folder / "episodes.jsonl"
     whole = read_records(episodes)
@@ -89,7 +90,7 @@ def test_crashed_trials_are_repeated_when_the_evaluation_is_continued(tmp_path, 
     rewrite_records(episodes, crashed)  # as a trial leaves it whose simulator died
     seen: list[EpisodeRecord] = []
 
-    again = run_libero(recipe, on_progress=lambda record, done, total: seen.append(record))
+    again = run_closed_loop(recipe, on_progress=lambda record, done, total: seen.append(record))
 
     assert [record.init_state_index for record in seen] == [STATE], "only the crashed one"
     records = {record.key: record for record in read_records(episodes)}
@@ -97,7 +98,7 @@ def test_crashed_trials_are_repeated_when_the_evaluation_is_continued(tmp_path, 
     assert records[whole[0].key].outcome == "failure"
     assert again["policies"]["replay"]["trials"] == first["policies"]["replay"]["trials"] == 2
     with pytest.raises(UsageError, match="is complete"):
-        run_libero(recipe)
+        run_closed_loop(recipe)
 
 
 class Killer:

@@ -1,4 +1,4 @@
-"""Closed-loop trials in LIBERO: the whole evaluation of a recipe."""
+"""Closed-loop trials in a simulator: the whole evaluation of a recipe."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from pokevla.evaluation.serving_loop import run_trials
 from pokevla.evaluation.tracking import TENSORBOARD, publish_trials
 from pokevla.evaluation.trials import Trial, plan_trials
 from pokevla.evaluation.videos import TrialRecorder
-from pokevla.evaluation.worker import LiberoFactory
+from pokevla.evaluation.worker import BenchmarkFactory
+from pokevla.parts import ENVIRONMENTS, get_part
 from pokevla.recipe.load import recipe_hash
 from pokevla.recipe.schema import EvalRecipe
-from pokevla.simulation.suites import MAX_STEPS, get_task
+from pokevla.simulation.benchmark import Benchmark, EnvironmentSettings
 
 ENVIRONMENT_SEED = 0
 """`env.seed(0)`, as OpenVLA-OFT does (experiments/robot/libero/libero_utils.py)."""
@@ -31,7 +32,7 @@ ProgressCallback = Callable[[EpisodeRecord, int, int], None]
 """(record just finished, trials finished, trials in all)"""
 
 
-def run_libero(
+def run_closed_loop(
     recipe: EvalRecipe, *, overwrite: bool = False, on_progress: ProgressCallback | None = None
 ) -> dict[str, Any]:
     """Run or continue the evaluation; returns the summary, which is also `output/name/summary.json`.
@@ -68,7 +69,8 @@ def run_libero(
             on_progress(record, len(records), len(trials))
 
     _limit_threads(recipe.workers)
-    factory = LiberoFactory(recipe.image_size, recipe.fast_rendering, ENVIRONMENT_SEED)
+    settings = EnvironmentSettings(recipe.image_size, recipe.fast_rendering, ENVIRONMENT_SEED)
+    factory = BenchmarkFactory(recipe.trials.environment, recipe.extensions, settings)
     with worker_pool(min(recipe.workers, max(1, len(remaining))), factory) as pool:
         run_trials(remaining, policies, pool, recipe.actions_per_query, watch, on_record)
     return write_summary(recipe, records, trials, max_steps)
@@ -95,17 +97,22 @@ def write_summary(
 
 def check_trials(recipe: EvalRecipe) -> int:
     """The step limit. UsageError, RecipeError for tasks and initial states that do not exist."""
-    trials = recipe.trials
+    trials, benchmark = recipe.trials, benchmark_of(recipe)
     low, high = trials.init_states
     for index in trials.tasks:
-        task = get_task(trials.suite, index)
+        task = benchmark.get_task(trials.suite, index)
         if not 0 <= low < high <= task.num_init_states:
             raise RecipeError(
                 f"trials.init_states: [{low}, {high}) is not a range of the {task.num_init_states} initial states of "
                 f"{trials.suite} task {index}.",
                 f"Choose 0 <= first < end <= {task.num_init_states}.",
             )
-    return trials.max_steps or MAX_STEPS[trials.suite]
+    return trials.max_steps or benchmark.max_steps(trials.suite)
+
+
+def benchmark_of(recipe: EvalRecipe) -> Benchmark:
+    """The simulator that the trials run in."""
+    return get_part("trials.environment", recipe.trials.environment, ENVIRONMENTS)
 
 
 def _is_stale(folder: Path, identity: dict[str, Any], overwrite: bool) -> bool:
@@ -155,7 +162,7 @@ def _in_order(records: list[EpisodeRecord], trials: list[Trial]) -> list[Episode
 def _by_task(records: list[EpisodeRecord], recipe: EvalRecipe) -> list[dict[str, Any]]:
     rows = []
     for index in recipe.trials.tasks:
-        task = get_task(recipe.trials.suite, index)
+        task = benchmark_of(recipe).get_task(recipe.trials.suite, index)
         figures = summarise(record for record in records if record.task_index == index)
         policies = {
             name: {key: row[key] for key in ("successes", "trials", "crashed")} for name, row in figures.items()
@@ -167,6 +174,7 @@ def _by_task(records: list[EpisodeRecord], recipe: EvalRecipe) -> list[dict[str,
 def _settings(recipe: EvalRecipe, max_steps: int) -> dict[str, Any]:
     trials = recipe.trials
     return {
+        "environment": trials.environment,
         "suite": trials.suite,
         "tasks": trials.tasks,
         "init_states": list(trials.init_states),
@@ -180,8 +188,7 @@ def _settings(recipe: EvalRecipe, max_steps: int) -> dict[str, Any]:
         "actions_per_query": recipe.actions_per_query,
         "workers": recipe.workers,
         "gl": os.environ.get("MUJOCO_GL", "default"),
-        "mujoco": version("mujoco"),
-        "robosuite": version("robosuite"),
+        **{name: version(name) for name in benchmark_of(recipe).packages},
         "torch": version("torch"),
         "policies": {spec.name: spec.kind for spec in recipe.policies},
     }

@@ -1,0 +1,102 @@
+"""What an evaluation needs of a simulator: tasks by suite and index, and an environment for each.
+
+A simulator is one `Benchmark`, an entry of `pokevla.parts.ENVIRONMENTS`. Nothing here imports a simulator: recipes are
+checked with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+class Task(Protocol):
+    """One task of a suite."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def instruction(self) -> str: ...
+
+    @property
+    def num_init_states(self) -> int: ...
+
+
+class Observation(Protocol):
+    """What a policy sees, in the embodiment's order of views and fields."""
+
+    @property
+    def proprio(self) -> np.ndarray:
+        """(P,) float32, raw."""
+        ...
+
+    @property
+    def images(self) -> np.ndarray | None:
+        """(V, H, W, 3) uint8, the right way up; None when none were asked for."""
+        ...
+
+    @property
+    def masks(self) -> np.ndarray | None:
+        """(V, H, W) uint8, 1 inside the target or a reference object; None when none were asked for."""
+        ...
+
+
+class Environment(Protocol):
+    """One task, simulated. Made, used and closed in one worker process."""
+
+    @property
+    def task(self) -> Task: ...
+
+    def reset(
+        self, init_state_index: int, *, target_shift: tuple[float, float] | None = None, settle_steps: int = 10
+    ) -> None:
+        """Put everything into an initial state, with the target moved by (x, y) metres, and let it come to rest."""
+        ...
+
+    def sample_target_shift(
+        self, init_state_index: int, rng: np.random.Generator, low_m: float, high_m: float
+    ) -> tuple[float, float]:
+        """Draw where to move the target of an initial state: `low_m` to `high_m` metres along each axis."""
+        ...
+
+    def step(self, action: np.ndarray) -> bool:
+        """Execute one raw action (A,); tells whether the task is done."""
+        ...
+
+    def observe(self, *, images: bool = True, masks: bool = False) -> Observation:
+        """What the policy sees now. Pictures are rendered only when asked for."""
+        ...
+
+    def close(self) -> None:
+        """Free the simulator."""
+        ...
+
+
+@dataclass(frozen=True)
+class EnvironmentSettings:
+    """How an environment is made."""
+
+    image_size: int  # px, square
+    fast_rendering: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One simulator with its suites of tasks."""
+
+    suites: tuple[str, ...]
+    num_tasks: Callable[[str], int]
+    """Tasks of a suite."""
+    max_steps: Callable[[str], int]
+    """Policy steps after which a trial of a suite has failed."""
+    get_task: Callable[[str, int], Task]
+    """(suite, index); UsageError when there is none."""
+    make: Callable[[str, int, EnvironmentSettings], Environment]
+    """Called in a worker process; whatever the simulator needs is imported here."""
+    packages: tuple[str, ...] = ()
+    """Python packages whose versions are written into the summary."""

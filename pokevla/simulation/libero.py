@@ -1,0 +1,32 @@
+"""LIBERO as a benchmark: the four suites of ten tasks each."""
+
+from __future__ import annotations
+
+from pokevla.simulation.benchmark import Benchmark, Environment, EnvironmentSettings
+from pokevla.simulation.suites import MAX_STEPS, SUITES, get_task
+
+TASKS_PER_SUITE = 10
+"""Of each of the four suites (LIBERO, libero/libero/benchmark/libero_suite_task_map.py)."""
+
+
+def make_libero(suite: str, task_index: int, settings: EnvironmentSettings) -> Environment:
+    """Make the environment of one task; MuJoCo is imported here."""
+    from pokevla.simulation.environment import LiberoEnvironment
+
+    return LiberoEnvironment(
+        suite,
+        task_index,
+        image_size=settings.image_size,
+        fast_rendering=settings.fast_rendering,
+        seed=settings.seed,
+    )
+
+
+LIBERO = Benchmark(
+    suites=SUITES,
+    num_tasks=lambda _suite: TASKS_PER_SUITE,
+    max_steps=MAX_STEPS.__getitem__,
+    get_task=get_task,
+    make=make_libero,
+    packages=("mujoco", "robosuite"),
+)
