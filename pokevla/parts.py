@@ -33,6 +33,10 @@ VISION_TOWERS: dict[str, Any] = {"timm_vit": "pokevla.model.vision_towers:TIMM_V
 ENVIRONMENTS: dict[str, Any] = {"libero": "pokevla.simulation.libero:LIBERO"}
 """A `Benchmark` (pokevla.simulation.benchmark): a simulator with its suites of tasks. `trials.environment`."""
 
+LAUNCHERS: dict[str, Any] = {"slurm": "slurm.launcher:SLURM", "local": "pokevla.jobs.local:LOCAL_LAUNCHER"}
+"""A `Launcher` (pokevla.jobs.launcher): what starts jobs, tells how they stand and stops them. `pokevla submit
+--launcher NAME`."""
+
 
 def import_extensions(modules: Iterable[str]) -> None:
     """Import the modules that a recipe lists; they add entries to the tables above.

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pokevla.errors import ClusterError
+from pokevla.jobs.profile import Profile, shown
+from pokevla.jobs.state import JobState
 from slurm.cluster import partitions
 from slurm.commands import ask_slurm, last_words, run_slurm
-from slurm.profile import Profile, shown
-from slurm.state import JobState, job_state
+from slurm.state import slurm_state
 
 _POLL_S = 0.5
 _CONFIG = ("SLURM_VERSION", "KillWait", "SlurmdTimeout", "JobRequeue", "PreemptType", "PreemptMode")
@@ -82,7 +83,7 @@ def _trial(profile: Profile, wait_s: float) -> Iterator[Found]:
 
 
 def _shared_folder(profile: Profile) -> Path:
-    from slurm.preflight import node_local
+    from pokevla.jobs.preflight import node_local
 
     return Path.cwd() if node_local(Path.cwd(), profile.shared) is None else Path.home()
 
@@ -136,7 +137,7 @@ def _follow(job_id: str, folder: Path, wait_s: float) -> Iterator[Found]:
 def _await(job_id: str, holds: Callable[[JobState], bool], wait_s: float) -> JobState:
     deadline = time.monotonic() + wait_s
     while True:
-        state = job_state(job_id)
+        state = slurm_state(job_id)
         if holds(state) or time.monotonic() > deadline:
             return state
         time.sleep(_POLL_S)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from slurm.commands import format_duration, parse_duration_s, run_slurm
+from pokevla.jobs.durations import format_duration, parse_duration_s
+from slurm.commands import run_slurm
 
 _NOT_UP = ("down", "drain", "drng", "fail", "maint", "boot", "unk")
 

@@ -15,79 +15,22 @@ A SIGTERM has four senders. Who it was is decided by asking the controller, afte
 
 from __future__ import annotations
 
-import contextlib
-import json
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
-
-from pokevla.errors import ClusterError
-from pokevla.files import write_json_atomically
+from pokevla.errors import ClusterError, Requeued
+from pokevla.jobs.place import Place
+from pokevla.jobs.restarts import Restart
 from slurm.commands import ask_slurm, last_words
-from slurm.place import Place
-from slurm.record import JOBS
-from slurm.state import job_state
+from slurm.state import slurm_state
 
-MAX_FRUITLESS = 3
-"""Starts in a row that may reach their limit, or hang, without anything new saved. One can be bad luck: Slurm's
-warning comes up to a minute early, and the file system may be slow on a morning."""
-Cause = Literal["timeout", "hang", "killed"]
-_FRUITLESS: dict[Cause, tuple[str, str]] = {
-    "timeout": (
-        "reached their time limit",
-        "Give it more time: resources.time_limit of the recipe, or time_limit of the profile.",
-    ),
-    "hang": ("hung", "Where, and which rank: pokevla doctor hang {folder}"),
-    "killed": (
-        "been ended by a signal that no cancellation, preemption or stop explains",
-        "Look for an out-of-memory kill in the nodes' logs (lower batch.micro), or for the sender in slurmd's.",
-    ),
-}
+REQUEUED_CODE = Requeued.exit_code
 _WILL_RUN_AGAIN = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
 
 
-def note_restart(folder: Path, piece: int | None, place: Place, progress: int, cause: Cause) -> None:
-    """Remember how far a job was when it had to be started again (`progress`: steps saved, shards or trials done).
-
-    Several ranks may say so of one start: it counts once. A job that is submitted anew starts counting anew.
-
-    Raises:
-        ClusterError: MAX_FRUITLESS starts in a row have not got any further.
-    """
-    path = folder / JOBS / ("restarts.json" if piece is None else f"restarts_{piece}.json")
-    start = place.restarts if place.is_slurm else None  # submitit's local executor does not tell
-    before: dict[str, Any] = {}
-    with contextlib.suppress(FileNotFoundError, ValueError):  # the first time; cut short: the count begins again
-        before = json.loads(path.read_text())
-    fruitless = 0
-    if before.get("job_id") == place.job_id:
-        is_known = start is not None and before["start"] == start
-        got_on = not is_known and progress > before["progress"]
-        fruitless = 0 if got_on else before["fruitless"] + (not is_known)
-    path.parent.mkdir(exist_ok=True)
-    write_json_atomically(path, {"job_id": place.job_id, "start": start, "progress": progress, "fruitless": fruitless})
-    if fruitless >= MAX_FRUITLESS:
-        how, remedy = _FRUITLESS[cause]
-        raise ClusterError(
-            f"{fruitless} starts in a row have {how} without saving anything new in {folder}.",
-            remedy.format(folder=folder),
-        )
-
-
-def stop_mark(start: int) -> str:
+def stop_mark(start: int | None) -> str:
     """Comment that marks a job to be stopped by `pokevla runs stop`, in its start number `start` (from 0).
 
     In the controller and not in a file: a network file system may show a new file to the job's node a minute late.
     """
-    return f"pokevla-stop-{start}"
-
-
-@dataclass(frozen=True)
-class Restart:
-    """A job is to run again."""
-
-    cause: Cause | None  # what counts against MAX_FRUITLESS; None: Slurm's own doing
-    why: str  # for the log
+    return f"pokevla-stop-{start or 0}"
 
 
 def restart_after_signal(place: Place, reason: str) -> Restart | None:
@@ -100,9 +43,7 @@ def restart_after_signal(place: Place, reason: str) -> Restart | None:
     """
     if reason == "timeout":
         return Restart("timeout", "Saved")
-    if not place.is_slurm:
-        return None
-    state = job_state(place.job_id)
+    state = slurm_state(place.job_id)
     if state.is_being_preempted:
         # Slurm requeues such a job when the grace is over, but not one that ends by itself before: that has failed
         # (seen with 22.05). So the job asks for the requeue itself.
@@ -118,7 +59,7 @@ def restart_after_kill(place: Place) -> Restart | None:
     Raises:
         ClusterError: Slurm does not answer.
     """
-    state = job_state(place.job_id)
+    state = slurm_state(place.job_id)
     if state.state != "RUNNING" or state.comment == stop_mark(place.restarts):
         return None
     return Restart("killed", "A task was killed")
@@ -136,7 +77,7 @@ def requeue(place: Place) -> None:
     # Preempted, or a node lost, at the same time: Slurm has requeued it already, and refuses to do so twice ("Job is
     # pending execution", while `scontrol show job` still says COMPLETING).
     said = last_words(done)
-    if "pending" in said or job_state(place.job_id).state in _WILL_RUN_AGAIN:
+    if "pending" in said or slurm_state(place.job_id).state in _WILL_RUN_AGAIN:
         return
     raise ClusterError(
         f"Job {place.job_id} has saved, but Slurm does not requeue it: {said}",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from shlex import quote
 from typing import Any
 
@@ -13,31 +12,18 @@ from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from pokevla.errors import ClusterError
-from pokevla.files import write_text_atomically
-from pokevla.recipe.dump import dump_recipe
-from pokevla.recipe.schema import TrainRecipe
-from pokevla.telemetry.jsonl import now
+from pokevla.jobs.code_copy import CODE
+from pokevla.jobs.plan import JobPlan, Submitted
+from pokevla.jobs.preparation import environment, job_record, jobs_of, prepare
+from pokevla.jobs.profile import Profile
+from pokevla.jobs.record import JOBS, add_job
 from slurm.commands import ask_slurm, last_words
-from slurm.job import Job
-from slurm.pieces import write_pieces
-from slurm.plan import JobPlan
-from slurm.profile import Profile
-from slurm.record import JOBS, JobRecord, add_job
-from slurm.snapshot import CODE, snapshot_code
 
 _KILL_ON_INVALID = "kill-on-invalid-dep"
 PROBE_S = 60
 """Seconds within which all nodes of a job must answer; one that does not may have died."""
 AFTER_KILL_S = 300
 """Seconds for `slurm.after_kill`: imports from a cold file system, and two questions to a busy controller."""
-
-
-@dataclass(frozen=True)
-class Submitted:
-    """One job in the queue."""
-
-    plan: JobPlan
-    job_id: str
 
 
 class ScriptWriter(SlurmExecutor):
@@ -103,16 +89,6 @@ def parameters(plan: JobPlan, profile: Profile, after: Sequence[str] = ()) -> di
     return {"wckey": None, **{name: value for name, value in wanted.items() if value is not None}}
 
 
-def environment(plan: JobPlan, profile: Profile) -> dict[str, str]:
-    """Environment variables of a job. Python imports the copy of the code, and not what lies in the directory the job
-    starts in (PYTHONSAFEPATH): that is the checkout, which has moved on since."""
-    variables = {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
-    if plan.threads is not None:
-        # As `pokevla train` sets them for its ranks (pokevla/distributed/process.py).
-        variables |= {"OMP_NUM_THREADS": str(plan.threads), "OMP_WAIT_POLICY": "PASSIVE"}
-    return variables | profile.environment
-
-
 def _after_srun(plan: JobPlan, python: str | None) -> list[str]:
     """Shell lines after srun, which has ended with a status that is no named error of ours.
 
@@ -164,50 +140,6 @@ def submit_chain(plans: Sequence[JobPlan], profile: Profile, profile_name: str) 
             add_job(plan.folder, job_record(done[-1], profile, profile_name, after))
         stack.pop_all()
     return done
-
-
-def prepare(plan: JobPlan) -> None:
-    """Make the job's directory ready: recipe, manifest, code, pieces. What a run has already stays.
-
-    Raises:
-        DataError: a dataset is missing. DiskFullError: no room.
-    """
-    if isinstance(plan.recipe, TrainRecipe) and not (plan.folder / "recipe.yaml").is_file():
-        from pokevla.runs.creation import create_run
-
-        create_run(plan.loaded, plan.recipe)
-    elif not isinstance(plan.recipe, TrainRecipe):
-        plan.folder.mkdir(parents=True, exist_ok=True)
-        write_text_atomically(plan.folder / "recipe.yaml", dump_recipe(plan.loaded))
-    snapshot_code(plan.folder)
-    (plan.folder / JOBS).mkdir(exist_ok=True)
-    if plan.pieces:
-        write_pieces(plan.folder, plan.pieces)
-
-
-def jobs_of(plan: JobPlan) -> list[Job]:
-    """The pickled objects: one, or one per piece."""
-    folder = str(plan.folder)
-    return [Job(folder, number) for number in range(len(plan.pieces))] or [Job(folder)]
-
-
-def job_record(submitted: Submitted, profile: Profile, profile_name: str, after: Sequence[Submitted] = ()) -> JobRecord:
-    """What `slurm.json` remembers of a job."""
-    plan = submitted.plan
-    return JobRecord(
-        job_id=submitted.job_id,
-        name=plan.recipe.name,
-        submitted=now(),
-        profile=profile_name,
-        partition=profile.partition or "",
-        after=tuple(one.job_id for one in after),
-        after_names=tuple(one.plan.recipe.name for one in after),
-        nodes=plan.nodes,
-        tasks_per_node=plan.tasks_per_node,
-        time_limit_s=plan.time_limit_s,
-        signal_lead_s=plan.signal_lead_s,
-        array_size=len(plan.pieces),
-    )
 
 
 def _queue(plan: JobPlan, profile: Profile, after: Sequence[str]) -> str:

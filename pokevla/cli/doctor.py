@@ -81,8 +81,8 @@ def slurm(
     """Check the cluster: commands, partitions, accounting, and whether a trial job runs and can be requeued."""
     import tempfile
 
+    from pokevla.jobs.profile import load_profile
     from slurm.checkup import Trouble, checkup
-    from slurm.profile import load_profile
     from slurm.sandbox.sandbox import slurm_sandbox
 
     name, wanted = load_profile(profile)

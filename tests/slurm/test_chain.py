@@ -10,14 +10,15 @@ import pytest
 
 from pokevla.cli.main import run as run_command
 from pokevla.errors import ClusterError
+from pokevla.jobs.plan import plan_job
+from pokevla.jobs.preflight import preflight
+from pokevla.jobs.profile import Profile
+from pokevla.jobs.record import read_jobs
+from pokevla.jobs.stopping import stop_run
+from pokevla.jobs.tracking import explain, job_state
 from pokevla.recipe.load import LoadedRecipe, load_recipe
-from slurm.plan import plan_job
-from slurm.preflight import preflight
-from slurm.profile import Profile
-from slurm.record import read_jobs
+from slurm.launcher import SLURM
 from slurm.sandbox.sandbox import Sandbox
-from slurm.state import explain, job_state
-from slurm.stop import stop_run
 from slurm.submit import check_with_slurm, submit_chain
 
 
@@ -94,10 +95,10 @@ def test_chain_that_slurm_refuses_in_part_is_taken_back_as_a_whole(walk, seen: P
 def test_login_node_refuses_what_the_cluster_cannot_do(
     walk, seen: Profile, overrides: list[str], profile: dict, words: str, monkeypatch: pytest.MonkeyPatch, shared: Path
 ) -> None:
-    monkeypatch.setattr("slurm.preflight.NODE_LOCAL_FOLDERS", ("/tmp", str(shared)))
+    monkeypatch.setattr("pokevla.jobs.preflight.NODE_LOCAL_FOLDERS", ("/tmp", str(shared)))
     wanted = seen.model_copy(update=profile)
     with pytest.raises(ClusterError, match=words):
-        preflight([plan_job(walk("name=never", *overrides), wanted)], wanted, on_cluster=True)
+        preflight([plan_job(walk("name=never", *overrides), wanted)], wanted, SLURM)
 
 
 def test_slurm_itself_judges_the_rest_before_anything_is_queued(walk, seen: Profile) -> None:

@@ -10,8 +10,8 @@ from types import ModuleType
 
 import pytest
 
-from slurm.record import read_jobs, task_log
-from slurm.state import job_state
+from pokevla.jobs.record import read_jobs, task_log
+from pokevla.jobs.tracking import job_state
 
 pytestmark = [pytest.mark.simulator, pytest.mark.timeout(1800)]
 RECIPE = """\

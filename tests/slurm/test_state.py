@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from pokevla.jobs.tracking import job_state, job_states
 from slurm.cluster import partitions
 from slurm.sandbox.sandbox import Sandbox, slurm_sandbox
-from slurm.state import job_state, job_states
 
 Submit = Callable[..., str]
 

@@ -22,13 +22,14 @@ import psutil
 import pytest
 
 from pokevla.errors import UsageError
+from pokevla.jobs.durations import parse_duration_s
+from pokevla.jobs.record import read_jobs, task_log
+from pokevla.jobs.stopping import stop_run
+from pokevla.jobs.tracking import explain, job_state
 from pokevla.runs.checkpoints import list_checkpoints
 from pokevla.telemetry.jsonl import read_jsonl
-from slurm.commands import parse_duration_s, parse_fields
-from slurm.record import read_jobs, task_log
+from slurm.commands import parse_fields
 from slurm.sandbox.sandbox import Sandbox
-from slurm.state import explain, job_state
-from slurm.stop import stop_run
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]
 STEPS = 80

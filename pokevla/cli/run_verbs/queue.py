@@ -1,4 +1,4 @@
-"""The queue, for the verbs that look at runs: the one place where they ask Slurm."""
+"""The queue, for the verbs that look at runs: the one place where they ask the launcher."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def ask_queue(run_dir: Path) -> QueueState | None:
     """State of the newest job of a run, UNKNOWN where no Slurm answers; None when it was not submitted."""
     from monitoring.queue import QueueState
-    from slurm.record import read_jobs
-    from slurm.state import explain, job_state
+    from pokevla.jobs.record import read_jobs
+    from pokevla.jobs.tracking import explain, job_state
 
     jobs = read_jobs(run_dir)
     if not jobs:
@@ -29,8 +29,8 @@ def ask_queue(run_dir: Path) -> QueueState | None:
 
 def stop_submitted(run_dir: Path) -> list[str] | None:
     """Stop the jobs of a run; one sentence for each, None when it has none that runs or waits."""
-    from slurm.record import read_jobs
-    from slurm.state import active_job
-    from slurm.stop import stop_run
+    from pokevla.jobs.record import read_jobs
+    from pokevla.jobs.stopping import stop_run
+    from pokevla.jobs.tracking import active_job
 
     return stop_run(run_dir) if read_jobs(run_dir) and active_job(run_dir) else None

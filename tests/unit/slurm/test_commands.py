@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pokevla.errors import ClusterError
+from pokevla.jobs.durations import format_duration, parse_duration_s
 from slurm.cluster import count_gpus, parse_partitions
-from slurm.commands import format_duration, parse_duration_s, parse_fields, run_slurm
+from slurm.commands import parse_fields, run_slurm
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import pytest
 
 from pokevla.cli.main import run
 from pokevla.errors import DataError
-from slurm.plan import plan_job
-from slurm.profile import Mail, Profile
-from slurm.record import JobRecord, add_job, forget_exit, note_exit, read_exit, read_jobs
-from slurm.snapshot import snapshot_code
+from pokevla.jobs.code_copy import copy_code
+from pokevla.jobs.plan import plan_job
+from pokevla.jobs.profile import Mail, Profile
+from pokevla.jobs.record import JobRecord, add_job, forget_exit, note_exit, read_exit, read_jobs
 from slurm.submit import script
 
 PROFILE = Profile(
@@ -63,7 +63,7 @@ def test_dry_run_prints_plan_and_scripts_and_writes_nothing(
     assert "walk (pretrain) in" in said
     assert "#SBATCH --job-name=again" in said
     assert "#SBATCH --dependency=afterok:JOB_BEFORE" in said
-    assert "again: all checks passed; Slurm's verdict: not asked" in said
+    assert "again: all checks passed; slurm's verdict: not asked" in said
     assert not (tmp_path / "runs").exists()
     (tmp_path / "questions").rename(tmp_path / "elsewhere")
     assert run(["submit", recipe, "--dry-run"]) == 3
@@ -84,10 +84,10 @@ def test_submitting_without_slurm_says_so(
 
 
 def test_copied_code_is_what_a_job_imports_whatever_its_directory(tmp_path: Path, repository: Path) -> None:
-    code = snapshot_code(tmp_path)
+    code = copy_code(tmp_path)
     (code / "pokevla" / "__init__.py").write_text('__version__ = "of the copy"\n')
     done = subprocess.run(
-        [sys.executable, "-c", "import pokevla, slurm.job; print(pokevla.__version__, slurm.__file__)"],
+        [sys.executable, "-c", "import pokevla, slurm.launcher; print(pokevla.__version__, slurm.__file__)"],
         cwd=repository,
         env={"PYTHONPATH": str(code), "PYTHONSAFEPATH": "1", "PATH": ""},
         capture_output=True,
@@ -98,8 +98,8 @@ def test_copied_code_is_what_a_job_imports_whatever_its_directory(tmp_path: Path
 
 
 def test_a_second_copy_takes_the_place_of_the_first(tmp_path: Path) -> None:
-    (snapshot_code(tmp_path) / "pokevla" / "gone.py").touch()
-    assert not (snapshot_code(tmp_path) / "pokevla" / "gone.py").exists()
+    (copy_code(tmp_path) / "pokevla" / "gone.py").touch()
+    assert not (copy_code(tmp_path) / "pokevla" / "gone.py").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["code"]
 
 

@@ -8,25 +8,24 @@ from pathlib import Path
 from typing import TypeVar
 
 from pokevla.errors import ClusterError, DataError, PokeVLAError, RecipeError, UsageError
+from pokevla.jobs.launcher import Check, Launcher
+from pokevla.jobs.plan import JobPlan, result_folders
+from pokevla.jobs.profile import Profile
+from pokevla.jobs.tracking import active_job
 from pokevla.recipe.checking.checks import check_recipe, existing_ancestor
 from pokevla.recipe.document import dotted
 from pokevla.recipe.load import AnyRecipe, load_recipe, plain_values, recipe_hash
 from pokevla.recipe.schema import CacheRecipe, EvalRecipe, PosttrainRecipe, TrainRecipe
 from pokevla.recipe.sections import CacheConfig
 from pokevla.runs.checkpoints import list_checkpoints, read_info
-from slurm.cluster import Partition, partitions
-from slurm.commands import format_duration
-from slurm.plan import JobPlan, result_folders
-from slurm.profile import Profile, require_partition
-from slurm.state import active_job
 
 T = TypeVar("T")
 NODE_LOCAL_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run")
 NODE_LOCAL_SYSTEMS = ("tmpfs", "ramfs", "devtmpfs")
 
 
-def preflight(plans: Sequence[JobPlan], profile: Profile, *, on_cluster: bool) -> list[str]:
-    """Check a chain of jobs; returns remarks that do not stop it. Without `on_cluster` nothing is asked of Slurm.
+def preflight(plans: Sequence[JobPlan], profile: Profile, launcher: Launcher | None) -> list[str]:
+    """Check a chain of jobs; returns remarks that do not stop it. Without a launcher none is asked.
 
     Raises:
         The class of the first problem found, with all problems in the message, one a line.
@@ -35,9 +34,8 @@ def preflight(plans: Sequence[JobPlan], profile: Profile, *, on_cluster: bool) -
     remarks: list[str] = []
     made_before: list[Path] = []
     caches: list[CacheRecipe] = []
-    known = _attempt(partitions, problems) if on_cluster else None
     for plan in plans:
-        for check in _checks_of(plan, profile, known, made_before, caches, on_cluster):
+        for check in _checks_of(plan, profile, launcher, made_before, caches):
             remarks += [f"{plan.recipe.name}: {remark}" for remark in _attempt(check, problems, plan.recipe.name) or []]
         made_before += result_folders(plan.recipe)
         if isinstance(plan.recipe, CacheRecipe):
@@ -63,12 +61,12 @@ def _attempt(check: Callable[[], T], problems: list[PokeVLAError], name: str = "
 def _checks_of(
     plan: JobPlan,
     profile: Profile,
-    known: list[Partition] | None,
+    launcher: Launcher | None,
     made_before: list[Path],
     caches: list[CacheRecipe],
-    on_cluster: bool,
-) -> Iterable[Callable[[], list[str]]]:
+) -> Iterable[Check]:
     recipe = plan.recipe
+    on_cluster = launcher is not None and launcher.is_cluster
     if on_cluster:
         yield lambda: _second_job(plan)
     yield lambda: _recipe(plan, made_before)
@@ -81,8 +79,8 @@ def _checks_of(
         yield lambda: _cache(recipe, cache, caches)
     if on_cluster:
         yield lambda: _shared_paths(plan, profile)
-    if known is not None:
-        yield lambda: _partition(plan, profile, known)
+    if launcher is not None:
+        yield from launcher.checks(plan, profile)
 
 
 def _recipe(plan: JobPlan, made_before: list[Path]) -> list[str]:
@@ -201,7 +199,7 @@ def _second_job(plan: JobPlan) -> list[str]:
             f"Stop it first: pokevla runs stop {plan.folder}",
         )
     if isinstance(plan.recipe, TrainRecipe) and plan.folder.is_dir():
-        from slurm.lock import refuse_second_job
+        from pokevla.jobs.job_lock import refuse_second_job
 
         refuse_second_job(plan.folder)
     return []
@@ -256,34 +254,3 @@ def file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
         _, point, kind, *_ = line.split()
         kinds[Path(point.encode().decode("unicode_escape"))] = kind  # later mounts cover earlier ones
     return next((kinds[folder] for folder in (path, *path.parents) if folder in kinds), "")
-
-
-def _partition(plan: JobPlan, profile: Profile, known: list[Partition]) -> list[str]:
-    if profile.partition is not None:
-        require_partition(profile.partition, [partition.name for partition in known])
-    chosen = [p for p in known if (p.name == profile.partition if profile.partition else p.is_default)]
-    if not chosen:
-        return ["the cluster has no default partition; the profile should name one."]
-    partition = chosen[0]
-    gpus = profile.gpus_per_node if profile.gpus_per_node is not None else partition.gpus_per_node
-    if plan.gpus_per_node > gpus:
-        raise ClusterError(
-            f"resources.gpus_per_node is {plan.gpus_per_node}, a node of partition {partition.name} has {gpus}.",
-            f"Spread it: resources.nodes={-(-plan.nodes * plan.gpus_per_node // max(gpus, 1))} "
-            f"resources.gpus_per_node={gpus}" if gpus else "Choose a partition with GPUs.",
-        )  # fmt: skip
-    if plan.nodes > partition.nodes:
-        raise ClusterError(
-            f"resources.nodes is {plan.nodes}, partition {partition.name} has {partition.nodes}.", "Use fewer nodes."
-        )
-    if partition.time_limit_s is not None and plan.time_limit_s > partition.time_limit_s:
-        raise ClusterError(
-            f"a time limit of {format_duration(plan.time_limit_s)} is above that of partition {partition.name}, "
-            f"{format_duration(partition.time_limit_s)}: the job would wait for ever.",
-            "Lower resources.time_limit: the job is requeued and goes on.",
-        )
-    if not partition.is_up:
-        return [f"partition {partition.name} is down: the job waits until it is up again."]
-    if plan.nodes > partition.nodes_up:
-        return [f"partition {partition.name} has {partition.nodes_up} usable nodes at the moment."]
-    return []

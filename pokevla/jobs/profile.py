@@ -8,21 +8,22 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
 
 from pokevla.errors import ClusterError, RecipeError, UsageError
+from pokevla.jobs.durations import parse_duration_s
 from pokevla.recipe.document import Document, display_path, expand
 from pokevla.recipe.load import merge_extends
 from pokevla.recipe.messages import messages, nearest
 from pokevla.recipe.running import Section
 from pokevla.recipe.schema import Positive
-from slurm.commands import parse_duration_s
 
 VARIABLE = "POKEVLA_PROFILE"
-FOLDER = Path(__file__).parent / "profiles"
+FOLDER = Path(str(files("slurm"))) / "profiles"
 Word = Annotated[str, StringConstraints(min_length=1, pattern=r"^\S+$")]
 Event = Literal["BEGIN", "END", "FAIL", "REQUEUE", "TIME_LIMIT", "ALL"]
 OWN_FLAGS = frozenset({"dependency", "kill-on-invalid-dep", "signal", "requeue", "no-requeue", "open-mode", "array",

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from pokevla.errors import ClusterError, EnvironmentSetupError, UsageError
-from slurm.job import Job
-from slurm.lock import holder, job_lock, refuse_second_job
-from slurm.place import PORTS, export_rendezvous, main_address, read_place
-from slurm.requeue import MAX_FRUITLESS, Cause, note_restart
+from pokevla.jobs.job import Job
+from pokevla.jobs.job_lock import holder, job_lock, refuse_second_job
+from pokevla.jobs.launcher import launcher_of, read_place
+from pokevla.jobs.place import PORTS, export_rendezvous
+from pokevla.jobs.restarts import MAX_FRUITLESS, Cause, note_restart
+from slurm.task import main_address
 
 TASK = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "31", "SLURM_PROCID": "5", "SLURM_NTASKS": "8",
         "SLURM_LOCALID": "1", "SLURM_JOB_NUM_NODES": "2", "SLURM_RESTART_COUNT": "2"}  # fmt: skip
@@ -28,6 +30,12 @@ def test_place_is_read_from_srun() -> None:
     assert task.job_id == "30_4"
 
 
+def test_jobs_are_told_apart_by_their_ids() -> None:
+    names = {job_id: launcher_of(job_id) for job_id in ("812", "812_3", "local-77", "toy-5")}
+    prefixes = {job_id: None if launcher is None else launcher.prefix for job_id, launcher in names.items()}
+    assert prefixes == {"812": "", "812_3": "", "local-77": "local-", "toy-5": None}
+
+
 def test_outside_a_job_there_is_no_place() -> None:
     with pytest.raises(EnvironmentSetupError, match="no task of a submitted job"):
         read_place({})
@@ -35,20 +43,17 @@ def test_outside_a_job_there_is_no_place() -> None:
 
 def test_address_falls_back_on_sruns_when_names_do_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_NODELIST", "no-such-host-[1-2]")
-    place = read_place(TASK)
-    assert main_address(place, {"SLURM_LAUNCH_NODE_IPADDR": "10.1.2.3"}) == "10.1.2.3"
+    assert main_address({"SLURM_LAUNCH_NODE_IPADDR": "10.1.2.3"}) == "10.1.2.3"
     with pytest.raises(EnvironmentSetupError, match="no-such-host-1 does not resolve"):
-        main_address(place, {})
+        main_address({})
     monkeypatch.setenv("SLURM_JOB_NODELIST", "localhost")
-    assert main_address(place, {"SLURM_LAUNCH_NODE_IPADDR": "10.1.2.3"}) == "localhost"
+    assert main_address({"SLURM_LAUNCH_NODE_IPADDR": "10.1.2.3"}) == "localhost"
 
 
-def test_all_ranks_agree_on_a_port_and_a_restart_takes_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_JOB_NODELIST", "localhost")
-
+def test_all_ranks_agree_on_a_port_and_a_restart_takes_another() -> None:
     def port(**changes: str) -> int:
         environment: dict[str, str] = {}
-        export_rendezvous(read_place({**TASK, **changes}), environment)
+        export_rendezvous(read_place({**TASK, **changes}), "localhost", environment)
         return int(environment["MASTER_PORT"])
 
     assert port() == port(SLURM_PROCID="0")
@@ -89,7 +94,7 @@ def test_restarts_on_this_machine_count_one_by_one(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from slurm.lock import job_lock
+from pokevla.jobs.job_lock import job_lock
 with job_lock(Path(sys.argv[1]), sys.argv[2]):
     print("held", flush=True)
     time.sleep(600)

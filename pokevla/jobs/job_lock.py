@@ -15,10 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pokevla.errors import ClusterError, UsageError
+from pokevla.jobs.launcher import launcher_of
+from pokevla.jobs.tracking import job_state
 from pokevla.runs.creation import LOCK, run_lock
-from slurm.commands import has_slurm
-from slurm.record import LOCAL
-from slurm.state import job_state
 
 PATIENCE_S = 120.0
 """How long a restarted job waits for its former self to end: longer than Slurm's KillWait."""
@@ -41,8 +40,11 @@ def refuse_second_job(run_dir: Path, job_id: str = "") -> None:
         UsageError: it is. ClusterError: a job holds the run and Slurm does not answer whether it runs.
     """
     other = holder(run_dir)
-    if other is None or other == job_id or not (other.startswith(LOCAL) or has_slurm()):
-        return  # on a machine without Slurm the file lock decides alone
+    if other is None or other == job_id:
+        return
+    launcher = launcher_of(other)
+    if launcher is None or not launcher.is_available():
+        return  # nobody here can tell how that job stands: the file lock decides alone
     state = job_state(other)
     if state.state in _RUNS:
         raise UsageError(

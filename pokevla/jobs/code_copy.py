@@ -16,7 +16,7 @@ PACKAGES = ("pokevla", "slurm", "monitoring", "checkpoints_tools")
 """What a job can import."""
 
 
-def snapshot_code(run_dir: Path) -> Path:
+def copy_code(run_dir: Path) -> Path:
     """Copy the packages this process runs from to RUN/code, in place of an earlier copy; returns that folder.
 
     Files are those git knows or would add; of an installed package all but bytecode.
@@ -49,7 +49,7 @@ def _files(root: Path) -> list[str]:
     ]
 
 
-def require_snapshot(run_dir: Path) -> None:
+def require_code_copy(run_dir: Path) -> None:
     """Make sure that this process runs the code that was submitted.
 
     Raises:

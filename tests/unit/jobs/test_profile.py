@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pokevla.errors import ClusterError, RecipeError, UsageError
-from slurm.profile import Profile, load_profile, profile_names, require_partition
+from pokevla.jobs.profile import Profile, load_profile, profile_names, require_partition
 
 
 def write(folder: Path, text: str) -> str:

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pokevla.errors import DataError, RecipeError
+from pokevla.jobs.durations import format_duration, parse_duration_s
+from pokevla.jobs.pieces import Pieces, plan_pieces
+from pokevla.jobs.profile import Profile
 from pokevla.recipe.load import AnyRecipe, LoadedRecipe
 from pokevla.recipe.planning.plan import disk_needs
 from pokevla.recipe.planning.plan import plan as plan_training
 from pokevla.recipe.schema import CacheRecipe, EvalRecipe, GroundingRecipe, PipelineRecipe, TrainRecipe
 from pokevla.runs.lead_time import SAFETY, SAVES, UNKNOWN_S, needed_lead_s
 from pokevla.telemetry.jsonl import read_jsonl
-from slurm.commands import format_duration, parse_duration_s
-from slurm.pieces import Pieces, plan_pieces
-from slurm.profile import Profile
 
 SAVE_BYTES_PER_S = 200e6
 """Until a save has been measured: what a busy parallel file system writes at least (ours)."""
@@ -66,6 +66,14 @@ class JobPlan:
     def shortest_limit_s(self) -> int:
         """A job with less time could reach its limit before it has saved anything."""
         return START_S + EARLY_S + self.signal_lead_s
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """One job that a launcher has taken."""
+
+    plan: JobPlan
+    job_id: str
 
 
 def plan_job(loaded: LoadedRecipe, profile: Profile) -> JobPlan:

@@ -8,17 +8,18 @@ from pathlib import Path
 import pytest
 
 from pokevla.errors import ClusterError, DataError, RecipeError, UsageError
+from pokevla.jobs.plan import JobPlan, plan_job
+from pokevla.jobs.preflight import file_system, node_local, preflight
+from pokevla.jobs.profile import Profile
 from pokevla.recipe.dump import dump_recipe
+from slurm.checks import _partition
 from slurm.cluster import Partition
-from slurm.plan import JobPlan, plan_job
-from slurm.preflight import _partition, file_system, node_local, preflight
-from slurm.profile import Profile
 
 PARTITION = Partition("gpu", True, True, 86400, 4, 4, 8)
 
 
 def check(*plans: JobPlan) -> list[str]:
-    return preflight(plans, Profile(), on_cluster=False)
+    return preflight(plans, Profile(), None)
 
 
 def test_a_good_recipe_passes(load) -> None:

@@ -4,7 +4,7 @@
 
 submitit's own way of requeueing is not used: its handler acts on rank 0 alone and between any two bytecodes, counts
 every limit of ten minutes or less as "timed out", gives up after a number of timeouts, and dies when the job has been
-put back into the queue already (facts: submitit 1.5.4). Here the signal handlers are ours from the first line on.
+put back into the queue already (submitit 1.5.4). Here the signal handlers are ours from the first line on.
 """
 
 from __future__ import annotations
@@ -18,18 +18,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from pokevla.errors import HangError, PokeVLAError, Requeued
-from slurm.place import Place, export_rendezvous, read_place
-from slurm.record import forget_exit, note_exit
-from slurm.snapshot import require_snapshot
+from pokevla.jobs.code_copy import require_code_copy
+from pokevla.jobs.launcher import Launcher, launcher_named, read_place
+from pokevla.jobs.place import Place, export_rendezvous
+from pokevla.jobs.record import forget_exit, note_exit
+from pokevla.jobs.restarts import Cause, note_restart
+from pokevla.recipe.load import AnyRecipe, load_recipe
+from pokevla.recipe.schema import TrainRecipe
 
-if TYPE_CHECKING:
-    from slurm.requeue import Cause
-
-LOCAL_AGAIN = 144
-"""Exit code upon which submitit's local executor starts the tasks again (submitit/local/local.py)."""
 RENDEZVOUS_VARIABLE = "POKEVLA_RENDEZVOUS_TIMEOUT_S"
 RENDEZVOUS_TIMEOUT_S = 300
 """How long ranks wait for each other: a job that lost a rank should not hold its nodes for long."""
@@ -47,12 +46,14 @@ class Job:
 
     def __call__(self) -> str:
         """Run this task to its end. The process leaves with the exit code of a named error."""
-        folder, place = Path(self.folder), read_place()
-        work = _work(folder, self.piece, place)
+        folder = Path(self.folder)
+        recipe = load_recipe(folder / "recipe.yaml").recipe  # first: its extensions may add the launcher
+        place = read_place()
+        work = _work(folder, recipe, self.piece, place)
         forget_exit(folder, place.recorded_id, place.rank)
         _watch_signals(work)
         try:
-            require_snapshot(folder)
+            require_code_copy(folder)
             work.run()
         except Requeued as error:
             _end_interrupted(work, error)
@@ -75,32 +76,31 @@ class Work:
     folder: Path
     piece: int | None
     place: Place
+    launcher: Launcher
     run: Callable[[], None]
     progress: Callable[[], int]
 
 
-def _work(folder: Path, piece: int | None, place: Place) -> Work:
-    from pokevla.recipe.load import load_recipe
-    from pokevla.recipe.schema import TrainRecipe
-
-    if isinstance(load_recipe(folder / "recipe.yaml").recipe, TrainRecipe):
-        work = Work(folder, piece, place, lambda: _train(work), lambda: _steps_saved(folder))
+def _work(folder: Path, recipe: AnyRecipe, piece: int | None, place: Place) -> Work:
+    launcher = launcher_named(place.launcher)
+    if isinstance(recipe, TrainRecipe):
+        work = Work(folder, piece, place, launcher, lambda: _train(work), lambda: _steps_saved(folder))
         return work
-    from slurm.pieces import pieces_done, run_piece
+    from pokevla.jobs.pieces import pieces_done, run_piece
 
-    return Work(folder, piece, place, lambda: run_piece(folder, piece), lambda: pieces_done(folder, piece))
+    return Work(folder, piece, place, launcher, lambda: run_piece(folder, piece), lambda: pieces_done(folder, piece))
 
 
 def _train(work: Work) -> None:
     """One rank of a training run, from its newest checkpoint to its end."""
+    from pokevla.jobs.job_lock import job_lock
     from pokevla.training.launch import finished_step
     from pokevla.training.rank_main import run_rank
-    from slurm.lock import job_lock
 
     folder, place = work.folder, work.place
     if finished_step(folder) is not None:  # requeued after its last step
         return
-    export_rendezvous(place)
+    export_rendezvous(place, work.launcher.main_address(place))
     os.environ.setdefault(RENDEZVOUS_VARIABLE, str(RENDEZVOUS_TIMEOUT_S))
     with ExitStack() as stack:
         if place.is_main:
@@ -136,14 +136,12 @@ def _end_interrupted(work: Work, error: Requeued) -> NoReturn:
     """After the ranks have saved. Rank 0 decides; the others just end, well: a bad end of theirs would make srun kill
     rank 0 before it has.
 
-    Whether it asks to be started again: `slurm.requeue`.
+    Whether it asks to be started again, the launcher knows.
     """
-    from slurm.requeue import restart_after_signal
-
     if not work.place.is_main:
         _leave(0, "")
     try:
-        restart = restart_after_signal(work.place, error.reason)
+        restart = work.launcher.restart_after_signal(work.place, error.reason)
         if restart is not None:
             _run_again(work, restart.cause, restart.why)
     except PokeVLAError as refused:
@@ -171,11 +169,10 @@ def run_killed_again(folder: Path, piece: int | None) -> None:
     """After srun, in the job's script: a task was killed (out of memory, or a message for a former start that Slurm
     delivers late). The job goes on from its last checkpoint, unless Slurm has decided otherwise. Leaves the process.
     """
-    from slurm.requeue import restart_after_kill
-
-    work = _work(folder, piece, read_place())
+    recipe = load_recipe(folder / "recipe.yaml").recipe
+    work = _work(folder, recipe, piece, read_place())
     try:
-        restart = restart_after_kill(work.place)
+        restart = work.launcher.restart_after_kill(work.place)
         if restart is not None:
             _run_again(work, restart.cause, restart.why)
     except PokeVLAError as refused:
@@ -184,14 +181,10 @@ def run_killed_again(folder: Path, piece: int | None) -> None:
 
 def _run_again(work: Work, cause: Cause | None, why: str = "Saved") -> NoReturn:
     """Have the job started again, and leave. Too often for the same cause without progress is an error."""
-    from slurm.requeue import note_restart, requeue
-
     if cause is not None:
         note_restart(work.folder, work.piece, work.place, work.progress(), cause)
-    if work.place.is_slurm:
-        requeue(work.place)
-        _leave(Requeued.exit_code, f"{why}; put back into the queue.")
-    _leave(LOCAL_AGAIN, f"{why}; starting again.")
+    code = work.launcher.run_again(work.place)
+    _leave(code, f"{why}; {'put back into the queue' if work.launcher.is_cluster else 'starting again'}.")
 
 
 def _fail(work: Work, error: PokeVLAError) -> NoReturn:

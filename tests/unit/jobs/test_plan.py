@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pokevla.errors import RecipeError
+from pokevla.jobs.pieces import divide
+from pokevla.jobs.plan import measured_save_s, plan_job
+from pokevla.jobs.profile import Profile
 from pokevla.runs.lead_time import UNKNOWN_S, needed_lead_s
-from slurm.pieces import divide
-from slurm.plan import measured_save_s, plan_job
-from slurm.profile import Profile
 
 
 def test_ranks_are_spread_over_nodes(load) -> None:

@@ -1,0 +1,70 @@
+"""Making a job's directory ready before a launcher takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pokevla.files import write_text_atomically
+from pokevla.jobs.code_copy import copy_code
+from pokevla.jobs.job import Job
+from pokevla.jobs.pieces import write_pieces
+from pokevla.jobs.plan import JobPlan, Submitted
+from pokevla.jobs.profile import Profile
+from pokevla.jobs.record import JOBS, JobRecord
+from pokevla.recipe.dump import dump_recipe
+from pokevla.recipe.schema import TrainRecipe
+from pokevla.telemetry.jsonl import now
+
+
+def prepare(plan: JobPlan) -> None:
+    """Make the job's directory ready: recipe, manifest, code, pieces. What a run has already stays.
+
+    Raises:
+        DataError: a dataset is missing. DiskFullError: no room.
+    """
+    if isinstance(plan.recipe, TrainRecipe) and not (plan.folder / "recipe.yaml").is_file():
+        from pokevla.runs.creation import create_run
+
+        create_run(plan.loaded, plan.recipe)
+    elif not isinstance(plan.recipe, TrainRecipe):
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(plan.folder / "recipe.yaml", dump_recipe(plan.loaded))
+    copy_code(plan.folder)
+    (plan.folder / JOBS).mkdir(exist_ok=True)
+    if plan.pieces:
+        write_pieces(plan.folder, plan.pieces)
+
+
+def jobs_of(plan: JobPlan) -> list[Job]:
+    """The pickled objects: one, or one per piece."""
+    folder = str(plan.folder)
+    return [Job(folder, number) for number in range(len(plan.pieces))] or [Job(folder)]
+
+
+def job_record(submitted: Submitted, profile: Profile, profile_name: str, after: Sequence[Submitted] = ()) -> JobRecord:
+    """What `slurm.json` remembers of a job."""
+    plan = submitted.plan
+    return JobRecord(
+        job_id=submitted.job_id,
+        name=plan.recipe.name,
+        submitted=now(),
+        profile=profile_name,
+        partition=profile.partition or "",
+        after=tuple(one.job_id for one in after),
+        after_names=tuple(one.plan.recipe.name for one in after),
+        nodes=plan.nodes,
+        tasks_per_node=plan.tasks_per_node,
+        time_limit_s=plan.time_limit_s,
+        signal_lead_s=plan.signal_lead_s,
+        array_size=len(plan.pieces),
+    )
+
+
+def environment(plan: JobPlan, profile: Profile) -> dict[str, str]:
+    """Environment variables of a job. Python imports the copy of the code, and not what lies in the directory the job
+    starts in (PYTHONSAFEPATH): that is the checkout, which has moved on since."""
+    variables = {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+    if plan.threads is not None:
+        # As `pokevla train` sets them for its ranks (pokevla/distributed/process.py).
+        variables |= {"OMP_NUM_THREADS": str(plan.threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    return variables | profile.environment

@@ -1,0 +1,27 @@
+"""`pokevla runs stop`: let a job save, end, and not come back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pokevla.errors import UsageError
+from pokevla.jobs.launcher import launcher_of
+from pokevla.jobs.record import read_jobs
+from pokevla.jobs.tracking import job_state
+
+
+def stop_run(run_dir: Path) -> list[str]:
+    """Stop every job of a run that runs or waits; returns one sentence per job.
+
+    Raises:
+        UsageError: no job of this run runs or waits.
+        ClusterError: the launcher refuses.
+    """
+    sentences = []
+    for job in read_jobs(run_dir):
+        launcher, state = launcher_of(job.job_id), job_state(job.job_id)
+        if launcher is not None and state.is_active:
+            sentences.append(launcher.stop(job, state))
+    if not sentences:
+        raise UsageError(f"No job of {run_dir} runs or waits.", "`pokevla runs ls` shows how each ended.")
+    return sentences

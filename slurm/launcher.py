@@ -1,0 +1,77 @@
+"""Slurm as a launcher (`pokevla.jobs.launcher.Launcher`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from pokevla.jobs.launcher import Check
+from pokevla.jobs.place import Place
+from pokevla.jobs.plan import JobPlan, Submitted
+from pokevla.jobs.profile import Profile
+from pokevla.jobs.record import JobRecord
+from pokevla.jobs.restarts import Restart
+from pokevla.jobs.state import JobState
+from slurm.checks import partition_checks
+from slurm.commands import has_slurm
+from slurm.requeue import REQUEUED_CODE, requeue, restart_after_kill, restart_after_signal
+from slurm.state import slurm_state
+from slurm.stop import stop_job
+from slurm.task import main_address, read_slurm_place
+
+
+class SlurmLauncher:
+    """Jobs in Slurm's queue, through submitit."""
+
+    prefix = ""
+    is_cluster = True
+
+    def is_available(self) -> bool:
+        return has_slurm()
+
+    def checks(self, plan: JobPlan, profile: Profile) -> Iterable[Check]:
+        return partition_checks(plan, profile)
+
+    def script(self, plan: JobPlan, profile: Profile, after: Sequence[str]) -> str:
+        from slurm.submit import script
+
+        return script(plan, profile, after)
+
+    def verdict(self, plan: JobPlan, profile: Profile) -> str:
+        from slurm.submit import check_with_slurm
+
+        return check_with_slurm(plan, profile)
+
+    def submit(
+        self, plans: Sequence[JobPlan], profile: Profile, profile_name: str, on_submit: Callable[[Submitted], None]
+    ) -> None:
+        from slurm.submit import check_with_slurm, submit_chain
+
+        for plan in plans:
+            check_with_slurm(plan, profile)
+        for job in submit_chain(plans, profile, profile_name):
+            on_submit(job)
+
+    def state(self, job_id: str) -> JobState:
+        return slurm_state(job_id)
+
+    def stop(self, job: JobRecord, state: JobState) -> str:
+        return stop_job(job, state)
+
+    def read_place(self, environment: Mapping[str, str]) -> Place | None:
+        return read_slurm_place(environment)
+
+    def main_address(self, place: Place) -> str:
+        return main_address()
+
+    def restart_after_signal(self, place: Place, reason: str) -> Restart | None:
+        return restart_after_signal(place, reason)
+
+    def restart_after_kill(self, place: Place) -> Restart | None:
+        return restart_after_kill(place)
+
+    def run_again(self, place: Place) -> int:
+        requeue(place)
+        return REQUEUED_CODE
+
+
+SLURM = SlurmLauncher()
