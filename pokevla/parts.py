@@ -37,6 +37,13 @@ LAUNCHERS: dict[str, Any] = {"slurm": "slurm.launcher:SLURM", "local": "pokevla.
 """A `Launcher` (pokevla.jobs.launcher): what starts jobs, tells how they stand and stops them. `pokevla submit
 --launcher NAME`."""
 
+DATA_SOURCES: dict[str, Any] = {
+    "libero": "pokevla.cli.data_verbs.converters:convert_libero",
+    "libero-vlm": "pokevla.cli.data_verbs.converters:convert_libero_vlm",
+}
+"""A function that makes a dataset directory (`pokevla.data.writer.DatasetWriter`). Its parameters become the arguments
+and options of `pokevla data convert NAME`, as typer reads them."""
+
 
 def import_extensions(modules: Iterable[str]) -> None:
     """Import the modules that a recipe lists; they add entries to the tables above.
