@@ -100,7 +100,7 @@ def _train(work: Work) -> None:
     folder, place = work.folder, work.place
     if finished_step(folder) is not None:  # requeued after its last step
         return
-    export_rendezvous(place, work.launcher.main_address(place))
+    export_rendezvous(place, folder, work.launcher.main_address(place))
     os.environ.setdefault(RENDEZVOUS_VARIABLE, str(RENDEZVOUS_TIMEOUT_S))
     with ExitStack() as stack:
         if place.is_main:

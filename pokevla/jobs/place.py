@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import MutableMapping
 from dataclasses import dataclass
+from pathlib import Path
 
 PORTS = (15000, 32000)
 """Below Linux's range of ports for outgoing connections (from 32768), which anybody may hold by chance."""
@@ -30,10 +31,12 @@ class Place:
         return self.rank == 0
 
 
-def export_rendezvous(place: Place, main_address: str, environment: MutableMapping[str, str] = os.environ) -> None:
+def export_rendezvous(
+    place: Place, run_dir: Path, main_address: str, environment: MutableMapping[str, str] = os.environ
+) -> None:
     """Set RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
 
-    The port follows from job and restart: the same for all ranks, another one after a requeue, since a rank that
+    The port follows from run, job and restart: the same for all ranks, another one after a requeue, since a rank that
     outlived its node's death may still hold the old one.
     """
     variables = {
@@ -42,6 +45,6 @@ def export_rendezvous(place: Place, main_address: str, environment: MutableMappi
         "LOCAL_RANK": str(place.local_rank),
         "LOCAL_WORLD_SIZE": str(place.local_world_size),
         "MASTER_ADDR": main_address,
-        "MASTER_PORT": str(random.Random(f"{place.job_id}/{place.restarts or 0}").randrange(*PORTS)),
+        "MASTER_PORT": str(random.Random(f"{run_dir}/{place.job_id}/{place.restarts or 0}").randrange(*PORTS)),
     }
     environment.update(variables)

@@ -53,7 +53,7 @@ def test_address_falls_back_on_sruns_when_names_do_not_resolve(monkeypatch: pyte
 def test_all_ranks_agree_on_a_port_and_a_restart_takes_another() -> None:
     def port(**changes: str) -> int:
         environment: dict[str, str] = {}
-        export_rendezvous(read_place({**TASK, **changes}), "localhost", environment)
+        export_rendezvous(read_place({**TASK, **changes}), Path("/runs/walk"), "localhost", environment)
         return int(environment["MASTER_PORT"])
 
     assert port() == port(SLURM_PROCID="0")
