@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pokevla.jobs.launcher import Check
-from pokevla.jobs.place import Place
 from pokevla.jobs.plan import JobPlan, Submitted
 from pokevla.jobs.profile import Profile
 from pokevla.jobs.record import JobRecord
-from pokevla.jobs.restarts import Restart
 from pokevla.jobs.state import JobState
+from pokevla.jobs.task.place import Place
+from pokevla.jobs.task.restarts import Restart
 from slurm.checks import partition_checks
 from slurm.commands import has_slurm
 from slurm.requeue import REQUEUED_CODE, requeue, restart_after_kill, restart_after_signal

@@ -16,8 +16,8 @@ A SIGTERM has four senders. Who it was is decided by asking the controller, afte
 from __future__ import annotations
 
 from pokevla.errors import ClusterError, Requeued
-from pokevla.jobs.place import Place
-from pokevla.jobs.restarts import Restart
+from pokevla.jobs.task.place import Place
+from pokevla.jobs.task.restarts import Restart
 from slurm.commands import ask_slurm, last_words
 from slurm.state import slurm_state
 

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Mapping
 
 from pokevla.errors import EnvironmentSetupError
-from pokevla.jobs.place import Place
+from pokevla.jobs.task.place import Place
 
 _NUMBERS = {"rank": "SLURM_PROCID", "world_size": "SLURM_NTASKS", "local_rank": "SLURM_LOCALID"}
 

@@ -1,7 +1,7 @@
 """Launchers: what starts a job's tasks, tells how they stand, stops them and starts them again.
 
 A launcher is one object with the methods below, an entry of `pokevla.parts.LAUNCHERS`. Whatever runs inside a task
-(`pokevla.jobs.job`) and whatever asks about jobs works with any of them.
+(`pokevla.jobs.task.job`) and whatever asks about jobs works with any of them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from pokevla.errors import EnvironmentSetupError
-from pokevla.jobs.place import Place
 from pokevla.jobs.plan import JobPlan, Submitted
 from pokevla.jobs.profile import Profile
 from pokevla.jobs.record import JobRecord
-from pokevla.jobs.restarts import Restart
 from pokevla.jobs.state import JobState
+from pokevla.jobs.task.place import Place
+from pokevla.jobs.task.restarts import Restart
 from pokevla.parts import LAUNCHERS, get_part
 
 Check = Callable[[], list[str]]

@@ -12,12 +12,12 @@ from pathlib import Path
 from pokevla.errors import PokeVLAError, TrainingError, UsageError
 from pokevla.jobs.code_copy import CODE
 from pokevla.jobs.launcher import Check
-from pokevla.jobs.place import Place
 from pokevla.jobs.plan import JobPlan, Submitted
 from pokevla.jobs.profile import Profile
 from pokevla.jobs.record import JOBS, LOCAL, JobRecord, add_job, read_exit, task_log
-from pokevla.jobs.restarts import Restart
 from pokevla.jobs.state import UNKNOWN, JobState
+from pokevla.jobs.task.place import Place
+from pokevla.jobs.task.restarts import Restart
 
 RUN_AGAIN_CODE = 144
 """Exit code upon which submitit's local executor starts the tasks again (submitit/local/local.py)."""
@@ -96,8 +96,8 @@ def run_locally(
     """
     from submitit import LocalExecutor
 
-    from pokevla.jobs.job import Job
     from pokevla.jobs.preparation import environment, job_record, prepare
+    from pokevla.jobs.task.job import Job
 
     for plan in plans:
         if plan.nodes > 1:

@@ -199,7 +199,7 @@ def _second_job(plan: JobPlan) -> list[str]:
             f"Stop it first: pokevla runs stop {plan.folder}",
         )
     if isinstance(plan.recipe, TrainRecipe) and plan.folder.is_dir():
-        from pokevla.jobs.job_lock import refuse_second_job
+        from pokevla.jobs.task.job_lock import refuse_second_job
 
         refuse_second_job(plan.folder)
     return []

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from pokevla.files import write_text_atomically
 from pokevla.jobs.code_copy import copy_code
-from pokevla.jobs.job import Job
 from pokevla.jobs.pieces import write_pieces
 from pokevla.jobs.plan import JobPlan, Submitted
 from pokevla.jobs.profile import Profile
 from pokevla.jobs.record import JOBS, JobRecord
+from pokevla.jobs.task.job import Job
 from pokevla.recipe.dump import dump_recipe
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.telemetry.jsonl import now

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 
 from pokevla.errors import SimulationError
-from pokevla.simulation.expert.grasps import HAND_BOX, box_meets, grasp_height
 from pokevla.simulation.geometry import body_points, clearance, convex_hull
-
-if TYPE_CHECKING:
-    from pokevla.simulation.environment import LiberoEnvironment
+from pokevla.simulation.hand import HAND_BOX, box_meets, grasp_height
+from pokevla.simulation.suites import TaskInfo
 
 MARGIN_M = 0.03  # gap kept to every neighbour: a finger is 2 cm thick, and the arm is not exact
 MAX_DRAWS = 500
@@ -20,10 +18,28 @@ REACH_LOW_M = np.array([0.36, -0.32])
 REACH_HIGH_M = np.array([0.80, 0.36])
 
 
+class Scene(Protocol):
+    """What placing needs of an environment (`pokevla.simulation.environment.LiberoEnvironment`)."""
+
+    instances: list[str]
+    target_instances: list[str]
+    geom_labels: np.ndarray
+    task: TaskInfo
+
+    @property
+    def libero(self) -> Any: ...
+
+    @property
+    def sim_model(self) -> Any: ...
+
+    @property
+    def sim_data(self) -> Any: ...
+
+
 class Placement:
     """Footprints and free joints of the movable objects of one environment."""
 
-    def __init__(self, env: LiberoEnvironment) -> None:
+    def __init__(self, env: Scene) -> None:
         self._env = env
         self.movable: list[str] = [
             name for name in env.instances if name in env.libero.objects_dict and env.libero.objects_dict[name].joints

@@ -6,12 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import psutil
-
-if TYPE_CHECKING:
-    from pokevla.telemetry.gpu import GpuSampler
 
 GIB = 1024**3
 TERA = 1e12
@@ -39,6 +36,14 @@ class Arithmetic:
         return values
 
 
+class DeviceSampler(Protocol):
+    """Tells about this rank's device (`pokevla.telemetry.gpu.GpuSampler`)."""
+
+    def take(self) -> dict[str, float]:
+        """Values since the last call."""
+        ...
+
+
 @dataclass
 class StepMeter:
     """Counts between two log lines: samples, seconds, and seconds waiting for data.
@@ -53,7 +58,7 @@ class StepMeter:
 
     clock: Callable[[], float] = time.perf_counter
     arithmetic: Arithmetic | None = None
-    gpu: GpuSampler | None = None
+    gpu: DeviceSampler | None = None
     _started: float = field(init=False)
     _waited: float = field(init=False, default=0.0)
     _samples: int = field(init=False, default=0)

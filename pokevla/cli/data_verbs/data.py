@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.core
+import typer.main
 
 from pokevla.cli.data_verbs.masks import masks
 from pokevla.cli.data_verbs.simulation import demos, scenes

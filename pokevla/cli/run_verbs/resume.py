@@ -18,7 +18,7 @@ def resume(
 
     The number of ranks may change; the samples, their order and the global batch do not.
     """
-    from pokevla.jobs.job_lock import refuse_second_job
+    from pokevla.jobs.task.job_lock import refuse_second_job
     from pokevla.runs.changes import ranks_override
     from pokevla.runs.directory import read_run_recipe
     from pokevla.training.launch import finished_step, run_training

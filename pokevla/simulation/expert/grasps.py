@@ -11,6 +11,7 @@ import numpy as np
 
 from pokevla.errors import SimulationError
 from pokevla.simulation.geometry import narrow_side
+from pokevla.simulation.hand import FINGER_BOX, HAND_BOX, box_meets, grasp_height
 from pokevla.simulation.masks import parent_instance
 
 if TYPE_CHECKING:
@@ -20,12 +21,7 @@ GRIPPER_OPENING_M = 0.08
 MIN_SLACK_M = 0.03  # below this much free way between the open fingers, the hand turns to the narrow side
 FINGER_M = 0.004  # what must stay free on each side of a wide object
 FINGER_WIDTH_M = 0.012  # half the breadth of a finger, and a little
-# Panda's hand (20 cm by 6.3 cm) begins 3 cm above the point between the fingertips; open fingers reach 6 cm out.
-HAND_BOX = (0.028, 0.105, 0.034)  # from this height above the point: half width along the closing axis, half depth
-FINGER_BOX = (-0.01, 0.058, 0.012)
 WAY_MARGIN_M = 0.01  # kept to what is passed on the way to the goal
-BELOW_TOP_M, ABOVE_GROUND_M = 0.035, 0.01  # where the fingertips hold a tall thing, and a flat one at least
-FLAT_M = 0.04  # lower things are flat
 MIN_GAIN_M = 0.004  # turning must gain at least this much
 RIM_DEPTH_M = 0.018  # how deep the fingers reach over a bowl's rim
 RIM_INSET_M = 0.004  # from the outer edge of a bowl to the middle of its wall
@@ -142,33 +138,11 @@ class Handled:
         return centre, float(points[:, 2].max())
 
 
-def grasp_height(points: np.ndarray) -> float:
-    """Height in m at which the fingertips hold an object that these world points (N, 3) span."""
-    bottom, top = float(points[:, 2].min()), float(points[:, 2].max())
-    height = top - bottom
-    if height < FLAT_M:
-        return bottom + max(height / 2, ABOVE_GROUND_M)
-    return max(top - BELOW_TOP_M, bottom + 0.4 * height)
-
-
 def hand_is_clear(grasp: Grasp, others: Sequence[np.ndarray]) -> bool:
     """Whether hand and open fingers at `grasp` stay off the given objects, (N, 3) world points each."""
     return not any(
         box_meets(box, grasp.point, grasp.yaw, points) for points in others for box in (HAND_BOX, FINGER_BOX)
     )
-
-
-def box_meets(box: tuple[float, float, float], point: np.ndarray, yaw: float, other: np.ndarray) -> bool:
-    """Whether a part of the hand (HAND_BOX, FINGER_BOX) that holds at `point` (3,) meets an object, (N, 3) points."""
-    low_z, half_width, half_depth = box
-    if other[:, 2].max() < point[2] + low_z:
-        return False
-    closing = np.array([-math.sin(yaw), math.cos(yaw)])
-    offset = other[:, :2] - point[:2]
-    across, aside = offset @ closing, offset @ np.array([closing[1], -closing[0]])
-    # The box of the neighbour in the hand's axes: on the safe side.
-    beside = across.min() < half_width and across.max() > -half_width
-    return bool(beside and aside.min() < half_depth and aside.max() > -half_depth)
 
 
 def _rim_grasps(points: np.ndarray, top: float) -> list[Grasp]:

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from pokevla.simulation.expert.grasps import HAND_BOX, Grasp, box_meets, grasp_height, hand_is_clear
+from pokevla.simulation.expert.grasps import Grasp, hand_is_clear
+from pokevla.simulation.hand import HAND_BOX, box_meets, grasp_height
 
 
 def box(centre: tuple[float, float], side: float, top: float) -> np.ndarray:

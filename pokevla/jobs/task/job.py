@@ -23,9 +23,9 @@ from typing import NoReturn
 from pokevla.errors import HangError, PokeVLAError, Requeued
 from pokevla.jobs.code_copy import require_code_copy
 from pokevla.jobs.launcher import Launcher, launcher_named, read_place
-from pokevla.jobs.place import Place, export_rendezvous
 from pokevla.jobs.record import forget_exit, note_exit
-from pokevla.jobs.restarts import Cause, note_restart
+from pokevla.jobs.task.place import Place, export_rendezvous
+from pokevla.jobs.task.restarts import Cause, note_restart
 from pokevla.recipe.load import AnyRecipe, load_recipe
 from pokevla.recipe.schema import TrainRecipe
 
@@ -93,7 +93,7 @@ def _work(folder: Path, recipe: AnyRecipe, piece: int | None, place: Place) -> W
 
 def _train(work: Work) -> None:
     """One rank of a training run, from its newest checkpoint to its end."""
-    from pokevla.jobs.job_lock import job_lock
+    from pokevla.jobs.task.job_lock import job_lock
     from pokevla.training.launch import finished_step
     from pokevla.training.rank_main import run_rank
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from pokevla.errors import ClusterError, EnvironmentSetupError, UsageError
-from pokevla.jobs.job import Job
-from pokevla.jobs.job_lock import holder, job_lock, refuse_second_job
 from pokevla.jobs.launcher import launcher_of, read_place
-from pokevla.jobs.place import PORTS, export_rendezvous
-from pokevla.jobs.restarts import MAX_FRUITLESS, Cause, note_restart
+from pokevla.jobs.task.job import Job
+from pokevla.jobs.task.job_lock import holder, job_lock, refuse_second_job
+from pokevla.jobs.task.place import PORTS, export_rendezvous
+from pokevla.jobs.task.restarts import MAX_FRUITLESS, Cause, note_restart
 from slurm.task import main_address
 
 TASK = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "31", "SLURM_PROCID": "5", "SLURM_NTASKS": "8",
@@ -94,7 +94,7 @@ def test_restarts_on_this_machine_count_one_by_one(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from pokevla.jobs.job_lock import job_lock
+from pokevla.jobs.task.job_lock import job_lock
 with job_lock(Path(sys.argv[1]), sys.argv[2]):
     print("held", flush=True)
     time.sleep(600)

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pokevla.errors import ClusterError
 from pokevla.files import write_json_atomically
-from pokevla.jobs.place import Place
 from pokevla.jobs.record import JOBS
+from pokevla.jobs.task.place import Place
 
 MAX_FRUITLESS = 3
 """Starts in a row that may reach their limit, or hang, without anything new saved. One can be bad luck: Slurm's
