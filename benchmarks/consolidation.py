@@ -106,14 +106,15 @@ def consolidate_side(side: str, folder: Path, out: Path) -> Callable[[], None]:
                 os.fsync(file.fileno())
 
         return theirs
+    from pokevla.files import atomic_folder
     from pokevla.runs.checkpoints import read_info, verify
-    from pokevla.weights.safetensors_files import write_weights, written_whole
+    from pokevla.weights.safetensors_files import write_weights
     from pokevla.weights.zero_layout import open_checkpoint
 
     def ours() -> None:
         info = verify(folder) if side == "ours with checksums" else read_info(folder)
-        with written_whole(out) as temporary:
-            write_weights(open_checkpoint(folder, info), temporary, metadata={})
+        with atomic_folder(out) as new:
+            write_weights(open_checkpoint(folder, info), new, metadata={})
 
     return ours
 

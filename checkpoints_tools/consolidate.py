@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from checkpoints_tools.source import CheckpointSource
+from pokevla.errors import CheckpointError
+from pokevla.files import atomic_folder
 from pokevla.weights.named_tensors import Weights, has_adapters
-from pokevla.weights.safetensors_files import write_weights, written_whole
+from pokevla.weights.safetensors_files import FREE_SPACE, write_weights
 from pokevla.weights.trained import lora_scaling, open_trained
 from pokevla.weights.zero_layout import open_checkpoint
 
@@ -38,7 +40,7 @@ def consolidate(
         CheckpointError: `out` exists, the base model is another one, or a file is damaged.
         DiskFullError: no room. Nothing is left under the name `out`.
     """
-    with written_whole(out) as temporary:
+    with atomic_folder(out, kind=CheckpointError, remedy=FREE_SPACE) as new:
         weights: Weights
         if trained_only:
             weights = open_checkpoint(source.folder, source.info)
@@ -46,7 +48,7 @@ def consolidate(
             weights = open_trained(source.recipe, source.folder, source.info)
         write_weights(
             weights,
-            temporary,
+            new,
             metadata=header_metadata(source, weights),
             max_file_bytes=max_file_bytes,
             on_progress=on_progress,

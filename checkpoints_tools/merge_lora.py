@@ -9,8 +9,9 @@ from pathlib import Path
 from checkpoints_tools.consolidate import LORA_SCALING, header_metadata
 from checkpoints_tools.source import CheckpointSource, WeightsSource
 from pokevla.errors import CheckpointError, UsageError
+from pokevla.files import atomic_folder
 from pokevla.weights.named_tensors import MergedWeights, has_adapters
-from pokevla.weights.safetensors_files import FileWeights, write_weights, written_whole
+from pokevla.weights.safetensors_files import FREE_SPACE, FileWeights, write_weights
 from pokevla.weights.trained import lora_scaling, open_trained
 
 
@@ -31,8 +32,8 @@ def merge_lora(
         CheckpointError: `out` exists, or the source cannot be read or does not say its scaling.
         DiskFullError: no room. Nothing is left under the name `out`.
     """
-    with written_whole(out) as temporary, _opened(source) as (weights, metadata):
-        write_weights(weights, temporary, metadata=metadata, max_file_bytes=max_file_bytes, on_progress=on_progress)
+    with atomic_folder(out, kind=CheckpointError, remedy=FREE_SPACE) as new, _opened(source) as (weights, metadata):
+        write_weights(weights, new, metadata=metadata, max_file_bytes=max_file_bytes, on_progress=on_progress)
     return weights
 
 

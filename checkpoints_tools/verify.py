@@ -8,7 +8,7 @@ from typing import Any
 
 from checkpoints_tools.source import existing_checkpoint, is_checkpoint_folder, step_of
 from pokevla.errors import CheckpointError
-from pokevla.files import StoredFile, describe_file
+from pokevla.files import TEMPORARY, StoredFile, describe_file
 from pokevla.runs.checkpoints import MARKER, list_checkpoints, read_info
 from pokevla.runs.directory import read_run_recipe
 
@@ -87,4 +87,4 @@ def unfinished(run_dir: Path) -> list[Path]:
     """Folders that do not count as checkpoints: half written, or half deleted (their marker is gone)."""
     checkpoints = run_dir / "checkpoints"
     half = [folder for folder in checkpoints.glob("step-*") if not (folder / MARKER).is_file()]
-    return sorted([*checkpoints.glob(".tmp-step-*"), *half])
+    return sorted([*checkpoints.glob(f"{TEMPORARY}step-*"), *half])

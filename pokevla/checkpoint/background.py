@@ -9,7 +9,6 @@ A crash before that leaves the temporary folder, which counts for nothing: the c
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from pathlib import Path
@@ -19,8 +18,8 @@ from pokevla.checkpoint.staging import Snapshot
 from pokevla.checkpoint.store import begin, finish, temporary_folder, write_state
 from pokevla.distributed.collectives import gather_objects
 from pokevla.errors import PokeVLAError
-from pokevla.files import HashingFile, StoredFile, as_named_error
-from pokevla.runs.checkpoints import CheckpointInfo
+from pokevla.files import HashingFile, StoredFile
+from pokevla.runs.checkpoints import CheckpointInfo, save_error
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
@@ -69,10 +68,9 @@ class PendingCheckpoint:
                     out = HashingFile(file)
                     for chunk in self._snapshot.read(name):
                         out.write(chunk)
-                    out.flush()
-                    os.fsync(file.fileno())
+                    out.sync()
             except OSError as error:
-                self._error = as_named_error(error, path)
+                self._error = save_error(error, path)
                 return
             self._files.append(out.described_as(name))
         self._seconds = time.perf_counter() - started

@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING
 
 from pokevla.distributed.collectives import barrier, broadcast_object, first_error, gather_objects
 from pokevla.errors import CheckpointError, PokeVLAError
-from pokevla.files import StoredFile, as_named_error, fsync_folder, remove_folder, write_json_atomically
+from pokevla.files import StoredFile, fsync_folder, put_in_place, remove_folder, temporary_name, write_json
 from pokevla.runs.checkpoints import (
+    FREE_SPACE,
     MARKER,
     SCHEMA_VERSION,
     STATE,
     CheckpointInfo,
     checkpoint_folder,
     latest_complete,
+    save_error,
 )
 
 if TYPE_CHECKING:
@@ -48,8 +50,7 @@ def save_checkpoint(engine: DeepSpeedEngine, run_dir: Path, info: CheckpointInfo
 
 def temporary_folder(run_dir: Path, step: int) -> Path:
     """Where a checkpoint grows until it is complete."""
-    final = checkpoint_folder(run_dir, step)
-    return final.with_name(f".tmp-{final.name}")
+    return temporary_name(checkpoint_folder(run_dir, step))
 
 
 def begin(run_dir: Path, step: int, *, is_main: bool) -> Path:
@@ -98,7 +99,7 @@ def _attempt(action: Callable[[], None], path: Path) -> PokeVLAError | None:
     try:
         action()
     except OSError as error:
-        return as_named_error(error, path)
+        return save_error(error, path)
     except PokeVLAError as error:
         return error
     return None
@@ -125,11 +126,11 @@ def _make_empty(folder: Path) -> None:
 
 def _commit(temporary: Path, final: Path, info: CheckpointInfo) -> None:
     fsync_folder(temporary / STATE)
-    write_json_atomically(temporary / MARKER, {"schema_version": SCHEMA_VERSION, **asdict(info)})
+    content = {"schema_version": SCHEMA_VERSION, **asdict(info)}
+    write_json(temporary / MARKER, content, sort_keys=True, kind=CheckpointError, remedy=FREE_SPACE)
     if final.exists():  # left over: incomplete, damaged, or of a future that was abandoned on resume
         remove_folder(final, MARKER)
-    temporary.rename(final)
-    fsync_folder(final.parent)
+    put_in_place(temporary, final)
 
 
 def load_checkpoint(engine: DeepSpeedEngine, folder: Path, info: CheckpointInfo) -> None:

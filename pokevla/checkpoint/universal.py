@@ -10,8 +10,6 @@ there whole or not at all, and is deleted with it.
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 from argparse import Namespace
 from collections.abc import Callable
@@ -21,8 +19,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pokevla.distributed.collectives import broadcast_object, first_error
 from pokevla.errors import CheckpointError, DiskFullError, PokeVLAError
-from pokevla.files import as_named_error, describe_file, free_bytes, fsync_folder, write_json_atomically
-from pokevla.runs.checkpoints import CONVERTED, MARKER, STATE, CheckpointInfo
+from pokevla.files import atomic_path, describe_file, free_bytes, remove_folder, write_json
+from pokevla.runs.checkpoints import CONVERTED, FREE_SPACE, MARKER, STATE, CheckpointInfo, save_error
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
@@ -60,24 +58,18 @@ def convert(folder: Path, info: CheckpointInfo) -> Path:
             f"{free_bytes(folder) / 2**20:.0f} MiB are free.",
             f"Free some space, or resume with {info.world_size} ranks.",
         )
-    work = folder / f".tmp-{CONVERTED}"
-    shutil.rmtree(work, ignore_errors=True)
-    shutil.rmtree(target, ignore_errors=True)
+    remove_folder(target, MARKER)
     try:
-        work.mkdir()
-        _ds_to_universal(folder / STATE, work / CONVERTED)
-        _seal(work / CONVERTED, info)
-        (work / CONVERTED).rename(target)
-        fsync_folder(folder)
-    except (OSError, RuntimeError) as error:
-        raise as_named_error(error, target) from error
+        with atomic_path(target, kind=CheckpointError, remedy=FREE_SPACE) as new:
+            _ds_to_universal(folder / STATE, new)
+            _seal(new, info)
+    except RuntimeError as error:
+        raise save_error(error, target) from error
     except (LookupError, AssertionError, ValueError) as error:
         raise CheckpointError(
             f"{folder} cannot be converted to another number of ranks: {error}",
             f"Resume with {info.world_size} ranks.",
         ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return target
 
 
@@ -102,15 +94,11 @@ def _ds_to_universal(state: Path, out: Path) -> None:
 
 
 def _seal(folder: Path, info: CheckpointInfo) -> None:
-    """Make every file durable, then write the marker."""
+    """Write the marker, with the checksums of all files."""
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    for name in names:
-        with (folder / name).open("rb") as file:
-            os.fsync(file.fileno())
-    for path in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
-        fsync_folder(path)
     files = [asdict(describe_file(folder, name)) for name in names]
-    write_json_atomically(folder / MARKER, {"step": info.step, "world_size": info.world_size, "files": files})
+    content = {"step": info.step, "world_size": info.world_size, "files": files}
+    write_json(folder / MARKER, content, sort_keys=True)
 
 
 def convert_while_all_wait(folder: Path, info: CheckpointInfo, *, is_main: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -11,7 +10,8 @@ from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointComm
 
 from pokevla.checkpoint.staging import Snapshot
 from pokevla.errors import PokeVLAError
-from pokevla.files import HashingFile, StoredFile, as_named_error
+from pokevla.files import HashingFile, StoredFile
+from pokevla.runs.checkpoints import save_error
 
 
 class RecordingWriter(CheckpointEngine):
@@ -45,11 +45,10 @@ class RecordingWriter(CheckpointEngine):
             with open(path, "wb") as file:
                 out = HashingFile(file)
                 torch.save(state_dict, cast(IO[bytes], out))  # it writes and flushes, no more
-                out.flush()
-                os.fsync(file.fileno())
+                out.sync()
             self.files.append(out.described_as(name))
         except (OSError, RuntimeError, MemoryError) as error:
-            self.error = as_named_error(error, Path(path))
+            self.error = save_error(error, Path(path))
 
     def load(self, path: str, map_location: Any = None) -> Any:
         """Read a file back. Our own files: their checksums were verified."""

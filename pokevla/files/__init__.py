@@ -4,7 +4,7 @@ from pokevla.files.checksums import HashingFile, StoredFile, describe_file
 from pokevla.files.failures import FREE_SPACE, free_bytes, named_error, naming_errors
 from pokevla.files.former import as_named_error, write_json_atomically, write_text_atomically
 from pokevla.files.locks import advisory_lock, is_locked
-from pokevla.files.names import TEMPORARY, fsync_folder, remove_folder, remove_leftover, temporary_name
+from pokevla.files.names import TEMPORARY, fsync_folder, put_in_place, remove_folder, remove_leftover, temporary_name
 from pokevla.files.texts import read_json, write_json, write_text
 from pokevla.files.writing import atomic_file, atomic_folder, atomic_path
 
@@ -24,6 +24,7 @@ __all__ = [
     "is_locked",
     "named_error",
     "naming_errors",
+    "put_in_place",
     "read_json",
     "remove_folder",
     "remove_leftover",

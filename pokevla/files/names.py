@@ -15,6 +15,12 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY}{path.name}")
 
 
+def put_in_place(new: Path, path: Path) -> None:
+    """Give a file or folder that is whole its name, durably."""
+    new.replace(path)
+    fsync_folder(path.parent)
+
+
 def remove_folder(folder: Path, marker: str) -> None:
     """Delete a folder, its marker first, so that a deletion cut short leaves nothing that looks complete."""
     (folder / marker).unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from typing import IO, Any
 from pokevla.errors import DataError, EnvironmentSetupError, PokeVLAError
 from pokevla.files.failures import FREE_SPACE, naming_errors
 from pokevla.files.locks import lock_within
-from pokevla.files.names import fsync_folder, fsync_tree, remove_leftover, temporary_name
+from pokevla.files.names import fsync_folder, fsync_tree, put_in_place, remove_leftover, temporary_name
 
 _REPLACED = ".replaced"
 _WAIT_S = 10.0
@@ -92,9 +92,7 @@ def atomic_path(
                 if path.is_dir():
                     _refuse_replacing(path, replaces_marker, kind)
                     path.rename(temporary / _REPLACED)
-                new.replace(path)
-                if durable:
-                    fsync_folder(path.parent)
+                put_in_place(new, path) if durable else new.replace(path)
             finally:
                 _put_back(temporary / _REPLACED, path)
                 shutil.rmtree(temporary, ignore_errors=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pokevla.data.dataset import mixture_fingerprints
 from pokevla.errors import DataError, RecipeError, UsageError
-from pokevla.files import write_text_atomically
+from pokevla.files import write_text
 from pokevla.recipe.derive import fitting_micro
 from pokevla.recipe.dump import dump_changed
 from pokevla.recipe.load import load_recipe
@@ -66,7 +66,7 @@ def keep_changes(run_dir: Path, overrides: Sequence[str]) -> None:
     """
     changed_recipe(run_dir, overrides)
     path = run_dir / RECIPE
-    write_text_atomically(path, dump_changed(path, load_recipe(path, overrides), ORIGIN))
+    write_text(path, dump_changed(path, load_recipe(path, overrides), ORIGIN))
 
 
 def refuse_uneven_batch(recipe: TrainRecipe, world_size: int) -> None:

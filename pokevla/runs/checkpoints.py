@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pokevla.errors import CheckpointError
-from pokevla.files import StoredFile, describe_file, remove_folder, write_text_atomically
+from pokevla.errors import CheckpointError, PokeVLAError
+from pokevla.files import TEMPORARY, StoredFile, describe_file, named_error, remove_folder, write_text
 
 MARKER = "COMPLETE.json"
 STATE = "state"
@@ -19,6 +19,7 @@ HEALTHY = "HEALTHY"
 CONVERTED = "universal"
 """Folder beside `state` with the same state for any number of ranks, made when it is needed."""
 SCHEMA_VERSION = 2
+FREE_SPACE = "Free some space, or lower checkpoint.keep_last; then go on with: pokevla resume RUN"
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -50,6 +51,11 @@ class CheckpointInfo:
 def checkpoint_folder(run_dir: Path, step: int) -> Path:
     """Final name of a checkpoint."""
     return run_dir / "checkpoints" / f"step-{step:08d}"
+
+
+def save_error(error: BaseException, path: Path) -> PokeVLAError:
+    """Name an error met while saving: DiskFullError or CheckpointError."""
+    return named_error(error, path, kind=CheckpointError, remedy=FREE_SPACE)
 
 
 def list_checkpoints(run_dir: Path) -> list[tuple[int, Path]]:
@@ -177,7 +183,7 @@ def mark_healthy(folder: Path, step: int) -> None:
     Raises:
         DiskFullError: no room.
     """
-    write_text_atomically(folder / HEALTHY, f"{step}\n")
+    write_text(folder / HEALTHY, f"{step}\n", kind=CheckpointError, remedy=FREE_SPACE)
 
 
 def is_healthy(folder: Path) -> bool:
@@ -187,7 +193,7 @@ def is_healthy(folder: Path) -> bool:
 
 def remove_unfinished(run_dir: Path) -> None:
     """Delete what a killed job has left of a save. Called by one rank, while none saves."""
-    for leftover in (run_dir / "checkpoints").glob(".tmp-step-*"):
+    for leftover in (run_dir / "checkpoints").glob(f"{TEMPORARY}step-*"):
         remove_folder(leftover, MARKER)
 
 

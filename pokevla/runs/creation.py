@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +10,15 @@ from typing import Any
 
 from pokevla.data.dataset import mixture_fingerprints
 from pokevla.errors import UsageError
-from pokevla.files import as_named_error, write_text_atomically
+from pokevla.files import advisory_lock, atomic_folder, write_text
+from pokevla.files import is_locked as is_file_locked
 from pokevla.recipe.dump import dump_recipe
 from pokevla.recipe.load import LoadedRecipe, recipe_hash
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.telemetry.manifest import write_manifest
 
 LOCK = ".lock"
-LOCK_ATTEMPTS = 10
+LOCK_PATIENCE_S = 0.5
 """`is_locked` holds the lock for some microseconds: whoever starts a run just then must not be turned away."""
 
 
@@ -43,15 +41,9 @@ def create_run(loaded: LoadedRecipe, recipe: TrainRecipe) -> Path:
             f"Go on with it: pokevla resume {run_dir}. Or give this one another name: name={recipe.name}-2",
         )
     provenance = _provenance(recipe)
-    temporary = run_dir.with_name(f".tmp-{run_dir.name}-{os.getpid()}")
-    try:
-        temporary.mkdir(parents=True)
-        write_text_atomically(temporary / "recipe.yaml", dump_recipe(loaded))
-        write_manifest(temporary, provenance)
-        temporary.rename(run_dir)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise as_named_error(error, run_dir) from error
+    with atomic_folder(run_dir) as new:
+        write_text(new / "recipe.yaml", dump_recipe(loaded))
+        write_manifest(new, provenance)
     return run_dir
 
 
@@ -77,43 +69,19 @@ def _provenance(recipe: TrainRecipe) -> dict[str, Any]:
 
 
 @contextmanager
-def run_lock(run_dir: Path) -> Iterator[int]:
+def run_lock(run_dir: Path, wait_s: float = LOCK_PATIENCE_S) -> Iterator[int]:
     """Hold the run for this process and every process that inherits the yielded file descriptor.
 
     The kernel releases it when the last of them ends, however it ends.
 
     Raises:
-        UsageError: somebody is training this run.
+        UsageError: somebody is training this run, and has not stopped within `wait_s` seconds.
     """
-    descriptor = os.open(run_dir / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        _lock(descriptor, run_dir)
+    busy = f"The run {run_dir} is being trained by another process."
+    with advisory_lock(run_dir / LOCK, busy=busy, remedy="Stop it first.", wait_s=wait_s) as descriptor:
         yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, run_dir: Path) -> None:
-    for attempt in range(LOCK_ATTEMPTS):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError as error:
-            if attempt + 1 == LOCK_ATTEMPTS:
-                raise UsageError(f"The run {run_dir} is being trained by another process.", "Stop it first.") from error
-            time.sleep(0.05)
 
 
 def is_locked(run_dir: Path) -> bool:
     """Whether some process trains the run now. Where the file system shares locks, also on another machine."""
-    try:
-        descriptor = os.open(run_dir / LOCK, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)  # and with it the shared lock
-    return False
+    return is_file_locked(run_dir / LOCK)

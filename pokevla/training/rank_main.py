@@ -60,11 +60,11 @@ def main() -> None:
         leave(error.exit_code)
     except OSError as error:
         from pokevla.errors import NO_ROOM
-        from pokevla.files import as_named_error
+        from pokevla.runs.checkpoints import save_error
 
         if error.errno not in NO_ROOM:
             raise
-        named = as_named_error(error, Path(error.filename or sys.argv[1]))
+        named = save_error(error, Path(error.filename or sys.argv[1]))
         print(str(named), file=sys.stderr, flush=True)
         leave(named.exit_code)
 

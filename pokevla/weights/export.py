@@ -18,7 +18,7 @@ from typing import Any
 from pokevla.data.prompts import INSTRUCTION_TEMPLATE
 from pokevla.data.statistics import Statistics
 from pokevla.errors import CheckpointError, UsageError
-from pokevla.files import write_json_atomically, write_text_atomically
+from pokevla.files import atomic_folder, write_json, write_text
 from pokevla.model.building import build_vla, build_vlm, load_weights
 from pokevla.model.presets import config_from_dict, to_dict, vlm_config_from_dict
 from pokevla.model.vla import PokeVLA
@@ -27,7 +27,7 @@ from pokevla.recipe.schema import PosttrainRecipe, TrainRecipe
 from pokevla.runs.checkpoints import CheckpointInfo, latest_complete
 from pokevla.runs.directory import EXPORT, read_run_recipe
 from pokevla.weights.base_model import exported_folder, model_config, tokenizer_folder
-from pokevla.weights.safetensors_files import write_weights, written_whole
+from pokevla.weights.safetensors_files import FREE_SPACE, write_weights
 from pokevla.weights.trained import merged, open_trained
 
 SCHEMA_VERSION = 1
@@ -67,12 +67,12 @@ def export_checkpoint(
         DiskFullError: no room; nothing is left under the name `out`.
     """
     replaced = MARKER if out == run_dir / EXPORT else None
-    with written_whole(out, replaced=replaced) as temporary:
+    with atomic_folder(out, replaces_marker=replaced, kind=CheckpointError, remedy=FREE_SPACE) as new:
         trained = open_trained(recipe, folder, info)
         weights = merged(trained, recipe)
-        write_weights(weights, temporary, metadata={}, on_progress=on_progress)
+        write_weights(weights, new, metadata={}, on_progress=on_progress)
         count = sum(spec.numel for name, spec in weights.specs.items() if name not in trained.buffers)
-        _describe(recipe, run_dir, info, count, temporary)
+        _describe(recipe, run_dir, info, count, new)
 
 
 def _describe(recipe: TrainRecipe, run_dir: Path, info: CheckpointInfo, num_parameters: int, folder: Path) -> None:
@@ -93,13 +93,13 @@ def _describe(recipe: TrainRecipe, run_dir: Path, info: CheckpointInfo, num_para
         "step": info.step,
         "run": recipe.name,
     }
-    write_json_atomically(folder / MARKER, content)
+    write_json(folder / MARKER, content, sort_keys=True)
     shutil.copytree(
         tokenizer_folder(recipe), folder / "tokenizer", ignore=shutil.ignore_patterns("*.py", "__pycache__")
     )
     if robot:
         shutil.copyfile(run_dir / "statistics.json", folder / "statistics.json")
-    write_text_atomically(folder / "README.md", _card(recipe, info, num_parameters))
+    write_text(folder / "README.md", _card(recipe, info, num_parameters))
 
 
 def _card(recipe: TrainRecipe, info: CheckpointInfo, num_parameters: int) -> str:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,11 +18,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pokevla.errors import CheckpointError, DiskFullError
-from pokevla.files import as_named_error, fsync_folder, remove_folder, write_json_atomically
+from pokevla.files import write_json
 from pokevla.weights.named_tensors import Weights, WeightSpec, stored_dtype
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+FREE_SPACE = "Free some space, or write to another disk."
 _HEADER_ALIGNMENT = 8  # bytes; the format's own (github.com/huggingface/safetensors, README)
 _DTYPE_NAMES = {
     torch.float32: "F32",
@@ -36,41 +36,6 @@ _DTYPE_NAMES = {
 }
 
 
-@contextlib.contextmanager
-def written_whole(out: Path, replaced: str | None = None) -> Iterator[Path]:
-    """A temporary folder that becomes `out` when the block ends without an error, and is gone otherwise.
-
-    A folder that is there already is refused, or replaced if `replaced` names its marker file.
-
-    Raises:
-        CheckpointError: `out` exists, or a failure to write. DiskFullError: no room. Nothing is left under the name
-            `out`.
-    """
-    if out.exists() and replaced is None:
-        raise CheckpointError(f"{out} exists.", "Name another folder.")
-    temporary = out.with_name(f".tmp-{out.name}")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        fsync_folder(temporary)
-        if replaced is not None and out.exists():
-            remove_folder(out, replaced)
-        temporary.rename(out)
-        fsync_folder(out.resolve().parent)
-    except OSError as error:
-        raise _named(error, out) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _named(error: OSError, out: Path) -> CheckpointError | DiskFullError:
-    named = as_named_error(error, out)
-    if isinstance(named, DiskFullError):
-        return DiskFullError(named.message, "Free some space, or write to another disk.")
-    return CheckpointError(named.message)
-
-
 def write_weights(
     weights: Weights,
     folder: Path,
@@ -79,7 +44,7 @@ def write_weights(
     max_file_bytes: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Write weights into an existing folder. Memory: one tensor.
+    """Write weights into a folder that `atomic_folder` has given. Memory: one tensor.
 
     `metadata` goes into the header of every file. `max_file_bytes` splits into several files (a tensor is never
     split); `on_progress` is called after each tensor with the bytes done and all bytes.
@@ -93,8 +58,8 @@ def write_weights(
     free = shutil.disk_usage(folder).free
     if total > free:
         raise DiskFullError(
-            f"{folder.parent} has {free / 2**30:.1f} GiB free, the weights need {total / 2**30:.1f} GiB.",
-            "Free some space, or write to another disk.",
+            f"The disk of {folder.name} has {free / 2**30:.1f} GiB free, the weights need {total / 2**30:.1f} GiB.",
+            FREE_SPACE,
         )
     files = _plan_files(specs, max_file_bytes)
     done = 0
@@ -106,12 +71,10 @@ def write_weights(
                 _write_tensor(target, name, spec, weights.read(name))
                 done += spec.size_bytes
                 on_progress(done, total)
-            target.flush()
-            os.fsync(target.fileno())
     if len(files) > 1:
         places = {name: file for file, names in files.items() for name in names}
         content = {"metadata": {**metadata, "total_size": total}, "weight_map": places}
-        write_json_atomically(folder / INDEX, content)
+        write_json(folder / INDEX, content, sort_keys=True)
 
 
 def _plan_files(specs: Mapping[str, WeightSpec], max_file_bytes: int | None) -> dict[str, list[str]]:

@@ -61,11 +61,11 @@ class Job:
             _fail(work, error)
         except OSError as error:
             from pokevla.errors import NO_ROOM
-            from pokevla.files import as_named_error
+            from pokevla.runs.checkpoints import save_error
 
             if error.errno not in NO_ROOM:
                 raise
-            _fail(work, as_named_error(error, Path(error.filename or folder)))
+            _fail(work, save_error(error, Path(error.filename or folder)))
         return "finished"
 
 

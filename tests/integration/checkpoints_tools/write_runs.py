@@ -21,7 +21,7 @@ from pokevla.data.statistics import compute_statistics
 from pokevla.distributed.engine import initialise_engine, join_ranks, leave_ranks
 from pokevla.distributed.environment import RankInfo, read_rank
 from pokevla.distributed.process import die_with_parent
-from pokevla.files import write_json_atomically
+from pokevla.files import write_json
 from pokevla.recipe.deepspeed_config import deepspeed_config
 from pokevla.recipe.derive import derive_batch
 from pokevla.recipe.dump import dump_recipe
@@ -84,7 +84,7 @@ def write_run(recipe_file: Path, out: Path, kind: str, info: RankInfo) -> None:
         (run_dir / "recipe.yaml").write_text(dump_recipe(loaded))
         random = np.random.default_rng(0)
         statistics = compute_statistics([random.uniform(-1, 1, (16, 7))], [random.uniform(-1, 1, (16, 8))])
-        write_json_atomically(run_dir / "statistics.json", statistics.to_dict())
+        write_json(run_dir / "statistics.json", statistics.to_dict(), sort_keys=True)
     model = build_base(recipe)
     facts = CheckpointInfo(
         step=0,

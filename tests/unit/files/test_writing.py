@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import random
 import signal
+import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -116,45 +118,67 @@ def test_a_full_disk_leaves_the_old_content_and_nothing_else(small_disk: Path) -
     assert os.statvfs(small_disk).f_bfree == before
 
 
-def killed(work: Callable[[int], None], after_s: float) -> None:
-    """Let a child process call `work` with 0, 1, 2, ... until it is killed."""
-    child = os.fork()
-    if child == 0:
-        number = 0
-        while True:
-            work(number)
-            number += 1
-    time.sleep(after_s)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+def kill_at_every_line(work: Callable[[], None]) -> Iterator[int]:
+    """Let a child do `work` and kill it (SIGKILL) before the first line of pokevla.files that it gets to, then another
+    before the second line, and so on. Yields after each death; ends with a child that survives."""
+    for number in itertools.count(1):
+        child = os.fork()
+        if child == 0:
+            sys.settrace(_killing_before(number))
+            work()
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0
+            return
+        yield number
 
 
-def test_a_killed_writer_leaves_a_whole_file_and_the_next_one_cleans_up(tmp_path: Path) -> None:
-    path, left = tmp_path / "file", 0
-    write_text(path, "start")
-    for round_ in range(25):
-        killed(lambda number: write_text(path, str(number % 10) * 300_000, durable=False), random.uniform(0, 0.03))
+def _killing_before(line: int) -> Callable[..., Any]:
+    left = line
+
+    def trace(frame: FrameType, event: str, _: Any) -> Callable[..., Any] | None:
+        nonlocal left
+        if f"{os.sep}pokevla{os.sep}files{os.sep}" not in frame.f_code.co_filename:
+            return None
+        left -= event == "line"
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+
+    return trace
+
+
+def test_wherever_a_writer_is_killed_the_file_is_whole_and_the_next_writer_cleans_up(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    seen: set[tuple[str, bool]] = set()
+    write_text(path, "old")
+    for _ in kill_at_every_line(lambda: write_text(path, "new" * 10_000, durable=False)):
         text = path.read_text()
-        assert text == "start" or (len(text) == 300_000 and len(set(text)) == 1)
-        left += temporary_name(path).exists()
-        write_text(path, "start", durable=round_ % 2 == 0)
+        assert text in ("old", "new" * 10_000)
+        seen.add((text[:3], temporary_name(path).exists()))
+        write_text(path, "old", durable=False)
         assert names(tmp_path) == ["file"]
-    assert left > 0  # or it was never killed while writing
+    assert seen == {("old", False), ("old", True), ("new", False)}
 
 
-def test_a_killed_writer_leaves_a_whole_folder_and_the_next_one_cleans_up(tmp_path: Path) -> None:
-    path, left = tmp_path / "out", 0
-    write_folder(path, [b"start"])
-    for _ in range(25):
-        killed(lambda n: write_folder(path, [b"%d" % n] * 20, durable=False), random.uniform(0, 0.03))
-        assert not path.exists() or len(set(folder_parts(path))) == 1
-        left += temporary_name(path).exists()
-        with suppress(KeyboardInterrupt):  # a next writer, which fails: the killed one's folder is there again
-            write_folder(path, [], error=True)
-        parts = folder_parts(path)
-        assert parts == [b"start"] or (len(parts) == 20 and len(set(parts)) == 1)
+def test_wherever_a_writer_is_killed_the_folder_is_whole_and_the_next_writer_cleans_up(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    old, new = [b"old"], [b"new"] * 20
+    seen: set[tuple[str, bool]] = set()
+    write_folder(path, old, durable=False)
+    for _ in kill_at_every_line(lambda: write_folder(path, new, durable=False)):
+        state = "none"
+        if path.exists():
+            state = folder_parts(path)[0].decode()
+            assert folder_parts(path) in (old, new)
+        seen.add((state, temporary_name(path).exists()))
+        with suppress(KeyboardInterrupt):  # a next writer, which fails
+            write_folder(path, [], error=True, durable=False)
+        assert folder_parts(path) == (new if state == "new" else old)
         assert names(tmp_path) == ["out"]
-    assert left > 0
+        write_folder(path, old, durable=False)
+    assert seen == {("old", False), ("old", True), ("none", True), ("new", True), ("new", False)}
 
 
 def test_a_folder_that_was_moved_out_of_the_way_by_a_killed_writer_comes_back(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pokevla.errors import CheckpointError
-from pokevla.files import describe_file, write_json_atomically
+from pokevla.files import describe_file, write_json
 from pokevla.runs.checkpoints import (
     CONVERTED,
     MARKER,
@@ -47,7 +47,7 @@ def put(run_dir: Path, step: int) -> Path:
     (folder / STATE).mkdir(parents=True)
     (folder / STATE / "weights.pt").write_bytes(b"weights of step %d" % step)
     info = replace(INFO, step=step, files=(describe_file(folder, f"{STATE}/weights.pt"),))
-    write_json_atomically(folder / MARKER, {"schema_version": SCHEMA_VERSION, **asdict(info)})
+    write_json(folder / MARKER, {"schema_version": SCHEMA_VERSION, **asdict(info)}, sort_keys=True)
     return folder
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pokevla.errors import CheckpointError, DiskFullError
 from pokevla.weights.named_tensors import WeightSpec
-from pokevla.weights.safetensors_files import INDEX, SINGLE, FileWeights, write_weights, written_whole
+from pokevla.weights.safetensors_files import INDEX, SINGLE, FileWeights, write_weights
 
 
 class MemoryWeights:
@@ -91,38 +91,6 @@ def test_too_little_room_is_found_before_anything_is_written(tmp_path: Path, mon
         write_weights(source, tmp_path, metadata={})
     assert list(tmp_path.iterdir()) == []
     assert source.reads == []
-
-
-def fail_inside(out: Path, replaced: str | None = None) -> None:
-    with written_whole(out, replaced=replaced) as folder:
-        (folder / "half").write_text("half")
-        raise CheckpointError("a bad tensor")
-
-
-def test_an_error_inside_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="a bad tensor"):
-        fail_inside(tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
-    (tmp_path / ".tmp-out").mkdir()
-    (tmp_path / ".tmp-out" / "half").write_text("half")
-    with written_whole(tmp_path / "out") as folder:
-        (folder / "whole").write_text("whole")
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["out", "whole"]
-
-
-def test_an_older_folder_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "marker").write_text("old")
-    with pytest.raises(CheckpointError, match="a bad tensor"):
-        fail_inside(out, replaced="marker")
-    assert (out / "marker").read_text() == "old"
-    with written_whole(out, replaced="marker") as folder:
-        (folder / "marker").write_text("new")
-    assert (out / "marker").read_text() == "new"
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
