@@ -106,7 +106,7 @@ def consolidate_side(side: str, folder: Path, out: Path) -> Callable[[], None]:
                 os.fsync(file.fileno())
 
         return theirs
-    from pokevla.files import atomic_folder
+    from pokevla.files.writing import atomic_folder
     from pokevla.runs.checkpoints import read_info, verify
     from pokevla.weights.safetensors_files import write_weights
     from pokevla.weights.zero_layout import open_checkpoint

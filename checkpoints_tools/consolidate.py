@@ -7,7 +7,7 @@ from pathlib import Path
 
 from checkpoints_tools.source import CheckpointSource
 from pokevla.errors import CheckpointError
-from pokevla.files import atomic_folder
+from pokevla.files.writing import atomic_folder
 from pokevla.weights.named_tensors import Weights, has_adapters
 from pokevla.weights.safetensors_files import FREE_SPACE, write_weights
 from pokevla.weights.trained import lora_scaling, open_trained

@@ -9,7 +9,7 @@ from pathlib import Path
 from checkpoints_tools.consolidate import LORA_SCALING, header_metadata
 from checkpoints_tools.source import CheckpointSource, WeightsSource
 from pokevla.errors import CheckpointError, UsageError
-from pokevla.files import atomic_folder
+from pokevla.files.writing import atomic_folder
 from pokevla.weights.named_tensors import MergedWeights, has_adapters
 from pokevla.weights.safetensors_files import FREE_SPACE, FileWeights, write_weights
 from pokevla.weights.trained import lora_scaling, open_trained

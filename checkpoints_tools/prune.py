@@ -10,7 +10,7 @@ from typing import Any
 from checkpoints_tools.source import existing_checkpoint
 from checkpoints_tools.verify import unfinished, verify_checkpoint
 from pokevla.errors import CheckpointError, UsageError
-from pokevla.files import remove_folder
+from pokevla.files.names import remove_folder
 from pokevla.runs.checkpoints import MARKER, is_healthy, list_checkpoints
 from pokevla.runs.creation import run_lock
 from pokevla.runs.directory import read_run_recipe

@@ -8,7 +8,8 @@ from typing import Any
 
 from checkpoints_tools.source import existing_checkpoint, is_checkpoint_folder, step_of
 from pokevla.errors import CheckpointError
-from pokevla.files import TEMPORARY, StoredFile, describe_file
+from pokevla.files.checksums import StoredFile, describe_file
+from pokevla.files.names import TEMPORARY
 from pokevla.runs.checkpoints import MARKER, list_checkpoints, read_info
 from pokevla.runs.directory import read_run_recipe
 

@@ -18,7 +18,7 @@ from pokevla.checkpoint.staging import Snapshot
 from pokevla.checkpoint.store import begin, finish, temporary_folder, write_state
 from pokevla.distributed.collectives import gather_objects
 from pokevla.errors import PokeVLAError
-from pokevla.files import HashingFile, StoredFile
+from pokevla.files.checksums import HashingFile, StoredFile
 from pokevla.runs.checkpoints import CheckpointInfo, save_error
 
 if TYPE_CHECKING:

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 
 from pokevla.distributed.collectives import barrier, broadcast_object, first_error, gather_objects
 from pokevla.errors import CheckpointError, PokeVLAError
-from pokevla.files import StoredFile, fsync_folder, put_in_place, remove_folder, temporary_name, write_json
+from pokevla.files.checksums import StoredFile
+from pokevla.files.names import fsync_folder, put_in_place, remove_folder, temporary_name
+from pokevla.files.texts import write_json
 from pokevla.runs.checkpoints import (
     FREE_SPACE,
     MARKER,

@@ -19,7 +19,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pokevla.distributed.collectives import broadcast_object, first_error
 from pokevla.errors import CheckpointError, DiskFullError, PokeVLAError
-from pokevla.files import atomic_path, describe_file, free_bytes, remove_folder, write_json
+from pokevla.files.checksums import describe_file
+from pokevla.files.failures import free_bytes
+from pokevla.files.names import remove_folder
+from pokevla.files.texts import write_json
+from pokevla.files.writing import atomic_path
 from pokevla.runs.checkpoints import CONVERTED, FREE_SPACE, MARKER, STATE, CheckpointInfo, save_error
 
 if TYPE_CHECKING:

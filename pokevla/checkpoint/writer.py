@@ -10,7 +10,7 @@ from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointComm
 
 from pokevla.checkpoint.staging import Snapshot
 from pokevla.errors import PokeVLAError
-from pokevla.files import HashingFile, StoredFile
+from pokevla.files.checksums import HashingFile, StoredFile
 from pokevla.runs.checkpoints import save_error
 
 

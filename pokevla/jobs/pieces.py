@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pokevla.errors import DataError
-from pokevla.files import write_json_atomically
+from pokevla.files.texts import write_json
 from pokevla.recipe.load import load_recipe
 from pokevla.recipe.schema import CacheRecipe, EvalRecipe, GroundingRecipe
 
@@ -52,7 +52,7 @@ def plan_pieces(recipe: AnyRecipe, width: int) -> Pieces:
 
 def write_pieces(folder: Path, pieces: Pieces) -> None:
     """Keep them with the job."""
-    write_json_atomically(folder / PIECES, pieces)
+    write_json(folder / PIECES, pieces)
 
 
 def read_piece(folder: Path, number: int) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pokevla.errors import DataError
-from pokevla.files import write_json_atomically
+from pokevla.files.texts import write_json
 
 RECORD = "slurm.json"
 JOBS = "slurm"
@@ -59,7 +59,7 @@ def read_jobs(run_dir: Path) -> list[JobRecord]:
 def add_job(run_dir: Path, job: JobRecord) -> None:
     """Append one job."""
     jobs = [asdict(known) for known in [*read_jobs(run_dir), job]]
-    write_json_atomically(run_dir / RECORD, {"schema_version": _VERSION, "jobs": jobs})
+    write_json(run_dir / RECORD, {"schema_version": _VERSION, "jobs": jobs}, sort_keys=True)
 
 
 def log_folder(run_dir: Path, job_id: str) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pokevla.data.dataset import mixture_fingerprints
 from pokevla.errors import DataError, RecipeError, UsageError
-from pokevla.files import write_text
+from pokevla.files.texts import write_text
 from pokevla.recipe.derive import fitting_micro
 from pokevla.recipe.dump import dump_changed
 from pokevla.recipe.load import load_recipe

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pokevla.errors import CheckpointError, PokeVLAError
-from pokevla.files import TEMPORARY, StoredFile, describe_file, named_error, remove_folder, write_text
+from pokevla.files.checksums import StoredFile, describe_file
+from pokevla.files.failures import named_error
+from pokevla.files.names import TEMPORARY, remove_folder
+from pokevla.files.texts import write_text
 
 MARKER = "COMPLETE.json"
 STATE = "state"

@@ -10,8 +10,10 @@ from typing import Any
 
 from pokevla.data.dataset import mixture_fingerprints
 from pokevla.errors import UsageError
-from pokevla.files import advisory_lock, atomic_folder, write_text
-from pokevla.files import is_locked as is_file_locked
+from pokevla.files.locks import advisory_lock
+from pokevla.files.locks import is_locked as is_file_locked
+from pokevla.files.texts import write_text
+from pokevla.files.writing import atomic_folder
 from pokevla.recipe.dump import dump_recipe
 from pokevla.recipe.load import LoadedRecipe, recipe_hash
 from pokevla.recipe.schema import TrainRecipe

@@ -115,6 +115,6 @@ def _validation(recipe: TrainRecipe, info: RankInfo, arguments: dict[str, Any]) 
 def save_statistics(loader: TrainLoader[Any], run_dir: Path) -> None:
     """Keep the normalisation of a robot mixture in the run, so that an export needs no dataset."""
     if loader.statistics is not None:
-        from pokevla.files import write_json
+        from pokevla.files.texts import write_json
 
         write_json(run_dir / "statistics.json", loader.statistics.to_dict(), sort_keys=True)

@@ -18,7 +18,8 @@ from typing import Any
 from pokevla.data.prompts import INSTRUCTION_TEMPLATE
 from pokevla.data.statistics import Statistics
 from pokevla.errors import CheckpointError, UsageError
-from pokevla.files import atomic_folder, write_json, write_text
+from pokevla.files.texts import write_json, write_text
+from pokevla.files.writing import atomic_folder
 from pokevla.model.building import build_vla, build_vlm, load_weights
 from pokevla.model.presets import config_from_dict, to_dict, vlm_config_from_dict
 from pokevla.model.vla import PokeVLA

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pokevla.errors import CheckpointError, DiskFullError
-from pokevla.files import write_json
+from pokevla.files.texts import write_json
 from pokevla.weights.named_tensors import Weights, WeightSpec, stored_dtype
 
 SINGLE = "model.safetensors"

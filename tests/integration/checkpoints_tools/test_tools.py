@@ -312,7 +312,7 @@ def test_a_full_disk_leaves_nothing(ckpt: Command, engine_runs: Path, tmp_path: 
 
 def test_a_file_that_would_run_code_is_refused(ckpt: Command, a_run: Path, tmp_path: Path) -> None:
     """Checksums keep accidents away, not somebody who writes his own COMPLETE.json."""
-    from pokevla.files import describe_file
+    from pokevla.files.checksums import describe_file
 
     class Evil:
         def __reduce__(self) -> tuple[Any, ...]:

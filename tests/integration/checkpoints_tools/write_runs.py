@@ -21,7 +21,7 @@ from pokevla.data.statistics import compute_statistics
 from pokevla.distributed.engine import initialise_engine, join_ranks, leave_ranks
 from pokevla.distributed.environment import RankInfo, read_rank
 from pokevla.distributed.process import die_with_parent
-from pokevla.files import write_json
+from pokevla.files.texts import write_json
 from pokevla.recipe.deepspeed_config import deepspeed_config
 from pokevla.recipe.derive import derive_batch
 from pokevla.recipe.dump import dump_recipe

@@ -8,7 +8,7 @@ import pytest
 
 from pokevla.checkpoint import universal
 from pokevla.errors import CheckpointError, DiskFullError
-from pokevla.files import StoredFile
+from pokevla.files.checksums import StoredFile
 from pokevla.runs.checkpoints import CONVERTED, MARKER, CheckpointInfo
 
 INFO = CheckpointInfo(1, 8, 2, 2, "fp32", "a", "b", files=(StoredFile("state/x.pt", 2**62, "0"),))

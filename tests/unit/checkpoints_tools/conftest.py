@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pokevla.files import describe_file, write_json
+from pokevla.files.checksums import describe_file
+from pokevla.files.texts import write_json
 from pokevla.runs.checkpoints import MARKER, SCHEMA_VERSION, STATE, CheckpointInfo, checkpoint_folder
 
 RECIPE = """\

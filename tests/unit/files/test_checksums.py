@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pokevla.files import HashingFile, describe_file
+from pokevla.files.checksums import HashingFile, describe_file
 
 
 def test_a_checksum_sees_a_flipped_bit(tmp_path: Path) -> None:

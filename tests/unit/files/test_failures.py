@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pokevla.errors import CheckpointError, DataError, DiskFullError
-from pokevla.files import named_error, naming_errors, write_text
+from pokevla.files.failures import named_error, naming_errors
+from pokevla.files.texts import write_text
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

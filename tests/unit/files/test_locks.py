@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pokevla.errors import ClusterError, DataError, UsageError
-from pokevla.files import advisory_lock, is_locked
+from pokevla.files.locks import advisory_lock, is_locked
 
 BUSY = {"busy": "It is taken.", "remedy": "Wait."}
 

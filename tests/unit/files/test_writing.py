@@ -19,7 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pokevla.errors import CheckpointError, DataError, DiskFullError
-from pokevla.files import atomic_file, atomic_folder, atomic_path, read_json, temporary_name, write_json, write_text
+from pokevla.files.names import temporary_name
+from pokevla.files.texts import read_json, write_json, write_text
+from pokevla.files.writing import atomic_file, atomic_folder, atomic_path
 
 RoomFor = Callable[[int], AbstractContextManager[None]]
 

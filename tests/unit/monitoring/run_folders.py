@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pokevla.files import describe_file
+from pokevla.files.checksums import describe_file
 from pokevla.runs.checkpoints import MARKER, SCHEMA_VERSION, CheckpointInfo, checkpoint_folder
 
 RECIPE = (

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from pokevla.errors import CheckpointError
-from pokevla.files import describe_file, write_json
+from pokevla.files.checksums import describe_file
+from pokevla.files.texts import write_json
 from pokevla.runs.checkpoints import (
     CONVERTED,
     MARKER,
