@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pokevla.files import write_text_atomically
+from pokevla.files.texts import write_text
 from pokevla.jobs.code_copy import copy_code
 from pokevla.jobs.pieces import write_pieces
 from pokevla.jobs.plan import JobPlan, Submitted
@@ -28,7 +28,7 @@ def prepare(plan: JobPlan) -> None:
         create_run(plan.loaded, plan.recipe)
     elif not isinstance(plan.recipe, TrainRecipe):
         plan.folder.mkdir(parents=True, exist_ok=True)
-        write_text_atomically(plan.folder / "recipe.yaml", dump_recipe(plan.loaded))
+        write_text(plan.folder / "recipe.yaml", dump_recipe(plan.loaded))
     copy_code(plan.folder)
     (plan.folder / JOBS).mkdir(exist_ok=True)
     if plan.pieces:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pokevla.errors import ClusterError
-from pokevla.files import write_json_atomically
+from pokevla.files.texts import write_json
 from pokevla.jobs.record import JOBS
 from pokevla.jobs.task.place import Place
 
@@ -57,7 +57,8 @@ def note_restart(folder: Path, piece: int | None, place: Place, progress: int, c
         got_on = not is_known and progress > before["progress"]
         fruitless = 0 if got_on else before["fruitless"] + (not is_known)
     path.parent.mkdir(exist_ok=True)
-    write_json_atomically(path, {"job_id": place.job_id, "start": start, "progress": progress, "fruitless": fruitless})
+    content = {"job_id": place.job_id, "start": start, "progress": progress, "fruitless": fruitless}
+    write_json(path, content, sort_keys=True, kind=ClusterError)
     if fruitless >= MAX_FRUITLESS:
         how, remedy = _FRUITLESS[cause]
         raise ClusterError(
