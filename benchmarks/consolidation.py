@@ -176,13 +176,14 @@ def compare(work: Path, stage: int, parameters: int, repeats: int) -> list[dict[
     """All rows of one ZeRO stage."""
     from pokevla.distributed.process import spawn_ranks
     from pokevla.runs.checkpoints import checkpoint_folder, read_info
+    from pokevla.telemetry.logging import LOGS
 
     run_dir = work / f"stage-{stage}"
     spawn_ranks(
         (__file__, "--make", str(run_dir), str(stage), str(parameters)),
         world_size=2,
         threads=1,
-        log_dir=run_dir / "logs",
+        log_dir=run_dir / LOGS,
     )
     folder = checkpoint_folder(run_dir, 1)
     size_mib = sum(file.size for file in read_info(folder).files) / 2**20

@@ -29,11 +29,12 @@ from toy_run import write_recipe
 from pokevla.distributed.environment import RankInfo
 from pokevla.recipe.load import load_recipe
 from pokevla.recipe.schema import PretrainRecipe
-from pokevla.runs.checkpoints import list_checkpoints
+from pokevla.runs.checkpoints import list_checkpoints, list_temporary
 from pokevla.runs.creation import create_run
-from pokevla.runs.directory import read_run_recipe
-from pokevla.telemetry.jsonl import read_jsonl
+from pokevla.runs.directory import EXPORT, EXPORT_WEIGHTS, read_run_recipe
+from pokevla.telemetry.jsonl import EVENTS, read_jsonl
 from pokevla.telemetry.logging import setup_logging
+from pokevla.telemetry.writers import METRICS
 from pokevla.training.health.pulse import Pulse
 from pokevla.training.health.signals import StopFlag
 from pokevla.training.loop import train
@@ -145,7 +146,7 @@ class Storm:
 
     def events(self) -> list[dict[str, Any]]:
         """What the run has written down."""
-        path = self.run_dir / "events.jsonl"
+        path = self.run_dir / EVENTS
         return read_jsonl(path) if path.is_file() else []
 
     def logged(self) -> int:
@@ -154,12 +155,12 @@ class Storm:
 
     def is_saving(self) -> bool:
         """Whether a checkpoint is being written right now."""
-        return any((self.run_dir / "checkpoints").glob(".tmp-step-*"))
+        return bool(list_temporary(self.run_dir))
 
 
 def losses(run_dir: Path) -> list[dict[str, Any]]:
     """Lines of metrics.jsonl with a training loss."""
-    path = run_dir / "metrics.jsonl"
+    path = run_dir / METRICS
     return [line for line in read_jsonl(path) if "loss" in line] if path.is_file() else []
 
 
@@ -202,7 +203,7 @@ def storm(work: Path, kills: int, seed: int) -> list[dict[str, Any]]:
 
 def exported(run_dir: Path) -> bytes:
     """The weights a run has ended with."""
-    return (run_dir / "export" / "model.safetensors").read_bytes()
+    return (run_dir / EXPORT / EXPORT_WEIGHTS).read_bytes()
 
 
 def yes_or_no(answer: bool) -> str:

@@ -12,7 +12,8 @@ from checkpoints_tools.verify import verify_checkpoint
 from pokevla.errors import CheckpointError
 from pokevla.runs.checkpoints import is_healthy, list_checkpoints, read_info
 from pokevla.runs.directory import read_run_recipe
-from pokevla.telemetry.jsonl import read_jsonl
+from pokevla.telemetry.jsonl import EVENTS, read_jsonl
+from pokevla.telemetry.writers import METRICS
 
 if TYPE_CHECKING:
     from pokevla.weights.named_tensors import Weights
@@ -56,7 +57,7 @@ def good_steps_after(run_dir: Path, step: int) -> int:
 
     A checkpoint that none follows may be the last before the weights went wrong.
     """
-    metrics, events = run_dir / "metrics.jsonl", run_dir / "events.jsonl"
+    metrics, events = run_dir / METRICS, run_dir / EVENTS
     last = max((row["step"] for row in (read_jsonl(metrics) if metrics.is_file() else []) if "loss" in row), default=0)
     noted = read_jsonl(events) if events.is_file() else []
     skipped = {row["step"] for row in noted if row.get("event") == "skipped" and step < row["step"] <= last}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pokevla.errors import CheckpointError, UsageError
 from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
 from pokevla.runs.checkpoints import CheckpointInfo, checkpoint_folder, latest_complete, list_checkpoints, verify
-from pokevla.runs.directory import read_run_recipe
+from pokevla.runs.directory import CHECKPOINTS, EXPORT_WEIGHTS, holds_recipe, read_run_recipe
 
 if TYPE_CHECKING:
     from pokevla.weights.named_tensors import Weights
@@ -36,7 +36,7 @@ class WeightsSource:
 
 def is_checkpoint_folder(path: Path) -> bool:
     """Whether `path` has the place of a checkpoint: RUN/checkpoints/step-..."""
-    return path.name.startswith("step-") and path.parent.name == "checkpoints"
+    return path.name.startswith("step-") and path.parent.name == CHECKPOINTS
 
 
 def step_of(folder: Path) -> int:
@@ -101,9 +101,9 @@ def open_source(
     Raises:
         UsageError: nothing that we know. CheckpointError: as `open_checkpoint_source`.
     """
-    if is_checkpoint_folder(path) or (path / "recipe.yaml").is_file():
+    if is_checkpoint_folder(path) or holds_recipe(path):
         return open_checkpoint_source(path, on_damage=on_damage)
-    if (path / "model.safetensors").is_file() or (path / "model.safetensors.index.json").is_file():
+    if (path / EXPORT_WEIGHTS).is_file() or (path / "model.safetensors.index.json").is_file():
         return WeightsSource(path)
     raise UsageError(
         f"{path} is neither a run, nor a checkpoint, nor a folder of weights.",

@@ -9,9 +9,8 @@ from typing import Any
 from checkpoints_tools.source import existing_checkpoint, is_checkpoint_folder, step_of
 from pokevla.errors import CheckpointError
 from pokevla.files.checksums import StoredFile, describe_file
-from pokevla.files.names import TEMPORARY
-from pokevla.runs.checkpoints import MARKER, list_checkpoints, read_info
-from pokevla.runs.directory import read_run_recipe
+from pokevla.runs.checkpoints import MARKER, list_checkpoints, list_temporary, read_info
+from pokevla.runs.directory import CHECKPOINTS, read_run_recipe
 
 
 @dataclass
@@ -86,6 +85,5 @@ def _complaint(folder: Path, expected: StoredFile) -> str | None:
 
 def unfinished(run_dir: Path) -> list[Path]:
     """Folders that do not count as checkpoints: half written, or half deleted (their marker is gone)."""
-    checkpoints = run_dir / "checkpoints"
-    half = [folder for folder in checkpoints.glob("step-*") if not (folder / MARKER).is_file()]
-    return sorted([*checkpoints.glob(f"{TEMPORARY}step-*"), *half])
+    half = [folder for folder in (run_dir / CHECKPOINTS).glob("step-*") if not (folder / MARKER).is_file()]
+    return sorted([*list_temporary(run_dir), *half])

@@ -15,17 +15,16 @@ from monitoring.queue import AskQueue, QueueState
 from pokevla.errors import PokeVLAError
 from pokevla.recipe.load import load_recipe
 from pokevla.recipe.schema import TrainRecipe
+from pokevla.runs.directory import RECIPE, SUBMITTED, holds_recipe
 from pokevla.telemetry.manifest import MANIFEST
 
 MAX_DEPTH = 4
-SUBMITTED = "slurm.json"
-"""File of a directory whose job was submitted."""
 TRAINED = ("pretrain", "posttrain")
 
 
 def find_runs(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
     """Directories of runs and submitted jobs below `folder` (or itself), by name. Nothing is looked for inside one."""
-    if (folder / "recipe.yaml").is_file() and any((folder / name).is_file() for name in (MANIFEST, SUBMITTED)):
+    if holds_recipe(folder) and any((folder / name).is_file() for name in (MANIFEST, SUBMITTED)):
         yield folder
     elif depth > 0 and folder.is_dir():
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
@@ -45,7 +44,7 @@ def list_runs(folder: Path, ask_queue: AskQueue) -> list[Snapshot]:
 
 
 def _snapshot(run_dir: Path, queue: QueueState | None) -> Snapshot:
-    recipe = load_recipe(run_dir / "recipe.yaml").recipe
+    recipe = load_recipe(run_dir / RECIPE).recipe
     if isinstance(recipe, TrainRecipe):
         return LiveRun(run_dir).snapshot(queue)
     # A cache or an evaluation that was submitted, in a chain say: the queue is all there is to ask.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pokevla.telemetry.follow import JsonlFollower
+from pokevla.telemetry.jsonl import EVENTS
 
 KEPT = 8
 """Latest events that are shown."""
@@ -20,7 +21,7 @@ class EventTally:
     """Counts of all events and the latest few, kept up to date by `refresh`."""
 
     def __init__(self, run_dir: Path) -> None:
-        self._follower = JsonlFollower(run_dir / "events.jsonl")
+        self._follower = JsonlFollower(run_dir / EVENTS)
         self._forget()
 
     def _forget(self) -> None:

@@ -20,9 +20,10 @@ from pokevla.recipe.derive import total_steps
 from pokevla.recipe.planning.plan import count_samples
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.runs.creation import is_locked
-from pokevla.runs.directory import EXPORT, read_run_recipe
+from pokevla.runs.directory import is_exported, read_run_recipe
 from pokevla.telemetry.follow import JsonlFollower
 from pokevla.telemetry.heartbeat import ENDED, SILENT_AFTER, Heartbeat, read_heartbeats
+from pokevla.telemetry.writers import METRICS
 
 TAIL_BYTES = 256 * 1024
 """How much of the end of metrics.jsonl is read at first: some hundred lines."""
@@ -75,7 +76,7 @@ class LiveRun:
         self.events = EventTally(run_dir)
         self.new_events: list[dict[str, Any]] = []
         self._clock = clock
-        self._metrics = JsonlFollower(run_dir / "metrics.jsonl", TAIL_BYTES)
+        self._metrics = JsonlFollower(run_dir / METRICS, TAIL_BYTES)
         self._checkpoints = CheckpointList(run_dir)
         self._forget()
 
@@ -135,7 +136,7 @@ class LiveRun:
                     self._window.append(row)
 
     def _state(self, queue: QueueState | None, beats: list[Heartbeat], now: float) -> tuple[State, str]:
-        if (self.run_dir / EXPORT / "config.json").is_file():
+        if is_exported(self.run_dir):
             return "finished", ""
         if is_locked(self.run_dir) or (queue is not None and queue.runs) or _alive_elsewhere(beats, now):
             return "running", ""

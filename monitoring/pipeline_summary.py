@@ -13,6 +13,7 @@ from typing import Any
 from rich.table import Table
 
 from pokevla.errors import DataError
+from pokevla.telemetry.writers import METRICS
 
 BEFORE, AFTER = "before", "after"
 """Names of the two models in the grounding recipe."""
@@ -30,7 +31,7 @@ def read_json(path: Path) -> Any | None:
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """Lines of `metrics.jsonl` that carry a step, by step; a later line of the same step (after a resume) wins."""
-    path = run / "metrics.jsonl"
+    path = run / METRICS
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]

@@ -11,6 +11,9 @@ from pokevla.errors import UsageError
 from pokevla.recipe.load import load_recipe
 from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TrainRecipe
 from pokevla.recipe.sections import TeacherConfig
+from pokevla.runs.directory import RECIPE, holds_recipe
+from pokevla.telemetry.manifest import MANIFEST
+from pokevla.telemetry.writers import METRICS
 
 VIDEOS_PER_POLICY = 2
 PICTURES = 6
@@ -71,11 +74,10 @@ def _reading_order(run: Run) -> tuple[bool, bool, str]:
 
 
 def _add(sources: Sources, folder: Path) -> bool:
-    if (folder / "metrics.jsonl").is_file():
-        path = folder / "recipe.yaml"
-        recipe = load_recipe(path).recipe if path.is_file() else None
+    if (folder / METRICS).is_file():
+        recipe = load_recipe(folder / RECIPE).recipe if holds_recipe(folder) else None
         recipe = recipe if isinstance(recipe, TrainRecipe) else None
-        manifest = read_json(folder / "manifest.json") or {}
+        manifest = read_json(folder / MANIFEST) or {}
         sources.runs.append(Run(folder, recipe, read_metrics(folder), manifest))
         return True
     summary = read_json(folder / "summary.json")

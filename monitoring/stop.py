@@ -12,7 +12,7 @@ import psutil
 from monitoring.events import EventTally
 from pokevla.errors import TrainingError, UsageError
 from pokevla.runs.creation import LOCK, is_locked
-from pokevla.telemetry.jsonl import EventLog
+from pokevla.telemetry.jsonl import EVENTS, EventLog
 from pokevla.telemetry.manifest import read_manifest
 
 POLL_S = 0.2
@@ -56,7 +56,7 @@ def _note_if_nobody_did(run_dir: Path) -> None:
     tally = EventTally(run_dir)
     tally.refresh()
     if tally.last_turn is None or tally.last_turn["event"] not in ENDS_WELL:
-        with contextlib.closing(EventLog(run_dir / "events.jsonl")) as events:
+        with contextlib.closing(EventLog(run_dir / EVENTS)) as events:
             events.add("stopped", reason="pokevla runs stop")
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pokevla.distributed.collectives import barrier, broadcast_object, first_error, gather_objects
 from pokevla.errors import CheckpointError, PokeVLAError
 from pokevla.files.checksums import StoredFile
-from pokevla.files.names import fsync_folder, put_in_place, remove_folder, temporary_name
+from pokevla.files.names import fsync_folder, put_in_place, remove_folder
 from pokevla.files.texts import write_json
 from pokevla.runs.checkpoints import (
     FREE_SPACE,
@@ -29,6 +29,7 @@ from pokevla.runs.checkpoints import (
     checkpoint_folder,
     latest_complete,
     save_error,
+    temporary_folder,
 )
 
 if TYPE_CHECKING:
@@ -48,11 +49,6 @@ def save_checkpoint(engine: DeepSpeedEngine, run_dir: Path, info: CheckpointInfo
     temporary = begin(run_dir, info.step, is_main=engine.global_rank == 0)
     writer = write_state(engine, temporary, info)
     return finish(run_dir, info, writer.files, writer.error, is_main=engine.global_rank == 0)
-
-
-def temporary_folder(run_dir: Path, step: int) -> Path:
-    """Where a checkpoint grows until it is complete."""
-    return temporary_name(checkpoint_folder(run_dir, step))
 
 
 def begin(run_dir: Path, step: int, *, is_main: bool) -> Path:

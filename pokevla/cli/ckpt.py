@@ -38,8 +38,9 @@ def inspect(
     """List the checkpoints of a run, or say what is in one of them (--step) or in a folder of weights."""
     from checkpoints_tools.inspect import inspect_run, inspect_source
     from checkpoints_tools.source import is_checkpoint_folder, open_checkpoint_source, open_source
+    from pokevla.runs.directory import holds_recipe
 
-    if (source / "recipe.yaml").is_file() and step is None and not tensors:
+    if holds_recipe(source) and step is None and not tensors:
         content, show = inspect_run(source), ckpt_tables.print_run
     elif step is not None or is_checkpoint_folder(source):
         content = inspect_source(open_checkpoint_source(source, step), with_tensors=tensors)

@@ -17,8 +17,8 @@ from pathlib import Path
 import typer
 
 from pokevla.errors import ClusterError, EnvironmentSetupError
-from pokevla.recipe.checking.checks import existing_ancestor
 from pokevla.recipe.planning.plan import gib
+from pokevla.runs.checks import existing_ancestor
 from pokevla.telemetry.heartbeat import hang_report
 
 _PACKAGES = ("torch", "deepspeed", "transformers", "timm", "peft", "pyarrow", "h5py")

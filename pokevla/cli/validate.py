@@ -7,8 +7,9 @@ from pathlib import Path
 import typer
 
 from pokevla.errors import PokeVLAError
-from pokevla.recipe.checking.checks import check_recipe
 from pokevla.recipe.load import load_recipe
+from pokevla.runs.checks import check_recipe
+from pokevla.runs.directory import remark_on_existing_run
 
 
 def validate(
@@ -20,7 +21,7 @@ def validate(
     for path in recipes:
         try:
             loaded = load_recipe(path)
-            remarks = [] if schema_only else check_recipe(loaded)
+            remarks = [] if schema_only else [*check_recipe(loaded), *remark_on_existing_run(loaded.recipe)]
         except PokeVLAError as error:
             for line in str(error).splitlines():
                 typer.echo(f"error: {line}", err=True)

@@ -11,6 +11,7 @@ from pokevla.policy.acting import ActingPolicy
 from pokevla.policy.policy import Policy
 from pokevla.policy.replay import ReplayPolicy
 from pokevla.recipe.schema import EvalRecipe, PolicySpec
+from pokevla.runs.directory import EXPORT_WEIGHTS, RECIPE, holds_recipe
 from pokevla.weights.base_model import exported_folder
 
 
@@ -45,7 +46,7 @@ def weights_identity(recipe: EvalRecipe) -> dict[str, Any]:
     for spec in recipe.policies:
         file = None
         if spec.run is not None:
-            file = exported_folder(spec.run) / "model.safetensors"
+            file = exported_folder(spec.run) / EXPORT_WEIGHTS
         elif spec.dataset is not None:
             file = spec.dataset / "episodes.parquet"
         if file is not None and file.is_file():
@@ -62,10 +63,9 @@ def mask_predictor(spec: PolicySpec, policy: ActingPolicy) -> MaskPredictor | No
 
     if spec.kind != "model" or spec.run is None or not isinstance(policy, Policy) or not policy.needs_images:
         return None
-    path = spec.run / "recipe.yaml"
-    if not path.is_file():
+    if not holds_recipe(spec.run):
         return None
-    recipe = load_recipe(path).recipe
+    recipe = load_recipe(spec.run / RECIPE).recipe
     if not isinstance(recipe, PosttrainRecipe) or recipe.cache is None or recipe.loss.segmentation.weight == 0:
         return None
     from pokevla.policy.masks import MaskReader

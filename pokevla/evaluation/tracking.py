@@ -15,10 +15,9 @@ from typing import Any
 
 from pokevla.evaluation.videos import read_video
 from pokevla.recipe.schema import EvalRecipe, GroundingRecipe
-from pokevla.telemetry.tensorboard import TensorBoardWriter
+from pokevla.runs.directory import EXPORT_CONFIG, holds_recipe
+from pokevla.telemetry.tensorboard import TENSORBOARD, TensorBoardWriter
 from pokevla.weights.base_model import exported_folder
-
-TENSORBOARD = "tensorboard"
 
 
 def publish_trials(recipe: EvalRecipe, summary: dict[str, Any]) -> list[Path]:
@@ -85,8 +84,8 @@ def place(run: Path | None, evaluation: Path, name: str) -> tuple[Path, int]:
     """Where the figures of a policy belong, and at which step: that of its export; 0 without trained weights."""
     if run is None:
         return evaluation / TENSORBOARD / name, 0
-    step = json.loads((exported_folder(run) / "config.json").read_text(encoding="utf-8"))["step"]
-    if (run / "recipe.yaml").is_file():
+    step = json.loads((exported_folder(run) / EXPORT_CONFIG).read_text(encoding="utf-8"))["step"]
+    if holds_recipe(run):
         return run / TENSORBOARD / "eval" / evaluation.name / name, step
     return evaluation / TENSORBOARD / name, step
 

@@ -15,6 +15,7 @@ from pokevla.errors import DataError
 from pokevla.files.texts import write_json
 from pokevla.recipe.load import load_recipe
 from pokevla.recipe.schema import CacheRecipe, EvalRecipe, GroundingRecipe
+from pokevla.runs.directory import RECIPE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +71,7 @@ def run_piece(folder: Path, number: int | None) -> None:
     Raises:
         PokeVLAError: errors of the work itself.
     """
-    recipe = load_recipe(folder / "recipe.yaml").recipe
+    recipe = load_recipe(folder / RECIPE).recipe
     if isinstance(recipe, CacheRecipe):
         from pokevla.teachers.build import build_cache, build_shards
 
@@ -96,7 +97,7 @@ def run_piece(folder: Path, number: int | None) -> None:
 
 def pieces_done(folder: Path, number: int | None) -> int:
     """How far the work is: finished shards, or trials. Grounding starts over and has nothing to keep."""
-    recipe = load_recipe(folder / "recipe.yaml").recipe
+    recipe = load_recipe(folder / RECIPE).recipe
     if isinstance(recipe, CacheRecipe):
         from pokevla.teachers.build import cache_shards
 

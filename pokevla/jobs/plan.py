@@ -15,7 +15,7 @@ from pokevla.recipe.planning.plan import disk_needs
 from pokevla.recipe.planning.plan import plan as plan_training
 from pokevla.recipe.schema import CacheRecipe, EvalRecipe, GroundingRecipe, PipelineRecipe, TrainRecipe
 from pokevla.runs.lead_time import SAFETY, SAVES, UNKNOWN_S, needed_lead_s
-from pokevla.telemetry.jsonl import read_jsonl
+from pokevla.telemetry.jsonl import EVENTS, read_jsonl
 
 SAVE_BYTES_PER_S = 200e6
 """Until a save has been measured: what a busy parallel file system writes at least (ours)."""
@@ -147,7 +147,7 @@ def _plan_training(loaded: LoadedRecipe, recipe: TrainRecipe, profile: Profile) 
 
 def measured_save_s(run_dir: Path) -> float | None:
     """The longest of a run's saves, in seconds; None before the first."""
-    events = run_dir / "events.jsonl"
+    events = run_dir / EVENTS
     if not events.is_file():
         return None
     return max((row["save_s"] for row in read_jsonl(events) if "save_s" in row), default=None)

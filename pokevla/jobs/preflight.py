@@ -12,12 +12,13 @@ from pokevla.jobs.launcher import Check, Launcher
 from pokevla.jobs.plan import JobPlan, result_folders
 from pokevla.jobs.profile import Profile
 from pokevla.jobs.tracking import active_job
-from pokevla.recipe.checking.checks import check_recipe, existing_ancestor
 from pokevla.recipe.document import dotted
 from pokevla.recipe.load import AnyRecipe, load_recipe, plain_values, recipe_hash
 from pokevla.recipe.schema import CacheRecipe, EvalRecipe, PosttrainRecipe, TrainRecipe
 from pokevla.recipe.sections import CacheConfig
 from pokevla.runs.checkpoints import list_checkpoints, read_info
+from pokevla.runs.checks import check_recipe, existing_ancestor
+from pokevla.runs.directory import RECIPE
 
 T = TypeVar("T")
 NODE_LOCAL_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run")
@@ -84,21 +85,20 @@ def _checks_of(
 
 
 def _recipe(plan: JobPlan, made_before: list[Path]) -> list[str]:
-    """Files, batch, disk. That a run exists already is `_existing_run`'s business."""
-    remarks = check_recipe(plan.loaded, made_before)
-    return [remark for remark in remarks if "exists already" not in remark]
+    """Files, batch, disk."""
+    return check_recipe(plan.loaded, made_before)
 
 
 def _existing_run(plan: JobPlan) -> list[str]:
     """A run directory of the same recipe goes on; one of another recipe is refused."""
-    recipe, path = plan.recipe, plan.folder / "recipe.yaml"
+    recipe, path = plan.recipe, plan.folder / RECIPE
     if isinstance(recipe, EvalRecipe) and (plan.folder / "summary.json").is_file():
         raise UsageError(f"The evaluation in {plan.folder} is complete.", "Give it another name: name=...")
     if not isinstance(recipe, TrainRecipe) or not plan.folder.exists():
         return []
     if not path.is_file():
         raise UsageError(f"{plan.folder} exists and is no run directory.", "Give the run another name: name=...")
-    from pokevla.training.launch import finished_step
+    from pokevla.runs.ending import finished_step
 
     if finished_step(plan.folder) is not None:
         raise UsageError(f"The run {plan.folder} is finished.", "Give this one another name: name=...")

@@ -13,6 +13,7 @@ from pokevla.jobs.record import JOBS, JobRecord
 from pokevla.jobs.task.job import Job
 from pokevla.recipe.dump import dump_recipe
 from pokevla.recipe.schema import TrainRecipe
+from pokevla.runs.directory import RECIPE, holds_recipe
 from pokevla.telemetry.jsonl import now
 
 
@@ -22,13 +23,13 @@ def prepare(plan: JobPlan) -> None:
     Raises:
         DataError: a dataset is missing. DiskFullError: no room.
     """
-    if isinstance(plan.recipe, TrainRecipe) and not (plan.folder / "recipe.yaml").is_file():
+    if isinstance(plan.recipe, TrainRecipe) and not holds_recipe(plan.folder):
         from pokevla.runs.creation import create_run
 
         create_run(plan.loaded, plan.recipe)
     elif not isinstance(plan.recipe, TrainRecipe):
         plan.folder.mkdir(parents=True, exist_ok=True)
-        write_text(plan.folder / "recipe.yaml", dump_recipe(plan.loaded))
+        write_text(plan.folder / RECIPE, dump_recipe(plan.loaded))
     copy_code(plan.folder)
     (plan.folder / JOBS).mkdir(exist_ok=True)
     if plan.pieces:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pokevla.errors import DataError
 from pokevla.files.texts import write_json
+from pokevla.runs.directory import SUBMITTED
 
-RECORD = "slurm.json"
 JOBS = "slurm"
 """Folder of job scripts and task logs inside a run directory; one sub-folder per job."""
 LOCAL = "local-"
@@ -41,7 +41,7 @@ def read_jobs(run_dir: Path) -> list[JobRecord]:
     Raises:
         DataError: `slurm.json` is damaged or of another version.
     """
-    path = run_dir / RECORD
+    path = run_dir / SUBMITTED
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["schema_version"] != _VERSION:
@@ -59,7 +59,7 @@ def read_jobs(run_dir: Path) -> list[JobRecord]:
 def add_job(run_dir: Path, job: JobRecord) -> None:
     """Append one job."""
     jobs = [asdict(known) for known in [*read_jobs(run_dir), job]]
-    write_json(run_dir / RECORD, {"schema_version": _VERSION, "jobs": jobs}, sort_keys=True)
+    write_json(run_dir / SUBMITTED, {"schema_version": _VERSION, "jobs": jobs}, sort_keys=True)
 
 
 def log_folder(run_dir: Path, job_id: str) -> Path:

@@ -1,1 +1,1 @@
-"""The run directory: its files, what may change in it, its lock, its checkpoints, its end."""
+"""The run directory: names of its files, checks before a run, what may change in it, lock, checkpoints, end."""

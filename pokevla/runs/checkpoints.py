@@ -12,8 +12,9 @@ from typing import Any
 from pokevla.errors import CheckpointError, PokeVLAError
 from pokevla.files.checksums import StoredFile, describe_file
 from pokevla.files.failures import named_error
-from pokevla.files.names import TEMPORARY, remove_folder
+from pokevla.files.names import TEMPORARY, remove_folder, temporary_name
 from pokevla.files.texts import write_text
+from pokevla.runs.directory import CHECKPOINTS
 
 MARKER = "COMPLETE.json"
 STATE = "state"
@@ -53,7 +54,17 @@ class CheckpointInfo:
 
 def checkpoint_folder(run_dir: Path, step: int) -> Path:
     """Final name of a checkpoint."""
-    return run_dir / "checkpoints" / f"step-{step:08d}"
+    return run_dir / CHECKPOINTS / f"step-{step:08d}"
+
+
+def temporary_folder(run_dir: Path, step: int) -> Path:
+    """Where a checkpoint grows until it is complete."""
+    return temporary_name(checkpoint_folder(run_dir, step))
+
+
+def list_temporary(run_dir: Path) -> list[Path]:
+    """Checkpoints that are being saved, or that a killed job has left half saved."""
+    return sorted((run_dir / CHECKPOINTS).glob(f"{TEMPORARY}step-*"))
 
 
 def save_error(error: BaseException, path: Path) -> PokeVLAError:
@@ -64,7 +75,7 @@ def save_error(error: BaseException, path: Path) -> PokeVLAError:
 def list_checkpoints(run_dir: Path) -> list[tuple[int, Path]]:
     """Checkpoints with a marker, oldest first: (step, folder)."""
     found = []
-    for folder in (run_dir / "checkpoints").glob("step-*"):
+    for folder in (run_dir / CHECKPOINTS).glob("step-*"):
         match = _NAME.fullmatch(folder.name)
         if match and (folder / MARKER).is_file():
             found.append((int(match.group(1)), folder))
@@ -196,7 +207,7 @@ def is_healthy(folder: Path) -> bool:
 
 def remove_unfinished(run_dir: Path) -> None:
     """Delete what a killed job has left of a save. Called by one rank, while none saves."""
-    for leftover in (run_dir / "checkpoints").glob(f"{TEMPORARY}step-*"):
+    for leftover in list_temporary(run_dir):
         remove_folder(leftover, MARKER)
 
 

@@ -17,16 +17,12 @@ from pokevla.files.writing import atomic_folder
 from pokevla.recipe.dump import dump_recipe
 from pokevla.recipe.load import LoadedRecipe, recipe_hash
 from pokevla.recipe.schema import TrainRecipe
+from pokevla.runs.directory import RECIPE, holds_recipe, run_directory
 from pokevla.telemetry.manifest import write_manifest
 
 LOCK = ".lock"
 LOCK_PATIENCE_S = 0.5
 """`is_locked` holds the lock for some microseconds: whoever starts a run just then must not be turned away."""
-
-
-def run_directory(recipe: TrainRecipe) -> Path:
-    """Where the run of a recipe lives."""
-    return recipe.output / recipe.name
 
 
 def create_run(loaded: LoadedRecipe, recipe: TrainRecipe) -> Path:
@@ -44,7 +40,7 @@ def create_run(loaded: LoadedRecipe, recipe: TrainRecipe) -> Path:
         )
     provenance = _provenance(recipe)
     with atomic_folder(run_dir) as new:
-        write_text(new / "recipe.yaml", dump_recipe(loaded))
+        write_text(new / RECIPE, dump_recipe(loaded))
         write_manifest(new, provenance)
     return run_dir
 
@@ -56,7 +52,7 @@ def await_run(run_dir: Path, timeout_s: float = 120.0) -> None:
         UsageError: it does not appear.
     """
     deadline = time.monotonic() + timeout_s
-    while not (run_dir / "recipe.yaml").is_file():
+    while not holds_recipe(run_dir):
         if time.monotonic() > deadline:
             raise UsageError(f"Rank 0 has not made {run_dir} within {timeout_s:.0f} s.", "Look at its log.")
         time.sleep(0.2)

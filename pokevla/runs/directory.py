@@ -1,4 +1,19 @@
-"""What a run directory says about itself. No torch: it answers at once."""
+"""The directory of a run: what its files are called, and its recipe. No torch: it answers at once.
+
+    recipe.yaml        the resolved recipe; a job that is started again knows nothing else
+    manifest.json      what made the run, with every restart           (pokevla.telemetry.manifest)
+    metrics.jsonl      a line of figures every few steps               (pokevla.telemetry.writers)
+    events.jsonl       what happened to it, and when                   (pokevla.telemetry.jsonl)
+    tensorboard/       the same figures as curves                      (pokevla.telemetry.tensorboard)
+    logs/              one file per rank                               (pokevla.telemetry.logging)
+    heartbeat/         where each rank is                              (pokevla.telemetry.heartbeat)
+    checkpoints/       one folder per saved step                       (pokevla.runs.checkpoints)
+    statistics.json    normalisation of a robot mixture
+    slurm.json         the jobs that were submitted for it             (slurm.record)
+    export/            the finished model
+
+Each name is written once: here, or in the module that is named beside it.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +21,38 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pokevla.errors import UsageError
-from pokevla.recipe.load import load_recipe
-from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
+from pokevla.recipe.load import AnyRecipe, load_recipe
+from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TrainRecipe
+from pokevla.telemetry.manifest import MANIFEST
 
 RECIPE = "recipe.yaml"
-"""The resolved recipe of a run."""
+CHECKPOINTS = "checkpoints"
+STATISTICS = "statistics.json"
+"""In the run, so that an export needs no dataset, and in the exported model."""
+SUBMITTED = "slurm.json"
 EXPORT = "export"
-"""Folder of the exported model inside a run directory. It is there when, and only when, the run is finished."""
+"""Folder of the exported model. It is there when, and only when, the run is finished."""
+EXPORT_CONFIG = "config.json"
+"""What an exported model is; without it the folder loads as nothing."""
+EXPORT_WEIGHTS = "model.safetensors"
+
+
+def run_directory(recipe: AnyRecipe | TrainRecipe) -> Path:
+    """Where the job of a recipe keeps its files."""
+    return recipe.output / recipe.name
+
+
+def remark_on_existing_run(recipe: AnyRecipe) -> list[str]:
+    """What to know before a training whose run has begun already."""
+    run_dir = run_directory(recipe)
+    if not (run_dir / MANIFEST).is_file():
+        return []
+    return [f"{run_dir} exists already. `pokevla resume {run_dir}` goes on with it."]
+
+
+def holds_recipe(folder: Path) -> bool:
+    """Whether `folder` is a run directory, or that of another job: a recipe's name is the mark of both."""
+    return (folder / RECIPE).is_file()
 
 
 def read_run_recipe(run_dir: Path, overrides: Sequence[str] = ()) -> PretrainRecipe | PosttrainRecipe:
@@ -22,10 +62,19 @@ def read_run_recipe(run_dir: Path, overrides: Sequence[str] = ()) -> PretrainRec
         UsageError: `run_dir` is not a run directory of training.
         RecipeError: an override that makes no sense.
     """
-    path = run_dir / RECIPE
-    if not path.is_file():
-        raise UsageError(f"{run_dir} is not a run directory: it has no recipe.yaml.", "Name one below `runs/`.")
-    recipe = load_recipe(path, overrides).recipe
+    if not holds_recipe(run_dir):
+        raise UsageError(f"{run_dir} is not a run directory: it has no {RECIPE}.", "Name one below `runs/`.")
+    recipe = load_recipe(run_dir / RECIPE, overrides).recipe
     if not isinstance(recipe, PretrainRecipe | PosttrainRecipe):
         raise UsageError(f"{run_dir} is a run of kind {recipe.kind}, not of training.")
     return recipe
+
+
+def is_exported(run_dir: Path) -> bool:
+    """Whether the run is finished: its model is exported."""
+    return (run_dir / EXPORT / EXPORT_CONFIG).is_file()
+
+
+def find_export(path: Path) -> Path | None:
+    """The exported model at `path`, which is its folder or a run directory; None if there is none."""
+    return next((folder for folder in (path, path / EXPORT) if (folder / EXPORT_WEIGHTS).is_file()), None)

@@ -1,4 +1,4 @@
-"""How a run ended that did not finish, noted by the process that started its ranks. No torch here."""
+"""How a run ended: finished, or what the process that started its ranks has noted. No torch here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from pokevla.errors import PokeVLAError, Requeued
-from pokevla.telemetry.jsonl import EventLog
+from pokevla.runs.checkpoints import list_checkpoints
+from pokevla.runs.directory import is_exported
+from pokevla.telemetry.jsonl import EVENTS, EventLog
+
+
+def finished_step(run_dir: Path) -> int | None:
+    """The last step of a run that is finished (its model is exported), or None."""
+    checkpoints = list_checkpoints(run_dir)
+    return checkpoints[-1][0] if checkpoints and is_exported(run_dir) else None
 
 
 @contextmanager
@@ -29,5 +37,5 @@ def end_noted(run_dir: Path) -> Iterator[None]:
 
 def _note(run_dir: Path, event: str, **fields: str) -> None:
     # On a full disk the reason of the end matters more than this note of it.
-    with suppress(OSError), closing(EventLog(run_dir / "events.jsonl")) as events:
+    with suppress(OSError), closing(EventLog(run_dir / EVENTS)) as events:
         events.add(event, **fields)

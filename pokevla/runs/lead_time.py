@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pokevla.telemetry.jsonl import read_jsonl
+from pokevla.telemetry.jsonl import EVENTS, read_jsonl
+from pokevla.telemetry.writers import METRICS
 
 UNKNOWN_S = 300.0
 """Lead time of a run that has not saved yet. Ours."""
@@ -27,8 +28,8 @@ def needed_lead_s(run_dir: Path) -> float:
     From the longest of the last saves (`save_s` in events.jsonl, until it was on the disk) and steps (`step_s` in
     metrics.jsonl).
     """
-    saves = _latest(run_dir / "events.jsonl", "save_s")
-    steps = _latest(run_dir / "metrics.jsonl", "step_s")
+    saves = _latest(run_dir / EVENTS, "save_s")
+    steps = _latest(run_dir / METRICS, "step_s")
     if not saves:
         return UNKNOWN_S
     return SLURM_S + OTHERS_S + SAFETY * (SAVES * max(saves) + max(steps, default=0.0))

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from pokevla.errors import DataError
 from pokevla.telemetry.jsonl import now
+from pokevla.telemetry.logging import list_stacks
 
 FOLDER = "heartbeat"
 ENDED = ("finished", "stopped", "failed")
@@ -134,5 +135,4 @@ def hang_report(run_dir: Path) -> str:
     verdict = [f"behind: {text}" for text in behind] or ["no rank is behind the others"]
     if len(beats) > 1 and len(behind) == len(beats) and not who_is_behind(beats):
         verdict = ["all ranks are silent: the job has ended, or this machine's clock is ahead of the file system's"]
-    stacks = sorted(path.name for path in (run_dir / "logs").glob("rank_*.hang"))
-    return "\n".join([*lines, *verdict, *(f"stacks: {run_dir / 'logs' / name}" for name in stacks)])
+    return "\n".join([*lines, *verdict, *(f"stacks: {path}" for path in list_stacks(run_dir))])

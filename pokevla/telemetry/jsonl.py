@@ -13,6 +13,9 @@ from typing import Any, Self
 
 from pokevla.errors import DataError
 
+EVENTS = "events.jsonl"
+"""File of a run's `EventLog`, in its directory."""
+
 
 class JsonlWriter:
     """Appends objects to a file of JSON lines.

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 LOGGER = "pokevla"
+LOGS = "logs"
+"""Folder of the ranks' logs, in the directory of a run."""
 
 
 class _RankFilter(logging.Filter):
@@ -48,4 +50,14 @@ def setup_logging(run_dir: Path | None, rank: int = 0, level: int = logging.INFO
 
 def log_path(run_dir: Path, rank: int) -> Path:
     """`logs/rank_00000.log` of a run."""
-    return run_dir / "logs" / f"rank_{rank:05d}.log"
+    return run_dir / LOGS / f"rank_{rank:05d}.log"
+
+
+def stacks_path(run_dir: Path, rank: int) -> Path:
+    """`logs/rank_00000.hang` of a run: the stacks of a rank that hung."""
+    return run_dir / LOGS / f"rank_{rank:05d}.hang"
+
+
+def list_stacks(run_dir: Path) -> list[Path]:
+    """The stacks of all ranks that hung, by rank."""
+    return sorted((run_dir / LOGS).glob("rank_*.hang"))

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
+TENSORBOARD = "tensorboard"
+"""Folder of the event files, in the directory of a run or an evaluation."""
 LAYOUT: dict[str, dict[str, list[str]]] = {
     "losses": {
         "loss": [r"loss$"],

@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from pokevla.telemetry.jsonl import EventLog, JsonlWriter, now, read_jsonl
-from pokevla.telemetry.tensorboard import TensorBoardWriter
+from pokevla.telemetry.tensorboard import TENSORBOARD, TensorBoardWriter
 
 __all__ = ["EventLog", "JsonlWriter", "MetricWriter", "TensorBoardWriter", "read_jsonl"]
+
+METRICS = "metrics.jsonl"
+"""File of a run's figures, in its directory."""
 
 
 class MetricWriter:
     """Metrics of a run: `metrics.jsonl` and `tensorboard/` on rank 0, nothing on the others."""
 
     def __init__(self, run_dir: Path, rank: int = 0, resume_step: int | None = None, tensorboard: bool = True) -> None:
-        self.jsonl = JsonlWriter(run_dir / "metrics.jsonl", resume_step) if rank == 0 else None
-        self.tensorboard = (
-            TensorBoardWriter(run_dir / "tensorboard", resume_step) if rank == 0 and tensorboard else None
-        )
+        self.jsonl = JsonlWriter(run_dir / METRICS, resume_step) if rank == 0 else None
+        self.tensorboard = TensorBoardWriter(run_dir / TENSORBOARD, resume_step) if rank == 0 and tensorboard else None
 
     def write(self, values: Mapping[str, Any]) -> None:
         """Write one line; `values` holds `step`. The time is added. Flushed: a kill loses no line in either place."""

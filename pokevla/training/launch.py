@@ -9,21 +9,14 @@ from pokevla.distributed.environment import inside_a_rank
 from pokevla.distributed.process import spawn_ranks
 from pokevla.errors import Requeued, UsageError
 from pokevla.runs.changes import changed_recipe, keep_changes, refuse_changed_data, refuse_uneven_batch
-from pokevla.runs.checkpoints import list_checkpoints
 from pokevla.runs.creation import run_lock
-from pokevla.runs.directory import EXPORT
 from pokevla.runs.ending import end_noted
-from pokevla.telemetry.jsonl import read_jsonl
+from pokevla.telemetry.jsonl import EVENTS, read_jsonl
+from pokevla.telemetry.logging import LOGS
 from pokevla.training.health.signals import requeued
 from pokevla.training.progress import ProgressView
 
 RANK_MODULE = "pokevla.training.rank_main"
-
-
-def finished_step(run_dir: Path) -> int | None:
-    """The last step of a run that is finished (its model is exported), or None."""
-    checkpoints = list_checkpoints(run_dir)
-    return checkpoints[-1][0] if checkpoints and (run_dir / EXPORT / "config.json").is_file() else None
 
 
 def run_training(run_dir: Path, overrides: Sequence[str] = ()) -> None:
@@ -60,12 +53,12 @@ def run_training(run_dir: Path, overrides: Sequence[str] = ()) -> None:
                 ("-m", RANK_MODULE, str(run_dir)),
                 world_size=world_size,
                 threads=recipe.resources.threads_per_rank,
-                log_dir=run_dir / "logs",
+                log_dir=run_dir / LOGS,
                 keep_open=(descriptor,),
                 on_poll=view.update,
                 on_signal=view.say,
                 grace_s=recipe.guards.stop_grace_s,
             )
         except Requeued as error:
-            stopped = [row for row in read_jsonl(run_dir / "events.jsonl") if row["event"] == "stopped"][-1]
+            stopped = [row for row in read_jsonl(run_dir / EVENTS) if row["event"] == "stopped"][-1]
             raise requeued(stopped["reason"], stopped["step"], run_dir) from error

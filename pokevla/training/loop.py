@@ -32,6 +32,7 @@ from pokevla.recipe.schema import TrainRecipe
 from pokevla.recipe.values import describe_changes, neutral_settings
 from pokevla.runs.checkpoints import CheckpointInfo, refuse_misfit, remove_unfinished
 from pokevla.runs.directory import EXPORT
+from pokevla.telemetry.jsonl import EVENTS
 from pokevla.telemetry.manifest import add_caches, add_restart
 from pokevla.telemetry.meters import StepMeter
 from pokevla.telemetry.writers import EventLog, MetricWriter
@@ -89,7 +90,7 @@ def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo, stop: StopFlag, pu
             save_statistics(loader, run_dir)
         writer = stack.enter_context(closing(MetricWriter(run_dir, info.rank, resume_step=start.step)))
         describe_run(writer, recipe, run_dir, start.step)
-        events = stack.enter_context(closing(EventLog(run_dir / "events.jsonl"))) if info.is_main else None
+        events = stack.enter_context(closing(EventLog(run_dir / EVENTS))) if info.is_main else None
         leave_if_asked(trainer.guards, device, start.step, start.position, run_dir, events)
         trainer.run(loader, start.step, steps, trainer.callbacks(writer, events))
         with pulse.phase("export", patient=True):
@@ -250,7 +251,7 @@ class Trainer:
     def record_start(self, info: CheckpointInfo, resumed: bool, damaged: Sequence[str], changes: str) -> None:
         """Write down where training starts, what was passed over, and in one sentence every setting that is new."""
         said = {"changed": f"Resumed at step {info.step} with {changes}."} if changes else {}
-        with closing(EventLog(self.run_dir / "events.jsonl")) as events:
+        with closing(EventLog(self.run_dir / EVENTS)) as events:
             for message in damaged:
                 logger.error("damaged checkpoint passed over: %s", message)
                 events.add("damaged", message=message)

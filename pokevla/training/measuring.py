@@ -10,6 +10,7 @@ from pokevla.distributed.environment import RankInfo
 from pokevla.recipe.planning.compute import flops_per_sample
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.recipe.values import flat_values
+from pokevla.runs.directory import RECIPE
 from pokevla.telemetry.gpu import start_gpu_sampler
 from pokevla.telemetry.manifest import MANIFEST
 from pokevla.telemetry.meters import Arithmetic, StepMeter
@@ -42,5 +43,5 @@ def describe_run(writer: MetricWriter, recipe: TrainRecipe, run_dir: Path, step:
     """Show settings, recipe and manifest (with every restart so far) in TensorBoard. Called by every rank."""
     if writer.tensorboard is None:
         return
-    texts = {name: (run_dir / name).read_text(encoding="utf-8") for name in ("recipe.yaml", MANIFEST)}
+    texts = {name: (run_dir / name).read_text(encoding="utf-8") for name in (RECIPE, MANIFEST)}
     writer.describe(flat_values(recipe), texts, step)

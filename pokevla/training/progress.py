@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from pokevla.telemetry.follow import JsonlFollower
+from pokevla.telemetry.writers import METRICS
 
 _SHOWN = ("loss", "loss/action", "loss/next_token", "val/loss", "grad_norm", "lr", "samples_per_s")
 
@@ -20,7 +21,7 @@ class ProgressView:
 
     def __init__(self, run_dir: Path, total_steps: int | None, console: Console | None = None) -> None:
         # From the end, also when the ranks begin by cutting off what a killed run has written past its checkpoint.
-        self._metrics = JsonlFollower(run_dir / "metrics.jsonl", tail_bytes=0)
+        self._metrics = JsonlFollower(run_dir / METRICS, tail_bytes=0)
         self.console = console or Console(file=sys.stderr)
         self._total = total_steps
         self._bar: Progress | None = None

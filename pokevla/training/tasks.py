@@ -15,6 +15,7 @@ from pokevla.model.tokenizer import load_tokenizer
 from pokevla.model.vla import PokeVLA
 from pokevla.model.vlm import PokeVLM
 from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TrainRecipe
+from pokevla.runs.directory import STATISTICS
 from pokevla.teachers.reader import FeatureReader, open_features
 from pokevla.training.objectives import Objective, PosttrainObjective, PretrainObjective
 from pokevla.weights.base_model import build_base, model_config, tokenizer_folder
@@ -117,4 +118,4 @@ def save_statistics(loader: TrainLoader[Any], run_dir: Path) -> None:
     if loader.statistics is not None:
         from pokevla.files.texts import write_json
 
-        write_json(run_dir / "statistics.json", loader.statistics.to_dict(), sort_keys=True)
+        write_json(run_dir / STATISTICS, loader.statistics.to_dict(), sort_keys=True)

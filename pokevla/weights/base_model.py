@@ -17,7 +17,7 @@ from pokevla.model.vla import PokeVLA
 from pokevla.model.vlm import PokeVLM
 from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TrainRecipe
 from pokevla.recipe.sections import LossConfig, ModelConfig
-from pokevla.runs.directory import EXPORT
+from pokevla.runs.directory import EXPORT_CONFIG, EXPORT_WEIGHTS, find_export, holds_recipe
 
 
 def model_config(settings: ModelConfig, chunk_length: int) -> PokeVLAConfig:
@@ -118,15 +118,15 @@ def exported_folder(path: Path) -> Path:
     Raises:
         CheckpointError: there is none.
     """
-    for folder in (path, path / EXPORT):
-        if (folder / "model.safetensors").is_file():
-            return folder
-    if (path / "recipe.yaml").is_file():
+    folder = find_export(path)
+    if folder is not None:
+        return folder
+    if holds_recipe(path):
         raise CheckpointError(
             f"{path} is a run without an exported model: it is not finished.",
             f"Finish it (pokevla resume {path}), or export a checkpoint (pokevla ckpt export {path} OUT).",
         )
-    raise CheckpointError(f"{path} holds no exported model (no model.safetensors).", "Check the path.")
+    raise CheckpointError(f"{path} holds no exported model (no {EXPORT_WEIGHTS}).", "Check the path.")
 
 
 def refuse_other_vlm(folder: Path) -> None:
@@ -135,7 +135,7 @@ def refuse_other_vlm(folder: Path) -> None:
     Raises:
         CheckpointError: it is a PokeVLA.
     """
-    path = folder / "config.json"
+    path = folder / EXPORT_CONFIG
     kind = json.loads(path.read_text()).get("kind") if path.is_file() else None
     if kind == "pokevla":
         raise CheckpointError(f"{folder} is a PokeVLA; model.vlm takes a PokeVLM.", "Name a pre-training run.")

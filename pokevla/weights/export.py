@@ -26,13 +26,13 @@ from pokevla.model.vla import PokeVLA
 from pokevla.model.vlm import PokeVLM
 from pokevla.recipe.schema import PosttrainRecipe, TrainRecipe
 from pokevla.runs.checkpoints import CheckpointInfo, latest_complete
-from pokevla.runs.directory import EXPORT, read_run_recipe
+from pokevla.runs.directory import EXPORT, EXPORT_CONFIG, STATISTICS, read_run_recipe
 from pokevla.weights.base_model import exported_folder, model_config, tokenizer_folder
 from pokevla.weights.safetensors_files import FREE_SPACE, write_weights
 from pokevla.weights.trained import merged, open_trained
 
 SCHEMA_VERSION = 1
-MARKER = "config.json"
+MARKER = EXPORT_CONFIG
 """Deleted first when an export is replaced: without it the folder loads as nothing."""
 
 
@@ -99,7 +99,7 @@ def _describe(recipe: TrainRecipe, run_dir: Path, info: CheckpointInfo, num_para
         tokenizer_folder(recipe), folder / "tokenizer", ignore=shutil.ignore_patterns("*.py", "__pycache__")
     )
     if robot:
-        shutil.copyfile(run_dir / "statistics.json", folder / "statistics.json")
+        shutil.copyfile(run_dir / STATISTICS, folder / STATISTICS)
     write_text(folder / "README.md", _card(recipe, info, num_parameters))
 
 
@@ -137,13 +137,13 @@ def load_exported(path: Path) -> tuple[PokeVLM | PokeVLA, dict[str, Any], Path, 
     """
     folder = exported_folder(path)
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / EXPORT_CONFIG).read_text())
         kind, version = config["kind"], config["schema_version"]
         if version != SCHEMA_VERSION:
             raise CheckpointError(f"{folder} has schema version {version}, this program reads {SCHEMA_VERSION}.")
         statistics = None
         if kind == "pokevla":
-            statistics = Statistics.from_dict(json.loads((folder / "statistics.json").read_text()))
+            statistics = Statistics.from_dict(json.loads((folder / STATISTICS).read_text()))
             model: PokeVLM | PokeVLA = build_vla(config_from_dict(config["model"]))
         else:
             model = build_vlm(vlm_config_from_dict(config["model"]))

@@ -20,17 +20,18 @@ def resume(
     """
     from pokevla.jobs.task.job_lock import refuse_second_job
     from pokevla.runs.changes import ranks_override
-    from pokevla.runs.directory import read_run_recipe
-    from pokevla.training.launch import finished_step, run_training
+    from pokevla.runs.directory import EXPORT, read_run_recipe
+    from pokevla.runs.ending import finished_step
+    from pokevla.training.launch import run_training
 
     changes = list(overrides or [])
     recipe = read_run_recipe(run, changes)
     done = finished_step(run)
     if done is not None:
-        typer.echo(f"{run} is finished: {done} steps, model in {run / 'export'}")
+        typer.echo(f"{run} is finished: {done} steps, model in {run / EXPORT}")
         return
     refuse_second_job(run)
     if ranks is not None:
         changes += ranks_override(recipe, ranks)
     run_training(run, changes)
-    typer.echo(f"finished: {run} (model in {run / 'export'})")
+    typer.echo(f"finished: {run} (model in {run / EXPORT})")

@@ -14,10 +14,11 @@ def train(
     """Train what a recipe says; starts the ranks itself. Writes everything into OUTPUT/NAME of the recipe."""
     from pokevla.distributed.environment import inside_a_rank, read_rank
     from pokevla.errors import RecipeError
-    from pokevla.recipe.checking.checks import check_recipe
     from pokevla.recipe.load import load_recipe
     from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
-    from pokevla.runs.creation import await_run, create_run, run_directory
+    from pokevla.runs.checks import check_recipe
+    from pokevla.runs.creation import await_run, create_run
+    from pokevla.runs.directory import EXPORT, run_directory
     from pokevla.training.launch import run_training
 
     loaded = load_recipe(recipe, overrides or [])
@@ -33,4 +34,4 @@ def train(
         run_dir = create_run(loaded, job)
     run_training(run_dir)
     if not inside_a_rank() or read_rank().is_main:
-        typer.echo(f"finished: {run_dir} (model in {run_dir / 'export'})")
+        typer.echo(f"finished: {run_dir} (model in {run_dir / EXPORT})")

@@ -28,6 +28,7 @@ from pokevla.jobs.task.place import Place, export_rendezvous
 from pokevla.jobs.task.restarts import Cause, note_restart
 from pokevla.recipe.load import AnyRecipe, load_recipe
 from pokevla.recipe.schema import TrainRecipe
+from pokevla.runs.directory import RECIPE
 
 RENDEZVOUS_VARIABLE = "POKEVLA_RENDEZVOUS_TIMEOUT_S"
 RENDEZVOUS_TIMEOUT_S = 300
@@ -47,7 +48,7 @@ class Job:
     def __call__(self) -> str:
         """Run this task to its end. The process leaves with the exit code of a named error."""
         folder = Path(self.folder)
-        recipe = load_recipe(folder / "recipe.yaml").recipe  # first: its extensions may add the launcher
+        recipe = load_recipe(folder / RECIPE).recipe  # first: its extensions may add the launcher
         place = read_place()
         work = _work(folder, recipe, self.piece, place)
         forget_exit(folder, place.recorded_id, place.rank)
@@ -94,7 +95,7 @@ def _work(folder: Path, recipe: AnyRecipe, piece: int | None, place: Place) -> W
 def _train(work: Work) -> None:
     """One rank of a training run, from its newest checkpoint to its end."""
     from pokevla.jobs.task.job_lock import job_lock
-    from pokevla.training.launch import finished_step
+    from pokevla.runs.ending import finished_step
     from pokevla.training.rank_main import run_rank
 
     folder, place = work.folder, work.place
@@ -169,7 +170,7 @@ def run_killed_again(folder: Path, piece: int | None) -> None:
     """After srun, in the job's script: a task was killed (out of memory, or a message for a former start that Slurm
     delivers late). The job goes on from its last checkpoint, unless Slurm has decided otherwise. Leaves the process.
     """
-    recipe = load_recipe(folder / "recipe.yaml").recipe
+    recipe = load_recipe(folder / RECIPE).recipe
     work = _work(folder, recipe, piece, read_place())
     try:
         restart = work.launcher.restart_after_kill(work.place)

@@ -1,1 +1,1 @@
-"""Checks of a recipe before anything runs."""
+"""Rules that join several fields of a recipe, and what a data set says about itself."""

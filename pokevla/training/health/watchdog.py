@@ -22,7 +22,8 @@ from typing import Self
 from pokevla.distributed.environment import RankInfo
 from pokevla.errors import HangError, Requeued
 from pokevla.telemetry.heartbeat import beat, forget_heartbeats, read_heartbeats, speaks_for_all, who_is_behind
-from pokevla.telemetry.jsonl import EventLog, now
+from pokevla.telemetry.jsonl import EVENTS, EventLog, now
+from pokevla.telemetry.logging import stacks_path
 from pokevla.training.health.pulse import Pulse
 
 logger = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ class Watchdog:
         )
         logger.critical("%s", error)
         if speaks_for_all(beats, self.info.rank):
-            with closing(EventLog(self.run_dir / "events.jsonl")) as events:
+            with closing(EventLog(self.run_dir / EVENTS)) as events:
                 events.add("hang", step=step, phase=phase, behind=behind)
         if self._on_hang is not None:
             self._on_hang(error)
@@ -139,7 +140,7 @@ class Watchdog:
 
     def dump(self, where: str) -> Path:
         """Append the stacks of all threads to `logs/rank_0000r.hang`."""
-        path = self.run_dir / "logs" / f"rank_{self.info.rank:05d}.hang"
+        path = stacks_path(self.run_dir, self.info.rank)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(f"{now()} {where}\n")

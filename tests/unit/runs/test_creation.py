@@ -15,7 +15,7 @@ from pokevla.recipe.load import load_recipe
 from pokevla.recipe.schema import PretrainRecipe
 from pokevla.runs.creation import create_run, is_locked, run_lock
 from pokevla.runs.directory import read_run_recipe
-from pokevla.training.launch import finished_step
+from pokevla.runs.ending import finished_step
 
 RECIPE = """\
 kind: pretrain

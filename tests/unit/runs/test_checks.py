@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from pokevla.errors import DataError, DiskFullError, PokeVLAError, RecipeError
-from pokevla.recipe.checking.checks import check_recipe
 from pokevla.recipe.load import load_recipe
+from pokevla.runs.checks import check_recipe
+from pokevla.runs.directory import remark_on_existing_run
 
 
 def make_dataset(root: Path, kind: str = "robot", samples: int = 100, masks: bool = True) -> Path:
@@ -129,10 +130,13 @@ def test_other_number_of_samples_than_expected_is_remarked_on(recipe: Path, tmp_
 
 
 def test_run_that_exists_is_remarked_on(recipe: Path, tmp_path: Path) -> None:
+    loaded = load_recipe(recipe, (), {}).recipe
+    assert remark_on_existing_run(loaded) == []
+
     (tmp_path / "runs" / "x").mkdir(parents=True)
     (tmp_path / "runs" / "x" / "manifest.json").touch()
 
-    assert any("pokevla resume" in remark for remark in check_recipe(load_recipe(recipe, (), {})))
+    assert any("pokevla resume" in remark for remark in remark_on_existing_run(loaded))
 
 
 def test_pipeline_checks_the_recipes_of_its_stages(recipe: Path, tmp_path: Path) -> None:

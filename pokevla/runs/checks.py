@@ -15,9 +15,9 @@ from pokevla.recipe.checking.datasets import read_dataset_info
 from pokevla.recipe.derive import derive_batch
 from pokevla.recipe.load import LoadedRecipe, load_recipe
 from pokevla.recipe.planning.plan import disk_needs, gib
+from pokevla.runs.directory import EXPORT_WEIGHTS, find_export
 
 _CACHE_MARKER = "COMPLETE"
-_WEIGHTS = "model.safetensors"
 _TOLERANCE = 0.05
 
 
@@ -51,7 +51,6 @@ def _checks_of(loaded: LoadedRecipe, made_before: frozenset[Path]) -> Iterable[C
             yield lambda source=source: _dataset(source, kind, masks=supervised)
         yield lambda: _model(recipe, made_before)
         yield lambda: _training_disk(recipe)
-        yield lambda: _run_directory(recipe)
         cache = recipe.cache if isinstance(recipe, schema.PosttrainRecipe) else None
         if isinstance(recipe, schema.PosttrainRecipe) and cache is not None:
             yield lambda: _cache(cache, loaded.path, made_before)
@@ -110,9 +109,9 @@ def _run(field: str, run: Path | None, made_before: frozenset[Path]) -> list[str
         return []
     if not run.exists():
         raise DataError(f"{field} {run} does not exist.", "Train it first: pokevla train RECIPE")
-    if not any((folder / _WEIGHTS).is_file() for folder in (run, run / "export")):
+    if find_export(run) is None:
         raise DataError(
-            f"{field} {run} holds no exported model (no {_WEIGHTS}).",
+            f"{field} {run} holds no exported model (no {EXPORT_WEIGHTS}).",
             f"Finish the run (pokevla resume {run}), or export a checkpoint (pokevla ckpt export {run} OUT).",
         )
     return []
@@ -153,13 +152,6 @@ def _training_disk(recipe: schema.TrainRecipe) -> list[str]:
             f"checkpoints will take {gib(need):.1f} GiB, {folder} has {gib(free):.1f} GiB free.",
             "Free some, lower checkpoint.keep_last, or set output to another disk.",
         )
-    return []
-
-
-def _run_directory(recipe: schema.TrainRecipe) -> list[str]:
-    run = recipe.output / recipe.name
-    if (run / "manifest.json").exists():
-        return [f"{run} exists already. `pokevla resume {run}` goes on with it."]
     return []
 
 
