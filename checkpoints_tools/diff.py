@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from checkpoints_tools.source import CheckpointSource, WeightsSource, opened_weights
 from pokevla.recipe.schema import TrainRecipe
-from pokevla.recipe.values import flat_values
+from pokevla.recipe.values import ABSENT, differences, flat_values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,8 +66,7 @@ def diff(first: CheckpointSource | WeightsSource, second: CheckpointSource | Wei
     recipe, facts = {}, {}
     if isinstance(first, CheckpointSource) and isinstance(second, CheckpointSource):
         recipe = recipe_differences(first.recipe, second.recipe)
-        pairs = {name: [getattr(first.info, name), getattr(second.info, name)] for name in FACTS}
-        facts = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+        facts = differences(*({name: getattr(source.info, name) for name in FACTS} for source in (first, second)))
     with opened_weights(first) as one, opened_weights(second) as two:
         shapes = {name: (one.specs[name].shape, two.specs[name].shape) for name in one.specs if name in two.specs}
         return Difference(
@@ -82,9 +81,8 @@ def diff(first: CheckpointSource | WeightsSource, second: CheckpointSource | Wei
 
 def recipe_differences(first: TrainRecipe, second: TrainRecipe) -> dict[str, list[Any]]:
     """Fields of two resolved recipes that differ: dotted name -> [first, second]; None where there is no such field."""
-    one, two = flat_values(first), flat_values(second)
-    names = [*one, *(name for name in two if name not in one)]
-    return {name: [one.get(name), two.get(name)] for name in names if one.get(name) != two.get(name)}
+    rows = differences(flat_values(first), flat_values(second))
+    return {name: [None if value is ABSENT else value for value in row] for name, row in rows.items()}
 
 
 def _compare(one: Weights, two: Weights, names: list[str]) -> list[PartDifference]:

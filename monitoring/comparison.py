@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from monitoring.curves import COLOURS, Chart, Line, charts_of, draw_lines, points_of
 from monitoring.sources import Run
-from pokevla.recipe.values import flat_values
+from pokevla.recipe.values import ABSENT, differences, flat_values, value_text
 
-ABSENT = "-"
+NONE = "-"
+"""Shown for a setting that a run does not have."""
 NAMES = ("name", "output")
 """Settings that always differ and change nothing."""
+MANIFEST_TITLES = {
+    "commit": "commit",
+    "dirty": "uncommitted changes",
+    "world_size": "ranks at the start",
+    "datasets": "datasets (path and fingerprint)",
+}
 
 
 @dataclass(frozen=True)
@@ -59,33 +66,16 @@ def short_names(runs: Sequence[Run]) -> list[str]:
 
 def differing_settings(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     """Settings whose values are not the same in all runs, in the order of the recipe; then code, packages, ranks."""
-    settings = [{} if run.recipe is None else flat_values(run.recipe) for run in runs]
-    fields = dict.fromkeys(field for values in settings for field in values if field not in NAMES)
-    rows = [(field, [_shown(values[field]) if field in values else ABSENT for values in settings]) for field in fields]
-    rows += [(name, [_manifest_value(run, path) for run in runs]) for name, path in _manifest_fields(runs)]
-    return [(field, values) for field, values in rows if len(set(values)) > 1]
+    settings = differences(*({} if run.recipe is None else flat_values(run.recipe) for run in runs))
+    made_with = differences(*(_manifest_values(run.manifest) for run in runs))
+    rows = [*((field, row) for field, row in settings.items() if field not in NAMES), *made_with.items()]
+    return [(field, [NONE if value is ABSENT else value_text(value) for value in row]) for field, row in rows]
 
 
-def _manifest_fields(runs: Sequence[Run]) -> list[tuple[str, tuple[str, ...]]]:
-    packages = dict.fromkeys(name for run in runs for name in run.manifest.get("packages", {}))
-    fixed: list[tuple[str, tuple[str, ...]]] = [
-        ("commit", ("commit",)),
-        ("uncommitted changes", ("dirty",)),
-        ("ranks at the start", ("world_size",)),
-        ("datasets (path and fingerprint)", ("datasets",)),
-    ]
-    return fixed + [(f"package {name}", ("packages", name)) for name in packages]
-
-
-def _manifest_value(run: Run, path: tuple[str, ...]) -> str:
-    value = run.manifest
-    for key in path:
-        value = value.get(key) if isinstance(value, dict) else None
-    return ABSENT if value is None else _shown(value)
-
-
-def _shown(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _manifest_values(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest tells of the code and machine, by the name that a reader sees."""
+    values = {title: manifest[name] for name, title in MANIFEST_TITLES.items() if manifest.get(name) is not None}
+    return values | {f"package {name}": version for name, version in manifest.get("packages", {}).items()}
 
 
 def _single_charts(runs: Sequence[Run]) -> list[Chart]:

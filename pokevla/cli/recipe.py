@@ -12,10 +12,10 @@ import typer
 from pokevla.errors import RecipeError, UsageError
 from pokevla.recipe.document import Document, Template, read_document
 from pokevla.recipe.dump import dump_recipe
-from pokevla.recipe.load import LoadedRecipe, load_recipe, merge_extends
+from pokevla.recipe.load import load_recipe, merge_extends
 from pokevla.recipe.messages import nearest
 from pokevla.recipe.reference import FieldDoc, field_docs, reference_page
-from pokevla.recipe.values import flat_values, plain_values
+from pokevla.recipe.values import ABSENT, differences, flat_values, plain_values
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at recipes: ls, show, explain, diff.")
 _ROOT = typer.Option(Path("recipes"), "--root", help="Folder that is searched for recipes.")
@@ -120,18 +120,11 @@ def _text(value: Any) -> str:
 def diff(first: Path = typer.Argument(...), second: Path = typer.Argument(...)) -> None:
     """Print the fields in which two resolved recipes differ, with where each value came from."""
     one, two = load_recipe(first), load_recipe(second)
-    left, right = _texts(one), _texts(two)
-    for field in [*left, *(name for name in right if name not in left)]:
-        if left.get(field) == right.get(field):
-            continue
+    for field, values in differences(flat_values(one.recipe), flat_values(two.recipe)).items():
         typer.echo(field)
-        for sign, values, loaded in (("-", left, one), ("+", right, two)):
-            if field in values:
-                typer.echo(f"  {sign} {values[field]}  # {loaded.origins.get(field, '')}")
-
-
-def _texts(loaded: LoadedRecipe) -> dict[str, str]:
-    return {field: json.dumps(value) for field, value in flat_values(loaded.recipe).items()}
+        for sign, value, loaded in zip("-+", values, (one, two), strict=True):
+            if value is not ABSENT:
+                typer.echo(f"  {sign} {json.dumps(value)}  # {loaded.origins.get(field, '')}")
 
 
 @app.command()

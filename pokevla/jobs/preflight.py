@@ -12,13 +12,14 @@ from pokevla.jobs.launcher import Check, Launcher
 from pokevla.jobs.plan import JobPlan, result_folders
 from pokevla.jobs.profile import Profile
 from pokevla.jobs.tracking import active_job
-from pokevla.recipe.document import dotted
-from pokevla.recipe.load import AnyRecipe, load_recipe, plain_values, recipe_hash
+from pokevla.recipe.load import recipe_hash
 from pokevla.recipe.schema import CacheRecipe, EvalRecipe, PosttrainRecipe, TrainRecipe
 from pokevla.recipe.sections import CacheConfig
+from pokevla.recipe.values import describe_changes
+from pokevla.runs.changes import changes_of_submission
 from pokevla.runs.checkpoints import list_checkpoints, read_info
 from pokevla.runs.checks import check_recipe, existing_ancestor
-from pokevla.runs.directory import RECIPE
+from pokevla.runs.directory import RECIPE, holds_recipe, read_run_recipe
 
 T = TypeVar("T")
 NODE_LOCAL_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run")
@@ -91,50 +92,30 @@ def _recipe(plan: JobPlan, made_before: list[Path]) -> list[str]:
 
 def _existing_run(plan: JobPlan) -> list[str]:
     """A run directory of the same recipe goes on; one of another recipe is refused."""
-    recipe, path = plan.recipe, plan.folder / RECIPE
+    recipe = plan.recipe
     if isinstance(recipe, EvalRecipe) and (plan.folder / "summary.json").is_file():
         raise UsageError(f"The evaluation in {plan.folder} is complete.", "Give it another name: name=...")
     if not isinstance(recipe, TrainRecipe) or not plan.folder.exists():
         return []
-    if not path.is_file():
+    if not holds_recipe(plan.folder):
         raise UsageError(f"{plan.folder} exists and is no run directory.", "Give the run another name: name=...")
     from pokevla.runs.ending import finished_step
 
     if finished_step(plan.folder) is not None:
         raise UsageError(f"The run {plan.folder} is finished.", "Give this one another name: name=...")
-    differing = differing_fields(load_recipe(path).recipe, recipe)
-    if differing:
-        raise RecipeError(
-            f"{plan.folder} is the run of another recipe; they differ in {', '.join(differing[:5])}.",
-            "Give this one another name: name=...",
-        )
-    return _checkpoint_fits(plan, load_recipe(path).recipe)
+    changes = changes_of_submission(plan.folder, recipe)
+    phrase = describe_changes(*({field: row[side] for field, row in changes.items()} for side in (0, 1)))
+    return [*_checkpoint_fits(plan), *([f"{plan.folder} goes on with {phrase}."] if phrase else [])]
 
 
-def _checkpoint_fits(plan: JobPlan, stored: AnyRecipe) -> list[str]:
+def _checkpoint_fits(plan: JobPlan) -> list[str]:
     checkpoints = list_checkpoints(plan.folder)
     if not checkpoints:
         return [f"{plan.folder} exists and has no checkpoint yet: it starts from step 0."]
     step, folder = checkpoints[-1]
-    if read_info(folder).recipe_hash != recipe_hash(stored):
-        raise DataError(f"{folder} was made by another recipe than the run's recipe.yaml.", "Undo the change of it.")
+    if read_info(folder).recipe_hash != recipe_hash(read_run_recipe(plan.folder)):
+        raise DataError(f"{folder} was made by another recipe than the run's {RECIPE}.", "Undo the change of it.")
     return [f"{plan.folder} goes on from step {step}."]
-
-
-def differing_fields(one: AnyRecipe, other: AnyRecipe) -> list[str]:
-    """Dotted fields that matter to what is trained and differ; `resources` may, the way of saying `output` too."""
-
-    def flat(value: object, path: tuple[str, ...] = ()) -> dict[str, object]:
-        if not isinstance(value, dict):
-            return {dotted(path): value}
-        return {name: leaf for key, item in value.items() for name, leaf in flat(item, (*path, key)).items()}
-
-    left, right = flat(plain_values(one)), flat(plain_values(other))
-    return [
-        field
-        for field in dict.fromkeys([*left, *right])
-        if left.get(field) != right.get(field) and field != "output" and not field.startswith("resources.")
-    ]
 
 
 def _shards(recipe: TrainRecipe) -> list[str]:

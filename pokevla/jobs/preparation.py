@@ -18,16 +18,21 @@ from pokevla.telemetry.jsonl import now
 
 
 def prepare(plan: JobPlan) -> None:
-    """Make the job's directory ready: recipe, manifest, code, pieces. What a run has already stays.
+    """Make the job's directory ready: recipe, manifest, code, pieces. What a run has already stays, but for
+    changes of what it runs on: they are written into its recipe, which is all that the job reads.
 
     Raises:
-        DataError: a dataset is missing. DiskFullError: no room.
+        DataError: a dataset is missing. DiskFullError: no room. RecipeError: it changes what the run learns.
     """
     if isinstance(plan.recipe, TrainRecipe) and not holds_recipe(plan.folder):
         from pokevla.runs.creation import create_run
 
         create_run(plan.loaded, plan.recipe)
-    elif not isinstance(plan.recipe, TrainRecipe):
+    elif isinstance(plan.recipe, TrainRecipe):
+        from pokevla.runs.changes import keep_submission
+
+        keep_submission(plan.folder, plan.recipe)
+    else:
         plan.folder.mkdir(parents=True, exist_ok=True)
         write_text(plan.folder / RECIPE, dump_recipe(plan.loaded))
     copy_code(plan.folder)

@@ -19,7 +19,16 @@ ADDED: dict[str, Any] = {
 }
 """Fields that came after the first runs, with the value that means what was done before them. While they have it they
 are no part of a recipe's hash, so that older runs can be resumed."""
-_ABSENT = "absent"
+
+
+class _Absent:
+    """Stands for the value of a field that a recipe does not have."""
+
+    def __repr__(self) -> str:
+        return "absent"
+
+
+ABSENT: Any = _Absent()
 
 
 def plain_values(recipe: BaseModel) -> dict[str, Any]:
@@ -69,19 +78,29 @@ def neutral_settings(recipe: BaseModel) -> dict[str, Any]:
     return {field: value for field, value in flat_values(recipe).items() if is_neutral(field)}
 
 
-def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Dotted fields whose values differ, in the order of the recipe. Fields that one side lacks count."""
-    names = [*after, *(name for name in before if name not in after)]
-    return [name for name in names if before.get(name, _ABSENT) != after.get(name, _ABSENT)]
+def differences(*sides: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The fields whose values are not the same on all sides, each with its value on every side.
+
+    `sides` are flat values of recipes, or any other mappings. The order is that of the first side, then of those after
+    it. Where a side lacks a field, its value is ABSENT.
+    """
+    names = dict.fromkeys(name for side in sides for name in side)
+    rows = {name: [side.get(name, ABSENT) for side in sides] for name in names}
+    return {name: row for name, row in rows.items() if any(value != row[0] for value in row[1:])}
+
+
+def learnt_differences(before: BaseModel, after: BaseModel) -> list[str]:
+    """Dotted fields that differ between two recipes and make them two runs: those that are not neutral."""
+    return [field for field in differences(flat_values(before), flat_values(after)) if not is_neutral(field)]
 
 
 def describe_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """Every changed setting in one phrase: `batch.micro 2 -> 1, resources.cpu_ranks 2 -> 4`; empty if none is."""
     return ", ".join(
-        f"{name} {_shown(before.get(name, _ABSENT))} -> {_shown(after.get(name, _ABSENT))}"
-        for name in changed_fields(before, after)
+        f"{name} {value_text(old)} -> {value_text(new)}" for name, (old, new) in differences(before, after).items()
     )
 
 
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def value_text(value: Any) -> str:
+    """A value for a person to read: text as it is, everything else as JSON."""
+    return value if isinstance(value, str) else "absent" if value is ABSENT else json.dumps(value)

@@ -1,9 +1,16 @@
-"""Going on with a run on other resources: what may be changed, and where the change is kept. No torch here."""
+"""Going on with a run on other resources: what may be changed, and where the change is kept. No torch here.
+
+What may be changed is `pokevla.recipe.values.NEUTRAL`, for `pokevla resume` and for `pokevla submit` alike.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
 
 from pokevla.data.dataset import mixture_fingerprints
 from pokevla.errors import DataError, RecipeError, UsageError
@@ -12,12 +19,13 @@ from pokevla.recipe.derive import fitting_micro
 from pokevla.recipe.dump import dump_changed
 from pokevla.recipe.load import load_recipe
 from pokevla.recipe.schema import TrainRecipe
-from pokevla.recipe.values import NEUTRAL, changed_fields, flat_values, is_neutral
+from pokevla.recipe.values import NEUTRAL, differences, flat_values, learnt_differences
+from pokevla.runs.creation import run_lock
 from pokevla.runs.directory import RECIPE, read_run_recipe
 from pokevla.telemetry.manifest import read_manifest
 
 ORIGIN = "resume"
-"""Origin of a value in `recipe.yaml` that was changed when the run was resumed."""
+"""Origin of a value in `recipe.yaml` that was changed when the run was resumed or submitted again."""
 
 
 def ranks_override(recipe: TrainRecipe, ranks: int) -> list[str]:
@@ -48,13 +56,49 @@ def changed_recipe(run_dir: Path, overrides: Sequence[str]) -> TrainRecipe:
     if not overrides:
         return before
     after = read_run_recipe(run_dir, overrides)
-    learnt = [field for field in changed_fields(flat_values(before), flat_values(after)) if not is_neutral(field)]
+    refuse_other_learning(before, after)
+    return after
+
+
+def refuse_other_learning(before: BaseModel, after: BaseModel) -> None:
+    """Refuse to go on with a run by a recipe that changes what is learnt.
+
+    Raises:
+        RecipeError: naming every such field.
+    """
+    learnt = learnt_differences(before, after)
     if learnt:
         raise RecipeError(
             f"{', '.join(learnt)} cannot be changed in a run that has begun, only {', '.join(NEUTRAL)} can.",
             "Train under another name: pokevla train RECIPE name=... with the change.",
         )
-    return after
+
+
+def changes_of_submission(run_dir: Path, recipe: TrainRecipe) -> dict[str, list[Any]]:
+    """What is new in `recipe`, with which a begun run is to go on: field -> [before, now].
+
+    `output` may be said in another way (from another directory, say) as long as it names the same run.
+
+    Raises:
+        RecipeError: as `changed_recipe`. UsageError: not a run directory of training.
+    """
+    before = read_run_recipe(run_dir)
+    after = recipe.model_copy(update={"output": before.output})
+    refuse_other_learning(before, after)
+    return differences(flat_values(before), flat_values(after))
+
+
+def keep_submission(run_dir: Path, recipe: TrainRecipe) -> None:
+    """Write what is new in `recipe` into the run's `recipe.yaml`, as `keep_changes` does; errors as there.
+
+    Raises:
+        UsageError: there is something new, and a process is training the run.
+    """
+    changes = changes_of_submission(run_dir, recipe)
+    if not changes:
+        return
+    with run_lock(run_dir):
+        keep_changes(run_dir, [f"{field}={json.dumps(now)}" for field, (_, now) in changes.items()])
 
 
 def keep_changes(run_dir: Path, overrides: Sequence[str]) -> None:

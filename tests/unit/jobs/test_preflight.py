@@ -12,6 +12,7 @@ from pokevla.jobs.plan import JobPlan, plan_job
 from pokevla.jobs.preflight import file_system, node_local, preflight
 from pokevla.jobs.profile import Profile
 from pokevla.recipe.dump import dump_recipe
+from pokevla.runs.changes import changed_recipe
 from slurm.checks import _partition
 from slurm.cluster import Partition
 
@@ -51,15 +52,31 @@ def make_run(load, *overrides: str) -> Path:
     return plan.folder
 
 
-def test_run_directory_of_another_recipe_is_refused_with_the_field(load) -> None:
-    make_run(load)
-    with pytest.raises(RecipeError, match=r"run of another recipe; they differ in optim.lr"):
-        check(plan_job(load("optim.lr=2e-3"), Profile()))
+def test_what_a_begun_run_may_not_change_is_refused_as_resume_refuses_it(load) -> None:
+    run, overrides = make_run(load), ["optim.lr=2e-3", "batch.micro=1", "zero.stage=2"]
+    with pytest.raises(RecipeError) as submitted:
+        check(plan_job(load(*overrides), Profile()))
+    with pytest.raises(RecipeError) as resumed:
+        changed_recipe(run, overrides)
+    assert str(submitted.value) == f"walk: {resumed.value}"
+    assert str(resumed.value).startswith("optim.lr, zero.stage cannot be changed in a run that has begun")
 
 
-def test_run_of_the_same_recipe_goes_on_with_other_resources(load) -> None:
+def test_begun_run_goes_on_with_what_may_change_and_says_so(load) -> None:
     run = make_run(load)
-    assert check(plan_job(load("resources.cpu_ranks=1"), Profile())) == [
+    plan = plan_job(load("resources.cpu_ranks=1", "batch.micro=1", "log.every_steps=5"), Profile())
+    assert check(plan) == [
+        f"walk: {run} exists and has no checkpoint yet: it starts from step 0.",
+        f"walk: {run} goes on with batch.micro 2 -> 1, log.every_steps 10 -> 5, resources.cpu_ranks 2 -> 1.",
+    ]
+
+
+def test_run_submitted_from_another_directory_is_the_same_run(
+    load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(load)
+    monkeypatch.chdir(tmp_path)
+    assert check(plan_job(load("output=runs"), Profile())) == [
         f"walk: {run} exists and has no checkpoint yet: it starts from step 0."
     ]
 

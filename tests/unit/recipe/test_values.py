@@ -8,7 +8,15 @@ import pytest
 
 from pokevla.recipe.load import load_recipe, recipe_hash
 from pokevla.recipe.schema import PretrainRecipe
-from pokevla.recipe.values import changed_fields, describe_changes, flat_values, is_neutral, neutral_settings
+from pokevla.recipe.values import (
+    ABSENT,
+    describe_changes,
+    differences,
+    flat_values,
+    is_neutral,
+    learnt_differences,
+    neutral_settings,
+)
 
 TEXT = """\
 kind: pretrain
@@ -55,7 +63,22 @@ def test_every_changed_setting_is_named_with_both_values(tmp_path: Path) -> None
     after = neutral_settings(load(tmp_path, "batch.micro=1", "checkpoint.keep_every_steps=5"))
     assert describe_changes(before, after) == "batch.micro 4 -> 1, checkpoint.keep_every_steps null -> 5"
     assert describe_changes(before, before) == ""
-    assert changed_fields({"a": 1}, {"b": 2}) == ["b", "a"]
+
+
+def test_what_differs_between_any_number_of_recipes_is_told_with_every_value() -> None:
+    first, second, third = {"a": 1, "b": 2, "c": 3}, {"a": 1, "b": None, "c": 3}, {"a": 1, "c": 4, "d": 5}
+    assert differences(first, second, third) == {
+        "b": [2, None, ABSENT],
+        "c": [3, 3, 4],
+        "d": [ABSENT, ABSENT, 5],
+    }
+    assert differences(first, first) == {}
+    assert describe_changes({"a": 1}, {"b": "x"}) == "a 1 -> absent, b absent -> x"
+
+
+def test_fields_that_make_two_runs_of_two_recipes_are_those_that_are_not_neutral(tmp_path: Path) -> None:
+    other = load(tmp_path, "batch.micro=2", "optim.lr=1", "resources.nodes=2", "data.datasets.1.weight=3")
+    assert learnt_differences(load(tmp_path), other) == ["data.datasets.1.weight", "optim.lr"]
 
 
 def test_a_field_is_not_neutral_for_its_name_alone() -> None:

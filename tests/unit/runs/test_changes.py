@@ -13,6 +13,7 @@ from pokevla.recipe.schema import PretrainRecipe
 from pokevla.runs.changes import (
     changed_recipe,
     keep_changes,
+    keep_submission,
     ranks_override,
     refuse_changed_data,
     refuse_uneven_batch,
@@ -116,6 +117,34 @@ def test_a_dataset_that_changed_since_the_run_began_is_refused(run_dir: Path, tm
     (tmp_path / "data" / "dataset.json").write_text(json.dumps(INFO | {"fingerprint": "g"}))
     with pytest.raises(DataError, match="has changed since the run began: fingerprint g instead of f"):
         refuse_changed_data(run_dir, recipe)
+
+
+def submitted(run_dir: Path, *overrides: str) -> PretrainRecipe:
+    """The recipe as it is named on the command line once more."""
+    recipe = load_recipe(run_dir.parent.parent / "recipe.yaml", ["steps=3", *overrides]).recipe
+    assert isinstance(recipe, PretrainRecipe)
+    return recipe
+
+
+def test_a_run_submitted_again_keeps_what_is_new_as_resume_does(run_dir: Path) -> None:
+    before, hash_before = lines_of(run_dir), recipe_hash(read_run_recipe(run_dir))
+    keep_submission(run_dir, submitted(run_dir))
+    assert lines_of(run_dir) == before
+    keep_submission(run_dir, submitted(run_dir, "batch.micro=1", "resources.time_limit=01:00:00"))
+    after = lines_of(run_dir)
+    assert {key for key in after if after[key] != before[key]} == {"micro", "time_limit"}
+    assert after["micro"].split() == ["micro:", "1", "#", "resume"]
+    assert read_run_recipe(run_dir).resources.time_limit == "01:00:00"
+    assert recipe_hash(read_run_recipe(run_dir)) == hash_before
+
+
+def test_a_submission_that_changes_what_is_learnt_changes_nothing(run_dir: Path) -> None:
+    before = (run_dir / "recipe.yaml").read_text()
+    with pytest.raises(RecipeError, match=r"^optim\.lr cannot be changed in a run that has begun"):
+        keep_submission(run_dir, submitted(run_dir, "optim.lr=1", "batch.micro=1"))
+    with run_lock(run_dir), pytest.raises(UsageError, match="being trained"):
+        keep_submission(run_dir, submitted(run_dir, "batch.micro=1"))
+    assert (run_dir / "recipe.yaml").read_text() == before
 
 
 def test_a_run_that_is_being_trained_keeps_its_recipe(run_dir: Path) -> None:

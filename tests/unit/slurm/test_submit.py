@@ -12,8 +12,10 @@ from pokevla.cli.main import run
 from pokevla.errors import DataError
 from pokevla.jobs.code_copy import copy_code
 from pokevla.jobs.plan import plan_job
+from pokevla.jobs.preparation import prepare
 from pokevla.jobs.profile import Mail, Profile
 from pokevla.jobs.record import JobRecord, add_job, forget_exit, note_exit, read_exit, read_jobs
+from pokevla.runs.directory import read_run_recipe
 from slurm.submit import script
 
 PROFILE = Profile(
@@ -71,6 +73,13 @@ def test_dry_run_prints_plan_and_scripts_and_writes_nothing(
     assert "#SBATCH --job-name=walk" in said, "a plan can be looked at without its data"
     assert "is not a dataset" in refused
     assert "all checks passed" not in said
+
+
+def test_job_of_a_begun_run_reads_the_smaller_micro_batch(load) -> None:
+    prepare(plan_job(load(), PROFILE))
+    plan = plan_job(load("batch.micro=1"), PROFILE)
+    prepare(plan)
+    assert read_run_recipe(plan.folder).batch.micro == 1
 
 
 def test_submitting_without_slurm_says_so(
