@@ -175,7 +175,7 @@ def _planned_steps(recipe: TrainRecipe) -> int | None:
     if recipe.steps is not None:
         return recipe.steps
     try:
-        samples, _ = count_samples(recipe)
+        samples = count_samples(recipe).training
         return None if samples is None else total_steps(recipe, samples)
     except PokeVLAError:
         return None

@@ -5,7 +5,6 @@ Everything but the pictures is in the two tables, so that filtering, mixing, sta
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +12,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pokevla.data.statistics import Statistics, compute_statistics
 from pokevla.errors import DataError
+from pokevla.recipe.checking.datasets import EPISODES_NAME, SAMPLES_NAME, read_info, read_table, usable
 from pokevla.recipe.sections import DataConfig
 
-SCHEMA_VERSION = 1
-INFO_NAME = "dataset.json"
-SAMPLES_NAME = "samples.parquet"
-EPISODES_NAME = "episodes.parquet"
 SHARDS_NAME = "shards"
 
 
@@ -60,7 +55,7 @@ def open_dataset(root: Path) -> Dataset:
     Raises DataError when `dataset.json` is missing or of another schema version, or a table cannot be read.
     """
     info = read_info(root)
-    samples = _read_table(root / SAMPLES_NAME)
+    samples = read_table(root / SAMPLES_NAME)
     if samples.num_rows != info["num_samples"]:
         raise DataError(
             f"{root / SAMPLES_NAME} has {samples.num_rows} rows, dataset.json says {info['num_samples']}.",
@@ -73,58 +68,17 @@ def open_dataset(root: Path) -> Dataset:
         fingerprint=info["fingerprint"],
         info=info,
         samples=samples,
-        episodes=_read_table(root / EPISODES_NAME) if robot else None,
+        episodes=read_table(root / EPISODES_NAME) if robot else None,
         statistics=Statistics.from_dict(info["statistics"]) if robot and info["statistics"] else None,
     )
 
 
-def read_info(root: Path) -> dict[str, Any]:
-    """Content of `dataset.json`, checked. Cheap: the check of a recipe needs no more."""
-    path = root / INFO_NAME
-    if not path.is_file():
-        raise DataError(f"{root} is not a dataset: {INFO_NAME} is missing.", "Make one with: pokevla data convert")
-    try:
-        info = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path} is not valid JSON ({error}).", "Convert the dataset again.") from error
-    version = info.get("schema_version") if isinstance(info, dict) else None
-    if version != SCHEMA_VERSION:
-        raise DataError(
-            f"{path} has schema version {version}, this code reads {SCHEMA_VERSION}.", "Convert the dataset again."
-        )
-    missing = {"kind", "fingerprint", "num_samples", "fields", "shards"} - set(info)
-    if missing:
-        raise DataError(f"{path} lacks {', '.join(sorted(missing))}.", "Convert the dataset again.")
-    return info
-
-
-def _read_table(path: Path) -> pa.Table:
-    """A parquet table, or DataError saying what is wrong with the file."""
-    if not path.is_file():
-        raise DataError(f"{path} is missing.", "Convert the dataset again.")
-    try:
-        return pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} cannot be read ({error}).", "Convert the dataset again.") from error
-
-
 def usable_rows(dataset: Dataset, split: str, chunk_length: int = 1) -> np.ndarray:
-    """Rows (n,) int64 that may be sampled: of `split` ("all" for any), and with a whole chunk of actions after them.
+    """Rows (n,) int64 that may be sampled (`pokevla.recipe.checking.datasets.usable`).
 
-    OFT drops the last K-1 frames of an episode as chunk starts instead of padding with repeated actions
-    (prismatic/vla/datasets). Raises DataError when nothing is left.
+    Raises DataError when nothing is left.
     """
-    samples = dataset.samples
-    keep = np.ones(samples.num_rows, dtype=bool)
-    if split != "all":
-        keep &= np.array([name == split for name in samples["split"].to_pylist()], dtype=bool)
-    if dataset.episodes is not None:
-        length_of = dict(
-            zip(dataset.episodes["episode"].to_pylist(), dataset.episodes["length"].to_pylist(), strict=True)
-        )
-        lengths = np.array([length_of[e] for e in samples["episode"].to_pylist()], dtype=np.int64)
-        keep &= samples["frame"].to_numpy() + chunk_length <= lengths
-    rows = np.flatnonzero(keep)
+    rows = np.flatnonzero(usable(dataset.samples, dataset.episodes, split, chunk_length))
     if rows.size == 0:
         raise DataError(
             f"{dataset.root} has no sample of split `{split}` with {chunk_length} actions after it.",

@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from pokevla.data.dataset import EPISODES_NAME, INFO_NAME, SAMPLES_NAME, SCHEMA_VERSION, SHARDS_NAME
+from pokevla.data.dataset import SHARDS_NAME
 from pokevla.errors import NO_ROOM, DataError, DiskFullError
+from pokevla.recipe.checking.datasets import EPISODES_NAME, INFO_NAME, SAMPLES_NAME, SCHEMA_VERSION
 from pokevla.shards.index import IndexEntry, Member, dump_index, index_path
 
 TAR_BLOCK = 512

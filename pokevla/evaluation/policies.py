@@ -10,6 +10,7 @@ from pokevla.evaluation.videos import MaskPredictor
 from pokevla.policy.acting import ActingPolicy
 from pokevla.policy.policy import Policy
 from pokevla.policy.replay import ReplayPolicy
+from pokevla.recipe.checking.datasets import EPISODES_NAME
 from pokevla.recipe.schema import EvalRecipe, PolicySpec
 from pokevla.runs.directory import EXPORT_WEIGHTS, RECIPE, holds_recipe
 from pokevla.weights.base_model import exported_folder
@@ -48,7 +49,7 @@ def weights_identity(recipe: EvalRecipe) -> dict[str, Any]:
         if spec.run is not None:
             file = exported_folder(spec.run) / EXPORT_WEIGHTS
         elif spec.dataset is not None:
-            file = spec.dataset / "episodes.parquet"
+            file = spec.dataset / EPISODES_NAME
         if file is not None and file.is_file():
             stat = file.stat()
             identity[spec.name] = [stat.st_size, stat.st_mtime_ns]

@@ -120,7 +120,8 @@ def _checkpoint_fits(plan: JobPlan) -> list[str]:
 
 def _shards(recipe: TrainRecipe) -> list[str]:
     """Every shard of every dataset and its index are there, before a rank meets the gap after some hours."""
-    from pokevla.data.dataset import SHARDS_NAME, read_info
+    from pokevla.data.dataset import SHARDS_NAME
+    from pokevla.recipe.checking.datasets import read_info
     from pokevla.shards.index import index_path
 
     for source in recipe.data.datasets:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pokevla.errors import DataError
+from pokevla.recipe.checking.datasets import EPISODES_NAME
 
 
 class ReplayPolicy:
@@ -27,7 +28,7 @@ class ReplayPolicy:
         """The `executed_actions` of `episode` in a robot dataset. DataError when there is no such episode."""
         import pyarrow.parquet as parquet
 
-        path = dataset / "episodes.parquet"
+        path = dataset / EPISODES_NAME
         if not path.is_file():
             raise DataError(
                 f"{path}: not there, so there is no episode to replay.", "Run `pokevla data convert` first."

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pokevla.errors import DataError, DiskFullError, PokeVLAError, RecipeError
 from pokevla.recipe import schema, sections
-from pokevla.recipe.checking.datasets import read_dataset_info
+from pokevla.recipe.checking.datasets import ALL_SPLITS, count_usable, read_dataset_info
 from pokevla.recipe.derive import derive_batch
 from pokevla.recipe.load import LoadedRecipe, load_recipe
 from pokevla.recipe.planning.plan import disk_needs, gib
@@ -48,7 +48,7 @@ def _checks_of(loaded: LoadedRecipe, made_before: frozenset[Path]) -> Iterable[C
         kind = "vlm" if isinstance(recipe, schema.PretrainRecipe) else "robot"
         supervised = isinstance(recipe, schema.PosttrainRecipe) and recipe.loss.segmentation.weight > 0
         for source in recipe.data.datasets:
-            yield lambda source=source: _dataset(source, kind, masks=supervised)
+            yield lambda source=source: _dataset(source, kind, split=recipe.data.train_split, masks=supervised)
         yield lambda: _model(recipe, made_before)
         yield lambda: _training_disk(recipe)
         cache = recipe.cache if isinstance(recipe, schema.PosttrainRecipe) else None
@@ -74,7 +74,7 @@ def _batch(recipe: schema.TrainRecipe) -> list[str]:
     return []
 
 
-def _dataset(source: sections.DatasetSource, kind: str, *, masks: bool = False) -> list[str]:
+def _dataset(source: sections.DatasetSource, kind: str, *, split: str = ALL_SPLITS, masks: bool = False) -> list[str]:
     info = read_dataset_info(source.path)
     if info.kind != kind:
         raise DataError(f"{source.path} is a {info.kind} dataset, this recipe needs {kind}.", "Change the path.")
@@ -84,10 +84,12 @@ def _dataset(source: sections.DatasetSource, kind: str, *, masks: bool = False) 
             "Published LIBERO files have none: draw them with `pokevla data masks` and convert again, "
             "or set loss.segmentation.weight=0.",
         )
-    wanted = source.expected_samples
-    found = info.train_samples if info.train_samples is not None else info.num_samples
-    if wanted is not None and abs(found - wanted) > _TOLERANCE * wanted:
-        return [f"{source.path} holds {found:,} samples, the recipe expects {wanted:,}."]
+    expected = source.expected_samples
+    if expected is None:
+        return []
+    samples = count_usable(info, split)  # frames without a whole chunk after them count: the dataset holds them
+    if abs(samples - expected) > _TOLERANCE * expected:
+        return [f"{source.path} holds {samples:,} samples, the recipe expects {expected:,}."]
     return []
 
 

@@ -30,14 +30,13 @@ def build(
     device: Annotated[str | None, typer.Option(help="Where the teachers run: cpu, cuda, ...; a GPU if any.")] = None,
 ) -> None:
     """Compute the features of every dataset of a recipe. Goes on where a killed build stopped."""
-    from pokevla.errors import DataError
+    from pokevla.recipe.checking.datasets import read_info
     from pokevla.teachers.build import build_cache
     from pokevla.teachers.verify import cache_info
 
     cache, datasets, batch = _jobs(recipe, overrides)
     for dataset in datasets:
-        if not (dataset / "dataset.json").is_file():
-            raise DataError(f"{dataset} is not a dataset.", "Make one with: pokevla data convert")
+        read_info(dataset)  # refused before any teacher is loaded
         with progress(dataset.name) as on_progress:
             directory = build_cache(dataset, cache, batch, on_progress, device)
         _print_info(cache_info(directory))
@@ -118,7 +117,7 @@ def _directories(place: Path, overrides: list[str] | None) -> list[Path]:
 
 def _find(cache: CacheConfig, datasets: list[Path]) -> list[Path]:
     """Return the directory of each dataset's cache; refuses missing, incomplete and unfitting ones."""
-    from pokevla.data.dataset import read_info
+    from pokevla.recipe.checking.datasets import read_info
     from pokevla.teachers.fingerprint import cache_fingerprint
     from pokevla.teachers.store import find_cache
 

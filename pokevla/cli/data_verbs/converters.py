@@ -104,7 +104,7 @@ def _weights(texts: list[str]) -> dict[str, float]:
 
 def print_made(out: Path) -> None:
     """One line about a dataset just made."""
-    from pokevla.data.dataset import read_info
+    from pokevla.recipe.checking.datasets import read_info
 
     info = read_info(out)
     episodes = f"{info['num_episodes']} episodes, " if info["num_episodes"] else ""

@@ -1,15 +1,27 @@
-"""What `dataset.json` says, read without the data package: enough for plans and checks."""
+"""What a dataset directory says about itself: `dataset.json`, and how many of its samples can be trained on.
+
+The one reader of `dataset.json`. Tables are read only where samples have to be counted, and pyarrow is imported then.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pokevla.errors import DataError
 
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+SCHEMA_VERSION = 1
 INFO_NAME = "dataset.json"
+SAMPLES_NAME = "samples.parquet"
+EPISODES_NAME = "episodes.parquet"
+ALL_SPLITS = "all"
 
 
 @dataclass(frozen=True)
@@ -20,8 +32,6 @@ class DatasetInfo:
     kind: str
     num_samples: int
     """All samples, whatever their split."""
-    train_samples: int | None
-    """Samples of split `train`, where the dataset says so."""
     fingerprint: str
     fields: tuple[str, ...] = ()
     """What every sample has, such as `base.jpg` or `base.mask.png`."""
@@ -32,20 +42,85 @@ class DatasetInfo:
         return {"base.mask.png", "wrist.mask.png"} <= set(self.fields)
 
 
-def read_dataset_info(root: Path) -> DatasetInfo:
-    """Read `root/dataset.json`. DataError if the folder is no dataset or the file is damaged."""
+def read_info(root: Path) -> dict[str, Any]:
+    """Content of `root/dataset.json`, checked.
+
+    Raises:
+        DataError: the folder is no dataset, or the file is damaged or of another schema version.
+    """
     path = root / INFO_NAME
     try:
         info: Any = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(
             f"{root} is not a dataset: {INFO_NAME} is missing.", "Make one with: pokevla data convert"
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise DataError(f"{path} is not valid JSON ({error}).", "Convert the dataset again.") from error
-    if not isinstance(info, dict) or not {"kind", "num_samples", "fingerprint"} <= set(info):
-        raise DataError(f"{path} lacks kind, num_samples or fingerprint.", "Convert the dataset again.")
-    counts = info.get("splits")
-    train = counts.get("train") if isinstance(counts, dict) else None
-    fields = tuple(str(name) for name in info.get("fields") or ())
-    return DatasetInfo(root, str(info["kind"]), int(info["num_samples"]), train, str(info["fingerprint"]), fields)
+    version = info.get("schema_version") if isinstance(info, dict) else None
+    if version != SCHEMA_VERSION:
+        raise DataError(
+            f"{path} has schema version {version}, this code reads {SCHEMA_VERSION}.", "Convert the dataset again."
+        )
+    missing = {"kind", "fingerprint", "num_samples", "fields", "shards"} - set(info)
+    if missing:
+        raise DataError(f"{path} lacks {', '.join(sorted(missing))}.", "Convert the dataset again.")
+    return info
+
+
+def read_dataset_info(root: Path) -> DatasetInfo:
+    """The light view of a dataset; errors as `read_info`."""
+    info = read_info(root)
+    fields = tuple(str(name) for name in info["fields"])
+    return DatasetInfo(root, str(info["kind"]), int(info["num_samples"]), str(info["fingerprint"]), fields)
+
+
+def count_usable(info: DatasetInfo, split: str, chunk_length: int = 1) -> int:
+    """How many samples of a dataset may be sampled (`usable`).
+
+    Raises:
+        DataError: a table is missing or damaged.
+    """
+    robot = info.kind == "robot"
+    if split == ALL_SPLITS and (chunk_length == 1 or not robot):
+        return info.num_samples
+    if not robot:
+        return int(usable(read_table(info.root / SAMPLES_NAME, ["split"]), None, split).sum())
+    samples = read_table(info.root / SAMPLES_NAME, ["split", "episode", "frame"])
+    episodes = read_table(info.root / EPISODES_NAME, ["episode", "length"])
+    return int(usable(samples, episodes, split, chunk_length).sum())
+
+
+def usable(samples: pa.Table, episodes: pa.Table | None, split: str, chunk_length: int = 1) -> np.ndarray:
+    """Which rows (n,) bool may be sampled: of `split` ("all" for any), and with a whole chunk of actions after them.
+
+    OFT drops the last K-1 frames of an episode as chunk starts instead of padding with repeated actions
+    (prismatic/vla/datasets).
+    """
+    import numpy as np
+
+    keep = np.ones(samples.num_rows, dtype=bool)
+    if split != ALL_SPLITS:
+        keep &= np.array([name == split for name in samples["split"].to_pylist()], dtype=bool)
+    if episodes is not None:
+        length_of = dict(zip(episodes["episode"].to_pylist(), episodes["length"].to_pylist(), strict=True))
+        lengths = np.array([length_of[e] for e in samples["episode"].to_pylist()], dtype=np.int64)
+        keep &= samples["frame"].to_numpy() + chunk_length <= lengths
+    return keep
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A parquet table, or only some columns of it.
+
+    Raises:
+        DataError: saying what is wrong with the file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise DataError(f"{path} is missing.", "Convert the dataset again.")
+    try:
+        return pq.read_table(path, columns=None if columns is None else list(columns))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path} cannot be read ({error}).", "Convert the dataset again.") from error

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pokevla.errors import DataError, UsageError
-from pokevla.recipe.checking.datasets import read_dataset_info
+from pokevla.recipe.checking.datasets import count_usable, read_dataset_info
 from pokevla.recipe.derive import DerivedBatch, derive_batch, total_steps, warmup_steps
 from pokevla.recipe.planning.compute import (
     GIB,
@@ -27,6 +27,7 @@ from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TrainRecipe
 # Ours; `pokevla data stats` measures the real one.
 SAMPLE_BYTES = {"pretrain": 60_000, "posttrain": 50_000}
 SHARD_BYTES = 512 * 1024**2
+EXPECTED = "expected_samples of the recipe"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Plan:
     preset: str
     batch: DerivedBatch
     samples: int | None
-    """Training samples of the mixture."""
+    """Training samples of the mixture: those that the loader draws from."""
     samples_from: str
     """Where `samples` comes from."""
     steps: int | None
@@ -97,7 +98,8 @@ def plan(recipe: Any) -> Plan:
     if not isinstance(recipe, PretrainRecipe | PosttrainRecipe):
         raise UsageError(f"{recipe.kind} recipes have no training to plan.", "Give a pretrain or posttrain recipe.")
     batch = derive_batch(recipe.batch, recipe.resources.world_size)
-    samples, samples_from = count_samples(recipe)
+    counted = count_samples(recipe)
+    samples = counted.training
     steps = total_steps(recipe, samples) if recipe.steps is not None or samples is not None else None
     per_sample = flops_per_sample(recipe)
     total = per_sample * batch.global_batch * steps if steps is not None else None
@@ -108,7 +110,7 @@ def plan(recipe: Any) -> Plan:
         preset=recipe.model.preset,
         batch=batch,
         samples=samples,
-        samples_from=samples_from,
+        samples_from=counted.origin,
         steps=steps,
         warmup_steps=warmup_steps(recipe, steps) if steps is not None else None,
         epochs=steps * batch.global_batch / samples if steps is not None and samples else recipe.epochs,
@@ -120,25 +122,41 @@ def plan(recipe: Any) -> Plan:
         memory=stages,
         stage=recipe.zero.stage,
         gpu_memory_gib=recipe.resources.gpu_memory_gib,
-        disk=disk_needs(recipe, samples),
-        notes=_notes(recipe, steps, samples_from),
+        disk=disk_needs(recipe, counted.stored),
+        notes=_notes(recipe, steps, counted.origin),
     )
 
 
-def count_samples(recipe: TrainRecipe) -> tuple[int | None, str]:
-    """Training samples of the mixture and where the number comes from; (None, reason) if one dataset is unknown."""
-    total, expected = 0, False
+@dataclass(frozen=True)
+class SampleCount:
+    """Samples of a mixture. None where one of its datasets is not known."""
+
+    training: int | None
+    """Those that are trained on: of the training split, and with a whole chunk of actions after them."""
+    stored: int | None
+    """All of them, which is what datasets and caches take on the disk."""
+    origin: str
+    """Where the numbers come from, or why there are none."""
+
+
+def count_samples(recipe: TrainRecipe) -> SampleCount:
+    """Count the samples of a recipe's mixture, as the loader will.
+
+    Raises:
+        DataError: a table of a dataset is missing or damaged.
+    """
+    training, stored, expected = 0, 0, False
     for source in recipe.data.datasets:
         try:
             info = read_dataset_info(source.path)
         except DataError:
             if source.expected_samples is None:
-                return None, f"{source.path} is not there yet and has no expected_samples"
-            total, expected = total + source.expected_samples, True
+                return SampleCount(None, None, f"{source.path} is not there yet and has no expected_samples")
+            training, stored, expected = training + source.expected_samples, stored + source.expected_samples, True
             continue
-        of_split = info.train_samples if recipe.data.train_split == "train" else None
-        total += of_split if of_split is not None else info.num_samples
-    return total, "expected_samples of the recipe" if expected else "dataset.json"
+        training += count_usable(info, recipe.data.train_split, recipe.data.chunk_length)
+        stored += info.num_samples
+    return SampleCount(training, stored, EXPECTED if expected else "the datasets")
 
 
 def _hours(recipe: TrainRecipe, batch: DerivedBatch, total_flops: float | None) -> float | None:
@@ -151,7 +169,7 @@ def _hours(recipe: TrainRecipe, batch: DerivedBatch, total_flops: float | None) 
 
 
 def disk_needs(recipe: TrainRecipe, samples: int | None) -> Disk:
-    """What the job writes; dataset and cache are None if the number of `samples` is not known."""
+    """What the job writes; dataset and cache are None if the number of `samples`, of whatever split, is not known."""
     trainable = sum(part.trainable for part in count_parameters(recipe).values())
     # Frozen weights are not stored; trained ones with fp32 master and Adam's moments.
     checkpoint = trainable * (12 + (2 if recipe.precision == "bf16" else 0))
@@ -177,7 +195,7 @@ def _notes(recipe: TrainRecipe, steps: int | None, samples_from: str) -> tuple[s
     notes = []
     if steps is None:
         notes.append(f"Steps are not known: epochs need the number of samples, and {samples_from}.")
-    elif samples_from == "expected_samples of the recipe":
+    elif samples_from == EXPECTED:
         notes.append("Some datasets are not there yet: samples are those the recipe expects.")
     if recipe.resources.gpus_per_node == 0:
         notes.append("CPU ranks: hours are not estimated. Run a few steps and read samples_per_s in metrics.jsonl.")

@@ -161,7 +161,8 @@ def test_validate_checks_all_that_recipes_name_without_importing_torch(tmp_path:
         folder.mkdir(parents=True)
     fields = '["base.jpg", "wrist.jpg", "base.mask.png", "wrist.mask.png", "json"]'
     (dataset / "dataset.json").write_text(
-        f'{{"kind": "robot", "num_samples": 100, "fingerprint": "f", "fields": {fields}}}'
+        '{"schema_version": 1, "kind": "robot", "num_samples": 100, "fingerprint": "f", "shards": {}, '
+        f'"fields": {fields}}}'
     )
     (run / "model.safetensors").touch()
     (cache / "COMPLETE").touch()

@@ -80,7 +80,8 @@ def test_validate_goes_through_all_files(tree: Path, capsys: pytest.CaptureFixtu
 def test_masks_that_are_supervised_but_missing_end_before_a_run_is_made(
     tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    published = {"kind": "robot", "num_samples": 9, "fingerprint": "f", "fields": ["base.jpg", "json", "wrist.jpg"]}
+    published = {"schema_version": 1, "kind": "robot", "num_samples": 9, "fingerprint": "f", "shards": {}}
+    published["fields"] = ["base.jpg", "json", "wrist.jpg"]
     (tree / "published").mkdir()
     (tree / "published" / "dataset.json").write_text(json.dumps(published))
     (tree / "cache" / "abcd").mkdir(parents=True)

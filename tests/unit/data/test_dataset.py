@@ -11,6 +11,7 @@ from pokevla.data.dataset import mixture_statistics, open_dataset, shard_sizes, 
 from pokevla.data.inspection import contact_sheet, describe_sample, find_row, summarise, verify_dataset
 from pokevla.data.reader import ShardReader
 from pokevla.errors import DataError, UsageError
+from pokevla.recipe.checking.datasets import count_usable, read_dataset_info
 
 
 def test_a_missing_dataset_is_named(tmp_path: Path) -> None:
@@ -129,3 +130,12 @@ def test_a_sample_can_be_looked_at(robot_dataset: Callable[..., Path]) -> None:
     summary = summarise(dataset)
     assert summary["splits"] == {"train": 36, "val": 18}
     assert json.dumps(summary)
+
+
+def test_a_plan_counts_the_samples_that_the_loader_draws_from(robot_dataset: Callable[..., Path]) -> None:
+    root = robot_dataset()
+    info, dataset = read_dataset_info(root), open_dataset(root)
+    for split in ("train", "val", "all"):
+        for chunk_length in (1, 8):
+            assert count_usable(info, split, chunk_length) == len(usable_rows(dataset, split, chunk_length))
+    assert (count_usable(info, "train", 8), count_usable(info, "all"), info.num_samples) == (22, 54, 54)

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 
 from pokevla.errors import DataError, DiskFullError, PokeVLAError, RecipeError
@@ -14,7 +16,14 @@ from pokevla.runs.directory import remark_on_existing_run
 def make_dataset(root: Path, kind: str = "robot", samples: int = 100, masks: bool = True) -> Path:
     root.mkdir(parents=True)
     fields = ["base.jpg", "json", "wrist.jpg", *(["base.mask.png", "wrist.mask.png"] if masks else [])]
-    info = {"kind": kind, "num_samples": samples, "fingerprint": "f", "fields": fields}
+    info = {
+        "schema_version": 1,
+        "kind": kind,
+        "num_samples": samples,
+        "fingerprint": "f",
+        "fields": fields,
+        "shards": {},
+    }
     (root / "dataset.json").write_text(json.dumps(info))
     return root
 
@@ -123,9 +132,12 @@ def test_disk_that_is_too_small_is_told_before_the_run(recipe: Path) -> None:
 
 
 def test_other_number_of_samples_than_expected_is_remarked_on(recipe: Path, tmp_path: Path) -> None:
+    split = pa.table({"split": ["train"] * 90 + ["val"] * 10, "episode": [0] * 100, "frame": list(range(100))})
+    parquet.write_table(split, tmp_path / "data" / "samples.parquet")
+    parquet.write_table(pa.table({"episode": [0], "length": [100]}), tmp_path / "data" / "episodes.parquet")
     override = f"data.datasets=[{{path: {tmp_path}/data, expected_samples: 200}}]"
 
-    assert any("holds 100 samples, the recipe expects 200" in remark
+    assert any("holds 90 samples, the recipe expects 200" in remark
                for remark in check_recipe(load_recipe(recipe, [override], {})))  # fmt: skip
 
 

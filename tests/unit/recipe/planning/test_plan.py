@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 
 from pokevla.errors import UsageError
 from pokevla.recipe.planning.compute import flops_per_sample, memory_per_gpu
-from pokevla.recipe.planning.plan import plan
+from pokevla.recipe.planning.plan import SAMPLE_BYTES, plan
 from pokevla.recipe.schema import GroundingRecipe, PosttrainRecipe, PretrainRecipe
 
 COMMON = {
@@ -30,10 +32,12 @@ def posttrain(**fields: object) -> PosttrainRecipe:
     return PosttrainRecipe.model_validate(COMMON | {"kind": "posttrain", "cache": cache} | fields)
 
 
-def make_dataset(root: Path, samples: int, kind: str = "vlm", **more: object) -> Path:
+def make_dataset(root: Path, train: int, val: int = 0) -> Path:
+    """A VLM dataset as far as a plan looks."""
     root.mkdir(parents=True)
-    info = {"schema_version": 1, "kind": kind, "num_samples": samples, "fingerprint": "f", **more}
-    (root / "dataset.json").write_text(json.dumps(info))
+    info = {"schema_version": 1, "kind": "vlm", "fingerprint": "f", "fields": [], "shards": {}}
+    (root / "dataset.json").write_text(json.dumps(info | {"num_samples": train + val}))
+    parquet.write_table(pa.table({"split": ["train"] * train + ["val"] * val}), root / "samples.parquet")
     return root
 
 
@@ -81,13 +85,14 @@ def test_post_training_of_the_papers_size_needs_what_vla_adapter_measured() -> N
 
 
 def test_samples_come_from_the_datasets_and_their_train_split(tmp_path: Path) -> None:
-    one = make_dataset(tmp_path / "a", 600, splits={"train": 500, "val": 100})
-    two = make_dataset(tmp_path / "b", 140)
+    one = make_dataset(tmp_path / "a", train=500, val=100)
+    two = make_dataset(tmp_path / "b", train=140)
     data = {"datasets": [{"path": one}, {"path": two}]}
 
     made = plan(pretrain(data=data, steps=None, epochs=2))
 
-    assert (made.samples, made.samples_from, made.steps) == (640, "dataset.json", 20)
+    assert (made.samples, made.samples_from, made.steps) == (640, "the datasets", 20)
+    assert made.disk.dataset == SAMPLE_BYTES["pretrain"] * 740, "val samples are on the disk too"
     assert plan(pretrain(data=data | {"train_split": "all"}, steps=None, epochs=2)).samples == 740
 
 
