@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,11 +14,12 @@ from PIL import Image, ImageDraw
 
 from pokevla.data.batch import VIEWS
 from pokevla.data.dataset import SHARDS_NAME, Dataset, open_dataset
-from pokevla.data.reader import ShardReader, read_members
+from pokevla.data.reader import REMEDY, ShardReader
 from pokevla.data.samples import decode_image, decode_mask
 from pokevla.data.writer import dataset_fingerprint
 from pokevla.errors import DataError, UsageError
-from pokevla.shards.index import index_path, load_index
+from pokevla.shards.index import index_path
+from pokevla.shards.reader import Shards
 
 TILE = 192
 """Side of one picture of a contact sheet, in pixels."""
@@ -131,23 +131,16 @@ def verify_dataset(root: Path, on_shard: Callable[[int, int], None] | None = Non
     """
     dataset = open_dataset(root)
     names, keys = dataset.shard_names, dataset.samples["key"].to_pylist()
-    row = 0
+    shards, row = Shards(root / SHARDS_NAME, REMEDY), 0
     for number, name in enumerate(names, start=1):
         path = root / SHARDS_NAME / name
-        entries = load_index(path)
+        entries = shards.entries(name)
         if xxhash.xxh64_hexdigest(index_path(path).read_bytes()) != dataset.info["shards"][name]["index_xxh64"]:
             raise DataError(f"{index_path(path)} differs from what dataset.json says.", "Convert the dataset again.")
         if [entry.key for entry in entries] != keys[row : row + len(entries)]:
             raise DataError(f"{path}: its samples are not those of samples.parquet.", "Convert the dataset again.")
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except FileNotFoundError as error:
-            raise DataError(f"{path} is missing.", "Restore it, or convert the dataset again.") from error
-        try:
-            for entry in entries:
-                _check_json(read_members(descriptor, entry, path), entry.key, path)
-        finally:
-            os.close(descriptor)
+        for entry in entries:
+            _check_json(shards.read_sample(name, entry), entry.key, path)
         row += len(entries)
         if on_shard is not None:
             on_shard(number, len(names))

@@ -21,9 +21,8 @@ import xxhash
 from pokevla.data.dataset import SHARDS_NAME
 from pokevla.errors import NO_ROOM, DataError, DiskFullError
 from pokevla.recipe.checking.datasets import EPISODES_NAME, INFO_NAME, SAMPLES_NAME, SCHEMA_VERSION
-from pokevla.shards.index import IndexEntry, Member, dump_index, index_path
-
-TAR_BLOCK = 512
+from pokevla.shards.index import dump_index, index_path
+from pokevla.shards.writer import WEBDATASET_HEADER, ShardWriter
 
 
 def encode_json(value: Any) -> bytes:
@@ -45,32 +44,24 @@ class ShardFile:
 
     def __init__(self, path: Path) -> None:
         """Opens `path` for writing; it must not exist."""
-        from webdataset.writer import TarWriter  # imports torch: not at the top
-
         self.path = path
-        self.num_samples = 0
-        self._entries: list[IndexEntry] = []
         self._file = path.open("xb")
-        # A fixed time, owner and no encoder: the bytes depend on the samples only.
-        self._tar = TarWriter(self._file, encoder=False, mtime=0, compress=False)
+        self._writer = ShardWriter(self._file, WEBDATASET_HEADER)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples written so far."""
+        return len(self._writer.entries)
 
     def write(self, key: str, members: Mapping[str, bytes]) -> None:
         """Append one sample: members by extension, in sorted order."""
-        written: list[Member] = []
-        for extension in sorted(members):
-            payload = members[extension]
-            self._tar.write({"__key__": key, extension: payload})
-            padded = -(-len(payload) // TAR_BLOCK) * TAR_BLOCK
-            offset = self._tar.tarstream.offset - padded
-            written.append(Member(extension, offset, len(payload), xxhash.xxh64_intdigest(payload)))
-        self._entries.append(IndexEntry(key, tuple(written)))
-        self.num_samples += 1
+        self._writer.write(key, members)
 
     def close(self) -> dict[str, Any]:
         """Finish and sync the shard and its index; what `dataset.json` says of it."""
-        self._tar.close()
+        self._writer.close()
         _sync_and_close(self._file)
-        text = dump_index(self._entries).encode()
+        text = dump_index(self._writer.entries).encode()
         with index_path(self.path).open("xb") as file:
             file.write(text)
             _sync_and_close(file)
@@ -82,8 +73,6 @@ class ShardFile:
 
     def abandon(self) -> None:
         """Let go of the file after an error; it will be deleted."""
-        with suppress(OSError):
-            self._tar.close()
         with suppress(OSError):
             self._file.close()
 

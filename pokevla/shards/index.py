@@ -1,4 +1,4 @@
-"""The sidecar of a shard: one line per tar member, so that a sample is one read at a known place.
+"""The sidecar of a shard: one line per tar member, so that a sample is one read at a known offset.
 
 Format `.idx`: a header line, then tab-separated key, extension, offset of the payload in bytes, its size, and xxh64 in
 hexadecimal. Members of a sample are neighbours.
@@ -33,7 +33,7 @@ class IndexEntry:
 
 
 def index_path(shard: Path) -> Path:
-    """Place of a shard's index: `x-00000.tar` has `x-00000.idx`."""
+    """Path of a shard's index: `x-00000.tar` has `x-00000.idx`."""
     return shard.with_suffix(".idx")
 
 
@@ -45,17 +45,21 @@ def dump_index(entries: list[IndexEntry]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def load_index(shard: Path) -> list[IndexEntry]:
-    """Entries of a shard's index in file order. DataError when it is missing or damaged."""
+def load_index(shard: Path, remedy: str) -> list[IndexEntry]:
+    """Entries of a shard's index in file order.
+
+    Raises:
+        DataError: it is missing or damaged; `remedy` says how to get a whole one.
+    """
     path = index_path(shard)
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
-        raise DataError(f"{path} is missing.", "Convert the dataset again.") from error
+        raise DataError(f"{path} is missing.", remedy) from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is damaged: it is not text.", "Convert the dataset again.") from error
+        raise DataError(f"{path} is damaged: it is not text.", remedy) from error
     if not lines or lines[0] != HEADER:
-        raise DataError(f"{path} is damaged: its first line is not that of an index.", "Convert the dataset again.")
+        raise DataError(f"{path} is damaged: its first line is not that of an index.", remedy)
     grouped: dict[str, list[Member]] = {}
     for number, line in enumerate(lines[1:], start=2):
         parts = line.split("\t")
@@ -63,6 +67,8 @@ def load_index(shard: Path) -> list[IndexEntry]:
             key, extension, offset, size, checksum = parts
             member = Member(extension, int(offset), int(size), int(checksum, 16))
         except ValueError as error:
-            raise DataError(f"{path}:{number} is damaged: {line!r}.", "Convert the dataset again.") from error
+            raise DataError(f"{path}:{number} is damaged: {line!r}.", remedy) from error
+        if member.offset < 0 or member.size < 0:
+            raise DataError(f"{path}:{number} is damaged: {line!r}.", remedy)
         grouped.setdefault(key, []).append(member)
     return [IndexEntry(key, tuple(members)) for key, members in grouped.items()]

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-import xxhash
-
 from pokevla.data.batch import FeatureArrays
-from pokevla.errors import DataError
-from pokevla.shards.index import IndexEntry, Member
+from pokevla.shards.writer import PLAIN_HEADER, ShardWriter
 from pokevla.teachers.codec import RecordLayout, encode_record, payload_offset
 from pokevla.teachers.store import atomic_file, write_index
 
@@ -25,18 +20,10 @@ def write_shard(path: Path, samples: Iterable[tuple[str, FeatureArrays]], layout
         DiskFullError: no room; neither file exists under its final name.
         DataError: a key too long for a tar header, or whatever `samples` raises.
     """
-    entries: list[IndexEntry] = []
-    with atomic_file(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    with atomic_file(path) as file:
+        writer = ShardWriter(file, PLAIN_HEADER)
         for key, features in samples:
-            start = file.tell() + tarfile.BLOCKSIZE  # where the member's bytes begin, after its tar header
-            record = encode_record(features, layout, start)
-            offset = payload_offset(start)
-            info = tarfile.TarInfo(f"{key}.{EXTENSION}")
-            info.size = len(record)
-            try:
-                tar.addfile(info, io.BytesIO(record))
-            except ValueError as error:
-                raise DataError(f"{path}: key {key} is no name for a tar member ({error}).") from error
-            checksum = xxhash.xxh64_intdigest(memoryview(record)[offset:])
-            entries.append(IndexEntry(key, (Member(EXTENSION, start + offset, layout.payload_bytes, checksum),)))
-    write_index(path, entries)
+            start = writer.next_start
+            writer.write_record(key, EXTENSION, encode_record(features, layout, start), payload_offset(start))
+        writer.close()
+    write_index(path, writer.entries)

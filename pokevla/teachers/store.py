@@ -41,10 +41,7 @@ def read_index(shard: Path) -> dict[str, Member]:
     Raises:
         DataError: missing or damaged.
     """
-    try:
-        return {entry.key: entry.members[0] for entry in load_index(shard)}
-    except DataError as error:
-        raise DataError(error.message, REBUILD) from error
+    return {entry.key: entry.members[0] for entry in load_index(shard, REBUILD)}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -38,8 +38,8 @@ def test_same_keys_in_the_same_shards_readable_by_webdataset(dataset_root: Path,
     layout = RecordLayout.from_dict(cache_info(directory)["layout"])
     for source in sorted((dataset_root / "shards").glob("*.tar")):
         shard = directory / "shards" / source.name
-        keys = [entry.key for entry in load_index(source)]
-        assert [entry.key for entry in load_index(shard)] == keys
+        keys = [entry.key for entry in load_index(source, "")]
+        assert [entry.key for entry in load_index(shard, "")] == keys
         read = list(wds.WebDataset(str(shard), shardshuffle=False))
         assert [sample["__key__"] for sample in read] == keys
         for sample in read:
@@ -48,7 +48,9 @@ def test_same_keys_in_the_same_shards_readable_by_webdataset(dataset_root: Path,
 
 def test_payloads_start_at_page_boundaries(dataset_root: Path, cache_config: CacheConfig) -> None:
     directory = build_cache(dataset_root, cache_config)
-    offsets = [entry.members[0].offset for shard in (directory / "shards").glob("*.tar") for entry in load_index(shard)]
+    offsets = [
+        entry.members[0].offset for shard in (directory / "shards").glob("*.tar") for entry in load_index(shard, "")
+    ]
     assert len(offsets) == 20
     assert all(offset % ALIGNMENT == 0 for offset in offsets)
 
@@ -193,7 +195,7 @@ def test_verify_names_the_damaged_shard(dataset_root: Path, cache_config: CacheC
     shard = directory / "shards" / "libero_object-00001.tar"
     content = bytearray(shard.read_bytes())
     if damage == "flip":
-        content[load_index(shard)[3].members[0].offset + 5] ^= 1
+        content[load_index(shard, "")[3].members[0].offset + 5] ^= 1
     if damage == "header":
         with tarfile.open(shard) as tar:
             content[tar.getmembers()[2].offset_data] ^= 1

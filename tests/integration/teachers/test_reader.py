@@ -14,7 +14,6 @@ import pytest
 from pokevla.data.dataset import open_dataset
 from pokevla.errors import CacheMismatchError, DataError
 from pokevla.recipe.sections import CacheConfig, TeacherConfig
-from pokevla.teachers import reader as reader_module
 from pokevla.teachers.build import build_cache
 from pokevla.teachers.fingerprint import cache_fingerprint
 from pokevla.teachers.reader import FeatureReader, open_directory, open_features
@@ -84,11 +83,9 @@ def test_reading_into_given_arrays_allocates_nothing_new(dataset_root: Path, cac
         np.testing.assert_array_equal(given, fresh)
 
 
-def test_threads_read_what_one_thread_reads(
-    dataset_root: Path, cache_config: CacheConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reader_module, "_MAX_OPEN_SHARDS", 1)  # every change of shard evicts a file that may be in use
+def test_threads_read_what_one_thread_reads(dataset_root: Path, cache_config: CacheConfig) -> None:
     reader = open_directory(build_cache(dataset_root, cache_config))
+    reader._shards._limit = 1  # every change of shard evicts a file that may be in use
     expected = [np.asarray(reader.read(key).sam).tobytes() for key in reader.keys]
     order = np.random.default_rng(0).integers(0, 20, 400)
     with ThreadPoolExecutor(4) as pool:
@@ -116,9 +113,9 @@ def test_damaged_shard_is_named_with_the_key(
     reader = open_directory(directory)
     key = reader.keys[-1]
     if damage == "truncate":
-        shard.write_bytes(content[: reader._places[key].offset + 10])
+        shard.write_bytes(content[: reader._index[key][1].offset + 10])
     elif damage == "flip":
-        content[reader._places[key].offset] ^= 255
+        content[reader._index[key][1].offset] ^= 255
         shard.write_bytes(content)
     else:
         shard.unlink()

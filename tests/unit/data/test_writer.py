@@ -47,7 +47,7 @@ def test_shards_are_ordinary_tars_and_the_index_points_into_them(tmp_path: Path)
         with tarfile.open(path) as tar:
             payloads = {m.name: tar.extractfile(m).read() for m in tar.getmembers()}  # type: ignore[union-attr]
             assert all(m.mtime == 0 for m in tar.getmembers())
-        indexed = {f"{e.key}.{m.extension}": m for e in load_index(path) for m in e.members}
+        indexed = {f"{e.key}.{m.extension}": m for e in load_index(path, "") for m in e.members}
         assert set(indexed) == set(payloads)
         for member_name, member in indexed.items():
             assert raw[member.offset : member.offset + member.size] == payloads[member_name]

@@ -1,0 +1,78 @@
+"""Writing a shard: a tar in WebDataset format, and the entries of the index that will stand beside it.
+
+The caller opens the file and makes it durable: a data set is renamed as a whole, a cache shard by shard.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import xxhash
+
+from pokevla.errors import DataError
+from pokevla.shards.index import IndexEntry, Member
+
+
+@dataclass(frozen=True)
+class TarHeader:
+    """What the tar header of every member says. Time and owner are fixed: bytes depend on the content only."""
+
+    mode: int
+    owner: str
+
+
+# webdataset's own writer (TarWriter, version 1.0.2) writes this header, and the published data sets have it.
+WEBDATASET_HEADER = TarHeader(0o444, "bigdata")
+PLAIN_HEADER = TarHeader(0o644, "")
+
+
+class ShardWriter:
+    """Appends samples to an open file. Use `close` at the end; an abandoned file needs nothing."""
+
+    def __init__(self, file: BinaryIO, header: TarHeader) -> None:
+        """`file` is open for writing and empty. It stays open after `close`."""
+        self.entries: list[IndexEntry] = []
+        """One entry per sample, for `dump_index`."""
+        self._header = header
+        # The extended format only adds to names of over 100 bytes or not in ASCII, which the old one refuses.
+        self._tar = tarfile.TarFile(fileobj=file, mode="w", format=tarfile.PAX_FORMAT)
+
+    @property
+    def next_start(self) -> int:
+        """Byte of the file where the next member's content will begin, after its tar header of 512 bytes."""
+        return self._tar.offset + tarfile.BLOCKSIZE
+
+    def write(self, key: str, members: Mapping[str, bytes]) -> None:
+        """Append one sample: `members` by extension, in sorted order. The index points at each member's content."""
+        self.entries.append(
+            IndexEntry(key, tuple(self._add(key, extension, members[extension], 0) for extension in sorted(members)))
+        )
+
+    def write_record(self, key: str, extension: str, record: bytes, payload_at: int) -> None:
+        """Append a sample of one member that begins with `payload_at` bytes of header and padding.
+
+        The index points at the payload after them. Whoever aligns the payload made `record` for `next_start`.
+
+        Raises:
+            DataError: a key that does not fit a tar header of 512 bytes, so that `next_start` would be wrong.
+        """
+        self.entries.append(IndexEntry(key, (self._add(key, extension, record, payload_at, plain_name=True),)))
+
+    def close(self) -> None:
+        """Write the end of the archive."""
+        self._tar.close()
+
+    def _add(self, key: str, extension: str, content: bytes, skip: int, plain_name: bool = False) -> Member:
+        info = tarfile.TarInfo(f"{key}.{extension}")
+        info.size, info.mode = len(content), self._header.mode
+        info.uname = info.gname = self._header.owner
+        if plain_name and len(info.tobuf(tarfile.PAX_FORMAT)) != tarfile.BLOCKSIZE:
+            raise DataError(f"The key {key} is no name for a tar member: it is too long or not ASCII.", "Shorten it.")
+        self._tar.addfile(info, io.BytesIO(content))
+        padded = -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        checksum = xxhash.xxh64_intdigest(memoryview(content)[skip:])
+        return Member(extension, self._tar.offset - padded + skip, len(content) - skip, checksum)

@@ -1,0 +1,92 @@
+"""Reads are checked, bounded in open files, and safe for threads."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pokevla.errors import DataError
+from pokevla.shards.index import index_path
+from pokevla.shards.reader import Shards
+from tests.unit.shards.toy_shards import KEYS, make_shard, members_of
+
+REMEDY = "Make the shard again."
+
+
+def open_tars(folder: Path) -> list[str]:
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.exists()]
+    return sorted(Path(os.readlink(link)).name for link in links if os.readlink(link).startswith(str(folder)))
+
+
+def test_sample_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = make_shard(tmp_path)
+    shards = Shards(tmp_path, REMEDY)
+    entries = shards.entries(path.name)
+    assert [entry.key for entry in entries] == KEYS
+    assert [shards.read_sample(path.name, entry) for entry in entries] == [members_of(n) for n in range(3)]
+
+
+def test_payload_fills_several_buffers_in_turn(tmp_path: Path) -> None:
+    path = make_shard(tmp_path)
+    shards = Shards(tmp_path, REMEDY)
+    member = shards.entries(path.name)[2].members[0]
+    first, empty, second = bytearray(1000), bytearray(), bytearray(400)
+    shards.read_into(path.name, KEYS[2], member, [memoryview(first), memoryview(empty), memoryview(second)])
+    assert bytes(first + second) == members_of(2)["jpg"]
+
+
+def test_open_files_are_bounded_and_threads_do_not_disturb_each_other(tmp_path: Path) -> None:
+    paths = [make_shard(tmp_path, f"a-{number:05d}.tar") for number in range(5)]
+    shards = Shards(tmp_path, REMEDY, limit=2)
+
+    def read(number: int) -> bool:
+        name = paths[number % 5].name
+        entry = shards.entries(name)[number % 3]
+        return shards.read_sample(name, entry) == members_of(number % 3)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(read, range(400)))
+    assert len(open_tars(tmp_path)) == 2
+    shards.close()
+    assert open_tars(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [("flip", r"is corrupted: the checksum of a-0001\.jpg"), ("cut", "is truncated: a-0001"), ("remove", "is missing")],
+)
+def test_damaged_shard_is_named_with_key_and_remedy(tmp_path: Path, damage: str, message: str) -> None:
+    path = make_shard(tmp_path)
+    shards = Shards(tmp_path, REMEDY)
+    entry = shards.entries(path.name)[1]
+    content = bytearray(path.read_bytes())
+    content[entry.members[0].offset] ^= 1
+    if damage == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(content if damage == "flip" else content[: entry.members[0].offset + 10])
+    with pytest.raises(DataError, match=message) as caught:
+        shards.read_sample(path.name, entry)
+    assert str(path) in str(caught.value)
+    assert KEYS[1] in str(caught.value)
+    assert REMEDY in str(caught.value)
+
+
+def test_size_in_a_damaged_index_is_not_allocated(tmp_path: Path) -> None:
+    path = make_shard(tmp_path)
+    index = index_path(path)
+    index.write_text(index.read_text().replace("\t1400\t", f"\t{1 << 50}\t"))
+    shards = Shards(tmp_path, REMEDY)
+    with pytest.raises(DataError, match="is truncated: a-0002"):
+        shards.read_sample(path.name, shards.entries(path.name)[2])
+
+
+def test_negative_numbers_in_an_index_are_refused(tmp_path: Path) -> None:
+    path = make_shard(tmp_path)
+    index = index_path(path)
+    index.write_text(index.read_text().replace("\t1400\t", "\t-1400\t"))
+    with pytest.raises(DataError, match=r"idx:6 is damaged.*Make the shard again"):
+        Shards(tmp_path, REMEDY).entries(path.name)
