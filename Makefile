@@ -32,11 +32,11 @@ slurm: ## The packages of a one-machine Slurm, for `make test-slurm` and `pokevl
 test-slurm: slurm ## Jobs on a real Slurm of two nodes, started on this machine as root
 	$(BIN)/python -m pytest tests/slurm $(PYTEST_ARGS)
 
-test: slurm lint ## Every check: style, types, import layers, then all tests (under 40 minutes on 2 cores)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: slurm lint ## Every check: style, types, import layers, then all tests (30 minutes on 2 idle cores)
+	$(BIN)/python scripts/run_tests.py $(PYTEST_ARGS)
 
-test-fast: environment ## Unit tests only
-	$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
+test-fast: environment ## Unit tests only (4 minutes on 2 idle cores)
+	$(BIN)/python scripts/run_tests.py --part parallel tests/unit $(PYTEST_ARGS)
 
 lint: environment ## ruff, import layers, pyright: the quick ones first
 	$(BIN)/ruff check

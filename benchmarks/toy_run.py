@@ -30,18 +30,23 @@ resources: {{cpu_ranks: 2, threads_per_rank: 1}}
 """
 
 
-def write_questions(out: Path, count: int, seed: int) -> Path:
-    """A VLM dataset: where is the square?"""
+def picture_with_square(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
+    """(S,S,3) uint8 with a red square on grey, (S,S) bool mask of it, and its centre, x and y in [0, 1)."""
+    x, y = rng.integers(0, SIDE - 10, 2)
+    image, mask = np.full((SIDE, SIDE, 3), 90, np.uint8), np.zeros((SIDE, SIDE), bool)
+    image[y : y + 10, x : x + 10], mask[y : y + 10, x : x + 10] = (200, 40, 40), True
+    return image, mask, ((x + 5) / SIDE, (y + 5) / SIDE)
+
+
+def write_questions(out: Path, count: int, seed: int, num_val: int = 0) -> Path:
+    """A VLM dataset: where is the square? The last `num_val` pictures are of split `val`."""
     rng = np.random.default_rng(seed)
     with DatasetWriter(out, kind="vlm", group="toy", samples=SAMPLE_SCHEMA, shard_samples=16) as writer:
         for number in range(count):
-            x, y = rng.integers(0, SIDE - 10, 2)
-            image, mask = np.full((SIDE, SIDE, 3), 90, np.uint8), np.zeros((SIDE, SIDE), bool)
-            image[y : y + 10, x : x + 10], mask[y : y + 10, x : x + 10] = (200, 40, 40), True
-            point = ((x + 5) / SIDE, (y + 5) / SIDE)
+            image, mask, point = picture_with_square(rng)
             key = f"toy-{seed}-{number:04d}"
             sample = {
-                "split": "train",
+                "split": "val" if number >= count - num_val else "train",
                 "source": "toy",
                 "category": "grounding",
                 "task": "follow",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -13,12 +12,20 @@ from types import ModuleType
 
 import pytest
 
+import tests.toys
 from slurm.sandbox.sandbox import Sandbox, missing_packages, slurm_sandbox
 
 Pokevla = Callable[..., "subprocess.CompletedProcess[str]"]
 REQUIRED = "POKEVLA_REQUIRE_SLURM"
 DEADLINE_S = 1500.0
 """Of each thing that is waited for. It is only there so that a test that fails ends at all."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of this folder."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slurm)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,15 +51,9 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="session")
-def toys(repository: Path) -> ModuleType:
+def toys() -> ModuleType:
     """Writers of the toy datasets and recipes, which the training tests use too."""
-    path = repository / "tests" / "integration" / "training" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("training_toys", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return tests.toys
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,102 @@
+"""scripts/run_tests.py on a folder with a handful of tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "run_tests.py"
+TESTS = """\
+import os
+import pytest
+
+in_parallel = "PYTEST_XDIST_WORKER" in os.environ
+
+@pytest.fixture
+def broken_at_the_end():
+    yield
+    raise RuntimeError
+
+def test_light():
+    assert in_parallel
+
+@pytest.mark.parametrize("mark", [1, pytest.param(2, marks=pytest.mark.simulator)])
+def test_picture(mark):
+    assert in_parallel
+
+@pytest.mark.engine
+def test_ranks():
+    assert not in_parallel
+
+@pytest.mark.slurm
+def test_job():
+    assert not in_parallel
+
+@pytest.mark.skip
+def test_skipped():
+    pass
+"""
+FAILING = """
+def test_failing():
+    assert False
+
+def test_error(broken_at_the_end):
+    pass
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder of five tests that pass and one that is skipped."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  engine\n  slurm\n  simulator\n")
+    (tmp_path / "test_all.py").write_text(TESTS)
+    return tmp_path
+
+
+def run(project: Path, *arguments: str) -> tuple[int, list[str]]:
+    """(exit code, lines of the output)."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # hypothesis alone takes a second
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "-p", "xdist.plugin", *arguments],
+        cwd=project,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return done.returncode, done.stdout.splitlines()
+
+
+def test_each_test_runs_in_its_part_and_the_last_line_sums_up_both(project: Path) -> None:
+    code, lines = run(project)
+    assert (code, lines[-1]) == (0, "5 passed, 0 failed"), lines
+
+
+def test_a_failure_in_the_parallel_part_fails_the_whole_and_the_serial_part_runs(project: Path) -> None:
+    (project / "test_all.py").write_text(TESTS + FAILING)
+    code, lines = run(project)
+    assert (code, lines[-1]) == (1, "5 passed, 2 failed"), lines
+    assert sorted(lines[-3:-1]) == ["failed: test_all::test_error", "failed: test_all::test_failing"]
+
+
+def test_arguments_of_pytest_narrow_both_parts(project: Path) -> None:
+    code, lines = run(project, "-k", "picture or job", "-m", "simulator or engine or slurm")
+    assert (code, lines[-1]) == (0, "2 passed, 0 failed"), lines
+
+
+def test_a_selection_of_no_test_at_all_is_not_taken_for_green(project: Path) -> None:
+    code, lines = run(project, "--part", "serial", "-k", "nothing")
+    assert (code, lines[-1]) == (5, "0 passed, 0 failed"), lines
+
+
+def test_a_part_that_ends_without_results_counts_as_failed(project: Path) -> None:
+    (project / "test_all.py").write_text(TESTS + "\n@pytest.mark.slurm\ndef test_killed():\n    os._exit(9)\n")
+    code, lines = run(project, "--part", "serial")
+    assert (code, lines[-1]) == (9, "0 passed, 1 failed"), lines
+    assert lines[-2] == "failed: serial part: pytest ended with exit code 9"
