@@ -1,4 +1,4 @@
-# Two commands do everything, set-up included: `make demo` and `make test`.
+# `make demo` and `make test` do everything, including the set-up.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -12,33 +12,33 @@ PYTEST_ARGS ?=
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
-	@echo "  The virtual environment is $(VENV); set POKEVLA_VENV to have it elsewhere."
+	@echo "  The virtual environment is $(VENV); set POKEVLA_VENV to use another."
 
-setup: ## System packages, virtual environment, git pre-commit hook (the other targets do all but the hook themselves)
+setup: ## System packages, virtual environment, git pre-commit hook (the other targets do all of this but the hook)
 	@scripts/setup.sh --hook
 
 environment:
 	@scripts/setup.sh
 
-demo: environment ## The whole way at mini size on a CPU: data, caches, both trainings, trials, report (under 25 minutes on 2 cores)
+demo: environment ## The whole pipeline at mini size on a CPU: data, cache, both trainings, trials, report (under 25 minutes on 2 cores)
 	$(BIN)/pokevla demo recipes/demo/demo.yaml
 
-demo-long: environment ## The demo with more training and the comparison without images (up to 90 minutes on 2 cores)
+demo-long: environment ## The demo with more training, and a policy trained without images (up to 90 minutes on 2 cores)
 	$(BIN)/pokevla demo recipes/demo/long.yaml
 
-slurm: ## The packages of a one-machine Slurm, for `make test-slurm` and `pokevla doctor slurm --sandbox`
+slurm: ## Packages of a one-machine Slurm, for `make test-slurm` and `pokevla doctor slurm --sandbox`
 	@scripts/setup.sh --slurm
 
-test-slurm: slurm ## Jobs on a real Slurm of two nodes, started on this machine as root
+test-slurm: slurm ## Jobs on a real Slurm with two nodes, started on this machine as root
 	$(BIN)/python -m pytest tests/slurm $(PYTEST_ARGS)
 
-test: slurm lint ## Every check: style, types, import layers, then all tests (30 minutes on 2 idle cores)
+test: slurm lint ## All checks: style, types, import layers, then all tests (30 minutes on 2 idle cores)
 	$(BIN)/python scripts/run_tests.py $(PYTEST_ARGS)
 
 test-fast: environment ## Unit tests only (4 minutes on 2 idle cores)
 	$(BIN)/python scripts/run_tests.py --part parallel tests/unit $(PYTEST_ARGS)
 
-lint: environment ## ruff, import layers, pyright: the quick ones first
+lint: environment ## ruff, import layers, pyright; the fast ones first
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports

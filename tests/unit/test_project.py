@@ -210,7 +210,7 @@ def test_setup_leaves_a_folder_alone_that_is_no_virtual_environment(tmp_path: Pa
     (tmp_path / "thesis.txt").write_text("mine")
     result = run_setup(tmp_path)
     assert result.returncode == 2
-    assert "is a folder that is not a virtual environment" in result.stderr
+    assert "is a directory that is not a virtual environment" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
