@@ -1,4 +1,4 @@
-"""`pokevla ckpt`: look at checkpoints, and make models of them."""
+"""`pokevla ckpt`: inspect checkpoints and turn them into models."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from pokevla.cli import ckpt_tables
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Look at checkpoints: inspect, verify, diff, consolidate, merge-lora, export, convert, prune.",
+    help="Work with checkpoints: inspect, verify, diff, consolidate, merge-lora, export, convert, prune.",
     rich_markup_mode=None,
 )
 
-_Run = Annotated[Path, typer.Argument(help="A run directory, or the folder of one of its checkpoints.")]
-_Source = Annotated[Path, typer.Argument(help="A run (its newest checkpoint), a checkpoint, or a folder of weights.")]
-_Out = Annotated[Path, typer.Argument(help="Folder to write to; it must not exist.")]
-_Step = Annotated[int | None, typer.Option("--step", help="Which checkpoint; the newest complete one by default.")]
+_Run = Annotated[Path, typer.Argument(help="A run directory, or one of its checkpoints.")]
+_Source = Annotated[
+    Path, typer.Argument(help="A run (its newest checkpoint), a checkpoint, or a directory of weights.")
+]
+_Out = Annotated[Path, typer.Argument(help="Directory to write; it must not exist.")]
+_Step = Annotated[int | None, typer.Option("--step", help="Step of the checkpoint; default: the newest complete one.")]
 _MaxFile = Annotated[
-    float | None, typer.Option("--max-file-gib", min=0.0001, help="Split into files of this size, with an index.")
+    float | None,
+    typer.Option("--max-file-gib", min=0.0001, help="Split into files of at most this size, with an index."),
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -32,10 +35,10 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def inspect(
     source: _Source,
     step: _Step = None,
-    tensors: Annotated[bool, typer.Option("--tensors", help="Name every tensor of one checkpoint.")] = False,
+    tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor of one checkpoint.")] = False,
     as_json: _Json = False,
 ) -> None:
-    """List the checkpoints of a run, or say what is in one of them (--step) or in a folder of weights."""
+    """List the checkpoints of a run, or show what one of them (--step) or a directory of weights contains."""
     from checkpoints_tools.inspect import inspect_run, inspect_source
     from checkpoints_tools.source import is_checkpoint_folder, open_checkpoint_source, open_source
     from pokevla.runs.directory import holds_recipe
@@ -53,7 +56,7 @@ def inspect(
 
 @app.command()
 def verify(run: _Run, step: _Step = None, as_json: _Json = False) -> None:
-    """Check every checksum of all checkpoints, and name each damaged file. Exit code 3 if there is one."""
+    """Check every checksum of all checkpoints and list each damaged file. Exit code 3 if there is one."""
     from checkpoints_tools.source import is_checkpoint_folder
     from checkpoints_tools.verify import unfinished, verify_run
     from pokevla.errors import CheckpointError
@@ -71,7 +74,7 @@ def verify(run: _Run, step: _Step = None, as_json: _Json = False) -> None:
         count = sum(not result.is_good for result in results)
         raise CheckpointError(
             f"{count} of {len(results)} checkpoints of {run} are damaged ({len(damaged)} files; first: {damaged[0]})",
-            "Resume takes the newest whole one.",
+            "Resume uses the newest undamaged one.",
         )
 
 
@@ -81,7 +84,7 @@ def diff(
     second: _Source,
     as_json: _Json = False,
 ) -> None:
-    """Compare two checkpoints, of one run or of two: recipe, progress, and weights by part."""
+    """Compare two checkpoints, of one run or two: recipe, progress, and weights by part."""
     from checkpoints_tools.diff import diff as compare
     from checkpoints_tools.source import open_source
 
@@ -97,7 +100,7 @@ def consolidate(
     max_file_gib: _MaxFile = None,
     as_json: _Json = False,
 ) -> None:
-    """Write all weights of a checkpoint in fp32 as safetensors, from any ZeRO stage, frozen ones included."""
+    """Write all weights of a checkpoint, frozen ones included, in fp32 as safetensors, from any ZeRO stage."""
     from checkpoints_tools.consolidate import consolidate as write
     from checkpoints_tools.source import open_checkpoint_source
 
@@ -111,7 +114,7 @@ def consolidate(
 def merge_lora(
     source: _Source, out: _Out, step: _Step = None, max_file_gib: _MaxFile = None, as_json: _Json = False
 ) -> None:
-    """Fold LoRA into the weights it adapts: of a checkpoint, or of what `consolidate` wrote."""
+    """Merge LoRA into the weights it adapts, of a checkpoint or of the output of `consolidate`."""
     from checkpoints_tools.merge_lora import merge_lora as write
     from checkpoints_tools.source import CheckpointSource, open_checkpoint_source, open_source
 
@@ -123,11 +126,11 @@ def merge_lora(
 
 @app.command()
 def export(run: _Run, out: _Out, step: _Step = None, as_json: _Json = False) -> None:
-    """Write the model of a checkpoint as a folder that needs nothing else: LoRA merged, fp32."""
+    """Write the model of a checkpoint as a self-contained directory: LoRA merged, fp32."""
     from checkpoints_tools.source import open_checkpoint_source
 
     source = open_checkpoint_source(run, step, _warn)
-    from pokevla.weights.export import export_checkpoint  # seconds: only when there is something to export
+    from pokevla.weights.export import export_checkpoint  # takes seconds: import only when there is something to export
 
     with _progress("export") as listen:
         export_checkpoint(source.run_dir, source.recipe, source.folder, source.info, out, listen)
@@ -136,7 +139,7 @@ def export(run: _Run, out: _Out, step: _Step = None, as_json: _Json = False) -> 
 
 @app.command()
 def convert(run: _Run, step: _Step = None, as_json: _Json = False) -> None:
-    """Make a checkpoint ready for another number of ranks. Resume does this by itself, while all ranks wait."""
+    """Convert a checkpoint for another number of ranks. Resume does this by itself, while all ranks wait."""
     from checkpoints_tools.convert import convert as make
     from checkpoints_tools.source import open_checkpoint_source
 
@@ -147,14 +150,16 @@ def convert(run: _Run, step: _Step = None, as_json: _Json = False) -> None:
 @app.command()
 def prune(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
-    step: Annotated[list[int] | None, typer.Option("--step", help="A checkpoint that goes. May be repeated.")] = None,
-    keep_last: Annotated[int | None, typer.Option("--keep-last", min=0, help="Newest ones that stay.")] = None,
-    keep_every: Annotated[int | None, typer.Option("--keep-every", min=1, help="Multiples of it stay.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Also the newest whole one and milestones.")] = False,
+    step: Annotated[
+        list[int] | None, typer.Option("--step", help="Delete the checkpoint of this step. May be repeated.")
+    ] = None,
+    keep_last: Annotated[int | None, typer.Option("--keep-last", min=0, help="Keep this many of the newest.")] = None,
+    keep_every: Annotated[int | None, typer.Option("--keep-every", min=1, help="Keep multiples of this step.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also delete the newest complete one and milestones.")] = False,
     as_json: _Json = False,
 ) -> None:
-    """Delete old checkpoints, by the recipe's rule or by yours, and what interrupted saves have left."""
+    """Delete old checkpoints, by the recipe's rule or yours, and the remains of interrupted saves."""
     from checkpoints_tools.prune import plan_prune
     from checkpoints_tools.prune import prune as carry_out
 
@@ -184,13 +189,13 @@ def _bytes(gib: float | None) -> int | None:
 
 
 def _warn(message: str) -> None:
-    """A damaged checkpoint that is passed over for the one before it."""
-    typer.echo(f"warning: {message} The checkpoint before it is taken.", err=True)
+    """Report a damaged checkpoint that is passed over for the previous one."""
+    typer.echo(f"warning: {message} Using the previous checkpoint.", err=True)
 
 
 @contextmanager
 def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, a line at every quarter of the way in a log."""
+    """A bar on a terminal, a line at every quarter of the total in a log."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 

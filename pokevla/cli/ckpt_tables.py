@@ -1,4 +1,4 @@
-"""How the answers of `pokevla ckpt` look to a person."""
+"""Text output of `pokevla ckpt`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 LOG_WIDTH = 200
-"""Columns of a table that does not go to a terminal."""
+"""Width in characters of a table that is not printed on a terminal."""
 
 
 def print_run(content: dict[str, Any]) -> None:
@@ -32,7 +32,7 @@ def _health(row: dict[str, Any]) -> str:
 
 
 def print_content(content: dict[str, Any]) -> None:
-    """One checkpoint or folder of weights."""
+    """One checkpoint or directory of weights."""
     typer.echo(f"{content['kind']} {content['folder']}")
     if content["kind"] == "checkpoint":
         typer.echo(
@@ -43,7 +43,7 @@ def print_content(content: dict[str, Any]) -> None:
             f"saved by {content['world_size']} ranks, ZeRO stage {content['zero_stage']}, {content['precision']}; "
             f"frozen weights are not stored (hash {content['frozen_hash']})"
         )
-        typer.echo(f"files are whole; {_health(content)}")
+        typer.echo(f"files are complete; {_health(content)}")
     else:
         typer.echo(", ".join(f"{key} {value}" for key, value in sorted(content["metadata"].items())))
     rows = [[file["name"], _mib(file["size"])] for file in content["files"]]
@@ -60,18 +60,18 @@ def print_content(content: dict[str, Any]) -> None:
 
 
 def print_verified(content: dict[str, Any]) -> None:
-    """The outcome of verifying."""
+    """The result of `verify`."""
     for row in content["checkpoints"]:
         if row["good"]:
             typer.echo(f"step {row['step']}: good ({row['files']} files, {_mib(row['size_bytes'])} MiB)")
         for sentence in row["damaged"]:
             typer.echo(f"step {row['step']}: damaged: {sentence}")
     for folder in content["unfinished"]:
-        typer.echo(f"{folder}: half written or half deleted, does not count")
+        typer.echo(f"{folder}: incomplete (half written or half deleted), ignored")
 
 
 def print_diff(content: dict[str, Any]) -> None:
-    """What two checkpoints differ in."""
+    """The differences between two checkpoints."""
     for title, pairs in (("recipe", content["recipe"]), ("", content["facts"])):
         for name, (first, second) in pairs.items():
             typer.echo(f"{title} {name}: {_text(first)} -> {_text(second)}".lstrip())
@@ -93,11 +93,11 @@ def print_diff(content: dict[str, Any]) -> None:
             typer.echo(f"{len(names)} weights are only in the {title}: {', '.join(names[:3])}{_more(names)}")
     for name, (first, second) in content["other_shape"].items():
         typer.echo(f"{name}: shape {tuple(first)} -> {tuple(second)}")
-    typer.echo("weights are the same to the last bit" if content["weights_equal"] else "weights differ")
+    typer.echo("weights are equal to the last bit" if content["weights_equal"] else "weights differ")
 
 
 def _text(value: Any) -> str:
-    return "(not there)" if value is None else json.dumps(value)
+    return "(missing)" if value is None else json.dumps(value)
 
 
 def _more(names: list[str]) -> str:
@@ -107,9 +107,9 @@ def _more(names: list[str]) -> str:
 def print_plan(content: dict[str, Any]) -> None:
     """What was, or would be, deleted."""
     freed = sum(row["size_bytes"] for row in content["checkpoints"] if row["deleted"])
-    word = "would go" if content["dry_run"] else "deleted"
+    deletion = "would be deleted" if content["dry_run"] else "deleted"
     for row in content["checkpoints"]:
-        fate = word if row["deleted"] else f"stays ({row['kept_because']})"
+        fate = deletion if row["deleted"] else f"stays ({row['kept_because']})"
         remains = ", remains of an interrupted save or deletion" if row["step"] is None else ""
         typer.echo(f"{row['folder']}: {fate}{remains}, {_mib(row['size_bytes'])} MiB")
     typer.echo(f"{_mib(freed)} MiB {'would be' if content['dry_run'] else 'were'} freed")
@@ -127,6 +127,6 @@ def _table(columns: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     console = Console()
-    if not console.is_terminal:  # in a log nothing needs to be cut off to fit
+    if not console.is_terminal:  # in a log, do not truncate cells
         console.width = LOG_WIDTH
     console.print(table)

@@ -1,4 +1,4 @@
-"""`pokevla doctor`: what this machine has, and what is missing. `pokevla doctor slurm`: the same of a cluster."""
+"""`pokevla doctor`: what this machine has, and what is missing. `pokevla doctor slurm`: the same for a cluster."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _GL_LIBRARIES = {
     "osmesa": ("libOSMesa.so", "libOSMesa.so.8", "libOSMesa.so.6"),
     "glfw": ("libGL.so.1",),
 }
-"""Names that the dynamic linker may know a library by, as in scripts/setup.sh."""
+"""Names under which the dynamic linker may find each library, as in scripts/setup.sh."""
 _MIN_DISK_GIB = 10.0
 _MIN_SHM_GIB = 0.25
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the table. `needed` lines that are not `ok` end with exit code 2."""
+    """One line of the table. A `needed` one that is not `ok` ends the command with exit code 2."""
 
     name: str
     ok: bool
@@ -50,57 +50,61 @@ app = typer.Typer(rich_markup_mode=None, invoke_without_command=True)
 @app.callback()
 def doctor(
     context: typer.Context,
-    output: Path = typer.Option(Path("runs"), "--output", help="Folder of runs, whose disk is looked at."),
-    simulator: bool = typer.Option(True, help="Whether the simulator is wanted on this machine."),
+    output: Path = typer.Option(Path("runs"), "--output", help="Directory of runs, whose disk is checked."),
+    simulator: bool = typer.Option(True, help="Whether this machine should run the simulator."),
 ) -> None:
     """Check this machine: Python, packages, GL library, processors, GPUs, disk, shared memory, Slurm."""
     if context.invoked_subcommand is not None:
         return
-    findings = [found for check in _checks(output, simulator) for found in check()]
-    for found in findings:
-        _show(found)
-    missing = [found for found in findings if found.needed and not found.ok]
+    findings = [finding for check in _checks(output, simulator) for finding in check()]
+    for finding in findings:
+        _show(finding)
+    missing = [finding for finding in findings if finding.needed and not finding.ok]
     if missing:
         raise EnvironmentSetupError(
-            "\n".join(f"{found.name} is missing or unfit: {found.text}. {found.remedy}".strip() for found in missing)
+            "\n".join(f"{item.name} is missing or unsuitable: {item.text}. {item.remedy}".strip() for item in missing)
         )
 
 
 @app.command()
-def hang(run: Path = typer.Argument(..., help="A run that stands still.")) -> None:
-    """Say which rank of a run is behind, and where, from the heartbeats of its ranks."""
+def hang(run: Path = typer.Argument(..., help="A run that hangs.")) -> None:
+    """Show which rank of a run is behind, and on which host, from the heartbeats of its ranks."""
     typer.echo(hang_report(run))
 
 
 @app.command()
 def slurm(
-    profile: str = typer.Option(None, "--profile", help="Cluster profile whose partition is tried."),
-    sandbox: bool = typer.Option(False, "--sandbox", help="Start a Slurm on this machine and check that."),
-    wait_s: float = typer.Option(300.0, "--wait", min=1.0, help="Seconds to wait for the trial job at each stage."),
+    profile: str = typer.Option(None, "--profile", help="Cluster profile whose partition is checked."),
+    sandbox: bool = typer.Option(
+        False, "--sandbox", help="Start a temporary Slurm on this machine and check that one."
+    ),
+    wait_s: float = typer.Option(300.0, "--wait", min=1.0, help="Seconds to wait for the test job in each state."),
 ) -> None:
-    """Check the cluster: commands, partitions, accounting, and whether a trial job runs and can be requeued."""
+    """Check the cluster: commands, partitions, accounting, and whether a test job runs and can be requeued."""
     import tempfile
 
     from pokevla.jobs.profile import load_profile
     from slurm.checkup import Trouble, checkup
     from slurm.sandbox.sandbox import slurm_sandbox
 
-    name, wanted = load_profile(profile)
+    name, settings = load_profile(profile)
     with ExitStack() as stack:
         if sandbox:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pokevla-slurm-")))
             stack.enter_context(stack.enter_context(slurm_sandbox(folder)).active())
         troubles = []
-        for found in checkup(wanted, name, wait_s):
-            _show(Finding(found.name, not isinstance(found, Trouble), found.text))
-            troubles += [found] if isinstance(found, Trouble) else []
+        for result in checkup(settings, name, wait_s):
+            _show(Finding(result.name, not isinstance(result, Trouble), result.text))
+            troubles += [result] if isinstance(result, Trouble) else []
     if troubles:
-        raise ClusterError("\n".join(f"{found.name}: {found.text}. {found.remedy}".strip() for found in troubles))
+        raise ClusterError(
+            "\n".join(f"{trouble.name}: {trouble.text}. {trouble.remedy}".strip() for trouble in troubles)
+        )
 
 
-def _show(found: Finding) -> None:
-    mark = "ok     " if found.ok else "MISSING" if found.needed else "none   "
-    typer.echo(f"{mark} {found.name:<22} {found.text}")
+def _show(finding: Finding) -> None:
+    mark = "ok     " if finding.ok else "MISSING" if finding.needed else "none   "
+    typer.echo(f"{mark} {finding.name:<22} {finding.text}")
 
 
 def _checks(output: Path, simulator: bool) -> list[Callable[[], list[Finding]]]:
@@ -116,26 +120,26 @@ def _python() -> list[Finding]:
 
 
 def _packages(names: tuple[str, ...], remedy: str) -> list[Finding]:
-    found = []
+    findings = []
     for name in names:
         try:
-            found.append(Finding(name, True, importlib.metadata.version(name)))
+            findings.append(Finding(name, True, importlib.metadata.version(name)))
         except importlib.metadata.PackageNotFoundError:
-            found.append(Finding(name, False, "not installed", remedy=f"Install it: {remedy}"))
-    return found
+            findings.append(Finding(name, False, "not installed", remedy=f"Install it: {remedy}"))
+    return findings
 
 
 def _gl_library() -> list[Finding]:
-    """MuJoCo renders through EGL or OSMesa; `MUJOCO_GL` says which one, without it any will do."""
+    """MuJoCo renders through EGL or OSMesa. `MUJOCO_GL` chooses one; without it either will do."""
     chosen = os.environ.get("MUJOCO_GL", "").lower()
-    wanted = [chosen] if chosen in _GL_LIBRARIES else ["egl", "osmesa"]
-    there = [name for name in wanted if any(map(_loads, _GL_LIBRARIES[name]))]
-    text = ", ".join(there) if there else f"no {' or '.join(wanted)} library"
-    return [Finding("GL library", bool(there), text, remedy="Install it: apt-get install libegl1 libosmesa6")]
+    usable = [chosen] if chosen in _GL_LIBRARIES else ["egl", "osmesa"]
+    available = [name for name in usable if any(map(_loads, _GL_LIBRARIES[name]))]
+    text = ", ".join(available) if available else f"no {' or '.join(usable)} library"
+    return [Finding("GL library", bool(available), text, remedy="Install it: apt-get install libegl1 libosmesa6")]
 
 
 def _loads(library: str) -> bool:
-    """Tried, not looked up: `ctypes.util.find_library` knows neither LD_LIBRARY_PATH nor a conda environment."""
+    """Loads it, because `ctypes.util.find_library` knows neither LD_LIBRARY_PATH nor a conda environment."""
     try:
         ctypes.CDLL(library)
     except OSError:
@@ -144,14 +148,14 @@ def _loads(library: str) -> bool:
 
 
 def _hardware() -> list[Finding]:
-    found = [Finding("processors", True, str(os.cpu_count()))]
+    findings = [Finding("processors", True, str(os.cpu_count()))]
     if importlib.util.find_spec("torch") is None:
-        return found
+        return findings
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     names = ", ".join(torch.cuda.get_device_name(index) for index in range(count))
-    return [*found, Finding("GPUs", count > 0, names or "training runs on the CPU", needed=False)]
+    return [*findings, Finding("GPUs", count > 0, names or "training runs on the CPU", needed=False)]
 
 
 def _disk(output: Path) -> list[Finding]:
@@ -163,7 +167,7 @@ def _disk(output: Path) -> list[Finding]:
 
 
 def _shared_memory() -> list[Finding]:
-    """gloo and NCCL exchange through /dev/shm; containers often give it 64 MiB."""
+    """gloo and NCCL communicate through /dev/shm; containers often give it only 64 MiB."""
     path = Path("/dev/shm")
     if not path.is_dir():
         return [Finding("shared memory", False, "/dev/shm does not exist", remedy="Mount a tmpfs there.")]
@@ -174,4 +178,4 @@ def _shared_memory() -> list[Finding]:
 
 def _slurm() -> list[Finding]:
     tools = [name for name in ("sbatch", "srun", "squeue", "scontrol", "sacct") if shutil.which(name)]
-    return [Finding("Slurm", "sbatch" in tools, ", ".join(tools) or "no Slurm here", needed=False)]
+    return [Finding("Slurm", "sbatch" in tools, ", ".join(tools) or "not installed", needed=False)]

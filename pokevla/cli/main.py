@@ -1,6 +1,6 @@
 """The `pokevla` command: the table of verbs, and the table from error to exit code.
 
-Verbs are imported when they are called, so that `pokevla --help` answers at once.
+Verbs are imported when they are called, so that `pokevla --help` is fast.
 """
 
 from __future__ import annotations
@@ -23,40 +23,40 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "demo": (
         "pipelines.demo",
         "demo",
-        "Run the whole way of the data once, from the simulator to a report.",
+        "Run the whole pipeline, from the simulator to a report.",
     ),
-    "recipe": ("recipe", "app", "Look at recipes: ls, show, explain, diff, reference."),
-    "validate": ("validate", "validate", "Check recipes, and that what they name is there."),
+    "recipe": ("recipe", "app", "List, show and compare recipes: ls, show, explain, diff, reference."),
+    "validate": ("validate", "validate", "Check recipes and the files they name."),
     "plan": ("plan", "plan", "Print batch arithmetic, steps, memory, compute, hours and disk of a recipe."),
     "data": (
         "data_verbs.data",
         "app",
-        "Make and look at datasets: demos, scenes, masks, convert, show, stats, verify.",
+        "Make and inspect datasets: demos, scenes, masks, convert, show, stats, verify.",
     ),
     "cache": ("data_verbs.cache", "app", "Compute teacher features once: build, info, verify."),
-    "train": ("run_verbs.train", "train", "Train what a pretrain or posttrain recipe says."),
-    "resume": ("run_verbs.resume", "resume", "Go on with a run from its newest complete checkpoint."),
+    "train": ("run_verbs.train", "train", "Run a recipe of kind pretrain or posttrain."),
+    "resume": ("run_verbs.resume", "resume", "Continue a run from its newest complete checkpoint."),
     "submit": (
         "run_verbs.submit",
         "submit",
         "Queue training, caches and evaluations as Slurm jobs that resume by themselves.",
     ),
-    "runs": ("run_verbs.runs", "app", "List runs and look at them, stop one: ls, show, stop."),
-    "watch": ("run_verbs.watch", "watch", "Show how a run goes: progress, losses, speed, checkpoints, events."),
-    "eval": ("run_verbs.eval", "evaluate", "Judge policies in the simulator, or the grounding of a VLM."),
-    "report": ("run_verbs.report", "report", "Write one HTML page about runs."),
+    "runs": ("run_verbs.runs", "app", "List, show and stop runs: ls, show, stop."),
+    "watch": ("run_verbs.watch", "watch", "Watch a run: progress, losses, speed, checkpoints, events."),
+    "eval": ("run_verbs.eval", "evaluate", "Evaluate policies in the simulator, or the grounding of a VLM."),
+    "report": ("run_verbs.report", "report", "Write an HTML report about runs."),
     "ckpt": (
         "ckpt",
         "app",
-        "Look at checkpoints and make models of them: inspect, verify, diff, consolidate, export, ...",
+        "Inspect checkpoints and turn them into models: inspect, verify, diff, consolidate, export, ...",
     ),
-    "doctor": ("doctor", "app", "Check this machine (packages, GL library, GPUs, disk), or with `slurm` the cluster."),
+    "doctor": ("doctor", "app", "Check this machine (packages, GL library, GPUs, disk), or with `slurm` a cluster."),
 }
-USAGE_ERROR = typer.BadParameter.__mro__[1]  # click's UsageError: typer carries click inside and does not export it
+USAGE_ERROR = typer.BadParameter.__mro__[1]  # click's UsageError: typer vendors click and does not export it
 
 
 class LazyGroup(typer.core.TyperGroup):
-    """Knows every verb by name and line of help, imports a verb's module only when it is called."""
+    """Knows the name and help line of every verb; imports a verb's module only when it is called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(VERBS)
@@ -99,13 +99,13 @@ def root(
     version: bool = typer.Option(
         False, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
     ),
-    debug: bool = typer.Option(False, "--debug", help="Print the traceback of an error. May stand anywhere."),
+    debug: bool = typer.Option(False, "--debug", help="Print the traceback of an error. May be given anywhere."),
 ) -> None:
     """Train, resume, evaluate and deploy pocket-sized vision-language-action models."""
 
 
 def main() -> None:
-    """Entry point: run the command line, turn every error into one line and its exit code."""
+    """Entry point: run the command line and turn every error into one line and an exit code."""
     sys.exit(run(sys.argv[1:]))
 
 
@@ -116,8 +116,8 @@ def run(arguments: list[str]) -> int:
     try:
         result = typer.main.get_command(app)(arguments, prog_name="pokevla", standalone_mode=False)
         sys.stdout.flush()
-    except Requeued as stop:  # no mistake of anybody's
-        _say(str(stop))
+    except Requeued as stop:  # not an error
+        _print_error_line(str(stop))
         return stop.exit_code
     except PokeVLAError as error:
         return _report(error, str(error), error.exit_code, debug)
@@ -128,11 +128,11 @@ def run(arguments: list[str]) -> int:
         if error.errno not in NO_ROOM:
             return _unexpected(error, debug)
         where = f" while writing {error.filename}" if error.filename else ""
-        full = DiskFullError(f"no room left on the disk{where}.", "Free some space and run again.")
+        full = DiskFullError(f"the disk is full{where}.", "Free some space and run again.")
         return _report(error, str(full), full.exit_code, debug)
     except (typer.Abort, KeyboardInterrupt):
         return 130
-    except Exception as error:  # noqa: BLE001  the last line of defence: a person gets one sentence, not a traceback
+    except Exception as error:  # noqa: BLE001  last resort: the user gets one sentence, not a traceback
         if isinstance(error, USAGE_ERROR):
             return _usage(error)
         return _unexpected(error, debug)
@@ -144,7 +144,7 @@ def _usage(error: Any) -> int:
         error.show()
         return 2
     context = error.ctx.command_path if error.ctx is not None else "pokevla"
-    _say(f"error: {error.format_message()} `{context} --help` shows the usage.")
+    _print_error_line(f"error: {error.format_message()} See `{context} --help`.")
     return 2
 
 
@@ -158,17 +158,17 @@ def _report(error: BaseException, text: str, exit_code: int, debug: bool) -> int
     if debug:
         traceback.print_exception(error, file=sys.stderr)
     for line in text.splitlines():
-        _say(f"error: {line}")
+        _print_error_line(f"error: {line}")
     return exit_code
 
 
-def _say(line: str) -> None:
+def _print_error_line(line: str) -> None:
     print(line, file=sys.stderr)
 
 
 def _close_stdout() -> None:
-    """Point stdout at nothing, so that Python's own flush at exit does not complain about the closed pipe."""
-    sys.stdout = open("/dev/null", "w", encoding="utf-8")  # noqa: SIM115  lives until the process ends
+    """Redirect stdout to /dev/null, so that Python's flush at exit does not fail on the closed pipe."""
+    sys.stdout = open("/dev/null", "w", encoding="utf-8")  # noqa: SIM115  open until the process ends
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def _disk_lines(made: Plan) -> list[str]:
     if made.kind == "posttrain":
         lines[0] += f", feature cache {_size(disk.cache)}"
         lines[0] += f" in {disk.cache_shards:,} shards of 512 MiB" if disk.cache_shards else ""
-    lines.append(f"            checkpoint {_size(disk.checkpoint)} each, {_size(disk.checkpoints)} kept at most")
+    lines.append(f"            checkpoint {_size(disk.checkpoint)} each, {_size(disk.checkpoints)} at most kept")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""How far a command is: a bar on a terminal, a line now and then in a log."""
+"""Progress of a command: a bar on a terminal, an occasional line in a log."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Protocol
 
 
 class Listener(Protocol):
-    """What is told about progress."""
+    """Receives progress."""
 
     def __call__(self, done: int, total: int | None = None, failed: int | None = None) -> None:
-        """`done` of `total` (None: nobody knows yet), `failed` where attempts can fail."""
+        """`done` of `total` (None: not known yet); `failed` where attempts can fail."""
         ...
 
 
 @contextmanager
 def progress(what: str) -> Iterator[Listener]:
-    """Yield a listener that shows `what` on stderr: on a terminal a bar, else a line at every tenth of the way, or
-    each time the count has doubled where the total is not known."""
+    """Yield a listener that shows `what` on stderr: a bar on a terminal, otherwise a line at every tenth of the total,
+    or each time the count has doubled if the total is not known."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

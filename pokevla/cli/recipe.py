@@ -1,4 +1,4 @@
-"""`pokevla recipe`: look at recipes without running anything."""
+"""`pokevla recipe`: inspect recipes without running anything."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from pokevla.recipe.messages import nearest
 from pokevla.recipe.reference import FieldDoc, field_docs, reference_page
 from pokevla.recipe.values import ABSENT, differences, flat_values, plain_values
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at recipes: ls, show, explain, diff.")
-_ROOT = typer.Option(Path("recipes"), "--root", help="Folder that is searched for recipes.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="List, show and compare recipes: ls, show, explain, diff."
+)
+_ROOT = typer.Option(Path("recipes"), "--root", help="Directory that is searched for recipes.")
 
 
 @app.command()
-def ls(root: Path = typer.Argument(Path("recipes"), help="Folder to look in.")) -> None:
-    """List all recipes: file, kind, name, and the first comment line, which says what command runs it."""
+def ls(root: Path = typer.Argument(Path("recipes"), help="Directory to search.")) -> None:
+    """List all recipes: file, kind, name, and the first comment line, which names the command that runs it."""
     rows = []
     for path in _recipe_files(root):
         values = merge_extends(path, os.environ).values
-        # A file without a name is there to be extended.
+        # A file without a name is a base for others.
         kind = str(values["kind"]) if "name" in values and "kind" in values else "base"
         rows.append((str(path), kind, _text(values.get("name", "")).strip('"'), _first_comment(path)))
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
@@ -39,7 +41,9 @@ def ls(root: Path = typer.Argument(Path("recipes"), help="Folder to look in.")) 
 def _recipe_files(root: Path) -> list[Path]:
     files = sorted(root.rglob("*.yaml"))
     if not files:
-        raise UsageError(f"{root} holds no recipe.", "Run this in the project's folder, or name another one.")
+        raise UsageError(
+            f"{root} contains no recipe.", "Run this in the project's directory, or name another directory."
+        )
     return files
 
 
@@ -52,9 +56,9 @@ def _first_comment(path: Path) -> str:
 def show(
     recipe: Path = typer.Argument(..., help="Recipe file."),
     overrides: list[str] = typer.Argument(None, help="Overrides such as optim.lr=3e-4."),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON, with the origins."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON with origins."),
 ) -> None:
-    """Print the resolved recipe: every value, with where it came from."""
+    """Print the resolved recipe: every value and its origin."""
     loaded = load_recipe(recipe, overrides or [])
     if as_json:
         typer.echo(json.dumps({"recipe": plain_values(loaded.recipe), "origins": loaded.origins}, indent=2))
@@ -64,15 +68,15 @@ def show(
 
 @app.command()
 def explain(field: str = typer.Argument(..., help="Field, such as optim.lr or lr."), root: Path = _ROOT) -> None:
-    """Say what a field means, its type and default, and which recipes set it."""
+    """Print the meaning, type and default of a field, and the recipes that set it."""
     docs = _find(field)
     for doc in docs:
         typer.echo(f"{doc.name}  ({doc.type}; default: {doc.default}; in {', '.join(doc.kinds)})")
         typer.echo(f"  {doc.text}")
     for name in dict.fromkeys(doc.name for doc in docs):
         for path in sorted(root.rglob("*.yaml")):
-            for place, value in _settings(read_document(path), name.split(".")):
-                typer.echo(f"  set in {place}: {value}")
+            for origin, value in _settings(read_document(path), name.split(".")):
+                typer.echo(f"  set in {origin}: {value}")
 
 
 def _find(field: str) -> list[FieldDoc]:
@@ -89,23 +93,23 @@ def _find(field: str) -> list[FieldDoc]:
 
 
 def _settings(document: Document, names: list[str]) -> list[tuple[str, str]]:
-    """Places of a field in one file, looking into every item of a list on the way."""
-    found: list[tuple[str, str]] = []
+    """(origin, value) of a field in one file, searching every item of the lists on its path."""
+    settings: list[tuple[str, str]] = []
 
     def walk(value: Any, rest: list[str], path: tuple[str | int, ...]) -> None:
         if isinstance(value, list):
             for index, item in enumerate(value):
                 walk(item, rest, (*path, index))
         elif not rest:
-            found.append((document.place(path), _text(value)))
+            settings.append((document.place(path), _text(value)))
         elif isinstance(value, dict) and rest[0] in value:
             if len(rest) == 1:
-                found.append((document.place((*path, rest[0])), _text(value[rest[0]])))
+                settings.append((document.place((*path, rest[0])), _text(value[rest[0]])))
             else:
                 walk(value[rest[0]], rest[1:], (*path, rest[0]))
 
     walk(document.values, names, ())
-    return found
+    return settings
 
 
 def _text(value: Any) -> str:
@@ -118,7 +122,7 @@ def _text(value: Any) -> str:
 
 @app.command()
 def diff(first: Path = typer.Argument(...), second: Path = typer.Argument(...)) -> None:
-    """Print the fields in which two resolved recipes differ, with where each value came from."""
+    """Print the fields in which two resolved recipes differ, with the origin of each value."""
     one, two = load_recipe(first), load_recipe(second)
     for field, values in differences(flat_values(one.recipe), flat_values(two.recipe)).items():
         typer.echo(field)
@@ -134,4 +138,4 @@ def reference(check: Path = typer.Option(None, "--check", help="Compare with thi
     if check is None:
         typer.echo(page, nl=False)
     elif not check.is_file() or check.read_text(encoding="utf-8") != page:
-        raise RecipeError(f"{check} is not current.", f"Run: pokevla recipe reference > {check}")
+        raise RecipeError(f"{check} is out of date.", f"Run: pokevla recipe reference > {check}")

@@ -14,7 +14,7 @@ from pokevla.runs.directory import remark_on_existing_run
 
 def validate(
     recipes: list[Path] = typer.Argument(..., metavar="RECIPE...", help="Recipe files."),
-    schema_only: bool = typer.Option(False, "--schema-only", help="Check the recipe itself, not the files it names."),
+    schema_only: bool = typer.Option(False, "--schema-only", help="Check only the recipe, not the files it names."),
 ) -> None:
     """Check recipes: fields and values, then datasets, cache, models, batch arithmetic and free disk."""
     failed = 0

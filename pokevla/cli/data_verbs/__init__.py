@@ -1,1 +1,1 @@
-"""Verbs about data."""
+"""Verbs that make and inspect data."""

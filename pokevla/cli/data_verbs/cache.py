@@ -18,18 +18,20 @@ app = typer.Typer(
 )
 
 _Recipe = Annotated[Path, typer.Argument(help="Recipe of kind cache or posttrain.")]
-_Place = Annotated[Path, typer.Argument(help="Recipe of kind cache or posttrain, or the directory of one cache.")]
-_Overrides = Annotated[list[str] | None, typer.Argument(help="Settings to change, such as cache.sam_codec=fp16.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+_Source = Annotated[Path, typer.Argument(help="Recipe of kind cache or posttrain, or the directory of one cache.")]
+_Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides such as cache.sam_codec=fp16.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
 def build(
     recipe: _Recipe,
     overrides: _Overrides = None,
-    device: Annotated[str | None, typer.Option(help="Where the teachers run: cpu, cuda, ...; a GPU if any.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Device of the teachers: cpu, cuda, ...; default: a GPU if there is one.")
+    ] = None,
 ) -> None:
-    """Compute the features of every dataset of a recipe. Goes on where a killed build stopped."""
+    """Compute the features of every dataset of a recipe. Continues where a killed build stopped."""
     from pokevla.recipe.checking.datasets import read_info
     from pokevla.teachers.build import build_cache
     from pokevla.teachers.verify import cache_info
@@ -43,11 +45,11 @@ def build(
 
 
 @app.command()
-def info(place: _Place, overrides: _Overrides = None, as_json: _Json = False) -> None:
-    """Say what a cache holds and what it was made from."""
+def info(source: _Source, overrides: _Overrides = None, as_json: _Json = False) -> None:
+    """Show what a cache holds and what it was made from."""
     from pokevla.teachers.verify import cache_info
 
-    reports = [cache_info(directory) for directory in _directories(place, overrides)]
+    reports = [cache_info(directory) for directory in _directories(source, overrides)]
     if as_json:
         typer.echo(json.dumps(reports, indent=2))
         return
@@ -59,33 +61,33 @@ def info(place: _Place, overrides: _Overrides = None, as_json: _Json = False) ->
 
 @app.command()
 def verify(
-    place: _Place,
+    source: _Source,
     overrides: _Overrides = None,
-    recompute: Annotated[int, typer.Option(min=0, help="Samples to compute anew and compare.")] = 4,
+    recompute: Annotated[int, typer.Option(min=0, help="Samples to recompute and compare.")] = 4,
     as_json: _Json = False,
 ) -> None:
-    """Check every checksum of a cache, then compute some samples anew and compare."""
+    """Check every checksum of a cache, then recompute some samples and compare."""
     from dataclasses import asdict
 
     from pokevla.teachers.verify import verify_cache
 
     sources: list[tuple[Path, Path | None, CacheConfig | None]]
-    if place.is_dir():
-        sources = [(place, None, None)]
+    if source.is_dir():
+        sources = [(source, None, None)]
     else:
-        cache, datasets, _ = _jobs(place, overrides)
-        found = _find(cache, datasets)
-        sources = [(directory, dataset, cache) for directory, dataset in zip(found, datasets, strict=True)]
+        cache, datasets, _ = _jobs(source, overrides)
+        directories = _find(cache, datasets)
+        sources = [(directory, dataset, cache) for directory, dataset in zip(directories, datasets, strict=True)]
     reports = {}
     for directory, dataset, cache_config in sources:
         with progress("verify") as on_progress:
             report = verify_cache(directory, recompute, on_progress, dataset_root=dataset, cache=cache_config)
         reports[str(directory)] = asdict(report)
         if not as_json:
-            typer.echo(f"{directory}: {report.records} records are whole.")
+            typer.echo(f"{directory}: {report.records} records are intact.")
             if report.recomputed:
                 typer.echo(
-                    f"  {report.recomputed} samples computed anew: least cosine SAM {report.sam_cosine:.5f}, "
+                    f"  {report.recomputed} samples recomputed: lowest cosine SAM {report.sam_cosine:.5f}, "
                     f"VGGT {report.vggt_cosine:.5f}"
                 )
     if as_json:
@@ -108,21 +110,21 @@ def _jobs(path: Path, overrides: list[str] | None) -> tuple[CacheConfig, list[Pa
     return recipe.cache, [source.path for source in recipe.data.datasets], recipe.batch.micro
 
 
-def _directories(place: Path, overrides: list[str] | None) -> list[Path]:
-    if place.is_dir():
-        return [place]
-    cache, datasets, _ = _jobs(place, overrides)
+def _directories(source: Path, overrides: list[str] | None) -> list[Path]:
+    if source.is_dir():
+        return [source]
+    cache, datasets, _ = _jobs(source, overrides)
     return _find(cache, datasets)
 
 
 def _find(cache: CacheConfig, datasets: list[Path]) -> list[Path]:
-    """Return the directory of each dataset's cache; refuses missing, incomplete and unfitting ones."""
+    """Return the directory of each dataset's cache; refuses missing, incomplete and mismatching ones."""
     from pokevla.recipe.checking.datasets import read_info
     from pokevla.teachers.fingerprint import cache_fingerprint
     from pokevla.teachers.store import find_cache
 
-    found = (cache_fingerprint(cache, read_info(dataset)["fingerprint"]) for dataset in datasets)
-    return [find_cache(cache.root, fingerprint, parts) for fingerprint, parts in found]
+    fingerprints = (cache_fingerprint(cache, read_info(dataset)["fingerprint"]) for dataset in datasets)
+    return [find_cache(cache.root, fingerprint, parts) for fingerprint, parts in fingerprints]
 
 
 def _print_info(report: dict[str, Any]) -> None:

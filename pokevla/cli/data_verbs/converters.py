@@ -15,33 +15,37 @@ from pokevla.cli.progress import progress
 
 
 class Noops(StrEnum):
-    """What happens to frames without motion."""
+    """What to do with frames without motion."""
 
     AUTO = "auto"
     DROP = "drop"
     KEEP = "keep"
 
 
-_Out = Annotated[Path, typer.Argument(help="Dataset directory to make.")]
+_Out = Annotated[Path, typer.Argument(help="Dataset directory to write.")]
 _ShardSamples = Annotated[int, typer.Option(min=1, help="Samples per shard.")]
 _Quality = Annotated[int, typer.Option(min=1, max=100, help="JPEG quality.")]
-_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists, once the new one is whole.")]
+_Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace OUT if it exists, once the new dataset is complete.")
+]
 
 
 def convert_libero(
-    source: Annotated[Path, typer.Argument(help="Demonstration HDF5, or a folder of them (published ones or ours).")],
+    source: Annotated[
+        Path, typer.Argument(help="Demonstration HDF5 file, or a directory of them (published or ours).")
+    ],
     out: _Out,
     shard_samples: _ShardSamples = 256,
     jpeg_quality: _Quality = 95,
     val_fraction: Annotated[
-        float, typer.Option(min=0.0, max=0.9, help="Share of episodes for split `val` where a file names none.")
+        float, typer.Option(min=0.0, max=0.9, help="Share of episodes for split `val` if the file defines no split.")
     ] = 0.0,
     noops: Annotated[
-        Noops, typer.Option(help="Frames without motion; auto drops them in published files and keeps them in ours.")
+        Noops, typer.Option(help="Frames without motion: auto drops them from published files and keeps them in ours.")
     ] = Noops.AUTO,
     overwrite: _Overwrite = False,
 ) -> None:
-    """Turn LIBERO demonstrations into a robot dataset: no-op filter, shards, index, tables, statistics."""
+    """Convert LIBERO demonstrations to a robot dataset: no-op filter, shards, index, tables, statistics."""
     from pokevla.data.sources import libero
 
     settings = libero.LiberoSettings(source, out, shard_samples, jpeg_quality, val_fraction, overwrite, noops.value)
@@ -52,17 +56,17 @@ def convert_libero(
 
 def convert_libero_vlm(
     sources: Annotated[list[Path], typer.Argument(metavar="SRC... OUT", help="Scenes or demonstrations, then OUT.")],
-    per_image: Annotated[int, typer.Option(min=1, help="Questions per picture.")] = 4,
-    frame_stride: Annotated[int, typer.Option(min=1, help="Every how-manieth rendered frame of an episode.")] = 8,
+    per_image: Annotated[int, typer.Option(min=1, help="Questions per image.")] = 4,
+    frame_stride: Annotated[int, typer.Option(min=1, help="Use every Nth rendered frame of an episode.")] = 8,
     weight: Annotated[
-        list[str] | None, typer.Option(help="Share of a category, such as grounding=2; may be given several times.")
+        list[str] | None, typer.Option(help="Relative weight of a category, such as grounding=2. May be repeated.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of templates and objects.")] = 0,
     shard_samples: _ShardSamples = 256,
     jpeg_quality: _Quality = 95,
     overwrite: _Overwrite = False,
 ) -> None:
-    """Turn scenes and demonstration frames with masks into questions and answers, all four categories."""
+    """Convert scenes and demonstration frames with masks to questions and answers of four categories."""
     from pokevla.data.sources import libero_vlm
     from pokevla.errors import UsageError
 
@@ -79,13 +83,13 @@ def convert_libero_vlm(
         jpeg_quality=jpeg_quality,
         overwrite=overwrite,
     )
-    with progress("pictures") as on_picture:
+    with progress("images") as on_picture:
         libero_vlm.convert_libero_vlm(settings, on_picture)
     print_made(sources[-1])
 
 
 def _weights(texts: list[str]) -> dict[str, float]:
-    """Category weights with `name=number` put over 1 each. UsageError for what is not of that form."""
+    """Category weights: 1 each, overridden by `name=number`. UsageError for any other form."""
     from pokevla.data.records import CATEGORIES
     from pokevla.errors import UsageError
 
@@ -95,15 +99,15 @@ def _weights(texts: list[str]) -> dict[str, float]:
         try:
             value = float(number)
         except ValueError as error:
-            raise UsageError(f"--weight {text}: {number!r} is no number.", "Write --weight grounding=2.") from error
+            raise UsageError(f"--weight {text}: {number!r} is not a number.", "Write --weight grounding=2.") from error
         if name not in weights or value < 0:
-            raise UsageError(f"--weight {text} names no category.", f"Categories are {', '.join(weights)}.")
+            raise UsageError(f"--weight {text} does not name a category.", f"Categories are {', '.join(weights)}.")
         weights[name] = value
     return weights
 
 
 def print_made(out: Path) -> None:
-    """One line about a dataset just made."""
+    """Print one line about a new dataset."""
     from pokevla.recipe.checking.datasets import read_info
 
     info = read_info(out)

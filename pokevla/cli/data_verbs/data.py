@@ -1,4 +1,4 @@
-"""`pokevla data`: make datasets, look at them, check them."""
+"""`pokevla data`: make, inspect and verify datasets."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ class ConverterGroup(typer.core.TyperGroup):
         return command
 
 
-app = typer.Typer(no_args_is_help=True, help="Make and look at datasets.", rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, help="Make and inspect datasets.", rich_markup_mode=None)
 convert = typer.Typer(
-    cls=ConverterGroup, no_args_is_help=True, help="Turn a raw source into a dataset directory.", rich_markup_mode=None
+    cls=ConverterGroup, no_args_is_help=True, help="Convert a raw source to a dataset directory.", rich_markup_mode=None
 )
 app.add_typer(convert, name="convert")
 
 
 @convert.callback()
 def _convert() -> None:
-    """Turn a raw source into a dataset directory. POKEVLA_EXTENSIONS names modules that add kinds of source."""
+    """Convert a raw source to a dataset directory. POKEVLA_EXTENSIONS names modules that add kinds of source."""
 
 
 app.command("demos")(demos)
@@ -60,12 +60,12 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def show(
     dataset: _Dataset,
-    sample: Annotated[str, typer.Argument(help="Key or number of the first sample.")] = "0",
-    image: Annotated[Path | None, typer.Option(help="Write a contact sheet with masks to this PNG.")] = None,
+    sample: Annotated[str, typer.Argument(help="Key or row number of the first sample.")] = "0",
+    image: Annotated[Path | None, typer.Option(help="Write a contact sheet of images with masks to this PNG.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Samples on the contact sheet, evenly spread from the first.")] = 8,
     as_json: _Json = False,
 ) -> None:
-    """Print one sample's fields; with --image also draw samples and their masks."""
+    """Print the fields of one sample; with --image also draw samples and their masks."""
     from pokevla.data.dataset import open_dataset
     from pokevla.data.inspection import contact_sheet, describe_sample, find_row
     from pokevla.evaluation.files import whole_file
@@ -106,11 +106,11 @@ def verify(dataset: _Dataset) -> None:
 
     with progress("shards") as on_shard:
         samples = verify_dataset(dataset, on_shard)
-    typer.echo(f"{dataset}: all {samples} samples are whole.")
+    typer.echo(f"{dataset}: all {samples} samples are intact.")
 
 
 def _print_fields(fields: dict[str, Any], indent: str = "") -> None:
-    """Names and values, one a line; nested ones below their name."""
+    """Print names and values, one per line; nested ones below their name."""
     for name, value in fields.items():
         if isinstance(value, dict):
             typer.echo(f"{indent}{name}:")
@@ -121,5 +121,5 @@ def _print_fields(fields: dict[str, Any], indent: str = "") -> None:
 
 
 def _short(value: Any) -> str:
-    """A number with four digits, anything else as it is."""
+    """Floats with four digits, anything else unchanged."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

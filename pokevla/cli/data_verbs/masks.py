@@ -1,4 +1,4 @@
-"""`pokevla data masks`: the masks that published demonstrations lack."""
+"""`pokevla data masks`: add the masks that published demonstrations lack."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def masks(
-    source: Annotated[Path, typer.Argument(help="LIBERO demonstration HDF5, or a folder of them.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the copies with masks, <suite>/<file name> below it.")],
+    source: Annotated[Path, typer.Argument(help="LIBERO demonstration HDF5 file, or a directory of them.")],
+    out: Annotated[Path, typer.Argument(help="Directory for the copies with masks: OUT/<suite>/<file name>.")],
     workers: Annotated[int, typer.Option(min=1, help="Simulator processes; the result does not depend on it.")] = 2,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Draw again what OUT holds already.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that OUT already holds.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Replay the states of LIBERO demonstrations and write copies of the files with instance masks of both views."""
@@ -34,14 +34,14 @@ def masks(
         typer.echo(json.dumps(lines))
         return
     for report in reports:
-        how = "was there already" if report.found else "written"
+        how = "already done" if report.found else "written"
         typer.echo(f"{report.path}: {report.kept} episodes with masks, {len(report.left_out)} left out, {how}")
         for demo, complaint in report.left_out.items():
             typer.echo(f"  left out {demo}: {complaint}")
 
 
 def _sources(source: Path, out: Path) -> list[DemoSource]:
-    """What is to be replayed. DataError for a file that is damaged or of no task of the four suites."""
+    """Files to replay. DataError for one that is damaged or belongs to no task of the four suites."""
     from pokevla.data.sources.demonstrations import describe, find_files
     from pokevla.errors import DataError
     from pokevla.simulation.recordings.stored_episodes import DemoSource
@@ -51,7 +51,7 @@ def _sources(source: Path, out: Path) -> list[DemoSource]:
         header = describe(path)
         if header.task_index is None:
             raise DataError(
-                f"{path} is named after no task of the four LIBERO suites.", "Keep the published name of the file."
+                f"{path} is not named after a task of the four LIBERO suites.", "Keep the published name of the file."
             )
         target = out / header.suite / path.name
         files.append(

@@ -1,4 +1,4 @@
-"""`pokevla data demos` and `pokevla data scenes`: what the simulator can give."""
+"""`pokevla data demos` and `pokevla data scenes`: data from the simulator."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from pokevla.errors import UsageError
 
 _Number = TypeVar("_Number", int, float)
 _Suite = Annotated[str, typer.Option(help="LIBERO suite, such as libero_object.")]
-_Out = Annotated[Path, typer.Option(help="Folder for the HDF5 files.")]
+_Out = Annotated[Path, typer.Option(help="Directory for the HDF5 files.")]
 _Seed = Annotated[int, typer.Option(help="Seed: the same arguments give the same content.")]
-_ImageSize = Annotated[int, typer.Option(min=16, max=1024, help="Side of the pictures in pixels.")]
-_InitStates = Annotated[str, typer.Option(metavar="LOW:HIGH", help="Shipped initial states to use, half open.")]
+_ImageSize = Annotated[int, typer.Option(min=16, max=1024, help="Side of the images in pixels.")]
+_InitStates = Annotated[str, typer.Option(metavar="LOW:HIGH", help="Range of shipped initial states, HIGH excluded.")]
 _Workers = Annotated[int, typer.Option(min=1, help="Simulator processes; the result does not depend on it.")]
 _Fast = Annotated[
-    bool, typer.Option("--fast-rendering", help="No anti-aliasing or reflections, thinned meshes: much faster.")
+    bool,
+    typer.Option("--fast-rendering", help="Without anti-aliasing and reflections, simplified meshes: much faster."),
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -31,23 +32,25 @@ def demos(
     out: _Out,
     seed: _Seed = 0,
     image_size: _ImageSize = 128,
-    image_stride: Annotated[int, typer.Option(min=1, help="Draw every how-manieth step.")] = 1,
+    image_stride: Annotated[int, typer.Option(min=1, help="Render every Nth step.")] = 1,
     masks: Annotated[bool, typer.Option(help="Store instance masks too.")] = True,
     dart_sigma: Annotated[
         float, typer.Option(min=0.0, help="Noise on executed actions (labels stay clean), in action units.")
     ] = 0.0,
-    random_start_steps: Annotated[int, typer.Option(min=0, help="Most random moves before recording.")] = 0,
+    random_start_steps: Annotated[
+        int, typer.Option(min=0, help="Maximum number of random moves before recording.")
+    ] = 0,
     target_shift: Annotated[
-        str | None, typer.Option(metavar="LOW:HIGH", help="Move the target by this much per axis, in metres.")
+        str | None, typer.Option(metavar="LOW:HIGH", help="Move the target by LOW to HIGH metres per axis.")
     ] = None,
     init_states: _InitStates = "0:50",
     val_fraction: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of episodes for split `val`.")] = 0.0,
-    max_attempts: Annotated[int | None, typer.Option(min=1, help="Give up after so many attempts.")] = None,
+    max_attempts: Annotated[int | None, typer.Option(min=1, help="Give up after this many attempts.")] = None,
     workers: _Workers = 2,
     fast_rendering: _Fast = False,
     as_json: _Json = False,
 ) -> None:
-    """Let the scripted expert demonstrate one LIBERO task, into LIBERO's own HDF5 layout."""
+    """Record demonstrations of one LIBERO task by the scripted expert, in LIBERO's own HDF5 layout."""
     from pokevla.simulation.recordings.demonstrations import DemoSettings, collect_demonstrations
 
     shift = None if target_shift is None else _pair(target_shift, "--target-shift", float)
@@ -70,29 +73,29 @@ def demos(
         fast_rendering=fast_rendering,
     )
     with progress("episodes") as listen:
-        report = collect_demonstrations(settings, lambda kept, failed, wanted: listen(kept, wanted, failed))
+        report = collect_demonstrations(settings, lambda kept, failed, requested: listen(kept, requested, failed))
     if as_json:
         typer.echo(json.dumps(vars(report) | {"path": str(report.path)}))
         return
     mean_steps = sum(report.steps) / len(report.steps)
     typer.echo(
-        f"Kept {report.kept} of {report.wanted} wanted episodes, {report.failed} attempts failed; "
+        f"Kept {report.kept} of {report.wanted} requested episodes, {report.failed} attempts failed; "
         f"{mean_steps:.0f} steps on average.\nWrote {report.path}"
     )
 
 
 def scenes(
     suite: _Suite,
-    count: Annotated[int, typer.Option(min=1, help="Scenes to draw, two views each.")],
+    count: Annotated[int, typer.Option(min=1, help="Scenes to render, two views each.")],
     out: _Out,
-    task: Annotated[list[int] | None, typer.Option(help="Task index, may be given several times; all if not.")] = None,
+    task: Annotated[list[int] | None, typer.Option(help="Task index. May be repeated; default: all tasks.")] = None,
     seed: _Seed = 0,
     image_size: _ImageSize = 128,
     init_states: _InitStates = "0:50",
     workers: _Workers = 2,
     fast_rendering: _Fast = False,
 ) -> None:
-    """Draw still pictures of rearranged scenes with instance masks, for VLM pre-training."""
+    """Render still images of rearranged scenes with instance masks, for VLM pre-training."""
     from pokevla.simulation.scenes import collect_scenes
     from pokevla.simulation.suites import list_tasks
 

@@ -1,4 +1,4 @@
-"""`pokevla demo [RECIPE]`: run a pipeline from raw simulator to report, and say whether the policy looks."""
+"""`pokevla demo [RECIPE]`: run a pipeline from simulator to report, and say whether the policy uses its images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEFAULT_RECIPE = Path("recipes/demo/demo.yaml")
 def demo(
     recipe: Annotated[Path, typer.Argument(help="Recipe of kind pipeline.")] = DEFAULT_RECIPE,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Delete what an earlier run made, begin at the start.")
+        bool, typer.Option("--fresh", help="Delete the output of an earlier call and start over.")
     ] = False,
 ) -> None:
     """Run the stages of a pipeline in order; finished ones are skipped."""
@@ -29,7 +29,7 @@ def demo(
     pipeline = load_recipe(recipe).recipe
     if not isinstance(pipeline, PipelineRecipe):
         raise RecipeError(
-            f"{recipe}: the kind of a demo is pipeline, not {pipeline.kind}.", "Try recipes/demo/demo.yaml."
+            f"{recipe}: a demo needs a recipe of kind pipeline, not {pipeline.kind}.", "Try recipes/demo/demo.yaml."
         )
     console = Console()
     run_pipeline(

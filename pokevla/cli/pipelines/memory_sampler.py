@@ -6,15 +6,15 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
-INTERVAL_S = 2.0  # reading smaps_rollup of a 2 GB process takes some 20 ms, and holds its memory map
+INTERVAL_S = 2.0  # reading smaps_rollup of a 2 GB process takes about 20 ms, and locks its memory map
 GIB = 1024**3
 
 
 class MemorySampler:
     """Context manager: samples the tree under `pid` in a thread; `peak_gib` is the largest sum seen.
 
-    Counted is the proportional set size where the kernel tells it (a page shared by four ranks counts a quarter to
-    each: the sum is what the machine really holds), else the resident size.
+    It counts the proportional set size if the kernel provides it (a page shared by four ranks counts a quarter for
+    each, so the sum is what the machine really holds), otherwise the resident size.
     """
 
     def __init__(self, pid: int, interval_s: float = INTERVAL_S) -> None:
@@ -55,7 +55,7 @@ def tree_bytes(pid: int) -> int:
         try:
             total += _pss_bytes(process.pid) or process.memory_info().rss
         except psutil.NoSuchProcess:
-            continue  # ended between listing and asking
+            continue  # ended in the meantime
     return total
 
 

@@ -1,4 +1,4 @@
-"""Runs the stages of a pipeline recipe: each one a command as a user types it, timed, remembered when finished."""
+"""Runs the stages of a pipeline recipe: commands as a user would type them, timed, and recorded when finished."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ STAGES_FILE = "stages.json"
 
 @dataclass(frozen=True)
 class FinishedStage:
-    """What is remembered of a stage that has succeeded."""
+    """Record of a stage that has succeeded."""
 
     name: str
     command: str
-    fingerprint: str  # of the command and of the recipes it names: another one runs the stage again
+    fingerprint: str  # of the command and the recipes it names; if it changes, the stage runs again
     seconds: float
     peak_memory_gib: float
-    commit: str | None = None  # of the code that made it; None outside a git checkout
+    commit: str | None = None  # of the code that ran it; None outside a git checkout
 
 
 class StageFailed(PokeVLAError):
-    """A stage ended with an exit code other than 0; ours is the same."""
+    """A stage ended with an exit code other than 0; the pipeline ends with the same."""
 
     def __init__(self, stage: str, exit_code: int) -> None:
-        super().__init__(f"Stage {stage} failed with exit code {exit_code}.", "Its message stands above.")
+        super().__init__(f"Stage {stage} failed with exit code {exit_code}.", "See its message above.")
         self.exit_code = exit_code
 
 
@@ -48,8 +48,8 @@ def run_pipeline(
 ) -> list[FinishedStage]:
     """Run all stages in order; finished ones with an unchanged command are skipped unless `fresh`.
 
-    Once a stage has run, all later ones run too: their input has changed. A stage that other code has made is kept (it
-    took minutes, and most changes do not touch it), and said to be. `announce` gets one line per stage;
+    Once a stage has run, all later ones run too: their input has changed. A stage made by another commit is kept (it
+    took minutes, and most changes do not affect it), and `announce` says so. `announce` gets one line per stage;
     `program` (default: this Python with pokevla.cli.main) is put before each stage's arguments. Raises StageFailed at
     the first failure; the stages before it stay finished.
     """
@@ -68,16 +68,16 @@ def run_pipeline(
         arguments = [argument.replace("{output}", str(output)) for argument in stage.run]
         command, fingerprint = shlex.join(["pokevla", *arguments]), _fingerprint(arguments)
         before = remembered.get(stage.name)
-        place = f"[{number}/{len(recipe.stages)}] {stage.name}"
+        label = f"[{number}/{len(recipe.stages)}] {stage.name}"
         if before is not None and before.fingerprint == fingerprint and not upstream_changed:
             other = "" if before.commit == commit else f", by commit {(before.commit or 'unknown')[:10]}, not this one"
-            announce(f"{place}: finished before, in {before.seconds:.0f} s{other}")
+            announce(f"{label}: finished before, in {before.seconds:.0f} s{other}")
             finished.append(before)
             continue
-        announce(f"{place}: {command}")
+        announce(f"{label}: {command}")
         _remove_run(arguments, output)
         upstream_changed = True
-        _write_stages(output, finished)  # what this stage and those after it made before no longer counts
+        _write_stages(output, finished)  # the old results of this and later stages no longer count
         seconds, peak = _run_stage(stage, [*(program or default_program()), *arguments])
         finished.append(FinishedStage(stage.name, command, fingerprint, round(seconds, 1), round(peak, 2), commit))
         _write_stages(output, finished)
@@ -85,7 +85,7 @@ def run_pipeline(
 
 
 def default_program() -> list[str]:
-    """The `pokevla` of this very installation, whatever is first in PATH."""
+    """The `pokevla` of this installation, whatever comes first in PATH."""
     return [sys.executable, "-m", "pokevla.cli.main"]
 
 
@@ -102,14 +102,14 @@ def _write_stages(output: Path, stages: list[FinishedStage]) -> None:
 
 
 def _run_stage(stage: Stage, command: list[str]) -> tuple[float, float]:
-    """(seconds, peak memory in GiB) of one command. Its output goes where ours goes."""
+    """Run one command and return (seconds, peak memory in GiB). It inherits our stdout and stderr."""
     started = time.monotonic()
     process = subprocess.Popen(command)
     with MemorySampler(process.pid) as sampler:
         try:
             code = process.wait()
         except KeyboardInterrupt:
-            process.wait()  # the terminal has sent the interrupt to the stage too: let it end in order
+            process.wait()  # the terminal sent the interrupt to the stage as well: let it finish
             raise
     if code != 0:
         raise StageFailed(stage.name, code if code > 0 else 128 - code)
@@ -134,8 +134,8 @@ def _recipes(arguments: list[str]) -> list[AnyRecipe]:
 
 
 def _remove_run(arguments: list[str], output: Path) -> None:
-    """Remove the run directory of a training that begins anew, if it lies in the pipeline's own directory: `train`
-    rightly refuses to write into one that exists."""
+    """Remove the run directory of a training that starts over, if it is inside the pipeline's own directory: `train`
+    refuses an existing one."""
     for recipe in _recipes(arguments):
         if isinstance(recipe, TrainRecipe):
             run = recipe.output / recipe.name
@@ -144,7 +144,7 @@ def _remove_run(arguments: list[str], output: Path) -> None:
 
 
 def _empty(output: Path) -> None:
-    """Delete what an earlier pipeline made, and nothing that is not one's own."""
+    """Delete the output of an earlier pipeline; UsageError for a directory that no pipeline made."""
     if not output.exists():
         return
     if any(output.iterdir()) and not (output / STAGES_FILE).is_file():

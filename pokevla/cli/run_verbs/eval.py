@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from pokevla.recipe.schema import EvalRecipe, GroundingRecipe
 
 LOG_WIDTH = 110
-"""Columns of a table where there is no terminal to ask."""
+"""Width in characters of a table that is not printed on a terminal."""
 
 
 def evaluate(
     recipe: Annotated[Path, typer.Argument(help="Recipe of kind eval or grounding.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change, such as workers=1.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin again where it is complete.")] = False,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Overrides such as workers=1.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over even if it is complete.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Judge policies in closed-loop trials, or a PokeVLM by the points it predicts."""
+    """Evaluate policies in closed-loop trials, or the points that a PokeVLM predicts."""
     from pokevla.errors import RecipeError
     from pokevla.recipe.load import load_recipe
     from pokevla.recipe.schema import EvalRecipe, GroundingRecipe

@@ -1,4 +1,4 @@
-"""The queue, for the verbs that look at runs: the one place where they ask the launcher."""
+"""The state of the queue, for the verbs that show runs: only this module asks the launcher."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def ask_queue(run_dir: Path) -> QueueState | None:
-    """State of the newest job of a run, UNKNOWN where no Slurm answers; None when it was not submitted."""
+    """State of the newest job of a run, UNKNOWN if no Slurm answers; None when it was not submitted."""
     from monitoring.queue import QueueState
     from pokevla.jobs.record import read_jobs
     from pokevla.jobs.tracking import explain, job_state
@@ -23,7 +23,7 @@ def ask_queue(run_dir: Path) -> QueueState | None:
     job_id = jobs[-1].job_id
     try:
         return QueueState(job_id, job_state(job_id).state, explain(run_dir) or "")
-    except ClusterError as error:  # looked at where there is no Slurm
+    except ClusterError as error:  # no Slurm on this machine
         return QueueState(job_id, "UNKNOWN", str(error))
 
 

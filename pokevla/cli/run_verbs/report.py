@@ -1,4 +1,4 @@
-"""`pokevla report PATH... -o report.html`: one self-contained page about a pipeline or about runs."""
+"""`pokevla report PATH... -o report.html`: one self-contained HTML page about a pipeline or runs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ def report(
     paths: Annotated[
         list[Path], typer.Argument(help="Pipeline recipe or its output directory; run and evaluation directories.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="HTML file to write.")] = Path("report.html"),
 ) -> None:
-    """Write a report that needs no network and no other file."""
+    """Write a self-contained HTML report that needs no network and no other file."""
     from monitoring.report import write_report
     from pokevla.errors import RecipeError
     from pokevla.recipe.load import load_recipe
@@ -26,7 +26,7 @@ def report(
             recipe = load_recipe(path).recipe
             if not isinstance(recipe, PipelineRecipe):
                 raise RecipeError(
-                    f"{path}: a report is made of a pipeline, not of kind {recipe.kind}.", "Name its run."
+                    f"{path}: a report needs a recipe of kind pipeline, not {recipe.kind}.", "Name its run directory."
                 )
             folders.append(recipe.output)
         else:

@@ -8,13 +8,13 @@ import typer
 
 
 def resume(
-    run: Path = typer.Argument(..., help="A run directory, as `pokevla train` has made it."),
+    run: Path = typer.Argument(..., help="A run directory written by `pokevla train`."),
     overrides: list[str] = typer.Argument(
-        None, help="Changes of what it runs on, e.g. batch.micro=4 resources.nodes=2; also of log and checkpoint."
+        None, help="Overrides of resources, batch.micro, log and checkpoint, such as resources.nodes=2."
     ),
-    ranks: int = typer.Option(None, "--ranks", min=1, help="Go on with this number of ranks."),
+    ranks: int = typer.Option(None, "--ranks", min=1, help="Continue on this number of ranks."),
 ) -> None:
-    """Go on with a run from its newest complete checkpoint, or from step 0 if there is none.
+    """Continue a run from its newest complete checkpoint, or from step 0 if there is none.
 
     The number of ranks may change; the samples, their order and the global batch do not.
     """

@@ -11,28 +11,30 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-app = typer.Typer(no_args_is_help=True, help="List, look at and stop runs.", rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, help="List, show and stop runs.", rich_markup_mode=None)
 LOG_WIDTH = 140
-"""Columns of a table where there is no terminal to ask."""
+"""Width in characters of a table that is not printed on a terminal."""
 
 
 @app.command()
 def ls(
-    folder: Annotated[Path, typer.Argument(help="Folder to look in.")] = Path("runs"),
+    folder: Annotated[Path, typer.Argument(help="Directory to search.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the training runs below a folder: state, step, loss, last sign of life, restarts, and why one ended."""
+    """List the training runs in a directory: state, step, loss, last heartbeat, restarts, and why a run ended."""
     from monitoring.catalogue import list_runs, runs_table
     from pokevla.cli.run_verbs.queue import ask_queue
     from pokevla.errors import UsageError
 
     if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder.", "Name the one that runs are written to (`output` of a recipe).")
+        raise UsageError(
+            f"{folder} is not a directory.", "Name the directory that runs are written to (`output` of a recipe)."
+        )
     snapshots = list_runs(folder, ask_queue)
     if as_json:
         typer.echo(json.dumps([snapshot.to_dict() for snapshot in snapshots], indent=2))
     elif not snapshots:
-        typer.echo(f"There is no run below {folder}.")
+        typer.echo(f"There is no run in {folder}.")
     else:
         _console().print(runs_table(snapshots))
 
@@ -42,7 +44,7 @@ def show(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show one run: its state as `watch` does, and where, when and how it was started each time."""
+    """Show one run: its state as `watch` does, and when, where and how it was started each time."""
     from monitoring.dashboard import frame
     from monitoring.live import LiveRun
     from pokevla.cli.run_verbs.queue import ask_queue
@@ -57,7 +59,7 @@ def show(
     console = _console()
     console.print(frame(snapshot))
     for start in [manifest["start"], *manifest["restarts"]]:
-        step = f"from step {start['step']}" if "step" in start else "made"
+        step = f"from step {start['step']}" if "step" in start else "created"
         job = f", job {start['slurm']['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in start["slurm"] else ""
         console.print(f"{start['time']}  {step} on {start['host']}{job}: {' '.join(start['argv'])}", soft_wrap=True)
     changed = " with uncommitted changes (dirty.patch)" if manifest["dirty"] else ""
@@ -67,7 +69,7 @@ def show(
 @app.command()
 def stop(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
-    timeout_s: Annotated[float, typer.Option("--timeout-s", help="How long to wait for it to end.")] = 300.0,
+    timeout_s: Annotated[float, typer.Option("--timeout-s", help="Seconds to wait for it to end.")] = 300.0,
 ) -> None:
     """Ask a run to end, and wait until it has."""
     from monitoring.stop import stop_local_run
@@ -75,11 +77,11 @@ def stop(
     from pokevla.runs.directory import read_run_recipe
 
     read_run_recipe(run)
-    said = stop_submitted(run)
-    if said is None:
+    messages = stop_submitted(run)
+    if messages is None:
         stop_local_run(run, timeout_s)
-        said = [f"stopped: {run} (go on with it: pokevla resume {run})"]
-    typer.echo("\n".join(said))
+        messages = [f"stopped: {run} (continue with: pokevla resume {run})"]
+    typer.echo("\n".join(messages))
 
 
 def _console() -> Console:

@@ -16,16 +16,14 @@ if TYPE_CHECKING:
 
 def submit(
     recipe: Annotated[Path, typer.Argument(help="Recipe of kind pretrain, posttrain, cache, eval or grounding.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Changes of its fields, e.g. resources.nodes=2")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Overrides such as resources.nodes=2.")] = None,
     then: Annotated[
-        list[str] | None, typer.Option("--then", help='Next job, after this one has ended well: "RECIPE [overrides]".')
+        list[str] | None, typer.Option("--then", help='Next job, once this one has succeeded: "RECIPE [overrides]".')
     ] = None,
     profile: Annotated[
         str | None, typer.Option("--profile", help="Cluster profile: a name or a file (or set POKEVLA_PROFILE).")
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print plan and batch scripts, and queue nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan and batch scripts; queue nothing.")] = False,
     launcher: Annotated[
         str, typer.Option("--launcher", help="What runs the jobs: slurm, local, or one that an extension adds.")
     ] = "slurm",
@@ -38,26 +36,26 @@ def submit(
     from pokevla.jobs.profile import load_profile, shown
     from pokevla.recipe.load import load_recipe
 
-    name, wanted = load_profile(profile)
+    name, settings = load_profile(profile)
     chain = [(recipe, overrides or []), *(_parse(text) for text in then or [])]
-    plans = [plan_job(load_recipe(path, changes), wanted) for path, changes in chain]
+    plans = [plan_job(load_recipe(path, changes), settings) for path, changes in chain]
     runner = launcher_named("local" if local else launcher)  # after the recipes: their extensions may add it
     can_be_asked = runner.is_available() or not dry_run
     typer.echo(f"profile: {shown(name)}")
     for plan in plans:
         for line in describe(plan):
             typer.echo(line)
-    if dry_run:  # shown whatever the checks say: they may lack the data that only the cluster has
-        _print_scripts(plans, wanted, runner)
-    for remark in preflight(plans, wanted, runner if can_be_asked else None):
+    if dry_run:  # shown even if checks fail: the data may exist on the cluster only
+        _print_scripts(plans, settings, runner)
+    for remark in preflight(plans, settings, runner if can_be_asked else None):
         typer.echo(f"warning: {remark}", err=True)
     if dry_run:
         for plan in plans:
-            verdict = runner.verdict(plan, wanted) if can_be_asked else "not asked: it is not on this machine"
+            verdict = runner.verdict(plan, settings) if can_be_asked else "not asked: it is not on this machine"
             typer.echo(f"{plan.recipe.name}: all checks passed; {launcher}'s verdict: {verdict}")
         return
-    runner.submit(plans, wanted, name, _print_submitted)
-    typer.echo(f"follow it: pokevla watch {plans[0].folder}" if runner.is_cluster else "finished")
+    runner.submit(plans, settings, name, _print_submitted)
+    typer.echo(f"watch it: pokevla watch {plans[0].folder}" if runner.is_cluster else "finished")
 
 
 def _parse(text: str) -> tuple[Path, list[str]]:
@@ -74,5 +72,5 @@ def _print_scripts(plans: list[JobPlan], profile: Profile, runner: Launcher) -> 
 
 
 def _print_submitted(job: Submitted) -> None:
-    array = f" ({len(job.plan.pieces)} tasks)" if job.plan.pieces else ""
+    array = f" ({len(job.plan.pieces)} pieces)" if job.plan.pieces else ""
     typer.echo(f"job {job.job_id}{array}: {job.plan.recipe.name}, log {job.plan.folder / 'logs'}")

@@ -9,9 +9,9 @@ import typer
 
 def train(
     recipe: Path = typer.Argument(..., help="A recipe of kind pretrain or posttrain."),
-    overrides: list[str] = typer.Argument(None, help="Changes of fields, e.g. optim.lr=3e-4 name=second"),
+    overrides: list[str] = typer.Argument(None, help="Overrides such as optim.lr=3e-4 name=second."),
 ) -> None:
-    """Train what a recipe says; starts the ranks itself. Writes everything into OUTPUT/NAME of the recipe."""
+    """Run a training recipe; starts the ranks itself. Writes everything to OUTPUT/NAME of the recipe."""
     from pokevla.distributed.environment import inside_a_rank, read_rank
     from pokevla.errors import RecipeError
     from pokevla.recipe.load import load_recipe

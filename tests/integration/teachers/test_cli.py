@@ -30,7 +30,7 @@ def test_build_info_and_verify(recipe: Path, capsys: pytest.CaptureFixture[str],
     (info,) = json.loads(capsys.readouterr().out)
     assert info["num_samples"] == 20
     assert run(["cache", "verify", str(recipe)]) == 0
-    assert "20 records are whole" in capsys.readouterr().out
+    assert "20 records are intact" in capsys.readouterr().out
     assert run(["cache", "verify", info["directory"], "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[info["directory"]]["recomputed"] == 4
     assert run(["cache", "info", info["directory"]]) == 0

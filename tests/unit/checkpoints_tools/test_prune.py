@@ -124,6 +124,6 @@ def test_a_dry_run_touches_nothing(run_dir: Path, put: Put, capsys: pytest.Captu
     before = sorted(run_dir.rglob("*"))
     assert run_command(["ckpt", "prune", str(run_dir), "--dry-run"]) == 0
     out = capsys.readouterr().out
-    assert out.count("would go") == 2
+    assert out.count("would be deleted") == 2
     assert "stays (a milestone (every 30))" in out
     assert sorted(run_dir.rglob("*")) == before

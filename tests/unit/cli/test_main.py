@@ -85,7 +85,7 @@ def test_full_disk_names_the_file(failing_verb, capsys: pytest.CaptureFixture[st
 
     main.run(["fail"])
 
-    assert "no room left on the disk while writing /x/shard.tar" in capsys.readouterr().err
+    assert "the disk is full while writing /x/shard.tar" in capsys.readouterr().err
 
 
 def test_unexpected_error_is_one_line_and_debug_shows_the_traceback(

@@ -133,4 +133,4 @@ def test_doctor_names_the_missing_gl_library(
     monkeypatch.setattr(doctor, "_GL_LIBRARIES", {"egl": ("libnowhere.so.1",), "osmesa": ("libnowhere.so.2",)})
 
     assert run(["doctor"]) == 2
-    assert "GL library is missing or unfit: no egl or osmesa library. Install it:" in capsys.readouterr().err
+    assert "GL library is missing or unsuitable: no egl or osmesa library. Install it:" in capsys.readouterr().err

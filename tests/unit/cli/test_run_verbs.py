@@ -75,7 +75,7 @@ def test_one_run_tells_every_start(run: Path, capsys: pytest.CaptureFixture[str]
     (run / "manifest.json").write_text(json.dumps({**manifest, "restarts": [again]}))
     assert main.run(["runs", "show", str(run)]) == 0
     text = capsys.readouterr().out
-    assert "made on node1: pokevla train x.yaml" in text
+    assert "created on node1: pokevla train x.yaml" in text
     assert "from step 40 on node9, job 77" in text
     assert main.run(["runs", "show", str(run), "--json"]) == 0
     assert [start["host"] for start in json.loads(capsys.readouterr().out)["starts"]] == ["node1", "node9"]
@@ -87,7 +87,7 @@ def test_one_run_tells_every_start(run: Path, capsys: pytest.CaptureFixture[str]
         (["watch", "{tmp}"], "not a run directory"),
         (["runs", "show", "{tmp}"], "not a run directory"),
         (["runs", "stop", "{run}"], "is not being trained"),
-        (["runs", "ls", "{tmp}/nowhere"], "is no folder"),
+        (["runs", "ls", "{tmp}/nowhere"], "is not a directory"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(

@@ -22,7 +22,7 @@ def test_convert_show_stats_verify_from_the_command_line(
     assert run(["data", "stats", out, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["splits"] == {"train": 40, "val": 20}
     assert run(["data", "verify", out]) == 0
-    assert "all 60 samples are whole" in capsys.readouterr().out
+    assert "all 60 samples are intact" in capsys.readouterr().out
 
 
 def test_a_contact_sheet_is_there_whole_or_not_at_all(
@@ -63,8 +63,8 @@ def test_questions_from_scenes_and_demonstrations(
         (["verify", "{tmp}/none"], 3, "is not a dataset"),
         (["convert", "libero", "{tmp}/none", "{tmp}/out"], 3, "no such file"),
         (["convert", "libero-vlm", "{tmp}/none"], 2, "at least one source and OUT"),
-        (["convert", "libero-vlm", "{tmp}/none", "{tmp}/out", "--weight", "wit=1"], 2, "names no category"),
-        (["convert", "libero-vlm", "{tmp}/none", "{tmp}/out", "--weight", "general=x"], 2, "is no number"),
+        (["convert", "libero-vlm", "{tmp}/none", "{tmp}/out", "--weight", "wit=1"], 2, "does not name a category"),
+        (["convert", "libero-vlm", "{tmp}/none", "{tmp}/out", "--weight", "general=x"], 2, "is not a number"),
     ],
 )
 def test_bad_input_is_one_line_and_its_exit_code(
