@@ -26,8 +26,8 @@ from toy_run import write_recipe
 from pokevla.distributed.collectives import mean_over_ranks
 from pokevla.distributed.engine import join_ranks, leave_ranks
 from pokevla.distributed.environment import RankInfo
+from pokevla.recipe.kinds import training_of
 from pokevla.recipe.load import load_recipe
-from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
 from pokevla.telemetry.manifest import write_manifest
 from pokevla.training.callbacks import StepResult
 from pokevla.training.loop import Trainer, build_trainer
@@ -90,8 +90,8 @@ def phase(info: RankInfo, job: Job, stop: int) -> None:
     device = join_ranks(info)
     for stage in job.stages:  # stage 3 last: it patches torch for the rest of the process
         run_dir = job.run_dir(stage)
-        recipe = load_recipe(job.recipe, job.overrides(stage, info.world_size)).recipe
-        assert isinstance(recipe, PretrainRecipe | PosttrainRecipe)
+        recipe = training_of(load_recipe(job.recipe, job.overrides(stage, info.world_size)).recipe)
+        assert recipe is not None
         trainer = build_trainer(recipe, build_task(recipe, info), run_dir, info, device)
         curve = train_until(trainer, trainer.restore().step, stop)
         assert curve.last is not None

@@ -27,8 +27,8 @@ from reporting import report, row
 from toy_run import write_recipe
 
 from pokevla.distributed.environment import RankInfo
+from pokevla.recipe.kinds import training_of
 from pokevla.recipe.load import load_recipe
-from pokevla.recipe.schema import PretrainRecipe
 from pokevla.runs.checkpoints import list_checkpoints, list_temporary
 from pokevla.runs.creation import create_run
 from pokevla.runs.directory import EXPORT, EXPORT_WEIGHTS, read_run_recipe
@@ -173,8 +173,9 @@ def same_curve(one: Path, other: Path) -> bool:
 def make_run(work: Path, name: str, steps: int) -> Path:
     """A run directory for the toy recipe."""
     loaded = load_recipe(write_recipe(work, name), [f"steps={steps}"])
-    assert isinstance(loaded.recipe, PretrainRecipe)
-    return create_run(loaded, loaded.recipe)
+    recipe = training_of(loaded.recipe)
+    assert recipe is not None
+    return create_run(loaded, recipe)
 
 
 def storm(work: Path, kills: int, seed: int) -> list[dict[str, Any]]:

@@ -13,13 +13,13 @@ from monitoring.dashboard import STYLES, duration, number
 from monitoring.live import LiveRun, Snapshot, State, state_of_job
 from monitoring.queue import AskQueue, QueueState
 from pokevla.errors import PokeVLAError
+from pokevla.recipe.kinds import KINDS, kind_of
 from pokevla.recipe.load import load_recipe
-from pokevla.recipe.schema import TrainRecipe
 from pokevla.runs.directory import RECIPE, SUBMITTED, holds_recipe
 from pokevla.telemetry.manifest import MANIFEST
 
 MAX_DEPTH = 4
-TRAINED = ("pretrain", "posttrain")
+TRAINED = tuple(name for name, kind in KINDS.items() if kind.trains)
 
 
 def find_runs(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
@@ -45,7 +45,7 @@ def list_runs(folder: Path, ask_queue: AskQueue) -> list[Snapshot]:
 
 def _snapshot(run_dir: Path, queue: QueueState | None) -> Snapshot:
     recipe = load_recipe(run_dir / RECIPE).recipe
-    if isinstance(recipe, TrainRecipe):
+    if kind_of(recipe).trains:
         return LiveRun(run_dir).snapshot(queue)
     # A cache or an evaluation that was submitted, in a chain say: the queue is all there is to ask.
     state, reason = ("new", "") if queue is None else state_of_job(queue)

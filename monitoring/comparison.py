@@ -9,6 +9,7 @@ from typing import Any
 
 from monitoring.curves import COLOURS, Chart, Line, charts_of, draw_lines, points_of
 from monitoring.sources import Run
+from pokevla.recipe.kinds import kind_of
 from pokevla.recipe.values import ABSENT, differences, flat_values, value_text
 
 NONE = "-"
@@ -38,7 +39,7 @@ def compare(runs: Sequence[Run]) -> list[Comparison]:
     """One comparison for each kind of which there are two or more runs, in the order of the runs."""
     by_kind: dict[str, list[Run]] = {}
     for run in runs:
-        by_kind.setdefault("unknown" if run.recipe is None else type(run.recipe).__name__, []).append(run)
+        by_kind.setdefault("unknown" if run.recipe is None else kind_of(run.recipe).name, []).append(run)
     return [_comparison(group) for kind, group in by_kind.items() if kind != "unknown" and len(group) > 1]
 
 

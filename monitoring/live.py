@@ -100,7 +100,7 @@ class LiveRun:
         left = None if self.steps is None else max(0, self.steps - step)
         return Snapshot(
             run=str(self.run_dir),
-            kind=self.recipe.kind,  # pyright: ignore[reportAttributeAccessIssue]
+            kind=self.recipe.kind,
             state=state,
             reason=reason,
             step=step,

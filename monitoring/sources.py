@@ -8,8 +8,9 @@ from typing import Any
 
 from monitoring.pipeline_summary import build_summary, read_json, read_metrics
 from pokevla.errors import UsageError
+from pokevla.recipe.kinds import kind_of, model_of, training_of
 from pokevla.recipe.load import load_recipe
-from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TrainRecipe
+from pokevla.recipe.schema import TrainRecipe
 from pokevla.recipe.sections import TeacherConfig
 from pokevla.runs.directory import RECIPE, holds_recipe
 from pokevla.telemetry.manifest import MANIFEST
@@ -33,7 +34,7 @@ class Run:
         """What it trained."""
         if self.recipe is None:
             return f"Training run {self.folder.name}"
-        stage = "Pre-training of PokeVLM" if isinstance(self.recipe, PretrainRecipe) else "Post-training of PokeVLA"
+        stage = kind_of(self.recipe).title
         return f"{stage} without images" if self.recipe.data.blank_images else stage
 
 
@@ -70,13 +71,12 @@ def _reading_order(run: Run) -> tuple[bool, bool, str]:
     """Pre-training first, controls without images last."""
     recipe = run.recipe
     blank = recipe is not None and recipe.data.blank_images
-    return not isinstance(recipe, PretrainRecipe), blank, run.folder.name
+    return recipe is None or model_of(recipe) != "pokevlm", blank, run.folder.name
 
 
 def _add(sources: Sources, folder: Path) -> bool:
     if (folder / METRICS).is_file():
-        recipe = load_recipe(folder / RECIPE).recipe if holds_recipe(folder) else None
-        recipe = recipe if isinstance(recipe, TrainRecipe) else None
+        recipe = training_of(load_recipe(folder / RECIPE).recipe) if holds_recipe(folder) else None
         manifest = read_json(folder / MANIFEST) or {}
         sources.runs.append(Run(folder, recipe, read_metrics(folder), manifest))
         return True
@@ -106,10 +106,9 @@ def honest_labels(sources: Sources) -> list[str]:
             f"{run.title} trains: vision {trained.vision}, projector {trained.projector}, "
             f"language model {trained.language_model}; the heads in full where there are any."
         )
-        if isinstance(recipe, PosttrainRecipe) and recipe.cache is not None:
-            labels += [
-                _teacher_label(teacher) for teacher in (recipe.cache.sam, recipe.cache.vggt) if not teacher.weights
-            ]
+        cache = recipe.feature_cache
+        if cache is not None:
+            labels += [_teacher_label(teacher) for teacher in (cache.sam, cache.vggt) if not teacher.weights]
         if recipe.data.blank_images:
             labels.append(f"{run.title} saw no images (blank_images): a control without eyes.")
     for _, summary in sources.trials:

@@ -60,15 +60,14 @@ def mask_predictor(spec: PolicySpec, policy: ActingPolicy) -> MaskPredictor | No
     """What draws the masks of a trained policy: needs the SAM teacher of its training recipe (`RUN/recipe.yaml`).
     None where there is no such teacher: an exported model without its run, or a run without the mask loss."""
     from pokevla.recipe.load import load_recipe
-    from pokevla.recipe.schema import PosttrainRecipe
 
     if spec.kind != "model" or spec.run is None or not isinstance(policy, Policy) or not policy.needs_images:
         return None
     if not holds_recipe(spec.run):
         return None
     recipe = load_recipe(spec.run / RECIPE).recipe
-    if not isinstance(recipe, PosttrainRecipe) or recipe.cache is None or recipe.loss.segmentation.weight == 0:
+    if recipe.feature_cache is None or not recipe.supervises_masks:
         return None
     from pokevla.policy.masks import MaskReader
 
-    return MaskReader.from_teacher_config(policy, recipe.cache.sam)
+    return MaskReader.from_teacher_config(policy, recipe.feature_cache.sam)

@@ -8,22 +8,32 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pokevla.errors import DataError
 from pokevla.files.texts import write_json
+from pokevla.recipe.kinds import AnyRecipe
 from pokevla.recipe.load import load_recipe
-from pokevla.recipe.schema import CacheRecipe, EvalRecipe, GroundingRecipe
 from pokevla.runs.directory import RECIPE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pokevla.recipe.load import AnyRecipe
 
 PIECES = "pieces.json"
 Pieces = tuple[tuple[str, ...], ...]
+Names = Sequence[str] | None
+"""Names in one piece; None for all of the work."""
+
+
+@dataclass(frozen=True)
+class Division:
+    """How the work of one kind of recipe is done piece by piece."""
+
+    run: Callable[[Any, Names], None]  # recipe, names
+    done: Callable[[Any, Path, Names], int]  # recipe, job folder, names -> how far the work is
+    missing: Callable[[Any], list[str]]  # recipe -> names that are not made yet
+    piece: str = ""  # what a name stands for, for a person; "" where the work is not divided
+    plural: str = ""
 
 
 def divide(names: list[str], width: int) -> Pieces:
@@ -39,16 +49,8 @@ def plan_pieces(recipe: AnyRecipe, width: int) -> Pieces:
         DataError, CheckpointError: dataset or teacher weights are missing.
         UsageError: a part of the evaluation was done with other settings or weights.
     """
-    if isinstance(recipe, EvalRecipe):
-        from pokevla.evaluation.parts import missing_tasks
-
-        return divide([str(task) for task in missing_tasks(recipe)], width)
-    if not isinstance(recipe, CacheRecipe):
-        return ()
-    from pokevla.teachers.build import cache_shards
-
-    _, _, missing = cache_shards(recipe.dataset, recipe.cache)
-    return divide(missing, width)
+    division = DIVISIONS.get(recipe.kind)
+    return divide(division.missing(recipe), width) if division is not None else ()
 
 
 def write_pieces(folder: Path, pieces: Pieces) -> None:
@@ -72,43 +74,81 @@ def run_piece(folder: Path, number: int | None) -> None:
         PokeVLAError: errors of the work itself.
     """
     recipe = load_recipe(folder / RECIPE).recipe
-    if isinstance(recipe, CacheRecipe):
-        from pokevla.teachers.build import build_cache, build_shards
-
-        if number is None:
-            build_cache(recipe.dataset, recipe.cache, recipe.batch, _progress("samples"))
-        else:
-            names = read_piece(folder, number)
-            build_shards(recipe.dataset, recipe.cache, names, recipe.batch, _progress("samples"))
-    elif isinstance(recipe, EvalRecipe):
-        from pokevla.evaluation.parts import run_tasks
-
-        tasks = recipe.trials.tasks if number is None else [int(name) for name in read_piece(folder, number)]
-        run_tasks(
-            recipe, tasks, lambda record, done, total: _say(f"task {record.task_index}: {done} of {total} trials")
-        )
-    elif isinstance(recipe, GroundingRecipe):
-        from pokevla.evaluation.vlm.ask import run_grounding
-
-        run_grounding(recipe, overwrite=True, on_progress=lambda name, done, total: _say(f"{name}: {done} of {total}"))
-    else:
-        raise DataError(f"{folder / 'recipe.yaml'} is of kind {recipe.kind}, which is no job.")
+    if recipe.kind not in DIVISIONS:
+        raise DataError(f"{folder / RECIPE} is of kind {recipe.kind}, which is no job.")
+    DIVISIONS[recipe.kind].run(recipe, None if number is None else read_piece(folder, number))
 
 
 def pieces_done(folder: Path, number: int | None) -> int:
     """How far the work is: finished shards, or trials. Grounding starts over and has nothing to keep."""
     recipe = load_recipe(folder / RECIPE).recipe
-    if isinstance(recipe, CacheRecipe):
-        from pokevla.teachers.build import cache_shards
+    names = None if number is None else read_piece(folder, number)
+    return DIVISIONS[recipe.kind].done(recipe, folder, names)
 
-        _, names, missing = cache_shards(recipe.dataset, recipe.cache)
-        own = names if number is None else read_piece(folder, number)
-        return len(set(own) - set(missing))
-    if isinstance(recipe, EvalRecipe):
-        tasks = recipe.trials.tasks if number is None else [int(name) for name in read_piece(folder, number)]
-        records = [folder / "parts" / f"task-{task:02d}" / "episodes.jsonl" for task in tasks]
-        return sum(path.read_bytes().count(b"\n") for path in records if path.is_file())
-    return 0
+
+# ------------------------------------------------------------------------------------------------ by kind
+
+
+def _build_cache(recipe: Any, names: Names) -> None:
+    from pokevla.teachers.build import build_cache, build_shards
+
+    if names is None:
+        build_cache(recipe.dataset, recipe.cache, recipe.batch, _progress("samples"))
+    else:
+        build_shards(recipe.dataset, recipe.cache, list(names), recipe.batch, _progress("samples"))
+
+
+def _missing_shards(recipe: Any) -> list[str]:
+    from pokevla.teachers.build import cache_shards
+
+    return cache_shards(recipe.dataset, recipe.cache)[2]
+
+
+def _shards_done(recipe: Any, _folder: Path, names: Names) -> int:
+    from pokevla.teachers.build import cache_shards
+
+    _, all_names, missing = cache_shards(recipe.dataset, recipe.cache)
+    return len(set(all_names if names is None else names) - set(missing))
+
+
+def _run_trials(recipe: Any, names: Names) -> None:
+    from pokevla.evaluation.parts import run_tasks
+
+    run_tasks(
+        recipe,
+        _task_numbers(recipe, names),
+        lambda record, done, total: _print(f"task {record.task_index}: {done} of {total} trials"),
+    )
+
+
+def _missing_tasks(recipe: Any) -> list[str]:
+    from pokevla.evaluation.parts import missing_tasks
+
+    return [str(task) for task in missing_tasks(recipe)]
+
+
+def _trials_done(recipe: Any, folder: Path, names: Names) -> int:
+    tasks = _task_numbers(recipe, names)
+    records = [folder / "parts" / f"task-{task:02d}" / "episodes.jsonl" for task in tasks]
+    return sum(path.read_bytes().count(b"\n") for path in records if path.is_file())
+
+
+def _task_numbers(recipe: Any, names: Names) -> list[int]:
+    return recipe.trials.tasks if names is None else [int(name) for name in names]
+
+
+def _ask(recipe: Any, _names: Names) -> None:
+    from pokevla.evaluation.vlm.ask import run_grounding
+
+    run_grounding(recipe, overwrite=True, on_progress=lambda name, done, total: _print(f"{name}: {done} of {total}"))
+
+
+DIVISIONS: dict[str, Division] = {
+    "cache": Division(_build_cache, _shards_done, _missing_shards, "shard", "shards"),
+    "eval": Division(_run_trials, _trials_done, _missing_tasks, "task of the suite", "tasks of the suite"),
+    "grounding": Division(_ask, lambda _recipe, _folder, _names: 0, lambda _recipe: []),
+}
+"""By kind of recipe."""
 
 
 def _progress(what: str) -> Callable[[int, int], None]:
@@ -119,10 +159,10 @@ def _progress(what: str) -> Callable[[int, int], None]:
         nonlocal last
         if done == total or time.monotonic() - last > 10:
             last = time.monotonic()
-            _say(f"{done} of {total} {what}")
+            _print(f"{done} of {total} {what}")
 
     return listen
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

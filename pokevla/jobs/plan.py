@@ -8,12 +8,13 @@ from pathlib import Path
 
 from pokevla.errors import DataError, RecipeError
 from pokevla.jobs.durations import format_duration, parse_duration_s
-from pokevla.jobs.pieces import Pieces, plan_pieces
+from pokevla.jobs.pieces import DIVISIONS, Pieces, plan_pieces
 from pokevla.jobs.profile import Profile
-from pokevla.recipe.load import AnyRecipe, LoadedRecipe
+from pokevla.recipe.kinds import AnyRecipe, TrainingRecipe, kind_of, training_of
+from pokevla.recipe.load import LoadedRecipe
 from pokevla.recipe.planning.plan import disk_needs
 from pokevla.recipe.planning.plan import plan as plan_training
-from pokevla.recipe.schema import CacheRecipe, EvalRecipe, GroundingRecipe, PipelineRecipe, TrainRecipe
+from pokevla.runs.directory import run_directory
 from pokevla.runs.lead_time import SAFETY, SAVES, UNKNOWN_S, needed_lead_s
 from pokevla.telemetry.jsonl import EVENTS, read_jsonl
 
@@ -27,8 +28,6 @@ START_S = 120
 """From the start of a job to its first step: imports, loading weights, the first batches (ours)."""
 OTHER_TIME_LIMIT_S = 24 * 3600
 """Of a cache or an evaluation, when the profile has none."""
-
-_PIECES = {CacheRecipe: ("shard", "shards"), EvalRecipe: ("task of the suite", "tasks of the suite")}
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,11 @@ class JobPlan:
     def recipe(self) -> AnyRecipe:
         """What the job does."""
         return self.loaded.recipe
+
+    @property
+    def trains(self) -> bool:
+        """Whether it is a training run, with checkpoints to go on from."""
+        return kind_of(self.recipe).trains
 
     @property
     def jobs_needed(self) -> int | None:
@@ -84,14 +88,14 @@ def plan_job(loaded: LoadedRecipe, profile: Profile) -> JobPlan:
         DataError, CheckpointError: what a cache is made of is missing.
     """
     recipe = loaded.recipe
-    if isinstance(recipe, PipelineRecipe):
+    if not kind_of(recipe).is_job:
         raise RecipeError(
-            f"{loaded.path} is of kind pipeline, which runs on one machine.",
+            f"{loaded.path} is of kind {recipe.kind}, which runs on one machine.",
             "Submit its recipes as a chain: pokevla submit FIRST --then SECOND",
         )
-    if isinstance(recipe, TrainRecipe):
-        return _plan_training(loaded, recipe, profile)
-    workers = recipe.workers + 1 if isinstance(recipe, EvalRecipe) else 1
+    training = training_of(recipe)
+    if training is not None:
+        return _plan_training(loaded, training, profile)
     pieces = plan_pieces(recipe, profile.array_width)
     return JobPlan(
         loaded=loaded,
@@ -99,7 +103,7 @@ def plan_job(loaded: LoadedRecipe, profile: Profile) -> JobPlan:
         nodes=1,
         tasks_per_node=1,
         gpus_per_node=min(1, profile.gpus_per_node or 0),
-        cpus_per_task=max(profile.cpus_per_task, workers),
+        cpus_per_task=max(profile.cpus_per_task, recipe.processes),
         threads=None,
         time_limit_s=profile.time_limit_s or OTHER_TIME_LIMIT_S,
         signal_lead_s=profile.signal_lead_s or OTHER_LEAD_S,
@@ -110,12 +114,12 @@ def plan_job(loaded: LoadedRecipe, profile: Profile) -> JobPlan:
     )
 
 
-def job_folder(recipe: TrainRecipe | CacheRecipe | EvalRecipe | GroundingRecipe) -> Path:
+def job_folder(recipe: AnyRecipe) -> Path:
     """Where a job's recipe, code and logs are: the run directory."""
-    return (recipe.output / recipe.name).absolute()
+    return run_directory(recipe).absolute()
 
 
-def _plan_training(loaded: LoadedRecipe, recipe: TrainRecipe, profile: Profile) -> JobPlan:
+def _plan_training(loaded: LoadedRecipe, recipe: TrainingRecipe, profile: Profile) -> JobPlan:
     resources = recipe.resources
     tasks, rest = divmod(resources.world_size, resources.nodes)
     if rest:
@@ -153,7 +157,7 @@ def measured_save_s(run_dir: Path) -> float | None:
     return max((row["save_s"] for row in read_jsonl(events) if "save_s" in row), default=None)
 
 
-def _hours(recipe: TrainRecipe) -> float | None:
+def _hours(recipe: TrainingRecipe) -> float | None:
     try:
         return plan_training(recipe).hours
     except DataError:  # a dataset that is missing: the checks say so
@@ -169,22 +173,15 @@ def describe(plan: JobPlan) -> list[str]:
         f"  {plan.nodes} node(s) x {plan.tasks_per_node} task(s){gpus}, {plan.cpus_per_task} processors a task",
         f"  time limit {format_duration(plan.time_limit_s)}, told to save {plan.signal_lead_s} s before",
     ]
-    if isinstance(recipe, TrainRecipe):
+    if plan.trains:
         how = "measured" if plan.is_save_measured else "estimated from its size"
         lines.append(f"  a save takes {plan.save_s:.1f} s ({how})")
     if plan.hours is not None:
         lines.append(f"  about {plan.hours:.1f} hours of training: {plan.jobs_needed} job(s) of this length")
-    piece, plural = _PIECES.get(type(recipe), ("", ""))
-    if plan.pieces:
+    division = DIVISIONS.get(recipe.kind)
+    if division is not None and plan.pieces:
         total = sum(len(names) for names in plan.pieces)
-        lines.append(f"  job array of {len(plan.pieces)} tasks for {total} missing {plural}")
-    elif piece:
-        lines.append(f"  one task: no more than one {piece} is missing")
+        lines.append(f"  job array of {len(plan.pieces)} tasks for {total} missing {division.plural}")
+    elif division is not None and division.piece:
+        lines.append(f"  one task: no more than one {division.piece} is missing")
     return lines
-
-
-def result_folders(recipe: AnyRecipe) -> list[Path]:
-    """Folders that a job makes and later jobs may need."""
-    if isinstance(recipe, CacheRecipe):
-        return [recipe.cache.root]
-    return [] if isinstance(recipe, GroundingRecipe | PipelineRecipe) else [recipe.output / recipe.name]

@@ -9,13 +9,13 @@ from typing import TypeVar
 
 from pokevla.errors import ClusterError, DataError, PokeVLAError, RecipeError, UsageError
 from pokevla.jobs.launcher import Check, Launcher
-from pokevla.jobs.plan import JobPlan, result_folders
+from pokevla.jobs.plan import JobPlan
 from pokevla.jobs.profile import Profile
 from pokevla.jobs.tracking import active_job
+from pokevla.recipe.kinds import kind_of, training_of
 from pokevla.recipe.load import recipe_hash
-from pokevla.recipe.schema import CacheRecipe, EvalRecipe, PosttrainRecipe, TrainRecipe
 from pokevla.recipe.sections import CacheConfig
-from pokevla.recipe.values import describe_changes
+from pokevla.recipe.values import describe_changes, differences, flat_values
 from pokevla.runs.changes import changes_of_submission
 from pokevla.runs.checkpoints import list_checkpoints, read_info
 from pokevla.runs.checks import check_recipe, existing_ancestor
@@ -35,13 +35,13 @@ def preflight(plans: Sequence[JobPlan], profile: Profile, launcher: Launcher | N
     problems: list[PokeVLAError] = []
     remarks: list[str] = []
     made_before: list[Path] = []
-    caches: list[CacheRecipe] = []
+    caches: list[JobPlan] = []
     for plan in plans:
         for check in _checks_of(plan, profile, launcher, made_before, caches):
             remarks += [f"{plan.recipe.name}: {remark}" for remark in _attempt(check, problems, plan.recipe.name) or []]
-        made_before += result_folders(plan.recipe)
-        if isinstance(plan.recipe, CacheRecipe):
-            caches.append(plan.recipe)
+        made_before += plan.recipe.result_folders
+        if kind_of(plan.recipe).builds_cache:
+            caches.append(plan)
     problems += _same_folder_twice(plans)
     if problems:
         raise type(problems[0])("\n".join(str(problem) for problem in problems))
@@ -65,7 +65,7 @@ def _checks_of(
     profile: Profile,
     launcher: Launcher | None,
     made_before: list[Path],
-    caches: list[CacheRecipe],
+    caches: list[JobPlan],
 ) -> Iterable[Check]:
     recipe = plan.recipe
     on_cluster = launcher is not None and launcher.is_cluster
@@ -73,12 +73,12 @@ def _checks_of(
         yield lambda: _second_job(plan)
     yield lambda: _recipe(plan, made_before)
     yield lambda: _existing_run(plan)
-    if isinstance(recipe, TrainRecipe):
-        yield lambda: _shards(recipe)
+    if plan.trains:
+        yield lambda: _shards(recipe.dataset_paths)
         yield lambda: _time(plan)
-    if isinstance(recipe, PosttrainRecipe) and recipe.cache is not None:
-        cache = recipe.cache
-        yield lambda: _cache(recipe, cache, caches)
+        cache = recipe.feature_cache
+        if cache is not None:
+            yield lambda: _cache(recipe.dataset_paths, cache, caches)
     if on_cluster:
         yield lambda: _shared_paths(plan, profile)
     if launcher is not None:
@@ -92,10 +92,10 @@ def _recipe(plan: JobPlan, made_before: list[Path]) -> list[str]:
 
 def _existing_run(plan: JobPlan) -> list[str]:
     """A run directory of the same recipe goes on; one of another recipe is refused."""
-    recipe = plan.recipe
-    if isinstance(recipe, EvalRecipe) and (plan.folder / "summary.json").is_file():
+    recipe = training_of(plan.recipe)
+    if plan.recipe.kind == "eval" and (plan.folder / "summary.json").is_file():
         raise UsageError(f"The evaluation in {plan.folder} is complete.", "Give it another name: name=...")
-    if not isinstance(recipe, TrainRecipe) or not plan.folder.exists():
+    if recipe is None or not plan.folder.exists():
         return []
     if not holds_recipe(plan.folder):
         raise UsageError(f"{plan.folder} exists and is no run directory.", "Give the run another name: name=...")
@@ -118,14 +118,14 @@ def _checkpoint_fits(plan: JobPlan) -> list[str]:
     return [f"{plan.folder} goes on from step {step}."]
 
 
-def _shards(recipe: TrainRecipe) -> list[str]:
+def _shards(datasets: Sequence[Path]) -> list[str]:
     """Every shard of every dataset and its index are there, before a rank meets the gap after some hours."""
     from pokevla.data.dataset import SHARDS_NAME
     from pokevla.recipe.checking.datasets import read_info
     from pokevla.shards.index import index_path
 
-    for source in recipe.data.datasets:
-        shards = [source.path / SHARDS_NAME / name for name in read_info(source.path)["shards"]]
+    for dataset in datasets:
+        shards = [dataset / SHARDS_NAME / name for name in read_info(dataset)["shards"]]
         missing = [path for shard in shards for path in (shard, index_path(shard)) if not path.is_file()]
         if missing:
             raise DataError(
@@ -135,19 +135,22 @@ def _shards(recipe: TrainRecipe) -> list[str]:
     return []
 
 
-def _cache(recipe: PosttrainRecipe, cache: CacheConfig, caches: list[CacheRecipe]) -> list[str]:
+def _cache(needed: Sequence[Path], cache: CacheConfig, caches: Sequence[JobPlan]) -> list[str]:
     """The cache that training will look for is there, or a job before this one makes it."""
-    datasets = {source.path.absolute() for source in recipe.data.datasets}
-    made_now = [one for one in caches if one.cache.root.absolute() == cache.root.absolute()]
-    for one in made_now:
-        fields = [name for name in CacheConfig.model_fields if name != "root"]
-        differing = [name for name in fields if getattr(one.cache, name) != getattr(cache, name)]
-        if differing:
+    datasets = {path.absolute() for path in needed}
+    for builder in caches:
+        built = builder.recipe.feature_cache
+        if built is None or built.root.absolute() != cache.root.absolute():
+            continue
+        same_root = built.model_copy(update={"root": cache.root})
+        differing = next(iter(differences(flat_values(same_root), flat_values(cache))), None)
+        if differing is not None:
             raise RecipeError(
-                f"the cache that {one.name} builds is not the one this recipe needs: cache.{differing[0]} differs.",
+                f"the cache that {builder.recipe.name} builds is not the one this recipe needs: cache.{differing} "
+                "differs.",
                 "Let both extend the same file.",
             )
-        datasets.discard(one.dataset.absolute())
+        datasets -= {path.absolute() for path in builder.recipe.dataset_paths}
     if not datasets:
         return []
     from pokevla.recipe.checking.datasets import read_dataset_info
@@ -180,7 +183,7 @@ def _second_job(plan: JobPlan) -> list[str]:
             f"{plan.folder} has a job already: {job.job_id}, {state.describe()}.",
             f"Stop it first: pokevla runs stop {plan.folder}",
         )
-    if isinstance(plan.recipe, TrainRecipe) and plan.folder.is_dir():
+    if plan.trains and plan.folder.is_dir():
         from pokevla.jobs.task.job_lock import refuse_second_job
 
         refuse_second_job(plan.folder)
@@ -200,10 +203,9 @@ def _shared_paths(plan: JobPlan, profile: Profile) -> list[str]:
     """Run, datasets and caches must be where every node sees them."""
     recipe = plan.recipe
     paths = {"the run directory": plan.folder}
-    if isinstance(recipe, TrainRecipe):
-        paths |= {f"the dataset {source.path}": source.path for source in recipe.data.datasets}
-    if isinstance(recipe, PosttrainRecipe | CacheRecipe) and recipe.cache is not None:
-        paths["cache.root"] = recipe.cache.root
+    paths |= {f"the dataset {path}": path for path in recipe.dataset_paths}
+    if recipe.feature_cache is not None:
+        paths["cache.root"] = recipe.feature_cache.root
     for what, path in paths.items():
         why = node_local(path, profile.shared)
         if why:

@@ -12,7 +12,7 @@ from pokevla.jobs.profile import Profile
 from pokevla.jobs.record import JOBS, JobRecord
 from pokevla.jobs.task.job import Job
 from pokevla.recipe.dump import dump_recipe
-from pokevla.recipe.schema import TrainRecipe
+from pokevla.recipe.kinds import training_of
 from pokevla.runs.directory import RECIPE, holds_recipe
 from pokevla.telemetry.jsonl import now
 
@@ -24,14 +24,15 @@ def prepare(plan: JobPlan) -> None:
     Raises:
         DataError: a dataset is missing. DiskFullError: no room. RecipeError: it changes what the run learns.
     """
-    if isinstance(plan.recipe, TrainRecipe) and not holds_recipe(plan.folder):
+    training = training_of(plan.recipe)
+    if training is not None and not holds_recipe(plan.folder):
         from pokevla.runs.creation import create_run
 
-        create_run(plan.loaded, plan.recipe)
-    elif isinstance(plan.recipe, TrainRecipe):
+        create_run(plan.loaded, training)
+    elif training is not None:
         from pokevla.runs.changes import keep_submission
 
-        keep_submission(plan.folder, plan.recipe)
+        keep_submission(plan.folder, training)
     else:
         plan.folder.mkdir(parents=True, exist_ok=True)
         write_text(plan.folder / RECIPE, dump_recipe(plan.loaded))

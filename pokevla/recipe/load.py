@@ -12,13 +12,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
 from pokevla.errors import RecipeError
 from pokevla.parts import import_extensions
-from pokevla.recipe import schema
 from pokevla.recipe.checking.consistency import inconsistencies
 from pokevla.recipe.document import (
     Document,
@@ -31,19 +30,10 @@ from pokevla.recipe.document import (
     parse_value,
     read_document,
 )
+from pokevla.recipe.kinds import KINDS, AnyRecipe
 from pokevla.recipe.messages import messages, nearest
 from pokevla.recipe.values import learnt_values, plain_values
 
-AnyRecipe = (
-    schema.PretrainRecipe
-    | schema.PosttrainRecipe
-    | schema.CacheRecipe
-    | schema.EvalRecipe
-    | schema.GroundingRecipe
-    | schema.PipelineRecipe
-)
-KINDS: Mapping[str, type[AnyRecipe]] = {get_args(model.model_fields["kind"].annotation)[0]: model
-                                        for model in get_args(AnyRecipe)}  # fmt: skip
 OVERRIDE = "override"
 
 
@@ -165,7 +155,7 @@ def _model_of_kind(document: Document, path: Path) -> type[AnyRecipe]:
         guess = nearest(str(kind), KINDS)
         hint = f"Did you mean {guess}?" if guess else f"It is one of {kinds}."
         raise RecipeError(f"{document.place(('kind',))}: there is no kind of recipe called {kind!r}. {hint}")
-    return KINDS[kind]
+    return KINDS[kind].recipe
 
 
 def _origins(recipe: BaseModel, document: Document) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from pokevla.recipe.load import KINDS
+from pokevla.recipe.kinds import KINDS
 from pokevla.recipe.messages import field_names, submodels, walk_fields
 
 _NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path", type(None): "null"}
@@ -33,8 +33,8 @@ class FieldDoc:
 def field_docs() -> list[FieldDoc]:
     """Every field of every kind, in the order of the schema. Fields that kinds share appear once."""
     found: dict[tuple[str, str, str], list[str]] = {}
-    for kind, model in KINDS.items():
-        for name, owner, attribute in walk_fields(model):
+    for kind, entry in KINDS.items():
+        for name, owner, attribute in walk_fields(entry.recipe):
             info = owner.model_fields[attribute]
             text = " ".join((info.description or "").split())
             found.setdefault(
@@ -113,11 +113,12 @@ def reference_page() -> str:
         "How recipes are loaded, extended and overridden: [recipes.md](recipes.md).",
         "",
     ]
-    for kind, model in KINDS.items():
+    models = {name: entry.recipe for name, entry in KINDS.items()}
+    for kind, model in models.items():
         lines += [f"## kind: {kind}", "", " ".join((model.__doc__ or "").split()), "", *_table(model)]
     lines += ["## Sections", ""]
     places: dict[type[BaseModel], list[str]] = {}
-    for model in KINDS.values():
+    for model in models.values():
         for name, owner, attribute in walk_fields(model):
             for section in submodels(owner.model_fields[attribute].annotation):
                 places.setdefault(section, []).append(name)

@@ -32,7 +32,36 @@ from pokevla.recipe.sections import (
 )
 
 
-class TrainRecipe(Section):
+class JobRecipe(Section):
+    """What can be asked of a recipe of any kind. Static facts about the kinds are in `pokevla.recipe.kinds`."""
+
+    @property
+    def feature_cache(self) -> CacheConfig | None:
+        """Cached teacher features that the job builds or reads."""
+        return None
+
+    @property
+    def dataset_paths(self) -> list[Path]:
+        """Dataset directories that the job reads."""
+        return []
+
+    @property
+    def supervises_masks(self) -> bool:
+        """Whether a loss needs the masks of the dataset."""
+        return False
+
+    @property
+    def processes(self) -> int:
+        """Processes that work at a time in each task of the job."""
+        return 1
+
+    @property
+    def result_folders(self) -> list[Path]:
+        """Folders that the job makes and later jobs may need."""
+        return []
+
+
+class TrainRecipe(JobRecipe):
     """Fields shared by both training stages."""
 
     name: str
@@ -74,6 +103,23 @@ class TrainRecipe(Section):
     resources: ResourcesConfig = ResourcesConfig()
     """What it runs on."""
 
+    @property
+    def dataset_paths(self) -> list[Path]:
+        return [source.path for source in self.data.datasets]
+
+    @property
+    def loss_weights(self) -> LossConfig | None:
+        """Weights of the losses on actions, masks and geometry. None where the model only answers questions."""
+        return None
+
+    @property
+    def supervises_masks(self) -> bool:
+        return self.loss_weights is not None and self.loss_weights.segmentation.weight > 0
+
+    @property
+    def result_folders(self) -> list[Path]:
+        return [self.output / self.name]
+
 
 class PretrainRecipe(TrainRecipe):
     """Pre-training of PokeVLM on questions and answers about images."""
@@ -92,11 +138,19 @@ class PosttrainRecipe(TrainRecipe):
     loss: LossConfig = LossConfig()
     """Weights of the losses."""
 
+    @property
+    def feature_cache(self) -> CacheConfig | None:
+        return self.cache
+
+    @property
+    def loss_weights(self) -> LossConfig | None:
+        return self.loss
+
 
 # ------------------------------------------------------------------------------------------------ other jobs
 
 
-class CacheRecipe(Section):
+class CacheRecipe(JobRecipe):
     """Building a feature cache for one dataset, without a training recipe."""
 
     kind: Literal["cache"]
@@ -113,6 +167,18 @@ class CacheRecipe(Section):
     """Teachers, codec and place."""
     batch: Positive = 8
     """Samples encoded together."""
+
+    @property
+    def feature_cache(self) -> CacheConfig | None:
+        return self.cache
+
+    @property
+    def dataset_paths(self) -> list[Path]:
+        return [self.dataset]
+
+    @property
+    def result_folders(self) -> list[Path]:
+        return [self.cache.root]
 
 
 class PolicySpec(Section):
@@ -152,7 +218,7 @@ class TrialsConfig(Section):
     """Seed of the placements, and of the weights of a policy of kind `untrained`."""
 
 
-class EvalRecipe(Section):
+class EvalRecipe(JobRecipe):
     """Closed-loop trials in LIBERO."""
 
     kind: Literal["eval"]
@@ -179,8 +245,16 @@ class EvalRecipe(Section):
     videos: Annotated[int, Field(ge=0)] = 2
     """Trials per policy that looks of which a video is kept; predicted masks are drawn for those of kind `model`."""
 
+    @property
+    def processes(self) -> int:
+        return self.workers + 1
 
-class GroundingRecipe(Section):
+    @property
+    def result_folders(self) -> list[Path]:
+        return [self.output / self.name]
+
+
+class GroundingRecipe(JobRecipe):
     """Grounding accuracy of a PokeVLM on held-out frames: share of predicted points inside the mask."""
 
     kind: Literal["grounding"]
@@ -198,6 +272,10 @@ class GroundingRecipe(Section):
     max_questions: Positive = 200
     """Questions asked, evenly spread over the split."""
 
+    @property
+    def dataset_paths(self) -> list[Path]:
+        return [self.dataset]
+
 
 class Stage(Section):
     """One command of a pipeline."""
@@ -208,7 +286,7 @@ class Stage(Section):
     """Arguments of `pokevla`, as a user types them."""
 
 
-class PipelineRecipe(Section):
+class PipelineRecipe(JobRecipe):
     """Commands run in order, each timed: the demo."""
 
     kind: Literal["pipeline"]

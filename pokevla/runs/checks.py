@@ -8,17 +8,21 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 from pokevla.errors import DataError, DiskFullError, PokeVLAError, RecipeError
 from pokevla.recipe import schema, sections
 from pokevla.recipe.checking.datasets import ALL_SPLITS, count_usable, read_dataset_info
 from pokevla.recipe.derive import derive_batch
+from pokevla.recipe.kinds import DataKind, TrainingRecipe, data_kind_of, kind_of, model_of
 from pokevla.recipe.load import LoadedRecipe, load_recipe
 from pokevla.recipe.planning.plan import disk_needs, gib
 from pokevla.runs.directory import EXPORT_WEIGHTS, find_export
 
 _CACHE_MARKER = "COMPLETE"
 _TOLERANCE = 0.05
+Checks = Iterable[Callable[[], list[str]]]
+"""Each returns remarks, or raises what is wrong."""
 
 
 def check_recipe(loaded: LoadedRecipe, made_before: Collection[Path] = ()) -> list[str]:
@@ -41,32 +45,53 @@ def check_recipe(loaded: LoadedRecipe, made_before: Collection[Path] = ()) -> li
     return remarks
 
 
-def _checks_of(loaded: LoadedRecipe, made_before: frozenset[Path]) -> Iterable[Callable[[], list[str]]]:
+def _checks_of(loaded: LoadedRecipe, made_before: frozenset[Path]) -> Checks:
     recipe = loaded.recipe
-    if isinstance(recipe, schema.TrainRecipe):
-        yield lambda: _batch(recipe)
-        kind = "vlm" if isinstance(recipe, schema.PretrainRecipe) else "robot"
-        supervised = isinstance(recipe, schema.PosttrainRecipe) and recipe.loss.segmentation.weight > 0
-        for source in recipe.data.datasets:
-            yield lambda source=source: _dataset(source, kind, split=recipe.data.train_split, masks=supervised)
-        yield lambda: _model(recipe, made_before)
-        yield lambda: _training_disk(recipe)
-        cache = recipe.cache if isinstance(recipe, schema.PosttrainRecipe) else None
-        if isinstance(recipe, schema.PosttrainRecipe) and cache is not None:
-            yield lambda: _cache(cache, loaded.path, made_before)
-            yield lambda: _teachers(cache)
-    if isinstance(recipe, schema.CacheRecipe):
-        yield lambda: _dataset(sections.DatasetSource(path=recipe.dataset), "robot")
-        yield lambda: _teachers(recipe.cache)
-    if isinstance(recipe, schema.EvalRecipe):
-        for policy in recipe.policies:
-            yield lambda policy=policy: _policy(policy, made_before)
-    if isinstance(recipe, schema.GroundingRecipe):
-        yield lambda: _dataset(sections.DatasetSource(path=recipe.dataset), "vlm")
-        for name, run in recipe.runs.items():
-            yield lambda name=name, run=run: _run(f"runs.{name}", run, made_before)
-    if isinstance(recipe, schema.PipelineRecipe):
-        yield lambda: _pipeline(recipe)
+    return _CHECKS[kind_of(recipe).name](recipe, loaded.path, made_before)
+
+
+def _of_training(recipe: TrainingRecipe, path: Path, made_before: frozenset[Path]) -> Checks:
+    yield lambda: _batch(recipe)
+    kind, split = data_kind_of(recipe), recipe.data.train_split
+    for source in recipe.data.datasets:
+        yield lambda source=source: _dataset(source, kind, split=split, masks=recipe.supervises_masks)
+    yield lambda: _model(recipe, made_before)
+    yield lambda: _training_disk(recipe)
+    cache = recipe.feature_cache
+    if cache is not None:
+        yield lambda: _cache(cache, path, made_before)
+        yield lambda: _teachers(cache)
+
+
+def _of_cache(recipe: schema.CacheRecipe, _path: Path, _made_before: frozenset[Path]) -> Checks:
+    yield lambda: _dataset(sections.DatasetSource(path=recipe.dataset), data_kind_of(recipe))
+    yield lambda: _teachers(recipe.cache)
+
+
+def _of_trials(recipe: schema.EvalRecipe, _path: Path, made_before: frozenset[Path]) -> Checks:
+    for policy in recipe.policies:
+        yield lambda policy=policy: _policy(policy, made_before)
+
+
+def _of_grounding(recipe: schema.GroundingRecipe, _path: Path, made_before: frozenset[Path]) -> Checks:
+    yield lambda: _dataset(sections.DatasetSource(path=recipe.dataset), data_kind_of(recipe))
+    for name, run in recipe.runs.items():
+        yield lambda name=name, run=run: _run(f"runs.{name}", run, made_before)
+
+
+def _of_pipeline(recipe: schema.PipelineRecipe, _path: Path, _made_before: frozenset[Path]) -> Checks:
+    yield lambda: _pipeline(recipe)
+
+
+_CHECKS: dict[str, Callable[[Any, Path, frozenset[Path]], Checks]] = {
+    "pretrain": _of_training,
+    "posttrain": _of_training,
+    "cache": _of_cache,
+    "eval": _of_trials,
+    "grounding": _of_grounding,
+    "pipeline": _of_pipeline,
+}
+"""(recipe, its file, folders that will be made) -> checks, for each kind of recipe."""
 
 
 def _batch(recipe: schema.TrainRecipe) -> list[str]:
@@ -74,7 +99,9 @@ def _batch(recipe: schema.TrainRecipe) -> list[str]:
     return []
 
 
-def _dataset(source: sections.DatasetSource, kind: str, *, split: str = ALL_SPLITS, masks: bool = False) -> list[str]:
+def _dataset(
+    source: sections.DatasetSource, kind: DataKind, *, split: str = ALL_SPLITS, masks: bool = False
+) -> list[str]:
     info = read_dataset_info(source.path)
     if info.kind != kind:
         raise DataError(f"{source.path} is a {info.kind} dataset, this recipe needs {kind}.", "Change the path.")
@@ -93,14 +120,14 @@ def _dataset(source: sections.DatasetSource, kind: str, *, split: str = ALL_SPLI
     return []
 
 
-def _model(recipe: schema.TrainRecipe, made_before: frozenset[Path]) -> list[str]:
+def _model(recipe: TrainingRecipe, made_before: frozenset[Path]) -> list[str]:
     model = recipe.model
     if model.preset == "pocket" and model.tokenizer is None:
         raise RecipeError("model.tokenizer is missing: preset pocket needs the tokenizer folder of Qwen2.5-0.5B.")
     if model.tokenizer is not None and not model.tokenizer.is_dir():
         raise DataError(f"model.tokenizer {model.tokenizer} does not exist.", "Give the folder of a Qwen2 tokenizer.")
     _run("model.vlm", model.vlm, made_before)
-    if model.vlm is None and isinstance(recipe, schema.PosttrainRecipe):
+    if model.vlm is None and model_of(recipe) == "pokevla":
         return ["model.vlm is null: post-training starts from a VLM of random weights."]
     return []
 

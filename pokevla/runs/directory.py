@@ -21,8 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pokevla.errors import UsageError
-from pokevla.recipe.load import AnyRecipe, load_recipe
-from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TrainRecipe
+from pokevla.recipe.kinds import AnyRecipe, TrainingRecipe, training_of
+from pokevla.recipe.load import load_recipe
+from pokevla.recipe.schema import TrainRecipe
 from pokevla.telemetry.manifest import MANIFEST
 
 RECIPE = "recipe.yaml"
@@ -55,7 +56,7 @@ def holds_recipe(folder: Path) -> bool:
     return (folder / RECIPE).is_file()
 
 
-def read_run_recipe(run_dir: Path, overrides: Sequence[str] = ()) -> PretrainRecipe | PosttrainRecipe:
+def read_run_recipe(run_dir: Path, overrides: Sequence[str] = ()) -> TrainingRecipe:
     """The recipe of a training run, with overrides (`field=value`) put in.
 
     Raises:
@@ -64,9 +65,10 @@ def read_run_recipe(run_dir: Path, overrides: Sequence[str] = ()) -> PretrainRec
     """
     if not holds_recipe(run_dir):
         raise UsageError(f"{run_dir} is not a run directory: it has no {RECIPE}.", "Name one below `runs/`.")
-    recipe = load_recipe(run_dir / RECIPE, overrides).recipe
-    if not isinstance(recipe, PretrainRecipe | PosttrainRecipe):
-        raise UsageError(f"{run_dir} is a run of kind {recipe.kind}, not of training.")
+    job = load_recipe(run_dir / RECIPE, overrides).recipe
+    recipe = training_of(job)
+    if recipe is None:
+        raise UsageError(f"{run_dir} is a run of kind {job.kind}, not of training.")
     return recipe
 
 

@@ -15,7 +15,8 @@ from pokevla.model.presets import PokeVLAConfig, preset
 from pokevla.model.tokenizer import MINI_TOKENIZER, load_tokenizer
 from pokevla.model.vla import PokeVLA
 from pokevla.model.vlm import PokeVLM
-from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TrainRecipe
+from pokevla.recipe.kinds import model_of
+from pokevla.recipe.schema import TrainRecipe
 from pokevla.recipe.sections import LossConfig, ModelConfig
 from pokevla.runs.directory import EXPORT_CONFIG, EXPORT_WEIGHTS, find_export, holds_recipe
 
@@ -57,24 +58,22 @@ def build_base(recipe: TrainRecipe) -> PokeVLM | PokeVLA:
 
     Raises:
         CheckpointError: `model.vlm` does not exist or does not fit.
-        RecipeError: the recipe is not one of training.
+        RecipeError: more tokens in `model.query_text` than there are action queries.
     """
     config = model_config(recipe.model, recipe.data.chunk_length)
     weights = exported_folder(recipe.model.vlm) if recipe.model.vlm is not None else None
     if weights is not None:
         refuse_other_vlm(weights)
     model: PokeVLM | PokeVLA
-    if isinstance(recipe, PretrainRecipe):
+    if model_of(recipe) == "pokevlm":
         model = build_vlm(config.vlm, seed=recipe.seed, weights=weights)
-    elif isinstance(recipe, PosttrainRecipe):
+    else:
         model = build_vla(config, seed=recipe.seed, vlm_weights=weights)
         if recipe.model.query_text is not None:
             start_queries(model, encode_text(load_tokenizer(tokenizer_folder(recipe)), recipe.model.query_text))
-    else:
-        raise RecipeError(f"A recipe of kind {type(recipe).__name__} trains no model.")
     apply_trainable(model, trainable_spec(recipe), seed=recipe.seed)
-    if isinstance(recipe, PosttrainRecipe) and isinstance(model, PokeVLA):
-        freeze_what_no_loss_reaches(model, recipe.loss)
+    if isinstance(model, PokeVLA) and recipe.loss_weights is not None:
+        freeze_what_no_loss_reaches(model, recipe.loss_weights)
     return model
 
 

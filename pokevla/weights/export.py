@@ -24,7 +24,8 @@ from pokevla.model.building import build_vla, build_vlm, load_weights
 from pokevla.model.presets import config_from_dict, to_dict, vlm_config_from_dict
 from pokevla.model.vla import PokeVLA
 from pokevla.model.vlm import PokeVLM
-from pokevla.recipe.schema import PosttrainRecipe, TrainRecipe
+from pokevla.recipe.kinds import MODEL_TITLES, model_of
+from pokevla.recipe.schema import TrainRecipe
 from pokevla.runs.checkpoints import CheckpointInfo, latest_complete
 from pokevla.runs.directory import EXPORT, EXPORT_CONFIG, STATISTICS, read_run_recipe
 from pokevla.weights.base_model import exported_folder, model_config, tokenizer_folder
@@ -78,11 +79,12 @@ def export_checkpoint(
 
 def _describe(recipe: TrainRecipe, run_dir: Path, info: CheckpointInfo, num_parameters: int, folder: Path) -> None:
     """Write everything but the weights."""
-    robot = isinstance(recipe, PosttrainRecipe)
+    model = model_of(recipe)
+    robot = model == "pokevla"
     config = model_config(recipe.model, recipe.data.chunk_length)
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "kind": "pokevla" if robot else "pokevlm",
+        "kind": model,
         "preset": recipe.model.preset,
         "model": to_dict(config if robot else config.vlm),
         "system_prompt": recipe.data.system_prompt,
@@ -104,21 +106,22 @@ def _describe(recipe: TrainRecipe, run_dir: Path, info: CheckpointInfo, num_para
 
 
 def _card(recipe: TrainRecipe, info: CheckpointInfo, num_parameters: int) -> str:
-    kind = "PokeVLA" if isinstance(recipe, PosttrainRecipe) else "PokeVLM"
+    model = MODEL_TITLES[model_of(recipe)]
     sources = "\n".join(f"- `{source.path}`, weight {source.weight:g}" for source in recipe.data.datasets)
     start = f"`{recipe.model.vlm}`" if recipe.model.vlm else f"random weights of seed {recipe.seed}"
     lines = [
         f"# {recipe.name}",
         "",
-        f"{kind}, preset `{recipe.model.preset}`, {num_parameters:,} parameters in fp32, LoRA merged.",
+        f"{model}, preset `{recipe.model.preset}`, {num_parameters:,} parameters in fp32, LoRA merged.",
         "",
         f"Trained for {info.step:,} steps of {recipe.batch.global_} samples from {start} on:",
         "",
         sources,
         "",
     ]
-    if isinstance(recipe, PosttrainRecipe) and recipe.cache is not None:
-        random = [t.kind for t in (recipe.cache.sam, recipe.cache.vggt) if t.weights is None]
+    cache = recipe.feature_cache
+    if cache is not None:
+        random = [t.kind for t in (cache.sam, cache.vggt) if t.weights is None]
         if random:
             lines += [f"Teachers of random weights, which carry no knowledge: {', '.join(random)}.", ""]
     if recipe.data.blank_images:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,11 @@ app = typer.Typer(
 _Recipe = Annotated[Path, typer.Argument(help="Recipe of kind cache or posttrain.")]
 _Source = Annotated[Path, typer.Argument(help="Recipe of kind cache or posttrain, or the directory of one cache.")]
 _Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides such as cache.sam_codec=fp16.")]
+_ENCODED_TOGETHER: dict[str, Callable[[Any], int]] = {
+    "cache": lambda recipe: recipe.batch,
+    "posttrain": lambda recipe: recipe.batch.micro,
+}
+"""Samples that the teachers encode together, by kind of recipe."""
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -98,16 +104,13 @@ def _jobs(path: Path, overrides: list[str] | None) -> tuple[CacheConfig, list[Pa
     """Return cache settings, dataset directories and batch of a recipe of kind cache or posttrain."""
     from pokevla.errors import RecipeError
     from pokevla.recipe.load import load_recipe
-    from pokevla.recipe.schema import CacheRecipe, PosttrainRecipe
 
     recipe = load_recipe(path, overrides or []).recipe
-    if isinstance(recipe, CacheRecipe):
-        return recipe.cache, [recipe.dataset], recipe.batch
-    if not isinstance(recipe, PosttrainRecipe):
+    if recipe.kind not in _ENCODED_TOGETHER:
         raise RecipeError(f"{path} is of kind {recipe.kind}.", "`pokevla cache` takes kind cache or posttrain.")
-    if recipe.cache is None:
+    if recipe.feature_cache is None:
         raise RecipeError(f"{path} has no section `cache`.", "Add one that names `cache.root`.")
-    return recipe.cache, [source.path for source in recipe.data.datasets], recipe.batch.micro
+    return recipe.feature_cache, recipe.dataset_paths, _ENCODED_TOGETHER[recipe.kind](recipe)
 
 
 def _directories(source: Path, overrides: list[str] | None) -> list[Path]:

@@ -24,10 +24,9 @@ def demo(
     from pokevla.cli.pipelines.pipeline import run_pipeline
     from pokevla.errors import RecipeError
     from pokevla.recipe.load import load_recipe
-    from pokevla.recipe.schema import PipelineRecipe
 
     pipeline = load_recipe(recipe).recipe
-    if not isinstance(pipeline, PipelineRecipe):
+    if pipeline.kind != "pipeline":
         raise RecipeError(
             f"{recipe}: a demo needs a recipe of kind pipeline, not {pipeline.kind}.", "Try recipes/demo/demo.yaml."
         )

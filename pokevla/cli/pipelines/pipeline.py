@@ -16,8 +16,10 @@ from pathlib import Path
 from pokevla.cli.pipelines.memory_sampler import MemorySampler
 from pokevla.errors import PokeVLAError, RecipeError, UsageError
 from pokevla.evaluation.files import write_json
-from pokevla.recipe.load import AnyRecipe, load_recipe, recipe_hash
-from pokevla.recipe.schema import PipelineRecipe, Stage, TrainRecipe
+from pokevla.recipe.kinds import AnyRecipe, kind_of
+from pokevla.recipe.load import load_recipe, recipe_hash
+from pokevla.recipe.schema import PipelineRecipe, Stage
+from pokevla.runs.directory import run_directory
 from pokevla.telemetry.source import source_commit
 
 STAGES_FILE = "stages.json"
@@ -137,8 +139,8 @@ def _remove_run(arguments: list[str], output: Path) -> None:
     """Remove the run directory of a training that starts over, if it is inside the pipeline's own directory: `train`
     refuses an existing one."""
     for recipe in _recipes(arguments):
-        if isinstance(recipe, TrainRecipe):
-            run = recipe.output / recipe.name
+        if kind_of(recipe).trains:
+            run = run_directory(recipe)
             if run.is_dir() and run.resolve().is_relative_to(output.resolve()):
                 shutil.rmtree(run)
 

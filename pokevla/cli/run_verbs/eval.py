@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pokevla.recipe.schema import EvalRecipe, GroundingRecipe
+
 
 LOG_WIDTH = 110
 """Width in characters of a table that is not printed on a terminal."""
@@ -26,15 +28,11 @@ def evaluate(
     """Evaluate policies in closed-loop trials, or the points that a PokeVLM predicts."""
     from pokevla.errors import RecipeError
     from pokevla.recipe.load import load_recipe
-    from pokevla.recipe.schema import EvalRecipe, GroundingRecipe
 
     loaded = load_recipe(recipe, overrides or []).recipe
-    if isinstance(loaded, EvalRecipe):
-        _trials(loaded, overwrite, as_json)
-    elif isinstance(loaded, GroundingRecipe):
-        _grounding(loaded, overwrite, as_json)
-    else:
+    if loaded.kind not in _BY_KIND:
         raise RecipeError(f"{recipe}: a recipe of kind {loaded.kind} cannot be evaluated.", "Kinds: eval, grounding.")
+    _BY_KIND[loaded.kind](loaded, overwrite, as_json)
 
 
 def _console(stderr: bool) -> Console:
@@ -87,3 +85,6 @@ def _grounding(recipe: GroundingRecipe, overwrite: bool, as_json: bool) -> None:
     else:
         console.print(grounding_table(summary, recipe.name))
         console.print(f"Written: {recipe.output / recipe.name / 'summary.json'}", soft_wrap=True)
+
+
+_BY_KIND: dict[str, Callable[[Any, bool, bool], None]] = {"eval": _trials, "grounding": _grounding}

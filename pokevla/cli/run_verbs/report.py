@@ -18,13 +18,12 @@ def report(
     from monitoring.report import write_report
     from pokevla.errors import RecipeError
     from pokevla.recipe.load import load_recipe
-    from pokevla.recipe.schema import PipelineRecipe
 
     folders = []
     for path in paths:
         if path.suffix in (".yaml", ".yml"):
             recipe = load_recipe(path).recipe
-            if not isinstance(recipe, PipelineRecipe):
+            if recipe.kind != "pipeline":
                 raise RecipeError(
                     f"{path}: a report needs a recipe of kind pipeline, not {recipe.kind}.", "Name its run directory."
                 )

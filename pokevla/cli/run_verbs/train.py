@@ -14,17 +14,19 @@ def train(
     """Run a training recipe; starts the ranks itself. Writes everything to OUTPUT/NAME of the recipe."""
     from pokevla.distributed.environment import inside_a_rank, read_rank
     from pokevla.errors import RecipeError
+    from pokevla.recipe.kinds import training_of
     from pokevla.recipe.load import load_recipe
-    from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
     from pokevla.runs.checks import check_recipe
     from pokevla.runs.creation import await_run, create_run
     from pokevla.runs.directory import EXPORT, run_directory
     from pokevla.training.launch import run_training
 
     loaded = load_recipe(recipe, overrides or [])
-    job = loaded.recipe
-    if not isinstance(job, PretrainRecipe | PosttrainRecipe):
-        raise RecipeError(f"{recipe} is of kind {job.kind}.", "`pokevla train` takes kind pretrain or posttrain.")
+    job = training_of(loaded.recipe)
+    if job is None:
+        raise RecipeError(
+            f"{recipe} is of kind {loaded.recipe.kind}.", "`pokevla train` takes kind pretrain or posttrain."
+        )
     if inside_a_rank() and read_rank().rank != 0:  # rank 0 makes the directory
         run_dir = run_directory(job)
         await_run(run_dir)

@@ -26,8 +26,8 @@ from pokevla.jobs.launcher import Launcher, launcher_named, read_place
 from pokevla.jobs.record import forget_exit, note_exit
 from pokevla.jobs.task.place import Place, export_rendezvous
 from pokevla.jobs.task.restarts import Cause, note_restart
-from pokevla.recipe.load import AnyRecipe, load_recipe
-from pokevla.recipe.schema import TrainRecipe
+from pokevla.recipe.kinds import AnyRecipe, kind_of
+from pokevla.recipe.load import load_recipe
 from pokevla.runs.directory import RECIPE
 
 RENDEZVOUS_VARIABLE = "POKEVLA_RENDEZVOUS_TIMEOUT_S"
@@ -84,7 +84,7 @@ class Work:
 
 def _work(folder: Path, recipe: AnyRecipe, piece: int | None, place: Place) -> Work:
     launcher = launcher_named(place.launcher)
-    if isinstance(recipe, TrainRecipe):
+    if kind_of(recipe).trains:
         work = Work(folder, piece, place, launcher, lambda: _train(work), lambda: _steps_saved(folder))
         return work
     from pokevla.jobs.pieces import pieces_done, run_piece

@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from pydantic import BaseModel
 
 from pokevla.parts import ACTION_HEADS, ENVIRONMENTS, LANGUAGE_MODELS, get_part, unknown_part
 from pokevla.recipe import schema
+from pokevla.recipe.kinds import kind_of
 
 Finding = tuple[str, str]
 """(dotted field where the mistake stands, sentence)."""
@@ -18,9 +20,8 @@ Finding = tuple[str, str]
 def inconsistencies(recipe: BaseModel) -> list[Finding]:
     """Every broken rule, each with the field whose line is to be shown."""
     findings: list[Finding] = []
-    for kind, rule in _RULES:
-        if isinstance(recipe, kind):
-            findings.extend(rule(recipe))
+    for rule in (_name, *_RULES.get(kind_of(recipe).name, ())):
+        findings.extend(rule(recipe))
     return findings
 
 
@@ -41,7 +42,10 @@ def _adapters(recipe: schema.TrainRecipe) -> Iterator[Finding]:
         )
     if recipe.lora is not None and not adapted:
         yield "lora", "there is a lora section, but no part is trained with lora. Set trainable.language_model: lora."
-    if isinstance(recipe, schema.PretrainRecipe) and set(parts.values()) == {"frozen"}:
+
+
+def _something_trains(recipe: schema.PretrainRecipe) -> Iterator[Finding]:
+    if set(recipe.trainable.model_dump().values()) == {"frozen"}:
         yield "trainable", "every part of the model is frozen: nothing would be trained."
 
 
@@ -170,15 +174,10 @@ def _tasks(trials: schema.TrialsConfig) -> Iterator[Finding]:
         yield "trials.tasks", f"trials.tasks: {trials.suite} has no task {beyond[0]}. It has 0 to {last}."
 
 
-_RULES: list[tuple[type[BaseModel] | tuple[type[BaseModel], ...], Callable[..., Iterator[Finding]]]] = [
-    (BaseModel, _name),
-    (schema.TrainRecipe, _length),
-    (schema.TrainRecipe, _parts),
-    (schema.TrainRecipe, _adapters),
-    (schema.TrainRecipe, _schedule),
-    (schema.TrainRecipe, _guards),
-    (schema.PosttrainRecipe, _cache),
-    ((schema.PosttrainRecipe, schema.CacheRecipe), _teachers),
-    (schema.PosttrainRecipe, _teachers_fit_model),
-    (schema.EvalRecipe, _trials),
-]
+_RULES: dict[str, tuple[Callable[[Any], Iterator[Finding]], ...]] = {
+    "pretrain": (_length, _parts, _adapters, _something_trains, _schedule, _guards),
+    "posttrain": (_length, _parts, _adapters, _schedule, _guards, _cache, _teachers, _teachers_fit_model),
+    "cache": (_teachers,),
+    "eval": (_trials,),
+}
+"""Rules of each kind of recipe, beside that of the name."""

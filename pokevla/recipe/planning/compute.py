@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pokevla.recipe.kinds import DataKind, data_kind_of, model_of
 from pokevla.recipe.planning.sizes import NUM_VIEWS, PRESETS, Part, PresetSize, Stack
-from pokevla.recipe.schema import PretrainRecipe, TrainRecipe
+from pokevla.recipe.schema import TrainRecipe
 
 GIB = 1024**3
 # Text tokens of an average sample. Pre-training: LLaVA-like questions and answers with their system block, ours.
 # Post-training: the instruction in its chat frame, 45 to 70 tokens.
-PRETRAIN_TEXT_TOKENS = 256
-PRETRAIN_ANSWER_TOKENS = 64
-POSTTRAIN_TEXT_TOKENS = 60
+TEXT_TOKENS: dict[DataKind, int] = {"vlm": 256, "robot": 60}
+ANSWER_TOKENS = 64
+VIEWS: dict[DataKind, int] = {"vlm": 1, "robot": NUM_VIEWS}
 # CUDA context, cuBLAS workspaces, communication buckets, fragmentation. Ours.
 OVERHEAD_GIB = 3.0
 
@@ -41,6 +42,11 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.activations + OVERHEAD_GIB
 
 
+def _acts(recipe: TrainRecipe) -> bool:
+    """Whether the model has queries, head and decoders beside the VLM."""
+    return model_of(recipe) == "pokevla"
+
+
 def count_parameters(recipe: TrainRecipe) -> dict[str, Parameters]:
     """Parameters by part, adapters included."""
     size = PRESETS[recipe.model.preset]
@@ -50,7 +56,7 @@ def count_parameters(recipe: TrainRecipe) -> dict[str, Parameters]:
         "projector": _part(size.projector, modes.projector, recipe),
         "language_model": _part(size.language_model, modes.language_model, recipe),
     }
-    if not isinstance(recipe, PretrainRecipe):
+    if _acts(recipe):
         counted["head_and_decoders"] = Parameters(size.own_total, size.own_trainable)
     return counted
 
@@ -68,10 +74,9 @@ def _part(part: Part, mode: str, recipe: TrainRecipe) -> Parameters:
 def sequence_length(recipe: TrainRecipe) -> int:
     """Tokens of an average sample in the language model."""
     size = PRESETS[recipe.model.preset]
-    if isinstance(recipe, PretrainRecipe):
-        return size.patches + min(PRETRAIN_TEXT_TOKENS, recipe.data.max_text_tokens)
-    text = min(POSTTRAIN_TEXT_TOKENS, recipe.data.max_text_tokens)
-    return NUM_VIEWS * size.patches + text + 1 + size.num_queries
+    text = min(TEXT_TOKENS[data_kind_of(recipe)], recipe.data.max_text_tokens)
+    own = 1 + size.num_queries if _acts(recipe) else 0
+    return VIEWS[data_kind_of(recipe)] * size.patches + text + own
 
 
 def flops_per_sample(recipe: TrainRecipe) -> float:
@@ -82,7 +87,7 @@ def flops_per_sample(recipe: TrainRecipe) -> float:
     it trains (Megatron-LM, arXiv 2104.04473, appendix; the frozen case is arithmetic).
     """
     size = PRESETS[recipe.model.preset]
-    views = 1 if isinstance(recipe, PretrainRecipe) else NUM_VIEWS
+    views = VIEWS[data_kind_of(recipe)]
     length = sequence_length(recipe)
     patches = views * size.patches
     modes = recipe.trainable
@@ -100,7 +105,7 @@ def flops_per_sample(recipe: TrainRecipe) -> float:
         ("language_model", modes.language_model),
     ):
         # SEG and the action queries enter the language model as trained inputs.
-        reached = upstream or (name == "language_model" and not isinstance(recipe, PretrainRecipe))
+        reached = upstream or (name == "language_model" and _acts(recipe))
         passes = 3.0 if mode == "full" else 2.0 if mode == "lora" or reached else 1.0
         if name == "language_model" and recipe.activation_checkpointing and passes > 1:
             passes += 1.0
@@ -109,9 +114,7 @@ def flops_per_sample(recipe: TrainRecipe) -> float:
             tokens = length if name == "language_model" else patches
             total += 6.0 * recipe.lora.rank * getattr(size, name).lora_per_rank * tokens
         upstream = upstream or mode != "frozen"
-    if isinstance(recipe, PretrainRecipe):
-        return total + 6.0 * size.embedding * PRETRAIN_ANSWER_TOKENS
-    return total + 3.0 * _own_forward(size)
+    return total + (3.0 * _own_forward(size) if _acts(recipe) else 6.0 * size.embedding * ANSWER_TOKENS)
 
 
 def _attention(stack: Stack, tokens: int) -> float:
@@ -156,8 +159,7 @@ def memory_per_gpu(recipe: TrainRecipe, world_size: int, stage: int) -> Memory:
 def activation_bytes_per_sample(recipe: TrainRecipe) -> float:
     """Tensors kept for the backward pass of one sample. Parts without a backward pass keep nothing."""
     size = PRESETS[recipe.model.preset]
-    pretrain = isinstance(recipe, PretrainRecipe)
-    views = 1 if pretrain else NUM_VIEWS
+    views = VIEWS[data_kind_of(recipe)]
     length = sequence_length(recipe)
     scale = 1.0 if recipe.precision == "bf16" else 2.0
     kept = 0.0
@@ -168,9 +170,9 @@ def activation_bytes_per_sample(recipe: TrainRecipe) -> float:
         kept += scale * (2.0 * size.language_stack.width * length * size.language_stack.layers + block)
     else:
         kept += scale * block * size.language_stack.layers
-    if pretrain:
+    if not _acts(recipe):
         # Logits of the trained positions: bf16, their fp32 copy and its gradient.
-        return kept + 10.0 * PRETRAIN_ANSWER_TOKENS * size.embedding / size.language_stack.width
+        return kept + 10.0 * ANSWER_TOKENS * size.embedding / size.language_stack.width
     channels, rows, columns = size.sam_shape
     # About forty tensors of the image embedding's size live in each of the four decoder passes.
     kept += scale * 4 * 40 * 2.0 * channels * rows * columns

@@ -9,10 +9,10 @@ from typing import Any
 from pokevla.errors import DataError, UsageError
 from pokevla.recipe.checking.datasets import count_usable, read_dataset_info
 from pokevla.recipe.derive import DerivedBatch, derive_batch, total_steps, warmup_steps
+from pokevla.recipe.kinds import AnyRecipe, DataKind, data_kind_of, training_of
 from pokevla.recipe.planning.compute import (
     GIB,
-    POSTTRAIN_TEXT_TOKENS,
-    PRETRAIN_TEXT_TOKENS,
+    TEXT_TOKENS,
     Memory,
     Parameters,
     count_parameters,
@@ -21,11 +21,11 @@ from pokevla.recipe.planning.compute import (
     sequence_length,
 )
 from pokevla.recipe.planning.sizes import cache_record_bytes
-from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TrainRecipe
+from pokevla.recipe.schema import TrainRecipe
 
 # Bytes of one sample in the shards: two 256 px JPEGs at quality 95 and two mask PNGs (robot), one 336 px JPEG (VLM).
 # Ours; `pokevla data stats` measures the real one.
-SAMPLE_BYTES = {"pretrain": 60_000, "posttrain": 50_000}
+SAMPLE_BYTES: dict[DataKind, int] = {"vlm": 60_000, "robot": 50_000}
 SHARD_BYTES = 512 * 1024**2
 EXPECTED = "expected_samples of the recipe"
 
@@ -93,10 +93,11 @@ class Plan:
         return values | sums | {"fits": self.fits}
 
 
-def plan(recipe: Any) -> Plan:
+def plan(job: AnyRecipe) -> Plan:
     """Plan a training recipe. UsageError for another kind, RecipeError if its batch does not come out."""
-    if not isinstance(recipe, PretrainRecipe | PosttrainRecipe):
-        raise UsageError(f"{recipe.kind} recipes have no training to plan.", "Give a pretrain or posttrain recipe.")
+    recipe = training_of(job)
+    if recipe is None:
+        raise UsageError(f"{job.kind} recipes have no training to plan.", "Give a pretrain or posttrain recipe.")
     batch = derive_batch(recipe.batch, recipe.resources.world_size)
     counted = count_samples(recipe)
     samples = counted.training
@@ -178,16 +179,12 @@ def disk_needs(recipe: TrainRecipe, samples: int | None) -> Disk:
     if recipe.checkpoint.keep_every_steps and recipe.steps:
         kept += recipe.steps // recipe.checkpoint.keep_every_steps
     cache = shards = None
-    if isinstance(recipe, PosttrainRecipe) and recipe.cache is not None and samples is not None:
-        teachers = recipe.cache
+    teachers = recipe.feature_cache
+    if teachers is not None and samples is not None:
         record = cache_record_bytes(teachers.sam.preset, teachers.vggt.preset, teachers.sam_codec, teachers.vggt_codec)
         cache = record * samples
         shards = -(-cache // SHARD_BYTES)
-    dataset = (
-        SAMPLE_BYTES["pretrain" if isinstance(recipe, PretrainRecipe) else "posttrain"] * samples
-        if samples is not None
-        else None
-    )
+    dataset = SAMPLE_BYTES[data_kind_of(recipe)] * samples if samples is not None else None
     return Disk(dataset, cache, shards, checkpoint, kept * checkpoint)
 
 
@@ -199,8 +196,9 @@ def _notes(recipe: TrainRecipe, steps: int | None, samples_from: str) -> tuple[s
         notes.append("Some datasets are not there yet: samples are those the recipe expects.")
     if recipe.resources.gpus_per_node == 0:
         notes.append("CPU ranks: hours are not estimated. Run a few steps and read samples_per_s in metrics.jsonl.")
-    text = PRETRAIN_TEXT_TOKENS if isinstance(recipe, PretrainRecipe) else POSTTRAIN_TEXT_TOKENS
-    notes.append(f"Compute counts {text} text tokens a sample, and expected_mfu {recipe.resources.expected_mfu:g}.")
+    notes.append(
+        f"Compute counts {TEXT_TOKENS[data_kind_of(recipe)]} text tokens a sample, and expected_mfu {recipe.resources.expected_mfu:g}."
+    )
     notes.append("Memory of activations and hours are estimates; weights, states and batch arithmetic are exact.")
     return tuple(notes)
 

@@ -92,7 +92,7 @@ def test_samples_come_from_the_datasets_and_their_train_split(tmp_path: Path) ->
     made = plan(pretrain(data=data, steps=None, epochs=2))
 
     assert (made.samples, made.samples_from, made.steps) == (640, "the datasets", 20)
-    assert made.disk.dataset == SAMPLE_BYTES["pretrain"] * 740, "val samples are on the disk too"
+    assert made.disk.dataset == SAMPLE_BYTES["vlm"] * 740, "val samples are on the disk too"
     assert plan(pretrain(data=data | {"train_split": "all"}, steps=None, epochs=2)).samples == 740
 
 
