@@ -9,7 +9,7 @@ import io
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import IO
 
 import xxhash
 
@@ -33,7 +33,7 @@ PLAIN_HEADER = TarHeader(0o644, "")
 class ShardWriter:
     """Appends samples to an open file. Use `close` at the end; an abandoned file needs nothing."""
 
-    def __init__(self, file: BinaryIO, header: TarHeader) -> None:
+    def __init__(self, file: IO[bytes], header: TarHeader) -> None:
         """`file` is open for writing and empty. It stays open after `close`."""
         self.entries: list[IndexEntry] = []
         """One entry per sample, for `dump_index`."""

@@ -196,9 +196,8 @@ def _notes(recipe: TrainRecipe, steps: int | None, samples_from: str) -> tuple[s
         notes.append("Some datasets are not there yet: samples are those the recipe expects.")
     if recipe.resources.gpus_per_node == 0:
         notes.append("CPU ranks: hours are not estimated. Run a few steps and read samples_per_s in metrics.jsonl.")
-    notes.append(
-        f"Compute counts {TEXT_TOKENS[data_kind_of(recipe)]} text tokens a sample, and expected_mfu {recipe.resources.expected_mfu:g}."
-    )
+    text, mfu = TEXT_TOKENS[data_kind_of(recipe)], recipe.resources.expected_mfu
+    notes.append(f"Compute counts {text} text tokens a sample, and expected_mfu {mfu:g}.")
     notes.append("Memory of activations and hours are estimates; weights, states and batch arithmetic are exact.")
     return tuple(notes)
 
