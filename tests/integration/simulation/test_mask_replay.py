@@ -105,7 +105,7 @@ def test_masks_equal_those_of_the_collector_and_a_misfit_leaves_nothing(
     _check_masks(ours, published, done)
     # The same command goes on where the first ended, here: has nothing to do.
     assert run(["data", "masks", str(published), str(tmp_path / "out")]) == 0
-    assert "1 episodes with masks, 0 left out, was there already" in capsys.readouterr().out
+    assert "1 episodes with masks, 0 left out, already done" in capsys.readouterr().out
     # And what came out is what post-training needs.
     dataset = open_dataset(convert_libero(LiberoSettings(done, tmp_path / "dataset", noops="keep")))
     assert dataset.has_masks
