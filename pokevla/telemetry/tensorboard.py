@@ -131,17 +131,18 @@ class TensorBoardWriter:
 
 
 def _put_earlier_files_before_now(folder: Path) -> None:
-    """Rename event files that claim to be from the future.
+    """Rename event files so that all are from before this second, in the same order, and no two from the same one.
 
     TensorBoard reads a folder's files in the order of their names, which begin with the time of their making. A run
     that resumes on a host whose clock is behind would be read before what it continues, and its curves fold back.
     """
-    now = int(time.time())
-    found = [(int(match[1]), match[2], path) for path in folder.glob("events.out.tfevents.*")
+    files = [(int(match[1]), match[2], path) for path in folder.glob("events.out.tfevents.*")
              if (match := _EVENT_FILE.fullmatch(path.name))]  # fmt: skip
-    late = sorted((made, rest, path) for made, rest, path in found if made >= now)
-    for place, (_, rest, path) in enumerate(late):
-        os.rename(path, path.with_name(f"events.out.tfevents.{now - len(late) + place:010d}{rest}"))
+    limit = int(time.time())
+    for made, rest, path in sorted(files, reverse=True):
+        limit = min(made, limit - 1)
+        if limit != made:
+            os.rename(path, path.with_name(f"events.out.tfevents.{limit:010d}{rest}"))
 
 
 def _plain(value: Any) -> str | int | float:

@@ -108,6 +108,12 @@ def test_curves_do_not_fold_back_after_a_resume(tmp_path: Path) -> None:
     assert steps_of(tmp_path / "tensorboard", "loss") == [1, 2, 3, 4, 5]
 
 
+def test_event_files_keep_their_order_when_a_process_starts_many_times_within_a_second(tmp_path: Path) -> None:
+    for step in range(1, 13):  # the counter in the names passes from 9 to 10, whose texts are in the other order
+        write_steps(tmp_path, step, resume_step=step - 1)
+    assert steps_of(tmp_path / "tensorboard", "loss") == list(range(1, 13))
+
+
 def test_curves_do_not_fold_back_when_the_clock_of_the_new_host_is_behind(tmp_path: Path) -> None:
     write_steps(tmp_path, 1, 2, 3, 4)
     (first,) = (tmp_path / "tensorboard").iterdir()
