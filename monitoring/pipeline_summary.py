@@ -13,6 +13,7 @@ from typing import Any
 from rich.table import Table
 
 from pokevla.errors import DataError
+from pokevla.files.texts import write_json
 from pokevla.telemetry.writers import METRICS
 
 BEFORE, AFTER = "before", "after"
@@ -76,9 +77,7 @@ def _of(grounding: dict[str, Any], model: str, figure: str) -> float | None:
 def write_summary(output: Path) -> dict[str, Any]:
     """Build the summary and write it to `output/summary.json`."""
     summary = build_summary(output)
-    temporary = output / "summary.json.tmp"
-    temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(output / "summary.json")
+    write_json(output / "summary.json", summary)
     return summary
 
 

@@ -14,6 +14,8 @@ from monitoring.comparison import Comparison, compare
 from monitoring.curves import charts_of, draw_chart
 from monitoring.pipeline_summary import beats_all, verdict
 from monitoring.sources import PICTURES, VIDEOS_PER_POLICY, Run, Sources, honest_labels, read_sources
+from pokevla.evaluation.table import simulator
+from pokevla.files.texts import write_text
 
 PACKAGES = (
     "torch",
@@ -43,9 +45,7 @@ def write_report(folders: list[Path], out: Path) -> Path:
     environment = Environment(loader=loader, autoescape=select_autoescape(["j2", "html"]), trim_blocks=True)
     page = environment.get_template("report.html.j2").render(_context(read_sources(folders)))
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(out.name + ".tmp")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(out)
+    write_text(out, page)
     return out
 
 
@@ -125,7 +125,7 @@ def _trials(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
     ]
     return {
         "title": folder.name, "policies": policies, "videos": videos, "strips": strips,
-        "settings": summary["settings"], "tasks": summary["tasks"],
+        "settings": summary["settings"], "simulator": simulator(summary["settings"]), "tasks": summary["tasks"],
     }  # fmt: skip
 
 

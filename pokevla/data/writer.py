@@ -1,4 +1,4 @@
-"""Writing a dataset directory: all of it under a temporary name, synced, then renamed as a whole.
+"""Writing a dataset directory: all of it under a temporary name, then synced and renamed as a whole.
 
 The bytes depend on the content only (no times, no paths), so two conversions of one input are identical.
 """
@@ -7,36 +7,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
+import sys
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
 from pokevla.data.dataset import SHARDS_NAME
-from pokevla.errors import NO_ROOM, DataError, DiskFullError
+from pokevla.errors import DataError
+from pokevla.files.writing import atomic_folder
 from pokevla.recipe.checking.datasets import EPISODES_NAME, INFO_NAME, SAMPLES_NAME, SCHEMA_VERSION
 from pokevla.shards.index import dump_index, index_path
 from pokevla.shards.writer import WEBDATASET_HEADER, ShardWriter
+
+REMEDY = "Free some space or choose another disk."
 
 
 def encode_json(value: Any) -> bytes:
     """JSON in one fixed form: sorted keys, no spaces, UTF-8."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class ShardFile:
@@ -58,13 +51,11 @@ class ShardFile:
         self._writer.write(key, members)
 
     def close(self) -> dict[str, Any]:
-        """Finish and sync the shard and its index; what `dataset.json` says of it."""
+        """Finish the shard and its index; what `dataset.json` says of it."""
         self._writer.close()
-        _sync_and_close(self._file)
+        self._file.close()
         text = dump_index(self._writer.entries).encode()
-        with index_path(self.path).open("xb") as file:
-            file.write(text)
-            _sync_and_close(file)
+        index_path(self.path).write_bytes(text)
         return {
             "samples": self.num_samples,
             "size_bytes": self.path.stat().st_size,
@@ -75,12 +66,6 @@ class ShardFile:
         """Let go of the file after an error; it will be deleted."""
         with suppress(OSError):
             self._file.close()
-
-
-def _sync_and_close(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-    file.close()
 
 
 class _Table:
@@ -105,10 +90,10 @@ class _Table:
             self._rows = []
 
     def close(self) -> None:
-        """Write what is left, finish the file and sync it to the disk."""
+        """Write what is left, finish the file."""
         self.flush()
         self._writer.close()
-        _sync_and_close(self._file)
+        self._file.close()
 
     def abandon(self) -> None:
         """Let go of the file after an error; it will be deleted."""
@@ -138,23 +123,25 @@ class DatasetWriter:
         self.out, self.kind, self.group = out, kind, group
         self.shard_samples, self._overwrite = shard_samples, overwrite
         self._schemas = (samples, episodes)
-        self._folder = out.with_name(f".{out.name}.partial")
         self._shards: dict[str, dict[str, Any]] = {}
         self._shard: ShardFile | None = None
         self._samples: _Table | None = None
         self._episodes: _Table | None = None
         self._fields: set[str] | None = None
         self._finished = False
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
+        marker = INFO_NAME if self._overwrite else None
+        self._folder = self._stack.enter_context(atomic_folder(self.out, replaces_marker=marker, remedy=REMEDY))
         try:
-            shutil.rmtree(self._folder, ignore_errors=True)  # left by a conversion that was killed
-            (self._folder / SHARDS_NAME).mkdir(parents=True)
+            (self._folder / SHARDS_NAME).mkdir()
             samples, episodes = self._schemas
             self._samples = _Table(self._folder / SAMPLES_NAME, samples)
             self._episodes = _Table(self._folder / EPISODES_NAME, episodes) if episodes is not None else None
-        except OSError as error:
-            raise self._as_data_error(error) from error
+        except BaseException:
+            self._stack.__exit__(*sys.exc_info())
+            raise
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
@@ -163,14 +150,8 @@ class DatasetWriter:
         for part in (self._shard, self._samples, self._episodes):
             if part is not None:
                 part.abandon()
-        shutil.rmtree(self._folder, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
-            raise self._as_data_error(error) from error
-
-    def _as_data_error(self, error: OSError) -> DataError:
-        if error.errno in NO_ROOM:
-            return DiskFullError(f"no room left while writing {self.out}.", "Free some space or choose another disk.")
-        return DataError(f"cannot write {self.out} ({error.strerror}).", "Choose another place.")
+        unfinished = error or RuntimeError("DatasetWriter.finish was not called")
+        self._stack.__exit__(type(unfinished), unfinished, trace)
 
     def add_sample(self, key: str, members: Mapping[str, bytes], row: dict[str, Any]) -> None:
         """Append one sample; `row` goes to samples.parquet with `key` and `shard` added."""
@@ -219,27 +200,10 @@ class DatasetWriter:
             "fields": sorted(self._fields or ()),
             "shards": self._shards,
         }
-        with (self._folder / INFO_NAME).open("xb") as file:
-            file.write(json.dumps(content, indent=1, sort_keys=True).encode() + b"\n")
-            _sync_and_close(file)
-        sync_folder(self._folder / SHARDS_NAME)
-        sync_folder(self._folder)
-        self._rename()
+        (self._folder / INFO_NAME).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        self._stack.close()
         self._finished = True
         return self.out
-
-    def _rename(self) -> None:
-        """Put the finished directory under its final name, replacing an old one if that was allowed."""
-        old = self.out.with_name(f".{self.out.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if self._overwrite and self.out.exists():
-            self.out.rename(old)
-        try:
-            self._folder.rename(self.out)
-        except OSError as error:
-            raise DataError(f"cannot rename {self._folder} to {self.out} ({error.strerror}).") from error
-        sync_folder(self.out.parent)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def dataset_fingerprint(root: Path, shard_names: list[str]) -> str:

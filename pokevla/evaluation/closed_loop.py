@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from pokevla.errors import RecipeError, UsageError
-from pokevla.evaluation.files import write_json
 from pokevla.evaluation.policies import build_policies, mask_predictor, weights_identity
 from pokevla.evaluation.pool import worker_pool
 from pokevla.evaluation.records import EpisodeRecord, append_record, read_records, rewrite_records, summarise
@@ -20,6 +19,7 @@ from pokevla.evaluation.tracking import TENSORBOARD, publish_trials
 from pokevla.evaluation.trials import Trial, plan_trials
 from pokevla.evaluation.videos import TrialRecorder
 from pokevla.evaluation.worker import BenchmarkFactory
+from pokevla.files.texts import write_json
 from pokevla.parts import ENVIRONMENTS, get_part
 from pokevla.recipe.load import recipe_hash
 from pokevla.recipe.schema import EvalRecipe

@@ -15,9 +15,9 @@ from typing import Any
 
 from pokevla.errors import UsageError
 from pokevla.evaluation.closed_loop import ProgressCallback, check_trials, identity_of, run_closed_loop, write_summary
-from pokevla.evaluation.files import write_json
 from pokevla.evaluation.records import EpisodeRecord, append_record, read_records
 from pokevla.evaluation.trials import plan_trials
+from pokevla.files.texts import write_json
 from pokevla.recipe.schema import EvalRecipe
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pokevla.errors import DataError
-from pokevla.evaluation.files import whole_file
+from pokevla.files.writing import atomic_path
 
 Outcome = Literal["success", "failure", "crashed"]
 
@@ -77,7 +77,7 @@ def read_records(path: Path) -> list[EpisodeRecord]:
 
 def rewrite_records(path: Path, records: Iterable[EpisodeRecord]) -> None:
     """Replace the file by exactly these records: what was dropped is gone, half a last line too."""
-    with whole_file(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text("".join(_line(record) for record in records), encoding="utf-8")
 
 

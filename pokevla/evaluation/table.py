@@ -52,15 +52,20 @@ def settings_line(settings: Mapping[str, Any]) -> str:
     """The settings that decide whether two tables may be compared, on one line."""
     shift = settings["target_shift_m"]
     moved = (
-        "LIBERO's own placement"
+        "the benchmark's own placement"
         if shift is None
         else f"target moved up to {shift[1]} m in x and y, at least {shift[0]} m in one"
     )
     rendering = "fast rendering (not for published numbers)" if settings["fast_rendering"] else "default rendering"
     return (
         f"{settings['suite']}, {moved}, {settings['image_size']} px, {rendering}, "
-        f"{settings['max_steps']} steps, MuJoCo {settings['mujoco']}"
+        f"{settings['max_steps']} steps, {simulator(settings)}"
     )
+
+
+def simulator(settings: Mapping[str, Any]) -> str:
+    """Name of the simulator, with its version where it decides the result."""
+    return f"MuJoCo {settings['mujoco']}" if "mujoco" in settings else f"environment {settings['environment']}"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pokevla.errors import NO_ROOM
-from pokevla.evaluation.files import cannot_write, whole_file
+from pokevla.errors import NO_ROOM, DataError, DiskFullError
 from pokevla.evaluation.worker import Query
+from pokevla.files.failures import CHECK_FOLDER, FREE_SPACE, free_bytes
+from pokevla.files.writing import atomic_path
 from pokevla.policy.pictures import caption, draw_views, mask_iou, strip
 
 FRAMES_PER_SECOND = 3
@@ -23,6 +24,9 @@ MAX_FRAMES = 60
 
 MaskPredictor = Callable[[np.ndarray, np.ndarray, str], np.ndarray]
 """(images (2, H, W, 3), proprio (8,), instruction) -> predicted masks (2, H, W) bool."""
+
+NOTHING_LEFT_BYTES = 1 << 20
+"""With less than this free, an encoder that could not write and does not say why has met a full disk."""
 
 
 class TrialRecorder:
@@ -63,7 +67,7 @@ class TrialRecorder:
         write_video(video, self._pictures)
         chosen = np.linspace(0, len(self._pictures) - 1, min(STRIP_PICTURES, len(self._pictures))).round().astype(int)
         picture = self._folder / "pictures" / f"{self._name}.png"
-        with whole_file(picture) as temporary:
+        with atomic_path(picture) as temporary:
             rows = strip([self._pictures[index] for index in chosen], columns=2)
             Image.fromarray(rows).save(temporary, optimize=True)
         iou = float(np.mean(self._ious)) if self._ious else None
@@ -84,14 +88,16 @@ def write_video(path: Path, frames: list[np.ndarray], frames_per_second: int = F
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width + right}x{height + down}"]
     source += ["-r", str(frames_per_second), "-i", "-"]
     coding = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "23", "-movflags", "+faststart"]
-    with whole_file(path) as temporary:
+    with atomic_path(path) as temporary:
         # Not imageio_ffmpeg.write_frames: it never looks at ffmpeg's exit code, and lets it write to our stderr.
         command = [get_ffmpeg_exe(), "-v", "error", "-y", *source, *coding, str(temporary)]
         done = subprocess.run(command, input=raw, capture_output=True, check=False)
         if done.returncode != 0:
             words = done.stderr.decode(errors="replace").strip().splitlines()
             reason = words[-1] if words else f"ffmpeg ended with code {done.returncode}"
-            raise cannot_write(path, reason, full=_is_full(done.returncode, words))
+            if _is_full(done.returncode, words) or free_bytes(path) < NOTHING_LEFT_BYTES:
+                raise DiskFullError(f"No room to write {path} ({reason}).", FREE_SPACE)
+            raise DataError(f"Cannot write {path} ({reason}).", CHECK_FOLDER)
 
 
 def _is_full(exit_code: int, words: list[str]) -> bool:

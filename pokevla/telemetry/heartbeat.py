@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pokevla.errors import DataError
+from pokevla.files.texts import write_json
 from pokevla.telemetry.jsonl import now
 from pokevla.telemetry.logging import list_stacks
 
@@ -54,9 +55,7 @@ def beat(run_dir: Path, *, rank: int, host: str, step: int, phase: str, phase_s:
     written = Heartbeat(rank, host, os.getpid(), step, phase, round(phase_s, 1), progress, every_s, now())
     folder = run_dir / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".rank_{rank:05d}.tmp"
-    temporary.write_text(json.dumps(asdict(written)) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / f"rank_{rank:05d}.json")
+    write_json(folder / f"rank_{rank:05d}.json", asdict(written), indent=None, durable=False)
     return written
 
 

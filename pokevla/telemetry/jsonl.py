@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pokevla.errors import DataError
+from pokevla.files.texts import write_text
 
 EVENTS = "events.jsonl"
 """File of a run's `EventLog`, in its directory."""
@@ -70,12 +71,7 @@ def _rewrite(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in read_jsonl(path) if keep(row))
     if text.encode() == before:
         return
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_text(path, text)
 
 
 def _finite(value: Any) -> Any:

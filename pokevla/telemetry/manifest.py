@@ -16,6 +16,7 @@ import psutil
 
 import pokevla
 from pokevla.errors import DataError
+from pokevla.files.texts import write_json
 from pokevla.telemetry.jsonl import now
 from pokevla.telemetry.meters import GIB
 from pokevla.telemetry.source import source_state
@@ -116,6 +117,4 @@ def hardware() -> dict[str, Any]:
 
 
 def _write(path: Path, manifest: Mapping[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_json(path, manifest, ensure_ascii=False)

@@ -151,7 +151,7 @@ def test_full_disk_ends_a_conversion_with_one_line_and_no_dataset(
     result = subprocess.run(
         ["bash", "-c", limited], cwd=repository, env=command_environment, capture_output=True, text=True, check=False
     )
-    _assert_one_line(result, 3, "no room left", str(out))
+    _assert_one_line(result, 3, "No room to write", str(out))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -68,7 +68,7 @@ def show(
     """Print the fields of one sample; with --image also draw samples and their masks."""
     from pokevla.data.dataset import open_dataset
     from pokevla.data.inspection import contact_sheet, describe_sample, find_row
-    from pokevla.evaluation.files import whole_file
+    from pokevla.files.writing import atomic_path
 
     opened = open_dataset(dataset)
     row = find_row(opened, sample)
@@ -81,7 +81,7 @@ def show(
         left = opened.samples.num_rows - row
         chosen = [row + left * i // count for i in range(min(count, left))]
         sheet = contact_sheet(opened, chosen)
-        with whole_file(image) as temporary:
+        with atomic_path(image) as temporary:
             sheet.save(temporary)
         typer.echo(f"wrote {image}")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pokevla.cli.pipelines.memory_sampler import MemorySampler
 from pokevla.errors import PokeVLAError, RecipeError, UsageError
-from pokevla.evaluation.files import write_json
+from pokevla.files.texts import write_json
 from pokevla.recipe.kinds import AnyRecipe, kind_of
 from pokevla.recipe.load import load_recipe, recipe_hash
 from pokevla.recipe.schema import PipelineRecipe, Stage

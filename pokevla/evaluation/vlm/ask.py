@@ -16,7 +16,6 @@ from pokevla.data.reader import ShardReader
 from pokevla.data.samples import decode_image, decode_mask, member
 from pokevla.data.transforms import test_time_images
 from pokevla.errors import CheckpointError, DataError, UsageError
-from pokevla.evaluation.files import write_json
 from pokevla.evaluation.tracking import publish_grounding
 from pokevla.evaluation.vlm.grounding import (
     ASKED_KINDS,
@@ -28,6 +27,7 @@ from pokevla.evaluation.vlm.grounding import (
     write_verdicts,
 )
 from pokevla.evaluation.vlm.point_pictures import points_picture
+from pokevla.files.texts import write_json
 from pokevla.model.building import build_vlm
 from pokevla.model.presets import preset
 from pokevla.model.tokenizer import load_tokenizer

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pokevla.evaluation.files import whole_file
 from pokevla.evaluation.vlm.grounding import Question, Verdict, spread
+from pokevla.files.writing import atomic_path
 from pokevla.policy.pictures import PREDICTED_COLOUR, draw_masks, strip
 
 SIDE = 256
@@ -28,7 +28,7 @@ def points_picture(path: Path, questions: Sequence[Question], verdicts: Sequence
     if not pairs:
         return
     pictures = [_picture(*pairs[index]) for index in spread(len(pairs), wanted)]
-    with whole_file(path) as temporary:
+    with atomic_path(path) as temporary:
         Image.fromarray(strip(pictures, columns=COLUMNS)).save(temporary, optimize=True)
 
 

@@ -6,7 +6,6 @@ A file appears under its final name only when it is whole.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pokevla.errors import NO_ROOM, DataError, DiskFullError
+from pokevla.files.failures import named_error
+from pokevla.files.writing import atomic_path
 from pokevla.simulation.suites import TaskInfo, get_task
 from pokevla.telemetry.source import source_commit
 
@@ -35,27 +35,13 @@ def new_hdf5(path: Path) -> Iterator[h5py.File]:
     """
     import h5py
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{path} could not be written ({error}).", "Choose another folder.") from error
-    try:
-        with h5py.File(temporary, "w") as file:
-            yield file
-            file.flush()
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    # HDF5 reports a failed write as OSError or, on closing, as RuntimeError, the errno only in its text.
-    except (OSError, RuntimeError) as error:
-        found = re.search(r"errno = (\d+)", str(error))
-        code = int(found.group(1)) if found else getattr(error, "errno", None)
-        if code in NO_ROOM:
-            raise DiskFullError(f"No room to write {path}.", "Free some space or choose another folder.") from error
-        raise DataError(f"{path} could not be written ({error}).", "Check the folder and its permissions.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(path) as new:
+        try:
+            with h5py.File(new, "w") as file:
+                yield file
+                file.flush()
+        except RuntimeError as error:  # a failed write that HDF5 noticed on closing
+            raise named_error(error, path) from error
 
 
 def demonstrations_path(settings: DemoSettings) -> Path:

@@ -91,7 +91,7 @@ def test_a_full_disk_is_one_clear_error_and_no_dataset(
     tmp_path: Path, libero_file: Callable[..., Path], room_for: RoomFor, limit: int
 ) -> None:
     source, out = libero_file(demos=4, frames=40), tmp_path / "out" / "ds"
-    with room_for(limit), pytest.raises(DiskFullError, match=r"no room left while writing .*/out/ds"):
+    with room_for(limit), pytest.raises(DiskFullError, match=r"No room to write .*/out/ds"):
         convert_libero(LiberoSettings(source, out))
     assert list(out.parent.iterdir()) == []
     convert_libero(LiberoSettings(source, out))
