@@ -82,7 +82,7 @@ class PokeVLM(nn.Module):
         text = self.language_model.get_input_embeddings()(input_ids)
         output = self.language_model.model(
             inputs_embeds=assemble(text, vision, tail, layout),
-            attention_mask={"full_attention": self._mask(layout)},
+            attention_mask=self._by_layer_type(self._mask(layout)),
             position_ids=layout.position_ids,
             use_cache=False,
             output_hidden_states=all_layers,
@@ -100,6 +100,20 @@ class PokeVLM(nn.Module):
                 f"{self.config.attention} attention does not work with the {kernel} kernel.", "Choose sdpa."
             )
         return attention_mask_for(layout, self.config.attention)
+
+    def _by_layer_type(self, mask: Tensor | None) -> Tensor | dict[str, Tensor | None] | None:
+        """The mask as transformers' models take it: by layer type where their configuration has `layer_types`.
+
+        Raises:
+            UsageError: the language model has layers of sliding-window or linear attention.
+        """
+        layer_types = set(getattr(self.language_model.config, "layer_types", None) or ())
+        if not layer_types <= {"full_attention"}:
+            raise UsageError(
+                f"The language model has layers of {', '.join(sorted(layer_types - {'full_attention'}))}.",
+                "Choose one whose layers all attend to the whole sequence.",
+            )
+        return dict.fromkeys(layer_types, mask) if layer_types else mask
 
     def forward(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits of every position: pixel_values (B, V, 3, S, S), text (B, T) right padded -> (B, V * P + T, vocab)."""
@@ -130,7 +144,7 @@ class PokeVLM(nn.Module):
         cache = DynamicCache(config=self.language_model.config)
         states = self.language_model.model(
             inputs_embeds=assemble(text, vision, None, layout),
-            attention_mask={"full_attention": self._mask(layout)},
+            attention_mask=self._by_layer_type(self._mask(layout)),
             position_ids=layout.position_ids,
             past_key_values=cache,
             use_cache=True,
@@ -151,7 +165,7 @@ class PokeVLM(nn.Module):
             visible = torch.cat([visible, torch.ones_like(finished)], dim=1)
             states = self.language_model.model(
                 input_ids=token,
-                attention_mask={"full_attention": visible[:, None, None, :]},
+                attention_mask=self._by_layer_type(visible[:, None, None, :]),
                 position_ids=lengths + step,
                 past_key_values=cache,
                 use_cache=True,
