@@ -44,7 +44,6 @@ def write_report(folders: list[Path], out: Path) -> Path:
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, autoescape=select_autoescape(["j2", "html"]), trim_blocks=True)
     page = environment.get_template("report.html.j2").render(_context(read_sources(folders)))
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, page)
     return out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -13,6 +14,14 @@ TEMPORARY = ".tmp-"
 def temporary_name(path: Path) -> Path:
     """Where `path` grows until it is whole."""
     return path.with_name(f"{TEMPORARY}{path.name}")
+
+
+def make_parents(path: Path) -> None:
+    """Make the folders that `path` lies in. NotADirectoryError where a part of the path is a file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), error.filename) from error
 
 
 def put_in_place(new: Path, path: Path) -> None:

@@ -20,7 +20,7 @@ from typing import IO, Any
 from pokevla.errors import DataError, EnvironmentSetupError, PokeVLAError
 from pokevla.files.failures import FREE_SPACE, naming_errors
 from pokevla.files.locks import lock_within
-from pokevla.files.names import fsync_folder, fsync_tree, put_in_place, remove_leftover, temporary_name
+from pokevla.files.names import fsync_folder, fsync_tree, make_parents, put_in_place, remove_leftover, temporary_name
 
 _REPLACED = ".replaced"
 _WAIT_S = 10.0
@@ -39,6 +39,7 @@ def atomic_file(
     """A new file (`mode` "wb", or "w" in UTF-8) that becomes `path` when the block ends well.
 
     A reader sees the old file or the new one, never half. If the block fails, nothing is left and the old file stays.
+    Missing parents are made.
     `durable` (on the disk before the name is) may be off for what the next second replaces.
 
     Raises:
@@ -46,20 +47,22 @@ def atomic_file(
     """
     temporary = temporary_name(path)
     encoding = None if "b" in mode else "utf-8"
-    with naming_errors(path, kind=kind, remedy=remedy), _claimed(temporary, path, kind, _WAIT_S) as descriptor:
-        try:
-            os.ftruncate(descriptor, 0)
-            with open(descriptor, mode, encoding=encoding, closefd=False) as file:
-                yield file
-                file.flush()
-                if durable:
-                    os.fsync(descriptor)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        if durable:
-            fsync_folder(path.parent)
+    with naming_errors(path, kind=kind, remedy=remedy):
+        make_parents(path)
+        with _claimed(temporary, path, kind, _WAIT_S) as descriptor:
+            try:
+                os.ftruncate(descriptor, 0)
+                with open(descriptor, mode, encoding=encoding, closefd=False) as file:
+                    yield file
+                    file.flush()
+                    if durable:
+                        os.fsync(descriptor)
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+            if durable:
+                fsync_folder(path.parent)
 
 
 @contextmanager
@@ -80,7 +83,7 @@ def atomic_path(
     temporary = temporary_name(path)
     new = temporary / path.name
     with naming_errors(path, kind=kind, remedy=remedy):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_parents(path)
         with _claimed(temporary, path, kind, 0.0, is_folder=True):
             try:
                 _put_back(temporary / _REPLACED, path)

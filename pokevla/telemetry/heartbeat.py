@@ -53,9 +53,7 @@ def beat(run_dir: Path, *, rank: int, host: str, step: int, phase: str, phase_s:
          every_s: float) -> Heartbeat:  # fmt: skip
     """Write this process's heartbeat. A reader sees the old one or the new one, never half."""
     written = Heartbeat(rank, host, os.getpid(), step, phase, round(phase_s, 1), progress, every_s, now())
-    folder = run_dir / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / f"rank_{rank:05d}.json", asdict(written), indent=None, durable=False)
+    write_json(run_dir / FOLDER / f"rank_{rank:05d}.json", asdict(written), indent=None, durable=False)
     return written
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from pokevla.errors import CheckpointError, DataError, DiskFullError
 from pokevla.files.failures import named_error, naming_errors
 from pokevla.files.texts import write_text
+from pokevla.files.writing import atomic_file
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
@@ -50,6 +52,9 @@ def test_a_file_in_the_path_is_named_as_such(tmp_path: Path) -> None:
         write_text(tmp_path / "taken" / "summary.json", "")
 
 
-def test_a_missing_folder_is_named_as_such(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"Cannot write .*/a \(No such file or directory\)\. A folder of this path"):
-        write_text(tmp_path / "gone" / "a", "")
+def test_a_missing_folder_is_made_and_one_that_goes_away_is_named(tmp_path: Path) -> None:
+    write_text(tmp_path / "new" / "a", "text")
+    assert (tmp_path / "new" / "a").read_text() == "text"
+    reason = r"Cannot write .*/a \(No such file or directory\)\. A folder of this path"
+    with pytest.raises(DataError, match=reason), atomic_file(tmp_path / "new" / "a"):
+        shutil.rmtree(tmp_path / "new")
