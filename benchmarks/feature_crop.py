@@ -26,10 +26,10 @@ from torch.nn import functional
 
 from pokevla.data.dataset import open_dataset
 from pokevla.data.reader import ShardReader
+from pokevla.features.encoding import read_images
+from pokevla.features.feature_crop import crop_image_features, crop_to_patches
 from pokevla.recipe.sections import TeacherConfig
-from pokevla.teachers.encode import read_images
-from pokevla.teachers.encoders import RANDOM_NOTE, build_teacher
-from pokevla.teachers.feature_crop import crop_image_features, crop_token_features
+from pokevla.teachers.teacher import RANDOM_NOTE, build_teacher
 
 CROP_AREA = 0.9
 OFFSETS = {
@@ -69,17 +69,17 @@ def cosines(first: Tensor, second: Tensor, dim: int) -> Tensor:
 def measure(kind: str, images: Tensor, seed: int) -> list[dict[str, Any]]:
     """Return one row per crop offset for the mini teacher of one kind, and a row over all of them."""
     teacher = build_teacher(TeacherConfig.model_validate({"kind": kind, "preset": "mini", "seed": seed}))
-    tokens = teacher.spec.output_shape[0]
+    tokens = teacher.spec.fields[kind][0]
     crop: Callable[[Tensor, Tensor], Tensor]
     if kind == "sam":
         crop, dim = crop_image_features, 2
     else:
-        crop, dim = (lambda features, boxes: crop_token_features(features, boxes, tokens)), -1
-    whole = teacher.encode(images)
+        crop, dim = (lambda features, boxes: crop_to_patches(features, boxes, tokens)), -1
+    whole = teacher.encode(images)[kind]
     rows, every, ignored = [], [], []
     for name, offset in OFFSETS.items():
         box = crop_box(offset)
-        recomputed = teacher.encode(crop_images(images, box))
+        recomputed = teacher.encode(crop_images(images, box))[kind]
         boxes = torch.tensor(box).expand(*images.shape[:2], 4)
         ours, reference = cosines(crop(whole, boxes), recomputed, dim), cosines(whole, recomputed, dim)
         rows.append(row(f"{kind} mini, {name}", ours, reference))

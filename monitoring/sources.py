@@ -108,7 +108,7 @@ def honest_labels(sources: Sources) -> list[str]:
         )
         cache = recipe.feature_cache
         if cache is not None:
-            labels += [_teacher_label(teacher) for teacher in (cache.sam, cache.vggt) if not teacher.weights]
+            labels += [_teacher_label(teacher) for teacher in cache.all_teachers.values() if not teacher.weights]
         if recipe.data.blank_images:
             labels.append(f"{run.title} saw no images (blank_images): a control without eyes.")
     for _, summary in sources.trials:
@@ -127,5 +127,5 @@ def _teacher_label(teacher: TeacherConfig) -> str:
     what = {
         "sam": "masks are decoded from the features of an untrained encoder",
         "vggt": "the geometry loss aligns with features that carry no knowledge of geometry",
-    }[teacher.kind]
+    }.get(teacher.kind, "its features carry no knowledge")
     return f"The {teacher.kind.upper()} teacher (preset {teacher.preset}) has random weights: {what}."

@@ -30,6 +30,10 @@ LANGUAGE_MODELS: dict[str, Any] = {"qwen2": "pokevla.model.language_models:build
 VISION_TOWERS: dict[str, Any] = {"timm_vit": "pokevla.model.vision_towers:TIMM_VIT"}
 """A `VisionTower` (pokevla.model.vision_towers): how one is built and read. `kind` of a `VisionTowerConfig`."""
 
+TEACHERS: dict[str, Any] = {"sam": "pokevla.teachers.sam:SAM", "vggt": "pokevla.teachers.vggt:VGGT"}
+"""A `TeacherDefinition` (pokevla.teachers.teacher): a frozen encoder with its sizes and the fields of features that it
+gives. `kind` of a teacher in `cache.teachers`; `cache.sam` and `cache.vggt` are the entries of these names."""
+
 ENVIRONMENTS: dict[str, Any] = {"libero": "pokevla.simulation.libero:LIBERO"}
 """A `Benchmark` (pokevla.simulation.benchmark): a simulator with its suites of tasks. `trials.environment`."""
 

@@ -1,13 +1,13 @@
 """What one micro-batch holds. The model takes these tensors as plain arguments; `data` fills them.
 
-Shapes: B batch, V views ("base", "wrist"), S image side, T text tokens, K chunk, M mask side, C SAM channels,
-G SAM grid, N geometry tokens per view, W geometry width.
+Shapes: B batch, V views ("base", "wrist"), S image side, T text tokens, K chunk, M mask side; of cached features
+C channels and G side of a grid, N tokens per view and W their width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
@@ -18,41 +18,38 @@ from pokevla.errors import DataError
 
 VIEWS = ("base", "wrist")
 IGNORED_LABEL = -100
-CHANNEL_GROUP = 64
-"""Values of one channel's flattened grid that share a scale: the best 8-bit SAM codec measured (facts: cache, 3)."""
 
 
-class FeatureArrays(NamedTuple):
-    """Cached teacher features of one sample; `None` where that teacher was not cached.
+class StoredFeature(NamedTuple):
+    """One field of cached teacher features of one sample, as stored.
 
-    `sam` (V,C,G,G) int8 or float16, `sam_scales` (V,C,ceil(G*G/64)) float16 or None,
-    `vggt` (V,N,W) int8 or float16, `vggt_scales` (V,N) float16 or None.
+    `values` are (V,C,G,G) or (V,N,W), int8 or float16; `scales` are float16, or None where the codec has none. `codec`
+    is a name of `pokevla.features.codec.CODECS`.
     """
 
-    sam: np.ndarray | None
-    sam_scales: np.ndarray | None
-    vggt: np.ndarray | None
-    vggt_scales: np.ndarray | None
+    values: np.ndarray
+    scales: np.ndarray | None
+    codec: str
 
 
 class FeatureSource(Protocol):
-    """Cached features by sample key. `pokevla.teachers` implements it; `data` never imports teachers."""
+    """Cached features by sample key. `pokevla.features` implements it; `data` never imports it."""
 
-    def read(self, key: str) -> FeatureArrays:
-        """Features of the sample `key`; DataError when they are missing or damaged."""
+    def read(self, key: str) -> Mapping[str, StoredFeature]:
+        """Fields of the sample `key` by name; DataError when they are missing or damaged."""
         ...
 
 
 @dataclass
 class QuantisedFeatures:
-    """A batch of cached features as stored; `dequantise` makes numbers of it on the device."""
+    """A batch of one field as stored; `pokevla.features.codec.dequantise` makes numbers of it on the device."""
 
     values: Tensor
-    """SAM (B,V,C,G,G) or geometry (B,V,N,W); int8 or float16."""
+    """(B,V,C,G,G) or (B,V,N,W); int8 or float16."""
     scales: Tensor | None
-    """float16; None for float16 values."""
-    group: str
-    """`channel64`, `token` or `none`: which values share a scale."""
+    """float16; None where the codec has none."""
+    codec: str
+    """Name of `pokevla.features.codec.CODECS`."""
 
     def to(self, device: torch.device | str) -> Self:
         """The same features on `device`."""
@@ -106,8 +103,8 @@ class RobotBatch:
     """(B,V,M,M) float32 of 0 and 1; None when no mask size was asked for."""
     crop_boxes: Tensor
     """(B,V,4) float32 x1, y1, x2, y2 in [0,1] of the clean image: what image and mask show of it."""
-    sam: QuantisedFeatures | None = None
-    vggt: QuantisedFeatures | None = None
+    features: dict[str, QuantisedFeatures] = field(default_factory=dict)
+    """Cached teacher features by field: `sam`, `vggt`, and those of further teachers."""
 
     @property
     def size(self) -> int:
@@ -132,47 +129,36 @@ def swap_images(batch: BatchT) -> BatchT:
 
 def _to_device(batch: Any, device: torch.device | str) -> Any:
     """Copy of a batch dataclass with every tensor inside moved."""
-    moved = {
-        field.name: value.to(device)
-        for field in fields(batch)
-        if isinstance(value := getattr(batch, field.name), Tensor | QuantisedFeatures)
-    }
-    return replace(batch, **moved)
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: moved(item) for name, item in value.items()}
+        return value.to(device) if isinstance(value, Tensor | QuantisedFeatures) else value
+
+    return replace(batch, **{entry.name: moved(getattr(batch, entry.name)) for entry in fields(batch)})
 
 
-def dequantise(features: QuantisedFeatures) -> Tensor:
-    """Numbers of stored features: values times their group's scale, float32 on the features' own device.
+def stack_features(samples: Sequence[Mapping[str, StoredFeature]]) -> dict[str, QuantisedFeatures]:
+    """One batch of samples' features by field; empty when no sample has any.
 
-    Returns the shape of `features.values`. Raises DataError for a group it does not know or scales that do not fit.
+    Raises:
+        DataError: the samples have different fields.
     """
-    values, scales = features.values.float(), features.scales
-    if features.group == "none":
-        return values
-    if scales is None:
-        raise DataError(f"features of group {features.group} carry no scales.", "Rebuild the cache.")
-    if features.group == "token":
-        if scales.shape != values.shape[:-1]:
-            raise DataError(f"scales {tuple(scales.shape)} do not fit token features {tuple(values.shape)}.")
-        return values * scales.float().unsqueeze(-1)
-    if features.group == "channel64":
-        flat = values.flatten(-2)  # (..., C, G*G)
-        cells = flat.shape[-1]
-        if scales.shape != (*flat.shape[:-1], -(-cells // CHANNEL_GROUP)):
-            raise DataError(f"scales {tuple(scales.shape)} do not fit channel features {tuple(values.shape)}.")
-        spread = scales.float().repeat_interleave(CHANNEL_GROUP, dim=-1)[..., :cells]
-        return (flat * spread).reshape(values.shape)
-    raise DataError(f"unknown feature group {features.group!r}; known are channel64, token, none.")
-
-
-def stack_features(
-    values: Sequence[np.ndarray], scales: Sequence[np.ndarray | None], quantised_group: str
-) -> QuantisedFeatures:
-    """One batch of samples' features. float16 values need no scales and get the group `none`."""
-    present = [s for s in scales if s is not None]
-    stacked = torch.from_numpy(np.stack(values))
-    if not present:
-        return QuantisedFeatures(stacked, None, "none")
-    return QuantisedFeatures(stacked, torch.from_numpy(np.stack(present)), quantised_group)
+    names = list(samples[0])
+    if any(list(sample) != names for sample in samples):
+        raise DataError(
+            "The datasets of the mixture have different cached features.", "Build the cache of each from one recipe."
+        )
+    stacked = {}
+    for name in names:
+        stored = [sample[name] for sample in samples]
+        scales = [feature.scales for feature in stored if feature.scales is not None]
+        stacked[name] = QuantisedFeatures(
+            torch.from_numpy(np.stack([feature.values for feature in stored])),
+            torch.from_numpy(np.stack(scales)) if scales else None,
+            stored[0].codec,
+        )
+    return stacked
 
 
 def pad_texts(texts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:

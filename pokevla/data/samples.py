@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,9 @@ from PIL import Image, UnidentifiedImageError
 from pokevla.data.batch import (
     IGNORED_LABEL,
     VIEWS,
-    FeatureArrays,
     FeatureSource,
     RobotBatch,
+    StoredFeature,
     VLMBatch,
     pad_texts,
     stack_features,
@@ -36,8 +36,6 @@ from pokevla.data.transforms import (
 )
 from pokevla.errors import DataError
 from pokevla.recipe.sections import AugmentConfig, DataConfig
-
-NO_FEATURES = FeatureArrays(None, None, None, None)
 
 
 def decode_image(payload: bytes, key: str) -> Image.Image:
@@ -106,7 +104,7 @@ class RobotSampleMaker:
         keys: list[str] = []
         texts: list[list[int]] = []
         chunks: list[np.ndarray] = []
-        features: list[FeatureArrays] = []
+        features: list[Mapping[str, StoredFeature]] = []
         for i, (position, dataset, row) in enumerate(zip(positions, datasets, rows, strict=True)):
             table = self._tables[dataset]
             key = table.keys[row]
@@ -128,7 +126,7 @@ class RobotSampleMaker:
             texts.append(table.text_at(row))
             chunks.append(table.chunk_at(row))
             source = self._features[dataset]
-            features.append(source.read(key) if source is not None else NO_FEATURES)
+            features.append(source.read(key) if source is not None else {})
         ids, attention = pad_texts(texts, self._pad_id)
         return RobotBatch(
             keys=keys,
@@ -140,8 +138,7 @@ class RobotSampleMaker:
             actions=torch.from_numpy(np.stack(chunks)),
             masks=torch.from_numpy(masks) if masks is not None else None,
             crop_boxes=torch.from_numpy(boxes),
-            sam=_stack([f.sam for f in features], [f.sam_scales for f in features], "channel64"),
-            vggt=_stack([f.vggt for f in features], [f.vggt_scales for f in features], "token"),
+            features=stack_features(features),
         )
 
 
@@ -243,13 +240,3 @@ def _per_dataset(reader: FeatureSource | Sequence[FeatureSource] | None, count: 
     if len(reader) != count:
         raise DataError(f"{len(reader)} feature caches were given for {count} datasets.")
     return reader
-
-
-def _stack(values: Sequence[np.ndarray | None], scales: Sequence[np.ndarray | None], group: str) -> Any:
-    """QuantisedFeatures of a batch, or None when there are none. DataError when only some samples have them."""
-    present = [v for v in values if v is not None]
-    if not present:
-        return None
-    if len(present) != len(values):
-        raise DataError("only some datasets of the mixture have cached features.", "Build the cache of each.")
-    return stack_features(present, scales, group)

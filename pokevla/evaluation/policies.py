@@ -66,7 +66,7 @@ def mask_predictor(spec: PolicySpec, policy: ActingPolicy) -> MaskPredictor | No
     if not holds_recipe(spec.run):
         return None
     recipe = load_recipe(spec.run / RECIPE).recipe
-    if recipe.feature_cache is None or not recipe.supervises_masks:
+    if recipe.feature_cache is None or recipe.feature_cache.sam is None or not recipe.supervises_masks:
         return None
     from pokevla.policy.masks import MaskReader
 

@@ -90,7 +90,7 @@ def pieces_done(folder: Path, number: int | None) -> int:
 
 
 def _build_cache(recipe: Any, names: Names) -> None:
-    from pokevla.teachers.build import build_cache, build_shards
+    from pokevla.features.cache_build import build_cache, build_shards
 
     if names is None:
         build_cache(recipe.dataset, recipe.cache, recipe.batch, _progress("samples"))
@@ -99,13 +99,13 @@ def _build_cache(recipe: Any, names: Names) -> None:
 
 
 def _missing_shards(recipe: Any) -> list[str]:
-    from pokevla.teachers.build import cache_shards
+    from pokevla.features.cache_build import cache_shards
 
     return cache_shards(recipe.dataset, recipe.cache)[2]
 
 
 def _shards_done(recipe: Any, _folder: Path, names: Names) -> int:
-    from pokevla.teachers.build import cache_shards
+    from pokevla.features.cache_build import cache_shards
 
     _, all_names, missing = cache_shards(recipe.dataset, recipe.cache)
     return len(set(all_names if names is None else names) - set(missing))

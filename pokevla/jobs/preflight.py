@@ -153,9 +153,9 @@ def _cache(needed: Sequence[Path], cache: CacheConfig, caches: Sequence[JobPlan]
         datasets -= {path.absolute() for path in builder.recipe.dataset_paths}
     if not datasets:
         return []
+    from pokevla.features.cache_files import find_cache
+    from pokevla.features.fingerprint import cache_fingerprint
     from pokevla.recipe.checking.datasets import read_dataset_info
-    from pokevla.teachers.fingerprint import cache_fingerprint
-    from pokevla.teachers.store import find_cache
 
     for dataset in sorted(datasets):
         fingerprint, parts = cache_fingerprint(cache, read_dataset_info(dataset).fingerprint)

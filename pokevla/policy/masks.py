@@ -8,10 +8,10 @@ from PIL import Image
 
 from pokevla.data.transforms import centre_crop_box
 from pokevla.errors import PokeVLAError
+from pokevla.features.feature_crop import crop_image_features
 from pokevla.policy.policy import Policy
 from pokevla.recipe.sections import TeacherConfig
-from pokevla.teachers.encoders import Teacher, build_teacher
-from pokevla.teachers.feature_crop import crop_image_features
+from pokevla.teachers.teacher import Teacher, build_teacher
 
 
 class MaskReader:
@@ -34,7 +34,7 @@ class MaskReader:
         box = centre_crop_box(self._policy.crop_area)
         with torch.inference_mode():
             inputs = self._policy.prepare(images[None], proprio[None], [instruction])
-            features = self._teacher.encode(torch.from_numpy(images[None]))
+            features = self._teacher.encode(torch.from_numpy(images[None]))["sam"]
             boxes = torch.tensor(box, device=features.device).expand(1, images.shape[0], 4)
             output = self._policy.model(
                 inputs.pixel_values, inputs.input_ids, inputs.attention_mask, inputs.proprio,

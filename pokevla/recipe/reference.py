@@ -65,7 +65,7 @@ def _type_words(annotation: Any) -> str:
         return " | ".join(str(argument) for argument in arguments)
     if origin in (Union, types.UnionType):
         return " | ".join(_type_words(argument) for argument in arguments)
-    if origin is list:
+    if origin is list or (origin is tuple and arguments[-1] is Ellipsis):
         return f"list of {_type_words(arguments[0])}"
     if origin is tuple:
         return f"[{', '.join(_type_words(argument) for argument in arguments)}]"

@@ -74,14 +74,25 @@ class DataConfig(Section):
 class TeacherConfig(Section):
     """One frozen teacher. Its output is computed once and read from the cache in training."""
 
-    kind: Literal["sam", "vggt"]
-    """Which interface: `sam` gives (C, G, G) image embeddings a view, `vggt` gives (tokens, width) a view."""
-    preset: Literal["tiny", "mini", "vit_b", "vit_l", "vit_h", "vggt_1b"] = "mini"
-    """Size of the teacher."""
+    kind: str
+    """Which encoder, an entry of `pokevla.parts.TEACHERS`: `sam` gives image embeddings (C, G, G) a view, `vggt` gives
+    (tokens, width) a view."""
+    preset: str = "mini"
+    """Size of the teacher. SAM has tiny, mini, vit_b, vit_l, vit_h; VGGT has tiny, mini, vggt_1b."""
     weights: Path | None = None
     """Weights file. `null`: random weights from `seed`, which carry no knowledge. Every report says so."""
     seed: int = 0
     """Seed of the random weights when there is no file."""
+
+
+FeatureCodec = Literal["int8", "fp16"]
+
+
+class CachedTeacherConfig(TeacherConfig):
+    """One more frozen teacher, and how its features are stored."""
+
+    codec: FeatureCodec = "int8"
+    """`int8` stores one scale per token, or per 64 values of a grid's channel; `fp16` is exact, for audits."""
 
 
 class CacheConfig(Section):
@@ -89,14 +100,28 @@ class CacheConfig(Section):
 
     root: Path
     """Folder that holds one sub-folder per fingerprint."""
-    sam: TeacherConfig = TeacherConfig(kind="sam")
-    """Teacher of the mask decoders."""
-    vggt: TeacherConfig = TeacherConfig(kind="vggt")
-    """Teacher of the geometry alignment."""
-    sam_codec: Literal["int8", "fp16"] = "int8"
+    sam: TeacherConfig | None = TeacherConfig(kind="sam")
+    """Teacher of the mask decoders; `null`: its features are not cached."""
+    vggt: TeacherConfig | None = TeacherConfig(kind="vggt")
+    """Teacher of the geometry alignment; `null`: its features are not cached."""
+    sam_codec: FeatureCodec = "int8"
     """`int8` stores groups of 64 values with one scale; `fp16` is exact, for audits."""
-    vggt_codec: Literal["int8", "fp16"] = "int8"
+    vggt_codec: FeatureCodec = "int8"
     """`int8` stores one scale per token."""
+    teachers: tuple[CachedTeacherConfig, ...] = ()
+    """Further teachers whose features are cached beside these, one of each kind."""
+
+    @property
+    def all_teachers(self) -> dict[str, CachedTeacherConfig]:
+        """Every teacher with its codec, by its field of the recipe, in the order of a record: SAM, VGGT, the others."""
+        named: tuple[tuple[str, TeacherConfig | None, FeatureCodec], ...]
+        named = (("sam", self.sam, self.sam_codec), ("vggt", self.vggt, self.vggt_codec))
+        teachers = {
+            f"cache.{name}": CachedTeacherConfig(**dict(teacher), codec=codec)
+            for name, teacher, codec in named
+            if teacher is not None
+        }
+        return teachers | {f"cache.teachers.{index}": teacher for index, teacher in enumerate(self.teachers)}
 
     @model_validator(mode="before")
     @classmethod
@@ -133,6 +158,8 @@ class ModelConfig(Section):
     """Action head, an entry of `pokevla.parts.ACTION_HEADS`: `poke` is the paper's (section V-D)."""
     language_model: str | None = None
     """Class of the language model, an entry of `pokevla.parts.LANGUAGE_MODELS`; `null`: the preset's, Qwen2."""
+    geometry_width: Positive | None = None
+    """Width of the features that `loss.geometry_features` names; `null`: that of the preset's VGGT."""
     seg_injection: bool = True
     """Whether the action head attends to the <SEG> embedding (paper, section V-D)."""
 
@@ -185,7 +212,9 @@ class LossConfig(Section):
     segmentation: SegmentationLossConfig = SegmentationLossConfig()
     """Masks of the target and reference objects."""
     geometry: NonNegative = 0.5
-    """1 - cosine to the VGGT features (Spatial Forcing's coefficient)."""
+    """1 - cosine to the features that `geometry_features` names (Spatial Forcing's coefficient)."""
+    geometry_features: str = "vggt"
+    """Cached field that the vision states are aligned with: `vggt`, or a field of a further teacher."""
 
 
 class OptimConfig(Section):

@@ -15,6 +15,9 @@ ADDED: dict[str, Any] = {
     "extensions": [],
     "model.head": "poke",
     "model.language_model": None,
+    "model.geometry_width": None,
+    "loss.geometry_features": "vggt",
+    "cache.teachers": [],
     "trials.environment": "libero",
 }
 """Fields that came after the first runs, with the value that means what was done before them. While they have it they

@@ -181,7 +181,7 @@ def refuse_misfit(folder: Path, stored: CheckpointInfo, current: CheckpointInfo)
             raise CheckpointError(
                 f"The cached features of {path} are not those that {folder} was trained with: fingerprint "
                 f"{current.caches.get(path)} instead of {fingerprint}.",
-                "Put back the teachers' weights that the recipe's cache.sam and cache.vggt name.",
+                "Put back the teachers' weights that the recipe's `cache` names.",
             )
     if stored.frozen_hash != current.frozen_hash:
         raise CheckpointError(

@@ -159,11 +159,11 @@ def _cache(cache: sections.CacheConfig, path: Path, made_before: frozenset[Path]
 
 def _teachers(cache: sections.CacheConfig) -> list[str]:
     remarks = []
-    for name, teacher in (("sam", cache.sam), ("vggt", cache.vggt)):
+    for field, teacher in cache.all_teachers.items():
         if teacher.weights is None:
-            remarks.append(f"cache.{name} is a teacher of random weights: it carries no knowledge.")
+            remarks.append(f"{field} is a teacher of random weights: it carries no knowledge.")
         elif not teacher.weights.exists():
-            raise DataError(f"cache.{name}.weights {teacher.weights} does not exist.", "Download it, or set null.")
+            raise DataError(f"{field}.weights {teacher.weights} does not exist.", "Download it, or set null.")
     return remarks
 
 

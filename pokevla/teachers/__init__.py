@@ -1,1 +1,1 @@
-"""Frozen SAM and VGGT, the feature codec, building and verifying a cache."""
+"""Frozen encoders, SAM and VGGT among them: images in, features out."""

@@ -1,6 +1,7 @@
-"""The SAM image encoder: transformers' `SamVisionModel` at any size, weights in either published layout.
+"""The SAM teacher: transformers' `SamVisionModel` at any size, weights in either published layout.
 
-Constants are segment-anything's (`segment_anything/build_sam.py`, `modeling/sam.py`).
+Its field `sam` is the image embedding (C, G, G) of each view. Constants are segment-anything's
+(github.com/facebookresearch/segment-anything, `segment_anything/build_sam.py`, `modeling/sam.py`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from transformers import SamVisionConfig, SamVisionModel
 
 from pokevla.errors import CheckpointError
 from pokevla.model.presets import preset
+from pokevla.teachers.teacher import TeacherDefinition
 from pokevla.teachers.weights import load_strictly, read_state
 
+FIELD = "sam"
 PIXEL_MEAN = (123.675, 116.28, 103.53)  # of 0..255 RGB
 PIXEL_STD = (58.395, 57.12, 57.375)
 
@@ -112,7 +115,32 @@ def preprocess_sam(images: Tensor, size: int) -> Tensor:
 
 def encode_sam(model: SamVisionModel, images: Tensor) -> Tensor:
     """(B, V, H, W, 3) uint8 -> (B, V, C, G, G) float32."""
-    size = cast(int, model.config.image_size)
+    size = _image_size(model.config)
     pixels = preprocess_sam(images.flatten(0, 1), size)
     features = model(pixels).last_hidden_state
     return features.unflatten(0, images.shape[:2]).to(torch.float32)
+
+
+def _fields(name: str) -> dict[str, tuple[int, ...]]:
+    config = sam_config(name)
+    grid = _image_size(config) // cast(int, config.patch_size)
+    return {FIELD: (config.output_channels, grid, grid)}
+
+
+def _preprocessing(name: str) -> str:
+    size = _image_size(sam_config(name))
+    return f"longest side {size} px bilinear antialias; mean {PIXEL_MEAN} std {PIXEL_STD} of 0..255; pad"
+
+
+def _image_size(config: SamVisionConfig) -> int:
+    return cast(int, config.image_size)
+
+
+SAM = TeacherDefinition(
+    presets=("tiny", "mini", "vit_b", "vit_l", "vit_h"),
+    fields=_fields,
+    preprocessing=_preprocessing,
+    build=lambda name: SamVisionModel(sam_config(name)),
+    encode=lambda model, images: {FIELD: encode_sam(model, images)},
+    load_weights=load_sam_weights,
+)

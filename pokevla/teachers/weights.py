@@ -65,16 +65,21 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return cast(dict[str, Tensor], dict(state))
 
 
+def load_file(module: nn.Module, path: Path) -> None:
+    """Fill `module` from a file that holds exactly its tensors. Raises as `read_state` and `load_strictly`."""
+    load_strictly(module, read_state(path), path)
+
+
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     """Copy `state` into `module`; every name and shape must fit.
 
     Raises:
         CheckpointError: names the first tensors that are missing, unknown or of another shape.
     """
-    wanted = module.state_dict()
-    missing = [name for name in wanted if name not in state]
-    unknown = [name for name in state if name not in wanted]
-    reshaped = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
+    target = module.state_dict()
+    missing = [name for name in target if name not in state]
+    unknown = [name for name in state if name not in target]
+    reshaped = [name for name in target if name in state and state[name].shape != target[name].shape]
     if missing or unknown or reshaped:
         lists = (("lacks", missing), ("has the unknown", unknown), ("has another shape for", reshaped))
         parts = [f"{verb} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}" for verb, names in lists if names]

@@ -7,13 +7,17 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from pokevla.data.batch import RobotBatch, VLMBatch, dequantise
+from pokevla.data.batch import RobotBatch, VLMBatch
 from pokevla.errors import DataError
+from pokevla.features.codec import dequantise
+from pokevla.features.feature_crop import crop_image_features, crop_to_patches
 from pokevla.model.vla import PokeVLA, VLAOutput
 from pokevla.model.vlm import IGNORE_INDEX, PokeVLM
 from pokevla.recipe.sections import LossConfig
-from pokevla.teachers.feature_crop import crop_image_features, crop_token_features
 from pokevla.training import losses
+
+MASK_FEATURES = "sam"
+"""Cached field that the mask decoders read."""
 
 
 @dataclass
@@ -94,10 +98,8 @@ class PosttrainObjective(nn.Module):
     def _sam_features(self, batch: RobotBatch) -> Tensor | None:
         if self.weights.segmentation.weight == 0:
             return None
-        if batch.sam is None:
-            raise DataError("The segmentation loss has a weight, but the batch has no SAM features.")
-        dtype = self.model.seg_token.dtype
-        return crop_image_features(dequantise(batch.sam), batch.crop_boxes).to(dtype)
+        features = _features(batch, MASK_FEATURES, "segmentation")
+        return crop_image_features(features, batch.crop_boxes).to(self.model.seg_token.dtype)
 
     def _add_segmentation(self, terms: Terms, output: VLAOutput, batch: RobotBatch) -> None:
         if output.fine_logits is None or output.coarse_logits is None or batch.masks is None:
@@ -114,15 +116,33 @@ class PosttrainObjective(nn.Module):
         terms.logged |= {"loss/segmentation": segmentation, "loss/focal": focal, "loss/kl": kl}
 
     def _add_geometry(self, terms: Terms, output: VLAOutput, batch: RobotBatch) -> None:
-        if output.geometry is None or batch.vggt is None:
-            raise DataError("The geometry loss has a weight, but the batch has no VGGT features.")
-        target = crop_token_features(dequantise(batch.vggt), batch.crop_boxes, output.geometry.shape[2])
+        if output.geometry is None:
+            raise RuntimeError("the model was asked for geometry and gave none")
+        name = self.weights.geometry_features
+        target = crop_to_patches(_features(batch, name, "geometry"), batch.crop_boxes, output.geometry.shape[2])
+        width = target.shape[-1]
+        if width != output.geometry.shape[-1]:
+            raise DataError(
+                f"The features {name} have width {width}, the model projects to {output.geometry.shape[-1]}.",
+                f"Set model.geometry_width={width}, or name other features in loss.geometry_features.",
+            )
         geometry = losses.cosine_alignment(output.geometry, target)
         terms.weighted["geometry"] = self.weights.geometry * geometry
         terms.logged["loss/geometry"] = geometry
 
 
 Objective = PretrainObjective | PosttrainObjective
+
+
+def _features(batch: RobotBatch, name: str, loss: str) -> Tensor:
+    """A field of cached features as float32, (B, V, C, G, G) or (B, V, N, T). DataError if the batch has none."""
+    if name not in batch.features:
+        cached = f"only {', '.join(batch.features)}" if batch.features else "none"
+        raise DataError(
+            f"The {loss} loss has a weight and needs the cached features {name}; the batch has {cached}.",
+            "Add their teacher to the recipe's cache, or set the weight to 0.",
+        )
+    return dequantise(batch.features[name])
 
 
 def _total_and_log(terms: Terms) -> tuple[Tensor, dict[str, Tensor]]:

@@ -11,12 +11,12 @@ from pokevla.data.dataset import open_mixture, usable_rows
 from pokevla.data.loader import TrainLoader, build_robot_loader, build_vlm_loader, validation_batches
 from pokevla.distributed.environment import RankInfo
 from pokevla.errors import RecipeError
+from pokevla.features.feature_reader import FeatureReader, open_features
 from pokevla.model.tokenizer import load_tokenizer
 from pokevla.model.vla import PokeVLA
 from pokevla.model.vlm import PokeVLM
 from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TrainRecipe
 from pokevla.runs.directory import STATISTICS
-from pokevla.teachers.reader import FeatureReader, open_features
 from pokevla.training.objectives import Objective, PosttrainObjective, PretrainObjective
 from pokevla.weights.base_model import build_base, model_config, tokenizer_folder
 from pokevla.weights.frozen_hash import frozen_hash

@@ -27,9 +27,13 @@ def model_config(settings: ModelConfig, chunk_length: int) -> PokeVLAConfig:
     language_model = config.vlm.language_model
     if settings.language_model is not None:
         language_model = dataclasses.replace(language_model, kind=settings.language_model)
+    geometry = config.geometry
+    if settings.geometry_width is not None:
+        geometry = dataclasses.replace(geometry, target_dim=settings.geometry_width)
     return dataclasses.replace(
         config,
         vlm=dataclasses.replace(config.vlm, attention=settings.attention, language_model=language_model),
+        geometry=geometry,
         action_head=dataclasses.replace(
             config.action_head,
             condition=settings.head_condition,

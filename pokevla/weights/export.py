@@ -121,7 +121,7 @@ def _card(recipe: TrainRecipe, info: CheckpointInfo, num_parameters: int) -> str
     ]
     cache = recipe.feature_cache
     if cache is not None:
-        random = [t.kind for t in (cache.sam, cache.vggt) if t.weights is None]
+        random = [teacher.kind for teacher in cache.all_teachers.values() if teacher.weights is None]
         if random:
             lines += [f"Teachers of random weights, which carry no knowledge: {', '.join(random)}.", ""]
     if recipe.data.blank_images:

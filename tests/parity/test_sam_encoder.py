@@ -13,7 +13,7 @@ from torch import nn
 from transformers import SamVisionModel
 
 from pokevla.recipe.sections import TeacherConfig
-from pokevla.teachers.encoders import build_teacher
+from pokevla.teachers.teacher import build_teacher
 from pokevla.teachers.sam import load_sam_weights, preprocess_sam, sam_config
 
 

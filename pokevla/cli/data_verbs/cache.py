@@ -38,9 +38,9 @@ def build(
     ] = None,
 ) -> None:
     """Compute the features of every dataset of a recipe. Continues where a killed build stopped."""
+    from pokevla.features.cache_build import build_cache
+    from pokevla.features.cache_verify import cache_info
     from pokevla.recipe.checking.datasets import read_info
-    from pokevla.teachers.build import build_cache
-    from pokevla.teachers.verify import cache_info
 
     cache, datasets, batch = _jobs(recipe, overrides)
     for dataset in datasets:
@@ -53,7 +53,7 @@ def build(
 @app.command()
 def info(source: _Source, overrides: _Overrides = None, as_json: _Json = False) -> None:
     """Show what a cache holds and what it was made from."""
-    from pokevla.teachers.verify import cache_info
+    from pokevla.features.cache_verify import cache_info
 
     reports = [cache_info(directory) for directory in _directories(source, overrides)]
     if as_json:
@@ -75,7 +75,7 @@ def verify(
     """Check every checksum of a cache, then recompute some samples and compare."""
     from dataclasses import asdict
 
-    from pokevla.teachers.verify import verify_cache
+    from pokevla.features.cache_verify import verify_cache
 
     sources: list[tuple[Path, Path | None, CacheConfig | None]]
     if source.is_dir():
@@ -92,10 +92,8 @@ def verify(
         if not as_json:
             typer.echo(f"{directory}: {report.records} records are intact.")
             if report.recomputed:
-                typer.echo(
-                    f"  {report.recomputed} samples recomputed: lowest cosine SAM {report.sam_cosine:.5f}, "
-                    f"VGGT {report.vggt_cosine:.5f}"
-                )
+                cosines = ", ".join(f"{name} {value:.5f}" for name, value in report.cosines.items())
+                typer.echo(f"  {report.recomputed} samples recomputed: lowest cosine {cosines}")
     if as_json:
         typer.echo(json.dumps(reports, indent=2))
 
@@ -122,9 +120,9 @@ def _directories(source: Path, overrides: list[str] | None) -> list[Path]:
 
 def _find(cache: CacheConfig, datasets: list[Path]) -> list[Path]:
     """Return the directory of each dataset's cache; refuses missing, incomplete and mismatching ones."""
+    from pokevla.features.cache_files import find_cache
+    from pokevla.features.fingerprint import cache_fingerprint
     from pokevla.recipe.checking.datasets import read_info
-    from pokevla.teachers.fingerprint import cache_fingerprint
-    from pokevla.teachers.store import find_cache
 
     fingerprints = (cache_fingerprint(cache, read_info(dataset)["fingerprint"]) for dataset in datasets)
     return [find_cache(cache.root, fingerprint, parts) for fingerprint, parts in fingerprints]

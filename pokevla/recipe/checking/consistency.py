@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
-from pokevla.parts import ACTION_HEADS, ENVIRONMENTS, LANGUAGE_MODELS, get_part, unknown_part
+from pokevla.parts import ACTION_HEADS, ENVIRONMENTS, LANGUAGE_MODELS, TEACHERS, get_part, unknown_part
 from pokevla.recipe import schema
 from pokevla.recipe.kinds import kind_of
+from pokevla.recipe.planning.sizes import PRESETS, TEACHER_FIELDS, preset_size, teacher_fields, teacher_presets
 
 Finding = tuple[str, str]
 """(dotted field where the mistake stands, sentence)."""
@@ -96,33 +97,59 @@ def _cache(recipe: schema.PosttrainRecipe) -> Iterator[Finding]:
 def _teachers(recipe: schema.PosttrainRecipe | schema.CacheRecipe) -> Iterator[Finding]:
     if recipe.cache is None:
         return
-    allowed = {"sam": ("tiny", "mini", "vit_b", "vit_l", "vit_h"), "vggt": ("tiny", "mini", "vggt_1b")}
-    for name, teacher in (("sam", recipe.cache.sam), ("vggt", recipe.cache.vggt)):
-        if teacher.kind != name:
-            yield f"cache.{name}.kind", f"cache.{name}.kind should be {name}, not {teacher.kind}."
-        if teacher.preset not in allowed[name]:
-            yield (
-                f"cache.{name}.preset",
-                (f"cache.{name}.preset should be one of {', '.join(allowed[name])}, not {teacher.preset}."),
-            )
+    kinds: dict[str, str] = {}
+    for field, teacher in recipe.cache.all_teachers.items():
+        own = field.removeprefix("cache.")
+        unknown = unknown_part(teacher.kind, TEACHERS)
+        if own in ("sam", "vggt") and teacher.kind != own:
+            yield f"{field}.kind", f"{field}.kind should be {own}, not {teacher.kind}."
+        elif unknown is not None:
+            yield f"{field}.kind", f"{field}.kind: {unknown}"
+        elif teacher.kind in kinds:
+            yield f"{field}.kind", f"{field}.kind is {teacher.kind}, as {kinds[teacher.kind]} is: one of each kind."
+        elif teacher.preset not in teacher_presets(teacher.kind):
+            presets = ", ".join(teacher_presets(teacher.kind))
+            yield f"{field}.preset", f"{field}.preset should be one of {presets}, not {teacher.preset}."
+        kinds.setdefault(teacher.kind, field)
+    if not kinds:
+        yield "cache", "the cache names no teacher. Set cache.sam, cache.vggt or cache.teachers."
 
 
-def _teachers_fit_model(recipe: schema.PosttrainRecipe) -> Iterator[Finding]:
-    if recipe.cache is None:
+def _features_fit(recipe: schema.PosttrainRecipe) -> Iterator[Finding]:
+    """What the losses read is cached, and has the size that the model takes."""
+    if recipe.cache is None or any(_teachers(recipe)):
         return
-    fitting = {"tiny": ({"tiny"}, {"tiny"}), "mini": ({"mini"}, {"mini"}),
-               "pocket": ({"vit_b", "vit_l", "vit_h"}, {"vggt_1b"})}  # fmt: skip
-    for name, teacher, presets in zip(
-        ("sam", "vggt"), (recipe.cache.sam, recipe.cache.vggt), fitting[recipe.model.preset], strict=True
-    ):
-        if teacher.kind == name and teacher.preset not in presets:
+    size, teachers = PRESETS[recipe.model.preset], recipe.cache.all_teachers
+    for name, fitting in (("sam", size.sam_shape), ("vggt", size.vggt_shape)):
+        teacher = teachers.get(f"cache.{name}")
+        if teacher is not None and teacher_fields(teacher)[name] != fitting:
+            presets = [preset for preset, fields in TEACHER_FIELDS[name].items() if fields[name] == fitting]
             yield (
                 f"cache.{name}.preset",
-                (
-                    f"features of cache.{name}.preset {teacher.preset} do not fit model.preset {recipe.model.preset}: "
-                    f"use {' or '.join(sorted(presets))}."
-                ),
+                f"features of cache.{name}.preset {teacher.preset} do not fit model.preset {recipe.model.preset}: "
+                f"use {' or '.join(sorted(presets))}.",
             )
+    cached = {name: shape for teacher in teachers.values() for name, shape in teacher_fields(teacher).items()}
+    if recipe.loss.segmentation.weight > 0 and "sam" not in cached:
+        yield "loss.segmentation.weight", "loss.segmentation.weight is above 0, but cache.sam is null."
+    if recipe.loss.geometry > 0:
+        yield from _geometry_fits(recipe, cached)
+
+
+def _geometry_fits(recipe: schema.PosttrainRecipe, cached: Mapping[str, tuple[int, ...]]) -> Iterator[Finding]:
+    name = recipe.loss.geometry_features
+    if name not in cached:
+        hint = f"It caches {', '.join(cached)}."
+        yield "loss.geometry_features", f"loss.geometry_features: the cache has no field {name!r}. {hint}"
+        return
+    shape = cached[name]
+    width = shape[0] if len(shape) == 3 else shape[-1]  # a grid (C, G, G), or tokens (N, T)
+    takes = preset_size(recipe.model).vggt_shape[1]
+    if width != takes and (name != "vggt" or recipe.model.geometry_width is not None):
+        yield (
+            "model.geometry_width",
+            f"features {name} have width {width}, the model projects to {takes}: set model.geometry_width: {width}.",
+        )
 
 
 def _trials(recipe: schema.EvalRecipe) -> Iterator[Finding]:
@@ -176,7 +203,7 @@ def _tasks(trials: schema.TrialsConfig) -> Iterator[Finding]:
 
 _RULES: dict[str, tuple[Callable[[Any], Iterator[Finding]], ...]] = {
     "pretrain": (_length, _parts, _adapters, _something_trains, _schedule, _guards),
-    "posttrain": (_length, _parts, _adapters, _schedule, _guards, _cache, _teachers, _teachers_fit_model),
+    "posttrain": (_length, _parts, _adapters, _schedule, _guards, _cache, _teachers, _features_fit),
     "cache": (_teachers,),
     "eval": (_trials,),
 }

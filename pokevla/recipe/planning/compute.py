@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pokevla.recipe.kinds import DataKind, data_kind_of, model_of
-from pokevla.recipe.planning.sizes import NUM_VIEWS, PRESETS, Part, PresetSize, Stack
+from pokevla.recipe.planning.sizes import NUM_VIEWS, Part, PresetSize, Stack, preset_size
 from pokevla.recipe.schema import TrainRecipe
 
 GIB = 1024**3
@@ -49,7 +49,7 @@ def _acts(recipe: TrainRecipe) -> bool:
 
 def count_parameters(recipe: TrainRecipe) -> dict[str, Parameters]:
     """Parameters by part, adapters included."""
-    size = PRESETS[recipe.model.preset]
+    size = preset_size(recipe.model)
     modes = recipe.trainable
     counted = {
         "vision": _part(size.vision, modes.vision, recipe),
@@ -73,7 +73,7 @@ def _part(part: Part, mode: str, recipe: TrainRecipe) -> Parameters:
 
 def sequence_length(recipe: TrainRecipe) -> int:
     """Tokens of an average sample in the language model."""
-    size = PRESETS[recipe.model.preset]
+    size = preset_size(recipe.model)
     text = min(TEXT_TOKENS[data_kind_of(recipe)], recipe.data.max_text_tokens)
     own = 1 + size.num_queries if _acts(recipe) else 0
     return VIEWS[data_kind_of(recipe)] * size.patches + text + own
@@ -86,7 +86,7 @@ def flops_per_sample(recipe: TrainRecipe) -> float:
     more for that of its weight. A frozen part has no weight gradient, and no input gradient either if nothing before
     it trains (Megatron-LM, arXiv 2104.04473, appendix; the frozen case is arithmetic).
     """
-    size = PRESETS[recipe.model.preset]
+    size = preset_size(recipe.model)
     views = VIEWS[data_kind_of(recipe)]
     length = sequence_length(recipe)
     patches = views * size.patches
@@ -158,7 +158,7 @@ def memory_per_gpu(recipe: TrainRecipe, world_size: int, stage: int) -> Memory:
 
 def activation_bytes_per_sample(recipe: TrainRecipe) -> float:
     """Tensors kept for the backward pass of one sample. Parts without a backward pass keep nothing."""
-    size = PRESETS[recipe.model.preset]
+    size = preset_size(recipe.model)
     views = VIEWS[data_kind_of(recipe)]
     length = sequence_length(recipe)
     scale = 1.0 if recipe.precision == "bf16" else 2.0

@@ -179,10 +179,8 @@ def disk_needs(recipe: TrainRecipe, samples: int | None) -> Disk:
     if recipe.checkpoint.keep_every_steps and recipe.steps:
         kept += recipe.steps // recipe.checkpoint.keep_every_steps
     cache = shards = None
-    teachers = recipe.feature_cache
-    if teachers is not None and samples is not None:
-        record = cache_record_bytes(teachers.sam.preset, teachers.vggt.preset, teachers.sam_codec, teachers.vggt_codec)
-        cache = record * samples
+    if recipe.feature_cache is not None and samples is not None:
+        cache = cache_record_bytes(recipe.feature_cache) * samples
         shards = -(-cache // SHARD_BYTES)
     dataset = SAMPLE_BYTES[data_kind_of(recipe)] * samples if samples is not None else None
     return Disk(dataset, cache, shards, checkpoint, kept * checkpoint)

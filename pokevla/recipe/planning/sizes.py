@@ -6,8 +6,11 @@ compares.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
+
+from pokevla.parts import TEACHERS, get_part
+from pokevla.recipe.sections import CacheConfig, ModelConfig, TeacherConfig
 
 
 @dataclass(frozen=True)
@@ -105,24 +108,55 @@ PRESETS: dict[str, PresetSize] = {
         vggt_shape=(256, 2048),
     ),
 }
-# Teacher preset -> output of one view. SAM's three sizes share one neck (256 channels, 64 x 64).
+# SAM's three published sizes share one neck (256 channels, 64 x 64).
 SAM_SHAPES = {name: PRESETS[name].sam_shape for name in ("tiny", "mini")} | dict.fromkeys(
     ("vit_b", "vit_l", "vit_h"), (256, 64, 64)
 )
 VGGT_SHAPES = {"tiny": PRESETS["tiny"].vggt_shape, "mini": PRESETS["mini"].vggt_shape, "vggt_1b": (256, 2048)}
+TEACHER_FIELDS: dict[str, dict[str, dict[str, tuple[int, ...]]]] = {
+    "sam": {name: {"sam": shape} for name, shape in SAM_SHAPES.items()},
+    "vggt": {name: {"vggt": shape} for name, shape in VGGT_SHAPES.items()},
+}
+"""Our teachers: kind -> preset -> shape of each field for one view, (C, G, G) or (N, T)."""
 NUM_VIEWS = 2
-_GROUP = 64  # values that share a scale in the int8 code of SAM (facts of the codec: pokevla.teachers.codec)
+_GROUP = 64  # values of a grid that share a scale (pokevla.features.codec)
 _ALIGNMENT = 4096  # a record's payload starts at a multiple of this
 
 
-def cache_record_bytes(sam: str, vggt: str, sam_codec: str, vggt_codec: str) -> int:
-    """Bytes on disk of one sample's features (both views) for teacher presets `sam`, `vggt` and their codecs."""
-    channels, rows, columns = SAM_SHAPES[sam]
-    tokens, _ = VGGT_SHAPES[vggt]
-    sam_values, vggt_values = NUM_VIEWS * channels * rows * columns, NUM_VIEWS * prod(VGGT_SHAPES[vggt])
-    sam_bytes = (
-        sam_values * 2 if sam_codec == "fp16" else sam_values + 2 * NUM_VIEWS * channels * -(-rows * columns // _GROUP)
+def preset_size(model: ModelConfig) -> PresetSize:
+    """The numbers of a recipe's preset, with its own width of the geometry projector."""
+    size = PRESETS[model.preset]
+    tokens, width = size.vggt_shape
+    if model.geometry_width is None:
+        return size
+    hidden, changed = size.language_stack.width, model.geometry_width
+    more = (changed - width) * (hidden + 2) + changed**2 - width**2  # Linears D -> T and T -> T with biases
+    return replace(
+        size,
+        own_total=size.own_total + more,
+        own_trainable=size.own_trainable + more,
+        vggt_shape=(tokens, changed),
     )
-    vggt_bytes = vggt_values * 2 if vggt_codec == "fp16" else vggt_values + 2 * NUM_VIEWS * tokens
-    payload = sam_bytes + vggt_bytes
+
+
+def teacher_presets(kind: str) -> tuple[str, ...]:
+    """Presets of a teacher. One of another package is asked itself: its module has been imported as an extension."""
+    return tuple(TEACHER_FIELDS[kind]) if kind in TEACHER_FIELDS else get_part("teacher", kind, TEACHERS).presets
+
+
+def teacher_fields(teacher: TeacherConfig) -> dict[str, tuple[int, ...]]:
+    """Fields of a teacher with their shape for one view, (C, G, G) or (N, T)."""
+    if teacher.kind in TEACHER_FIELDS:
+        return TEACHER_FIELDS[teacher.kind][teacher.preset]
+    return get_part("teacher", teacher.kind, TEACHERS).fields(teacher.preset)
+
+
+def cache_record_bytes(cache: CacheConfig) -> int:
+    """Bytes on disk of one sample's features, all teachers and both views."""
+    payload = 0
+    for teacher in cache.all_teachers.values():
+        for shape in teacher_fields(teacher).values():
+            values = NUM_VIEWS * prod(shape)
+            scales = NUM_VIEWS * (shape[0] * -(-shape[1] * shape[2] // _GROUP) if len(shape) == 3 else shape[0])
+            payload += 2 * values if teacher.codec == "fp16" else values + 2 * scales
     return -(-payload // _ALIGNMENT) * _ALIGNMENT + _ALIGNMENT  # the header and its padding take one more block

@@ -23,7 +23,7 @@ def toy_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def write_recipe(toy_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Write the toy post-training recipe under a name; its cache is built at the first call."""
-    from pokevla.teachers.build import build_cache
+    from pokevla.features.cache_build import build_cache
 
     root = tmp_path_factory.mktemp("recipes")
     cache = tmp_path_factory.mktemp("cache")

@@ -1,4 +1,4 @@
-"""Looking at a finished cache: what it holds, whether its bytes are whole, whether the teachers still say the same."""
+"""Checking a finished cache: what it holds, whether its bytes are whole, whether the teachers still give the same."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ import xxhash
 from torch import Tensor
 from torch.nn import functional
 
-from pokevla.data.batch import FeatureArrays, dequantise, stack_features
+from pokevla.data.batch import stack_features
 from pokevla.data.dataset import SHARDS_NAME, Dataset, open_dataset
 from pokevla.data.reader import ShardReader
 from pokevla.errors import CacheMismatchError, DataError
+from pokevla.features.cache_files import EXTENSION, read_index, read_manifest
+from pokevla.features.codec import dequantise
+from pokevla.features.encoding import Progress, build_teachers, encode_images, read_images
+from pokevla.features.feature_reader import open_directory
+from pokevla.features.fingerprint import cache_fingerprint, differences
+from pokevla.features.layout import REBUILD, Features, RecordLayout, decode_record
 from pokevla.recipe.sections import CacheConfig
-from pokevla.teachers.codec import RecordLayout, decode_record
-from pokevla.teachers.encode import Progress, build_teachers, read_images
-from pokevla.teachers.fingerprint import cache_fingerprint, differences
-from pokevla.teachers.reader import open_directory
-from pokevla.teachers.shards import EXTENSION
-from pokevla.teachers.store import REBUILD, read_index, read_manifest
 
 LEAST_COSINE = 0.98
-"""Recomputed features must agree with the stored ones by this, at every place of the grid. int8 costs at most 0.001 on
-features without outliers; other devices and library versions far less (facts: cache, section 3)."""
+"""Recomputed features must agree with the stored ones by this, at every cell of the grid. int8 costs at most 0.001 on
+features without outliers; other devices and library versions far less (ours)."""
 
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What a verification found. Cosines are the least over all places of the recomputed samples."""
+    """Result of a verification."""
 
     records: int
     recomputed: int
-    sam_cosine: float | None
-    vggt_cosine: float | None
+    cosines: dict[str, float]
+    """By field, the least over all cells of the recomputed samples; empty when none was recomputed."""
 
 
 def cache_info(directory: Path) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def verify_cache(
         CacheMismatchError: the dataset or a weights file is not the one the cache was made from.
     """
     manifest = read_manifest(directory)
-    layout = RecordLayout.from_dict(manifest["layout"])
+    layout = RecordLayout.from_manifest(manifest)
     total, done = manifest["num_samples"], 0
     for name in manifest["shards"]:
         for _ in checked_records(directory / SHARDS_NAME / name, layout):
@@ -79,15 +79,14 @@ def verify_cache(
     if done != total:
         raise DataError(f"{directory} holds {done} samples, its manifest says {total}.", REBUILD)
     if recompute == 0:
-        return VerifyReport(total, 0, None, None)
+        return VerifyReport(total, 0, {})
     origin = manifest["origin"]
     dataset = open_dataset(dataset_root or Path(origin["dataset"]))
     cache = cache or CacheConfig.model_validate(origin["cache"])
-    recomputed, sam, vggt = _recompute(directory, manifest["parts"], dataset, cache, min(recompute, total))
-    return VerifyReport(total, recomputed, sam, vggt)
+    return VerifyReport(total, *_recompute(directory, manifest["parts"], dataset, cache, min(recompute, total)))
 
 
-def checked_records(shard: Path, layout: RecordLayout) -> Iterator[tuple[str, FeatureArrays]]:
+def checked_records(shard: Path, layout: RecordLayout) -> Iterator[tuple[str, Features]]:
     """Yield (key, features) of a shard, read as the tar it is, every header and checksum checked.
 
     Raises:
@@ -117,10 +116,10 @@ def checked_records(shard: Path, layout: RecordLayout) -> Iterator[tuple[str, Fe
 
 def _recompute(
     directory: Path, made_from: dict[str, str], dataset: Dataset, cache: CacheConfig, count: int
-) -> tuple[int, float, float]:
-    """Encode `count` samples anew; return how many, and the least cosines of SAM and VGGT."""
+) -> tuple[int, dict[str, float]]:
+    """Encode `count` samples anew; return how many, and the least cosine of each field."""
     teachers = build_teachers(cache)
-    _, parts = cache_fingerprint(cache, dataset.fingerprint, (teachers.sam.spec, teachers.vggt.spec))
+    _, parts = cache_fingerprint(cache, dataset.fingerprint, [teacher.spec for teacher in teachers])
     if changed := differences(made_from, parts):
         raise CacheMismatchError(f"{directory} does not fit: {'; '.join(changed)}.", REBUILD)
     reader = open_directory(directory)
@@ -130,26 +129,29 @@ def _recompute(
     rows = np.unique(np.linspace(0, len(keys) - 1, count).round().astype(np.int64))
     shard_reader = ShardReader(dataset)
     try:
-        images = torch.from_numpy(read_images(shard_reader, rows, keys))
+        images = read_images(shard_reader, rows, keys)
     finally:
         shard_reader.close()
-    sam, vggt = stored_features([reader.read(keys[row]) for row in rows])
-    sam_cosine = functional.cosine_similarity(sam, teachers.sam.encode(images).cpu(), dim=2).min().item()
-    vggt_cosine = functional.cosine_similarity(vggt, teachers.vggt.encode(images).cpu(), dim=-1).min().item()
-    if min(sam_cosine, vggt_cosine) < LEAST_COSINE:
+    recomputed = encode_images(teachers, images)
+    stored = stored_features([reader.read(keys[row]) for row in rows])
+    cosines = {name: _least_cosine(values, torch.from_numpy(recomputed[name])) for name, values in stored.items()}
+    if min(cosines.values()) < LEAST_COSINE:
         raise DataError(
-            f"{directory}: recomputed features differ from the stored ones "
-            f"(least cosine: SAM {sam_cosine:.4f}, VGGT {vggt_cosine:.4f}, wanted {LEAST_COSINE}).",
+            f"{directory}: recomputed features differ from the stored ones (least cosine: "
+            f"{', '.join(f'{name} {value:.4f}' for name, value in cosines.items())}; needed {LEAST_COSINE}).",
             REBUILD,
         )
-    return len(rows), sam_cosine, vggt_cosine
+    return len(rows), cosines
 
 
-def stored_features(stored: list[FeatureArrays]) -> tuple[Tensor, Tensor]:
-    """Return the numbers of stored samples as float32: SAM (B, V, C, G, G) and VGGT (B, V, N, T)."""
-    sam = [features.sam for features in stored if features.sam is not None]
-    vggt = [features.vggt for features in stored if features.vggt is not None]
-    return (
-        dequantise(stack_features(sam, [features.sam_scales for features in stored], "channel64")),
-        dequantise(stack_features(vggt, [features.vggt_scales for features in stored], "token")),
-    )
+def _least_cosine(stored: Tensor, recomputed: Tensor) -> float:
+    """Least cosine over the cells of (B, V, C, G, G) or (B, V, N, T); of a map with one channel, over whole views."""
+    if stored.ndim == 5 and stored.shape[2] == 1:
+        stored, recomputed = stored.flatten(2), recomputed.flatten(2)
+    dim = 2 if stored.ndim == 5 else -1
+    return functional.cosine_similarity(stored, recomputed, dim=dim).min().item()
+
+
+def stored_features(samples: list[Features]) -> dict[str, Tensor]:
+    """The numbers of stored samples as float32 by field: (B, V, C, G, G) or (B, V, N, T)."""
+    return {name: dequantise(features) for name, features in stack_features(samples).items()}

@@ -1,8 +1,7 @@
-"""Building a cache: every image of a dataset through both teachers, once."""
+"""Building a cache: every image of a dataset through all teachers, once."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,14 +16,21 @@ import pokevla
 from pokevla.data.dataset import SHARDS_NAME, Dataset, open_dataset
 from pokevla.data.reader import ShardReader
 from pokevla.errors import DataError, DiskFullError
-from pokevla.recipe.sections import CacheConfig
+from pokevla.features.cache_files import (
+    COMPLETE_NAME,
+    build_lock,
+    finish_lock,
+    shard_lock,
+    write_manifest,
+    write_shard,
+)
+from pokevla.features.encoding import Counter, Encoder, Progress, Source, build_teachers, encoding_threads
+from pokevla.features.fingerprint import cache_fingerprint, cache_layout
+from pokevla.features.layout import ALIGNMENT, RecordLayout
+from pokevla.files.failures import free_bytes
+from pokevla.recipe.sections import CacheConfig, TeacherConfig
 from pokevla.shards.index import index_path
-from pokevla.teachers.codec import ALIGNMENT, RecordLayout
-from pokevla.teachers.encode import Counter, Encoder, Progress, Source, Teachers, build_teachers, encoding_threads
-from pokevla.teachers.encoders import RANDOM_NOTE
-from pokevla.teachers.fingerprint import cache_fingerprint, cache_layout
-from pokevla.teachers.shards import write_shard
-from pokevla.teachers.store import COMPLETE_NAME, build_lock, finish_lock, shard_lock, write_manifest
+from pokevla.teachers.teacher import RANDOM_NOTE, Teacher
 
 
 def build_cache(
@@ -123,7 +129,7 @@ class _Build:
 
     dataset: Dataset
     cache: CacheConfig
-    teachers: Teachers
+    teachers: list[Teacher]
     layout: RecordLayout
     fingerprint: str
     parts: dict[str, str]
@@ -146,7 +152,7 @@ class _Build:
     def encoder(self, batch: int) -> Iterator[Encoder]:
         source = Source(ShardReader(self.dataset), self.dataset.samples["key"].to_pylist())
         try:
-            with encoding_threads(self.teachers.sam.device.type != "cpu") as (pool, workers):
+            with encoding_threads(self.teachers[0].device.type != "cpu") as (pool, workers):
                 yield Encoder(source, self.teachers, self.layout, batch, pool, workers)
         finally:
             source.reader.close()
@@ -162,10 +168,10 @@ class _Build:
 
 def _prepare(dataset_root: Path, cache: CacheConfig, device: str | None) -> _Build:
     dataset = _open_robot_dataset(dataset_root)
+    layout = cache_layout(cache)  # refused before any weights are read
     teachers = build_teachers(cache, device)
-    specs = (teachers.sam.spec, teachers.vggt.spec)
-    fingerprint, parts = cache_fingerprint(cache, dataset.fingerprint, specs)
-    return _Build(dataset, cache, teachers, cache_layout(cache), fingerprint, parts, _rows_by_shard(dataset))
+    fingerprint, parts = cache_fingerprint(cache, dataset.fingerprint, [teacher.spec for teacher in teachers])
+    return _Build(dataset, cache, teachers, layout, fingerprint, parts, _rows_by_shard(dataset))
 
 
 def _rows_by_shard(dataset: Dataset) -> dict[str, np.ndarray]:
@@ -175,7 +181,7 @@ def _rows_by_shard(dataset: Dataset) -> dict[str, np.ndarray]:
 
 
 def _check_room(directory: Path, needed: int) -> None:
-    free = shutil.disk_usage(directory).free
+    free = free_bytes(directory)
     if needed > free:
         raise DiskFullError(
             f"{directory} needs {needed / 2**30:.2f} GiB more, its disk has {free / 2**30:.2f} GiB left.",
@@ -184,11 +190,11 @@ def _check_room(directory: Path, needed: int) -> None:
 
 
 def _manifest(build: _Build) -> dict[str, Any]:
-    specs = {"sam": build.teachers.sam.spec, "vggt": build.teachers.vggt.spec}
+    specs = {teacher.spec.kind: teacher.spec for teacher in build.teachers}
     return {
         "fingerprint": build.fingerprint,
         "parts": build.parts,
-        "layout": build.layout.to_dict(),
+        "fields": build.layout.to_list(),
         "num_samples": build.dataset.samples.num_rows,
         "payload_bytes": build.layout.payload_bytes,
         "shards": list(build.rows_by_shard),
@@ -209,8 +215,10 @@ def _manifest(build: _Build) -> dict[str, Any]:
 
 def _with_absolute_paths(cache: CacheConfig) -> CacheConfig:
     """The same cache, named so that it is found from any directory."""
-    teachers = {
-        name: teacher.model_copy(update={"weights": teacher.weights.absolute() if teacher.weights else None})
-        for name, teacher in (("sam", cache.sam), ("vggt", cache.vggt))
-    }
-    return cache.model_copy(update={"root": cache.root.absolute(), **teachers})
+
+    def absolute(teacher: TeacherConfig) -> TeacherConfig:
+        return teacher.model_copy(update={"weights": teacher.weights.absolute() if teacher.weights else None})
+
+    named = {name: teacher and absolute(teacher) for name, teacher in (("sam", cache.sam), ("vggt", cache.vggt))}
+    others = tuple(absolute(teacher) for teacher in cache.teachers)
+    return cache.model_copy(update={"root": cache.root.absolute(), **named, "teachers": others})

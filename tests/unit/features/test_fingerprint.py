@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import safetensors.torch
 
+from pokevla.features.fingerprint import cache_fingerprint, differences
 from pokevla.recipe.sections import CacheConfig, TeacherConfig
-from pokevla.teachers.encoders import build_teacher
-from pokevla.teachers.fingerprint import cache_fingerprint, differences
+from pokevla.teachers.teacher import build_teacher
 
 
 def config(root: str = "cache", sam: dict[str, Any] | None = None, vggt: dict[str, Any] | None = None, **fields: Any):

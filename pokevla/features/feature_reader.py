@@ -8,16 +8,15 @@ from typing import Self
 
 import numpy as np
 
-from pokevla.data.batch import FeatureArrays
 from pokevla.data.dataset import SHARDS_NAME, Dataset
 from pokevla.errors import DataError
+from pokevla.features.cache_files import find_cache, read_index, read_manifest
+from pokevla.features.fingerprint import cache_fingerprint
+from pokevla.features.layout import REBUILD, Features, RecordLayout, in_file_order
 from pokevla.recipe.sections import CacheConfig
 from pokevla.shards.index import Member
 from pokevla.shards.reader import Shards
-from pokevla.teachers.codec import RecordLayout, in_file_order
-from pokevla.teachers.encoders import teacher_spec
-from pokevla.teachers.fingerprint import cache_fingerprint
-from pokevla.teachers.store import REBUILD, find_cache, read_index, read_manifest
+from pokevla.teachers.teacher import teacher_spec
 
 
 class FeatureReader:
@@ -58,7 +57,7 @@ class FeatureReader:
         """All keys, in the order of the shards."""
         return list(self._index)
 
-    def read(self, key: str, into: FeatureArrays | None = None) -> FeatureArrays:
+    def read(self, key: str, into: Features | None = None) -> Features:
         """Return the stored features of one sample; `into` (contiguous, of `layout`) saves allocating.
 
         Raises:
@@ -77,7 +76,7 @@ def _read_directory(directory: Path) -> tuple[Shards, dict[str, tuple[str, Membe
     manifest = read_manifest(directory)
     folder = directory / SHARDS_NAME
     index = {key: (name, payload) for name in manifest["shards"] for key, payload in read_index(folder / name).items()}
-    return Shards(folder, REBUILD), index, RecordLayout.from_dict(manifest["layout"])
+    return Shards(folder, REBUILD), index, RecordLayout.from_manifest(manifest)
 
 
 def open_directory(directory: Path) -> FeatureReader:
@@ -92,7 +91,7 @@ def open_features(cache: CacheConfig, datasets: Sequence[Dataset]) -> list[Featu
         CacheMismatchError: a cache was made from other teachers, codecs or another dataset; names what differs.
         DataError: a cache is missing, incomplete or damaged.
     """
-    specs = (teacher_spec(cache.sam), teacher_spec(cache.vggt))
+    specs = [teacher_spec(teacher) for teacher in cache.all_teachers.values()]
     readers = []
     for dataset in datasets:
         fingerprint, parts = cache_fingerprint(cache, dataset.fingerprint, specs)

@@ -1,7 +1,7 @@
 """Crop cached feature grids as the student's image was cropped, on the device.
 
 The teacher saw the clean image. Cropping its grid instead of running it on the crop is exact up to resampling, and
-costs nothing (design: geometric augmentation with cached features).
+costs nothing (docs/cache.md, The crop).
 """
 
 from __future__ import annotations
@@ -36,13 +36,16 @@ def crop_grids(grids: Tensor, boxes: Tensor, size: int) -> Tensor:
 
 
 def crop_image_features(features: Tensor, boxes: Tensor) -> Tensor:
-    """Crop SAM embeddings (B, V, C, G, G) with boxes (B, V, 4); same shape."""
+    """Crop grids (B, V, C, G, G) with boxes (B, V, 4); same shape."""
     batch, views = features.shape[:2]
     return crop_grids(features.flatten(0, 1), boxes.flatten(0, 1), features.shape[-1]).unflatten(0, (batch, views))
 
 
-def crop_token_features(features: Tensor, boxes: Tensor, num_patches: int) -> Tensor:
-    """Crop VGGT tokens (B, V, N, T), a row-major grid, with boxes (B, V, 4), and resample to the patch grid.
+def crop_to_patches(features: Tensor, boxes: Tensor, num_patches: int) -> Tensor:
+    """Crop features of any field with boxes (B, V, 4), and resample them to the student's patch grid.
+
+    Args:
+        features: a grid (B, V, T, G, G), or tokens (B, V, N, T) of a square row-major grid.
 
     Returns:
         (B, V, P, T) with P = num_patches, row-major.
@@ -50,10 +53,18 @@ def crop_token_features(features: Tensor, boxes: Tensor, num_patches: int) -> Te
     Raises:
         ValueError: N or P is not a square number.
     """
-    batch, views, tokens, width = features.shape
-    side, size = round(tokens**0.5), round(num_patches**0.5)
-    if side * side != tokens or size * size != num_patches:
-        raise ValueError(f"{tokens} tokens or {num_patches} patches do not fill a square grid")
-    grids = features.reshape(batch * views, side, side, width).permute(0, 3, 1, 2)
-    cropped = crop_grids(grids, boxes.flatten(0, 1), size)  # (B * V, T, size, size)
+    batch, views = features.shape[:2]
+    size = round(num_patches**0.5)
+    if size * size != num_patches:
+        raise ValueError(f"{num_patches} patches do not fill a square grid")
+    grids = features if features.ndim == 5 else _token_grids(features)
+    cropped = crop_grids(grids.flatten(0, 1), boxes.flatten(0, 1), size)  # (B * V, T, size, size)
     return cropped.flatten(2).transpose(1, 2).unflatten(0, (batch, views))
+
+
+def _token_grids(tokens: Tensor) -> Tensor:
+    """(B, V, N, T) -> (B, V, T, side, side)."""
+    side = round(tokens.shape[2] ** 0.5)
+    if side * side != tokens.shape[2]:
+        raise ValueError(f"{tokens.shape[2]} tokens do not fill a square grid")
+    return tokens.unflatten(2, (side, side)).permute(0, 1, 4, 2, 3)

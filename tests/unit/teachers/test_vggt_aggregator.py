@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pokevla.recipe.sections import TeacherConfig
-from pokevla.teachers.encoders import output_shape, vggt_config
-from pokevla.teachers.vggt import Aggregator, VGGTConfig, VGGTEncoder, rope_tables, rotate, uv_position_code
+from pokevla.teachers.vggt import vggt_config
+from pokevla.teachers.vggt_aggregator import Aggregator, VGGTConfig, VGGTEncoder, rope_tables, rotate, uv_position_code
 
 SMALL = VGGTConfig(image_size=56, width=24, num_heads=3, dino_depth=1, depth=2, pooled_grid=3)
 

@@ -1,4 +1,4 @@
-"""From the images of a dataset to features: reading, both teachers, quantising, several batches at once."""
+"""From the images of a dataset to features: reading, encoding, quantising, several batches at once."""
 
 from __future__ import annotations
 
@@ -12,36 +12,27 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pokevla.data.batch import VIEWS, FeatureArrays
+from pokevla.data.batch import VIEWS
 from pokevla.data.reader import ShardReader
 from pokevla.data.samples import decode_image, member
 from pokevla.errors import DataError
+from pokevla.features.layout import Features, RecordLayout, encode_features
 from pokevla.recipe.sections import CacheConfig
-from pokevla.teachers.codec import RecordLayout, encode_features
-from pokevla.teachers.encoders import Teacher, build_teacher
+from pokevla.teachers.teacher import Teacher, build_teacher
 
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class Teachers:
-    """Both teachers on one device."""
-
-    sam: Teacher
-    vggt: Teacher
-
-    def encode(self, images: np.ndarray, layout: RecordLayout) -> list[FeatureArrays]:
-        """Encode and quantise images (B, V, H, W, 3) uint8, one entry per sample."""
-        pixels = torch.from_numpy(images)
-        sam = self.sam.encode(pixels).cpu().numpy()
-        vggt = self.vggt.encode(pixels).cpu().numpy()
-        return encode_features(sam, vggt, layout)
+def build_teachers(cache: CacheConfig, device: str | None = None) -> list[Teacher]:
+    """Build all teachers of a cache on `device`; None takes a GPU if there is one. Raises as `build_teacher`."""
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return [build_teacher(teacher, chosen) for teacher in cache.all_teachers.values()]
 
 
-def build_teachers(cache: CacheConfig, device: str | None = None) -> Teachers:
-    """Build both teachers on `device`; None takes a GPU if there is one."""
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Teachers(build_teacher(cache.sam, place), build_teacher(cache.vggt, place))
+def encode_images(teachers: Sequence[Teacher], images: np.ndarray) -> dict[str, np.ndarray]:
+    """Fields of all teachers for clean images (B, V, H, W, 3) uint8: float32 (B, V, C, G, G) or (B, V, N, T)."""
+    pixels = torch.from_numpy(images)
+    return {name: values.cpu().numpy() for one in teachers for name, values in one.encode(pixels).items()}
 
 
 @dataclass(frozen=True)
@@ -54,14 +45,14 @@ class Source:
 
 @dataclass
 class Counter:
-    """Samples done so far, told to `listener` whenever there are more."""
+    """Samples done so far; `listener` is called whenever there are more."""
 
     done: int
     total: int
     listener: Progress | None
 
     def add(self, count: int) -> None:
-        """Count `count` more samples and tell the listener."""
+        """Count `count` more samples and call the listener."""
         self.done += count
         if self.listener is not None:
             self.listener(self.done, self.total)
@@ -72,21 +63,21 @@ class Encoder:
     """From rows to features, several batches at once: `pool` holds `workers` threads with few torch threads each."""
 
     source: Source
-    teachers: Teachers
+    teachers: Sequence[Teacher]
     layout: RecordLayout
     batch: int
     pool: ThreadPoolExecutor
     workers: int
 
-    def features_of(self, rows: np.ndarray) -> list[FeatureArrays]:
+    def features_of(self, rows: np.ndarray) -> list[Features]:
         """Decode, encode and quantise one batch."""
         images = read_images(self.source.reader, rows, self.source.keys)
-        return self.teachers.encode(images, self.layout)
+        return encode_features(encode_images(self.teachers, images), self.layout)
 
-    def run(self, rows: np.ndarray, counter: Counter) -> Iterator[tuple[str, FeatureArrays]]:
+    def run(self, rows: np.ndarray, counter: Counter) -> Iterator[tuple[str, Features]]:
         """Yield (key, features) of `rows` in order."""
         chunks = deque(rows[start : start + self.batch] for start in range(0, len(rows), self.batch))
-        pending: deque[tuple[np.ndarray, Future[list[FeatureArrays]]]] = deque()
+        pending: deque[tuple[np.ndarray, Future[list[Features]]]] = deque()
         while chunks or pending:
             while chunks and len(pending) <= self.workers:
                 chunk = chunks.popleft()

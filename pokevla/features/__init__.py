@@ -1,0 +1,1 @@
+"""Features of the teachers: stored once in a cache, read back in training."""

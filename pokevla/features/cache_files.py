@@ -1,0 +1,165 @@
+"""The files of a cache: `ROOT/<fingerprint>/` with `shards/*.tar`, `shards/*.idx`, `manifest.json` and `COMPLETE`.
+
+Feature shards are ordinary tars with one member `<key>.pkvf` per sample. Their sidecars have the form of a dataset's,
+but point at the payload of a record, past its header and padding.
+
+Every file appears whole or not at all. A shard is there when its `.idx` is, which is written after the tar; a cache is
+there when `COMPLETE` is, which comes last of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pokevla.data.dataset import SHARDS_NAME
+from pokevla.errors import CacheMismatchError, DataError
+from pokevla.features.fingerprint import differences
+from pokevla.features.layout import REBUILD, Features, RecordLayout, encode_record, payload_offset
+from pokevla.files.locks import advisory_lock
+from pokevla.files.texts import read_json, write_json, write_text
+from pokevla.files.writing import atomic_file
+from pokevla.shards.index import Member, dump_index, index_path, load_index
+from pokevla.shards.writer import PLAIN_HEADER, ShardWriter
+
+SCHEMA_VERSION = 2
+"""Of the manifest. Version 1 knew SAM and VGGT only; it is read, and no longer written."""
+_READ_VERSIONS = (1, 2)
+MANIFEST_NAME = "manifest.json"
+COMPLETE_NAME = "COMPLETE"
+LOCK_NAME = ".build.lock"
+EXTENSION = "pkvf"
+_WAIT = "Wait until it ends."
+_FINISH_WAIT_S = 60.0
+
+
+def write_shard(path: Path, samples: Iterable[tuple[str, Features]], layout: RecordLayout) -> None:
+    """Write a feature shard and then its sidecar. Until the sidecar has its name, the shard does not count.
+
+    Raises:
+        DiskFullError: no room; neither file exists under its final name.
+        DataError: a key too long for a tar header, or whatever `samples` raises.
+    """
+    with atomic_file(path) as file:
+        writer = ShardWriter(file, PLAIN_HEADER)
+        for key, features in samples:
+            start = writer.next_start
+            writer.write_record(key, EXTENSION, encode_record(features, layout, start), payload_offset(start))
+        writer.close()
+    write_text(index_path(path), dump_index(writer.entries))
+
+
+def read_index(shard: Path) -> dict[str, Member]:
+    """Return where the payload of each record of a shard is, by key, in file order.
+
+    Raises:
+        DataError: missing or damaged.
+    """
+    return {entry.key: entry.members[0] for entry in load_index(shard, REBUILD)}
+
+
+def _read_manifest_file(directory: Path) -> dict[str, Any]:
+    path = directory / MANIFEST_NAME
+    manifest = read_json(path, remedy=REBUILD)
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if version not in _READ_VERSIONS:
+        known = " and ".join(map(str, _READ_VERSIONS))
+        raise DataError(f"{path} has schema version {version}, this program reads {known}.", REBUILD)
+    return manifest
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """Read the manifest of a complete cache.
+
+    Raises:
+        DataError: not a cache, not complete, damaged, or of an unknown version.
+    """
+    if not directory.is_dir():
+        raise DataError(f"There is no feature cache at {directory}.", REBUILD)
+    if not (directory / COMPLETE_NAME).is_file():
+        finished = len(list((directory / SHARDS_NAME).glob("*.idx")))
+        raise DataError(
+            f"The feature cache {directory} is not complete ({finished} shards are).",
+            "Go on with: pokevla cache build RECIPE",
+        )
+    return _read_manifest_file(directory)
+
+
+def find_cache(root: Path, fingerprint: str, parts: dict[str, str] | None = None) -> Path:
+    """Return the directory of the complete cache `fingerprint` under `root`.
+
+    Raises:
+        CacheMismatchError: only caches with other parts are there; names what differs from the nearest one.
+        DataError: there is no cache at all, or it is not complete.
+    """
+    directory = root / fingerprint
+    if directory.is_dir():
+        stored = read_manifest(directory).get("fingerprint")
+        if stored != fingerprint:
+            raise CacheMismatchError(f"The cache {directory} was made as {stored}, not {fingerprint}.", REBUILD)
+        return directory
+    complete = [path for path in sorted(root.glob("*")) if (path / COMPLETE_NAME).is_file()]
+    others = {path: _read_manifest_file(path) for path in complete}
+    if not others:
+        raise DataError(f"There is no feature cache {fingerprint} in {root}.", REBUILD)
+    if parts is None:
+        names = ", ".join(sorted(path.name for path in others))
+        raise CacheMismatchError(f"{root} holds the caches {names}, this recipe needs {fingerprint}.", REBUILD)
+    clauses = {path: differences(manifest["parts"], parts) for path, manifest in others.items()}
+    nearest = min(clauses, key=lambda path: (len(clauses[path]), path.name))
+    raise CacheMismatchError(
+        f"No cache in {root} fits this recipe; the nearest, {nearest.name}, differs: {'; '.join(clauses[nearest])}.",
+        REBUILD,
+    )
+
+
+def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest, then the marker that says the cache is complete."""
+    write_json(directory / MANIFEST_NAME, {"schema_version": SCHEMA_VERSION, **manifest})
+    write_text(directory / COMPLETE_NAME, f"{manifest['fingerprint']}\n")
+
+
+@contextmanager
+def build_lock(directory: Path) -> Iterator[None]:
+    """Hold the right to write into a cache.
+
+    Raises:
+        UsageError: another process is building this cache.
+    """
+    (directory / SHARDS_NAME).mkdir(parents=True, exist_ok=True)
+    with advisory_lock(directory / LOCK_NAME, busy=f"Another process is building {directory}.", remedy=_WAIT):
+        yield
+
+
+@contextmanager
+def shard_lock(directory: Path, shard: str) -> Iterator[None]:
+    """Hold the right to write one shard of a cache, beside others that write other shards (the tasks of a job array).
+
+    Raises:
+        UsageError: another process builds the whole cache, or this shard.
+    """
+    (directory / SHARDS_NAME).mkdir(parents=True, exist_ok=True)
+    busy = f"Another process is building {shard} of {directory}."
+    with (
+        advisory_lock(directory / LOCK_NAME, busy=busy, remedy=_WAIT, shared=True),
+        advisory_lock(directory / _shard_lock_name(shard), busy=busy, remedy=_WAIT),
+    ):
+        yield
+
+
+@contextmanager
+def finish_lock(directory: Path) -> Iterator[None]:
+    """Hold the right to write manifest and marker; waits for another process that has it, which takes moments.
+
+    Raises:
+        UsageError: the other process still has it after a minute.
+    """
+    busy = f"Another process is completing {directory}."
+    with advisory_lock(directory / _shard_lock_name("manifest"), busy=busy, remedy=_WAIT, wait_s=_FINISH_WAIT_S):
+        yield
+
+
+def _shard_lock_name(shard: str) -> str:
+    return f".build.{shard}.lock"

@@ -1,0 +1,218 @@
+"""The record of one sample: its named fields, and their bytes behind a fixed header.
+
+A record is `[header, 64 B][zeros][payload]`. The payload holds raw little-endian tensors one after the other: the
+values of all fields, then the scales of those that have any. The zeros are as many as it takes for the payload to
+start at a multiple of 4 KiB in the file, so that it can be read without the page cache.
+
+The manifest of a cache lists the fields; the header follows from that list. Version 1 of the header has the shapes of
+SAM and VGGT in it and is written for these two. Version 2, for all other fields, has a digest of the list.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from pokevla.data.batch import StoredFeature
+from pokevla.errors import DataError
+from pokevla.features.codec import CODECS, Codec
+
+Features = dict[str, StoredFeature]
+"""Stored fields of one sample, in the order of the record."""
+
+REBUILD = "Build it with: pokevla cache build RECIPE"
+MAGIC = b"PKVF"
+ALIGNMENT = 4096  # page size, and the sector size that O_DIRECT wants
+HEADER_BYTES = 64
+# Both begin with magic, version, a short number, payload offset and payload bytes, and have 52 bytes.
+_HEADER_1 = struct.Struct("<4sHHIQ5I3I")  # dtypes of SAM and VGGT; V, C, G, N, T; numbers of scales
+_HEADER_2 = struct.Struct("<4sHHIQ32s")  # number of fields; sha256 of their list
+_DTYPE_CODES = {"int8": 1, "float16": 2}
+
+
+@dataclass(frozen=True)
+class FieldLayout:
+    """One field of a record. `shape` is (V, C, G, G) for a grid and (V, N, T) for tokens."""
+
+    name: str
+    teacher: str
+    shape: tuple[int, ...]
+    codec: str
+
+    @property
+    def stored_as(self) -> Codec:
+        """The entry of `CODECS`."""
+        return CODECS[self.codec]
+
+    @property
+    def scale_shape(self) -> tuple[int, ...] | None:
+        """Shape of the float16 scales, None where there are none."""
+        return self.stored_as.scale_shape(self.shape)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of values and scales."""
+        scale_bytes = 2 * prod(self.scale_shape) if self.scale_shape is not None else 0
+        return prod(self.shape) * np.dtype(self.stored_as.dtype).itemsize + scale_bytes
+
+    def new_arrays(self) -> StoredFeature:
+        """Uninitialised arrays that the field of one record fits into."""
+        scales = None if self.scale_shape is None else np.empty(self.scale_shape, dtype=np.float16)
+        return StoredFeature(np.empty(self.shape, dtype=self.stored_as.dtype), scales, self.codec)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry of a manifest."""
+        return {
+            "name": self.name,
+            "teacher": self.teacher,
+            "shape": list(self.shape),
+            "dtype": self.stored_as.dtype,
+            "codec": self.codec,
+        }
+
+
+@dataclass(frozen=True)
+class RecordLayout:
+    """What every record of a cache looks like."""
+
+    fields: tuple[FieldLayout, ...]
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of one record without its header."""
+        return sum(field.num_bytes for field in self.fields)
+
+    def field(self, name: str) -> FieldLayout:
+        """The field called `name`. KeyError if there is none."""
+        return {field.name: field for field in self.fields}[name]
+
+    def new_arrays(self) -> Features:
+        """Uninitialised arrays that one record fits into."""
+        return {field.name: field.new_arrays() for field in self.fields}
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """The list of fields as a manifest holds it."""
+        return [field.to_dict() for field in self.fields]
+
+    @staticmethod
+    def from_manifest(manifest: Mapping[str, Any]) -> RecordLayout:
+        """The layout that a manifest describes, of version 1 (SAM and VGGT under `layout`) or 2 (`fields`).
+
+        Raises:
+            DataError: a codec that this program does not know, or entries that are missing.
+        """
+        try:
+            if "layout" in manifest:
+                fields = tuple(_field_of_version_1(name, manifest["layout"][name]) for name in ("sam", "vggt"))
+            else:
+                fields = tuple(
+                    FieldLayout(entry["name"], entry["teacher"], tuple(entry["shape"]), entry["codec"])
+                    for entry in manifest["fields"]
+                )
+        except (KeyError, TypeError, StopIteration) as error:
+            raise DataError(f"A cache's manifest does not describe its fields ({error!r}).", REBUILD) from error
+        unknown = [field.codec for field in fields if field.codec not in CODECS]
+        if unknown:
+            raise DataError(f"A cache has fields of the unknown codec {unknown[0]}.", REBUILD)
+        return RecordLayout(fields)
+
+
+def _field_of_version_1(name: str, entry: Mapping[str, Any]) -> FieldLayout:
+    stored = (entry["dtype"], entry["group"])
+    codec = next(name for name, codec in CODECS.items() if (codec.dtype, codec.group) == stored)
+    return FieldLayout(name, name, tuple(entry["shape"]), codec)
+
+
+def encode_features(outputs: Mapping[str, np.ndarray], layout: RecordLayout) -> list[Features]:
+    """Quantise a batch of teacher outputs, float32 (B, V, ...) by field; returns one entry per sample.
+
+    Raises:
+        DataError: fields or shapes that are not the layout's, values that are not finite or too large.
+    """
+    stored: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
+    for field in layout.fields:
+        values = outputs.get(field.name)
+        shape = None if values is None else values.shape[1:]
+        if values is None or shape != field.shape:
+            raise DataError(f"Features of field {field.name} have shape {shape}, the cache stores {field.shape}.")
+        stored[field.name] = field.stored_as.quantise(values, f"A feature of field {field.name}")
+    count = min(len(values) for values, _ in stored.values())
+    return [
+        {
+            field.name: StoredFeature(values[i], None if scales is None else scales[i], field.codec)
+            for field in layout.fields
+            for values, scales in [stored[field.name]]
+        }
+        for i in range(count)
+    ]
+
+
+def in_file_order(features: Features) -> list[np.ndarray]:
+    """The arrays as they follow each other in a payload: all values, then all scales."""
+    values = [field.values for field in features.values()]
+    return [*values, *(field.scales for field in features.values() if field.scales is not None)]
+
+
+def payload_offset(start: int) -> int:
+    """Return the payload's offset inside a record that begins at byte `start` of its file: 64 B to 4 KiB + 63 B."""
+    return -(-(start + HEADER_BYTES) // ALIGNMENT) * ALIGNMENT - start
+
+
+def encode_record(features: Features, layout: RecordLayout, start: int = 0) -> bytes:
+    """Return the bytes of one record that will begin at byte `start` of its file; fields in the layout's order."""
+    offset = payload_offset(start)
+    header = _pack_header(layout, offset)
+    payload = [np.ascontiguousarray(array).tobytes() for array in in_file_order(features)]
+    record = b"".join([header, bytes(offset - len(header)), *payload])
+    if len(record) != offset + layout.payload_bytes:
+        raise DataError(f"A record has {len(record) - offset} B of payload, its layout {layout.payload_bytes} B.")
+    return record
+
+
+def decode_record(record: bytes, layout: RecordLayout, where: str = "record") -> Features:
+    """Return the features of one record.
+
+    Raises:
+        DataError: `where` is truncated, has another header, or its sizes are not those of `layout`.
+    """
+    if len(record) < HEADER_BYTES:
+        raise DataError(f"{where} is truncated: {len(record)} B, its header alone has {HEADER_BYTES} B.")
+    magic, version, _, offset, *_rest = _HEADER_2.unpack_from(record)
+    if magic != MAGIC:
+        raise DataError(f"{where} does not begin with {MAGIC!r}: it is not a feature record.")
+    if version not in (1, 2):
+        raise DataError(f"{where} has record version {version}, this program reads 1 and 2.", REBUILD)
+    expected = _pack_header(layout, offset)
+    if record[: len(expected)] != expected:
+        raise DataError(f"{where} has fields, shapes or types other than the manifest's.", REBUILD)
+    if len(record) != offset + layout.payload_bytes:
+        raise DataError(f"{where} has {len(record)} B, not {offset + layout.payload_bytes}: truncated or overlong.")
+    features = layout.new_arrays()
+    position = offset
+    for array in in_file_order(features):
+        array.view(np.uint8).reshape(-1)[:] = np.frombuffer(record, np.uint8, array.nbytes, position)
+        position += array.nbytes
+    return features
+
+
+def _pack_header(layout: RecordLayout, offset: int) -> bytes:
+    if [(field.name, len(field.shape)) for field in layout.fields] == [("sam", 4), ("vggt", 3)]:
+        sam, vggt = layout.fields
+        return _pack_header_1(sam, vggt, layout.payload_bytes, offset)
+    digest = hashlib.sha256(json.dumps(layout.to_list(), sort_keys=True, separators=(",", ":")).encode()).digest()
+    return _HEADER_2.pack(MAGIC, 2, len(layout.fields), offset, layout.payload_bytes, digest)
+
+
+def _pack_header_1(sam: FieldLayout, vggt: FieldLayout, payload_bytes: int, offset: int) -> bytes:
+    views, channels, grid, _ = sam.shape
+    _, tokens, width = vggt.shape
+    dtypes = _DTYPE_CODES[sam.stored_as.dtype] | _DTYPE_CODES[vggt.stored_as.dtype] << 8
+    scales = [prod(field.scale_shape) if field.scale_shape else 0 for field in (sam, vggt)]
+    return _HEADER_1.pack(MAGIC, 1, dtypes, offset, payload_bytes, views, channels, grid, tokens, width, *scales, 0)
