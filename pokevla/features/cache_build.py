@@ -220,5 +220,5 @@ def _with_absolute_paths(cache: CacheConfig) -> CacheConfig:
         return teacher.model_copy(update={"weights": teacher.weights.absolute() if teacher.weights else None})
 
     named = {name: teacher and absolute(teacher) for name, teacher in (("sam", cache.sam), ("vggt", cache.vggt))}
-    others = tuple(absolute(teacher) for teacher in cache.teachers)
+    others = [absolute(teacher) for teacher in cache.teachers]
     return cache.model_copy(update={"root": cache.root.absolute(), **named, "teachers": others})

@@ -108,7 +108,7 @@ class CacheConfig(Section):
     """`int8` stores groups of 64 values with one scale; `fp16` is exact, for audits."""
     vggt_codec: FeatureCodec = "int8"
     """`int8` stores one scale per token."""
-    teachers: tuple[CachedTeacherConfig, ...] = ()
+    teachers: list[CachedTeacherConfig] = []  # noqa: RUF012 (pydantic copies it)
     """Further teachers whose features are cached beside these, one of each kind."""
 
     @property

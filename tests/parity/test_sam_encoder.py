@@ -13,8 +13,8 @@ from torch import nn
 from transformers import SamVisionModel
 
 from pokevla.recipe.sections import TeacherConfig
-from pokevla.teachers.teacher import build_teacher
 from pokevla.teachers.sam import load_sam_weights, preprocess_sam, sam_config
+from pokevla.teachers.teacher import build_teacher
 
 
 def official_encoder() -> nn.Module:
@@ -57,7 +57,7 @@ def test_pth_file_gives_the_features_of_segment_anything(checkpoint: tuple[nn.Mo
     pixels = preprocess_sam(images.flatten(0, 1), 32)
     with torch.inference_mode():
         expected = encoder(pixels).unflatten(0, (2, 2))
-    torch.testing.assert_close(teacher.encode(images), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(teacher.encode(images)["sam"], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_every_tensor_of_the_official_encoder_has_its_place(checkpoint: tuple[nn.Module, Path]) -> None:

@@ -7,10 +7,18 @@ from pathlib import Path
 import pytest
 
 from pokevla.errors import RecipeError
-from pokevla.parts import ACTION_HEADS, LANGUAGE_MODELS, VISION_TOWERS, get_part, import_extensions, unknown_part
+from pokevla.parts import (
+    ACTION_HEADS,
+    LANGUAGE_MODELS,
+    TEACHERS,
+    VISION_TOWERS,
+    get_part,
+    import_extensions,
+    unknown_part,
+)
 
 
-@pytest.mark.parametrize("table", [ACTION_HEADS, LANGUAGE_MODELS, VISION_TOWERS])
+@pytest.mark.parametrize("table", [ACTION_HEADS, LANGUAGE_MODELS, VISION_TOWERS, TEACHERS])
 def test_every_entry_can_be_imported(table: dict[str, object]) -> None:
     for name in table:
         assert get_part("part", name, table) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -13,10 +14,12 @@ import pytest
 
 from pokevla.data.dataset import open_dataset
 from pokevla.errors import CacheMismatchError, DataError
+from pokevla.features.cache_build import build_cache
+from pokevla.features.cache_verify import verify_cache
+from pokevla.features.feature_reader import FeatureReader, open_directory, open_features
+from pokevla.features.fingerprint import cache_fingerprint
+from pokevla.features.layout import in_file_order
 from pokevla.recipe.sections import CacheConfig, TeacherConfig
-from pokevla.teachers.build import build_cache
-from pokevla.teachers.fingerprint import cache_fingerprint
-from pokevla.teachers.reader import FeatureReader, open_directory, open_features
 
 
 def test_missing_cache_names_the_command_that_builds_it(dataset_root: Path, cache_config: CacheConfig) -> None:
@@ -37,12 +40,12 @@ def test_cache_of_other_teachers_is_refused_naming_both_values(
     dataset_root: Path, cache_config: CacheConfig, change: dict, part: str
 ) -> None:
     build_cache(dataset_root, cache_config)
-    wanted = cache_config.model_copy(update=change)
+    other = cache_config.model_copy(update=change)
     dataset = open_dataset(dataset_root)
     _, made = cache_fingerprint(cache_config, dataset.fingerprint)
-    _, asked = cache_fingerprint(wanted, dataset.fingerprint)
+    _, asked = cache_fingerprint(other, dataset.fingerprint)
     with pytest.raises(CacheMismatchError, match="pokevla cache build RECIPE") as caught:
-        open_features(wanted, [dataset])
+        open_features(other, [dataset])
     message = str(caught.value)
     assert f"{part} is `{made[part]}` in the cache, `{asked[part]}` in the recipe" in message
     assert "dataset is" not in message
@@ -72,25 +75,25 @@ def test_each_dataset_of_a_mixture_gets_its_own_cache_even_with_equal_keys(
         build_cache(root, cache_config)
     first, second = open_features(cache_config, [open_dataset(root) for root in roots])
     assert first.keys == second.keys
-    assert not np.array_equal(np.asarray(first.read(first.keys[0]).sam), np.asarray(second.read(first.keys[0]).sam))
+    assert not np.array_equal(first.read(first.keys[0])["sam"].values, second.read(first.keys[0])["sam"].values)
 
 
 def test_reading_into_given_arrays_allocates_nothing_new(dataset_root: Path, cache_config: CacheConfig) -> None:
     reader = open_directory(build_cache(dataset_root, cache_config))
     slot = reader.layout.new_arrays()
     assert reader.read(reader.keys[7], into=slot) is slot
-    for given, fresh in zip(slot, reader.read(reader.keys[7]), strict=True):
+    for given, fresh in zip(in_file_order(slot), in_file_order(reader.read(reader.keys[7])), strict=True):
         np.testing.assert_array_equal(given, fresh)
 
 
 def test_threads_read_what_one_thread_reads(dataset_root: Path, cache_config: CacheConfig) -> None:
     reader = open_directory(build_cache(dataset_root, cache_config))
     reader._shards._limit = 1  # every change of shard evicts a file that may be in use
-    expected = [np.asarray(reader.read(key).sam).tobytes() for key in reader.keys]
+    expected = [reader.read(key)["sam"].values.tobytes() for key in reader.keys]
     order = np.random.default_rng(0).integers(0, 20, 400)
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda i: np.asarray(reader.read(reader.keys[i]).sam).tobytes(), order))
-    assert found == [expected[i] for i in order]
+        read = list(pool.map(lambda i: reader.read(reader.keys[i])["sam"].values.tobytes(), order))
+    assert read == [expected[i] for i in order]
     assert len(open_shards()) == 1
 
 
@@ -134,7 +137,7 @@ def test_damaged_index_or_manifest_is_refused(dataset_root: Path, cache_config: 
         open_features(cache_config, [open_dataset(dataset_root)])
     index.write_text(text)
     (directory / "manifest.json").write_text("{")
-    with pytest.raises(DataError, match=r"manifest\.json cannot be read"):
+    with pytest.raises(DataError, match=r"manifest\.json is damaged: not JSON"):
         open_features(cache_config, [open_dataset(dataset_root)])
 
 
@@ -142,3 +145,34 @@ def test_unknown_key_is_refused(dataset_root: Path, cache_config: CacheConfig) -
     reader = open_directory(build_cache(dataset_root, cache_config))
     with pytest.raises(DataError, match="holds no sample nobody"):
         reader.read("nobody")
+
+
+def as_version_1(directory: Path) -> None:
+    """Rewrite the manifest as it was when there were only SAM and VGGT."""
+    path = directory / "manifest.json"
+    manifest = json.loads(path.read_text())
+    fields = manifest.pop("fields")
+    groups = {"int8_channel64": "channel64", "int8_token": "token", "fp16": "none"}
+    manifest["layout"] = {
+        field["name"]: {"shape": field["shape"], "dtype": field["dtype"], "group": groups[field["codec"]]}
+        for field in fields
+    }
+    path.write_text(json.dumps({**manifest, "schema_version": 1}))
+
+
+def test_cache_with_a_manifest_of_version_1_is_read(dataset_root: Path, cache_config: CacheConfig) -> None:
+    directory = build_cache(dataset_root, cache_config)
+    (reader,) = open_features(cache_config, [open_dataset(dataset_root)])
+    as_version_1(directory)
+    (older,) = open_features(cache_config, [open_dataset(dataset_root)])
+    assert older.layout == reader.layout
+    assert verify_cache(directory, recompute=2).records == 20
+
+
+def test_manifest_of_an_unknown_version_is_refused_with_the_command(
+    dataset_root: Path, cache_config: CacheConfig
+) -> None:
+    path = build_cache(dataset_root, cache_config) / "manifest.json"
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 3'))
+    with pytest.raises(DataError, match=r"schema version 3, this program reads 1 and 2\.(.|\n)*pokevla cache build"):
+        open_features(cache_config, [open_dataset(dataset_root)])

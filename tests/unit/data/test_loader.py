@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pokevla.data.batch import FeatureArrays, RobotBatch
+from pokevla.data.batch import RobotBatch, StoredFeature
 from pokevla.data.dataset import open_dataset
 from pokevla.data.loader import TrainLoader, build_robot_loader, build_vlm_loader, validation_batches
 from pokevla.data.sources.libero_vlm import LiberoVLMSettings, convert_libero_vlm
@@ -50,7 +50,7 @@ def test_batches_have_the_shapes_and_ranges_of_the_contract(robot_dataset: Calla
     assert batch.pixel_values.min() >= 0
     assert batch.pixel_values.max() <= 1
     assert batch.actions.abs().max() <= 1
-    assert batch.sam is None
+    assert batch.features == {}
     assert batch.attention_mask.dtype == torch.bool
 
 
@@ -194,19 +194,32 @@ def test_masks_asked_of_a_dataset_without_them_are_refused(robot_dataset: Callab
 class Features:
     """Cached features that tell which sample they are of."""
 
-    def read(self, key: str) -> FeatureArrays:
-        number = int(key[-4:])
-        sam = np.full((2, 3, 8, 8), number, dtype=np.int8)
-        return FeatureArrays(sam, np.ones((2, 3, 1), np.float16), np.zeros((2, 4, 6), np.float16), None)
+    def read(self, key: str) -> dict[str, StoredFeature]:
+        grid = np.full((2, 3, 8, 8), int(key[-4:]), dtype=np.int8)
+        return {
+            "sam": StoredFeature(grid, np.ones((2, 3, 1), np.float16), "int8_channel64"),
+            "depth": StoredFeature(np.zeros((2, 4, 6), np.float16), None, "fp16"),
+        }
 
 
 def test_features_are_joined_by_key(robot_dataset: Callable[..., Path], tokenizer: Any) -> None:
     with robot_loader(robot_recipe(robot_dataset()), tokenizer, feature_reader=Features()) as loader:
         batch = next(loader)
-    assert batch.sam is not None
-    assert batch.vggt is not None
-    assert (batch.sam.group, batch.vggt.group) == ("channel64", "none")
-    assert batch.sam.values[:, 0, 0, 0, 0].tolist() == [int(key[-4:]) for key in batch.keys]
+    assert {name: features.codec for name, features in batch.features.items()} == {
+        "sam": "int8_channel64",
+        "depth": "fp16",
+    }
+    assert batch.features["depth"].scales is None
+    assert batch.features["sam"].values[:, 0, 0, 0, 0].tolist() == [int(key[-4:]) for key in batch.keys]
+
+
+def test_mixture_with_other_features_per_dataset_is_refused(robot_dataset: Callable[..., Path], tokenizer: Any) -> None:
+    root = robot_dataset()
+    options = {"feature_reader": [Features(), None], "mask_size": None}
+    with robot_loader(robot_recipe(root, root, shuffle_window=1), tokenizer, **options) as loader:
+        batches = (next(loader) for _ in range(20))
+        with pytest.raises(DataError, match="different cached features"):
+            list(batches)
 
 
 def test_validation_goes_through_the_split_once_without_augmentation(

@@ -11,7 +11,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from pokevla.data.transforms import crop_image
-from pokevla.teachers.feature_crop import crop_grids, crop_image_features, crop_token_features
+from pokevla.features.feature_crop import crop_grids, crop_image_features, crop_to_patches
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
@@ -31,8 +31,8 @@ def test_cropped_grid_is_the_grid_of_the_cropped_picture(left: float, top: float
 
     cropped = crop_grids(grid, torch.tensor([box]), 16)
 
-    wanted = F.adaptive_avg_pool2d(torch.from_numpy(crop_image(picture, box, 128))[None], 16)
-    assert (cropped - wanted).abs().max() < 0.02
+    expected = F.adaptive_avg_pool2d(torch.from_numpy(crop_image(picture, box, 128))[None], 16)
+    assert (cropped - expected).abs().max() < 0.02
 
 
 def test_whole_box_changes_nothing() -> None:
@@ -40,7 +40,7 @@ def test_whole_box_changes_nothing() -> None:
     boxes = torch.tensor(WHOLE).expand(2, 2, 4)
     images, tokens = torch.randn(2, 2, 3, 8, 8), torch.randn(2, 2, 16, 5)
     assert torch.allclose(crop_image_features(images, boxes), images, atol=1e-5)
-    assert torch.allclose(crop_token_features(tokens, boxes, 16), tokens, atol=1e-5)
+    assert torch.allclose(crop_to_patches(tokens, boxes, 16), tokens, atol=1e-5)
 
 
 def test_each_view_of_each_sample_has_its_own_box() -> None:
@@ -61,14 +61,26 @@ def test_tokens_are_a_row_major_grid() -> None:
     grid[0, 3] = 1.0  # top right
     tokens = grid.reshape(1, 1, 16, 1)
 
-    top_right = crop_token_features(tokens, torch.tensor([[[0.75, 0.0, 1.0, 0.25]]]), 4)
-    bottom_left = crop_token_features(tokens, torch.tensor([[[0.0, 0.75, 0.25, 1.0]]]), 4)
+    top_right = crop_to_patches(tokens, torch.tensor([[[0.75, 0.0, 1.0, 0.25]]]), 4)
+    bottom_left = crop_to_patches(tokens, torch.tensor([[[0.0, 0.75, 0.25, 1.0]]]), 4)
 
     assert top_right.mean() > 0.5
     assert bottom_left.abs().max() == 0
 
 
+def test_grid_and_tokens_of_the_same_features_give_the_same_patches() -> None:
+    torch.manual_seed(0)
+    tokens = torch.randn(2, 2, 36, 5)
+    grid = tokens.transpose(2, 3).unflatten(3, (6, 6))
+    boxes = torch.tensor([0.1, 0.2, 0.8, 0.9]).expand(2, 2, 4)
+
+    patches = crop_to_patches(grid, boxes, 16)
+
+    assert patches.shape == (2, 2, 16, 5)
+    torch.testing.assert_close(patches, crop_to_patches(tokens, boxes, 16))
+
+
 @pytest.mark.parametrize(("tokens", "patches"), [(15, 16), (16, 15)])
 def test_numbers_that_fill_no_square_are_refused(tokens: int, patches: int) -> None:
     with pytest.raises(ValueError, match="square"):
-        crop_token_features(torch.zeros(1, 1, tokens, 2), torch.tensor([[WHOLE]]), patches)
+        crop_to_patches(torch.zeros(1, 1, tokens, 2), torch.tensor([[WHOLE]]), patches)

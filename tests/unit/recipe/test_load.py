@@ -185,7 +185,10 @@ def test_teacher_kind_follows_from_its_place(tmp_path: Path) -> None:
 
     assert isinstance(recipe, PosttrainRecipe)
     assert recipe.cache is not None
-    assert (recipe.cache.sam.kind, recipe.cache.vggt.kind) == ("sam", "vggt")
+    assert {place: teacher.kind for place, teacher in recipe.cache.all_teachers.items()} == {
+        "cache.sam": "sam",
+        "cache.vggt": "vggt",
+    }
 
 
 @pytest.mark.parametrize(
@@ -195,10 +198,29 @@ def test_teacher_kind_follows_from_its_place(tmp_path: Path) -> None:
         ("cache.sam.preset=vggt_1b", "cache.sam.preset should be one of tiny, mini, vit_b"),
         ("cache.sam.preset=vit_b", "do not fit model.preset mini: use mini"),
         ("cache.sam.kind=vggt", "cache.sam.kind should be sam, not vggt"),
+        ("cache.sam=null", "loss.segmentation.weight is above 0, but cache.sam is null"),
+        ("cache.vggt=null", "loss.geometry_features: the cache has no field 'vggt'. It caches sam."),
+        ("loss.geometry_features=dino", "loss.geometry_features: the cache has no field 'dino'"),
+        ("model.geometry_width=8", "features vggt have width 64, the model projects to 8"),
+        ("loss.geometry_features=sam", "features sam have width 32, the model projects to 64"),
+        ("cache.teachers=[{kind: dino}]", "cache.teachers.0.kind: there is no 'dino'."),
+        ("cache.teachers=[{kind: sam}]", "cache.teachers.0.kind is sam, as cache.sam is: one of each kind"),
     ],
 )
 def test_losses_cache_and_teachers_must_fit_each_other(tmp_path: Path, override: str, message: str) -> None:
     assert message in error_of(write(tmp_path, POSTTRAIN), override)
+
+
+def test_geometry_may_align_with_the_features_of_another_teacher(tmp_path: Path) -> None:
+    overrides = ["loss.geometry_features=sam", "model.geometry_width=32", "cache.vggt=null"]
+
+    assert load_recipe(write(tmp_path, POSTTRAIN), overrides, {}).recipe.name == "x"
+
+
+def test_teachers_of_no_kind_at_all_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "kind: cache\nname: c\ndataset: d\ncache: {root: c, sam: null, vggt: null}\n")
+
+    assert "the cache names no teacher" in error_of(path)
 
 
 def test_no_cache_is_needed_without_the_losses_that_read_it(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Teachers behind one interface: shapes as the model expects them, seeds, weights files of both layouts, refusals."""
+"""Teachers as entries of a table: shapes as the model expects them, seeds, weights files of both layouts, refusals."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import safetensors.torch
 import torch
 from transformers import SamConfig, SamModel
 
-from pokevla.errors import CheckpointError, DataError
+from pokevla.errors import CheckpointError, DataError, RecipeError
 from pokevla.model.presets import preset
+from pokevla.parts import TEACHERS
 from pokevla.recipe.sections import TeacherConfig
-from pokevla.teachers.encoders import RANDOM_NOTE, build_teacher, output_shape, teacher_spec
-from pokevla.teachers.sam import preprocess_sam, sam_config
+from pokevla.teachers.sam import SAM, preprocess_sam, sam_config
+from pokevla.teachers.teacher import RANDOM_NOTE, TeacherDefinition, build_teacher, teacher_spec
+from pokevla.teachers.vggt import VGGT
 from pokevla.teachers.weights import state_hash
 
 
@@ -30,8 +32,8 @@ def test_sam_features_have_the_shape_the_mask_decoder_of_the_model_takes(
     teacher_preset: Any, model_preset: str
 ) -> None:
     segmentation = preset(model_preset).segmentation
-    shape = output_shape(TeacherConfig(kind="sam", preset=teacher_preset))
-    assert shape == (segmentation.embed_dim, segmentation.grid, segmentation.grid)
+    shape = (segmentation.embed_dim, segmentation.grid, segmentation.grid)
+    assert SAM.fields(teacher_preset) == {"sam": shape}
 
 
 @pytest.mark.parametrize(
@@ -39,16 +41,15 @@ def test_sam_features_have_the_shape_the_mask_decoder_of_the_model_takes(
 )
 def test_vggt_features_have_the_shape_the_geometry_projector_aims_at(teacher_preset: Any, model_preset: str) -> None:
     geometry = preset(model_preset).geometry
-    shape = output_shape(TeacherConfig(kind="vggt", preset=teacher_preset))
-    assert shape == (geometry.grid**2, geometry.target_dim)
+    assert VGGT.fields(teacher_preset) == {"vggt": (geometry.grid**2, geometry.target_dim)}
 
 
 @pytest.mark.parametrize("kind", ["sam", "vggt"])
 @pytest.mark.parametrize("size", ["tiny", "mini"])
 def test_features_have_the_shape_of_the_spec_and_vary_with_the_image(kind: Any, size: Any) -> None:
     teacher = build_teacher(TeacherConfig(kind=kind, preset=size))
-    features = teacher.encode(images())
-    assert features.shape == (2, 2, *teacher.spec.output_shape)
+    features = teacher.encode(images())[kind]
+    assert features.shape == (2, 2, *teacher.spec.fields[kind])
     assert features.dtype == torch.float32
     assert torch.isfinite(features).all()
     assert features.std() > 0.1
@@ -67,7 +68,7 @@ def test_random_weights_are_a_function_of_the_seed_and_say_that_they_know_nothin
     assert first.spec.weights_hash != other.spec.weights_hash
     assert first.spec.random
     assert RANDOM_NOTE in first.spec.describe()
-    assert torch.equal(first.encode(images()), again.encode(images()))
+    assert torch.equal(first.encode(images())[kind], again.encode(images())[kind])
     assert teacher_spec(TeacherConfig(kind=kind, preset="tiny", seed=3)) == first.spec
 
 
@@ -75,7 +76,7 @@ def test_teachers_are_frozen() -> None:
     teacher = build_teacher(TeacherConfig(kind="vggt", preset="tiny"))
     assert not any(parameter.requires_grad for parameter in teacher.module.parameters())
     assert not teacher.module.training
-    assert not teacher.encode(images()).requires_grad
+    assert not teacher.encode(images())["vggt"].requires_grad
 
 
 def test_sam_pads_the_shorter_side_with_zeros_right_or_below() -> None:
@@ -110,7 +111,7 @@ def test_weights_file_gives_the_same_features_and_is_not_called_random(kind: Any
     extra = {"camera_head.weight": torch.zeros(1), "mask_decoder.weight": torch.zeros(1)}
     safetensors.torch.save_file({**source.module.state_dict(), **extra}, path)
     loaded = build_teacher(TeacherConfig(kind=kind, preset="tiny", weights=path))
-    assert torch.equal(loaded.encode(images()), source.encode(images()))
+    assert torch.equal(loaded.encode(images())[kind], source.encode(images())[kind])
     assert not loaded.spec.random
     assert RANDOM_NOTE not in loaded.spec.describe()
 
@@ -164,6 +165,24 @@ def test_pickled_code_in_a_weights_file_is_never_run(tmp_path: Path) -> None:
 def test_preset_of_the_other_teacher_is_refused() -> None:
     with pytest.raises(CheckpointError, match="vggt_1b is not a size of the teacher sam"):
         build_teacher(TeacherConfig(kind="sam", preset="vggt_1b"))
+
+
+def test_unknown_teacher_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(RecipeError, match=r"there is no 'vgtt'. Did you mean vggt\?"):
+        build_teacher(TeacherConfig(kind="vgtt", preset="tiny"))
+
+
+def test_teacher_that_gives_other_features_than_it_declares_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    liar = TeacherDefinition(
+        presets=("mini",),
+        fields=lambda _: {"depth": (1, 4, 4)},
+        preprocessing=lambda _: "none",
+        build=lambda _: torch.nn.Linear(1, 1),
+        encode=lambda _, images: {"depth": torch.zeros(*images.shape[:2], 1, 8, 8)},
+    )
+    monkeypatch.setitem(TEACHERS, "liar", liar)
+    with pytest.raises(DataError, match="The teacher liar gave features"):
+        build_teacher(TeacherConfig(kind="liar")).encode(images())
 
 
 def test_hash_of_weights_sees_names_and_values() -> None:

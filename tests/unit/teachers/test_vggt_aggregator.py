@@ -7,8 +7,7 @@ import math
 import pytest
 import torch
 
-from pokevla.recipe.sections import TeacherConfig
-from pokevla.teachers.vggt import vggt_config
+from pokevla.teachers.vggt import VGGT, vggt_config
 from pokevla.teachers.vggt_aggregator import Aggregator, VGGTConfig, VGGTEncoder, rope_tables, rotate, uv_position_code
 
 SMALL = VGGTConfig(image_size=56, width=24, num_heads=3, dino_depth=1, depth=2, pooled_grid=3)
@@ -30,7 +29,7 @@ def test_vggt_1b_counts_the_parameters_of_the_published_aggregator() -> None:
 
 
 def test_vggt_1b_gives_the_features_of_spatial_forcing() -> None:
-    assert output_shape(TeacherConfig(kind="vggt", preset="vggt_1b")) == (256, 2048)
+    assert VGGT.fields("vggt_1b") == {"vggt": (256, 2048)}
     assert vggt_config("vggt_1b").grid == 37
 
 

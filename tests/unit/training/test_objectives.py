@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -22,6 +24,8 @@ def robot_batch(size: int = 2) -> RobotBatch:
     segmentation, side = CONFIG.segmentation, CONFIG.vlm.image_size
     channels, grid, mask = segmentation.embed_dim, segmentation.grid, segmentation.mask_size
     tokens, width = CONFIG.geometry.grid**2, CONFIG.geometry.target_dim
+    sam = torch.randn(size, 2, channels, grid, grid, generator=torch.Generator().manual_seed(1))
+    vggt = torch.randn(size, 2, tokens, width, generator=torch.Generator().manual_seed(2))
     return RobotBatch(
         keys=[str(i) for i in range(size)],
         positions=torch.arange(size),
@@ -32,8 +36,10 @@ def robot_batch(size: int = 2) -> RobotBatch:
         actions=torch.rand(size, CONFIG.action_head.chunk_length, 7, generator=generator),
         masks=(torch.rand(size, 2, mask, mask, generator=generator) > 0.7).float(),
         crop_boxes=torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(size, 2, 4).clone(),
-        sam=QuantisedFeatures(torch.randn(size, 2, channels, grid, grid, generator=generator).half(), None, "none"),
-        vggt=QuantisedFeatures(torch.randn(size, 2, tokens, width, generator=generator).half(), None, "none"),
+        features={
+            "sam": QuantisedFeatures(sam.half(), None, "fp16"),
+            "vggt": QuantisedFeatures(vggt.half(), None, "fp16"),
+        },
     )
 
 
@@ -64,17 +70,41 @@ def test_total_is_the_weighted_sum_of_the_logged_losses() -> None:
 def test_a_loss_without_weight_needs_no_features() -> None:
     weights = LossConfig(geometry=0.0, segmentation=SegmentationLossConfig(weight=0.0))
     batch = robot_batch()
-    batch.sam = batch.vggt = batch.masks = None
+    batch.features, batch.masks = {}, None
     _, logged = PosttrainObjective(build_vla(CONFIG, seed=0), weights)(batch)
     assert set(logged) == {"loss", "loss/action"}
 
 
-@pytest.mark.parametrize("missing", ["sam", "vggt", "masks"])
-def test_a_batch_without_what_a_loss_needs_is_refused(missing: str) -> None:
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("sam", "segmentation loss .* needs the cached features sam; the batch has only vggt"),
+        ("vggt", "geometry loss .* needs the cached features vggt"),
+        ("masks", "no masks"),
+    ],
+)
+def test_a_batch_without_what_a_loss_needs_is_refused(missing: str, message: str) -> None:
     batch = robot_batch()
-    setattr(batch, missing, None)
-    with pytest.raises(DataError):
+    if missing == "masks":
+        batch.masks = None
+    else:
+        del batch.features[missing]
+    with pytest.raises(DataError, match=message):
         PosttrainObjective(build_vla(CONFIG, seed=0), LossConfig())(batch)
+
+
+@pytest.mark.parametrize("shape", [(6, 9, 9), (25, 6)], ids=["grid", "tokens"])
+def test_geometry_aligns_with_the_features_of_any_teacher_whose_width_the_model_has(shape: tuple[int, ...]) -> None:
+    config = dataclasses.replace(CONFIG, geometry=dataclasses.replace(CONFIG.geometry, target_dim=6))
+    weights = LossConfig(geometry_features="other", segmentation=SegmentationLossConfig(weight=0.0))
+    batch = robot_batch()
+    values = torch.randn(2, 2, *shape, generator=torch.Generator().manual_seed(4))
+    batch.features = {"other": QuantisedFeatures(values, None, "fp16")}
+    total, logged = PosttrainObjective(build_vla(config, seed=0), weights)(batch)
+    total.backward()
+    assert 0 < float(logged["loss/geometry"]) < 2
+    with pytest.raises(DataError, match=r"width 6, the model projects to 24.*geometry_width=6"):
+        PosttrainObjective(build_vla(CONFIG, seed=0), weights)(batch)
 
 
 def test_pretraining_loss_weighs_samples_alike() -> None:

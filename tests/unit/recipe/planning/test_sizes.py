@@ -1,12 +1,24 @@
 """The plan's plain numbers against the models themselves, built without storage."""
 
+import dataclasses
+from pathlib import Path
+
 import pytest
 import torch
 
 from pokevla.model.building import TrainableSpec, apply_trainable, parameter_report
 from pokevla.model.presets import PokeVLAConfig, preset
 from pokevla.model.vla import PokeVLA
-from pokevla.recipe.planning.sizes import PRESETS, SAM_SHAPES, VGGT_SHAPES, PresetSize, Stack, cache_record_bytes
+from pokevla.recipe.planning.sizes import (
+    PRESETS,
+    SAM_SHAPES,
+    VGGT_SHAPES,
+    PresetSize,
+    Stack,
+    cache_record_bytes,
+    preset_size,
+)
+from pokevla.recipe.sections import CacheConfig, ModelConfig, TeacherConfig
 
 VLM_PARTS = {"dino_featurizer": "vision", "siglip_featurizer": "vision", "projector": "projector",
              "language_model": "language_model"}  # fmt: skip
@@ -72,14 +84,25 @@ def test_shapes_are_those_of_the_preset(name: str) -> None:
     assert PRESETS[name] == expected_size(preset(name), PRESETS[name])
 
 
+def test_width_of_the_geometry_projector_is_counted() -> None:
+    size = preset_size(ModelConfig(preset="tiny", geometry_width=8))
+    config = preset("tiny")
+    with torch.device("meta"):
+        model = PokeVLA(dataclasses.replace(config, geometry=dataclasses.replace(config.geometry, target_dim=8)))
+    own = [row for row in parameter_report(model) if row[0] not in (*VLM_PARTS, "all")]
+    assert (size.own_total, size.own_trainable) == (sum(row[1] for row in own), sum(row[2] for row in own))
+    assert size.vggt_shape == (4, 8)
+
+
 def test_teachers_fit_the_models_that_read_them() -> None:
     assert SAM_SHAPES["vit_b"] == PRESETS["pocket"].sam_shape
     assert VGGT_SHAPES["vggt_1b"] == PRESETS["pocket"].vggt_shape
 
 
 def test_record_of_the_published_teachers_takes_what_was_measured() -> None:
-    int8 = cache_record_bytes("vit_b", "vggt_1b", "int8", "int8")
-    fp16 = cache_record_bytes("vit_b", "vggt_1b", "fp16", "fp16")
+    sam, vggt = TeacherConfig(kind="sam", preset="vit_b"), TeacherConfig(kind="vggt", preset="vggt_1b")
+    int8 = cache_record_bytes(CacheConfig(root=Path("c"), sam=sam, vggt=vggt))
+    fp16 = cache_record_bytes(CacheConfig(root=Path("c"), sam=sam, vggt=vggt, sam_codec="fp16", vggt_codec="fp16"))
 
-    assert int8 / 2**20 == pytest.approx(3.06, abs=0.02)  # cache sheet, section 6
+    assert int8 / 2**20 == pytest.approx(3.06, abs=0.02)  # docs/cache.md
     assert fp16 / 2**20 == pytest.approx(6.0, abs=0.01)
