@@ -79,7 +79,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     if not directory.is_dir():
         raise DataError(f"There is no feature cache at {directory}.", REBUILD)
     if not (directory / COMPLETE_NAME).is_file():
-        finished = len(list((directory / SHARDS_NAME).glob("*.idx")))
+        finished = len(list((directory / SHARDS_NAME).glob("[!.]*.idx")))
         raise DataError(
             f"The feature cache {directory} is not complete ({finished} shards are).",
             "Go on with: pokevla cache build RECIPE",

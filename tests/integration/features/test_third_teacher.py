@@ -96,12 +96,15 @@ def test_features_of_a_third_teacher_reach_the_batch_and_the_geometry_loss(tmp_p
     assert isinstance(recipe, PosttrainRecipe)
     assert recipe.cache is not None
     dataset = open_dataset(root)
-    options = {"rank": 0, "world_size": 1, "start_position": 0, "image_size": 28, "mask_size": None}
     with build_robot_loader(
         recipe,
         tokenizer=load_tokenizer(MINI_TOKENIZER),
+        image_size=28,
+        mask_size=None,
         feature_reader=open_features(recipe.cache, [dataset]),
-        **options,
+        rank=0,
+        world_size=1,
+        start_position=0,
     ) as loader:
         batch = next(loader)
     assert list(batch.features) == ["sam", "vggt", "toy", "toy_depth"]
