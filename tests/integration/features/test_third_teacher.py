@@ -121,3 +121,17 @@ def test_features_of_a_third_teacher_reach_the_batch_and_the_geometry_loss(tmp_p
     total.backward()
     assert 0 < float(logged["loss/geometry"]) < 2
     assert objective.model.geometry_projector.fc2.weight.grad is not None
+
+
+def test_the_recipe_of_the_docs_loads(tmp_path: Path, repository: Path) -> None:
+    page = (repository / "docs" / "cache.md").read_text()
+    shown = page.split("## Another teacher")[1].split("```yaml\n")[1].split("```")[0]
+    path = tmp_path / "posttrain.yaml"
+    training = RECIPE.format(name="x", output=tmp_path, dataset="d", cache="cache")
+    base = tmp_path / "base.yaml"
+    base.write_text(training)
+    path.write_text(f"extends: base.yaml\n{shown}")
+    recipe = load_recipe(path).recipe
+    assert isinstance(recipe, PosttrainRecipe)
+    assert recipe.cache is not None
+    assert list(recipe.cache.all_teachers) == ["cache.sam", "cache.teachers.0"]

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 import safetensors.torch
+import torch
 
-from pokevla.features.fingerprint import cache_fingerprint, differences
-from pokevla.recipe.sections import CacheConfig, TeacherConfig
-from pokevla.teachers.teacher import build_teacher
+from pokevla.errors import RecipeError
+from pokevla.features.fingerprint import cache_fingerprint, cache_layout, differences
+from pokevla.parts import TEACHERS
+from pokevla.recipe.sections import CacheConfig, CachedTeacherConfig, TeacherConfig
+from pokevla.teachers.teacher import TeacherDefinition, TeacherSpec, build_teacher
 
 
 def config(root: str = "cache", sam: dict[str, Any] | None = None, vggt: dict[str, Any] | None = None, **fields: Any):
@@ -57,3 +60,38 @@ def test_weights_file_counts_by_its_content_and_not_by_its_name(tmp_path: Path) 
     assert a == b
     safetensors.torch.save_file({name: value + 1 for name, value in state.items()}, tmp_path / "b.safetensors")
     assert cache_fingerprint(config(sam={"weights": tmp_path / "b.safetensors"}), "d") != a
+
+
+def test_fingerprint_of_sam_and_vggt_is_that_of_commit_3331dba() -> None:
+    """Computed with the code of that commit, which knew these two teachers only."""
+    sam = TeacherSpec("sam", "tiny", {"sam": (16, 4, 4)}, "1" * 64, True, "p")
+    vggt = TeacherSpec("vggt", "tiny", {"vggt": (4, 24)}, "2" * 64, False, "q")
+    fingerprint, _ = cache_fingerprint(config(sam_codec="fp16"), "d" * 64, [sam, vggt])
+    assert fingerprint == "b48c761dd2d0c198"
+
+
+def third_teacher(field: str) -> TeacherDefinition:
+    return TeacherDefinition(
+        presets=("mini",),
+        fields=lambda _: {field: (16, 6)},
+        preprocessing=lambda _: "none",
+        build=lambda _: torch.nn.Linear(3, 6),
+        encode=lambda _, images: {field: images[..., 0, :].float()},
+    )
+
+
+def test_further_teacher_adds_its_parts_and_changes_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TEACHERS, "third", third_teacher("third"))
+    _, parts = cache_fingerprint(config(), "d")
+    _, more = cache_fingerprint(config(teachers=[CachedTeacherConfig(kind="third")]), "d")
+    assert {name: more[name] for name in parts} == parts
+    assert {name.split(".")[0] for name in set(more) - set(parts)} == {"third"}
+    assert (more["third.output"], more["third.codec"]) == ("2 x 16 x 6", "int8 token v1")
+
+
+def test_two_teachers_of_one_field_and_a_cache_of_none_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TEACHERS, "third", third_teacher("sam"))
+    with pytest.raises(RecipeError, match=r"cache.teachers.0: sam and third both give the field sam"):
+        cache_layout(config(teachers=[CachedTeacherConfig(kind="third")]))
+    with pytest.raises(RecipeError, match="names no teacher"):
+        cache_layout(CacheConfig(root=Path("c"), sam=None, vggt=None))
