@@ -29,9 +29,12 @@ from pokevla.distributed.environment import RankInfo
 from pokevla.recipe.kinds import training_of
 from pokevla.recipe.load import load_recipe
 from pokevla.telemetry.manifest import write_manifest
+from pokevla.training.building import build_state, build_trainer
 from pokevla.training.callbacks import StepResult
-from pokevla.training.loop import Trainer, build_trainer
-from pokevla.training.tasks import build_task
+from pokevla.training.loop import Trainer
+from pokevla.training.restoring import restore
+from pokevla.training.saving import Saver
+from pokevla.training.tasks import Task, build_task
 
 PHASES = (2, 1, 3, 2)
 """Ranks, one after the other."""
@@ -56,12 +59,11 @@ class Curve:
             raise Stopped
 
 
-def train_until(trainer: Trainer, start: int, stop: int) -> Curve:
+def train_until(trainer: Trainer, task: Task, position: int, start: int, stop: int) -> Curve:
     """Run steps (start, stop] of the run."""
     curve = Curve(stop)
-    assert trainer.recipe.steps is not None
-    with trainer.task.make_loader(start * trainer.recipe.batch.global_) as loader, contextlib.suppress(Stopped):
-        trainer.run(loader, start, trainer.recipe.steps, [curve])
+    with task.make_loader(position) as loader, contextlib.suppress(Stopped):
+        trainer.run(loader, start, [curve])
     return curve
 
 
@@ -92,10 +94,13 @@ def phase(info: RankInfo, job: Job, stop: int) -> None:
         run_dir = job.run_dir(stage)
         recipe = training_of(load_recipe(job.recipe, job.overrides(stage, info.world_size)).recipe)
         assert recipe is not None
-        trainer = build_trainer(recipe, build_task(recipe, info), run_dir, info, device)
-        curve = train_until(trainer, trainer.restore().step, stop)
+        task = build_task(recipe, info)
+        trainer = build_trainer(recipe, task, info, device)
+        state = build_state(recipe, task, info, trainer.guards)
+        start = restore(trainer.engine, state, run_dir, info, device)
+        curve = train_until(trainer, task, start.position, start.step, stop)
         assert curve.last is not None
-        trainer.save(curve.last)
+        Saver(trainer.engine, run_dir, recipe.checkpoint, state.checkpoint_info).save(curve.last, wait=True)
         if info.is_main:
             with (run_dir / "curve.jsonl").open("a") as file:
                 file.writelines(json.dumps([step, loss]) + "\n" for step, loss in curve.losses.items())

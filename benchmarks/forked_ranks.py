@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-import pokevla.training.loop  # noqa: F401  heavy: imported once, before any fork
+import pokevla.training.building  # noqa: F401  heavy: imported once, before any fork
 from pokevla.distributed.engine import import_deepspeed
 from pokevla.distributed.environment import RankInfo, choose_port
 from pokevla.distributed.process import PARENT_VARIABLE, die_with_parent

@@ -37,7 +37,7 @@ from pokevla.telemetry.logging import setup_logging
 from pokevla.telemetry.writers import METRICS
 from pokevla.training.health.pulse import Pulse
 from pokevla.training.health.signals import StopFlag
-from pokevla.training.loop import train
+from pokevla.training.rank_main import train
 
 POLL_S = 0.002
 LIFE_LIMIT_S = 1800.0

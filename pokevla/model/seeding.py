@@ -1,7 +1,11 @@
-"""Random initialisation: a pure function of (seed, name of the part), and a start fit for training from scratch."""
+"""Random numbers of the model as pure functions: initial weights of (seed, part), dropout of (seed, position).
+
+So no random state has to be saved. The initialisation is fit for training from scratch.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -62,3 +66,14 @@ def smooth_noise(count: int, size: int) -> torch.Tensor:
     """(count, 3, size, size) in [0, 1]: pictures of coloured blobs from torch's generator, to calibrate with."""
     coarse = torch.rand(count, 3, 8, 8)
     return nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
+
+
+def seed_for(seed: int, position: int) -> int:
+    """63-bit seed of the micro-batch whose first sample is at `position`."""
+    digest = hashlib.blake2b(f"{seed}/{position}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def seed_dropout(seed: int, position: int) -> None:
+    """Seed torch (all devices) for one micro-batch: what it draws depends on nothing that came before."""
+    torch.manual_seed(seed_for(seed, position))

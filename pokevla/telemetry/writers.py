@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pokevla.telemetry.jsonl import EventLog, JsonlWriter, now, read_jsonl
+from pokevla.telemetry.jsonl import JsonlWriter, now
 from pokevla.telemetry.tensorboard import TENSORBOARD, TensorBoardWriter
-
-__all__ = ["EventLog", "JsonlWriter", "MetricWriter", "TensorBoardWriter", "read_jsonl"]
 
 METRICS = "metrics.jsonl"
 """File of a run's figures, in its directory."""

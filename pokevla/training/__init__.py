@@ -1,1 +1,1 @@
-"""The loop, its two tasks, losses, schedule, guards, callbacks."""
+"""The loop, its two tasks, losses, optimizer, callbacks, saving and restoring."""

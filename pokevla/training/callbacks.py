@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -12,14 +11,14 @@ import torch
 
 from pokevla.distributed.collectives import max_over_ranks
 from pokevla.errors import TrainingError
+from pokevla.telemetry.jsonl import EventLog
 from pokevla.telemetry.meters import StepMeter
-from pokevla.telemetry.writers import EventLog, MetricWriter
+from pokevla.telemetry.writers import MetricWriter
 from pokevla.training.health.agreement import agree
 from pokevla.training.health.guards import Guards, SkipCounter
-from pokevla.training.health.pulse import Pulse
 from pokevla.training.health.signals import reason_of, requeued
 from pokevla.training.health.stragglers import StragglerReport
-from pokevla.training.metric_sums import MetricSums
+from pokevla.training.measuring import MetricSums
 
 logger = logging.getLogger(__name__)
 
@@ -117,33 +116,15 @@ class MetricLog:
         line |= {"lr": result.rate, "skipped": self.counter.total}
         line |= {**self.meter.take(), **self.stragglers.take(result.step, steps)}
         self.writer.write(line)
-        logger.info("%s", describe(line))
+        logger.info("%s", log_line(line))
 
 
-def describe(line: dict[str, Any]) -> str:
+def log_line(line: dict[str, Any]) -> str:
     """One line of metrics for a person."""
     parts = [f"step {line['step']}"]
     parts += [f"{name.removeprefix('loss/')} {value:.4g}" for name, value in line.items() if name.startswith("loss")]
     parts += [f"lr {line['lr']:.3g}", f"{line['samples_per_s']:.1f} samples/s"]
     return "  ".join(parts)
-
-
-@dataclass
-class Periodic:
-    """Does something every few steps and after the last: judging held-out batches, say."""
-
-    name: str  # of the phase, for who watches
-    every_steps: int
-    action: Callable[[StepResult], None]
-    meter: StepMeter
-    pulse: Pulse
-
-    def after_step(self, result: StepResult) -> None:
-        """Act when due. Its seconds do not count as training."""
-        if result.is_last or result.step % self.every_steps == 0:
-            with self.pulse.phase(self.name, patient=True):
-                self.action(result)
-            self.meter.restart()
 
 
 class LastSave(Protocol):

@@ -1,12 +1,19 @@
-"""What a run tells about itself beside its losses: how fast it computes, what it is."""
+"""What a run measures about itself: sums for the lines of metrics, gradient norms of each loss, speed, settings."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.distributed as dist
+from torch import Tensor
 
+from pokevla.distributed.collectives import gather_objects, is_distributed, mean_over_ranks
 from pokevla.distributed.environment import RankInfo
+from pokevla.model.seeding import seed_dropout
 from pokevla.recipe.planning.compute import flops_per_sample
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.recipe.values import flat_values
@@ -15,9 +22,113 @@ from pokevla.telemetry.gpu import start_gpu_sampler
 from pokevla.telemetry.manifest import MANIFEST
 from pokevla.telemetry.meters import Arithmetic, StepMeter
 from pokevla.telemetry.writers import MetricWriter
+from pokevla.training.objectives import Objective
 
+LossNorms = Callable[[int, Any], dict[str, float]]
+"""(step from 0, its first micro-batch) -> {"grad_norm/<loss>": norm}, empty where nothing is measured."""
 TF32_SHARE = 0.5
 """fp32 matrix products run as TF32 at half the bf16 rate (A100: 156 of 312 TFLOPS); `pokevla plan` counts so too."""
+
+
+@dataclass
+class MetricSums:
+    """What one rank adds up between two lines of metrics. It is part of a checkpoint: a line after a resume covers the
+    same steps as it would have without."""
+
+    steps: int = 0
+    sums: Tensor | None = None  # float64, one value per name; steps that were skipped are not in it
+    grad_norms: list[float] = field(default_factory=list)  # of the same steps
+    loss_grad_norms: dict[str, float] = field(default_factory=dict)  # the newest
+
+    def add(self, values: Mapping[str, Tensor], grad_norm: float | None, loss_grad_norms: Mapping[str, float]) -> None:
+        """Add a step's values. `grad_norm` None: it was skipped, and its values would make the mean meaningless."""
+        self.steps += 1
+        self.loss_grad_norms |= loss_grad_norms
+        if grad_norm is not None:
+            stacked = torch.stack([value.double() for value in values.values()])
+            self.sums = stacked if self.sums is None else self.sums + stacked
+            self.grad_norms.append(grad_norm)
+
+    def take(self, names: Mapping[str, Any]) -> dict[str, float]:
+        """Means over steps and ranks by name, and start again. Called by all ranks."""
+        line: dict[str, float] = {}
+        if self.sums is not None:
+            means = mean_over_ranks(self.sums / len(self.grad_norms)).tolist()
+            line = {**dict(zip(names, means, strict=True)), "grad_norm": sum(self.grad_norms) / len(self.grad_norms)}
+        line |= self.loss_grad_norms
+        self.steps, self.sums, self.grad_norms, self.loss_grad_norms = 0, None, [], {}
+        return line
+
+    def state(self) -> dict[str, Any]:
+        """For the checkpoint, as plain values: the sums of every rank. Called by all ranks."""
+        sums = gather_objects(None if self.sums is None else self.sums.tolist())
+        return {
+            "steps": self.steps,
+            "sums": sums if sums[0] is not None else [],
+            "grad_norms": list(self.grad_norms),
+            "loss_grad_norms": dict(self.loss_grad_norms),
+        }
+
+    def restore(self, state: Mapping[str, Any], rank: int, world_size: int, device: torch.device) -> None:
+        """Go on from `state()`. Another number of ranks goes on from the mean of those that were."""
+        if not state:  # a checkpoint from before they were kept
+            return
+        self.steps = state["steps"]
+        self.grad_norms, self.loss_grad_norms = list(state["grad_norms"]), dict(state["loss_grad_norms"])
+        if state["sums"]:
+            sums = torch.tensor(state["sums"], dtype=torch.float64, device=device)
+            self.sums = sums[rank] if len(sums) == world_size else sums.mean(0)
+
+
+def build_loss_norms(recipe: TrainRecipe, objective: Objective) -> LossNorms:
+    """The measurement of each loss's gradient norm, in step 0 and as often as the recipe says.
+
+    Never with ZeRO stage 3: weights are gathered by the engine's forward pass only, and the measurement must not go
+    through the engine.
+    """
+    every_steps = recipe.log.grad_norms_every_steps
+    if every_steps == 0 or recipe.zero.stage == 3:
+        return lambda _step, _batch: {}
+
+    def measure(step: int, batch: Any) -> dict[str, float]:
+        if step > 0 and (step + 1) % every_steps:
+            return {}
+        seed_dropout(recipe.seed, int(batch.positions[0]))
+        return loss_gradient_norms(objective, batch)
+
+    return measure
+
+
+def loss_gradient_norms(objective: Objective, batch: object) -> dict[str, float]:
+    """Norm of each weighted loss's gradient on the shared parameters, over one micro-batch of every rank.
+
+    Called by all ranks. A forward pass of its own, outside the engine, and `torch.autograd.grad` instead of
+    `backward`: no gradient is accumulated, no hook of DeepSpeed runs, so training goes on as if it had not happened
+    (tested bit for bit). It costs a forward pass and a backward pass per loss.
+
+    Returns:
+        {"grad_norm/<loss>": norm}; nothing when the VLM is frozen, since then there is no shared parameter.
+    """
+    shared = objective.shared_parameters()
+    if not shared:
+        return {}
+    weighted = objective.terms(batch).weighted  # pyright: ignore[reportArgumentType]
+    norms: dict[str, float] = {}
+    for index, (name, loss) in enumerate(weighted.items()):
+        gradients = torch.autograd.grad(loss, shared, retain_graph=index + 1 < len(weighted), allow_unused=True)
+        norms[f"grad_norm/{name}"] = _norm_of_mean([gradient for gradient in gradients if gradient is not None])
+    return norms
+
+
+def _norm_of_mean(gradients: list[Tensor]) -> float:
+    """Norm of the gradient's mean over ranks. Which parameters a loss reaches is the same on all ranks."""
+    if not gradients:
+        return 0.0
+    flat = torch.cat([gradient.float().flatten() for gradient in gradients])
+    if is_distributed():
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+    return float(flat.norm())
 
 
 def build_meter(recipe: TrainRecipe, info: RankInfo, device: torch.device) -> StepMeter:

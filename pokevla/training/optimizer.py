@@ -1,13 +1,21 @@
-"""AdamW with weight decay where it belongs."""
+"""AdamW with weight decay where it belongs, and the learning rate as a pure function of the step.
+
+So there is no scheduler to save or restore.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from pokevla.weights.parameter_groups import parameter_names_by_group
+
+Schedule = Literal["cosine", "linear", "constant"]
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -23,3 +31,35 @@ def build_adamw(model: nn.Module, *, lr: float, weight_decay: float, betas: tupl
     `fused` does one pass over each (flattened) parameter, on CPU and GPU alike.
     """
     return torch.optim.AdamW(parameter_groups(model, weight_decay), lr=lr, betas=betas, fused=True)
+
+
+def rate_factor(steps: int, warmup_steps: int, schedule: Schedule, final_fraction: float) -> Callable[[int], float]:
+    """Return f(step) for step in [0, steps): the share of the peak rate that the step is applied with.
+
+    Warm-up is linear, 1/warmup_steps at step 0 (never zero: DeepSpeed's WarmupCosineLR wastes its first step) and 1
+    at step warmup_steps - 1. Cosine or linear decay would reach `final_fraction` at step `steps`, one past the last:
+    with `final_fraction` 0 no step is wasted at the end either.
+    """
+    decay_steps = max(steps - warmup_steps, 0) + 1
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        progress = min((step - warmup_steps + 1) / decay_steps, 1.0)
+        if schedule == "constant":
+            return 1.0
+        shape = 0.5 * (1 + math.cos(math.pi * progress)) if schedule == "cosine" else 1 - progress
+        return final_fraction + (1 - final_fraction) * shape
+
+    return factor
+
+
+def apply_rate(optimizer: Optimizer, rate: float) -> None:
+    """Set the rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def applied_rate(optimizer: Optimizer) -> float:
+    """Read back what the next update will use."""
+    return float(optimizer.param_groups[0]["lr"])

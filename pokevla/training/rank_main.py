@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pokevla.distributed.environment import read_rank
+from pokevla.distributed.environment import RankInfo, read_rank, rendezvous_timeout_s
 from pokevla.distributed.process import PARENT_VARIABLE, die_with_parent
 from pokevla.errors import HangError, PokeVLAError, Requeued
 from pokevla.training.health.pulse import Pulse
-from pokevla.training.health.signals import stop_signals
+from pokevla.training.health.signals import StopFlag, stop_signals
+
+if TYPE_CHECKING:
+    from pokevla.recipe.schema import TrainRecipe
 
 
 def run_rank(run_dir: Path, overrides: Sequence[str] = (), on_hang: Callable[[HangError], None] | None = None) -> None:
@@ -31,7 +36,6 @@ def run_rank(run_dir: Path, overrides: Sequence[str] = (), on_hang: Callable[[Ha
         from pokevla.runs.changes import changed_recipe, keep_changes, refuse_uneven_batch
         from pokevla.telemetry.logging import setup_logging
         from pokevla.training.health.watchdog import Watchdog
-        from pokevla.training.loop import train
 
         info = read_rank()
         setup_logging(run_dir, info.rank)
@@ -48,6 +52,57 @@ def run_rank(run_dir: Path, overrides: Sequence[str] = (), on_hang: Callable[[Ha
             except Requeued:
                 leave_ranks()  # in order, since all ranks are here
                 raise
+
+
+def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo, stop: StopFlag, pulse: Pulse) -> None:
+    """Train a run to its end, from its newest complete checkpoint or from step 0. Called by every rank.
+
+    Raises:
+        Requeued: `stop` was set on one of the ranks; all have saved.
+        PokeVLAError: a named error; checkpoints made so far stay usable.
+    """
+    from pokevla.distributed.collectives import barrier, set_collective_timeout
+    from pokevla.distributed.engine import join_ranks, leave_ranks
+    from pokevla.runs.directory import EXPORT
+    from pokevla.telemetry.jsonl import EVENTS, EventLog
+    from pokevla.telemetry.writers import MetricWriter
+    from pokevla.training.building import build_callbacks, build_state, build_trainer
+    from pokevla.training.callbacks import leave_if_asked
+    from pokevla.training.health.guards import build_guards
+    from pokevla.training.measuring import describe_run
+    from pokevla.training.restoring import restore
+    from pokevla.training.tasks import build_task, save_statistics
+    from pokevla.weights.export import export_run
+
+    pulse.enter("rendezvous")
+    device = join_ranks(info, rendezvous_timeout_s(recipe.guards.rendezvous_timeout_s))
+    pulse.govern(set_collective_timeout)
+    pulse.enter("building the model")
+    task = build_task(recipe, info)
+    trainer = build_trainer(recipe, task, info, device, build_guards(recipe.guards, device, stop, pulse))
+    state = build_state(recipe, task, info, trainer.guards)
+    pulse.govern(set_collective_timeout)  # DeepSpeed has made its own groups
+    pulse.enter("restoring")
+    start = restore(trainer.engine, state, run_dir, info, device)
+    pulse.step = start.step
+    pulse.enter("loop")
+    with ExitStack() as stack:
+        loader = stack.enter_context(task.make_loader(start.position))
+        if info.is_main:
+            save_statistics(loader, run_dir)
+        writer = stack.enter_context(closing(MetricWriter(run_dir, info.rank, resume_step=start.step)))
+        describe_run(writer, recipe, run_dir, start.step)
+        events = stack.enter_context(closing(EventLog(run_dir / EVENTS))) if info.is_main else None
+        leave_if_asked(trainer.guards, device, start.step, start.position, run_dir, events)
+        trainer.run(loader, start.step, build_callbacks(recipe, task, trainer, state, run_dir, writer, events))
+        with pulse.phase("export", patient=True):
+            if info.is_main:
+                export_run(run_dir, run_dir / EXPORT)
+                writer.finish()
+                if events is not None:
+                    events.add("finished", step=trainer.steps)
+            barrier()
+    leave_ranks()
 
 
 def main() -> None:

@@ -22,8 +22,9 @@ from pokevla.runs.checkpoints import (
     list_checkpoints,
     mark_healthy,
 )
+from pokevla.telemetry.jsonl import EventLog
 from pokevla.telemetry.meters import GIB, StepMeter
-from pokevla.telemetry.writers import EventLog, MetricWriter
+from pokevla.telemetry.writers import MetricWriter
 from pokevla.training.callbacks import StepResult
 from pokevla.training.health.pulse import Pulse
 
@@ -40,23 +41,19 @@ class Saver:
     engine: DeepSpeedEngine
     run_dir: Path
     settings: CheckpointConfig
-    describe: Callable[[int, int], CheckpointInfo]  # (step, position) -> what the checkpoint says about itself
+    checkpoint_info: Callable[[int, int], CheckpointInfo]  # (step, position) -> what the checkpoint says of itself
+    writer: MetricWriter | None = None  # flushed before a save
+    events: EventLog | None = None  # rank 0 only
     blocked_s: float = field(default=0.0, init=False)
     """Seconds the loop stood still for the last save."""
     _snapshot: Snapshot = field(default_factory=Snapshot, init=False)
     _pending: PendingCheckpoint | None = field(default=None, init=False)
     _failures: int = field(default=0, init=False)  # in a row
-    _events: EventLog | None = field(default=None, init=False)
-    _writer: MetricWriter | None = field(default=None, init=False)
 
     @property
     def is_main(self) -> bool:
         """Whether this rank writes the files that exist once."""
         return self.engine.global_rank == 0
-
-    def report_to(self, writer: MetricWriter, events: EventLog | None) -> None:
-        """Where figures and events of saves go from now on."""
-        self._writer, self._events = writer, events
 
     def save(self, result: StepResult, *, wait: bool, last_chance: bool = False) -> bool:
         """Save the state after a step; the loop stands still meanwhile. Tells whether that worked.
@@ -70,9 +67,9 @@ class Saver:
         """
         started = time.perf_counter()
         self.complete_pending(result)
-        if self._writer is not None:
-            self._writer.flush()  # a run that is killed later goes on from here, and so should its curves
-        info = self.describe(result.step, result.position)
+        if self.writer is not None:
+            self.writer.flush()  # a run that is killed later goes on from here, and so should its curves
+        info = self.checkpoint_info(result.step, result.position)
         try:
             if wait or not self.settings.background:
                 info = save_checkpoint(self.engine, self.run_dir, info)
@@ -112,8 +109,8 @@ class Saver:
         if not self.is_main:
             return
         deleted = apply_retention(self.run_dir, self.settings.keep_last, self.settings.keep_every_steps)
-        if self._events is not None:
-            self._events.add(
+        if self.events is not None:
+            self.events.add(
                 "saved",
                 step=info.step,
                 position=info.position,
@@ -129,8 +126,8 @@ class Saver:
         final = last_chance or result.is_last or self._failures >= self.settings.max_failed_saves
         outcome = "the run ends" if final else "the run goes on from the checkpoint before"
         logger.error("save failed (%d in a row), %s: %s", self._failures, outcome, error)
-        if self._events is not None:
-            self._events.add("save_failed", step=result.step, in_a_row=self._failures, message=str(error))
+        if self.events is not None:
+            self.events.add("save_failed", step=result.step, in_a_row=self._failures, message=str(error))
         if final:
             raise error
 

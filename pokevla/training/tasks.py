@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pokevla.data.dataset import open_mixture, usable_rows
+from pokevla.data.dataset import mixture_fingerprints, open_mixture, usable_rows
 from pokevla.data.loader import TrainLoader, build_robot_loader, build_vlm_loader, validation_batches
 from pokevla.distributed.environment import RankInfo
 from pokevla.errors import RecipeError
@@ -31,6 +31,8 @@ class Task:
 
     objective: Objective  # the module that is trained; its forward pass maps a batch to (loss, values to log)
     frozen_hash: str  # of the weights that are not trained, in fp32
+    datasets: dict[str, str]  # path -> fingerprint
+    dataset_sizes: list[int]  # training samples of each dataset
     make_loader: Callable[[int], TrainLoader[Any]]  # start position -> endless micro-batches of this rank
     validation: list[Any]  # fixed micro-batches of this rank; the same number on every rank, possibly none
     caches: dict[str, str] = field(default_factory=dict)  # dataset -> fingerprint of the cache read beside it
@@ -59,6 +61,8 @@ def _pretrain(recipe: PretrainRecipe, model: PokeVLM, hash_of_frozen: str, info:
     return Task(
         PretrainObjective(model),
         hash_of_frozen,
+        mixture_fingerprints(recipe.data),
+        _sizes(recipe, "vlm"),
         lambda position: build_vlm_loader(
             recipe, rank=info.rank, world_size=info.world_size, start_position=position, **arguments
         ),
@@ -78,6 +82,8 @@ def _posttrain(recipe: PosttrainRecipe, model: PokeVLA, hash_of_frozen: str, inf
     return Task(
         PosttrainObjective(model, recipe.loss),
         hash_of_frozen,
+        mixture_fingerprints(recipe.data),
+        _sizes(recipe, "robot"),
         lambda position: build_robot_loader(
             recipe, rank=info.rank, world_size=info.world_size, start_position=position, **arguments
         ),
@@ -111,6 +117,12 @@ def _validation(recipe: TrainRecipe, info: RankInfo, arguments: dict[str, Any]) 
         recipe, batch_size=recipe.batch.micro, split="val", max_samples=rounds * per_round, **arguments
     )
     return [batch for index, batch in enumerate(batches) if index % info.world_size == info.rank]
+
+
+def _sizes(recipe: PretrainRecipe | PosttrainRecipe, kind: Literal["vlm", "robot"]) -> list[int]:
+    chunk = recipe.data.chunk_length if kind == "robot" else 1
+    datasets = open_mixture(recipe.data, kind)
+    return [len(usable_rows(dataset, recipe.data.train_split, chunk)) for dataset in datasets]
 
 
 def save_statistics(loader: TrainLoader[Any], run_dir: Path) -> None:

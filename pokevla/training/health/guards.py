@@ -5,21 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from pokevla.distributed.engine import clip_or_drop_gradients, is_unwrapped
 from pokevla.errors import TrainingError
 from pokevla.recipe.running import GuardsConfig
 from pokevla.training.health.pulse import Pulse
 from pokevla.training.health.signals import StopFlag
 from pokevla.training.health.spikes import SpikeWatch
 from pokevla.training.health.stragglers import OwnWork
-
-if TYPE_CHECKING:
-    from deepspeed import DeepSpeedEngine
 
 
 def poison_if_bad(loss: Tensor, limit: float = math.inf) -> Tensor:
@@ -37,24 +32,6 @@ def worse(worst: Tensor, loss: Tensor) -> Tensor:
     """The larger of two losses; one that is not finite is passed over."""
     told = loss.detach().float()
     return torch.maximum(worst, torch.where(torch.isfinite(told), told, -math.inf))
-
-
-def guarded_step(engine: DeepSpeedEngine, max_grad_norm: float) -> float | None:
-    """Apply the optimizer at the accumulation boundary, unless the gradient is not finite.
-
-    A skipped step changes neither weights nor optimizer state. DeepSpeed's wrappers see to that (stages 1 to 3, and
-    bf16); stage 0 in fp32 has none, so we do.
-
-    Returns:
-        The gradient's global norm before clipping, the same on all ranks; None if the step was skipped.
-    """
-    unwrapped = is_unwrapped(engine)
-    norm = clip_or_drop_gradients(engine, max_grad_norm) if unwrapped else None
-    engine.step()
-    if not unwrapped:
-        told = engine.get_global_grad_norm()
-        norm = float(told) if engine.was_step_applied() and told is not None else math.nan
-    return norm if norm is not None and math.isfinite(norm) else None
 
 
 class SkipCounter:

@@ -18,7 +18,7 @@ import torch
 
 from pokevla.distributed.collectives import gather_objects
 from pokevla.recipe.running import GuardsConfig
-from pokevla.telemetry.writers import EventLog
+from pokevla.telemetry.jsonl import EventLog
 
 logger = logging.getLogger(__name__)
 

@@ -25,13 +25,19 @@ from pokevla.distributed.engine import join_ranks, leave_ranks
 from pokevla.distributed.environment import read_rank
 from pokevla.distributed.process import die_with_parent
 from pokevla.errors import PokeVLAError
+from pokevla.recipe.kinds import TrainingRecipe, training_of
 from pokevla.recipe.load import load_recipe
-from pokevla.runs.checkpoints import MARKER, STATE, checkpoint_folder, list_checkpoints
-from pokevla.telemetry.jsonl import read_jsonl
+from pokevla.runs.checkpoints import MARKER, STATE, CheckpointInfo, checkpoint_folder, list_checkpoints
+from pokevla.telemetry.jsonl import EventLog, read_jsonl
 from pokevla.telemetry.manifest import write_manifest
-from pokevla.telemetry.writers import EventLog, MetricWriter
-from pokevla.training.loop import Trainer, build_trainer
-from pokevla.training.tasks import build_task
+from pokevla.telemetry.writers import MetricWriter
+from pokevla.training.building import build_callbacks, build_state, build_trainer
+from pokevla.training.callbacks import StepResult
+from pokevla.training.loop import Trainer
+from pokevla.training.restoring import RunState, restore
+from pokevla.training.saving import Saver
+from pokevla.training.tasks import Task, build_task
+from pokevla.training.validation import Validation
 from pokevla.weights.zero_layout import open_checkpoint
 
 RECIPES = {"posttrain": Path(sys.argv[1]), "pretrain": Path(sys.argv[2])}
@@ -74,46 +80,74 @@ class Spoiled:
         return batch
 
 
-def make(name: str, *overrides: str, task_kind: str = "posttrain") -> Trainer:
-    recipe = load_recipe(RECIPES[task_kind], overrides).recipe
-    task = build_task(recipe, INFO)  # pyright: ignore[reportArgumentType]
+@dataclasses.dataclass
+class Job:
+    """The parts of a run, as `pokevla.training.rank_main.train` builds them."""
+
+    recipe: TrainingRecipe
+    task: Task
+    run_dir: Path
+    trainer: Trainer
+    state: RunState
+    saver: Saver
+
+    def restore(self) -> CheckpointInfo:
+        return restore(self.trainer.engine, self.state, self.run_dir, INFO, DEVICE)
+
+    def save(self, result: StepResult) -> bool:
+        """Save out of turn, and return when it is on the disk."""
+        return self.saver.save(result, wait=True)
+
+    def callbacks(self, writer: MetricWriter, events: EventLog | None) -> list[Any]:
+        return build_callbacks(self.recipe, self.task, self.trainer, self.state, self.run_dir, writer, events)
+
+
+def make(name: str, *overrides: str, task_kind: str = "posttrain") -> Job:
+    """A run of six steps, unless the overrides tell another number."""
+    steps = [] if any(override.startswith("steps=") for override in overrides) else ["steps=6"]
+    recipe = training_of(load_recipe(RECIPES[task_kind], [*overrides, *steps]).recipe)
+    assert recipe is not None
+    task = build_task(recipe, INFO)
     run_dir = OUT / name
     run_dir.mkdir(parents=True, exist_ok=True)
     if INFO.is_main and not (run_dir / "manifest.json").is_file():
         write_manifest(run_dir)
     dist.barrier()
-    return build_trainer(recipe, task, run_dir, INFO, DEVICE)  # pyright: ignore[reportArgumentType]
+    trainer = build_trainer(recipe, task, INFO, DEVICE)
+    state = build_state(recipe, task, INFO, trainer.guards)
+    saver = Saver(trainer.engine, run_dir, recipe.checkpoint, state.checkpoint_info)
+    return Job(recipe, task, run_dir, trainer, state, saver)
 
 
-def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+def weights(job: Job) -> dict[str, torch.Tensor]:
     """Trained weights, whole, on every rank (ZeRO-3 gathers them)."""
     import deepspeed
 
-    named = [(name, p) for name, p in trainer.engine.module.named_parameters() if p.requires_grad]
-    with deepspeed.zero.GatheredParameters([p for _, p in named], enabled=trainer.recipe.zero.stage == 3):
+    named = [(name, p) for name, p in job.trainer.engine.module.named_parameters() if p.requires_grad]
+    with deepspeed.zero.GatheredParameters([p for _, p in named], enabled=job.recipe.zero.stage == 3):
         return {name: p.detach().float().clone() for name, p in named}
 
 
-def fingerprint(trainer: Trainer) -> str:
+def fingerprint(job: Job) -> str:
     digest = hashlib.sha256()
-    for name, value in sorted(weights(trainer).items()):
+    for name, value in sorted(weights(job).items()):
         digest.update(name.encode() + value.numpy().tobytes())
     return digest.hexdigest()
 
 
-def moments(trainer: Trainer) -> str:
+def moments(job: Job) -> str:
     """Hash of AdamW's state on this rank."""
     digest = hashlib.sha256()
-    for state in trainer.optimizer.state.values():
+    for state in job.trainer.optimizer.state.values():
         for key in ("exp_avg", "exp_avg_sq", "step"):
             digest.update(torch.as_tensor(state[key]).float().numpy().tobytes())
     return digest.hexdigest()
 
 
-def run(trainer: Trainer, start: int, stop: int, steps: int = 6, spoil: int | None = None) -> Collector:
-    """Run [start, stop) of a run of `steps` steps."""
+def run(job: Job, start: int, stop: int, spoil: int | None = None) -> Collector:
+    """Run the steps [start, stop) of a run."""
     collector = Collector()
-    with trainer.task.make_loader(start * trainer.recipe.batch.global_) as loader:
+    with job.task.make_loader(start * job.recipe.batch.global_) as loader:
         source: Any = loader if spoil is None else Spoiled(loader, spoil)
 
         class Stop:
@@ -122,7 +156,7 @@ def run(trainer: Trainer, start: int, stop: int, steps: int = 6, spoil: int | No
                     raise StopIteration
 
         with contextlib.suppress(StopIteration):
-            trainer.run(source, start, steps, [collector, Stop()])
+            job.trainer.run(source, start, [collector, Stop()])
     return collector
 
 
@@ -145,9 +179,9 @@ def scenario(function: Callable[..., Any], *arguments: Any) -> None:
 def accumulation_is_one_big_batch() -> dict[str, Any]:
     outcome = {}
     for name, micro in (("accumulated", 2), ("whole", 4)):
-        trainer = make(name, f"batch.micro={micro}", "lora.dropout=0.0", "zero.stage=1")
-        collector = run(trainer, 0, 3)
-        outcome[name] = {"norms": collector.norms, "weights": weights(trainer)}
+        job = make(name, f"batch.micro={micro}", "lora.dropout=0.0", "zero.stage=1")
+        collector = run(job, 0, 3)
+        outcome[name] = {"norms": collector.norms, "weights": weights(job)}
     a, b = outcome["accumulated"].pop("weights"), outcome["whole"].pop("weights")
     outcome["largest_difference"] = max(float((a[name] - b[name]).abs().max()) for name in a)
     return outcome
@@ -157,18 +191,18 @@ def measuring_norms_changes_nothing() -> dict[str, Any]:
     outcome = {}
     for stage in (0, 1, 2):
         for every in (0, 1):
-            trainer = make("norms", f"log.grad_norms_every_steps={every}", f"zero.stage={stage}")
-            collector = run(trainer, 0, 3)
-            outcome[f"{stage}/{every}"] = fingerprint(trainer)
+            job = make("norms", f"log.grad_norms_every_steps={every}", f"zero.stage={stage}")
+            collector = run(job, 0, 3)
+            outcome[f"{stage}/{every}"] = fingerprint(job)
         outcome["norms"] = collector.results[-1].loss_norms
     return outcome
 
 
 def applied_rates() -> dict[str, Any]:
-    trainer = make("rates", "zero.stage=2", "optim.lr=0.01")
+    job = make("rates", "zero.stage=2", "optim.lr=0.01")
     applied: list[float] = []
-    trainer.optimizer.register_step_pre_hook(lambda optimizer, *_: applied.append(optimizer.param_groups[0]["lr"]))
-    run(trainer, 0, 6)
+    job.trainer.optimizer.register_step_pre_hook(lambda optimizer, *_: applied.append(optimizer.param_groups[0]["lr"]))
+    run(job, 0, 6)
     return {"applied": applied}
 
 
@@ -204,14 +238,14 @@ def saving_changes_nothing() -> dict[str, Any]:
     """Written while the loop waits, and by a thread while training goes on."""
     outcome: dict[str, Any] = {}
     for name, setting in (("none", None), ("direct", "false"), ("background", "true")):
-        trainer = make(f"saving-{name}", f"checkpoint.background={setting or 'false'}")
-        first = run(trainer, 0, 1)
+        job = make(f"saving-{name}", f"checkpoint.background={setting or 'false'}")
+        first = run(job, 0, 1)
         if setting is not None:
-            trainer.saver.save(result_of(first), wait=False)
-        second = run(trainer, 1, 2)
-        trainer.saver.complete_pending(result_of(second))
-        run(trainer, 2, 3)
-        outcome[name] = {"weights": fingerprint(trainer), "complete": [s for s, _ in list_checkpoints(trainer.run_dir)]}
+            job.saver.save(result_of(first), wait=False)
+        second = run(job, 1, 2)
+        job.saver.complete_pending(result_of(second))
+        run(job, 2, 3)
+        outcome[name] = {"weights": fingerprint(job), "complete": [s for s, _ in list_checkpoints(job.run_dir)]}
         if setting is not None:
             outcome[name]["resumed"] = make(f"saving-{name}").restore().step
     return outcome
@@ -219,12 +253,12 @@ def saving_changes_nothing() -> dict[str, Any]:
 
 def export_equals_engine(stage: int, precision: str) -> dict[str, Any]:
     """Weights consolidated from a checkpoint against those in the engine."""
-    trainer = make(f"export-{stage}-{precision}", f"zero.stage={stage}", f"precision={precision}")
-    trainer.save(result_of(run(trainer, 0, 2)))
-    folder = checkpoint_folder(trainer.run_dir, 2)
-    stored = open_checkpoint(folder, trainer.describe(2, 16))
+    job = make(f"export-{stage}-{precision}", f"zero.stage={stage}", f"precision={precision}")
+    job.save(result_of(run(job, 0, 2)))
+    folder = checkpoint_folder(job.run_dir, 2)
+    stored = open_checkpoint(folder, job.state.at(2, 16))
     state = {name: stored.read(name) for name in stored.specs}
-    inside = weights(trainer)
+    inside = weights(job)
     rounded = torch.bfloat16 if precision == "bf16" else torch.float32
     difference = max(
         float((state[n.removeprefix("model.")].to(rounded).float() - v).abs().max()) for n, v in inside.items()
@@ -235,47 +269,47 @@ def export_equals_engine(stage: int, precision: str) -> dict[str, Any]:
 
 def nan_is_skipped_together(stage: int, precision: str) -> dict[str, Any]:
     """Step 2's batch is bad on rank 1 only."""
-    trainer = make(f"nan-{stage}-{precision}", f"zero.stage={stage}", f"precision={precision}")
-    run(trainer, 0, 1)
-    before = (fingerprint(trainer), moments(trainer))
+    job = make(f"nan-{stage}-{precision}", f"zero.stage={stage}", f"precision={precision}")
+    run(job, 0, 1)
+    before = (fingerprint(job), moments(job))
     bad = 8 + 2 if INFO.rank == 1 else -1  # first position of rank 1's first micro-batch in the second step
-    skipped = run(trainer, 1, 2, spoil=bad)
-    after = (fingerprint(trainer), moments(trainer))
-    later = run(trainer, 2, 4)
+    skipped = run(job, 1, 2, spoil=bad)
+    after = (fingerprint(job), moments(job))
+    later = run(job, 2, 4)
     return {
         "norm": skipped.norms,
         "unchanged": [before[0] == after[0], before[1] == after[1]],
         "later": later.norms,
-        "moved": fingerprint(trainer) != after[0],
+        "moved": fingerprint(job) != after[0],
     }
 
 
 def half_and_damaged_checkpoints() -> dict[str, Any]:
-    trainer = make("damage")
+    job = make("damage")
     for step in (1, 2, 3):
-        trainer.save(result_of(run(trainer, step - 1, step)))
+        job.save(result_of(run(job, step - 1, step)))
         dist.barrier()
         if step == 1 and INFO.is_main:  # keep it although only two are kept
-            checkpoint_folder(trainer.run_dir, 1).rename(OUT / "damage-step-1")
+            checkpoint_folder(job.run_dir, 1).rename(OUT / "damage-step-1")
         dist.barrier()
     if INFO.is_main:
-        (OUT / "damage-step-1").rename(checkpoint_folder(trainer.run_dir, 1))
-        (checkpoint_folder(trainer.run_dir, 3) / MARKER).unlink()  # half written
-        part = next((checkpoint_folder(trainer.run_dir, 2) / STATE).glob("*optim*"))
+        (OUT / "damage-step-1").rename(checkpoint_folder(job.run_dir, 1))
+        (checkpoint_folder(job.run_dir, 3) / MARKER).unlink()  # half written
+        part = next((checkpoint_folder(job.run_dir, 2) / STATE).glob("*optim*"))
         content = bytearray(part.read_bytes())
         content[len(content) // 2] ^= 1
         part.write_bytes(content)
     dist.barrier()
     step = make("damage").restore().step
-    events = [row["event"] for row in read_jsonl(trainer.run_dir / "events.jsonl")] if INFO.is_main else []
+    events = [row["event"] for row in read_jsonl(job.run_dir / "events.jsonl")] if INFO.is_main else []
     return {"step": step, "events": events}
 
 
 def other_frozen_weights_are_refused() -> dict[str, Any]:
-    trainer = make("frozen")
-    trainer.save(result_of(run(trainer, 0, 1)))
+    job = make("frozen")
+    job.save(result_of(run(job, 0, 1)))
     other = make("frozen")
-    other.identity = dataclasses.replace(other.identity, frozen_hash="0" * 16)
+    other.state.identity = dataclasses.replace(other.state.identity, frozen_hash="0" * 16)
     try:
         other.restore()
     except PokeVLAError as error:
@@ -284,36 +318,36 @@ def other_frozen_weights_are_refused() -> dict[str, Any]:
 
 
 def a_full_disk_lets_the_run_go_on() -> dict[str, Any]:
-    trainer = make("full", "checkpoint.max_failed_saves=2")
-    events = EventLog(trainer.run_dir / "events.jsonl") if INFO.is_main else None
-    writer = MetricWriter(trainer.run_dir, INFO.rank, tensorboard=False)
-    trainer.saver.report_to(writer, events)
-    saved = [trainer.save(result_of(run(trainer, 0, 1)))]
+    job = make("full", "checkpoint.max_failed_saves=2")
+    events = EventLog(job.run_dir / "events.jsonl") if INFO.is_main else None
+    writer = MetricWriter(job.run_dir, INFO.rank, tensorboard=False)
+    job.saver.writer, job.saver.events = writer, events
+    saved = [job.save(result_of(run(job, 0, 1)))]
     with limited_files():
-        saved.append(trainer.save(result_of(run(trainer, 1, 2))))
-    left = sorted(path.name for path in (trainer.run_dir / "checkpoints").iterdir())
-    saved.append(trainer.save(result_of(run(trainer, 2, 3))))  # with room again, the same job saves
+        saved.append(job.save(result_of(run(job, 1, 2))))
+    left = sorted(path.name for path in (job.run_dir / "checkpoints").iterdir())
+    saved.append(job.save(result_of(run(job, 2, 3))))  # with room again, the same job saves
     with limited_files():
-        saved.append(trainer.save(result_of(run(trainer, 3, 4))))
-        result = result_of(run(trainer, 4, 5))
+        saved.append(job.save(result_of(run(job, 3, 4))))
+        result = result_of(run(job, 4, 5))
         try:
-            trainer.save(result)
+            job.save(result)
             outcome: dict[str, Any] = {"error": None}
         except PokeVLAError as error:
             outcome = {"error": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
     writer.close()
-    seen = [row["event"] for row in read_jsonl(trainer.run_dir / "events.jsonl")] if INFO.is_main else []
-    complete = [step for step, _ in list_checkpoints(trainer.run_dir)]
+    seen = [row["event"] for row in read_jsonl(job.run_dir / "events.jsonl")] if INFO.is_main else []
+    complete = [step for step, _ in list_checkpoints(job.run_dir)]
     return {**outcome, "saved": saved, "left": left, "events": seen, "complete": complete}
 
 
 def the_last_save_must_not_fail() -> dict[str, Any]:
     """Its state is the outcome of the run."""
-    trainer = make("last", "steps=1")
-    result = result_of(run(trainer, 0, 1, steps=1))
+    job = make("last", "steps=1")
+    result = result_of(run(job, 0, 1))
     with limited_files():
         try:
-            trainer.save(result)
+            job.save(result)
         except PokeVLAError as error:
             return {"error": type(error).__name__}
     return {"error": None}
@@ -335,14 +369,17 @@ def limited_files() -> Iterator[None]:
 def validation_changes_nothing() -> dict[str, Any]:
     outcome = {}
     for name in ("with", "without"):
-        trainer = make(f"validation-{name}")
-        collector = run(trainer, 0, 1)
+        job = make(f"validation-{name}")
+        collector = run(job, 0, 1)
         if name == "with":
-            writer = MetricWriter(trainer.run_dir, INFO.rank, tensorboard=False)
-            trainer.validate(collector.results[-1], writer)
+            writer = MetricWriter(job.run_dir, INFO.rank, tensorboard=False)
+            validation = Validation(
+                job.trainer.engine, DEVICE, job.task.validation, 1, writer, job.trainer.meter, job.trainer.guards.pulse
+            )
+            validation.after_step(collector.results[-1])
             writer.close()
-        run(trainer, 1, 3)
-        outcome[name] = fingerprint(trainer)
+        run(job, 1, 3)
+        outcome[name] = fingerprint(job)
     return outcome
 
 

@@ -15,15 +15,12 @@ import torch.distributed as dist
 
 from pokevla.distributed.collectives import set_collective_timeout
 from pokevla.errors import PokeVLAError, Requeued
-from pokevla.telemetry.jsonl import read_jsonl
-from pokevla.telemetry.writers import EventLog, MetricWriter
+from pokevla.telemetry.jsonl import EventLog, read_jsonl
+from pokevla.telemetry.writers import MetricWriter
 from pokevla.training.health.agreement import agree
 from pokevla.training.health.pulse import Pulse
 from pokevla.training.health.signals import stop_signals
 from pokevla.training.health.watchdog import Watchdog
-from pokevla.training.loop import Trainer
-
-STEPS = 6
 
 
 class Disturbed:
@@ -48,44 +45,42 @@ class Disturbed:
         return batch
 
 
-def train(
-    bench: Any, trainer: Trainer, start: int, stop: int, disturb: Callable[[Disturbed], None] | None = None, at: int = 0
-) -> None:
-    """Steps [start, stop) with the callbacks that a real run has; rank 1 is disturbed in step `at`."""
-    events = EventLog(trainer.run_dir / "events.jsonl") if bench.INFO.is_main else None
+def train(bench: Any, job: Any, start: int, disturb: Callable[[Disturbed], None] | None = None, at: int = 0) -> None:
+    """From step `start` to the end with the callbacks that a real run has; rank 1 is disturbed in step `at`."""
+    events = EventLog(job.run_dir / "events.jsonl") if bench.INFO.is_main else None
     with (
-        trainer.task.make_loader(start * trainer.recipe.batch.global_) as loader,
-        contextlib.closing(MetricWriter(trainer.run_dir, bench.INFO.rank, start, tensorboard=False)) as writer,
+        job.task.make_loader(start * job.recipe.batch.global_) as loader,
+        contextlib.closing(MetricWriter(job.run_dir, bench.INFO.rank, start, tensorboard=False)) as writer,
     ):
         source: Any = loader
         if disturb is not None and bench.INFO.rank == 1:
-            source = Disturbed(loader, at, trainer.recipe.batch.global_, disturb)
-        trainer.run(source, start, stop, trainer.callbacks(writer, events))
+            source = Disturbed(loader, at, job.recipe.batch.global_, disturb)
+        job.trainer.run(source, start, job.callbacks(writer, events))
     if events is not None:
         events.close()
 
 
-def events_of(bench: Any, trainer: Trainer) -> list[dict[str, Any]]:
+def events_of(bench: Any, job: Any) -> list[dict[str, Any]]:
     dist.barrier()
-    return read_jsonl(trainer.run_dir / "events.jsonl") if bench.INFO.is_main else []
+    return read_jsonl(job.run_dir / "events.jsonl") if bench.INFO.is_main else []
 
 
 def a_signal_to_one_rank_stops_both(bench: Any) -> dict[str, Any]:
     """Rank 1 alone is told that the time limit is near, in its third step."""
     whole = bench.make("signal-whole")
-    train(bench, whole, 0, STEPS)
+    train(bench, whole, 0)
     first = bench.make("signal", "checkpoint.every_steps=100")
     outcome: dict[str, Any] = {}
     with stop_signals() as stop:
-        first.guards.stop = stop
+        first.trainer.guards.stop = stop
         try:
-            train(bench, first, 0, STEPS, lambda _loader: os.kill(os.getpid(), signal.SIGUSR2), at=2)
+            train(bench, first, 0, lambda _loader: os.kill(os.getpid(), signal.SIGUSR2), at=2)
         except Requeued as error:
             outcome |= {"reason": error.reason, "message": str(error)}
     second = bench.make("signal", "checkpoint.every_steps=100")
     info = second.restore()
     outcome["step"] = info.step
-    train(bench, second, info.step, STEPS)
+    train(bench, second, info.step)
     outcome["weights"] = [bench.fingerprint(whole), bench.fingerprint(second)]
     outcome["events"] = events_of(bench, second)
     return outcome
@@ -96,7 +91,7 @@ def a_rank_elsewhere_in_the_data_is_found(bench: Any) -> dict[str, Any]:
         loader.shift = 2
 
     try:
-        train(bench, bench.make("shifted"), 0, STEPS, shift, at=1)
+        train(bench, bench.make("shifted"), 0, shift, at=1)
     except PokeVLAError as error:
         return {"error": type(error).__name__, "message": str(error)}
     return {}
@@ -130,41 +125,39 @@ def agreement(bench: Any) -> dict[str, Any]:
 
 def a_spike_on_one_rank_is_skipped_by_all_after_a_resume_too(bench: Any) -> dict[str, Any]:
     """Step 6 is bad on rank 1 only; one run goes through, the other is stopped and restored just before."""
-    settings = ("guards.spike=skip", "guards.spike_window=8", "checkpoint.every_steps=5")
+    settings = ("steps=8", "guards.spike=skip", "guards.spike_window=8", "checkpoint.every_steps=5")
 
     def shout(loader: Disturbed) -> None:
         loader.louder = 1e6
 
     whole = bench.make("spike-whole", *settings)
-    train(bench, whole, 0, 8, shout, at=5)
+    train(bench, whole, 0, shout, at=5)
     first = bench.make("spike", *settings)
     with contextlib.suppress(Requeued):
-        train(bench, first, 0, 8, lambda _loader: first.guards.stop.note(signal.SIGUSR2), at=4)
+        train(bench, first, 0, lambda _loader: first.trainer.guards.stop.note(signal.SIGUSR2), at=4)
     second = bench.make("spike", *settings)
     info = second.restore()
-    train(bench, second, info.step, 8, shout, at=5)
+    train(bench, second, info.step, shout, at=5)
     return {
         "resumed_at": info.step,
         "weights": [bench.fingerprint(whole), bench.fingerprint(second)],
-        "histories": [whole.guards.spikes.state(), second.guards.spikes.state()],
+        "histories": [whole.trainer.guards.spikes.state(), second.trainer.guards.spikes.state()],
         "events": [events_of(bench, whole), events_of(bench, second)],
     }
 
 
 def a_rank_that_hangs_is_named_by_all(bench: Any) -> dict[str, Any]:
     """Rank 1 waits for data that does not come, rank 0 for rank 1."""
-    trainer = bench.make("hang")
+    job = bench.make("hang", "steps=3")
     told: list[str] = []
     over = threading.Event()
-    pulse = trainer.guards.pulse = Pulse(start_timeout_s=600.0, step_timeout_s=10.0)
+    pulse = job.trainer.guards.pulse = Pulse(start_timeout_s=600.0, step_timeout_s=10.0)
     pulse.govern(set_collective_timeout)
-    with Watchdog(
-        trainer.run_dir, bench.INFO, pulse, lambda error: told.append(str(error)), end=lambda _code: over.set()
-    ):
-        train(bench, trainer, 0, 3, lambda _loader: over.wait(120), at=1)
+    with Watchdog(job.run_dir, bench.INFO, pulse, lambda error: told.append(str(error)), end=lambda _code: over.set()):
+        train(bench, job, 0, lambda _loader: over.wait(120), at=1)
         over.wait(120)
     set_collective_timeout(1800)  # for the scenarios that follow
-    stacks = (trainer.run_dir / "logs" / f"rank_{bench.INFO.rank:05d}.hang").read_text()
+    stacks = (job.run_dir / "logs" / f"rank_{bench.INFO.rank:05d}.hang").read_text()
     return {"told": told, "stacks": stacks}
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from pokevla.model.building import build_vlm
 from pokevla.model.presets import preset
-from pokevla.model.seeding import smooth_noise, standardise_outputs
+from pokevla.model.seeding import seed_dropout, seed_for, smooth_noise, standardise_outputs
 
 
 def test_standardised_chain_has_mean_0_and_deviation_1():
@@ -38,3 +38,16 @@ def test_start_is_a_function_of_the_seed_alone():
     torch.manual_seed(2)
     second = build_vlm(preset("mini").vlm, seed=3).projector.fc3.bias
     assert torch.equal(first, second)
+
+
+def test_draws_depend_on_seed_and_position_only() -> None:
+    seed_dropout(7, 128)
+    first = torch.rand(4)
+    torch.rand(100)
+    seed_dropout(7, 128)
+    assert torch.equal(first, torch.rand(4))
+    assert len({seed_for(seed, position) for seed in range(10) for position in range(0, 800, 8)}) == 1000
+
+
+def test_seeds_fit_torch() -> None:
+    assert all(0 <= seed_for(0, position) < 2**63 for position in range(1000))

@@ -13,7 +13,7 @@ from pokevla.errors import DataError
 from pokevla.model.building import build_vla, build_vlm
 from pokevla.model.presets import preset
 from pokevla.recipe.sections import LossConfig, SegmentationLossConfig
-from pokevla.training.gradient_norms import loss_gradient_norms
+from pokevla.training.measuring import loss_gradient_norms
 from pokevla.training.objectives import PosttrainObjective, PretrainObjective
 
 CONFIG = preset("tiny")

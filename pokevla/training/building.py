@@ -1,0 +1,92 @@
+"""The parts of the loop, built from a recipe: the trainer, and what happens after each of its steps."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from pokevla.distributed.engine import initialise_engine
+from pokevla.distributed.environment import RankInfo
+from pokevla.recipe.deepspeed_config import deepspeed_config
+from pokevla.recipe.derive import derive_batch, total_steps, warmup_steps
+from pokevla.recipe.schema import TrainRecipe
+from pokevla.telemetry.jsonl import EventLog
+from pokevla.telemetry.writers import MetricWriter
+from pokevla.training.callbacks import Callback, MetricLog, StepGuard, StopWhenAsked
+from pokevla.training.health.guards import Guards, build_guards
+from pokevla.training.health.stragglers import build_straggler_report
+from pokevla.training.loop import Trainer
+from pokevla.training.measuring import build_loss_norms, build_meter
+from pokevla.training.optimizer import build_adamw, rate_factor
+from pokevla.training.restoring import RunState, build_identity
+from pokevla.training.saving import HealthWatch, Saver, SaveWhenDue
+from pokevla.training.tasks import Task
+from pokevla.training.validation import Validation
+
+logger = logging.getLogger(__name__)
+
+
+def build_trainer(
+    recipe: TrainRecipe, task: Task, info: RankInfo, device: torch.device, guards: Guards | None = None
+) -> Trainer:
+    """Build optimizer and engine around the task's objective. Called by all ranks.
+
+    Without `guards`: those of the recipe, which nobody can stop.
+
+    Raises:
+        RecipeError: the global batch is no multiple of micro-batch times ranks.
+    """
+    optim, steps = recipe.optim, total_steps(recipe, task.dataset_sizes)
+    optimizer = build_adamw(task.objective, lr=optim.lr, weight_decay=optim.weight_decay, betas=optim.betas)
+    if recipe.zero.stage == 3 and recipe.log.grad_norms_every_steps > 0:
+        logger.warning("gradient norms per loss are not measured with ZeRO stage 3")
+    config = deepspeed_config(recipe, derive_batch(recipe.batch, info.world_size))
+    factor = rate_factor(steps, warmup_steps(recipe, steps), optim.schedule, optim.final_fraction)
+    return Trainer(
+        engine=initialise_engine(task.objective, optimizer, config),
+        optimizer=optimizer,
+        device=device,
+        guards=guards or build_guards(recipe.guards, device),
+        meter=build_meter(recipe, info, device),
+        seed=recipe.seed,
+        steps=steps,
+        rate=lambda step: optim.lr * factor(step),
+        max_grad_norm=optim.max_grad_norm,
+        loss_norms=build_loss_norms(recipe, task.objective),
+    )
+
+
+def build_state(recipe: TrainRecipe, task: Task, info: RankInfo, guards: Guards) -> RunState:
+    """Build what a checkpoint holds beside the state of the engine."""
+    identity = build_identity(recipe, info.world_size, task.frozen_hash, task.datasets, task.caches)
+    return RunState(identity, guards)
+
+
+def build_callbacks(
+    recipe: TrainRecipe,
+    task: Task,
+    trainer: Trainer,
+    state: RunState,
+    run_dir: Path,
+    writer: MetricWriter,
+    events: EventLog | None,
+) -> list[Callback]:
+    """Build what happens after each step, in this order. `events` is None on all ranks but rank 0."""
+    guards, meter, every_steps = trainer.guards, trainer.meter, recipe.checkpoint.every_steps
+    guard = StepGuard(guards, events)
+    stragglers = build_straggler_report(recipe.guards, guards.own_work, events)
+    log = MetricLog(
+        writer, meter, guards.skips, state.metric_sums, recipe.log.every_steps, recipe.batch.global_, stragglers
+    )
+    chain: list[Callback] = [guard, log]
+    if task.validation:
+        chain.append(
+            Validation(trainer.engine, trainer.device, task.validation, every_steps, writer, meter, guards.pulse)
+        )
+    if events is not None:
+        chain.append(HealthWatch(run_dir, recipe.checkpoint.healthy_after_steps))
+    saver = Saver(trainer.engine, run_dir, recipe.checkpoint, state.checkpoint_info, writer, events)
+    saving = SaveWhenDue(saver, writer, meter, guards.pulse)
+    return [*chain, saving, StopWhenAsked(guard, saving, run_dir, events)]

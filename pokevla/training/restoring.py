@@ -1,0 +1,126 @@
+"""Where training starts: at step 0, or from the newest complete checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pokevla.checkpoint.store import find_on_all_ranks, load_checkpoint
+from pokevla.distributed.environment import RankInfo
+from pokevla.recipe.load import recipe_hash
+from pokevla.recipe.schema import TrainRecipe
+from pokevla.recipe.values import describe_changes, neutral_settings
+from pokevla.runs.checkpoints import CheckpointInfo, refuse_misfit, remove_unfinished
+from pokevla.telemetry.jsonl import EVENTS, EventLog
+from pokevla.telemetry.manifest import add_caches, add_restart
+from pokevla.training.health.guards import Guards
+from pokevla.training.measuring import MetricSums
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class RunState:
+    """What a checkpoint holds beside the state of the engine, on one rank."""
+
+    identity: CheckpointInfo  # of this job's checkpoints, at step 0
+    guards: Guards
+    metric_sums: MetricSums = field(default_factory=MetricSums)
+
+    def at(self, step: int, position: int) -> CheckpointInfo:
+        """What a checkpoint of this job says about itself, without what guards and sums hold."""
+        return dataclasses.replace(self.identity, step=step, position=position)
+
+    def checkpoint_info(self, step: int, position: int) -> CheckpointInfo:
+        """What a checkpoint that is saved now says about itself. Called by all ranks."""
+        return dataclasses.replace(
+            self.at(step, position),
+            recent_losses=self.guards.spikes.state(),
+            skips=self.guards.skips.state(),
+            metrics=self.metric_sums.state(),
+        )
+
+    def restore(self, saved: CheckpointInfo, rank: RankInfo, device: torch.device) -> None:
+        """Go on from what a checkpoint says."""
+        self.guards.spikes.restore(saved.recent_losses)
+        self.guards.skips.restore(saved.skips)
+        self.metric_sums.restore(saved.metrics, rank.rank, rank.world_size, device)
+
+
+def build_identity(
+    recipe: TrainRecipe, world_size: int, frozen_hash: str, datasets: dict[str, str], caches: dict[str, str]
+) -> CheckpointInfo:
+    """What all checkpoints of a job have in common.
+
+    `frozen_hash` is that of the weights that are not trained; `datasets` and `caches` map the path of a dataset to its
+    fingerprint and to that of its features.
+    """
+    return CheckpointInfo(
+        step=0,
+        position=0,
+        world_size=world_size,
+        zero_stage=recipe.zero.stage,
+        precision=recipe.precision,
+        recipe_hash=recipe_hash(recipe),
+        frozen_hash=frozen_hash,
+        datasets=datasets,
+        caches=caches,
+        settings=neutral_settings(recipe),
+    )
+
+
+def restore(
+    engine: DeepSpeedEngine, state: RunState, run_dir: Path, rank: RankInfo, device: torch.device
+) -> CheckpointInfo:
+    """Load the newest complete checkpoint, if there is one; return the step and position that training starts from.
+
+    Raises:
+        CheckpointError: all checkpoints are damaged, or the newest does not fit this job.
+    """
+    if rank.is_main:
+        remove_unfinished(run_dir)
+    damaged: list[str] = []
+    newest = find_on_all_ranks(run_dir, rank.is_main, damaged.append)
+    start, changes = state.at(0, 0), ""
+    if newest is not None:
+        folder, start = newest
+        current = state.at(start.step, start.position)
+        refuse_misfit(folder, start, current)
+        load_checkpoint(engine, folder, start)
+        state.restore(start, rank, device)
+        changes = describe_changes(_changeable(start), _changeable(current))
+    if rank.is_main:
+        _record_start(run_dir, start, newest is not None, damaged, changes)
+    logger.info("training starts at step %d, position %d", start.step, start.position)
+    return start
+
+
+def _record_start(run_dir: Path, start: CheckpointInfo, resumed: bool, damaged: Sequence[str], changes: str) -> None:
+    """Record where training starts, which checkpoints are damaged, and in one sentence every setting that is new."""
+    changed = {"changed": f"Resumed at step {start.step} with {changes}."} if changes else {}
+    with closing(EventLog(run_dir / EVENTS)) as events:
+        for message in damaged:
+            logger.error("damaged checkpoint passed over: %s", message)
+            events.add("damaged", message=message)
+        events.add("resumed" if resumed else "started", step=start.step, position=start.position, **changed)
+    if changes:
+        logger.warning("%s", changed["changed"])
+    if resumed:
+        add_restart(run_dir, start.step, **changed)
+    else:
+        add_caches(run_dir, start.caches)
+
+
+def _changeable(info: CheckpointInfo) -> dict[str, Any]:
+    """The settings of a job that may differ between two starts of a run."""
+    return {**info.settings, "number of ranks": info.world_size}
