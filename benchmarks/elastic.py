@@ -23,6 +23,7 @@ from forked_ranks import run_ranks
 from reporting import report, row
 from toy_run import write_recipe
 
+from pokevla.data.loader import TrainLoader, build_loader
 from pokevla.distributed.collectives import mean_over_ranks
 from pokevla.distributed.engine import join_ranks, leave_ranks
 from pokevla.distributed.environment import RankInfo
@@ -34,7 +35,7 @@ from pokevla.training.callbacks import StepResult
 from pokevla.training.loop import Trainer
 from pokevla.training.restoring import restore
 from pokevla.training.saving import Saver
-from pokevla.training.tasks import Task, build_task
+from pokevla.training.tasks import build_task
 
 PHASES = (2, 1, 3, 2)
 """Ranks, one after the other."""
@@ -59,10 +60,10 @@ class Curve:
             raise Stopped
 
 
-def train_until(trainer: Trainer, task: Task, position: int, start: int, stop: int) -> Curve:
+def train_until(trainer: Trainer, loader: TrainLoader[Any], start: int, stop: int) -> Curve:
     """Run steps (start, stop] of the run."""
     curve = Curve(stop)
-    with task.make_loader(position) as loader, contextlib.suppress(Stopped):
+    with loader, contextlib.suppress(Stopped):
         trainer.run(loader, start, [curve])
     return curve
 
@@ -98,7 +99,8 @@ def phase(info: RankInfo, job: Job, stop: int) -> None:
         trainer = build_trainer(recipe, task, info, device)
         state = build_state(recipe, task, info, trainer.guards)
         start = restore(trainer.engine, state, run_dir, info, device)
-        curve = train_until(trainer, task, start.position, start.step, stop)
+        place = {"rank": info.rank, "world_size": info.world_size, "start_position": start.position}
+        curve = train_until(trainer, build_loader(recipe, task.mixture, task.samples, **place), start.step, stop)
         assert curve.last is not None
         Saver(trainer.engine, run_dir, recipe.checkpoint, state.checkpoint_info).save(curve.last, wait=True)
         if info.is_main:

@@ -5,7 +5,6 @@ Everything but the pictures is in the two tables, so that filtering, mixing, sta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +12,9 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from pokevla.data.statistics import Statistics, compute_statistics
+from pokevla.data.statistics import Statistics
 from pokevla.errors import DataError
 from pokevla.recipe.checking.datasets import EPISODES_NAME, SAMPLES_NAME, read_info, read_table, usable
-from pokevla.recipe.sections import DataConfig
 
 SHARDS_NAME = "shards"
 
@@ -91,36 +89,3 @@ def shard_sizes(dataset: Dataset, rows: np.ndarray) -> list[int]:
     """How many of `rows` (ascending) lie in each shard that has any, in the order of the shards."""
     shards = dataset.samples["shard"].to_numpy()[rows]
     return np.unique(shards, return_counts=True)[1].tolist()
-
-
-def open_mixture(config: DataConfig, kind: Literal["vlm", "robot"]) -> list[Dataset]:
-    """Open every dataset of a recipe. DataError when one is of another kind than the recipe needs."""
-    datasets = [open_dataset(source.path) for source in config.datasets]
-    for dataset in datasets:
-        if dataset.kind != kind:
-            raise DataError(
-                f"{dataset.root} is a {dataset.kind} dataset, this recipe needs {kind} datasets.",
-                "Change data.datasets.",
-            )
-    return datasets
-
-
-def mixture_fingerprints(config: DataConfig) -> dict[str, str]:
-    """Path -> fingerprint of every dataset of a recipe. DataError when one is missing."""
-    return {str(source.path): read_info(source.path)["fingerprint"] for source in config.datasets}
-
-
-def mixture_statistics(datasets: Sequence[Dataset], split: str = "train") -> Statistics:
-    """Normalisation for a mixture of robot datasets: the only one's own, or computed over all their episodes."""
-    if len(datasets) == 1 and datasets[0].statistics is not None:
-        return datasets[0].statistics
-    actions: list[np.ndarray] = []
-    proprio: list[np.ndarray] = []
-    for dataset in datasets:
-        if dataset.episodes is None:
-            raise DataError(f"{dataset.root} has no episodes.", "Use robot datasets.")
-        for episode in dataset.episodes.select(["split", "actions", "proprio"]).to_pylist():
-            if split in ("all", episode["split"]):
-                actions.append(np.asarray(episode["actions"], dtype=np.float64))
-                proprio.append(np.asarray(episode["proprio"], dtype=np.float64))
-    return compute_statistics(actions, proprio)

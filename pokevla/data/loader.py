@@ -5,24 +5,27 @@ The only state is the position: the number of samples consumed over all ranks si
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Generic, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
-from pokevla.data.batch import FeatureSource, RobotBatch, VLMBatch
-from pokevla.data.dataset import Dataset, mixture_statistics, open_mixture, shard_sizes, usable_rows
-from pokevla.data.order import Order
-from pokevla.data.samples import RobotSampleMaker, VLMSampleMaker
-from pokevla.data.statistics import Statistics
-from pokevla.errors import DataError
-from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
-from pokevla.recipe.sections import DataConfig
+from pokevla.data.batch import RobotBatch, VLMBatch
+from pokevla.data.mixture import Mixture
+from pokevla.recipe.schema import TrainRecipe
 
 BatchT = TypeVar("BatchT", VLMBatch, RobotBatch)
+BatchT_co = TypeVar("BatchT_co", VLMBatch, RobotBatch, covariant=True)
+
+
+class SampleMaker(Protocol[BatchT_co]):
+    """Makes batches out of rows of a mixture (`pokevla.data.samples`). Called by several threads."""
+
+    def batch(self, positions: np.ndarray, datasets: np.ndarray, rows: np.ndarray, augment: bool) -> BatchT_co:
+        """The samples (datasets[i], rows[i]) that stand at positions[i]; all (B,) int64."""
+        ...
 
 
 class TrainLoader(Generic[BatchT]):
@@ -35,24 +38,14 @@ class TrainLoader(Generic[BatchT]):
         rank: int,
         world_size: int,
         micro: int,
-        global_batch: int,
         start_position: int = 0,
         threads: int = 2,
         prefetch: int = 4,
-        sizes: Sequence[int] = (),
-        statistics: Statistics | None = None,
     ) -> None:
         """`make_batch` turns positions (micro,) into a batch; an error in it reaches the caller at that batch's turn.
 
         Rank r of micro-step m of step s gets positions s*B + m*world*micro + r*micro + [0, micro).
-        Raises DataError when the global batch is not a multiple of micro times world size.
         """
-        if global_batch % (micro * world_size) or not 0 <= rank < world_size:
-            raise DataError(
-                f"global batch {global_batch} is not a multiple of micro {micro} x world {world_size}, "
-                f"or rank {rank} is out of range.",
-                "Change batch.global or batch.micro.",
-            )
         self._make_batch = make_batch
         self._stride, self._micro, self._rank = world_size * micro, micro, rank
         self._prefetch = prefetch
@@ -61,12 +54,6 @@ class TrainLoader(Generic[BatchT]):
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pokevla-data")
         self.position = start_position
         """Samples consumed over all ranks, this rank's last batch included."""
-        self.data_wait_s = 0.0
-        """Seconds the caller has waited for batches since the start."""
-        self.sizes = list(sizes)
-        """Usable samples of each dataset of the mixture."""
-        self.statistics = statistics
-        """Normalisation of a robot mixture, to be exported with the model; None for VLM data."""
 
     def __iter__(self) -> Self:
         return self
@@ -77,9 +64,7 @@ class TrainLoader(Generic[BatchT]):
             positions = np.arange(first, first + self._micro, dtype=np.int64)
             self._waiting.append(self._pool.submit(self._make_batch, positions))
             self._next += self._stride
-        before = time.perf_counter()
         batch = self._waiting.popleft().result()
-        self.data_wait_s += time.perf_counter() - before
         self.position += self._stride
         return batch
 
@@ -95,114 +80,50 @@ class TrainLoader(Generic[BatchT]):
         self.close()
 
 
-def build_robot_loader(
-    recipe: PosttrainRecipe,
+def build_loader(
+    recipe: TrainRecipe,
+    mixture: Mixture,
+    samples: SampleMaker[BatchT],
     *,
     rank: int,
     world_size: int,
     start_position: int,
-    tokenizer: Any,
-    image_size: int,
-    mask_size: int | None,
-    feature_reader: FeatureSource | Sequence[FeatureSource] | None = None,
-) -> TrainLoader[RobotBatch]:
-    """Training batches of demonstrations for one rank.
+) -> TrainLoader[BatchT]:
+    """Training batches of one rank, from a position on."""
+    order = mixture.order(recipe.seed)
 
-    `mask_size` None leaves masks out; `feature_reader` serves all datasets, or is a list with one per dataset.
-    Raises DataError for a missing or unfit dataset, or one without masks when masks are asked for.
-    """
-    datasets = open_mixture(recipe.data, "robot")
-    rows = [usable_rows(d, recipe.data.train_split, recipe.data.chunk_length) for d in datasets]
-    statistics = mixture_statistics(datasets)
-    maker = RobotSampleMaker(
-        datasets, statistics, recipe.data, recipe.seed, tokenizer, image_size, mask_size, feature_reader
-    )
-    return _loader(recipe, datasets, rows, maker.batch, rank, world_size, start_position, statistics)
-
-
-def build_vlm_loader(
-    recipe: PretrainRecipe, *, rank: int, world_size: int, start_position: int, tokenizer: Any, image_size: int
-) -> TrainLoader[VLMBatch]:
-    """Training batches of questions and answers for one rank. Raises DataError for a missing or unfit dataset."""
-    datasets = open_mixture(recipe.data, "vlm")
-    rows = [usable_rows(d, recipe.data.train_split) for d in datasets]
-    maker = VLMSampleMaker(datasets, recipe.data, recipe.seed, tokenizer, image_size)
-    return _loader(recipe, datasets, rows, maker.batch, rank, world_size, start_position, None)
-
-
-def build_order(config: DataConfig, seed: int, datasets: Sequence[Dataset], rows: Sequence[np.ndarray]) -> Order:
-    """The order in which a recipe goes through the usable `rows` of its datasets."""
-    return Order(
-        seed,
-        [shard_sizes(d, r) for d, r in zip(datasets, rows, strict=True)],
-        [source.weight for source in config.datasets],
-        config.shuffle_window,
-        [d.fingerprint for d in datasets],
-    )
-
-
-def _loader(
-    recipe: PretrainRecipe | PosttrainRecipe,
-    datasets: Sequence[Dataset],
-    rows: Sequence[np.ndarray],
-    make: Callable[[np.ndarray, np.ndarray, np.ndarray, bool], Any],
-    rank: int,
-    world_size: int,
-    start_position: int,
-    statistics: Statistics | None,
-) -> TrainLoader[Any]:
-    """Join order and sample maker to a loader."""
-    order = build_order(recipe.data, recipe.seed, datasets, rows)
-
-    def make_batch(positions: np.ndarray) -> Any:
-        which, indices, _ = order.samples_at(positions)
-        chosen = np.array([rows[d][i] for d, i in zip(which, indices, strict=True)], dtype=np.int64)
-        return make(positions, which, chosen, True)
+    def make_batch(positions: np.ndarray) -> BatchT:
+        datasets, indices, _ = order.samples_at(positions)
+        rows = [mixture.train_rows[d][i] for d, i in zip(datasets, indices, strict=True)]
+        return samples.batch(positions, datasets, np.array(rows, dtype=np.int64), True)
 
     return TrainLoader(
         make_batch,
         rank=rank,
         world_size=world_size,
         micro=recipe.batch.micro,
-        global_batch=recipe.batch.global_,
         start_position=start_position,
         threads=recipe.data.reader_threads,
         prefetch=recipe.data.prefetch_batches,
-        sizes=[len(r) for r in rows],
-        statistics=statistics,
     )
 
 
 def validation_batches(
-    recipe: PretrainRecipe | PosttrainRecipe,
-    *,
-    tokenizer: Any,
-    image_size: int,
+    mixture: Mixture,
+    samples: SampleMaker[BatchT],
     batch_size: int,
-    mask_size: int | None = None,
-    feature_reader: FeatureSource | Sequence[FeatureSource] | None = None,
+    *,
     split: str = "val",
     max_samples: int | None = None,
-) -> Iterator[VLMBatch | RobotBatch]:
+) -> Iterator[BatchT]:
     """Samples of `split` in a fixed order, centre crop, no augmentation; the last batch may be smaller.
 
-    `max_samples` takes that many, evenly spread over the split. The statistics are those of training. Raises DataError
-    when the split is empty (at the first batch).
+    `max_samples` takes that many, evenly spread over the split. The statistics are those of training.
     """
-    kind = "robot" if isinstance(recipe, PosttrainRecipe) else "vlm"
-    datasets = open_mixture(recipe.data, kind)
-    chunk = recipe.data.chunk_length if kind == "robot" else 1
-    pairs = np.array([(d, row) for d, ds in enumerate(datasets) for row in usable_rows(ds, split, chunk)])
+    pairs = mixture.samples_of(split)
     if max_samples is not None and max_samples < len(pairs):
         pairs = pairs[np.linspace(0, len(pairs) - 1, max_samples).round().astype(np.int64)]
-    if isinstance(recipe, PosttrainRecipe):
-        statistics = mixture_statistics(datasets)
-        maker: RobotSampleMaker | VLMSampleMaker = RobotSampleMaker(
-            datasets, statistics, recipe.data, recipe.seed, tokenizer, image_size, mask_size, feature_reader
-        )
-    else:
-        maker = VLMSampleMaker(datasets, recipe.data, recipe.seed, tokenizer, image_size)
     for start in range(0, len(pairs), batch_size):
         part = pairs[start : start + batch_size]
         positions = np.arange(start, start + len(part), dtype=np.int64)
-        yield maker.batch(positions, part[:, 0], part[:, 1], False)
+        yield samples.batch(positions, part[:, 0], part[:, 1], False)

@@ -22,6 +22,7 @@ from pokevla.data.batch import (
     stack_features,
 )
 from pokevla.data.dataset import Dataset
+from pokevla.data.mixture import Mixture
 from pokevla.data.prompts import encode_example, encode_text, pad_token_id, vla_prompt, vlm_example
 from pokevla.data.randomness import normal
 from pokevla.data.reader import ShardReader
@@ -70,16 +71,23 @@ class RobotSampleMaker:
 
     def __init__(
         self,
-        datasets: Sequence[Dataset],
-        statistics: Statistics,
-        config: DataConfig,
+        mixture: Mixture,
         seed: int,
         tokenizer: Any,
         image_size: int,
         mask_size: int | None,
-        feature_reader: FeatureSource | Sequence[FeatureSource] | None = None,
+        features: Sequence[FeatureSource | None] | None = None,
     ) -> None:
-        """Tokenises every instruction and normalises every episode once. DataError when masks are asked for in vain."""
+        """Tokenises every instruction and normalises every episode once.
+
+        `mask_size` None leaves masks out; `features` holds a cache, or None, per dataset.
+
+        Raises:
+            DataError: masks are asked of a dataset that has none, or the datasets hold questions.
+        """
+        if mixture.statistics is None:
+            raise DataError("the mixture holds questions, not demonstrations.", "Use robot datasets.")
+        datasets, config = mixture.datasets, mixture.config
         for dataset in datasets:
             if mask_size is not None and not dataset.has_masks:
                 raise DataError(
@@ -89,9 +97,9 @@ class RobotSampleMaker:
         self._config, self._seed = config, seed
         self._image_size, self._mask_size = image_size, mask_size
         self._readers = [ShardReader(dataset) for dataset in datasets]
-        self._features = _per_dataset(feature_reader, len(datasets))
+        self._features = features or [None] * len(datasets)
         self._pad_id = pad_token_id(tokenizer)
-        self._tables = [_RobotTable(dataset, statistics, config, tokenizer) for dataset in datasets]
+        self._tables = [_RobotTable(dataset, mixture.statistics, config, tokenizer) for dataset in datasets]
 
     def batch(self, positions: np.ndarray, datasets: np.ndarray, rows: np.ndarray, augment: bool) -> RobotBatch:
         """The samples (datasets[i], rows[i]) that stand at positions[i]; all (B,) int64."""
@@ -181,16 +189,14 @@ class _RobotTable:
 class VLMSampleMaker:
     """Makes VLMBatches out of rows of VLM datasets. Safe to call from several threads."""
 
-    def __init__(
-        self, datasets: Sequence[Dataset], config: DataConfig, seed: int, tokenizer: Any, image_size: int
-    ) -> None:
+    def __init__(self, mixture: Mixture, seed: int, tokenizer: Any, image_size: int) -> None:
         """Only light columns are read here."""
-        self._config, self._seed, self._image_size = config, seed, image_size
+        self._config, self._seed, self._image_size = mixture.config, seed, image_size
         self._tokenizer, self._tokenizer_lock = tokenizer, threading.Lock()
         self._pad_id = pad_token_id(tokenizer)
-        self._readers = [ShardReader(dataset) for dataset in datasets]
+        self._readers = [ShardReader(dataset) for dataset in mixture.datasets]
         columns = ("key", "question", "answer")
-        self._columns = [{name: dataset.samples[name].to_pylist() for name in columns} for dataset in datasets]
+        self._columns = [{name: dataset.samples[name].to_pylist() for name in columns} for dataset in mixture.datasets]
 
     def batch(self, positions: np.ndarray, datasets: np.ndarray, rows: np.ndarray, augment: bool) -> VLMBatch:
         """The samples (datasets[i], rows[i]) that stand at positions[i]; all (B,) int64.
@@ -231,12 +237,3 @@ class VLMSampleMaker:
 def _change(config: AugmentConfig, seed: int, position: int, view: int, augment: bool) -> ViewAugmentation:
     """Drawn augmentation in training, the centre crop of the same area otherwise."""
     return draw_augmentation(config, seed, position, view) if augment else no_augmentation(config.crop_area)
-
-
-def _per_dataset(reader: FeatureSource | Sequence[FeatureSource] | None, count: int) -> Sequence[FeatureSource | None]:
-    """One feature source per dataset. DataError when a list of another length was given."""
-    if not isinstance(reader, Sequence):
-        return [reader] * count
-    if len(reader) != count:
-        raise DataError(f"{len(reader)} feature caches were given for {count} datasets.")
-    return reader

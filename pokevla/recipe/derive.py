@@ -21,18 +21,27 @@ class DerivedBatch:
     world_size: int
 
 
-def derive_batch(batch: BatchConfig, world_size: int) -> DerivedBatch:
-    """Accumulation that makes the global batch come out. RecipeError naming the nearest values that do."""
+def derive_batch(batch: BatchConfig, world_size: int, *, begun: bool = False) -> DerivedBatch:
+    """Accumulation that makes the global batch come out.
+
+    Raises:
+        RecipeError: the global batch is no multiple of micro-batch times ranks. It names values that are: of a run that
+            has `begun`, whose global batch cannot change, the micro-batch or the numbers of ranks.
+    """
     per_round = batch.micro * world_size
     accumulation, rest = divmod(batch.global_, per_round)
     if rest == 0:
         return DerivedBatch(batch.global_, batch.micro, accumulation, world_size)
-    below, above = accumulation * per_round, (accumulation + 1) * per_round
-    near = " or ".join(str(value) for value in (below, above) if value > 0)
-    remedy = f"Use batch.global={near}"
-    micro = fitting_micro(batch, world_size)
-    if micro is not None:
-        remedy += f", or batch.micro={micro}"
+    micro = _fitting_micro(batch, world_size)
+    if begun:
+        remedy = f"Resume with batch.micro={micro}"
+        if micro is None:
+            *ranks, last = _divisors(batch.global_)
+            remedy = f"Resume with {', '.join(map(str, ranks))} or {last} ranks" if ranks else "Resume with 1 rank"
+    else:
+        below, above = accumulation * per_round, (accumulation + 1) * per_round
+        remedy = f"Use batch.global={' or '.join(str(value) for value in (below, above) if value > 0)}"
+        remedy += f", or batch.micro={micro}" if micro is not None else ""
     raise RecipeError(
         f"batch does not come out: global {batch.global_} is not a multiple of micro {batch.micro} x {world_size} "
         f"rank(s) = {per_round}.",
@@ -40,7 +49,7 @@ def derive_batch(batch: BatchConfig, world_size: int) -> DerivedBatch:
     )
 
 
-def fitting_micro(batch: BatchConfig, world_size: int) -> int | None:
+def _fitting_micro(batch: BatchConfig, world_size: int) -> int | None:
     """The micro-batch nearest to the present one with which the global batch comes out; None if there is none."""
     share, odd = divmod(batch.global_, world_size)
     return None if odd else min(_divisors(share), key=lambda value: (abs(value - batch.micro), value))

@@ -12,10 +12,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pokevla.data.dataset import mixture_fingerprints
+from pokevla.data.mixture import mixture_fingerprints
 from pokevla.errors import DataError, RecipeError, UsageError
 from pokevla.files.texts import write_text
-from pokevla.recipe.derive import fitting_micro
 from pokevla.recipe.dump import dump_changed
 from pokevla.recipe.load import load_recipe
 from pokevla.recipe.schema import TrainRecipe
@@ -111,26 +110,6 @@ def keep_changes(run_dir: Path, overrides: Sequence[str]) -> None:
     changed_recipe(run_dir, overrides)
     path = run_dir / RECIPE
     write_text(path, dump_changed(path, load_recipe(path, overrides), ORIGIN))
-
-
-def refuse_uneven_batch(recipe: TrainRecipe, world_size: int) -> None:
-    """Refuse a number of ranks among which the global batch cannot be dealt out.
-
-    Raises:
-        RecipeError: with the micro-batch or the numbers of ranks that can.
-    """
-    batch = recipe.batch
-    if batch.global_ % (batch.micro * world_size) == 0:
-        return
-    micro = fitting_micro(batch, world_size)
-    divisors = [str(ranks) for ranks in range(1, batch.global_ + 1) if batch.global_ % ranks == 0]
-    raise RecipeError(
-        f"A global batch of {batch.global_} does not come out with micro-batches of {batch.micro} on {world_size} "
-        "rank(s), and it cannot be changed in a run that has begun.",
-        f"Resume with batch.micro={micro}."
-        if micro is not None
-        else f"Resume with {', '.join(divisors[:-1])} or {divisors[-1]} ranks.",
-    )
 
 
 def refuse_changed_data(run_dir: Path, recipe: TrainRecipe) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pokevla.data.dataset import mixture_fingerprints
+from pokevla.data.mixture import mixture_fingerprints
 from pokevla.errors import UsageError
 from pokevla.files.locks import advisory_lock
 from pokevla.files.locks import is_locked as is_file_locked

@@ -38,7 +38,7 @@ def build_trainer(
     Raises:
         RecipeError: the global batch is no multiple of micro-batch times ranks.
     """
-    optim, steps = recipe.optim, total_steps(recipe, task.dataset_sizes)
+    optim, steps = recipe.optim, total_steps(recipe, task.mixture.sizes)
     optimizer = build_adamw(task.objective, lr=optim.lr, weight_decay=optim.weight_decay, betas=optim.betas)
     if recipe.zero.stage == 3 and recipe.log.grad_norms_every_steps > 0:
         logger.warning("gradient norms per loss are not measured with ZeRO stage 3")
@@ -60,7 +60,7 @@ def build_trainer(
 
 def build_state(recipe: TrainRecipe, task: Task, info: RankInfo, guards: Guards) -> RunState:
     """Build what a checkpoint holds beside the state of the engine."""
-    identity = build_identity(recipe, info.world_size, task.frozen_hash, task.datasets, task.caches)
+    identity = build_identity(recipe, info.world_size, task.frozen_hash, task.mixture.fingerprints, task.caches)
     return RunState(identity, guards)
 
 

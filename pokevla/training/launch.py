@@ -8,7 +8,8 @@ from pathlib import Path
 from pokevla.distributed.environment import inside_a_rank
 from pokevla.distributed.process import spawn_ranks
 from pokevla.errors import Requeued, UsageError
-from pokevla.runs.changes import changed_recipe, keep_changes, refuse_changed_data, refuse_uneven_batch
+from pokevla.recipe.derive import derive_batch
+from pokevla.runs.changes import changed_recipe, keep_changes, refuse_changed_data
 from pokevla.runs.creation import run_lock
 from pokevla.runs.ending import end_noted
 from pokevla.telemetry.jsonl import EVENTS, read_jsonl
@@ -39,7 +40,7 @@ def run_training(run_dir: Path, overrides: Sequence[str] = ()) -> None:
         run_rank(run_dir, overrides)
         return
     world_size = recipe.resources.world_size
-    refuse_uneven_batch(recipe, world_size)
+    derive_batch(recipe.batch, world_size, begun=True)
     if recipe.resources.nodes > 1:
         raise UsageError(
             f"The recipe wants {recipe.resources.nodes} machines; this command starts ranks on one.",

@@ -33,14 +33,15 @@ def run_rank(run_dir: Path, overrides: Sequence[str] = (), on_hang: Callable[[Ha
         import torch
 
         from pokevla.distributed.engine import leave_ranks
-        from pokevla.runs.changes import changed_recipe, keep_changes, refuse_uneven_batch
+        from pokevla.recipe.derive import derive_batch
+        from pokevla.runs.changes import changed_recipe, keep_changes
         from pokevla.telemetry.logging import setup_logging
         from pokevla.training.health.watchdog import Watchdog
 
         info = read_rank()
         setup_logging(run_dir, info.rank)
         recipe = changed_recipe(run_dir, overrides)
-        refuse_uneven_batch(recipe, info.world_size)
+        derive_batch(recipe.batch, info.world_size, begun=True)
         if overrides and info.is_main:
             keep_changes(run_dir, overrides)
         if recipe.resources.gpus_per_node == 0:
@@ -61,6 +62,7 @@ def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo, stop: StopFlag, pu
         Requeued: `stop` was set on one of the ranks; all have saved.
         PokeVLAError: a named error; checkpoints made so far stay usable.
     """
+    from pokevla.data.loader import build_loader
     from pokevla.distributed.collectives import barrier, set_collective_timeout
     from pokevla.distributed.engine import join_ranks, leave_ranks
     from pokevla.runs.directory import EXPORT
@@ -87,9 +89,18 @@ def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo, stop: StopFlag, pu
     pulse.step = start.step
     pulse.enter("loop")
     with ExitStack() as stack:
-        loader = stack.enter_context(task.make_loader(start.position))
+        loader = stack.enter_context(
+            build_loader(
+                recipe,
+                task.mixture,
+                task.samples,
+                rank=info.rank,
+                world_size=info.world_size,
+                start_position=start.position,
+            )
+        )
         if info.is_main:
-            save_statistics(loader, run_dir)
+            save_statistics(task.mixture, run_dir)
         writer = stack.enter_context(closing(MetricWriter(run_dir, info.rank, resume_step=start.step)))
         describe_run(writer, recipe, run_dir, start.step)
         events = stack.enter_context(closing(EventLog(run_dir / EVENTS))) if info.is_main else None

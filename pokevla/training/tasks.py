@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pokevla.data.dataset import mixture_fingerprints, open_mixture, usable_rows
-from pokevla.data.loader import TrainLoader, build_robot_loader, build_vlm_loader, validation_batches
+from pokevla.data.loader import SampleMaker, validation_batches
+from pokevla.data.mixture import Mixture, open_mixture
+from pokevla.data.samples import RobotSampleMaker, VLMSampleMaker
 from pokevla.distributed.environment import RankInfo
 from pokevla.errors import RecipeError
 from pokevla.features.feature_reader import FeatureReader, open_features
+from pokevla.files.texts import write_json
 from pokevla.model.tokenizer import load_tokenizer
 from pokevla.model.vla import PokeVLA
 from pokevla.model.vlm import PokeVLM
+from pokevla.recipe.checking.datasets import ALL_SPLITS
 from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TrainRecipe
 from pokevla.runs.directory import STATISTICS
 from pokevla.training.objectives import Objective, PosttrainObjective, PretrainObjective
@@ -31,9 +33,8 @@ class Task:
 
     objective: Objective  # the module that is trained; its forward pass maps a batch to (loss, values to log)
     frozen_hash: str  # of the weights that are not trained, in fp32
-    datasets: dict[str, str]  # path -> fingerprint
-    dataset_sizes: list[int]  # training samples of each dataset
-    make_loader: Callable[[int], TrainLoader[Any]]  # start position -> endless micro-batches of this rank
+    mixture: Mixture
+    samples: SampleMaker[Any]  # makes the batches of training and validation
     validation: list[Any]  # fixed micro-batches of this rank; the same number on every rank, possibly none
     caches: dict[str, str] = field(default_factory=dict)  # dataset -> fingerprint of the cache read beside it
 
@@ -56,78 +57,58 @@ def build_task(recipe: TrainRecipe, info: RankInfo) -> Task:
 
 
 def _pretrain(recipe: PretrainRecipe, model: PokeVLM, hash_of_frozen: str, info: RankInfo) -> Task:
+    mixture = open_mixture(recipe.data, "vlm")
     tokenizer = load_tokenizer(tokenizer_folder(recipe))
-    arguments: dict[str, Any] = {"tokenizer": tokenizer, "image_size": model.config.image_size}
-    return Task(
-        PretrainObjective(model),
-        hash_of_frozen,
-        mixture_fingerprints(recipe.data),
-        _sizes(recipe, "vlm"),
-        lambda position: build_vlm_loader(
-            recipe, rank=info.rank, world_size=info.world_size, start_position=position, **arguments
-        ),
-        _validation(recipe, info, arguments),
-    )
+    samples = VLMSampleMaker(mixture, recipe.seed, tokenizer, model.config.image_size)
+    validation = held_out_batches(mixture, samples, recipe.batch.micro, info)
+    return Task(PretrainObjective(model), hash_of_frozen, mixture, samples, validation)
 
 
 def _posttrain(recipe: PosttrainRecipe, model: PokeVLA, hash_of_frozen: str, info: RankInfo) -> Task:
+    mixture = open_mixture(recipe.data, "robot")
+    features = _features(recipe, mixture)
     config = model_config(recipe.model, recipe.data.chunk_length)
-    features = _features(recipe)
-    arguments: dict[str, Any] = {
-        "tokenizer": load_tokenizer(tokenizer_folder(recipe)),
-        "image_size": config.vlm.image_size,
-        "mask_size": config.segmentation.mask_size if recipe.loss.segmentation.weight > 0 else None,
-        "feature_reader": features,
-    }
-    return Task(
-        PosttrainObjective(model, recipe.loss),
-        hash_of_frozen,
-        mixture_fingerprints(recipe.data),
-        _sizes(recipe, "robot"),
-        lambda position: build_robot_loader(
-            recipe, rank=info.rank, world_size=info.world_size, start_position=position, **arguments
-        ),
-        _validation(recipe, info, arguments),
-        {str(recipe.data.datasets[number].path): one.fingerprint for number, one in enumerate(features or [])},
+    samples = RobotSampleMaker(
+        mixture,
+        recipe.seed,
+        load_tokenizer(tokenizer_folder(recipe)),
+        image_size=config.vlm.image_size,
+        mask_size=config.segmentation.mask_size if recipe.supervises_masks else None,
+        features=features,
     )
+    caches = {
+        str(dataset.root): reader.fingerprint
+        for dataset, reader in zip(mixture.datasets if features else (), features or (), strict=True)
+    }
+    validation = held_out_batches(mixture, samples, recipe.batch.micro, info)
+    return Task(PosttrainObjective(model, recipe.loss), hash_of_frozen, mixture, samples, validation, caches)
 
 
-def _features(recipe: PosttrainRecipe) -> list[FeatureReader] | None:
-    needed = recipe.loss.segmentation.weight > 0 or recipe.loss.geometry > 0
-    if not needed:
+def _features(recipe: PosttrainRecipe, mixture: Mixture) -> list[FeatureReader] | None:
+    """A reader of cached features per dataset, or None when no loss needs them."""
+    if not recipe.supervises_masks and recipe.loss.geometry == 0:
         return None
     if recipe.cache is None:
         raise RecipeError("The segmentation or geometry loss has a weight, but there is no cache.", "Add `cache:`.")
-    return open_features(recipe.cache, open_mixture(recipe.data, "robot"))
+    return open_features(recipe.cache, mixture.datasets)
 
 
-def _validation(recipe: TrainRecipe, info: RankInfo, arguments: dict[str, Any]) -> list[Any]:
-    """This rank's share of a few full micro-batches, evenly spread over the split `val`; none if it is too small."""
-    if not isinstance(recipe, PretrainRecipe | PosttrainRecipe) or recipe.data.train_split == "all":
+def held_out_batches(mixture: Mixture, samples: SampleMaker[Any], micro: int, info: RankInfo) -> list[Any]:
+    """This rank's share of a few full micro-batches, evenly spread over the split `val`.
+
+    None when all samples are trained on, or when the split is too small for a micro-batch on every rank.
+    """
+    if mixture.config.train_split == ALL_SPLITS:
         return []
-    robot = isinstance(recipe, PosttrainRecipe)
-    datasets = open_mixture(recipe.data, "robot" if robot else "vlm")
-    chunk = recipe.data.chunk_length if robot else 1
-    available = sum(len(usable_rows(dataset, "val", chunk)) for dataset in datasets)
-    per_round = recipe.batch.micro * info.world_size
-    rounds = min(VALIDATION_BATCHES, available // per_round)
+    per_round = micro * info.world_size
+    rounds = min(VALIDATION_BATCHES, len(mixture.samples_of("val")) // per_round)
     if rounds == 0:
         return []
-    batches = validation_batches(
-        recipe, batch_size=recipe.batch.micro, split="val", max_samples=rounds * per_round, **arguments
-    )
+    batches = validation_batches(mixture, samples, micro, max_samples=rounds * per_round)
     return [batch for index, batch in enumerate(batches) if index % info.world_size == info.rank]
 
 
-def _sizes(recipe: PretrainRecipe | PosttrainRecipe, kind: Literal["vlm", "robot"]) -> list[int]:
-    chunk = recipe.data.chunk_length if kind == "robot" else 1
-    datasets = open_mixture(recipe.data, kind)
-    return [len(usable_rows(dataset, recipe.data.train_split, chunk)) for dataset in datasets]
-
-
-def save_statistics(loader: TrainLoader[Any], run_dir: Path) -> None:
-    """Keep the normalisation of a robot mixture in the run, so that an export needs no dataset."""
-    if loader.statistics is not None:
-        from pokevla.files.texts import write_json
-
-        write_json(run_dir / STATISTICS, loader.statistics.to_dict(), sort_keys=True)
+def save_statistics(mixture: Mixture, run_dir: Path) -> None:
+    """Write the normalisation of a robot mixture into the run, so that an export needs no dataset."""
+    if mixture.statistics is not None:
+        write_json(run_dir / STATISTICS, mixture.statistics.to_dict(), sort_keys=True)

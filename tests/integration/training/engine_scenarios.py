@@ -21,6 +21,7 @@ import guard_scenarios
 import torch
 import torch.distributed as dist
 
+from pokevla.data.loader import TrainLoader, build_loader
 from pokevla.distributed.engine import join_ranks, leave_ranks
 from pokevla.distributed.environment import read_rank
 from pokevla.distributed.process import die_with_parent
@@ -91,6 +92,16 @@ class Job:
     state: RunState
     saver: Saver
 
+    def loader(self, step: int) -> TrainLoader[Any]:
+        return build_loader(
+            self.recipe,
+            self.task.mixture,
+            self.task.samples,
+            rank=INFO.rank,
+            world_size=INFO.world_size,
+            start_position=step * self.recipe.batch.global_,
+        )
+
     def restore(self) -> CheckpointInfo:
         return restore(self.trainer.engine, self.state, self.run_dir, INFO, DEVICE)
 
@@ -147,7 +158,7 @@ def moments(job: Job) -> str:
 def run(job: Job, start: int, stop: int, spoil: int | None = None) -> Collector:
     """Run the steps [start, stop) of a run."""
     collector = Collector()
-    with job.task.make_loader(start * job.recipe.batch.global_) as loader:
+    with job.loader(start) as loader:
         source: Any = loader if spoil is None else Spoiled(loader, spoil)
 
         class Stop:

@@ -49,7 +49,7 @@ def train(bench: Any, job: Any, start: int, disturb: Callable[[Disturbed], None]
     """From step `start` to the end with the callbacks that a real run has; rank 1 is disturbed in step `at`."""
     events = EventLog(job.run_dir / "events.jsonl") if bench.INFO.is_main else None
     with (
-        job.task.make_loader(start * job.recipe.batch.global_) as loader,
+        job.loader(start) as loader,
         contextlib.closing(MetricWriter(job.run_dir, bench.INFO.rank, start, tensorboard=False)) as writer,
     ):
         source: Any = loader

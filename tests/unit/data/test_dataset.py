@@ -4,10 +4,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from pokevla.data.dataset import mixture_statistics, open_dataset, shard_sizes, usable_rows
+from pokevla.data.dataset import open_dataset, shard_sizes, usable_rows
 from pokevla.data.inspection import contact_sheet, describe_sample, find_row, summarise, verify_dataset
 from pokevla.data.reader import ShardReader
 from pokevla.errors import DataError, UsageError
@@ -43,17 +42,6 @@ def test_chunk_starts_leave_a_whole_chunk(robot_dataset: Callable[..., Path]) ->
     with pytest.raises(DataError, match="split `train` with 19 actions"):
         usable_rows(dataset, "train", 19)
     assert shard_sizes(dataset, usable_rows(dataset, "all", 8)) == [11, 11]
-
-
-def test_statistics_of_a_mixture_cover_all_its_training_episodes(robot_dataset: Callable[..., Path]) -> None:
-    first = open_dataset(robot_dataset("a", seed=0))
-    second = open_dataset(robot_dataset("b", seed=1))
-    assert mixture_statistics([first]) is first.statistics
-    both = mixture_statistics([first, second])
-    assert first.statistics is not None
-    assert second.statistics is not None
-    assert both.num_frames == first.statistics.num_frames + second.statistics.num_frames
-    assert np.array_equal(both.action.max, np.maximum(first.statistics.action.max, second.statistics.action.max))
 
 
 def damage(path: Path, keep: int | None = None, flip: int | None = None) -> None:

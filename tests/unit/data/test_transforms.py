@@ -8,9 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pokevla.data.colour import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation
 from pokevla.data.transforms import (
     ViewAugmentation,
+    adjust_brightness,
+    adjust_contrast,
+    adjust_hue,
+    adjust_saturation,
     apply_colours,
     centre_crop_box,
     crop_image,

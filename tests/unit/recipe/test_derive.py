@@ -33,6 +33,15 @@ def test_batch_that_does_not_come_out_names_the_nearest_that_do() -> None:
     assert "Use batch.global=48 or 64, or batch.micro=6." in str(caught.value)
 
 
+def test_a_run_that_has_begun_is_told_the_micro_batch_or_the_ranks_that_fit() -> None:
+    batch = BatchConfig(global_=12, micro=2)
+    assert derive_batch(batch, 3, begun=True).accumulation == 2
+    with pytest.raises(RecipeError, match=r"Resume with batch\.micro=1\."):
+        derive_batch(batch, 4, begun=True)
+    with pytest.raises(RecipeError, match=r"Resume with 1, 2, 3, 4, 6 or 12 ranks\."):
+        derive_batch(batch, 5, begun=True)
+
+
 @given(st.integers(1, 500), st.integers(1, 40), st.integers(1, 16))
 def test_batch_comes_out_whole_or_is_refused_with_values_that_do(size: int, micro: int, world: int) -> None:
     batch = BatchConfig(global_=size, micro=micro)

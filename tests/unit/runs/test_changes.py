@@ -16,7 +16,6 @@ from pokevla.runs.changes import (
     keep_submission,
     ranks_override,
     refuse_changed_data,
-    refuse_uneven_batch,
 )
 from pokevla.runs.creation import create_run, run_lock
 from pokevla.runs.directory import read_run_recipe
@@ -100,15 +99,6 @@ def test_a_number_of_ranks_becomes_the_field_that_holds_it(run_dir: Path) -> Non
     assert ranks_override(on_gpus, 8) == ["resources.gpus_per_node=4"]
     with pytest.raises(UsageError, match="3 ranks cannot be spread over 2"):
         ranks_override(on_gpus, 3)
-
-
-def test_ranks_that_do_not_divide_the_batch_are_refused_with_the_way_out(run_dir: Path) -> None:
-    recipe = read_run_recipe(run_dir)
-    refuse_uneven_batch(recipe, 3)
-    with pytest.raises(RecipeError, match=r"Resume with batch\.micro=1"):
-        refuse_uneven_batch(recipe, 4)
-    with pytest.raises(RecipeError, match="Resume with 1, 2, 3, 4, 6 or 12 ranks"):
-        refuse_uneven_batch(recipe, 5)
 
 
 def test_a_dataset_that_changed_since_the_run_began_is_refused(run_dir: Path, tmp_path: Path) -> None:

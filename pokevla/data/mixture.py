@@ -1,0 +1,102 @@
+"""The datasets of a recipe, opened once and passed on as one object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from pokevla.data.dataset import Dataset, open_dataset, shard_sizes, usable_rows
+from pokevla.data.order import Order
+from pokevla.data.statistics import Statistics, compute_statistics
+from pokevla.errors import DataError
+from pokevla.recipe.checking.datasets import read_info, usable
+from pokevla.recipe.sections import DataConfig
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Opened datasets of one kind, with what a recipe says about data."""
+
+    config: DataConfig
+    datasets: tuple[Dataset, ...]  # in the order of the recipe
+    train_rows: tuple[np.ndarray, ...]  # (n,) int64 of each dataset: the rows that are trained on
+    statistics: Statistics | None  # normalisation of robot data; None for questions
+
+    @property
+    def sizes(self) -> list[int]:
+        """Training samples of each dataset."""
+        return [len(rows) for rows in self.train_rows]
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Path -> fingerprint of each dataset."""
+        return {str(dataset.root): dataset.fingerprint for dataset in self.datasets}
+
+    def order(self, seed: int) -> Order:
+        """The order in which a recipe with this seed goes through the training rows."""
+        return Order(
+            seed,
+            [shard_sizes(dataset, rows) for dataset, rows in zip(self.datasets, self.train_rows, strict=True)],
+            [source.weight for source in self.config.datasets],
+            self.config.shuffle_window,
+            [dataset.fingerprint for dataset in self.datasets],
+        )
+
+    def samples_of(self, split: str) -> np.ndarray:
+        """(n, 2) int64: dataset and row of every sample of a split, in the order of the recipe. n may be 0."""
+        return np.array(
+            [
+                (number, row)
+                for number, dataset in enumerate(self.datasets)
+                for row in np.flatnonzero(
+                    usable(dataset.samples, dataset.episodes, split, chunk_length(self.config, dataset.kind))
+                )
+            ],
+            dtype=np.int64,
+        ).reshape(-1, 2)
+
+
+def open_mixture(config: DataConfig, kind: Literal["vlm", "robot"]) -> Mixture:
+    """Open every dataset of a recipe.
+
+    Raises:
+        DataError: one is missing, damaged, of another kind than the recipe needs, or has nothing to train on.
+    """
+    datasets = tuple(open_dataset(source.path) for source in config.datasets)
+    for dataset in datasets:
+        if dataset.kind != kind:
+            raise DataError(
+                f"{dataset.root} is a {dataset.kind} dataset, this recipe needs {kind} datasets.",
+                "Change data.datasets.",
+            )
+    rows = tuple(usable_rows(dataset, config.train_split, chunk_length(config, kind)) for dataset in datasets)
+    return Mixture(config, datasets, rows, mixture_statistics(datasets) if kind == "robot" else None)
+
+
+def chunk_length(config: DataConfig, kind: Literal["vlm", "robot"]) -> int:
+    """Actions that a sample of this kind needs after it."""
+    return config.chunk_length if kind == "robot" else 1
+
+
+def mixture_fingerprints(config: DataConfig) -> dict[str, str]:
+    """`Mixture.fingerprints` without opening a table. DataError when a dataset is missing."""
+    return {str(source.path): read_info(source.path)["fingerprint"] for source in config.datasets}
+
+
+def mixture_statistics(datasets: Sequence[Dataset], split: str = "train") -> Statistics:
+    """Normalisation for a mixture of robot datasets: the only one's own, or computed over all their episodes."""
+    if len(datasets) == 1 and datasets[0].statistics is not None:
+        return datasets[0].statistics
+    actions: list[np.ndarray] = []
+    proprio: list[np.ndarray] = []
+    for dataset in datasets:
+        if dataset.episodes is None:
+            raise DataError(f"{dataset.root} has no episodes.", "Use robot datasets.")
+        for episode in dataset.episodes.select(["split", "actions", "proprio"]).to_pylist():
+            if split in ("all", episode["split"]):
+                actions.append(np.asarray(episode["actions"], dtype=np.float64))
+                proprio.append(np.asarray(episode["proprio"], dtype=np.float64))
+    return compute_statistics(actions, proprio)
