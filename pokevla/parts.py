@@ -34,6 +34,19 @@ TEACHERS: dict[str, Any] = {"sam": "pokevla.teachers.sam:SAM", "vggt": "pokevla.
 """A `TeacherDefinition` (pokevla.teachers.teacher): a frozen encoder with its sizes and the fields of features that it
 gives. `kind` of a teacher in `cache.teachers`; `cache.sam` and `cache.vggt` are the entries of these names."""
 
+OPTIMIZERS: dict[str, Any] = {"adamw": "pokevla.training.optimizer:build_adamw"}
+"""(parameter groups, OptimConfig) -> optimizer. The groups are the matrices and the vectors of the model, each with its
+weight decay; the optimizer keeps their order, which is part of a checkpoint. `optim.name`. What `pokevla plan` counts
+for the optimizer, and going on with another number of ranks, assume two moments per weight, as AdamW has them."""
+
+METRIC_SINKS: dict[str, Any] = {
+    "jsonl": "pokevla.telemetry.writers:JsonlSink",
+    "tensorboard": "pokevla.telemetry.tensorboard:TensorBoardSink",
+    "wandb": "pokevla.telemetry.weights_and_biases:WandbSink",
+}
+"""(run directory, step that the run resumes from or None) -> `MetricSink` (pokevla.telemetry.writers). An attribute
+`package` of the entry names a package that has to be installed. `log.sinks`."""
+
 ENVIRONMENTS: dict[str, Any] = {"libero": "pokevla.simulation.libero:LIBERO"}
 """A `Benchmark` (pokevla.simulation.benchmark): a simulator with its suites of tasks. `trials.environment`."""
 

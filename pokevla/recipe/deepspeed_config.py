@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pokevla.recipe.derive import DerivedBatch
+from pokevla.recipe.precision import PRECISIONS
 from pokevla.recipe.schema import TrainRecipe
 
 # Elements per communication bucket. DeepSpeed's 5e8 would take 2 GB on a GPU that the whole model fits twice; 5e7
@@ -23,7 +24,7 @@ def deepspeed_config(recipe: TrainRecipe, derived: DerivedBatch) -> dict[str, An
     step of rate zero and its AdamW compiles a kernel. With bf16, master weights and optimizer states are fp32, and so
     is gradient accumulation from ZeRO stage 1 on.
     """
-    bf16 = recipe.precision == "bf16"
+    bf16 = PRECISIONS[recipe.precision].master_weights
     config: dict[str, Any] = {
         "train_batch_size": derived.global_batch,
         "train_micro_batch_size_per_gpu": derived.micro,

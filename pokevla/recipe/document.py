@@ -21,9 +21,9 @@ from pokevla.errors import RecipeError
 
 KeyPath = tuple[str | int, ...]
 
-# `$${X}` stands for a literal `${X}`.
+# `$${X}` stands for a literal `${X}`. It ends before a backslash: YAML has to read the escapes of quoted text.
 _VARIABLE = re.compile(
-    r"""\$(?P<literal>\$\{[^}$\n"']*\}?)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^}\n]*)?\}"""
+    r"""\$(?P<literal>\$\{[^}$\n"'\\]*\}?)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^}\n]*)?\}"""
 )
 # Characters of Unicode's private area: allowed in plain YAML scalars, so that `{path: ${DATA}/x}` parses although
 # braces end a plain scalar in flow style.

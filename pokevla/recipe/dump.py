@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import ScalarNode
 
 from pokevla.recipe.document import KeyPath, dotted
@@ -90,5 +91,8 @@ def _scalar(value: Any) -> str:
 
 
 def _reads_as_text(text: str) -> bool:
-    node = YAML(typ="safe", pure=True).compose(text)
+    try:
+        node = YAML(typ="safe", pure=True).compose(text)
+    except YAMLError:  # `...` ends a document
+        return False
     return isinstance(node, ScalarNode) and node.tag == _STRING_TAG and node.value == text

@@ -51,10 +51,13 @@ class CheckpointConfig(Section):
 
 
 class LogConfig(Section):
-    """What is written down, how often."""
+    """What is recorded, where, and how often."""
 
+    sinks: Annotated[tuple[str, ...], Field(min_length=1)] = ("jsonl", "tensorboard")
+    """Where metrics go, entries of `pokevla.parts.METRIC_SINKS`: `jsonl` (always: `pokevla watch` and the report read
+    metrics.jsonl), `tensorboard`, `wandb` (Weights & Biases; needs the extra `wandb`)."""
     every_steps: Positive = 10
-    """Steps between lines in metrics.jsonl and TensorBoard."""
+    """Steps between lines of metrics."""
     grad_norms_every_steps: Annotated[int, Field(ge=0)] = 100
     """Steps between measurements of each loss's gradient norm on the shared model; 0 never (it costs a backward
     pass per loss)."""

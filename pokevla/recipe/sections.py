@@ -218,8 +218,10 @@ class LossConfig(Section):
 
 
 class OptimConfig(Section):
-    """AdamW and its schedule."""
+    """Optimizer and schedule of the learning rate."""
 
+    name: str = "adamw"
+    """Optimizer, an entry of `pokevla.parts.OPTIMIZERS`."""
     lr: Annotated[float, Field(gt=0.0)]
     """Peak learning rate."""
     weight_decay: NonNegative = 0.01

@@ -18,10 +18,12 @@ ADDED: dict[str, Any] = {
     "model.geometry_width": None,
     "loss.geometry_features": "vggt",
     "cache.teachers": [],
+    "optim.name": "adamw",
+    "log.sinks": ["jsonl", "tensorboard"],
     "trials.environment": "libero",
 }
 """Fields that came after the first runs, with the value that means what was done before them. While they have it they
-are no part of a recipe's hash, so that older runs can be resumed."""
+are no part of a recipe's hash nor of its neutral settings, so that older runs can be resumed without a change."""
 
 
 class _Absent:
@@ -77,8 +79,12 @@ def learnt_values(recipe: BaseModel) -> dict[str, Any]:
 
 
 def neutral_settings(recipe: BaseModel) -> dict[str, Any]:
-    """The values of a recipe that may differ, by dotted field."""
-    return {field: value for field, value in flat_values(recipe).items() if is_neutral(field)}
+    """The values of a recipe that may differ, by dotted field; without the unused ones of `ADDED`."""
+    return {
+        field: value
+        for field, value in flat_values(recipe).items()
+        if is_neutral(field) and (field not in ADDED or value != ADDED[field])
+    }
 
 
 def differences(*sides: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -5,12 +5,14 @@ Whether a cache's fingerprint fits is told by the verbs that read it: it needs t
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from pokevla.errors import DataError, DiskFullError, PokeVLAError, RecipeError
+from pokevla.errors import DataError, DiskFullError, EnvironmentSetupError, PokeVLAError, RecipeError
+from pokevla.parts import METRIC_SINKS, get_part
 from pokevla.recipe import schema, sections
 from pokevla.recipe.checking.datasets import ALL_SPLITS, count_usable, read_dataset_info
 from pokevla.recipe.derive import derive_batch
@@ -30,8 +32,8 @@ def check_recipe(loaded: LoadedRecipe, made_before: Collection[Path] = ()) -> li
 
     `made_before` are folders that jobs before this one will make (runs, roots of caches): they may be missing.
 
-    Raises the class of the first problem found (RecipeError, DataError or DiskFullError), with all problems in the
-    message, one a line.
+    Raises the class of the first problem found (RecipeError, DataError, DiskFullError or EnvironmentSetupError), with
+    all problems in the message, one a line.
     """
     recipe, problems, remarks = loaded.recipe, [], []
     for check in _checks_of(loaded, frozenset(path.absolute() for path in made_before)):
@@ -55,6 +57,7 @@ def _of_training(recipe: TrainingRecipe, path: Path, made_before: frozenset[Path
     kind, split = data_kind_of(recipe), recipe.data.train_split
     for source in recipe.data.datasets:
         yield lambda source=source: _dataset(source, kind, split=split, masks=recipe.supervises_masks)
+    yield lambda: _sinks(recipe)
     yield lambda: _model(recipe, made_before)
     yield lambda: _training_disk(recipe)
     cache = recipe.feature_cache
@@ -96,6 +99,17 @@ _CHECKS: dict[str, Callable[[Any, Path, frozenset[Path]], Checks]] = {
 
 def _batch(recipe: schema.TrainRecipe) -> list[str]:
     derive_batch(recipe.batch, recipe.resources.world_size)
+    return []
+
+
+def _sinks(recipe: schema.TrainRecipe) -> list[str]:
+    for name in recipe.log.sinks:
+        package = getattr(get_part("log.sinks", name, METRIC_SINKS), "package", None)
+        if package is not None and importlib.util.find_spec(package) is None:
+            raise EnvironmentSetupError(
+                f"log.sinks: {name} needs the package {package}, which is not installed.",
+                f"Install it (pip install -c constraints.txt {package}), or leave {name} out of log.sinks.",
+            )
     return []
 
 

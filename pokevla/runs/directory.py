@@ -5,6 +5,7 @@
     metrics.jsonl      a line of figures every few steps               (pokevla.telemetry.writers)
     events.jsonl       what happened to it, and when                   (pokevla.telemetry.jsonl)
     tensorboard/       the same figures as curves                      (pokevla.telemetry.tensorboard)
+    wandb/, wandb_id   the same at Weights & Biases                    (pokevla.telemetry.weights_and_biases)
     logs/              one file per rank                               (pokevla.telemetry.logging)
     heartbeat/         where each rank is                              (pokevla.telemetry.heartbeat)
     checkpoints/       one folder per saved step                       (pokevla.runs.checkpoints)

@@ -130,6 +130,35 @@ class TensorBoardWriter:
         self._writer.close()
 
 
+class TensorBoardSink:
+    """A `MetricSink` (pokevla.telemetry.writers): the folder `tensorboard` of a training run."""
+
+    def __init__(self, run_dir: Path, resume_step: int | None = None) -> None:
+        self._writer = TensorBoardWriter(run_dir / TENSORBOARD, resume_step)
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Write every number of the line."""
+        self._writer.scalars({name: value for name, value in values.items() if name != "step"}, values["step"])
+
+    def describe(self, settings: Mapping[str, Any], texts: Mapping[str, str], step: int) -> None:
+        """Write settings and texts for the pages "hparams" and "text"."""
+        self._writer.settings(settings)
+        for name, text in texts.items():
+            self._writer.text(name, text, step)
+
+    def flush(self) -> None:
+        """Hand over what TensorBoard's writer holds back."""
+        self._writer.flush()
+
+    def finish(self) -> None:
+        """Say on the page "hparams" that the run has come to its end."""
+        self._writer.finished()
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._writer.close()
+
+
 def _put_earlier_files_before_now(folder: Path) -> None:
     """Rename event files so that all are from before this second, in the same order, and no two from the same one.
 

@@ -1,52 +1,105 @@
-"""Where the figures of a run go: `metrics.jsonl` always, TensorBoard beside it. Both only on rank 0."""
+"""Where the metrics of a run go: to the sinks that its recipe names, on rank 0 only."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from pokevla.parts import METRIC_SINKS, get_part
 from pokevla.telemetry.jsonl import JsonlWriter, now
-from pokevla.telemetry.tensorboard import TENSORBOARD, TensorBoardWriter
 
 METRICS = "metrics.jsonl"
-"""File of a run's figures, in its directory."""
+"""File of a run's metrics, in its directory."""
+DEFAULT_SINKS = ("jsonl", "tensorboard")
 
 
-class MetricWriter:
-    """Metrics of a run: `metrics.jsonl` and `tensorboard/` on rank 0, nothing on the others."""
+class MetricSink(Protocol):
+    """One place where metrics go. An entry of `pokevla.parts.METRIC_SINKS` makes it: (run_dir, resume_step) -> sink.
 
-    def __init__(self, run_dir: Path, rank: int = 0, resume_step: int | None = None, tensorboard: bool = True) -> None:
-        self.jsonl = JsonlWriter(run_dir / METRICS, resume_step) if rank == 0 else None
-        self.tensorboard = TensorBoardWriter(run_dir / TENSORBOARD, resume_step) if rank == 0 and tensorboard else None
+    With `resume_step`, lines of later steps that an earlier process has written do not count any more.
+    """
 
     def write(self, values: Mapping[str, Any]) -> None:
-        """Write one line; `values` holds `step`. The time is added. Flushed: a kill loses no line in either place."""
-        if self.jsonl is not None:
-            self.jsonl.write({**values, "time": now()})
-        if self.tensorboard is not None:
-            self.tensorboard.scalars({name: value for name, value in values.items() if name != "step"}, values["step"])
-        self.flush()
-
-    def flush(self) -> None:
-        """Hand everything to the system. `metrics.jsonl` needs no help; TensorBoard's writer holds events back."""
-        if self.tensorboard is not None:
-            self.tensorboard.flush()
+        """Take one line. It holds `step` and `time`; values that are no numbers may be left out."""
+        ...
 
     def describe(self, settings: Mapping[str, Any], texts: Mapping[str, str], step: int) -> None:
-        """Tell TensorBoard what the run is: its settings, and texts (recipe, manifest) as they stand at `step`."""
-        if self.tensorboard is not None:
-            self.tensorboard.settings(settings)
-            for name, text in texts.items():
-                self.tensorboard.text(name, text, step)
+        """Show what the run is: its settings, and texts (recipe, manifest) as they stand at `step`."""
+        ...
+
+    def flush(self) -> None:
+        """Hand everything to the system: a process that is killed now loses no line."""
+        ...
 
     def finish(self) -> None:
         """The run has come to its end."""
-        if self.tensorboard is not None:
-            self.tensorboard.finished()
+        ...
 
     def close(self) -> None:
-        """Close both."""
-        for writer in (self.jsonl, self.tensorboard):
-            if writer is not None:
-                writer.close()
+        """Release what is open, at the end of the process."""
+        ...
+
+
+class JsonlSink:
+    """`metrics.jsonl`: one line per call. Every line is handed to the system at once."""
+
+    def __init__(self, run_dir: Path, resume_step: int | None = None) -> None:
+        self._lines = JsonlWriter(run_dir / METRICS, resume_step)
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Append the line."""
+        self._lines.write(values)
+
+    def describe(self, settings: Mapping[str, Any], texts: Mapping[str, str], step: int) -> None:
+        """Nothing to do: recipe and manifest are files beside it."""
+
+    def flush(self) -> None:
+        """Nothing to do: `write` has flushed."""
+
+    def finish(self) -> None:
+        """Nothing to do: `events.jsonl` says so."""
+
+    def close(self) -> None:
+        """Flush to the disk and close."""
+        self._lines.close()
+
+
+class MetricWriter:
+    """Metrics of a run, to several sinks on rank 0, to none on the other ranks."""
+
+    def __init__(
+        self, run_dir: Path, rank: int = 0, resume_step: int | None = None, sinks: Sequence[str] = DEFAULT_SINKS
+    ) -> None:
+        """`sinks` are entries of `pokevla.parts.METRIC_SINKS`. Raises RecipeError for one that is not there."""
+        names = sinks if rank == 0 else ()
+        self.sinks: list[MetricSink] = [
+            get_part("log.sinks", name, METRIC_SINKS)(run_dir, resume_step) for name in names
+        ]
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Write one line; `values` holds `step`. The time is added. Flushed: a kill loses no line in any place."""
+        line = {**values, "time": now()}
+        for sink in self.sinks:
+            sink.write(line)
+        self.flush()
+
+    def flush(self) -> None:
+        """Hand everything to the system."""
+        for sink in self.sinks:
+            sink.flush()
+
+    def describe(self, settings: Mapping[str, Any], texts: Mapping[str, str], step: int) -> None:
+        """Show what the run is: its settings, and texts (recipe, manifest) as they stand at `step`."""
+        for sink in self.sinks:
+            sink.describe(settings, texts, step)
+
+    def finish(self) -> None:
+        """The run has come to its end."""
+        for sink in self.sinks:
+            sink.finish()
+
+    def close(self) -> None:
+        """Close all sinks."""
+        for sink in self.sinks:
+            sink.close()

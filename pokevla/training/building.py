@@ -19,7 +19,7 @@ from pokevla.training.health.guards import Guards, build_guards
 from pokevla.training.health.stragglers import build_straggler_report
 from pokevla.training.loop import Trainer
 from pokevla.training.measuring import build_loss_norms, build_meter
-from pokevla.training.optimizer import build_adamw, rate_factor
+from pokevla.training.optimizer import build_optimizer, rate_factor
 from pokevla.training.restoring import RunState, build_identity
 from pokevla.training.saving import HealthWatch, Saver, SaveWhenDue
 from pokevla.training.tasks import Task
@@ -39,7 +39,7 @@ def build_trainer(
         RecipeError: the global batch is no multiple of micro-batch times ranks.
     """
     optim, steps = recipe.optim, total_steps(recipe, task.mixture.sizes)
-    optimizer = build_adamw(task.objective, lr=optim.lr, weight_decay=optim.weight_decay, betas=optim.betas)
+    optimizer = build_optimizer(task.objective, optim)
     if recipe.zero.stage == 3 and recipe.log.grad_norms_every_steps > 0:
         logger.warning("gradient norms per loss are not measured with ZeRO stage 3")
     config = deepspeed_config(recipe, derive_batch(recipe.batch, info.world_size))

@@ -15,6 +15,7 @@ from pokevla.distributed.collectives import gather_objects, is_distributed, mean
 from pokevla.distributed.environment import RankInfo
 from pokevla.model.seeding import seed_dropout
 from pokevla.recipe.planning.compute import flops_per_sample
+from pokevla.recipe.precision import PRECISIONS
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.recipe.values import flat_values
 from pokevla.runs.directory import RECIPE
@@ -26,8 +27,6 @@ from pokevla.training.objectives import Objective
 
 LossNorms = Callable[[int, Any], dict[str, float]]
 """(step from 0, its first micro-batch) -> {"grad_norm/<loss>": norm}, empty where nothing is measured."""
-TF32_SHARE = 0.5
-"""fp32 matrix products run as TF32 at half the bf16 rate (A100: 156 of 312 TFLOPS); `pokevla plan` counts so too."""
 
 
 @dataclass
@@ -144,15 +143,14 @@ def arithmetic(recipe: TrainRecipe, world_size: int, *, on_gpu: bool) -> Arithme
 
     On a CPU there is no peak: what its cores reach depends on clock, vector units and who else runs.
     """
-    share = 1.0 if recipe.precision == "bf16" else TF32_SHARE
     model_only = recipe.model_copy(update={"activation_checkpointing": False})
-    peak_tflops = recipe.resources.gpu_bf16_tflops * share if on_gpu else None
+    peak_tflops = recipe.resources.gpu_bf16_tflops * PRECISIONS[recipe.precision].peak_share if on_gpu else None
     return Arithmetic(flops_per_sample(model_only), world_size, peak_tflops)
 
 
 def describe_run(writer: MetricWriter, recipe: TrainRecipe, run_dir: Path, step: int) -> None:
-    """Show settings, recipe and manifest (with every restart so far) in TensorBoard. Called by every rank."""
-    if writer.tensorboard is None:
+    """Show settings, recipe and manifest (with every restart so far) in the sinks. Called by every rank."""
+    if not writer.sinks:
         return
     texts = {name: (run_dir / name).read_text(encoding="utf-8") for name in (RECIPE, MANIFEST)}
     writer.describe(flat_values(recipe), texts, step)

@@ -1,4 +1,4 @@
-"""AdamW with weight decay where it belongs, and the learning rate as a pure function of the step.
+"""The optimizer, with weight decay where it belongs, and the learning rate as a pure function of the step.
 
 So there is no scheduler to save or restore.
 """
@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from pokevla.parts import OPTIMIZERS, get_part
+from pokevla.recipe.sections import OptimConfig
 from pokevla.weights.parameter_groups import parameter_names_by_group
 
 Schedule = Literal["cosine", "linear", "constant"]
@@ -25,12 +27,22 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     return [{"params": group, "weight_decay": weight_decay if group[0].ndim >= 2 else 0.0} for group in groups]
 
 
-def build_adamw(model: nn.Module, *, lr: float, weight_decay: float, betas: tuple[float, float]) -> torch.optim.AdamW:
+def build_optimizer(model: nn.Module, optim: OptimConfig) -> Optimizer:
+    """The optimizer of a recipe over the trainable parameters.
+
+    Raises:
+        RecipeError: `optim.name` is no entry of `pokevla.parts.OPTIMIZERS`.
+    """
+    build = get_part("optim.name", optim.name, OPTIMIZERS)
+    return build(parameter_groups(model, optim.weight_decay), optim)
+
+
+def build_adamw(groups: list[dict[str, Any]], optim: OptimConfig) -> torch.optim.AdamW:
     """torch's AdamW: DeepSpeed's own would be compiled on first use, and on a CPU is no faster.
 
     `fused` does one pass over each (flattened) parameter, on CPU and GPU alike.
     """
-    return torch.optim.AdamW(parameter_groups(model, weight_decay), lr=lr, betas=betas, fused=True)
+    return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, fused=True)
 
 
 def rate_factor(steps: int, warmup_steps: int, schedule: Schedule, final_fraction: float) -> Callable[[int], float]:

@@ -101,7 +101,7 @@ def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo, stop: StopFlag, pu
         )
         if info.is_main:
             save_statistics(task.mixture, run_dir)
-        writer = stack.enter_context(closing(MetricWriter(run_dir, info.rank, resume_step=start.step)))
+        writer = stack.enter_context(closing(MetricWriter(run_dir, info.rank, start.step, recipe.log.sinks)))
         describe_run(writer, recipe, run_dir, start.step)
         events = stack.enter_context(closing(EventLog(run_dir / EVENTS))) if info.is_main else None
         leave_if_asked(trainer.guards, device, start.step, start.position, run_dir, events)

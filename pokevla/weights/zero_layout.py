@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from pokevla.errors import CheckpointError
+from pokevla.recipe.precision import PRECISIONS
 from pokevla.runs.checkpoints import STATE, CheckpointInfo
 from pokevla.weights.named_tensors import WeightSpec, stored_dtype
 from pokevla.weights.parameter_groups import split_by_dimensions
@@ -115,7 +116,7 @@ class _Layout:
     def add_whole(self) -> None:
         """Stage 0 cuts nothing up. In bf16 the module is rounded and the optimizer has the master copies."""
         module, optimizer = self.model_states["module"], self.model_states["optimizer"]
-        masters = optimizer["fp32_groups"] if self.info.precision == "bf16" else None
+        masters = optimizer["fp32_groups"] if PRECISIONS[self.info.precision].master_weights else None
         groups = masters if masters is not None else [group["params"] for group in optimizer["param_groups"]]
         trained = self._trained_names(count=sum(len(group) for group in groups))
         for name in trained:
@@ -201,7 +202,7 @@ class _Layout:
 
     def _optimizers(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         """File and state of each rank's optimizer, in rank order."""
-        prefix = "bf16_" if self.info.precision == "bf16" else ""
+        prefix = "bf16_" if PRECISIONS[self.info.precision].master_weights else ""
         for rank in range(self.info.world_size):
             path = self.state / f"{prefix}zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"
             yield path, open_torch_file(path)["optimizer_state_dict"]

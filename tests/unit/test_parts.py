@@ -10,6 +10,8 @@ from pokevla.errors import RecipeError
 from pokevla.parts import (
     ACTION_HEADS,
     LANGUAGE_MODELS,
+    METRIC_SINKS,
+    OPTIMIZERS,
     TEACHERS,
     VISION_TOWERS,
     get_part,
@@ -18,7 +20,7 @@ from pokevla.parts import (
 )
 
 
-@pytest.mark.parametrize("table", [ACTION_HEADS, LANGUAGE_MODELS, VISION_TOWERS, TEACHERS])
+@pytest.mark.parametrize("table", [ACTION_HEADS, LANGUAGE_MODELS, METRIC_SINKS, OPTIMIZERS, TEACHERS, VISION_TOWERS])
 def test_every_entry_can_be_imported(table: dict[str, object]) -> None:
     for name in table:
         assert get_part("part", name, table) is not None

@@ -9,7 +9,16 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pokevla.parts import ACTION_HEADS, ENVIRONMENTS, LANGUAGE_MODELS, TEACHERS, get_part, unknown_part
+from pokevla.parts import (
+    ACTION_HEADS,
+    ENVIRONMENTS,
+    LANGUAGE_MODELS,
+    METRIC_SINKS,
+    OPTIMIZERS,
+    TEACHERS,
+    get_part,
+    unknown_part,
+)
 from pokevla.recipe import schema
 from pokevla.recipe.kinds import kind_of
 from pokevla.recipe.planning.sizes import PRESETS, TEACHER_FIELDS, preset_size, teacher_fields, teacher_presets
@@ -55,11 +64,21 @@ def _parts(recipe: schema.TrainRecipe) -> Iterator[Finding]:
     named = (
         ("model.head", model.head, ACTION_HEADS),
         ("model.language_model", model.language_model, LANGUAGE_MODELS),
+        ("optim.name", recipe.optim.name, OPTIMIZERS),
+        *(("log.sinks", sink, METRIC_SINKS) for sink in recipe.log.sinks),
     )
     for field, name, table in named:
         unknown = unknown_part(name, table) if name is not None else None
         if unknown is not None:
             yield field, f"{field}: {unknown}"
+
+
+def _sinks(recipe: schema.TrainRecipe) -> Iterator[Finding]:
+    sinks = recipe.log.sinks
+    if "jsonl" not in sinks:
+        yield "log.sinks", "log.sinks should contain jsonl: `pokevla watch` and the report read metrics.jsonl."
+    if len(set(sinks)) < len(sinks):
+        yield "log.sinks", f"log.sinks should name each sink once, not {list(sinks)}."
 
 
 def _schedule(recipe: schema.TrainRecipe) -> Iterator[Finding]:
@@ -202,8 +221,8 @@ def _tasks(trials: schema.TrialsConfig) -> Iterator[Finding]:
 
 
 _RULES: dict[str, tuple[Callable[[Any], Iterator[Finding]], ...]] = {
-    "pretrain": (_length, _parts, _adapters, _something_trains, _schedule, _guards),
-    "posttrain": (_length, _parts, _adapters, _schedule, _guards, _cache, _teachers, _features_fit),
+    "pretrain": (_length, _parts, _sinks, _adapters, _something_trains, _schedule, _guards),
+    "posttrain": (_length, _parts, _sinks, _adapters, _schedule, _guards, _cache, _teachers, _features_fit),
     "cache": (_teachers,),
     "eval": (_trials,),
 }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pokevla.recipe.kinds import DataKind, data_kind_of, model_of
 from pokevla.recipe.planning.sizes import NUM_VIEWS, Part, PresetSize, Stack, preset_size
+from pokevla.recipe.precision import PRECISIONS
 from pokevla.recipe.schema import TrainRecipe
 
 GIB = 1024**3
@@ -140,18 +141,16 @@ def _own_forward(size: PresetSize) -> float:
 def memory_per_gpu(recipe: TrainRecipe, world_size: int, stage: int) -> Memory:
     """Memory of one rank (ZeRO, arXiv 1910.02054, section 3), activations estimated to about a third.
 
-    bf16: 2 bytes a weight, 2 a gradient, 12 of fp32 master weight and Adam's two moments per trained parameter, and
-    4 more for fp32 accumulation. fp32: 4, 4 and 8.
+    Bytes per weight are those of `pokevla.recipe.precision`.
     """
     counted = count_parameters(recipe).values()
     total, trainable = sum(part.total for part in counted), sum(part.trainable for part in counted)
-    weight_bytes = 2 if recipe.precision == "bf16" else 4
-    gradient_bytes, optimizer_bytes = (6, 12) if recipe.precision == "bf16" else (4, 8)
+    precision = PRECISIONS[recipe.precision]
     return Memory(
         stage=stage,
-        weights=total * weight_bytes / (world_size if stage >= 3 else 1) / GIB,
-        gradients=trainable * gradient_bytes / (world_size if stage >= 2 else 1) / GIB,
-        optimizer=trainable * optimizer_bytes / (world_size if stage >= 1 else 1) / GIB,
+        weights=total * precision.weight_bytes / (world_size if stage >= 3 else 1) / GIB,
+        gradients=trainable * precision.gradient_bytes / (world_size if stage >= 2 else 1) / GIB,
+        optimizer=trainable * precision.optimizer_bytes / (world_size if stage >= 1 else 1) / GIB,
         activations=recipe.batch.micro * activation_bytes_per_sample(recipe) / GIB,
     )
 
@@ -161,7 +160,7 @@ def activation_bytes_per_sample(recipe: TrainRecipe) -> float:
     size = preset_size(recipe.model)
     views = VIEWS[data_kind_of(recipe)]
     length = sequence_length(recipe)
-    scale = 1.0 if recipe.precision == "bf16" else 2.0
+    scale = PRECISIONS[recipe.precision].weight_bytes / 2  # all below is in bf16
     kept = 0.0
     if recipe.trainable.vision != "frozen":
         kept += scale * views * sum(_block_bytes(tower) * tower.layers * size.patches for tower in size.towers)

@@ -21,6 +21,7 @@ from pokevla.recipe.planning.compute import (
     sequence_length,
 )
 from pokevla.recipe.planning.sizes import cache_record_bytes
+from pokevla.recipe.precision import PRECISIONS
 from pokevla.recipe.schema import TrainRecipe
 
 # Bytes of one sample in the shards: two 256 px JPEGs at quality 95 and two mask PNGs (robot), one 336 px JPEG (VLM).
@@ -165,15 +166,13 @@ def _hours(recipe: TrainRecipe, batch: DerivedBatch, total_flops: float | None) 
     if total_flops is None or resources.gpus_per_node == 0:
         return None
     speed = batch.world_size * resources.gpu_bf16_tflops * 1e12 * resources.expected_mfu
-    # fp32 matrix products run as TF32 at half the bf16 rate (A100: 156 of 312 TFLOPS).
-    return total_flops / speed / 3600 * (1.0 if recipe.precision == "bf16" else 2.0)
+    return total_flops / speed / 3600 / PRECISIONS[recipe.precision].peak_share
 
 
 def disk_needs(recipe: TrainRecipe, samples: int | None) -> Disk:
     """What the job writes; dataset and cache are None if the number of `samples`, of whatever split, is not known."""
     trainable = sum(part.trainable for part in count_parameters(recipe).values())
-    # Frozen weights are not stored; trained ones with fp32 master and Adam's moments.
-    checkpoint = trainable * (12 + (2 if recipe.precision == "bf16" else 0))
+    checkpoint = trainable * PRECISIONS[recipe.precision].checkpoint_bytes  # frozen weights are not stored
     # The newest, the one being written, the newest healthy one and the next that may become it.
     kept = recipe.checkpoint.keep_last + 1 + 2
     if recipe.checkpoint.keep_every_steps and recipe.steps:

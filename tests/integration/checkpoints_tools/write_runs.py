@@ -26,8 +26,9 @@ from pokevla.recipe.deepspeed_config import deepspeed_config
 from pokevla.recipe.derive import derive_batch
 from pokevla.recipe.dump import dump_recipe
 from pokevla.recipe.load import load_recipe, recipe_hash
+from pokevla.recipe.sections import OptimConfig
 from pokevla.runs.checkpoints import CheckpointInfo
-from pokevla.training.optimizer import build_adamw
+from pokevla.training.optimizer import build_optimizer
 from pokevla.weights.base_model import build_base
 from pokevla.weights.frozen_hash import frozen_hash
 from pokevla.weights.parameter_groups import parameter_names_by_group
@@ -96,7 +97,7 @@ def write_run(recipe_file: Path, out: Path, kind: str, info: RankInfo) -> None:
         frozen_hash=frozen_hash(model),
     )
     objective = Actions(model)
-    optimizer = build_adamw(objective, lr=0.01, weight_decay=0.1, betas=(0.9, 0.95))
+    optimizer = build_optimizer(objective, OptimConfig(lr=0.01, weight_decay=0.1, betas=(0.9, 0.95)))
     engine = initialise_engine(objective, optimizer, engine_config(recipe, info.world_size))
     for step in (1, 2):
         engine.backward(engine(seed=10 * step + info.rank))

@@ -331,7 +331,7 @@ def other_frozen_weights_are_refused() -> dict[str, Any]:
 def a_full_disk_lets_the_run_go_on() -> dict[str, Any]:
     job = make("full", "checkpoint.max_failed_saves=2")
     events = EventLog(job.run_dir / "events.jsonl") if INFO.is_main else None
-    writer = MetricWriter(job.run_dir, INFO.rank, tensorboard=False)
+    writer = MetricWriter(job.run_dir, INFO.rank, sinks=["jsonl"])
     job.saver.writer, job.saver.events = writer, events
     saved = [job.save(result_of(run(job, 0, 1)))]
     with limited_files():
@@ -383,7 +383,7 @@ def validation_changes_nothing() -> dict[str, Any]:
         job = make(f"validation-{name}")
         collector = run(job, 0, 1)
         if name == "with":
-            writer = MetricWriter(job.run_dir, INFO.rank, tensorboard=False)
+            writer = MetricWriter(job.run_dir, INFO.rank, sinks=["jsonl"])
             validation = Validation(
                 job.trainer.engine, DEVICE, job.task.validation, 1, writer, job.trainer.meter, job.trainer.guards.pulse
             )

@@ -50,7 +50,7 @@ def train(bench: Any, job: Any, start: int, disturb: Callable[[Disturbed], None]
     events = EventLog(job.run_dir / "events.jsonl") if bench.INFO.is_main else None
     with (
         job.loader(start) as loader,
-        contextlib.closing(MetricWriter(job.run_dir, bench.INFO.rank, start, tensorboard=False)) as writer,
+        contextlib.closing(MetricWriter(job.run_dir, bench.INFO.rank, start, sinks=["jsonl"])) as writer,
     ):
         source: Any = loader
         if disturb is not None and bench.INFO.rank == 1:

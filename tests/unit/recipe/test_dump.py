@@ -57,7 +57,26 @@ def test_each_line_tells_the_origin(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["null", "true", "1e-4", "0x1F", "~", "-", "a b", "#", "${HOME}", "${a${b}$${", "é", "\x85", "😀"]
+    "name",
+    [
+        "null",
+        "true",
+        "1e-4",
+        "0x1F",
+        "~",
+        "-",
+        "a b",
+        "#",
+        "${HOME}",
+        "${a${b}$${",
+        "${\n}",
+        "${\x01",
+        "${\\",
+        "...",
+        "é",
+        "\x85",
+        "😀",
+    ],
 )
 def test_awkward_text_survives(name: str) -> None:
     recipe = GroundingRecipe(kind="grounding", name="g", dataset=Path("d"), runs={name: Path(name)})

@@ -180,6 +180,19 @@ def test_overrides_reach_into_lists_and_make_sections(tmp_path: Path) -> None:
     assert (recipe.data.datasets[0].weight, recipe.zero.stage, recipe.steps) == (2.0, 3, 20)
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.name=adam", "optim.name: there is no 'adam'. Did you mean adamw?"),
+        ("log.sinks=[jsonl, wandbb]", "log.sinks: there is no 'wandbb'. Did you mean wandb?"),
+        ("log.sinks=[tensorboard]", "log.sinks should contain jsonl"),
+        ("log.sinks=[jsonl, jsonl]", "log.sinks should name each sink once"),
+    ],
+)
+def test_optimizer_and_sinks_must_exist(tmp_path: Path, override: str, message: str) -> None:
+    assert message in error_of(write(tmp_path, POSTTRAIN), override)
+
+
 def test_teacher_kind_follows_from_its_place(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, POSTTRAIN), (), {}).recipe
 

@@ -15,6 +15,7 @@ from pokevla.recipe.values import (
     flat_values,
     is_neutral,
     learnt_differences,
+    learnt_values,
     neutral_settings,
 )
 
@@ -49,6 +50,14 @@ def test_what_does_not_change_what_is_learnt_does_not_change_the_hash(tmp_path: 
 )
 def test_everything_else_changes_the_hash(tmp_path: Path, override: str) -> None:
     assert recipe_hash(load(tmp_path, override)) != recipe_hash(load(tmp_path))
+
+
+def test_fields_that_came_later_are_not_counted_while_unused(tmp_path: Path) -> None:
+    recipe = load(tmp_path)
+    assert "name" not in learnt_values(recipe)["optim"]
+    assert "log.sinks" not in neutral_settings(recipe)
+    assert neutral_settings(load(tmp_path, "log.sinks=[jsonl]"))["log.sinks"] == ["jsonl"]
+    assert recipe_hash(load(tmp_path, "log.sinks=[jsonl]")) == recipe_hash(recipe)
 
 
 def test_values_are_flat_with_list_indices(tmp_path: Path) -> None:

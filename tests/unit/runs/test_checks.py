@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from pokevla.errors import DataError, DiskFullError, PokeVLAError, RecipeError
+from pokevla.errors import DataError, DiskFullError, EnvironmentSetupError, PokeVLAError, RecipeError
+from pokevla.parts import METRIC_SINKS
 from pokevla.recipe.load import load_recipe
 from pokevla.runs.checks import check_recipe
 from pokevla.runs.directory import remark_on_existing_run
@@ -47,6 +48,16 @@ cache: {{root: {tmp_path}/cache}}
 """
     )
     return path
+
+
+def test_a_sink_whose_package_is_missing_is_refused(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sink:
+        package = "no_such_package"
+
+    monkeypatch.setitem(METRIC_SINKS, "lab", Sink)
+    error = problem(recipe, "log.sinks=[jsonl, lab]")
+    assert isinstance(error, EnvironmentSetupError)
+    assert "lab needs the package no_such_package" in str(error)
 
 
 def problem(path: Path, *overrides: str) -> PokeVLAError:

@@ -70,7 +70,7 @@ def test_settings_arrive_as_a_session_that_ends_when_the_run_does(tmp_path: Path
     writer.describe(
         {"optim.lr": 1e-4, "optim.betas": [0.9, 0.999], "model.vlm": None, "on": True}, {"recipe": "a: 1"}, 0
     )
-    writer.tensorboard.flush()
+    writer.flush()
     before = read(tmp_path / "tensorboard").PluginTagToContent("hparams")
     writer.finish()
     writer.close()

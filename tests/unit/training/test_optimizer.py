@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from pokevla.training.optimizer import applied_rate, apply_rate, build_adamw, parameter_groups, rate_factor
+from pokevla.errors import RecipeError
+from pokevla.parts import OPTIMIZERS
+from pokevla.recipe.sections import OptimConfig
+from pokevla.training.optimizer import applied_rate, apply_rate, build_optimizer, parameter_groups, rate_factor
 
 
 def build() -> nn.Module:
@@ -27,9 +32,36 @@ def test_matrices_decay_and_vectors_do_not_and_frozen_weights_are_in_no_group() 
 
 
 def test_settings_reach_adamw() -> None:
-    optimizer = build_adamw(build(), lr=0.5, weight_decay=0.1, betas=(0.8, 0.9))
+    optimizer = build_optimizer(build(), OptimConfig(lr=0.5, weight_decay=0.1, betas=(0.8, 0.9)))
+    assert isinstance(optimizer, torch.optim.AdamW)
     assert optimizer.defaults["lr"] == 0.5
     assert optimizer.defaults["betas"] == (0.8, 0.9)
+
+
+def test_another_optimizer_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Muon orthogonalises the momentum of matrices; vectors keep AdamW."""
+
+    class Muon(torch.optim.Optimizer):
+        def __init__(self, groups: list[dict[str, Any]], optim: OptimConfig) -> None:
+            super().__init__(groups, {"lr": optim.lr})
+            matrices, vectors = groups
+            self.matrices = torch.optim.Muon(matrices["params"], lr=optim.lr, weight_decay=optim.weight_decay)
+            self.vectors = torch.optim.AdamW([vectors], lr=optim.lr, betas=optim.betas)
+
+        def step(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+            self.matrices.step()
+            self.vectors.step()
+
+    monkeypatch.setitem(OPTIMIZERS, "muon", Muon)
+    model = build()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    optimizer = build_optimizer(model, OptimConfig(name="muon", lr=0.5))
+    model(torch.arange(6.0).reshape(2, 3)).square().sum().backward()
+    optimizer.step()
+    moved = [not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)]
+    assert moved == [parameter.requires_grad for parameter in model.parameters()]
+    with pytest.raises(RecipeError, match="Did you mean muon"):
+        build_optimizer(model, OptimConfig(name="muom", lr=0.5))
 
 
 @given(
