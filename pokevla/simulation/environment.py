@@ -13,7 +13,7 @@ from pokevla.simulation.geometry import quaternion_to_axis_angle
 from pokevla.simulation.masks import geom_labels, target_instances
 from pokevla.simulation.physics import PhysicsStepper
 from pokevla.simulation.placement import Placement
-from pokevla.simulation.rendering import Renderer
+from pokevla.simulation.rendering import Renderer, upright
 from pokevla.simulation.simulator import build_libero_env, load_simulator
 from pokevla.simulation.stored_models import BodyPose, place_body
 from pokevla.simulation.suites import TaskInfo, get_task, load_init_states
@@ -177,7 +177,7 @@ class LiberoEnvironment:
         self.refresh()
         return Observation(
             proprio=self.proprio(),
-            images=self._render().images() if images else None,
+            images=upright(self._render().images()) if images else None,
             masks=self.target_masks() if masks else None,
         )
 
@@ -202,16 +202,25 @@ class LiberoEnvironment:
         """(7,) arm joint positions in rad."""
         return np.array(self.sim_data.qpos[self._env.robots[0]._ref_joint_pos_indexes])
 
-    def instance_masks(self) -> np.ndarray:
-        """(2, H, W) uint8, index in `instances` plus 1, 0 for robot, table and surroundings; right way up."""
+    def stored_images(self) -> np.ndarray:
+        """(2, H, W, 3) uint8, base then wrist, as LIBERO's files store them: upside down."""
+        self.refresh()
+        return self._render().images()
+
+    def stored_masks(self) -> np.ndarray:
+        """(2, H, W) uint8 instance masks as LIBERO's files store pictures: upside down."""
         self.refresh()
         return self._render().geom_labels(self.geom_labels)
+
+    def instance_masks(self) -> np.ndarray:
+        """(2, H, W) uint8, index in `instances` plus 1, 0 for robot, table and surroundings; right way up."""
+        return upright(self.stored_masks())
 
     def target_masks(self) -> np.ndarray:
         """(2, H, W) uint8, 1 where a target or reference object is seen; right way up."""
         self.refresh()
         wanted = np.isin(self.geom_labels, self.target_labels())
-        return self._render().geom_labels(wanted.astype(np.uint8), wanted)
+        return upright(self._render().geom_labels(wanted.astype(np.uint8), wanted))
 
     def target_labels(self) -> list[int]:
         """Mask values of the target instances."""

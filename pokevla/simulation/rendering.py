@@ -47,16 +47,16 @@ class Renderer:
         self._may_cull = not self._model.mat_reflectance.any() and not self._model.light_castshadow.any()
 
     def images(self) -> np.ndarray:
-        """Both views as the policy sees them: (2, H, W, 3) uint8, right way up."""
+        """Both views as OpenGL delivers them: (2, H, W, 3) uint8, upside down."""
         views = np.empty((len(CAMERAS), self._size, self._size, 3), np.uint8)
         for view, camera_id in enumerate(self._camera_ids):
             hidden = ~self._in_frustum(camera_id) if self._may_cull else None
             self._draw(camera_id, hidden, segmentation=False)
-            views[view] = turned(self._read())
+            views[view] = self._read()
         return views
 
     def geom_labels(self, label_of_geom: np.ndarray, wanted: np.ndarray | None = None) -> np.ndarray:
-        """Both views with each pixel holding the label of the geom it shows: (2, H, W) uint8, right way up.
+        """Both views with each pixel holding the label of the geom it shows: (2, H, W) uint8, upside down.
 
         `label_of_geom` (num_geoms,) uint8, 0 = unlabelled. With `wanted` (num_geoms,) bool only pixels of those
         geoms need be right: what cannot overlap them on the screen is not drawn, and other labels read 0.
@@ -71,7 +71,7 @@ class Renderer:
             self._draw(camera_id, ~drawn, segmentation=True)
             geom_of_pixel = self._geom_of_pixel(self._read())
             labels = np.append(label_of_geom if wanted is None else label_of_geom * wanted, np.uint8(0))
-            views[view] = turned(labels[geom_of_pixel])
+            views[view] = labels[geom_of_pixel]
         return views
 
     def _make_context(self, sim: Any) -> Any:
@@ -149,9 +149,12 @@ class Renderer:
         return overlapping | near | (radii == 0.0)
 
 
-def turned(picture: np.ndarray) -> np.ndarray:
-    """LIBERO's 180 degree turn: policies are trained on `[::-1, ::-1]` of what OpenGL delivers."""
-    return picture[::-1, ::-1]
+def upright(pictures: np.ndarray) -> np.ndarray:
+    """LIBERO's 180 degree turn of pictures (N, H, W, ...): policies are trained on what OpenGL delivers, turned.
+
+    LIBERO's files hold them as OpenGL delivers them, so what is recorded is turned when a dataset is made of it.
+    """
+    return np.ascontiguousarray(pictures[:, ::-1, ::-1])
 
 
 def _tangents(

@@ -44,8 +44,8 @@ class DemoSettings:
 class Episode:
     """One attempt, T steps. Row t is what was seen before `actions[t]`.
 
-    `arrays` by their names in the file: T rows each; of pictures (as LIBERO stores them, turned) only the rows of the
-    steps that `obs/rendered` marks, in order. Empty for an attempt that failed.
+    `arrays` by their names in the file: T rows each; of pictures (upside down, as LIBERO stores them) only the rows of
+    the steps that `obs/rendered` marks, in order. Empty for an attempt that failed.
     """
 
     success: bool
@@ -131,13 +131,12 @@ class Attempts:
         if not rendered:
             return row
         with _Stopwatch(cpu_s, "rgb"):
-            images = self._env.observe().images
-            assert images is not None  # asked for
-            row |= {"obs/agentview_rgb": images[0, ::-1, ::-1], "obs/eye_in_hand_rgb": images[1, ::-1, ::-1]}
+            base, wrist = self._env.stored_images()
+            row |= {"obs/agentview_rgb": base, "obs/eye_in_hand_rgb": wrist}
         if self._settings.masks:
             with _Stopwatch(cpu_s, "masks"):
-                masks = self._env.instance_masks()
-                row |= {"obs/agentview_mask": masks[0, ::-1, ::-1], "obs/eye_in_hand_mask": masks[1, ::-1, ::-1]}
+                base, wrist = self._env.stored_masks()
+                row |= {"obs/agentview_mask": base, "obs/eye_in_hand_mask": wrist}
         return row
 
 

@@ -66,7 +66,7 @@ class EpisodeMasks:
     packed: bytes
 
     def unpack(self) -> np.ndarray:
-        """(2, T, H, H) uint8, index in `instances` plus 1, as LIBERO stores pictures (turned)."""
+        """(2, T, H, H) uint8, index in `instances` plus 1, as LIBERO stores pictures (upside down)."""
         return np.frombuffer(zlib.decompress(self.packed), np.uint8).reshape(self.shape)
 
 
@@ -115,11 +115,11 @@ def replay_episode(env: LiberoEnvironment, episode: StoredEpisode) -> EpisodeMas
 
 
 def draw_masks(env: LiberoEnvironment, episode: StoredEpisode, *, drawn: bool = True) -> np.ndarray:
-    """(2, T, H, H) uint8 instance masks as LIBERO stores pictures (turned); rows without a picture stay zero."""
+    """(2, T, H, H) uint8 instance masks as LIBERO stores pictures (upside down); rows without a picture stay zero."""
     masks = np.zeros((2, len(episode.states), episode.image_size, episode.image_size), np.uint8)
     for row in np.flatnonzero(episode.drawn) if drawn else ():
         show_row(env, episode, int(row))
-        masks[:, row] = env.instance_masks()[:, ::-1, ::-1]
+        masks[:, row] = env.stored_masks()
     return masks
 
 
@@ -140,9 +140,7 @@ def measure_fit(env: LiberoEnvironment, episode: StoredEpisode) -> EpisodeFit:
     own, shifted = [], []
     for row in np.unique(inner[np.linspace(0, len(inner) - 1, CHECKED_ROWS).astype(int)]):
         show_row(env, episode, int(row))
-        seen = env.observe().images
-        assert seen is not None  # asked for
-        seen = seen[:, ::-1, ::-1]
+        seen = env.stored_images()
         # The nearest row with a picture at least a second off, later where the episode is long enough.
         apart = rows[np.abs(rows - row) >= APART_ROWS]
         other = min(apart, key=lambda at: (abs(at - row), -at), default=None)

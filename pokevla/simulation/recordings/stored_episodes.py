@@ -35,7 +35,7 @@ class DemoSource:
 
 
 class StoredEpisode:
-    """One episode of an open file: T rows. Pictures are read row by row, as they are stored (turned)."""
+    """One episode of an open file: T rows. Pictures are read row by row, as they are stored (upside down)."""
 
     def __init__(self, group: Any, where: str, *, aligned_before: bool) -> None:
         """Raises DataError naming file, demo and key for what is missing or of another shape."""

@@ -151,10 +151,22 @@ def a_rank_that_hangs_is_named_by_all(bench: Any) -> dict[str, Any]:
     job = bench.make("hang", "steps=3")
     told: list[str] = []
     over = threading.Event()
+    ended = [job.run_dir / f"ended-{rank}" for rank in range(bench.INFO.world_size)]
+
+    def end(_code: int) -> None:
+        ended[bench.INFO.rank].touch()
+        over.set()
+
+    def hang(_loader: Disturbed) -> None:
+        """Until every rank's watchdog has spoken: a rank that went on earlier would free the other one."""
+        deadline = time.monotonic() + 120
+        while not all(path.exists() for path in ended) and time.monotonic() < deadline:
+            time.sleep(0.1)
+
     pulse = job.trainer.guards.pulse = Pulse(start_timeout_s=600.0, step_timeout_s=10.0)
     pulse.govern(set_collective_timeout)
-    with Watchdog(job.run_dir, bench.INFO, pulse, lambda error: told.append(str(error)), end=lambda _code: over.set()):
-        train(bench, job, 0, lambda _loader: over.wait(120), at=1)
+    with Watchdog(job.run_dir, bench.INFO, pulse, lambda error: told.append(str(error)), end=end):
+        train(bench, job, 0, hang, at=1)
         over.wait(120)
     set_collective_timeout(1800)  # for the scenarios that follow
     stacks = (job.run_dir / "logs" / f"rank_{bench.INFO.rank:05d}.hang").read_text()
