@@ -13,7 +13,9 @@ from pathlib import Path
 
 import torch
 
-import pokevla.training.building  # noqa: F401  heavy: imported once, before any fork
+# Heavy modules, imported once, before any fork.
+import pokevla.training.building
+import pokevla.weights.export  # noqa: F401
 from pokevla.distributed.engine import import_deepspeed
 from pokevla.distributed.environment import RankInfo, choose_port
 from pokevla.distributed.process import PARENT_VARIABLE, die_with_parent
