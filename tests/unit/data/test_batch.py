@@ -4,43 +4,38 @@ import numpy as np
 import pytest
 import torch
 
-from pokevla.data.batch import QuantisedFeatures, VLMBatch, dequantise, pad_texts, stack_features, swap_images
+from pokevla.data.batch import (
+    QuantisedFeatures,
+    RobotBatch,
+    StoredFeature,
+    VLMBatch,
+    pad_texts,
+    stack_features,
+    swap_images,
+)
 from pokevla.errors import DataError
 
 
-@pytest.mark.parametrize("grid", [4, 8, 12, 16])
-def test_channel_scales_apply_to_runs_of_64_values(grid: int) -> None:
-    cells = grid * grid
-    groups = -(-cells // 64)
-    values = torch.randint(-127, 128, (2, 2, 3, grid, grid), dtype=torch.int8)
-    scales = torch.rand(2, 2, 3, groups).half()
-    out = dequantise(QuantisedFeatures(values, scales, "channel64"))
-    flat = values.flatten(-2).float()
-    for cell in range(cells):
-        assert torch.equal(out.flatten(-2)[..., cell], flat[..., cell] * scales[..., cell // 64].float())
+def stored(values: np.ndarray, scales: np.ndarray | None, codec: str) -> StoredFeature:
+    return StoredFeature(values, scales, codec)
 
 
-def test_token_scales_and_unquantised_features() -> None:
-    values, scales = torch.ones(1, 2, 5, 8, dtype=torch.int8), torch.arange(10.0).reshape(1, 2, 5).half()
-    assert torch.equal(dequantise(QuantisedFeatures(values, scales, "token"))[0, 1, 4], torch.full((8,), 9.0))
-    halves = torch.rand(1, 2, 5, 8).half()
-    assert torch.equal(dequantise(QuantisedFeatures(halves, None, "none")), halves.float())
+def test_features_are_stacked_by_name_with_their_codec() -> None:
+    bytes_, scales, halves = np.zeros((2, 3), np.int8), np.ones(2, np.float16), np.zeros((2, 3), np.float16)
+    sample = {"tokens": stored(bytes_, scales, "int8_token"), "exact": stored(halves, None, "fp16")}
+    stacked = stack_features([sample, sample])
+    assert list(stacked) == ["tokens", "exact"]
+    tokens, exact = stacked["tokens"], stacked["exact"]
+    assert tokens.scales is not None
+    assert (tokens.codec, tuple(tokens.values.shape), tuple(tokens.scales.shape)) == ("int8_token", (2, 2, 3), (2, 2))
+    assert (exact.codec, exact.scales) == ("fp16", None)
+    assert stack_features([{}, {}]) == {}
 
 
-def test_scales_that_do_not_fit_are_refused() -> None:
-    values = torch.ones(1, 2, 5, 8, dtype=torch.int8)
-    for group, scales in (("token", torch.ones(1, 2, 4)), ("channel64", torch.ones(1, 2, 2)), ("token", None)):
-        with pytest.raises(DataError):
-            dequantise(QuantisedFeatures(values, scales, group))
-    with pytest.raises(DataError, match="unknown"):
-        dequantise(QuantisedFeatures(values, torch.ones(1), "row"))
-
-
-def test_stacked_halves_have_no_group() -> None:
-    half, byte = np.zeros((2, 3), dtype=np.float16), np.zeros((2, 3), dtype=np.int8)
-    assert stack_features([half], [None], "token").group == "none"
-    stacked = stack_features([byte, byte], [np.zeros(2, dtype=np.float16)] * 2, "token")
-    assert (stacked.group, stacked.values.shape) == ("token", (2, 2, 3))
+def test_samples_with_other_features_are_no_batch() -> None:
+    one = {"tokens": stored(np.zeros((2, 3), np.float16), None, "fp16")}
+    with pytest.raises(DataError, match="different cached features"):
+        stack_features([one, {}])
 
 
 def test_texts_are_padded_to_the_longest() -> None:
@@ -54,6 +49,18 @@ def test_a_batch_moves_whole() -> None:
     batch = VLMBatch(["a", "b"], tensor, tensor, tensor, tensor, tensor).to("meta")
     assert batch.size == 2
     assert batch.pixel_values.device.type == batch.labels.device.type == "meta"
+
+
+def test_the_features_of_a_robot_batch_move_with_it() -> None:
+    tensor = torch.zeros(2, 1)
+    features = {"tokens": QuantisedFeatures(torch.zeros(2, 2, 3), torch.ones(2, 2), "int8_token")}
+    batch = RobotBatch(["a", "b"], *[tensor] * 6, masks=None, crop_boxes=tensor, features=features)
+    moved = batch.to("meta")
+    scales = moved.features["tokens"].scales
+    assert scales is not None
+    assert moved.features["tokens"].values.device.type == scales.device.type == moved.actions.device.type == "meta"
+    assert moved.masks is None
+    assert batch.features["tokens"].values.device.type == "cpu"
 
 
 def test_swapped_images_come_from_another_sample_and_nothing_else_moves() -> None:

@@ -88,6 +88,22 @@ def test_fp16_keeps_float16_values_exactly() -> None:
     np.testing.assert_array_equal(restored(stored, scales, "fp16"), values)
 
 
+@pytest.mark.parametrize("grid", [4, 8, 12, 16])
+def test_channel_scales_apply_to_runs_of_64_values(grid: int) -> None:
+    cells = grid * grid
+    values = torch.randint(-127, 128, (2, 2, 3, grid, grid), dtype=torch.int8)
+    scales = torch.rand(2, 2, 3, -(-cells // 64)).half()
+    numbers = dequantise(QuantisedFeatures(values, scales, "int8_channel64"))
+    flat = values.flatten(-2).float()
+    for cell in range(cells):
+        assert torch.equal(numbers.flatten(-2)[..., cell], flat[..., cell] * scales[..., cell // 64].float())
+
+
+def test_token_scales_apply_to_whole_tokens() -> None:
+    values, scales = torch.ones(1, 2, 5, 8, dtype=torch.int8), torch.arange(10.0).reshape(1, 2, 5).half()
+    assert torch.equal(dequantise(QuantisedFeatures(values, scales, "int8_token"))[0, 1, 4], torch.full((8,), 9.0))
+
+
 def test_codec_follows_from_the_shape_of_a_field() -> None:
     assert codec_for((3, 8, 8), "int8") == "int8_channel64"
     assert codec_for((16, 8), "int8") == "int8_token"
