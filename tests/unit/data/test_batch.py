@@ -16,13 +16,9 @@ from pokevla.data.batch import (
 from pokevla.errors import DataError
 
 
-def stored(values: np.ndarray, scales: np.ndarray | None, codec: str) -> StoredFeature:
-    return StoredFeature(values, scales, codec)
-
-
 def test_features_are_stacked_by_name_with_their_codec() -> None:
     bytes_, scales, halves = np.zeros((2, 3), np.int8), np.ones(2, np.float16), np.zeros((2, 3), np.float16)
-    sample = {"tokens": stored(bytes_, scales, "int8_token"), "exact": stored(halves, None, "fp16")}
+    sample = {"tokens": StoredFeature(bytes_, scales, "int8_token"), "exact": StoredFeature(halves, None, "fp16")}
     stacked = stack_features([sample, sample])
     assert list(stacked) == ["tokens", "exact"]
     tokens, exact = stacked["tokens"], stacked["exact"]
@@ -33,7 +29,7 @@ def test_features_are_stacked_by_name_with_their_codec() -> None:
 
 
 def test_samples_with_other_features_are_no_batch() -> None:
-    one = {"tokens": stored(np.zeros((2, 3), np.float16), None, "fp16")}
+    one = {"tokens": StoredFeature(np.zeros((2, 3), np.float16), None, "fp16")}
     with pytest.raises(DataError, match="different cached features"):
         stack_features([one, {}])
 
