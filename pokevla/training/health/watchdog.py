@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from pokevla.distributed.environment import RankInfo
-from pokevla.errors import HangError, Requeued
+from pokevla.errors import DataError, HangError, Requeued
 from pokevla.telemetry.heartbeat import beat, forget_heartbeats, read_heartbeats, speaks_for_all, who_is_behind
 from pokevla.telemetry.jsonl import EVENTS, EventLog, now
 from pokevla.telemetry.logging import stacks_path
@@ -88,7 +88,7 @@ class Watchdog:
         try:
             beat(self.run_dir, rank=self.info.rank, host=self.host, step=pulse.step, phase=pulse.name,
                  phase_s=time.monotonic() - pulse.since, progress=pulse.progress, every_s=self._every_s)  # fmt: skip
-        except OSError as error:  # a full disk must not end training here: the next save will say so
+        except DataError as error:  # a full disk must not end training here: the next save will say so
             if not self._unwritable:
                 logger.warning("no heartbeat can be written: %s", error)
             self._unwritable = True
