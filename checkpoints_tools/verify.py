@@ -8,7 +8,7 @@ from typing import Any
 
 from checkpoints_tools.source import existing_checkpoint, is_checkpoint_folder, step_of
 from pokevla.errors import CheckpointError
-from pokevla.files.checksums import StoredFile, describe_file
+from pokevla.files.checksums import StoredFile, measure_file
 from pokevla.runs.checkpoints import MARKER, list_checkpoints, list_temporary, read_info
 from pokevla.runs.directory import CHECKPOINTS, read_run_recipe
 
@@ -74,7 +74,7 @@ def _complaint(folder: Path, expected: StoredFile) -> str | None:
         size = path.stat().st_size
         if size != expected.size:
             return f"{path} has {size} bytes instead of {expected.size}."
-        if describe_file(folder, expected.name) != expected:
+        if measure_file(folder, expected.name) != expected:
             return f"{path} is damaged: its checksum differs."
     except FileNotFoundError:
         return f"{path} is missing."

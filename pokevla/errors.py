@@ -1,6 +1,6 @@
-"""Every error a user can cause or meet, each with its remedy and the exit code of the command line.
+"""Named errors with remedy and exit code.
 
-An error's message is one sentence for a person: what was wrong, where, what to do about it.
+A message is one sentence for a person: what was wrong, where, and what to do about it.
 """
 
 from __future__ import annotations
@@ -8,16 +8,16 @@ from __future__ import annotations
 import errno
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""What the system says when there is no room: no space, no quota, file too large. For the user all the same."""
+"""Error numbers of a full disk: no space, quota exceeded, file too large. The user can do the same about each."""
 
 
 class PokeVLAError(Exception):
-    """Base of all errors we raise on purpose. `exit_code` is what the command line returns."""
+    """Base of all errors raised on purpose. `exit_code` is the exit code of the command line."""
 
     exit_code = 1
 
     def __init__(self, message: str, remedy: str | None = None) -> None:
-        """`message` says what is wrong and where; `remedy` says what to do (printed after it)."""
+        """`message`: what is wrong and where. `remedy`: what to do, printed after it."""
         super().__init__(message)
         self.message = message
         self.remedy = remedy
@@ -27,63 +27,63 @@ class PokeVLAError(Exception):
 
 
 class UsageError(PokeVLAError):
-    """A wrong argument on the command line."""
+    """Wrong command-line argument."""
 
     exit_code = 2
 
 
 class RecipeError(PokeVLAError):
-    """A recipe that cannot be loaded or makes no sense. Names file, line and field."""
+    """Invalid recipe. Names file, line and field."""
 
     exit_code = 2
 
 
 class EnvironmentSetupError(PokeVLAError):
-    """The machine lacks something (a GL library, a free port, a package)."""
+    """The machine lacks something: a GL library, a free port, a package."""
 
     exit_code = 2
 
 
 class DataError(PokeVLAError):
-    """A file that is missing, truncated, corrupted or not of the expected form."""
+    """A file is missing, truncated, corrupted or in an unexpected format."""
 
     exit_code = 3
 
 
 class CacheMismatchError(DataError):
-    """A feature cache that was made by another teacher, codec or dataset than the recipe names."""
+    """A feature cache was built with another teacher, codec or dataset than the recipe names."""
 
 
 class DiskFullError(DataError):
-    """No room left while writing. Nothing was left under a final name."""
+    """Disk full while writing. Nothing incomplete has its final name."""
 
 
 class CheckpointError(DataError):
-    """No usable checkpoint, or one that does not fit."""
+    """No usable checkpoint, or one that does not match the run."""
 
 
 class SimulationError(DataError):
-    """A simulator, scene or expert that cannot do what was asked, or a simulator process that died."""
+    """The simulator, a scene or the expert cannot do what was asked, or a simulator process died."""
 
 
 class TrainingError(PokeVLAError):
-    """Training cannot go on: non-finite loss, ranks that disagree, a dead rank."""
+    """Training cannot continue: non-finite loss, ranks that disagree, a dead rank."""
 
     exit_code = 1
 
 
 class ClusterError(PokeVLAError):
-    """Slurm refused, or is not there."""
+    """Slurm refused a request or is not available."""
 
     exit_code = 4
 
 
 class HangError(ClusterError):
-    """A rank has not moved for too long: a host, a network or a file system that does not answer."""
+    """A rank has been in one phase for too long: a host, network or file system does not answer."""
 
 
 class Requeued(PokeVLAError):
-    """The job was asked to stop, has saved, and can run again.
+    """The job was asked to stop, has saved, and can be resumed.
 
     `reason`: `timeout` (SIGUSR2: the time limit is near), `terminated` (SIGTERM) or `interrupted` (SIGINT).
     """

@@ -72,7 +72,7 @@ class PendingCheckpoint:
             except OSError as error:
                 self._error = save_error(error, path)
                 return
-            self._files.append(out.described_as(name))
+            self._files.append(out.stored_file(name))
         self._seconds = time.perf_counter() - started
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pokevla.distributed.collectives import broadcast_object, first_error
 from pokevla.errors import CheckpointError, DiskFullError, PokeVLAError
-from pokevla.files.checksums import describe_file
+from pokevla.files.checksums import measure_file
 from pokevla.files.failures import free_bytes
 from pokevla.files.names import remove_folder
 from pokevla.files.texts import write_json
@@ -100,7 +100,7 @@ def _ds_to_universal(state: Path, out: Path) -> None:
 def _seal(folder: Path, info: CheckpointInfo) -> None:
     """Write the marker, with the checksums of all files."""
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    files = [asdict(describe_file(folder, name)) for name in names]
+    files = [asdict(measure_file(folder, name)) for name in names]
     content = {"step": info.step, "world_size": info.world_size, "files": files}
     write_json(folder / MARKER, content, sort_keys=True)
 

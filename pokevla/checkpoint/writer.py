@@ -46,7 +46,7 @@ class RecordingWriter(CheckpointEngine):
                 out = HashingFile(file)
                 torch.save(state_dict, cast(IO[bytes], out))  # it writes and flushes, no more
                 out.sync()
-            self.files.append(out.described_as(name))
+            self.files.append(out.stored_file(name))
         except (OSError, RuntimeError, MemoryError) as error:
             self.error = save_error(error, Path(path))
 

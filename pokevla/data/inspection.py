@@ -19,7 +19,7 @@ from pokevla.data.samples import decode_image, decode_mask
 from pokevla.data.writer import dataset_fingerprint
 from pokevla.errors import DataError, UsageError
 from pokevla.shards.index import index_path
-from pokevla.shards.reader import Shards
+from pokevla.shards.shard_reader import Shards
 
 TILE = 192
 """Side of one picture of a contact sheet, in pixels."""

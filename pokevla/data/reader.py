@@ -6,7 +6,7 @@ import numpy as np
 
 from pokevla.data.dataset import SHARDS_NAME, Dataset
 from pokevla.errors import DataError
-from pokevla.shards.reader import Shards
+from pokevla.shards.shard_reader import Shards
 
 REMEDY = "Restore the shard, or convert the dataset again."
 

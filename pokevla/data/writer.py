@@ -22,7 +22,7 @@ from pokevla.errors import DataError
 from pokevla.files.writing import atomic_folder
 from pokevla.recipe.checking.datasets import EPISODES_NAME, INFO_NAME, SAMPLES_NAME, SCHEMA_VERSION
 from pokevla.shards.index import dump_index, index_path
-from pokevla.shards.writer import WEBDATASET_HEADER, ShardWriter
+from pokevla.shards.shard_writer import WEBDATASET_HEADER, ShardWriter
 
 REMEDY = "Free some space or choose another disk."
 

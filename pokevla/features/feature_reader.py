@@ -15,7 +15,7 @@ from pokevla.features.fingerprint import cache_fingerprint
 from pokevla.features.layout import REBUILD, Features, RecordLayout, in_file_order
 from pokevla.recipe.sections import CacheConfig
 from pokevla.shards.index import Member
-from pokevla.shards.reader import Shards
+from pokevla.shards.shard_reader import Shards
 from pokevla.teachers.teacher import teacher_spec
 
 

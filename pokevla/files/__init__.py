@@ -1,1 +1,1 @@
-"""Writing whole or not at all, advisory locks, and failures to write as named errors. The only place for them."""
+"""Atomic writes, advisory locks, and write failures as named errors. All other packages write through this one."""

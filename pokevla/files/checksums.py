@@ -1,4 +1,4 @@
-"""Size and checksum of a file, measured on the disk or while it is being written."""
+"""Size and checksum of a file, read from disk or computed while writing."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class StoredFile:
     xxh64: str  # hex
 
 
-def describe_file(folder: Path, name: str) -> StoredFile:
-    """Measure a file: size and checksum."""
+def measure_file(folder: Path, name: str) -> StoredFile:
+    """Size and checksum of `folder/name`, read from disk."""
     digest = xxhash.xxh64()
     with (folder / name).open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
@@ -31,7 +31,7 @@ def describe_file(folder: Path, name: str) -> StoredFile:
 
 
 class HashingFile:
-    """A binary file being written that knows size and checksum of what went through it: no second reading."""
+    """Binary file that computes size and checksum while it is written, so it need not be read again."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -45,14 +45,14 @@ class HashingFile:
         return self._file.write(data)
 
     def flush(self) -> None:
-        """Hand everything to the operating system."""
+        """Flush Python's buffer to the operating system."""
         self._file.flush()
 
     def sync(self) -> None:
-        """Wait until everything is on the disk."""
+        """Flush, and wait until everything is on disk (fsync)."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def described_as(self, name: str) -> StoredFile:
-        """What has been written, under a name relative to the checkpoint's folder."""
+    def stored_file(self, name: str) -> StoredFile:
+        """Size and checksum of what has been written; `name` is relative to the checkpoint's folder."""
         return StoredFile(name, self._size, self._digest.hexdigest())

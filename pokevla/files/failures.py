@@ -1,4 +1,4 @@
-"""An OSError met while writing becomes a named error that says what to do."""
+"""Turns an OSError raised while writing into a named error that says what to do."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _REMEDIES = {
     errno.ENOTEMPTY: "A folder of this name is in the way: choose another name.",
     errno.EISDIR: "A folder of this name is in the way: choose another name.",
     errno.ENAMETOOLONG: "Choose a shorter name.",
-    errno.ENOENT: "A folder of this path does not exist, or was deleted meanwhile.",
-    errno.EIO: "The disk or the connection to it fails: look at the system's log, or write to another disk.",
-    errno.ESTALE: "The network file system was mounted anew meanwhile: run it again.",
+    errno.ENOENT: "A folder of this path does not exist, or was deleted in the meantime.",
+    errno.EIO: "The disk or the connection to it is failing: check the system log, or write to another disk.",
+    errno.ESTALE: "The network file system was remounted in the meantime: run it again.",
 }
 
 
 def named_error(
     error: BaseException, path: Path, *, kind: type[PokeVLAError] = DataError, remedy: str = FREE_SPACE
 ) -> PokeVLAError:
-    """Name an error met while writing `path`.
+    """Named error for `error`, which was raised while writing `path`.
 
-    `remedy` is what the user can do about a full disk. What else the operating system refuses becomes a `kind`, with
-    the remedy that its error number calls for; what it says is looked for in the causes of `error` too (torch wraps
-    the OSError of the file below) and in its text (where HDF5 leaves it).
+    A full disk becomes a DiskFullError with `remedy`. Any other OSError becomes a `kind` with the remedy for its error
+    number. The error number is also searched for in the causes of `error` (torch wraps the OSError of its file) and in
+    its text (HDF5 has it only there).
     """
     code, reason = _cause_of(error)
     if code in NO_ROOM:
@@ -51,7 +51,7 @@ def named_error(
 
 @contextmanager
 def naming_errors(path: Path, *, kind: type[PokeVLAError] = DataError, remedy: str = FREE_SPACE) -> Iterator[None]:
-    """Turn an OSError of the block into what `named_error` makes of it."""
+    """Raise an OSError of the block as the `named_error` for it."""
     try:
         yield
     except OSError as error:
@@ -59,14 +59,14 @@ def naming_errors(path: Path, *, kind: type[PokeVLAError] = DataError, remedy: s
 
 
 def free_bytes(path: Path) -> int:
-    """Room on the disk that `path` lies on or will lie on."""
+    """Free bytes of the disk that holds `path`, which need not exist yet."""
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
 
 
 def _cause_of(error: BaseException) -> tuple[int | None, str]:
-    """Error number and text of a full disk anywhere in the chain of causes, else of the error itself."""
+    """Error number and text: of a full disk anywhere in the chain of causes, otherwise of the error itself."""
     cause: BaseException | None = error
     while cause is not None:
         code = _number_of(cause)
@@ -88,5 +88,5 @@ def _number_of(error: BaseException) -> int | None:
 def _free(path: Path) -> str:
     try:
         return f"; {free_bytes(path) / 2**20:.0f} MiB free there"
-    except OSError:  # a disk that fails in such a way does not tell its free space either
+    except OSError:  # the disk does not even report its free space
         return ""

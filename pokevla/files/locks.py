@@ -1,6 +1,6 @@
-"""Advisory locks (flock) that never wait for ever.
+"""Advisory locks (flock) with a bounded wait.
 
-The kernel lets a lock go when the last process that holds its descriptor ends, however it ends.
+The kernel releases a lock when the last process that holds its descriptor ends, however it ends.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def advisory_lock(
     shared: bool = False,
     wait_s: float = 0.0,
 ) -> Iterator[int]:
-    """Hold the lock file `path`, alone or with others that share it, until the block ends.
+    """Hold the lock file `path`, exclusively or `shared`, until the block ends.
 
-    Yields its descriptor, open for reading and writing. A process that inherits it holds the lock too. The file is
-    made where it is missing, its content is left alone, and it stays.
+    Yields its descriptor, open for reading and writing. A process that inherits it holds the lock too. A missing file
+    is created; its content is not touched, and it is not deleted.
 
     Args:
-        busy: what it means that somebody else holds the lock; raised as `kind` with `remedy` after `wait_s` seconds.
+        busy: message of the error `kind` that is raised, with `remedy`, if the lock is still held after `wait_s`.
 
     Raises:
         DataError: the lock file cannot be opened.
@@ -51,9 +51,9 @@ def advisory_lock(
 
 
 def is_locked(path: Path) -> bool:
-    """Whether some process holds the lock file alone. Where the file system shares locks, also on another machine.
+    """Whether a process holds the exclusive lock; on a file system with shared locks also one on another machine.
 
-    Looking takes the lock (shared) for some microseconds: who wants it alone should wait a moment.
+    The check holds the shared lock for some microseconds, so taking the exclusive lock may need a second try.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -62,11 +62,11 @@ def is_locked(path: Path) -> bool:
     try:
         return not try_lock(descriptor, shared=True)
     finally:
-        os.close(descriptor)  # and with it the shared lock
+        os.close(descriptor)  # releases the shared lock
 
 
 def lock_within(descriptor: int, wait_s: float, *, shared: bool = False) -> bool:
-    """`try_lock` again and again for `wait_s` seconds; False when that was not enough."""
+    """Retry `try_lock` for `wait_s` seconds; False if the lock was not free in that time."""
     deadline = time.monotonic() + wait_s
     while not try_lock(descriptor, shared=shared):
         left = deadline - time.monotonic()
@@ -77,14 +77,18 @@ def lock_within(descriptor: int, wait_s: float, *, shared: bool = False) -> bool
 
 
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
-    """Take the lock of an open file or folder if it is free. EnvironmentSetupError where there are no locks."""
+    """Take the lock of an open file or folder if it is free; returns whether it was.
+
+    Raises:
+        EnvironmentSetupError: the file system has no locks.
+    """
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
         raise EnvironmentSetupError(
-            f"This file system takes no locks ({error.strerror}).",
+            f"This file system does not support locks ({error.strerror}).",
             "Mount it with locks (Lustre: -o flock), or use another one.",
         ) from error
     return True

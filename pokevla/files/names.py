@@ -1,4 +1,4 @@
-"""Temporary names, names that are made durable, and names that go away in a safe order."""
+"""Temporary names, durable renames, and deletion in a safe order."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import shutil
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
-"""What every temporary name begins with."""
+"""Prefix of every temporary name."""
 
 
 def temporary_name(path: Path) -> Path:
-    """Where `path` grows until it is whole."""
+    """Name under which `path` is written until it is complete."""
     return path.with_name(f"{TEMPORARY}{path.name}")
 
 
@@ -25,19 +25,19 @@ def make_parents(path: Path) -> None:
 
 
 def put_in_place(new: Path, path: Path) -> None:
-    """Give a file or folder that is whole its name, durably."""
+    """Rename a complete file or folder to its final name, and sync the parent folder."""
     new.replace(path)
     fsync_folder(path.parent)
 
 
 def remove_folder(folder: Path, marker: str) -> None:
-    """Delete a folder, its marker first, so that a deletion cut short leaves nothing that looks complete."""
+    """Delete a folder, its marker first, so that an interrupted deletion leaves nothing that looks complete."""
     (folder / marker).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_leftover(path: Path) -> None:
-    """Delete a temporary file or folder of a killed writer. Called by whoever knows that no writer is alive."""
+    """Delete the temporary file or folder of a killed writer. The caller makes sure that no writer is alive."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -45,12 +45,12 @@ def remove_leftover(path: Path) -> None:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
+    """Sync the names in a folder to disk."""
     _fsync(folder)
 
 
 def fsync_tree(path: Path) -> None:
-    """Make a file, or a folder with all that is below it, durable."""
+    """Sync a file, or a folder and everything below it, to disk."""
     for folder, _, names in os.walk(path):
         for name in names:
             if not os.path.islink(os.path.join(folder, name)):

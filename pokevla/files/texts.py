@@ -1,4 +1,4 @@
-"""Small files of text or JSON, always in UTF-8."""
+"""Small text and JSON files, always in UTF-8."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write_text(
     kind: type[PokeVLAError] = DataError,
     remedy: str = FREE_SPACE,
 ) -> None:
-    """Write a small file in UTF-8. Errors as `atomic_file`."""
+    """Write a small text file atomically. Raises what `atomic_file` raises."""
     with atomic_file(path, "wb", durable=durable, kind=kind, remedy=remedy) as file:
         file.write(text.encode())
 
@@ -35,13 +35,13 @@ def write_json(
     kind: type[PokeVLAError] = DataError,
     remedy: str = FREE_SPACE,
 ) -> None:
-    """Write JSON and a newline. Errors as `atomic_file`."""
+    """Write JSON and a newline atomically. Raises what `atomic_file` raises."""
     text = json.dumps(content, indent=indent, sort_keys=sort_keys, ensure_ascii=ensure_ascii)
     write_text(path, text + "\n", durable=durable, kind=kind, remedy=remedy)
 
 
 def read_json(path: Path, *, kind: type[PokeVLAError] = DataError, remedy: str | None = None) -> Any:
-    """Content of a JSON file. Raises `kind` with `remedy` when it is missing, unreadable or not JSON."""
+    """Content of a JSON file. Raises `kind` with `remedy` if it is missing, unreadable or not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

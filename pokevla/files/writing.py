@@ -1,11 +1,11 @@
-"""Files and folders that are there whole or not at all.
+"""Files and folders that are complete or absent.
 
     FOLDER/.tmp-NAME             a file being written, or
     FOLDER/.tmp-NAME/NAME        a file or folder that a library writes by its path
     FOLDER/NAME                  after the rename
 
-The temporary name is locked while it is being written. The next writer of the same name takes over what a killed one
-has left, and two writers never mix. Where a file system has no locks the name alone has to do.
+The temporary name is locked while it is written. The next writer of the same name takes over what a killed writer left
+behind, and two writers never mix. On a file system without locks the name is the only protection.
 """
 
 from __future__ import annotations
@@ -36,14 +36,15 @@ def atomic_file(
     kind: type[PokeVLAError] = DataError,
     remedy: str = FREE_SPACE,
 ) -> Iterator[IO[Any]]:
-    """A new file (`mode` "wb", or "w" in UTF-8) that becomes `path` when the block ends well.
+    """Yield a new file (`mode` "wb", or "w" in UTF-8) that becomes `path` if the block succeeds.
 
-    A reader sees the old file or the new one, never half. If the block fails, nothing is left and the old file stays.
-    Missing parents are made.
-    `durable` (on the disk before the name is) may be off for what the next second replaces.
+    A reader sees the old file or the new one, never a partial one. If the block fails, the old file stays and nothing
+    else is left. Missing parents are created. `durable` syncs the content before the rename; turn it off for files that
+    are replaced all the time.
 
     Raises:
-        DiskFullError: no room, with `remedy`. `kind`: another failure to write, or another process writes this file.
+        DiskFullError: disk full; has `remedy`.
+        PokeVLAError: a `kind`: writing failed otherwise, or another process writes this file.
     """
     temporary = temporary_name(path)
     encoding = None if "b" in mode else "utf-8"
@@ -74,10 +75,10 @@ def atomic_path(
     kind: type[PokeVLAError] = DataError,
     remedy: str = FREE_SPACE,
 ) -> Iterator[Path]:
-    """Where to write what becomes `path` when the block ends well: for libraries that want a path, not a file.
+    """Yield a path to write to, which becomes `path` if the block succeeds: for libraries that take a path, not a file.
 
-    It has the name of `path`, in a temporary folder beside it that may hold the library's own temporary files too.
-    `path` and its parents are made; an older file is replaced. Otherwise as `atomic_file` and `atomic_folder`.
+    It has the name of `path` and lies in a temporary folder beside it, where the library may put temporary files of its
+    own. Parents of `path` are created; an older file is replaced. Otherwise like `atomic_file` and `atomic_folder`.
     """
     path = path.resolve() if path.is_symlink() else path
     temporary = temporary_name(path)
@@ -110,13 +111,14 @@ def atomic_folder(
     kind: type[PokeVLAError] = DataError,
     remedy: str = FREE_SPACE,
 ) -> Iterator[Path]:
-    """An empty folder that becomes `path` when the block ends well, and is gone otherwise.
+    """Yield an empty folder that becomes `path` if the block succeeds, and is deleted otherwise.
 
-    A folder that is there already is refused, or replaced if it holds a file named `replaces_marker`: it stays until
-    the new one is whole. `durable`: all files and folders in it are on the disk before it has its name.
+    An existing folder is refused, or replaced if it holds a file named `replaces_marker`; it stays until the new one is
+    complete. `durable` syncs everything in the folder before the rename.
 
     Raises:
-        DiskFullError: no room, with `remedy`. `kind`: `path` is there, another process writes it, or another failure.
+        DiskFullError: disk full; has `remedy`.
+        PokeVLAError: a `kind`: `path` exists, another process writes it, or writing failed otherwise.
     """
     if path.is_file():
         raise kind(f"{path} exists.", "Choose another name.")
@@ -131,7 +133,7 @@ def _claimed(
 ) -> Iterator[int]:
     """Hold the temporary name of `path`; yields the descriptor of the file or folder, new or left by a killed writer.
 
-    The lock belongs to the file, not to its name: when it is ours, the name may be another's already.
+    The lock belongs to the file, not to its name: once we hold it, the name may already belong to another file.
     """
     while True:
         if is_folder:
@@ -144,7 +146,7 @@ def _claimed(
                 continue
             raise
         try:
-            with suppress(EnvironmentSetupError):  # no locks here: the name alone has to do
+            with suppress(EnvironmentSetupError):  # no locks: the name is the only protection
                 if not lock_within(descriptor, wait_s):
                     raise kind(f"Another process is writing {path}.", "Wait until it ends.")
             if _is_still(temporary, descriptor):
@@ -162,7 +164,7 @@ def _is_still(path: Path, descriptor: int) -> bool:
 
 
 def _refuse_replacing(path: Path, marker: str | None, kind: type[PokeVLAError]) -> None:
-    """A folder is replaced only if it is one of those that the caller makes."""
+    """Refuse to replace a folder that the caller's program did not write."""
     if not path.is_dir():
         return
     if marker is None:
@@ -172,7 +174,7 @@ def _refuse_replacing(path: Path, marker: str | None, kind: type[PokeVLAError]) 
 
 
 def _put_back(replaced: Path, path: Path) -> None:
-    """What was moved out of the way for a new folder that then did not come."""
+    """Restore the old folder if the new one did not take its place."""
     if replaced.exists() and not path.exists():
         replaced.rename(path)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pokevla
 from pokevla.errors import ClusterError
-from pokevla.telemetry.source import COPIED_FROM, source_commit
+from pokevla.telemetry.code_version import COPIED_FROM, code_commit
 
 CODE = "code"
 PACKAGES = ("pokevla", "slurm", "monitoring", "checkpoints_tools")
@@ -28,7 +28,7 @@ def copy_code(run_dir: Path) -> Path:
         copy = temporary / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(root / name, copy)
-    (temporary / COPIED_FROM).write_text(f"{source_commit() or ''}\n", encoding="utf-8")
+    (temporary / COPIED_FROM).write_text(f"{code_commit() or ''}\n", encoding="utf-8")
     if target.exists():
         shutil.rmtree(target)
     temporary.rename(target)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pokevla.errors import CheckpointError, PokeVLAError
-from pokevla.files.checksums import StoredFile, describe_file
+from pokevla.files.checksums import StoredFile, measure_file
 from pokevla.files.failures import named_error
 from pokevla.files.names import TEMPORARY, remove_folder, temporary_name
 from pokevla.files.texts import write_text
@@ -116,7 +116,7 @@ def verify(folder: Path) -> CheckpointInfo:
         size = path.stat().st_size
         if size != expected.size:
             raise CheckpointError(f"{path} has {size} bytes instead of {expected.size}.", "Use another checkpoint.")
-        if describe_file(folder, expected.name) != expected:
+        if measure_file(folder, expected.name) != expected:
             raise CheckpointError(f"{path} is damaged: its checksum differs.", "Use another checkpoint.")
     return info
 

@@ -1,1 +1,1 @@
-"""One tar + index format, shared by data sets and feature caches."""
+"""One tar + index format, shared by datasets and feature caches."""

@@ -1,7 +1,7 @@
 """The sidecar of a shard: one line per tar member, so that a sample is one read at a known offset.
 
-Format `.idx`: a header line, then tab-separated key, extension, offset of the payload in bytes, its size, and xxh64 in
-hexadecimal. Members of a sample are neighbours.
+Format `.idx`: a header line, then tab-separated key, extension, offset of the payload in bytes, its size, and its xxh64
+in hexadecimal. The members of a sample are adjacent.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def load_index(shard: Path, remedy: str) -> list[IndexEntry]:
     """Entries of a shard's index in file order.
 
     Raises:
-        DataError: it is missing or damaged; `remedy` says how to get a whole one.
+        DataError: it is missing or damaged; `remedy` says how to rebuild it.
     """
     path = index_path(shard)
     try:
@@ -59,7 +59,7 @@ def load_index(shard: Path, remedy: str) -> list[IndexEntry]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is damaged: it is not text.", remedy) from error
     if not lines or lines[0] != HEADER:
-        raise DataError(f"{path} is damaged: its first line is not that of an index.", remedy)
+        raise DataError(f"{path} is damaged: its first line is not an index header.", remedy)
     grouped: dict[str, list[Member]] = {}
     for number, line in enumerate(lines[1:], start=2):
         parts = line.split("\t")

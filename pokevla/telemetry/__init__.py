@@ -1,1 +1,1 @@
-"""How a job is seen from inside: logging, meters, TensorBoard and JSONL writers."""
+"""How a job reports on itself: logs, metrics, TensorBoard, heartbeat, manifest."""

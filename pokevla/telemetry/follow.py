@@ -1,4 +1,4 @@
-"""Following a file of JSON lines while another process writes it."""
+"""Reads a JSON lines file while another process writes it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 CHUNK_BYTES = 1 << 20
-"""Most that one `read` takes into memory."""
+"""Upper bound of what one `read` takes into memory."""
 
 
 class JsonlFollower:
-    """Gives each line once, in bounded memory; half a line is left until it is whole.
+    """Returns each line once, in bounded memory; an incomplete line is held back until it is complete.
 
-    A file that is there already is entered `tail_bytes` before its end (None: at its beginning). When the file is
-    replaced or cut (a resume drops the steps it will do again), `replaced` is True for the next `read`, which enters
-    the new file in the same way: what was read before no longer counts.
+    Reading an existing file starts `tail_bytes` before its end (None: at its beginning). When the file is replaced or
+    truncated (a resume drops the steps it will repeat), the next `read` starts over in the new file and sets `replaced`
+    to True: discard what was read before.
     """
 
     def __init__(self, path: Path, tail_bytes: int | None = None) -> None:
@@ -31,9 +31,9 @@ class JsonlFollower:
                 self._enter(file)
 
     def read(self) -> list[dict[str, Any]]:
-        """Objects written since the last call, at most CHUNK_BYTES of them; [] when there is nothing new.
+        """Objects written since the last call, from at most CHUNK_BYTES of text; [] if there is nothing new.
 
-        Lines that are no JSON objects are counted in `damaged_lines` and left out.
+        Lines that are not JSON objects are skipped and counted in `damaged_lines`.
         """
         self.replaced = False
         try:
@@ -49,7 +49,9 @@ class JsonlFollower:
             file.seek(self._offset)
             chunk = file.read(CHUNK_BYTES)
         whole, newline, rest = chunk.rpartition(b"\n")
-        if not newline and len(rest) == CHUNK_BYTES:  # no line is that long: damage, such as a hole left by a crash
+        if (
+            not newline and len(rest) == CHUNK_BYTES
+        ):  # no line is that long: the file is damaged, by a crash for example
             self._offset += len(rest)
             self.damaged_lines += 1
             return []
@@ -57,7 +59,7 @@ class JsonlFollower:
         return [row for line in whole.split(b"\n") if line and (row := self._parse(line)) is not None]
 
     def read_all(self) -> list[dict[str, Any]]:
-        """Everything up to the present end of the file. For files that are known to be small (events)."""
+        """Everything up to the current end of the file. For files that are known to be small (events)."""
         rows = self.read()
         replaced = self.replaced
         while more := self.read():
@@ -69,7 +71,7 @@ class JsonlFollower:
         self._identity = _identity(file)
         size = file.seek(0, os.SEEK_END)
         start = 0 if self._tail_bytes is None else max(0, size - self._tail_bytes)
-        if start > 0:  # begin with a whole line: after the first newline at or behind `start - 1`
+        if start > 0:  # start at a complete line: after the first newline at or after `start - 1`
             file.seek(start - 1)
             before, newline, _ = file.read(CHUNK_BYTES).partition(b"\n")
             start = start + len(before) if newline else size

@@ -11,16 +11,16 @@ from typing import Any
 from pokevla.telemetry.meters import GIB
 
 PERIOD_S = 1.0
-"""Seconds between samples. NVML's utilisation covers the last sixth of a second to a second: one sample says little."""
+"""Seconds between readings. NVML's utilisation covers only the last 1/6 to 1 s, so a single reading says little."""
 
 logger = logging.getLogger(__name__)
 
 
 def read_gpu(nvml: Any, handle: Any) -> dict[str, float]:
-    """What NVML tells about one device now; what it does not support (utilisation of a MIG slice, say) is left out.
+    """Current NVML readings of one device; unsupported ones (such as utilisation of a MIG slice) are left out.
 
-    `gpu_utilisation` is the share of time in which any kernel ran, in [0, 1]; `gpu_memory_gib` is what all processes
-    hold; `gpu_power_w` is in watts.
+    `gpu_utilisation` is the share of time in which any kernel ran, in [0, 1]; `gpu_memory_gib` is the memory of all
+    processes; `gpu_power_w` is in watts.
     """
     questions: dict[str, Callable[[], float]] = {
         "gpu_utilisation": lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100,
@@ -37,17 +37,18 @@ def read_gpu(nvml: Any, handle: Any) -> dict[str, float]:
 
 
 def mean_reading(readings: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Mean of each quantity over the readings that have it; of memory the largest. {} without readings."""
+    """Mean of each quantity over the readings that have it, except memory: the largest. {} without readings."""
     values: dict[str, list[float]] = defaultdict(list)
     for reading in readings:
         for name, value in reading.items():
             values[name].append(value)
-    return {name: max(found) if name == "gpu_memory_gib" else sum(found) / len(found) for name, found in values.items()}
+    return {
+        name: max(series) if name == "gpu_memory_gib" else sum(series) / len(series) for name, series in values.items()
+    }
 
 
 class GpuSampler:
-    """Asks `read` every `period_s` seconds in a thread, until it answers None; `take` gives the figures since the
-    last call."""
+    """Calls `read` every `period_s` seconds in a thread, until it returns None; `take` averages since the last call."""
 
     def __init__(self, read: Callable[[], dict[str, float] | None], period_s: float = PERIOD_S) -> None:
         self._read = read
@@ -68,7 +69,7 @@ class GpuSampler:
             self._stop.wait(self._period_s)
 
     def take(self) -> dict[str, float]:
-        """Figures of the interval, as `mean_reading`; the next one begins."""
+        """`mean_reading` of the interval since the last call; starts the next interval."""
         with self._lock:
             readings, self._readings = self._readings, []
         return mean_reading(readings)
@@ -80,7 +81,7 @@ class GpuSampler:
 
 
 def start_gpu_sampler(uuid: str) -> GpuSampler | None:
-    """Watch the GPU of this UUID (as torch tells it); None, with a warning in the log, where NVML does not answer."""
+    """Sample the GPU with this UUID (as torch reports it); None, with a warning in the log, if NVML fails."""
     import pynvml
 
     try:
@@ -88,15 +89,15 @@ def start_gpu_sampler(uuid: str) -> GpuSampler | None:
         handle = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}")
         read_gpu(pynvml, handle)
     except pynvml.NVMLError as error:
-        logger.warning("utilisation and power of the GPU are not recorded: NVML says %s", error)
+        logger.warning("utilisation and power of the GPU are not recorded: NVML reports %s", error)
         return None
     return GpuSampler(lambda: _read_while_it_answers(pynvml, handle))
 
 
 def _read_while_it_answers(nvml: Any, handle: Any) -> dict[str, float] | None:
-    """A device that is lost ends the training by itself: its watcher must not be the one to raise."""
+    """None after an NVML error. A lost device ends the training anyway; the sampler must not raise first."""
     try:
         return read_gpu(nvml, handle)
     except nvml.NVMLError as error:
-        logger.warning("utilisation and power of the GPU are no longer recorded: NVML says %s", error)
+        logger.warning("utilisation and power of the GPU are no longer recorded: NVML reports %s", error)
         return None

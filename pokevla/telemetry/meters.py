@@ -1,4 +1,4 @@
-"""How fast a job goes: samples per second, the share of time spent waiting for data, arithmetic, memory."""
+"""Speed of a job: samples per second, share of time spent waiting for data, FLOP/s, memory."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def process_memory_gib(pid: int | None = None) -> float:
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What turns samples per second into FLOP/s."""
+    """Converts samples per second into FLOP/s."""
 
-    flops_per_sample: float  # the model's own count, forward and backward, without recomputation
+    flops_per_sample: float  # forward and backward, without recomputation
     world_size: int
-    peak_tflops: float | None  # of one rank's device; None where no honest peak is known (CPU)
+    peak_tflops: float | None  # of one rank's device; None where no reliable peak is known (CPU)
 
-    def figures(self, samples_per_s: float) -> dict[str, float]:
-        """`tflops_per_rank` achieved, and `mfu`, its share of the peak (PaLM, arXiv 2204.02311, appendix B)."""
+    def metrics(self, samples_per_s: float) -> dict[str, float]:
+        """Achieved `tflops_per_rank`, and `mfu`, its share of the peak (PaLM, arXiv 2204.02311, appendix B)."""
         achieved = samples_per_s * self.flops_per_sample / self.world_size / TERA
         values = {"tflops_per_rank": achieved}
         if self.peak_tflops is not None:
@@ -37,23 +37,23 @@ class Arithmetic:
 
 
 class DeviceSampler(Protocol):
-    """Tells about this rank's device (`pokevla.telemetry.gpu.GpuSampler`)."""
+    """Measures this rank's device (`pokevla.telemetry.gpu.GpuSampler`)."""
 
     def take(self) -> dict[str, float]:
-        """Values since the last call."""
+        """Averages since the last call."""
         ...
 
 
 @dataclass
 class StepMeter:
-    """Counts between two log lines: samples, seconds, and seconds waiting for data.
+    """Counts samples, seconds, and seconds waiting for data between two log lines.
 
     with meter.waiting():
         batch = next(batches)
     meter.add(samples=64)
     values = meter.take()      # {"samples_per_s", "data_wait_share", "step_s", "rss_gib"}; starts the next interval
 
-    With `arithmetic` also `tflops_per_rank` and `mfu`, with `gpu` what NVML tells of this rank's device.
+    `arithmetic` adds `tflops_per_rank` and `mfu`, `gpu` the NVML readings of this rank's device.
     """
 
     clock: Callable[[], float] = time.perf_counter
@@ -69,7 +69,7 @@ class StepMeter:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Time inside counts as waiting for data."""
+        """Count the time in the block as waiting for data."""
         before = self.clock()
         try:
             yield
@@ -77,16 +77,16 @@ class StepMeter:
             self._waited += self.clock() - before
 
     def add(self, samples: int) -> None:
-        """One step over `samples` samples is done (globally, over all ranks)."""
+        """Count one finished step over `samples` samples (of all ranks together)."""
         self._samples += samples
         self._steps += 1
 
     def restart(self) -> None:
-        """Begin a new interval: after the first step, a save or an evaluation, whose seconds are no step's."""
+        """Start a new interval, to exclude the first step, a save or an evaluation from the speed."""
         self._started, self._waited, self._samples, self._steps = self.clock(), 0.0, 0, 0
 
     def take(self) -> dict[str, float]:
-        """Figures of the interval; the next one begins. Shares are in [0, 1]; all 0 if no time has passed."""
+        """Metrics of the interval; starts the next one. Shares are in [0, 1]; all are 0 if no time has passed."""
         seconds = self.clock() - self._started
         values = {
             "samples_per_s": self._samples / seconds if seconds > 0 else 0.0,
@@ -95,7 +95,7 @@ class StepMeter:
             "rss_gib": process_memory_gib(),
         }
         if self.arithmetic is not None and self._steps:
-            values |= self.arithmetic.figures(values["samples_per_s"])
+            values |= self.arithmetic.metrics(values["samples_per_s"])
         if self.gpu is not None:
             values |= self.gpu.take()
         self.restart()

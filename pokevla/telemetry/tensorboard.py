@@ -1,6 +1,6 @@
-"""TensorBoard: scalars with a layout of their own, settings, texts and videos.
+"""TensorBoard: scalars, charts, settings, texts and videos.
 
-Heavy imports are inside: torch takes a second, and a process that only reads logs needs none of it.
+torch is imported inside functions: it takes a second to import, and a process that only reads logs does not need it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TENSORBOARD = "tensorboard"
 """Folder of the event files, in the directory of a run or an evaluation."""
-LAYOUT: dict[str, dict[str, list[str]]] = {
+CHARTS: dict[str, dict[str, list[str]]] = {
     "losses": {
         "loss": [r"loss$"],
         "losses by part": [r"loss/.*"],
@@ -53,17 +53,17 @@ LAYOUT: dict[str, dict[str, list[str]]] = {
         "points inside the mask": [r"point_accuracy/.*"],
     },
 }
-"""Page "custom scalars": category -> chart -> tags, as regular expressions that must match from the start of a tag."""
+"""Page "custom scalars": category -> chart -> tags, as regular expressions that match from the start of a tag."""
 
 SECONDS_BETWEEN_FLUSHES = 10
 _EVENT_FILE = re.compile(r"events\.out\.tfevents\.(\d+)(\..*)")
 
 
 class TensorBoardWriter:
-    """What a run or an evaluation shows in TensorBoard. One writer per folder at a time.
+    """Writes the event files of a run or an evaluation. One writer per folder at a time.
 
-    A folder has one writing process for its whole life: TensorBoard leaves an event file for good once a later one
-    has appeared beside it, so whoever writes while a run goes on (an evaluation) takes a folder of its own.
+    TensorBoard stops reading an event file once a later one appears beside it. So a process that writes while a run is
+    still going (an evaluation) needs a folder of its own.
     """
 
     def __init__(self, folder: Path, resume_step: int | None = None) -> None:
@@ -74,34 +74,34 @@ class TensorBoardWriter:
         purge_step = None if resume_step is None else resume_step + 1
         self._writer = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=SECONDS_BETWEEN_FLUSHES)
         self._writer.add_custom_scalars(
-            {group: {title: ["Multiline", tags] for title, tags in charts.items()} for group, charts in LAYOUT.items()}
+            {group: {title: ["Multiline", tags] for title, tags in charts.items()} for group, charts in CHARTS.items()}
         )
 
     def scalars(self, values: Mapping[str, Any], step: int) -> None:
-        """Write every number of `values` at `step`; what is not a number is left out."""
+        """Write every number of `values` at `step`; other values are skipped."""
         for name, value in values.items():
             if isinstance(value, int | float) and not isinstance(value, bool):
                 self._writer.add_scalar(name, value, step)
 
     def text(self, name: str, text: str, step: int = 0) -> None:
-        """Write a text as a code block (the manifest, the recipe)."""
+        """Write a text (manifest, recipe) as a code block."""
         self._writer.add_text(name, "```\n" + text + "\n```", step)
 
     def video(self, name: str, frames: Sequence[np.ndarray], step: int, frames_per_second: float) -> None:
-        """Write a moving picture, frames (H, W, 3) uint8. It appears under "images": TensorBoard plays GIFs only."""
+        """Write a video, frames (H, W, 3) uint8, as a GIF under "images": TensorBoard plays no other format."""
         from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
         height, width = frames[0].shape[:2]
-        picture = Summary.Image(
+        image = Summary.Image(
             height=height, width=width, colorspace=3, encoded_image_string=_gif(frames, frames_per_second)
         )
-        self._summary(Summary(value=[Summary.Value(tag=name, image=picture)]), step)
+        self._summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
 
     def settings(self, settings: Mapping[str, Any]) -> None:
-        """Write the settings of this run for the page "hparams"; its columns of figures are the scalars' last values.
+        """Write the settings of this run for the page "hparams", whose metric columns are the scalars' last values.
 
-        The summary that would fix the columns is left out on purpose: TensorBoard takes that of the first run for all
-        runs (backend_context.py, _find_experiment_tag), and without any it takes the union over all of them.
+        The summary that would define the columns is omitted on purpose: TensorBoard would use that of the first run for
+        all runs (backend_context.py, _find_experiment_tag); without it, it uses the union over all runs.
         """
         from torch.utils.tensorboard.summary import hparams
 
@@ -109,7 +109,7 @@ class TensorBoardWriter:
         self._summary(start, 0)
 
     def finished(self) -> None:
-        """Say on the page "hparams" that the run has come to its end."""
+        """Mark the run as finished on the page "hparams"."""
         from torch.utils.tensorboard.summary import hparams
 
         _, _, end = hparams({}, {})
@@ -122,7 +122,7 @@ class TensorBoardWriter:
         writer.add_summary(summary, step)
 
     def flush(self) -> None:
-        """Hand everything to the system: a killed process loses nothing that was flushed."""
+        """Flush to the operating system: a killed process loses nothing that was flushed."""
         self._writer.flush()
 
     def close(self) -> None:
@@ -160,10 +160,10 @@ class TensorBoardSink:
 
 
 def _put_earlier_files_before_now(folder: Path) -> None:
-    """Rename event files so that all are from before this second, in the same order, and no two from the same one.
+    """Rename event files so that their time stamps are in the past and distinct, in the same order.
 
-    TensorBoard reads a folder's files in the order of their names, which begin with the time of their making. A run
-    that resumes on a host whose clock is behind would be read before what it continues, and its curves fold back.
+    TensorBoard reads the files of a folder in the order of their names, which begin with their creation time. If a run
+    resumed on a host whose clock is behind, its file would be read before the one it continues, and curves fold back.
     """
     files = [(int(match[1]), match[2], path) for path in folder.glob("events.out.tfevents.*")
              if (match := _EVENT_FILE.fullmatch(path.name))]  # fmt: skip
@@ -175,7 +175,7 @@ def _put_earlier_files_before_now(folder: Path) -> None:
 
 
 def _plain(value: Any) -> str | int | float:
-    """Numbers and texts as they are, everything else as JSON (torch would turn booleans into 0 and 1)."""
+    """Numbers and strings unchanged, everything else as JSON (torch would turn booleans into 0 and 1)."""
     if isinstance(value, str) or (isinstance(value, int | float) and not isinstance(value, bool)):
         return value
     return json.dumps(value)

@@ -20,7 +20,7 @@ from pokevla.recipe.kinds import AnyRecipe, kind_of
 from pokevla.recipe.load import load_recipe, recipe_hash
 from pokevla.recipe.schema import PipelineRecipe, Stage
 from pokevla.runs.directory import run_directory
-from pokevla.telemetry.source import source_commit
+from pokevla.telemetry.code_version import code_commit
 
 STAGES_FILE = "stages.json"
 
@@ -65,7 +65,7 @@ def run_pipeline(
     output.mkdir(parents=True, exist_ok=True)
     finished: list[FinishedStage] = []
     upstream_changed = False
-    commit = source_commit()
+    commit = code_commit()
     for number, stage in enumerate(recipe.stages, start=1):
         arguments = [argument.replace("{output}", str(output)) for argument in stage.run]
         command, fingerprint = shlex.join(["pokevla", *arguments]), _fingerprint(arguments)

@@ -8,12 +8,12 @@ from typing import Any
 import xxhash
 
 import pokevla
-from pokevla.telemetry.source import source_commit
+from pokevla.telemetry.code_version import code_commit
 
 
 def made_by(command: str, **settings: Any) -> dict[str, Any]:
     """Entry `made_by` of dataset.json: command, settings, package version and commit. No time, no paths."""
-    return {"command": command, "settings": settings, "pokevla": pokevla.__version__, "commit": source_commit()}
+    return {"command": command, "settings": settings, "pokevla": pokevla.__version__, "commit": code_commit()}
 
 
 def source_entry(path: Path, **facts: Any) -> dict[str, Any]:

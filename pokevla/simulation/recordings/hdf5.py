@@ -19,7 +19,7 @@ import numpy as np
 from pokevla.files.failures import named_error
 from pokevla.files.writing import atomic_path
 from pokevla.simulation.suites import TaskInfo, get_task
-from pokevla.telemetry.source import source_commit
+from pokevla.telemetry.code_version import code_commit
 
 if TYPE_CHECKING:
     import h5py
@@ -135,5 +135,5 @@ def _collection(settings: DemoSettings, failed: int) -> dict[str, Any]:
     return {name: value for name, value in asdict(settings).items() if name not in ("out", "workers")} | {
         "failed_episodes": failed,
         "mujoco": version("mujoco"),
-        "commit": source_commit() or "unknown",
+        "commit": code_commit() or "unknown",
     }

@@ -323,7 +323,7 @@ def test_a_full_disk_leaves_nothing(ckpt: Command, engine_runs: Path, tmp_path: 
 
 def test_a_file_that_would_run_code_is_refused(ckpt: Command, a_run: Path, tmp_path: Path) -> None:
     """Checksums keep accidents away, not somebody who writes his own COMPLETE.json."""
-    from pokevla.files.checksums import describe_file
+    from pokevla.files.checksums import measure_file
 
     class Evil:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -333,7 +333,7 @@ def test_a_file_that_would_run_code_is_refused(ckpt: Command, a_run: Path, tmp_p
     name = f"{STATE}/mp_rank_00_model_states.pt"
     torch.save(Evil(), folder / name)
     marker = json.loads((folder / MARKER).read_text())
-    marker["files"] = [vars(describe_file(folder, name)) if file["name"] == name else file for file in marker["files"]]
+    marker["files"] = [vars(measure_file(folder, name)) if file["name"] == name else file for file in marker["files"]]
     (folder / MARKER).write_text(json.dumps(marker))
     code, _, err = ckpt("consolidate", folder, tmp_path / "out", "--trained-only")
     assert code == 3

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pokevla.files.checksums import describe_file
+from pokevla.files.checksums import measure_file
 from pokevla.files.texts import write_json
 from pokevla.runs.checkpoints import MARKER, SCHEMA_VERSION, STATE, CheckpointInfo, checkpoint_folder
 
@@ -45,7 +45,7 @@ def put(run_dir: Path) -> Callable[[int], Path]:
         (folder / STATE).mkdir(parents=True)
         for name in ("one.pt", "two.pt"):
             (folder / STATE / name).write_bytes(b"weights %s of step %d" % (name.encode(), step))
-        files = tuple(describe_file(folder, f"{STATE}/{name}") for name in ("one.pt", "two.pt"))
+        files = tuple(measure_file(folder, f"{STATE}/{name}") for name in ("one.pt", "two.pt"))
         info = replace(INFO, step=step, position=8 * step, files=files)
         write_json(folder / MARKER, {"schema_version": SCHEMA_VERSION, **asdict(info)}, sort_keys=True)
         return folder

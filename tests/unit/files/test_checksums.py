@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pokevla.files.checksums import HashingFile, describe_file
+from pokevla.files.checksums import HashingFile, measure_file
 
 
 def test_a_checksum_sees_a_flipped_bit(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abcd")
-    before = describe_file(tmp_path, "a")
+    before = measure_file(tmp_path, "a")
     (tmp_path / "a").write_bytes(b"abce")
-    after = describe_file(tmp_path, "a")
+    after = measure_file(tmp_path, "a")
     assert before.size == after.size == 4
     assert before.xxh64 != after.xxh64
 
@@ -22,4 +22,4 @@ def test_a_file_is_measured_while_it_is_written_as_if_it_were_read_again(tmp_pat
         for part in (b"abc", memoryview(b"defg"), b""):
             out.write(part)
         out.sync()
-    assert out.described_as("a") == describe_file(tmp_path, "a")
+    assert out.stored_file("a") == measure_file(tmp_path, "a")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pokevla.files.checksums import describe_file
+from pokevla.files.checksums import measure_file
 from pokevla.runs.checkpoints import MARKER, SCHEMA_VERSION, CheckpointInfo, checkpoint_folder
 
 RECIPE = (
@@ -59,7 +59,7 @@ def save(run_dir: Path, step: int, content: bytes = b"weights") -> Path:
     folder = checkpoint_folder(run_dir, step)
     (folder / "state").mkdir(parents=True)
     (folder / "state" / "a.pt").write_bytes(content)
-    info = CheckpointInfo(step, 32 * step, 2, 2, "fp32", "r", "f", files=(describe_file(folder, "state/a.pt"),))
+    info = CheckpointInfo(step, 32 * step, 2, 2, "fp32", "r", "f", files=(measure_file(folder, "state/a.pt"),))
     (folder / MARKER).write_text(json.dumps({"schema_version": SCHEMA_VERSION, **asdict(info)}))
     return folder
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pokevla.errors import CheckpointError
-from pokevla.files.checksums import describe_file
+from pokevla.files.checksums import measure_file
 from pokevla.files.texts import write_json
 from pokevla.runs.checkpoints import (
     CONVERTED,
@@ -47,7 +47,7 @@ def put(run_dir: Path, step: int) -> Path:
     folder = checkpoint_folder(run_dir, step)
     (folder / STATE).mkdir(parents=True)
     (folder / STATE / "weights.pt").write_bytes(b"weights of step %d" % step)
-    info = replace(INFO, step=step, files=(describe_file(folder, f"{STATE}/weights.pt"),))
+    info = replace(INFO, step=step, files=(measure_file(folder, f"{STATE}/weights.pt"),))
     write_json(folder / MARKER, {"schema_version": SCHEMA_VERSION, **asdict(info)}, sort_keys=True)
     return folder
 

@@ -10,7 +10,7 @@ import pytest
 
 from pokevla.errors import DataError
 from pokevla.shards.index import index_path
-from pokevla.shards.reader import Shards
+from pokevla.shards.shard_reader import Shards
 from tests.unit.shards.toy_shards import KEYS, make_shard, members_of
 
 REMEDY = "Make the shard again."

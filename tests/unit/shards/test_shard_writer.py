@@ -11,7 +11,7 @@ import xxhash
 from webdataset.writer import TarWriter
 
 from pokevla.errors import DataError
-from pokevla.shards.writer import PLAIN_HEADER, WEBDATASET_HEADER, ShardWriter
+from pokevla.shards.shard_writer import PLAIN_HEADER, WEBDATASET_HEADER, ShardWriter
 
 LONG = "k" * 150
 SAMPLES = {
@@ -71,5 +71,5 @@ def test_record_is_indexed_by_the_payload_behind_its_header(tmp_path: Path) -> N
 @pytest.mark.parametrize("key", [LONG, "schön"])
 def test_record_whose_key_would_shift_its_payload_is_refused(key: str) -> None:
     writer = ShardWriter(io.BytesIO(), PLAIN_HEADER)
-    with pytest.raises(DataError, match=f"{key} is no name for a tar member"):
+    with pytest.raises(DataError, match=f"{key} is too long or not ASCII"):
         writer.write_record(key, "bin", b"x", 0)

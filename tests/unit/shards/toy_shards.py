@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pokevla.shards.index import dump_index, index_path
-from pokevla.shards.writer import WEBDATASET_HEADER, ShardWriter
+from pokevla.shards.shard_writer import WEBDATASET_HEADER, ShardWriter
 
 KEYS = ["a-0000", "a-0001", "a-0002"]
 

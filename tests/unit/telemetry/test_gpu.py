@@ -76,4 +76,4 @@ def test_a_machine_without_nvml_says_so_and_goes_on(
     monkeypatch.setattr(logging.getLogger("pokevla"), "propagate", True)
     with caplog.at_level(logging.WARNING, "pokevla"):
         assert start_gpu_sampler("GPU-00000000-0000-0000-0000-000000000000") is None
-    assert "GPU are not recorded: NVML says" in caplog.text
+    assert "GPU are not recorded: NVML reports" in caplog.text

@@ -8,8 +8,8 @@ import pytest
 
 import pokevla
 from pokevla.errors import DataError
+from pokevla.telemetry.code_version import code_commit, code_state
 from pokevla.telemetry.manifest import add_caches, add_restart, read_manifest, write_manifest
-from pokevla.telemetry.source import source_commit, source_state
 
 
 def test_manifest_tells_commit_packages_machine_and_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +70,7 @@ def test_uncommitted_changes_are_kept_as_a_patch(tmp_path: Path, monkeypatch: py
     manifest = write_manifest(tmp_path / "run")
 
     assert manifest["dirty"]
-    assert manifest["commit"] == source_commit() == source_state()[0]
+    assert manifest["commit"] == code_commit() == code_state()[0]
     assert "+a = 2" in (tmp_path / "run" / "dirty.patch").read_text()
 
 
@@ -80,5 +80,5 @@ def test_a_package_inside_another_checkout_has_no_commit(tmp_path: Path, monkeyp
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "another project"], check=True)
     monkeypatch.setattr(pokevla, "__file__", str(tmp_path / "site-packages" / "pokevla" / "__init__.py"))
 
-    assert source_commit() is None
-    assert source_state() == (None, "")
+    assert code_commit() is None
+    assert code_state() == (None, "")

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams import metadata
 
-from pokevla.telemetry.tensorboard import LAYOUT, TensorBoardWriter
+from pokevla.telemetry.tensorboard import CHARTS, TensorBoardWriter
 from pokevla.telemetry.writers import MetricWriter
 
 # What the loop, the meter, the saver and the evaluation of a GPU run write.
@@ -44,13 +44,13 @@ def write_steps(run_dir: Path, *steps: int, resume_step: int | None = None) -> N
 
 
 def test_every_logged_figure_has_a_chart() -> None:
-    tags = [tag for charts in LAYOUT.values() for patterns in charts.values() for tag in patterns]
+    tags = [tag for charts in CHARTS.values() for patterns in charts.values() for tag in patterns]
     without = [name for name in LOGGED if not any(re.match(tag, name) for tag in tags)]
     assert without == []
 
 
 def test_every_chart_has_a_figure() -> None:
-    tags = [tag for charts in LAYOUT.values() for patterns in charts.values() for tag in patterns]
+    tags = [tag for charts in CHARTS.values() for patterns in charts.values() for tag in patterns]
     assert [tag for tag in tags if not any(re.match(tag, name) for name in LOGGED)] == []
 
 
@@ -59,9 +59,9 @@ def test_layout_arrives_in_the_custom_scalars_plugin(tmp_path: Path) -> None:
     (event,) = read(tmp_path).Tensors("custom_scalars__config__")
     layout = Layout()
     layout.ParseFromString(event.tensor_proto.string_val[0])
-    assert [category.title for category in layout.category] == list(LAYOUT)
+    assert [category.title for category in layout.category] == list(CHARTS)
     assert {chart.title for category in layout.category for chart in category.chart} == {
-        title for charts in LAYOUT.values() for title in charts
+        title for charts in CHARTS.values() for title in charts
     }
 
 

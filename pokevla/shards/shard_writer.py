@@ -1,6 +1,6 @@
-"""Writing a shard: a tar in WebDataset format, and the entries of the index that will stand beside it.
+"""Writing a shard: a tar in WebDataset format, and the entries of its index.
 
-The caller opens the file and makes it durable: a data set is renamed as a whole, a cache shard by shard.
+The caller opens and syncs the file: a dataset is renamed as a whole, a cache shard by shard.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from pokevla.shards.index import IndexEntry, Member
 
 @dataclass(frozen=True)
 class TarHeader:
-    """What the tar header of every member says. Time and owner are fixed: bytes depend on the content only."""
+    """Fields of every member's tar header. Time and owner are fixed, so that the bytes depend on the content only."""
 
     mode: int
     owner: str
 
 
-# webdataset's own writer (TarWriter, version 1.0.2) writes this header, and the published data sets have it.
+# webdataset's own writer (TarWriter, version 1.0.2) writes this header, and the published datasets have it.
 WEBDATASET_HEADER = TarHeader(0o444, "bigdata")
 PLAIN_HEADER = TarHeader(0o644, "")
 
 
 class ShardWriter:
-    """Appends samples to an open file. Use `close` at the end; an abandoned file needs nothing."""
+    """Appends samples to an open file. Call `close` at the end; a file to be discarded needs no `close`."""
 
     def __init__(self, file: IO[bytes], header: TarHeader) -> None:
         """`file` is open for writing and empty. It stays open after `close`."""
         self.entries: list[IndexEntry] = []
         """One entry per sample, for `dump_index`."""
         self._header = header
-        # The extended format only adds to names of over 100 bytes or not in ASCII, which the old one refuses.
+        # The extended format differs only for names over 100 bytes or not in ASCII, which the old one refuses.
         self._tar = tarfile.TarFile(fileobj=file, mode="w", format=tarfile.PAX_FORMAT)
 
     @property
     def next_start(self) -> int:
-        """Byte of the file where the next member's content will begin, after its tar header of 512 bytes."""
+        """Offset in bytes at which the next member's content will begin, after its tar header of 512 bytes."""
         return self._tar.offset + tarfile.BLOCKSIZE
 
     def write(self, key: str, members: Mapping[str, bytes]) -> None:
@@ -55,7 +55,7 @@ class ShardWriter:
     def write_record(self, key: str, extension: str, record: bytes, payload_at: int) -> None:
         """Append a sample of one member that begins with `payload_at` bytes of header and padding.
 
-        The index points at the payload after them. Whoever aligns the payload made `record` for `next_start`.
+        The index points at the payload after them. A caller that aligns the payload builds `record` for `next_start`.
 
         Raises:
             DataError: a key that does not fit a tar header of 512 bytes, so that `next_start` would be wrong.
@@ -71,7 +71,7 @@ class ShardWriter:
         info.size, info.mode = len(content), self._header.mode
         info.uname = info.gname = self._header.owner
         if plain_name and len(info.tobuf(tarfile.PAX_FORMAT)) != tarfile.BLOCKSIZE:
-            raise DataError(f"The key {key} is no name for a tar member: it is too long or not ASCII.", "Shorten it.")
+            raise DataError(f"The key {key} is too long or not ASCII, so it cannot name a tar member.", "Shorten it.")
         self._tar.addfile(info, io.BytesIO(content))
         padded = -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
         checksum = xxhash.xxh64_intdigest(memoryview(content)[skip:])

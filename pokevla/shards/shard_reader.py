@@ -21,13 +21,13 @@ class Shards:
     """The shards of one folder, opened when they are first read. Safe to share between threads."""
 
     def __init__(self, folder: Path, remedy: str, limit: int = OPEN_SHARDS) -> None:
-        """`remedy` says in errors how to get whole shards again; `limit` bounds the open files."""
+        """`remedy`: how to rebuild the shards, for error messages. `limit`: most files open at once."""
         self._folder, self._remedy, self._limit = folder, remedy, limit
         self._lock = threading.Lock()
         self._open: OrderedDict[str, _Shard] = OrderedDict()
 
     def entries(self, name: str) -> list[IndexEntry]:
-        """Index of the shard `name`; kept while the shard is among the last ones read.
+        """Index of the shard `name`; cached while the shard is among the most recently read.
 
         Raises:
             DataError: the index is missing or damaged.
@@ -54,7 +54,7 @@ class Shards:
         return members
 
     def read_into(self, name: str, key: str, member: Member, buffers: Sequence[memoryview]) -> None:
-        """Read the payload of one member into `buffers`, one after the other; together they have its size.
+        """Read the payload of one member into `buffers` in order; their sizes add up to that of the payload.
 
         Raises:
             DataError: the shard is missing, truncated or corrupted; names shard and key.
@@ -64,12 +64,12 @@ class Shards:
         shard.check(key, buffers, member)
 
     def close(self) -> None:
-        """Close all files, those in use when their reads end."""
+        """Close all files; a file being read closes when that read ends."""
         with self._lock:
             self._open.clear()
 
     def _shard(self, name: str) -> _Shard:
-        """The shard, which stays open as long as the caller holds it: another thread may evict it meanwhile."""
+        """The shard. It stays open as long as the caller holds it, even if another thread evicts it."""
         with self._lock:
             shard = self._open.pop(name, None)
             if shard is None:
@@ -139,7 +139,7 @@ class _Shard:
 
 
 def _read_fully(descriptor: int, buffers: Sequence[memoryview], offset: int) -> int:
-    """Fill `buffers` one after the other; return the bytes read, fewer than they hold only at the end of the file."""
+    """Fill `buffers` in order; returns the bytes read, which are fewer than they hold only at the end of the file."""
     total, rest = 0, list(buffers)
     while rest:
         count = os.preadv(descriptor, rest, offset + total)

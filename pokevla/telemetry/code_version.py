@@ -1,4 +1,4 @@
-"""Which source a program runs from: the commit of its checkout, and what was changed since."""
+"""Version of the running code: the commit of its checkout, and the uncommitted changes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pokevla
 
 TIMEOUT_S = 30
 COPIED_FROM = "COPIED_FROM"
-"""File in a copy of the code, which a Slurm job runs from: the commit that it is a copy of."""
+"""File in the code copy of a Slurm job that holds the commit it was copied from."""
 
 
-def source_commit() -> str | None:
-    """The commit of the source tree this package runs from; None if that is no git checkout or git is not there.
+def code_commit() -> str | None:
+    """Commit of the running code; None if it is not a git checkout or git is missing.
 
-    A copy of the code says in a file what it is a copy of. A package installed somewhere below another project's
-    checkout is not of that project: only its own `.git` counts.
+    A code copy names its commit in a file. Only a `.git` directly beside the package counts: the package may be
+    installed somewhere below another project's checkout.
     """
     root = Path(pokevla.__file__).resolve().parent.parent
     if (root / COPIED_FROM).is_file():
@@ -27,9 +27,9 @@ def source_commit() -> str | None:
     return _git(root, "rev-parse", "HEAD").strip() or None
 
 
-def source_state() -> tuple[str | None, str]:
-    """(commit, diff against it) of the source tree; (None, "") where there is no commit."""
-    commit, root = source_commit(), Path(pokevla.__file__).resolve().parent.parent
+def code_state() -> tuple[str | None, str]:
+    """(commit, diff against it) of the running code; (None, "") if there is no commit."""
+    commit, root = code_commit(), Path(pokevla.__file__).resolve().parent.parent
     return commit, _git(root, "diff", "HEAD") if commit and (root / ".git").exists() else ""
 
 
