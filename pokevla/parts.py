@@ -50,7 +50,7 @@ METRIC_SINKS: dict[str, Any] = {
 ENVIRONMENTS: dict[str, Any] = {"libero": "pokevla.simulation.libero:LIBERO"}
 """A `Benchmark` (pokevla.simulation.benchmark): a simulator with its suites of tasks. `trials.environment`."""
 
-LAUNCHERS: dict[str, Any] = {"slurm": "slurm.launcher:SLURM", "local": "pokevla.jobs.local:LOCAL_LAUNCHER"}
+LAUNCHERS: dict[str, Any] = {"slurm": "slurm.slurm_launcher:SLURM", "local": "pokevla.jobs.local:LOCAL_LAUNCHER"}
 """A `Launcher` (pokevla.jobs.launcher): what starts jobs, tells how they stand and stops them. `pokevla submit
 --launcher NAME`."""
 

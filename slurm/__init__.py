@@ -1,1 +1,1 @@
-"""Slurm launcher, cluster profiles, preflight, chains."""
+"""Slurm as a launcher: submission, job state, requeue, cluster profiles."""

@@ -1,11 +1,11 @@
-"""`python -m slurm.after_kill RUN [PIECE]`: the job's script, when a signal has ended one of its tasks."""
+"""`python -m slurm.after_kill RUN [PIECE]`: called by the batch script after a signal has killed a task."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from pokevla.jobs.task.job import run_killed_again
+from pokevla.jobs.task.job import restart_killed_job
 
 if __name__ == "__main__":
-    run_killed_again(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None)
+    restart_killed_job(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None)

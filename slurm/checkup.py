@@ -1,4 +1,4 @@
-"""Is this cluster fit for runs that are preempted and resume? Looked at, and tried out with one small job."""
+"""Checks whether this cluster can run, preempt and requeue jobs: reads its configuration and runs a small test job."""
 
 from __future__ import annotations
 
@@ -14,64 +14,71 @@ from pokevla.errors import ClusterError
 from pokevla.jobs.profile import Profile, shown
 from pokevla.jobs.state import JobState
 from slurm.cluster import partitions
-from slurm.commands import ask_slurm, last_words, run_slurm
-from slurm.state import slurm_state
+from slurm.commands import ask_slurm, last_error_line, run_slurm
+from slurm.job_state import slurm_state
 
 _POLL_S = 0.5
 _CONFIG = ("SLURM_VERSION", "KillWait", "SlurmdTimeout", "JobRequeue", "PreemptType", "PreemptMode")
 
 
 @dataclass(frozen=True)
-class Found:
-    """One thing that is as it should be."""
+class Result:
+    """A check that passed."""
 
     name: str
     text: str
 
 
 @dataclass(frozen=True)
-class Trouble(Found):
-    """One thing that is not."""
+class Trouble(Result):
+    """A check that failed."""
 
     remedy: str = ""
 
 
-def checkup(profile: Profile, profile_name: str, wait_s: float) -> Iterator[Found]:
-    """Look at the cluster, then let a small job run, be requeued and run again. Stops at what makes the rest useless.
+def checkup(profile: Profile, profile_name: str, wait_s: float) -> Iterator[Result]:
+    """Check the cluster, then run and requeue a small test job. Stops where further checks make no sense.
+
+    `wait_s`: seconds to wait for the test job in each state.
 
     Raises:
         ClusterError: Slurm does not answer.
     """
     missing = [name for name in ("sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo") if not shutil.which(name)]
     if missing:
-        yield Trouble("commands", f"no {', '.join(missing)} here", "Run this on a login node, or with --sandbox.")
+        yield Trouble("commands", f"no {', '.join(missing)} on this machine",
+                      "Run this on a login node, or with --sandbox.")  # fmt: skip
         return
-    yield Found("commands", "sbatch, srun, squeue, scontrol, scancel, sinfo")
+    yield Result("commands", "sbatch, srun, squeue, scontrol, scancel, sinfo")
     yield from _configuration()
-    yield Found("accounting", _accounting())
+    yield Result("accounting", _accounting())
     for partition in partitions():
-        yield Found(f"partition {partition.name}", partition.describe())
-    yield Found("profile", shown(profile_name))
+        yield Result(f"partition {partition.name}", partition.describe())
+    yield Result("profile", shown(profile_name))
     yield from _trial(profile, wait_s)
 
 
-def _configuration() -> Iterator[Found]:
+def _configuration() -> Iterator[Result]:
     lines = run_slurm("scontrol", "show", "config").splitlines()
     config = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
-    said = [f"{name} {config[name]}" for name in _CONFIG if name in config]
-    yield Found("controller", ", ".join(said))
+    settings = [f"{name} {config[name]}" for name in _CONFIG if name in config]
+    yield Result("controller", ", ".join(settings))
 
 
 def _accounting() -> str:
     if shutil.which("sacct") is None:
-        return "none: finished jobs are known for some minutes only (MinJobAge)"
+        return "none: Slurm forgets finished jobs after some minutes (MinJobAge)"
     done = ask_slurm("sacct", "--noheader", "--allocations", "--starttime", "now")
-    return "sacct answers" if done.returncode == 0 else f"none ({last_words(done)}): squeue and scontrol have to do"
+    return (
+        "sacct answers"
+        if done.returncode == 0
+        else f"none ({last_error_line(done)}): only squeue and scontrol are used"
+    )
 
 
-def _trial(profile: Profile, wait_s: float) -> Iterator[Found]:
-    """A job of one processor that ends by itself only after it was started again."""
-    # A home directory is on every node; /tmp is not.
+def _trial(profile: Profile, wait_s: float) -> Iterator[Result]:
+    """Run a job on one processor that ends by itself only after a restart."""
+    # Every node sees the home directory, but not /tmp.
     with tempfile.TemporaryDirectory(prefix=".pokevla-trial-", dir=_shared_folder(profile)) as name:
         folder = Path(name)
         job_id = run_slurm("sbatch", "--parsable", text=_script(profile, folder)).strip().split(";")[0]
@@ -108,30 +115,30 @@ def _script(profile: Profile, folder: Path) -> str:
     )  # fmt: skip
 
 
-def _follow(job_id: str, folder: Path, wait_s: float) -> Iterator[Found]:
+def _follow(job_id: str, folder: Path, wait_s: float) -> Iterator[Result]:
     started = folder / "started"
     state = _await(job_id, lambda state: started.is_file() or not state.is_active, wait_s)
     if not started.is_file():
         where = f"job {job_id} is {state.describe()}"
         if state.is_active:
-            yield Trouble("trial job", f"{where} after {wait_s:.0f} s", "Wait longer (--wait), or see: squeue --start")
+            yield Trouble("test job", f"{where} after {wait_s:.0f} s", "Wait longer (--wait), or see: squeue --start")
         else:
-            yield Trouble("trial job", f"{where}, and wrote nothing to {folder.parent}",
-                          "Nodes may not see that folder: run this from a shared one.")  # fmt: skip
+            yield Trouble("test job", f"{where}, and wrote nothing to {folder.parent}",
+                          "Nodes may not see that folder: run this in a shared one.")  # fmt: skip
         return
-    yield Found("trial job", f"ran on {started.read_text().split()[0]}")
+    yield Result("test job", f"ran on {started.read_text().split()[0]}")
     begun = time.monotonic()
     try:
         run_slurm("scontrol", "requeue", job_id)
     except ClusterError as error:
-        yield Trouble("requeue", str(error), "Without it a job ends at its time limit: submit it again by hand")
+        yield Trouble("requeue", str(error), "Without requeue a job ends at its time limit: submit it again by hand")
         return
     state = _await(job_id, lambda state: not state.is_active, wait_s)
     if len(started.read_text().split()) > 1 and state.state == "COMPLETED":
-        yield Found("requeue", f"the job ran again and ended {time.monotonic() - begun:.0f} s later")
+        yield Result("requeue", f"the job ran again and ended {time.monotonic() - begun:.0f} s later")
     else:
         yield Trouble("requeue", f"job {job_id} is {state.describe()} {wait_s:.0f} s later",
-                      "Wait longer (--wait): Slurm holds a requeued job back for up to two minutes")  # fmt: skip
+                      "Wait longer (--wait): Slurm delays a requeued job for up to two minutes")  # fmt: skip
 
 
 def _await(job_id: str, holds: Callable[[JobState], bool], wait_s: float) -> JobState:

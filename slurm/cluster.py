@@ -1,4 +1,4 @@
-"""What the cluster has: its partitions with their limits, from `sinfo`."""
+"""Partitions of the cluster and their limits, from `sinfo`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Partition:
     time_limit_s: int | None  # None: no limit
     nodes: int
     nodes_up: int
-    gpus_per_node: int  # of the node that has most
+    gpus_per_node: int  # of the node with the most GPUs
 
     def describe(self) -> str:
         """One line for a person."""
@@ -32,23 +32,23 @@ class Partition:
 
 
 def partitions() -> list[Partition]:
-    """All partitions this user sees.
+    """All partitions that this user sees.
 
     Raises:
-        ClusterError: Slurm is not there or does not answer.
+        ClusterError: Slurm is not available or does not answer.
     """
     return parse_partitions(run_slurm("sinfo", "--noheader", "--format", "%P|%a|%l|%D|%G|%t"))
 
 
 def parse_partitions(text: str) -> list[Partition]:
     """Partitions of `sinfo --format %P|%a|%l|%D|%G|%t`, which has a line per partition, gres and node state."""
-    found: dict[str, Partition] = {}
+    by_name: dict[str, Partition] = {}
     for line in text.splitlines():
         name, available, limit, count, gres, state = line.split("|")
         plain = name.rstrip("*")
-        before = found.get(plain)
+        before = by_name.get(plain)
         nodes, usable = int(count), not state.startswith(_NOT_UP)
-        found[plain] = Partition(
+        by_name[plain] = Partition(
             name=plain,
             is_default=name.endswith("*"),
             is_up=available == "up",
@@ -57,10 +57,10 @@ def parse_partitions(text: str) -> list[Partition]:
             nodes_up=nodes * usable + (before.nodes_up if before else 0),
             gpus_per_node=max(count_gpus(gres), before.gpus_per_node if before else 0),
         )
-    return list(found.values())
+    return list(by_name.values())
 
 
 def count_gpus(gres: str) -> int:
-    """GPUs in a node's gres: `gpu:8(S:0-1)`, `gpu:a100:4,gpu:v100:4`."""
+    """Number of GPUs in a gres string such as `gpu:8(S:0-1)` or `gpu:a100:4,gpu:v100:4`."""
     plain = re.sub(r"\([^)]*\)", "", gres)
     return sum(int(part.split(":")[-1]) for part in plain.split(",") if re.fullmatch(r"gpu(:[^:]+)?:\d+", part))

@@ -1,4 +1,4 @@
-"""Slurm's own commands: run with a time limit, their failures as named errors, their output as dictionaries."""
+"""Runs Slurm's commands: with a timeout, failures as named errors, output as dictionaries."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import subprocess
 from pokevla.errors import ClusterError
 
 TIMEOUT_S = 60.0
-"""A busy controller answers late; one that has not answered by then is down for us."""
+"""A busy controller answers late; after this time it counts as down."""
 _FIELD = re.compile(r"([A-Za-z][\w/:]*)=(.*?)(?= [A-Za-z][\w/:]*=|$)")
 
 
 def has_slurm() -> bool:
-    """Whether Slurm's commands are on this machine."""
+    """Whether Slurm's commands are installed on this machine."""
     return shutil.which("sbatch") is not None
 
 
 def ask_slurm(*command: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run one command and return what it said, whatever its exit code. `text` is its standard input.
+    """Run one command and return its output, whatever its exit code. `text` is its standard input.
 
     Raises:
-        ClusterError: there is no such command here, or it does not answer.
+        ClusterError: the command is not installed or does not answer.
     """
     try:
         return subprocess.run(
@@ -37,7 +37,7 @@ def ask_slurm(*command: str, text: str | None = None) -> subprocess.CompletedPro
     except FileNotFoundError as error:
         raise ClusterError(
             f"There is no {command[0]} on this machine.",
-            "Run this on a login node of the cluster; `pokevla doctor slurm` says what is there.",
+            "Run this on a login node of the cluster; `pokevla doctor slurm` checks what is available.",
         ) from error
     except subprocess.TimeoutExpired as error:
         raise ClusterError(
@@ -50,18 +50,18 @@ def run_slurm(*command: str, text: str | None = None) -> str:
     """Run one command and return its standard output.
 
     Raises:
-        ClusterError: it is not there, does not answer, or refuses; with Slurm's own last words.
+        ClusterError: it is not installed, does not answer, or fails; has the last line that Slurm printed.
     """
     done = ask_slurm(*command, text=text)
     if done.returncode != 0:
-        raise ClusterError(f"`{' '.join(command)}` was refused: {last_words(done)}")
+        raise ClusterError(f"`{' '.join(command)}` was refused: {last_error_line(done)}")
     return done.stdout
 
 
-def last_words(done: subprocess.CompletedProcess[str]) -> str:
-    """The last line a command wrote about its failure, without Slurm's prefix."""
+def last_error_line(done: subprocess.CompletedProcess[str]) -> str:
+    """Last line that a command printed about its failure, without Slurm's prefix."""
     lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-    return re.sub(r"^\w+: (error: )?", "", lines[-1]) if lines else f"exit code {done.returncode}, nothing said"
+    return re.sub(r"^\w+: (error: )?", "", lines[-1]) if lines else f"exit code {done.returncode}, no output"
 
 
 def parse_fields(line: str) -> dict[str, str]:

@@ -1,40 +1,40 @@
-"""When a job is to run again, asking Slurm for it, and knowing when that leads nowhere.
+"""Deciding whether a job must be requeued, and requesting it from Slurm.
 
-A SIGTERM has four senders. Who it was is decided by asking the controller, after the run has been saved:
+A SIGTERM has four possible causes. After the run has been saved, the state that the controller reports tells which:
 
-- Slurm, because the job is being requeued or cancelled, or its node fails: the job is no longer RUNNING, and Slurm does
-  with it what has been decided already.
-- Slurm, for a preemption with grace time: still RUNNING, and PreemptTime is set. The job asks for the requeue.
+- Slurm requeues or cancels the job, or its node fails: the job is no longer RUNNING, and Slurm has already decided what
+  happens to it.
+- Slurm preempts the job with a grace time: still RUNNING, PreemptTime is set. The job requests the requeue.
 - `pokevla runs stop`: still RUNNING, and the job's comment says so. The job ends.
-- Nobody who is on record: still RUNNING. The job asks to be started again. Slurm itself sends such signals: when a node
-  stops answering, the message that should end the old step there is queued, sent again every minute, and delivered
-  when the node is back. By then the job may have started again, with the same job and step id, and the message ends
-  the new start: SIGTERM, and SIGKILL after KillWait (Slurm 22.05, src/slurmctld/agent.c `_queue_agent_retry`,
-  src/slurmd/slurmstepd/req.c SIG_TERM_KILL; later releases queue alike).
+- Unexplained: still RUNNING. The job requests a restart. Slurm itself sends such signals: when a node stops answering,
+  the message that should end the old step there is queued, resent every minute, and delivered when the node is back. By
+  then the job may have restarted with the same job and step id, and the message ends the new start: SIGTERM, and
+  SIGKILL after KillWait (Slurm 22.05, src/slurmctld/agent.c `_queue_agent_retry`, src/slurmd/slurmstepd/req.c
+  SIG_TERM_KILL; later releases queue messages in the same way).
 """
 
 from __future__ import annotations
 
 from pokevla.errors import ClusterError, Requeued
-from pokevla.jobs.task.place import Place
 from pokevla.jobs.task.restarts import Restart
-from slurm.commands import ask_slurm, last_words
-from slurm.state import slurm_state
+from pokevla.jobs.task.task_info import TaskInfo
+from slurm.commands import ask_slurm, last_error_line
+from slurm.job_state import slurm_state
 
 REQUEUED_CODE = Requeued.exit_code
 _WILL_RUN_AGAIN = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
 
 
 def stop_mark(start: int | None) -> str:
-    """Comment that marks a job to be stopped by `pokevla runs stop`, in its start number `start` (from 0).
+    """Job comment by which `pokevla runs stop` marks start number `start` (from 0) of a job.
 
-    In the controller and not in a file: a network file system may show a new file to the job's node a minute late.
+    It is kept by the controller and not in a file, because a network file system may show a new file a minute late.
     """
     return f"pokevla-stop-{start or 0}"
 
 
-def restart_after_signal(place: Place, reason: str) -> Restart | None:
-    """Whether a job that was told to end, and has saved, shall run again. Called by rank 0.
+def restart_after_signal(task: TaskInfo, reason: str) -> Restart | None:
+    """How to restart a job that was asked to end and has saved; None if it must not restart. Called by rank 0.
 
     `reason` is "timeout" after the warning before the time limit, otherwise "terminated" (or "interrupted").
 
@@ -43,43 +43,43 @@ def restart_after_signal(place: Place, reason: str) -> Restart | None:
     """
     if reason == "timeout":
         return Restart("timeout", "Saved")
-    state = slurm_state(place.job_id)
+    state = slurm_state(task.job_id)
     if state.is_being_preempted:
-        # Slurm requeues such a job when the grace is over, but not one that ends by itself before: that has failed
-        # (seen with 22.05). So the job asks for the requeue itself.
+        # Slurm requeues such a job when the grace time is over, but treats one that ends by itself before that as
+        # failed (seen with 22.05). So the job requests the requeue itself.
         return Restart(None, "Saved")
-    if state.state != "RUNNING" or state.comment == stop_mark(place.restarts):
+    if state.state != "RUNNING" or state.comment == stop_mark(task.restarts):
         return None
-    return Restart("killed", "Saved; the signal is on nobody's record (docs/cluster.md)")
+    return Restart("killed", "Saved; nothing on record explains the signal (docs/cluster.md)")
 
 
-def restart_after_kill(place: Place) -> Restart | None:
-    """Whether a job of which a task was killed by a signal, without a word, shall run again.
+def restart_after_kill(task: TaskInfo) -> Restart | None:
+    """How to restart a job one of whose tasks was killed by a signal; None if it must not restart.
 
     Raises:
         ClusterError: Slurm does not answer.
     """
-    state = slurm_state(place.job_id)
-    if state.state != "RUNNING" or state.comment == stop_mark(place.restarts):
+    state = slurm_state(task.job_id)
+    if state.state != "RUNNING" or state.comment == stop_mark(task.restarts):
         return None
     return Restart("killed", "A task was killed")
 
 
-def requeue(place: Place) -> None:
-    """Ask Slurm to run this job again. Slurm then ends its tasks by itself.
+def requeue(task: TaskInfo) -> None:
+    """Request a requeue of this job. Slurm then ends its tasks.
 
     Raises:
-        ClusterError: Slurm refuses, and has not put the job back into the queue by itself either.
+        ClusterError: Slurm refuses, and has not requeued the job by itself either.
     """
-    done = ask_slurm("scontrol", "requeue", place.job_id)
+    done = ask_slurm("scontrol", "requeue", task.job_id)
     if done.returncode == 0:
         return
-    # Preempted, or a node lost, at the same time: Slurm has requeued it already, and refuses to do so twice ("Job is
-    # pending execution", while `scontrol show job` still says COMPLETING).
-    said = last_words(done)
-    if "pending" in said or slurm_state(place.job_id).state in _WILL_RUN_AGAIN:
+    # If it was preempted or lost a node at the same time, Slurm has already requeued it and refuses to do so twice
+    # ("Job is pending execution", while `scontrol show job` still reports COMPLETING).
+    refusal = last_error_line(done)
+    if "pending" in refusal or slurm_state(task.job_id).state in _WILL_RUN_AGAIN:
         return
     raise ClusterError(
-        f"Job {place.job_id} has saved, but Slurm does not requeue it: {said}",
-        "Submit it again: it goes on from its checkpoint.",
+        f"Job {task.job_id} has saved, but Slurm does not requeue it: {refusal}",
+        "Submit it again: it continues from its checkpoint.",
     )

@@ -1,4 +1,4 @@
-"""From recipes to queued jobs: one job or job array per recipe, each waiting for the one before it."""
+"""Queues the jobs of recipes: one job or job array per recipe, each waiting for the one before it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from pokevla.jobs.plan import JobPlan, Submitted
 from pokevla.jobs.preparation import environment, job_record, jobs_of, prepare
 from pokevla.jobs.profile import Profile
 from pokevla.jobs.record import JOBS, add_job
-from slurm.commands import ask_slurm, last_words
+from slurm.commands import ask_slurm, last_error_line
 
 _KILL_ON_INVALID = "kill-on-invalid-dep"
 PROBE_S = 60
-"""Seconds within which all nodes of a job must answer; one that does not may have died."""
+"""Seconds within which all nodes of a job must answer; one that does not may be dead."""
 AFTER_KILL_S = 300
-"""Seconds for `slurm.after_kill`: imports from a cold file system, and two questions to a busy controller."""
+"""Timeout of `slurm.after_kill` in seconds: imports from a cold file system, two queries to a busy controller."""
 
 
 class ScriptWriter(SlurmExecutor):
-    """Writes scripts only, so that `--dry-run` works on a machine without Slurm."""
+    """Only writes scripts, so that `--dry-run` works on a machine without Slurm."""
 
     @classmethod
     def affinity(cls) -> int:
@@ -35,7 +35,7 @@ class ScriptWriter(SlurmExecutor):
 
 
 def script(plan: JobPlan, profile: Profile, after: Sequence[str] = ()) -> str:
-    """The batch script of a job, as `sbatch` will get it."""
+    """The batch script of a job, as passed to `sbatch`."""
     executor = ScriptWriter(plan.folder / JOBS / "%j", python=profile.python)
     executor.update_parameters(**parameters(plan, profile, after))
     if plan.pieces:
@@ -44,17 +44,19 @@ def script(plan: JobPlan, profile: Profile, after: Sequence[str] = ()) -> str:
 
 
 def check_with_slurm(plan: JobPlan, profile: Profile) -> str:
-    """Let Slurm look at a job without queueing it (`sbatch --test-only`): account, QOS, constraint, limits.
+    """Have Slurm check a job without queueing it (`sbatch --test-only`): account, QOS, constraint, limits.
 
-    Returns what it says, which names the expected start.
+    Returns its answer, which names the expected start.
 
     Raises:
         ClusterError: Slurm would refuse the job.
     """
     done = ask_slurm("sbatch", "--test-only", text=script(plan, profile))
     if done.returncode != 0:
-        raise ClusterError(f"{plan.recipe.name}: Slurm would refuse this job: {last_words(done)}", "See the profile.")
-    return last_words(done)
+        raise ClusterError(
+            f"{plan.recipe.name}: Slurm would refuse this job: {last_error_line(done)}", "See the profile."
+        )
+    return last_error_line(done)
 
 
 def parameters(plan: JobPlan, profile: Profile, after: Sequence[str] = ()) -> dict[str, Any]:
@@ -62,8 +64,8 @@ def parameters(plan: JobPlan, profile: Profile, after: Sequence[str] = ()) -> di
     extra = {flag.replace("_", "-"): value for flag, value in profile.sbatch.items() if value is not False}
     extra["requeue"] = True  # whatever the cluster's JobRequeue says
     if after:
-        extra[_KILL_ON_INVALID] = "yes"  # without it a job whose parent failed waits for ever
-    wanted = {
+        extra[_KILL_ON_INVALID] = "yes"  # without it a job whose parent failed waits forever
+    settings = {
         "job_name": plan.recipe.name,
         "partition": profile.partition,
         "account": profile.account,
@@ -80,21 +82,21 @@ def parameters(plan: JobPlan, profile: Profile, after: Sequence[str] = ()) -> di
         "mail_type": ",".join(profile.mail.events) if profile.mail else None,
         "dependency": f"afterok:{':'.join(after)}" if after else None,
         "setup": [*profile.setup, *_exports(plan, profile)],
-        # The first rank that ends badly ends the others, which would wait for it in a collective.
+        # The first rank that fails ends the others, which would wait for it in a collective.
         "srun_args": ["--kill-on-bad-exit=1"],
         "teardown": _after_srun(plan, profile.python),
         "array_parallelism": max(1, len(plan.pieces)),
         "additional_parameters": extra,
     }
-    return {"wckey": None, **{name: value for name, value in wanted.items() if value is not None}}
+    return {"wckey": None, **{name: value for name, value in settings.items() if value is not None}}
 
 
 def _after_srun(plan: JobPlan, python: str | None) -> list[str]:
-    """Shell lines after srun, which has ended with a status that is no named error of ours.
+    """Shell lines of the batch script after srun. They act on exit codes other than those of our named errors.
 
-    When a node dies, the ranks elsewhere lose their connection and end badly at once, and srun with them; Slurm notices
-    the node only after SlurmdTimeout, and requeues the job if it has not ended by then. When all nodes answer and a
-    task was killed by SIGKILL or SIGTERM (128 + number), the job may ask to be started again.
+    When a node dies, the other ranks lose their connection and fail at once, and so does srun; Slurm notices the dead
+    node only after SlurmdTimeout, and requeues the job if it has not ended by then. If all nodes answer and a task was
+    killed by SIGKILL or SIGTERM (128 + number), the job may request a restart.
     """
     piece = " $SLURM_ARRAY_TASK_ID" if plan.pieces else ""
     run_again = f"{python or quote(sys.executable)} -m slurm.after_kill {quote(str(plan.folder))}{piece}"
@@ -123,10 +125,10 @@ def _exports(plan: JobPlan, profile: Profile) -> list[str]:
 
 
 def submit_chain(plans: Sequence[JobPlan], profile: Profile, profile_name: str) -> list[Submitted]:
-    """Queue the jobs, each after the one before it has ended well. Run `preflight` first.
+    """Queue the jobs; each starts when the one before it has succeeded. Call `preflight` first.
 
     Raises:
-        ClusterError: Slurm refuses one; those already queued are cancelled again.
+        ClusterError: Slurm refuses a job; those already queued are cancelled.
     """
     for plan in plans:
         prepare(plan)
@@ -148,7 +150,7 @@ def _queue(plan: JobPlan, profile: Profile, after: Sequence[str]) -> str:
     try:
         jobs = executor.submit_array(jobs_of(plan))
     except (FailedJobError, FailedSubmissionError) as error:
-        said = [line.strip() for line in str(error).splitlines() if "sbatch: error:" in line]
-        reason = said[-1].partition("sbatch: error: ")[2] if said else str(error).strip().splitlines()[-1]
+        errors = [line.strip() for line in str(error).splitlines() if "sbatch: error:" in line]
+        reason = errors[-1].partition("sbatch: error: ")[2] if errors else str(error).strip().splitlines()[-1]
         raise ClusterError(f"{plan.recipe.name}: Slurm refuses this job: {reason}", "See the profile.") from error
     return jobs[0].job_id.split("_")[0]

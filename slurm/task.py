@@ -1,4 +1,4 @@
-"""A task of a Slurm job: its place, from what srun has set, and the address of rank 0's machine."""
+"""A task of a Slurm job, from the variables that srun sets, and the address of rank 0's machine."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import socket
 from collections.abc import Mapping
 
 from pokevla.errors import EnvironmentSetupError
-from pokevla.jobs.task.place import Place
+from pokevla.jobs.task.task_info import TaskInfo
 
 _NUMBERS = {"rank": "SLURM_PROCID", "world_size": "SLURM_NTASKS", "local_rank": "SLURM_LOCALID"}
 
 
-def read_slurm_place(environment: Mapping[str, str] = os.environ) -> Place | None:
-    """This task's place; None outside a job that submitit has handed to Slurm."""
+def read_slurm_task(environment: Mapping[str, str] = os.environ) -> TaskInfo | None:
+    """This process as a task of a Slurm job; None outside a job that was submitted through submitit."""
     if environment.get("SUBMITIT_EXECUTOR") != "slurm" or not {*_NUMBERS.values(), "SLURM_JOB_ID"} <= set(environment):
         return None
     numbers = {field: int(environment[name]) for field, name in _NUMBERS.items()}
     job_id = environment["SLURM_JOB_ID"]
     if "SLURM_ARRAY_JOB_ID" in environment:
         job_id = f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
-    return Place(
+    return TaskInfo(
         launcher="slurm",
         job_id=job_id,
         recorded_id=job_id,
@@ -31,12 +31,12 @@ def read_slurm_place(environment: Mapping[str, str] = os.environ) -> Place | Non
 
 
 def main_address(environment: Mapping[str, str] = os.environ) -> str:
-    """Address of the machine of rank 0: its host name, or where names do not resolve, the address srun came from.
+    """Address of rank 0's machine: its host name, or if names do not resolve, the address of the node srun runs on.
 
-    srun runs on the job's first node, which is rank 0's.
+    srun runs on the job's first node, which is that of rank 0.
 
     Raises:
-        EnvironmentSetupError: the name does not resolve, and srun gives no address.
+        EnvironmentSetupError: the name does not resolve, and srun provides no address.
     """
     from submitit.slurm.slurm import SlurmJobEnvironment
 
@@ -47,8 +47,8 @@ def main_address(environment: Mapping[str, str] = os.environ) -> str:
         address = environment.get("SLURM_LAUNCH_NODE_IPADDR", "")
         if not address:
             raise EnvironmentSetupError(
-                f"The host name {name} does not resolve, and srun gives no SLURM_LAUNCH_NODE_IPADDR.",
-                "Have the nodes' names put into DNS or /etc/hosts.",
+                f"The host name {name} does not resolve, and srun does not set SLURM_LAUNCH_NODE_IPADDR.",
+                "Ask the administrator to add the nodes' names to DNS or /etc/hosts.",
             ) from None
         return address
     return name

@@ -1,1 +1,1 @@
-"""Process environment, DeepSpeed engine, collectives."""
+"""Ranks, collectives and the DeepSpeed engine."""

@@ -1,4 +1,4 @@
-"""What ranks tell each other. All functions are called by all ranks, and also work for one rank without a group."""
+"""Collectives. All ranks call all functions; they also work for a single rank without a process group."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ T = TypeVar("T")
 
 
 def is_distributed() -> bool:
-    """Whether there is more than one rank to talk to."""
+    """Whether there is more than one rank."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
-    """Mean of a 1-D tensor over all ranks (new tensor, float64 so that logging adds no rounding)."""
+    """Mean of a 1-D tensor over all ranks, as a new float64 tensor, so that logging adds no rounding."""
     total = values.detach().double().clone()
     if is_distributed():
         dist.all_reduce(total)
@@ -27,7 +27,7 @@ def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
 
 
 def max_over_ranks(values: torch.Tensor) -> torch.Tensor:
-    """Element by element the largest value of all ranks (new tensor)."""
+    """Element-wise maximum over all ranks, as a new tensor."""
     largest = values.detach().clone()
     if is_distributed():
         dist.all_reduce(largest, op=dist.ReduceOp.MAX)
@@ -52,7 +52,7 @@ def gather_objects(value: T) -> list[T]:
 
 
 def first_error(error: Exception | None) -> tuple[int, Exception] | None:
-    """Agree on failure: (rank, error) of the lowest rank that has one, or None when all ranks are well."""
+    """(rank, error) of the lowest rank that has an error, on all ranks; None if no rank has one."""
     for rank, other in enumerate(gather_objects(error)):
         if other is not None:
             return rank, other
@@ -66,9 +66,9 @@ def barrier() -> None:
 
 
 def set_collective_timeout(timeout_s: float) -> None:
-    """How long the coming collectives wait for other ranks, in every group; nothing without a group.
+    """Set how long later collectives wait for other ranks, in every process group. Does nothing without a group.
 
-    DeepSpeed makes its own groups, and those do not inherit: torch gives them 10 minutes on NCCL, 30 on gloo.
+    DeepSpeed creates groups that do not inherit the timeout: torch gives them 10 minutes on NCCL, 30 on gloo.
     """
     if dist.is_initialized():
         for group in list(distributed_c10d._world.pg_map):

@@ -1,4 +1,4 @@
-"""The DeepSpeed engine, with its traps on CPU taken out of the way (docs/architecture.md)."""
+"""The DeepSpeed engine, without its traps on CPU (docs/training.md)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
 RENDEZVOUS_TIMEOUT_S = 600.0
-"""How long ranks wait for each other, unless told otherwise. On a loaded file system imports take minutes."""
+"""Default time ranks wait for each other. On a loaded file system imports take minutes."""
 
 
 def import_deepspeed() -> Any:
     """Import DeepSpeed for this machine.
 
-    On CPU its `deepspeed_shm_comm` op must be off: `init_distributed` would compile it (minutes, silently), and a job
-    killed meanwhile leaves a lock on which every later run waits for ever.
+    On CPU its `deepspeed_shm_comm` op must be off: `init_distributed` would compile it (for minutes, silently), and a
+    job killed during that leaves a lock on which every later run waits forever.
     """
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -38,10 +38,10 @@ def import_deepspeed() -> Any:
 
 
 def join_ranks(info: RankInfo, timeout_s: float = RENDEZVOUS_TIMEOUT_S) -> torch.device:
-    """Meet the other ranks within `timeout_s`; return this rank's device. NCCL on GPUs, gloo otherwise.
+    """Create the process group within `timeout_s`, NCCL on GPUs, gloo otherwise. Returns this rank's device.
 
     Raises:
-        EnvironmentSetupError: the ranks do not find each other (address, port in use, a rank missing).
+        EnvironmentSetupError: the ranks do not find each other (wrong address, port in use, a missing rank).
     """
     deepspeed = import_deepspeed()
     device = torch.device("cuda", info.local_rank) if torch.cuda.is_available() else torch.device("cpu")
@@ -56,7 +56,7 @@ def join_ranks(info: RankInfo, timeout_s: float = RENDEZVOUS_TIMEOUT_S) -> torch
         place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise EnvironmentSetupError(
             f"Rank {info.rank} cannot join the others at {place}: {str(error).splitlines()[0]}",
-            "Check that all ranks run, MASTER_ADDR, and MASTER_PORT (is the port in use?).",
+            "Check that all ranks run, and that MASTER_ADDR and MASTER_PORT are right and the port is free.",
         ) from error
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     return device
@@ -65,8 +65,8 @@ def join_ranks(info: RankInfo, timeout_s: float = RENDEZVOUS_TIMEOUT_S) -> torch
 def initialise_engine(model: nn.Module, optimizer: Optimizer, config: dict[str, Any]) -> DeepSpeedEngine:
     """Wrap `model` and `optimizer` into a DeepSpeed engine.
 
-    `config` is `pokevla.recipe.deepspeed_config.deepspeed_config`'s. There is no scheduler in it: the rate is a pure
-    function of the step, set by the loop, because DeepSpeed does not move a scheduler in a skipped step.
+    `config` comes from `pokevla.recipe.deepspeed_config.deepspeed_config`. It has no scheduler: the loop sets the rate,
+    a pure function of the step, because DeepSpeed does not advance a scheduler in a skipped step.
     """
     deepspeed = import_deepspeed()
     if config["zero_optimization"]["stage"] == 0 and not config["bf16"]["enabled"]:
@@ -74,14 +74,14 @@ def initialise_engine(model: nn.Module, optimizer: Optimizer, config: dict[str, 
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
     for parameter in getattr(engine.optimizer, "persistent_parameters", []):  # ZeRO stage 3
         # The small weights. Some are read outside their own module's forward pass (SAM's no-mask vector, a tower's
-        # class token) or belong to a module whose output is a dataclass, on which DeepSpeed can put no hook. As
-        # parameters of the whole they are gathered before its forward and its backward pass.
+        # class token) or belong to a module whose output is a dataclass, to which DeepSpeed attaches no hook. As
+        # parameters of the whole model they are gathered before its forward and its backward pass.
         deepspeed.zero.register_external_parameter(engine.module, parameter)
     return engine
 
 
 def leave_ranks() -> None:
-    """Take down the process group, if there is one."""
+    """Destroy the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -94,8 +94,8 @@ def is_unwrapped(engine: DeepSpeedEngine) -> bool:
 def clip_or_drop_gradients(engine: DeepSpeedEngine, max_norm: float) -> float:
     """For an unwrapped engine: clip the reduced gradients, or drop them if they are not finite.
 
-    DeepSpeed clips here too, but tells no norm and steps with NaN. An optimizer leaves parameters without gradient
-    alone. Gradients are reduced already, so all ranks do the same.
+    DeepSpeed clips here too, but reports no norm and steps with NaN. An optimizer skips parameters without a gradient.
+    The gradients are already reduced, so all ranks decide the same.
 
     Returns:
         The global norm before clipping.

@@ -1,4 +1,4 @@
-"""Who am I among the ranks: read from RANK, WORLD_SIZE, LOCAL_RANK, as torchrun, Slurm and our own spawner set them."""
+"""Rank of this process, from RANK, WORLD_SIZE and LOCAL_RANK, which torchrun, our Slurm jobs and our spawner set."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pokevla.errors import EnvironmentSetupError
 
 RENDEZVOUS_VARIABLE = "POKEVLA_RENDEZVOUS_TIMEOUT_S"
-"""For who starts the ranks: seconds to wait for the others, before what the recipe says."""
+"""Environment variable: seconds to wait for the other ranks. Overrides the recipe."""
 
 
 @dataclass(frozen=True)
 class RankInfo:
-    """This process among all ranks."""
+    """Position of this process among all ranks."""
 
     rank: int
     world_size: int
@@ -24,20 +24,20 @@ class RankInfo:
 
     @property
     def is_main(self) -> bool:
-        """Whether this rank writes the files that exist once."""
+        """Whether this is rank 0, which writes the files that exist once per run."""
         return self.rank == 0
 
 
 def inside_a_rank(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether somebody else (torchrun, Slurm, our spawner) has already started this process as a rank."""
+    """Whether torchrun, a Slurm job or our spawner started this process as a rank."""
     return "RANK" in environment
 
 
 def read_rank(environment: Mapping[str, str] = os.environ) -> RankInfo:
-    """Read this process's place.
+    """Read the position of this process among the ranks.
 
     Raises:
-        EnvironmentSetupError: a variable is missing, no number, or out of range.
+        EnvironmentSetupError: a variable is missing, not a number, or out of range.
     """
     try:
         values = [int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
@@ -59,25 +59,25 @@ def rendezvous_timeout_s(usual_s: float, environment: Mapping[str, str] = os.env
     """Seconds to wait for the other ranks: POKEVLA_RENDEZVOUS_TIMEOUT_S if set, otherwise `usual_s`.
 
     Raises:
-        EnvironmentSetupError: the variable is no positive number.
+        EnvironmentSetupError: the variable is not a positive number.
     """
-    told = environment.get(RENDEZVOUS_VARIABLE)
-    if told is None:
+    value = environment.get(RENDEZVOUS_VARIABLE)
+    if value is None:
         return usual_s
     try:
-        timeout_s = float(told)
+        timeout_s = float(value)
     except ValueError:
         timeout_s = math.nan
     if not 0 < timeout_s < math.inf:
-        raise EnvironmentSetupError(f"{RENDEZVOUS_VARIABLE}={told} is not a number of seconds.", "Unset it.")
+        raise EnvironmentSetupError(f"{RENDEZVOUS_VARIABLE}={value} is not a number of seconds.", "Unset it.")
     return timeout_s
 
 
 def choose_port(environment: Mapping[str, str] = os.environ) -> int:
-    """MASTER_PORT if the user has set it and it is free; otherwise any free port.
+    """MASTER_PORT if it is set, otherwise any free port.
 
     Raises:
-        EnvironmentSetupError: MASTER_PORT is no port number, or in use.
+        EnvironmentSetupError: MASTER_PORT is not a port number, or in use.
     """
     asked = environment.get("MASTER_PORT")
     if asked is not None and not (asked.isdigit() and 0 < int(asked) < 65536):

@@ -1,4 +1,4 @@
-"""Signals of the process that started the ranks: passed on to them, so that they save before they stop."""
+"""Forwards stop signals of the parent process to its ranks, so that they save before they stop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGUSR2, signal.SIGTERM)
 
 @contextlib.contextmanager
 def signals_held_back() -> Iterator[None]:
-    """A process started within the block has the stop signals blocked until it has handlers and unblocks them."""
+    """Block the stop signals. A process started within the block inherits this and unblocks them in its handlers."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
@@ -26,13 +26,13 @@ def signals_held_back() -> Iterator[None]:
 
 
 class SignalForwarder:
-    """Catches the stop signals within its block. `forward` passes them on, called every now and then."""
+    """Catches stop signals within its block; the caller calls `forward` regularly to pass them on."""
 
     def __init__(
         self, ranks: Sequence[subprocess.Popen[bytes]], grace_s: float, on_signal: Callable[[str], None] | None
     ) -> None:
-        """`grace_s`: seconds from the first signal until the ranks must have ended. `on_signal` is told what happens,
-        in words."""
+        """`grace_s`: seconds from the first signal until the ranks must have ended. `on_signal` receives a sentence
+        about what happens."""
         self._ranks, self._grace_s, self._on_signal = ranks, grace_s, on_signal
         self._caught: list[int] = []
         self._forwarded = 0
@@ -51,14 +51,14 @@ class SignalForwarder:
 
     def _catch(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and number in self._caught:
-            raise KeyboardInterrupt  # a person who asks twice does not want to wait
+            raise KeyboardInterrupt  # a second Ctrl-C: do not wait for the ranks
         self._caught.append(number)
 
     def forward(self) -> None:
-        """Send what was caught to every rank that runs.
+        """Send the caught signals to every running rank.
 
         Raises:
-            TrainingError: the ranks were asked to stop longer than the grace ago.
+            TrainingError: the ranks have not ended within the grace time.
         """
         new = self._caught[self._forwarded :]
         self._forwarded += len(new)
@@ -70,9 +70,9 @@ class SignalForwarder:
             if self._on_signal is not None:
                 again = "; Ctrl-C again kills them" if new[0] == signal.SIGINT else ""
                 name = signal.Signals(new[0]).name
-                self._on_signal(f"{name}: the ranks end this step, save and stop, within {self._grace_s:g} s{again}")
+                self._on_signal(f"{name}: the ranks finish this step, save and stop within {self._grace_s:g} s{again}")
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise TrainingError(
                 f"The ranks have not saved within {self._grace_s:g} s (guards.stop_grace_s) and were killed.",
-                "Go on from the last checkpoint with: pokevla resume RUN",
+                "Continue from the last checkpoint with: pokevla resume RUN",
             )

@@ -1,4 +1,4 @@
-"""Start one process per rank, without a launcher, and let none of them outlive another's death."""
+"""Starts one process per rank, without a launcher, and ends all of them when one dies."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pokevla.distributed.forwarding import SignalForwarder, signals_held_back
 from pokevla.errors import Requeued, TrainingError
 
 POLL_S = 0.2
-"""Seconds between looks at the ranks. A dead rank is noticed within this time."""
+"""Seconds between checks of the ranks. A dead rank is noticed within this time."""
 STOP_TOGETHER_S = 60.0
-"""Seconds that the other ranks have to end after the first one has stopped with its work saved."""
+"""Seconds for the other ranks to end after the first one has saved and stopped."""
 PARENT_VARIABLE = "POKEVLA_PARENT_PID"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _NAMED = (2, 3, 4)  # exit codes of errors that say what to do
@@ -47,9 +47,9 @@ def rank_environment(
 
 
 def die_with_parent() -> None:
-    """Called first thing in a rank: the kernel kills it when its parent dies, even by SIGKILL.
+    """Have the kernel kill this rank when its parent dies, even by SIGKILL. Called first in a rank.
 
-    Otherwise a killed `pokevla train` would leave ranks that write into the run while `pokevla resume` reads it.
+    Otherwise a killed `pokevla train` would leave ranks that write to the run while `pokevla resume` reads it.
     """
     parent = os.environ.get(PARENT_VARIABLE)
     if parent is None or not sys.platform.startswith("linux"):
@@ -60,7 +60,7 @@ def die_with_parent() -> None:
 
 
 def rank_log(log_dir: Path, rank: int) -> Path:
-    """Where the raw output of a rank goes: tracebacks and what libraries print. Its log proper is `rank_0000r.log`."""
+    """File for the raw output of rank r: tracebacks and prints of libraries. Its log is `rank_0000r.log`."""
     return log_dir / f"rank_{rank:05d}.out"
 
 
@@ -78,8 +78,8 @@ def spawn_ranks(
 ) -> None:
     """Run `python ARGUMENTS` once per rank and wait for all of them.
 
-    SIGTERM, SIGUSR2 and SIGINT that this process gets are passed on. They are blocked in the ranks until a rank has
-    handlers for them and unblocks them.
+    SIGTERM, SIGUSR2 and SIGINT are forwarded to the ranks, which start with them blocked and unblock them once they
+    have handlers.
 
     Args:
         arguments: arguments of this Python interpreter, e.g. ("-m", "pokevla.training.rank_main", "runs/x").
@@ -87,14 +87,14 @@ def spawn_ranks(
         log_dir: output of rank r is appended to `rank_0000r.out` there.
         keep_open: file descriptors the ranks inherit (the lock of the run).
         on_poll: called about every POLL_S seconds, for a progress display.
-        on_signal: told in words that a signal was passed on.
-        grace_s: seconds that the ranks have to end after a signal.
+        on_signal: receives a sentence when a signal is forwarded.
+        grace_s: seconds for the ranks to end after a signal.
 
     Raises:
         EnvironmentSetupError: MASTER_PORT is in use.
         Requeued: the ranks were asked to stop, and ended with its exit code.
-        TrainingError: a rank ended with another error, or not within the grace. All others have been killed. The exit
-            code is the rank's.
+        TrainingError: a rank failed, or did not end within the grace time. All others have been killed. Has the exit
+            code of the rank.
     """
     log_dir.mkdir(parents=True, exist_ok=True)
     port = choose_port(environment)
@@ -123,7 +123,7 @@ def _watch(
     forwarder: SignalForwarder,
     on_poll: Callable[[], None] | None,
 ) -> None:
-    """Until all ranks have ended."""
+    """Wait until all ranks have ended; raises as `spawn_ranks`."""
     first_stopped: float | None = None
     while any(process.poll() is None for process in ranks):
         _raise_if_dead(ranks, log_dir)
@@ -133,7 +133,7 @@ def _watch(
         if _stopped(ranks):
             first_stopped = first_stopped or time.monotonic()
             if time.monotonic() > first_stopped + STOP_TOGETHER_S:
-                raise TrainingError(f"A rank has stopped, but not the others within {STOP_TOGETHER_S:g} s.")
+                raise TrainingError(f"One rank has stopped, the others have not within {STOP_TOGETHER_S:g} s.")
         time.sleep(POLL_S)
     _raise_if_dead(ranks, log_dir)
     if on_poll is not None:
@@ -150,7 +150,7 @@ def _raise_if_dead(ranks: Sequence[subprocess.Popen[bytes]], log_dir: Path) -> N
     failed = [(rank, code) for rank, process in enumerate(ranks) if (code := process.poll()) not in _NO_FAILURE]
     if not failed:
         return
-    # A rank that raised a named error says why; those that lost their connection to it only follow.
+    # A rank that raised a named error is the cause; the others only lost their connection to it.
     rank, code = min(failed, key=lambda item: (item[1] not in _NAMED, item[0]))
     assert code is not None
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
@@ -161,15 +161,14 @@ def _raise_if_dead(ranks: Sequence[subprocess.Popen[bytes]], log_dir: Path) -> N
 
 
 def last_line(path: Path) -> str:
-    """Last line of a log that is not blank, or a note that there is none."""
+    """Last non-blank line of a log, or a note that there is none."""
     tail = path.read_bytes()[-8192:].decode(errors="replace") if path.is_file() else ""
     lines = [line.strip() for line in tail.splitlines() if line.strip()]
     return lines[-1] if lines else "(nothing written)"
 
 
 def _end(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End every rank that still runs. At once: without the others a rank cannot save, and a stopped one hears no
-    SIGTERM."""
+    """Kill every rank that still runs: without the others it cannot save, and a hung one ignores SIGTERM."""
     for process in _alive(ranks):
         process.kill()
     for process in ranks:

@@ -1,1 +1,1 @@
-"""What any launcher needs: the plan of a job, its pieces, checks, copy of the code, record and lock."""
+"""What any launcher needs: job plan, pieces, preflight, code copy, record and lock."""

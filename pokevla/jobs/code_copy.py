@@ -1,4 +1,4 @@
-"""The code as it was when a job was submitted, kept with the run: edits while it waits in the queue change nothing."""
+"""Code copy: the code at submission, kept with the run, so that later edits do not affect a queued job."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pokevla.telemetry.code_version import COPIED_FROM, code_commit
 
 CODE = "code"
 PACKAGES = ("pokevla", "slurm", "monitoring", "checkpoints_tools")
-"""What a job can import."""
+"""Packages that a job can import."""
 
 
 def copy_code(run_dir: Path) -> Path:
-    """Copy the packages this process runs from to RUN/code, in place of an earlier copy; returns that folder.
+    """Copy the packages of this process to RUN/code, replacing an earlier copy; returns that folder.
 
-    Files are those git knows or would add; of an installed package all but bytecode.
+    From a checkout it copies the files that git tracks or would add, from an installed package all but bytecode.
     """
     root = Path(pokevla.__file__).resolve().parent.parent
     target, temporary = run_dir / CODE, run_dir / f".{CODE}-{os.getpid()}"
@@ -50,14 +50,14 @@ def _files(root: Path) -> list[str]:
 
 
 def require_code_copy(run_dir: Path) -> None:
-    """Make sure that this process runs the code that was submitted.
+    """Check that this process runs the code copy of its run.
 
     Raises:
-        ClusterError: it runs other code (a module or container that changes PYTHONPATH).
+        ClusterError: it runs other code, because a module or container changes PYTHONPATH.
     """
-    here, wanted = Path(pokevla.__file__).resolve().parent.parent, (run_dir / CODE).resolve()
-    if here != wanted:
+    imported, submitted = Path(pokevla.__file__).resolve().parent.parent, (run_dir / CODE).resolve()
+    if imported != submitted:
         raise ClusterError(
-            f"This job runs the code of {here}, not {wanted}, which was submitted with it.",
-            "Something in the profile's setup or python changes PYTHONPATH: take it out.",
+            f"This job runs the code of {imported}, not {submitted}, which was submitted with it.",
+            "Something in the profile's setup or python changes PYTHONPATH: remove it.",
         )

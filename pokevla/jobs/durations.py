@@ -1,4 +1,4 @@
-"""Durations as Slurm writes them."""
+"""Durations in Slurm's notation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 
 def parse_duration_s(text: str) -> int | None:
-    """Seconds of Slurm's `[D-]HH:MM:SS`, `MM:SS` or minutes; None for UNLIMITED and what is no duration."""
+    """Seconds of `[D-]HH:MM:SS`, `MM:SS` or minutes; None for UNLIMITED or anything else."""
     match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
     if match is None:
         return None
@@ -17,5 +17,5 @@ def parse_duration_s(text: str) -> int | None:
 
 
 def format_duration(seconds: int) -> str:
-    """H:MM:SS, which `parse_duration_s` reads back."""
+    """`seconds` as H:MM:SS, which `parse_duration_s` can read."""
     return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"

@@ -1,4 +1,4 @@
-"""Jobs on this machine, one after another, through submitit's local executor: `pokevla submit --local`."""
+"""Runs jobs on this machine, one after another, through submitit's local executor: `pokevla submit --local`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pokevla.jobs.plan import JobPlan, Submitted
 from pokevla.jobs.profile import Profile
 from pokevla.jobs.record import JOBS, LOCAL, JobRecord, add_job, read_exit, task_log
 from pokevla.jobs.state import UNKNOWN, JobState
-from pokevla.jobs.task.place import Place
 from pokevla.jobs.task.restarts import Restart
+from pokevla.jobs.task.task_info import TaskInfo
 
 RUN_AGAIN_CODE = 144
-"""Exit code upon which submitit's local executor starts the tasks again (submitit/local/local.py)."""
+"""Exit code on which submitit's local executor restarts the tasks (submitit/local/local.py)."""
 _POLL_S = 0.2
 _NUMBERS = {
     "rank": "SUBMITIT_LOCAL_GLOBALID",
@@ -57,42 +57,42 @@ class LocalLauncher:
         return _process_state(job_id)
 
     def stop(self, job: JobRecord, state: JobState) -> str:
-        """SIGTERM to the controller, which passes it on to the tasks."""
+        """Send SIGTERM to the controller, which forwards it to the tasks."""
         pid = job.job_id.removeprefix(LOCAL)
         os.kill(int(pid), signal.SIGTERM)
-        return f"process {pid} was told to save and end"
+        return f"process {pid} was asked to save and end"
 
-    def read_place(self, environment: Mapping[str, str]) -> Place | None:
+    def read_task(self, environment: Mapping[str, str]) -> TaskInfo | None:
         if not {*_NUMBERS.values(), "SUBMITIT_LOCAL_JOB_ID"} <= set(environment):
             return None
         numbers = {field: int(environment[name]) for field, name in _NUMBERS.items()}
         job_id = environment["SUBMITIT_LOCAL_JOB_ID"]
-        return Place("local", job_id, f"{LOCAL}{job_id}", **numbers, local_world_size=numbers["world_size"])
+        return TaskInfo("local", job_id, f"{LOCAL}{job_id}", **numbers, local_world_size=numbers["world_size"])
 
-    def main_address(self, place: Place) -> str:
+    def main_address(self, task: TaskInfo) -> str:
         return "127.0.0.1"
 
-    def restart_after_signal(self, place: Place, reason: str) -> Restart | None:
+    def restart_after_signal(self, task: TaskInfo, reason: str) -> Restart | None:
         return Restart("timeout", "Saved") if reason == "timeout" else None
 
-    def restart_after_kill(self, place: Place) -> Restart | None:
+    def restart_after_kill(self, task: TaskInfo) -> Restart | None:
         return None
 
-    def run_again(self, place: Place) -> int:
+    def run_again(self, task: TaskInfo) -> int:
         return RUN_AGAIN_CODE
 
 
 def run_locally(
     plans: Sequence[JobPlan], profile: Profile, profile_name: str, on_submit: Callable[[Submitted], None]
 ) -> None:
-    """Run a chain of jobs one after another and wait for each; the first that fails ends it.
+    """Run a chain of jobs one after another and wait for each; the first failure ends the chain.
 
-    Partition, setup and the other wishes of a profile that only a cluster can fulfil are left out; its environment
-    holds. A job array is one job here.
+    Of the profile only the environment applies: partition, setup and the like need a cluster. A job array runs as one
+    job.
 
     Raises:
-        UsageError: a job that needs several machines.
-        PokeVLAError: a job failed; with its sentence and exit code.
+        UsageError: a job needs several machines.
+        PokeVLAError: a job failed; has its message and exit code.
     """
     from submitit import LocalExecutor
 
@@ -101,7 +101,9 @@ def run_locally(
 
     for plan in plans:
         if plan.nodes > 1:
-            raise UsageError(f"{plan.recipe.name} wants {plan.nodes} machines; --local has one.", "resources.nodes=1")
+            raise UsageError(
+                f"{plan.recipe.name} needs {plan.nodes} machines; --local has one.", "Add resources.nodes=1."
+            )
     before: list[Submitted] = []
     for plan in plans:
         prepare(plan)
@@ -140,7 +142,7 @@ def _python_path(plan: JobPlan) -> str:
 
 @contextlib.contextmanager
 def _variables(values: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for the processes that are started within the block."""
+    """Set environment variables for processes that are started within the block."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -154,7 +156,7 @@ def _variables(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def _process_state(job_id: str) -> JobState:
-    """A job of the local executor: running as long as its controller process lives."""
+    """State of a job of the local executor: running as long as its controller process lives."""
     pid = job_id.removeprefix(LOCAL)
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()

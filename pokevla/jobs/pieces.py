@@ -1,6 +1,6 @@
-"""Work that is divided into pieces: the shards of a cache, the tasks of an evaluation. What is there is not made again.
+"""Dividing a job into pieces: the shards of a cache, the tasks of an evaluation. Finished ones are not repeated.
 
-RUN/pieces.json    names in each piece, written at submission; a job array has a task for each
+RUN/pieces.json    names in each piece, written at submission; a job array has one Slurm task per piece
 """
 
 from __future__ import annotations
@@ -22,65 +22,65 @@ from pokevla.runs.directory import RECIPE
 PIECES = "pieces.json"
 Pieces = tuple[tuple[str, ...], ...]
 Names = Sequence[str] | None
-"""Names in one piece; None for all of the work."""
+"""Names in one piece; None for all work."""
 
 
 @dataclass(frozen=True)
 class Division:
-    """How the work of one kind of recipe is done piece by piece."""
+    """How the work of one kind of recipe is divided and done."""
 
     run: Callable[[Any, Names], None]  # recipe, names
-    done: Callable[[Any, Path, Names], int]  # recipe, job folder, names -> how far the work is
-    missing: Callable[[Any], list[str]]  # recipe -> names that are not made yet
-    piece: str = ""  # what a name stands for, for a person; "" where the work is not divided
+    done: Callable[[Any, Path, Names], int]  # recipe, job folder, names -> progress
+    missing: Callable[[Any], list[str]]  # recipe -> names that are not done yet
+    piece: str = ""  # what a name stands for, for a person; "" if the work is not divided
     plural: str = ""
 
 
 def divide(names: list[str], width: int) -> Pieces:
-    """Deal names out into at most `width` pieces whose sizes differ by one at most."""
+    """Divide names into at most `width` pieces whose sizes differ by at most one."""
     count = min(width, len(names))
     return tuple(tuple(names[start::count]) for start in range(count))
 
 
 def plan_pieces(recipe: AnyRecipe, width: int) -> Pieces:
-    """The pieces of a cache (shards) or an evaluation (tasks) that are missing now. None for other kinds.
+    """Missing pieces of a cache (shards) or an evaluation (tasks); no pieces for other kinds.
 
     Raises:
         DataError, CheckpointError: dataset or teacher weights are missing.
-        UsageError: a part of the evaluation was done with other settings or weights.
+        UsageError: the evaluation was started with other settings or weights.
     """
     division = DIVISIONS.get(recipe.kind)
     return divide(division.missing(recipe), width) if division is not None else ()
 
 
 def write_pieces(folder: Path, pieces: Pieces) -> None:
-    """Keep them with the job."""
+    """Write RUN/pieces.json."""
     write_json(folder / PIECES, pieces)
 
 
 def read_piece(folder: Path, number: int) -> list[str]:
-    """Names of one piece. DataError when it is not there."""
+    """Names of one piece. DataError if it is missing."""
     path = folder / PIECES
     try:
         return list(json.loads(path.read_text())[number])
     except (OSError, ValueError, IndexError) as error:
-        raise DataError(f"{path} does not tell what piece {number} is ({error}).", "Submit the job again.") from error
+        raise DataError(f"{path} does not define piece {number} ({error}).", "Submit the job again.") from error
 
 
 def run_piece(folder: Path, number: int | None) -> None:
-    """Do one piece of a job that is no training, or (without a number) all of it.
+    """Do one piece of a job other than training, or without a number all of it.
 
     Raises:
         PokeVLAError: errors of the work itself.
     """
     recipe = load_recipe(folder / RECIPE).recipe
     if recipe.kind not in DIVISIONS:
-        raise DataError(f"{folder / RECIPE} is of kind {recipe.kind}, which is no job.")
+        raise DataError(f"{folder / RECIPE} is of kind {recipe.kind}, which cannot run as a job.")
     DIVISIONS[recipe.kind].run(recipe, None if number is None else read_piece(folder, number))
 
 
 def pieces_done(folder: Path, number: int | None) -> int:
-    """How far the work is: finished shards, or trials. Grounding starts over and has nothing to keep."""
+    """Number of finished shards or trials; 0 for grounding, which always starts over."""
     recipe = load_recipe(folder / RECIPE).recipe
     names = None if number is None else read_piece(folder, number)
     return DIVISIONS[recipe.kind].done(recipe, folder, names)
@@ -148,11 +148,11 @@ DIVISIONS: dict[str, Division] = {
     "eval": Division(_run_trials, _trials_done, _missing_tasks, "task of the suite", "tasks of the suite"),
     "grounding": Division(_ask, lambda _recipe, _folder, _names: 0, lambda _recipe: []),
 }
-"""By kind of recipe."""
+"""Kind of recipe -> how to divide and do its work."""
 
 
 def _progress(what: str) -> Callable[[int, int], None]:
-    """A line in the log about every ten seconds."""
+    """Progress callback that prints a line about every ten seconds."""
     last = 0.0
 
     def listen(done: int, total: int) -> None:

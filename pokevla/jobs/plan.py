@@ -1,4 +1,4 @@
-"""What a job asks the cluster for, from its recipe and the profile."""
+"""Resources that a job requests from the cluster, derived from its recipe and the profile."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from pokevla.runs.lead_time import SAFETY, SAVES, UNKNOWN_S, needed_lead_s
 from pokevla.telemetry.jsonl import EVENTS, read_jsonl
 
 SAVE_BYTES_PER_S = 200e6
-"""Until a save has been measured: what a busy parallel file system writes at least (ours)."""
+"""Assumed speed of a busy parallel file system until a save has been measured (ours)."""
 EARLY_S = 60
-"""Slurm looks at time limits about every half minute and may send its warning a minute early (man sbatch, --signal)."""
+"""Slurm checks time limits about every 30 s and may send its warning a minute early (man sbatch, --signal)."""
 OTHER_LEAD_S = 60
-"""Of a cache or an evaluation, which has nothing to save: what is done is on the disk."""
+"""Lead time of a cache or an evaluation, which need not save: finished work is already on disk."""
 START_S = 120
-"""From the start of a job to its first step: imports, loading weights, the first batches (ours)."""
+"""Time from the start of a job to its first step: imports, loading weights, the first batches (ours)."""
 OTHER_TIME_LIMIT_S = 24 * 3600
-"""Of a cache or an evaluation, when the profile has none."""
+"""Time limit of a cache or an evaluation if the profile has none."""
 
 
 @dataclass(frozen=True)
 class JobPlan:
-    """One job, or job array, to be submitted."""
+    """One job or job array to submit."""
 
     loaded: LoadedRecipe
     folder: Path  # absolute
@@ -40,27 +40,27 @@ class JobPlan:
     tasks_per_node: int
     gpus_per_node: int
     cpus_per_task: int
-    threads: int | None  # OMP threads of a task; None leaves them to the job
+    threads: int | None  # OMP threads per task; None: the job decides
     time_limit_s: int
     signal_lead_s: int
-    save_s: float  # of one checkpoint; 0 where nothing is saved
+    save_s: float  # of one checkpoint; 0 if nothing is saved
     is_save_measured: bool
-    hours: float | None  # of training in all; None if unknown
-    pieces: Pieces  # tasks of a job array; empty: one ordinary job
+    hours: float | None  # of the whole training; None if unknown
+    pieces: Pieces  # one per Slurm task of a job array; empty for an ordinary job
 
     @property
     def recipe(self) -> AnyRecipe:
-        """What the job does."""
+        """The recipe of the job."""
         return self.loaded.recipe
 
     @property
     def trains(self) -> bool:
-        """Whether it is a training run, with checkpoints to go on from."""
+        """Whether it is a training run, which has checkpoints to continue from."""
         return kind_of(self.recipe).trains
 
     @property
     def jobs_needed(self) -> int | None:
-        """Jobs of this time limit that the planned hours take, or None."""
+        """Number of jobs of this time limit that the planned hours take; None if unknown."""
         if self.hours is None:
             return None
         usable_s = max(self.time_limit_s - self.signal_lead_s - START_S, 1)
@@ -68,13 +68,13 @@ class JobPlan:
 
     @property
     def shortest_limit_s(self) -> int:
-        """A job with less time could reach its limit before it has saved anything."""
+        """Shortest time limit with which a job can save something before it is reached."""
         return START_S + EARLY_S + self.signal_lead_s
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """One job that a launcher has taken."""
+    """One job that a launcher has accepted."""
 
     plan: JobPlan
     job_id: str
@@ -84,8 +84,8 @@ def plan_job(loaded: LoadedRecipe, profile: Profile) -> JobPlan:
     """Plan the job of a recipe.
 
     Raises:
-        RecipeError: a kind that cannot be submitted, or ranks that cannot be spread over the nodes.
-        DataError, CheckpointError: what a cache is made of is missing.
+        RecipeError: the kind cannot be submitted, or the ranks cannot be spread over the nodes.
+        DataError, CheckpointError: the dataset or the teacher weights of a cache are missing.
     """
     recipe = loaded.recipe
     if not kind_of(recipe).is_job:
@@ -115,7 +115,7 @@ def plan_job(loaded: LoadedRecipe, profile: Profile) -> JobPlan:
 
 
 def job_folder(recipe: AnyRecipe) -> Path:
-    """Where a job's recipe, code and logs are: the run directory."""
+    """Run directory of a job, as an absolute path."""
     return run_directory(recipe).absolute()
 
 
@@ -150,7 +150,7 @@ def _plan_training(loaded: LoadedRecipe, recipe: TrainingRecipe, profile: Profil
 
 
 def measured_save_s(run_dir: Path) -> float | None:
-    """The longest of a run's saves, in seconds; None before the first."""
+    """Duration of the run's longest save in seconds; None before the first save."""
     events = run_dir / EVENTS
     if not events.is_file():
         return None
@@ -160,18 +160,18 @@ def measured_save_s(run_dir: Path) -> float | None:
 def _hours(recipe: TrainingRecipe) -> float | None:
     try:
         return plan_training(recipe).hours
-    except DataError:  # a dataset that is missing: the checks say so
+    except DataError:  # a missing dataset: preflight reports it
         return None
 
 
 def describe(plan: JobPlan) -> list[str]:
-    """The plan for a person."""
+    """Lines that show the plan to a person."""
     recipe = plan.recipe
     gpus = f" with a GPU each ({plan.gpus_per_node} a node)" if plan.gpus_per_node else " on the CPU"
     lines = [
         f"{recipe.name} ({recipe.kind}) in {plan.folder}",
         f"  {plan.nodes} node(s) x {plan.tasks_per_node} task(s){gpus}, {plan.cpus_per_task} processors a task",
-        f"  time limit {format_duration(plan.time_limit_s)}, told to save {plan.signal_lead_s} s before",
+        f"  time limit {format_duration(plan.time_limit_s)}, warned to save {plan.signal_lead_s} s before",
     ]
     if plan.trains:
         how = "measured" if plan.is_save_measured else "estimated from its size"
@@ -183,5 +183,5 @@ def describe(plan: JobPlan) -> list[str]:
         total = sum(len(names) for names in plan.pieces)
         lines.append(f"  job array of {len(plan.pieces)} tasks for {total} missing {division.plural}")
     elif division is not None and division.piece:
-        lines.append(f"  one task: no more than one {division.piece} is missing")
+        lines.append(f"  one task: at most one {division.piece} is missing")
     return lines

@@ -1,4 +1,4 @@
-"""What can be known on the login node before anything is queued: a mistake should cost a minute, not a night."""
+"""Checks on the login node before a job is queued: a mistake should cost a minute, not a night."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ NODE_LOCAL_SYSTEMS = ("tmpfs", "ramfs", "devtmpfs")
 
 
 def preflight(plans: Sequence[JobPlan], profile: Profile, launcher: Launcher | None) -> list[str]:
-    """Check a chain of jobs; returns remarks that do not stop it. Without a launcher none is asked.
+    """Check a chain of jobs; returns remarks that do not stop it. Without a launcher, its own checks are skipped.
 
     Raises:
-        The class of the first problem found, with all problems in the message, one a line.
+        PokeVLAError: of the class of the first problem; the message lists all problems, one per line.
     """
     problems: list[PokeVLAError] = []
     remarks: list[str] = []
@@ -91,21 +91,21 @@ def _recipe(plan: JobPlan, made_before: list[Path]) -> list[str]:
 
 
 def _existing_run(plan: JobPlan) -> list[str]:
-    """A run directory of the same recipe goes on; one of another recipe is refused."""
+    """Continue an existing run of the same recipe; refuse one of another recipe."""
     recipe = training_of(plan.recipe)
     if plan.recipe.kind == "eval" and (plan.folder / "summary.json").is_file():
         raise UsageError(f"The evaluation in {plan.folder} is complete.", "Give it another name: name=...")
     if recipe is None or not plan.folder.exists():
         return []
     if not holds_recipe(plan.folder):
-        raise UsageError(f"{plan.folder} exists and is no run directory.", "Give the run another name: name=...")
+        raise UsageError(f"{plan.folder} exists and is not a run directory.", "Give the run another name: name=...")
     from pokevla.runs.ending import finished_step
 
     if finished_step(plan.folder) is not None:
         raise UsageError(f"The run {plan.folder} is finished.", "Give this one another name: name=...")
     changes = changes_of_submission(plan.folder, recipe)
     phrase = describe_changes(*({field: row[side] for field, row in changes.items()} for side in (0, 1)))
-    return [*_checkpoint_fits(plan), *([f"{plan.folder} goes on with {phrase}."] if phrase else [])]
+    return [*_checkpoint_fits(plan), *([f"{plan.folder} continues with {phrase}."] if phrase else [])]
 
 
 def _checkpoint_fits(plan: JobPlan) -> list[str]:
@@ -114,12 +114,12 @@ def _checkpoint_fits(plan: JobPlan) -> list[str]:
         return [f"{plan.folder} exists and has no checkpoint yet: it starts from step 0."]
     step, folder = checkpoints[-1]
     if read_info(folder).recipe_hash != recipe_hash(read_run_recipe(plan.folder)):
-        raise DataError(f"{folder} was made by another recipe than the run's {RECIPE}.", "Undo the change of it.")
-    return [f"{plan.folder} goes on from step {step}."]
+        raise DataError(f"{folder} was saved with another recipe than the run's {RECIPE}.", f"Restore {RECIPE}.")
+    return [f"{plan.folder} continues from step {step}."]
 
 
 def _shards(datasets: Sequence[Path]) -> list[str]:
-    """Every shard of every dataset and its index are there, before a rank meets the gap after some hours."""
+    """Every shard and index exists, so that no rank finds one missing hours later."""
     from pokevla.data.dataset import SHARDS_NAME
     from pokevla.recipe.checking.datasets import read_info
     from pokevla.shards.index import index_path
@@ -129,14 +129,14 @@ def _shards(datasets: Sequence[Path]) -> list[str]:
         missing = [path for shard in shards for path in (shard, index_path(shard)) if not path.is_file()]
         if missing:
             raise DataError(
-                f"{missing[0]} is missing ({len(missing)} of {2 * len(shards)} files of shards are).",
+                f"{missing[0]} is missing ({len(missing)} of {2 * len(shards)} shard and index files are).",
                 "Convert the dataset again.",
             )
     return []
 
 
 def _cache(needed: Sequence[Path], cache: CacheConfig, caches: Sequence[JobPlan]) -> list[str]:
-    """The cache that training will look for is there, or a job before this one makes it."""
+    """The cache that training needs exists, or an earlier job of the chain builds it."""
     datasets = {path.absolute() for path in needed}
     for builder in caches:
         built = builder.recipe.feature_cache
@@ -148,7 +148,7 @@ def _cache(needed: Sequence[Path], cache: CacheConfig, caches: Sequence[JobPlan]
             raise RecipeError(
                 f"the cache that {builder.recipe.name} builds is not the one this recipe needs: cache.{differing} "
                 "differs.",
-                "Let both extend the same file.",
+                "Let both recipes extend the same file.",
             )
         datasets -= {path.absolute() for path in builder.recipe.dataset_paths}
     if not datasets:
@@ -168,10 +168,10 @@ def _time(plan: JobPlan) -> list[str]:
         raise ClusterError(
             f"a time limit of {plan.time_limit_s} s is too short: starting, saving ({plan.save_s:.0f} s) and the "
             f"warning {plan.signal_lead_s} s ahead of the limit need {plan.shortest_limit_s} s.",
-            "Give it more: resources.time_limit of the recipe, time_limit of the profile.",
+            "Raise resources.time_limit of the recipe or time_limit of the profile.",
         )
     if plan.jobs_needed is not None and plan.jobs_needed > 1:
-        return [f"about {plan.hours:.1f} hours are planned: it will be requeued some {plan.jobs_needed - 1} times."]
+        return [f"about {plan.hours:.1f} hours are planned: it will be requeued about {plan.jobs_needed - 1} times."]
     return []
 
 
@@ -180,7 +180,7 @@ def _second_job(plan: JobPlan) -> list[str]:
     if active is not None:
         job, state = active
         raise UsageError(
-            f"{plan.folder} has a job already: {job.job_id}, {state.describe()}.",
+            f"{plan.folder} already has a job: {job.job_id}, {state.describe()}.",
             f"Stop it first: pokevla runs stop {plan.folder}",
         )
     if plan.trains and plan.folder.is_dir():
@@ -200,7 +200,7 @@ def _same_folder_twice(plans: Sequence[JobPlan]) -> list[PokeVLAError]:
 
 
 def _shared_paths(plan: JobPlan, profile: Profile) -> list[str]:
-    """Run, datasets and caches must be where every node sees them."""
+    """Run, datasets and caches are where every node sees them."""
     recipe = plan.recipe
     paths = {"the run directory": plan.folder}
     paths |= {f"the dataset {path}": path for path in recipe.dataset_paths}
@@ -217,20 +217,20 @@ def _shared_paths(plan: JobPlan, profile: Profile) -> list[str]:
 
 
 def node_local(path: Path, shared: Sequence[Path] = ()) -> str | None:
-    """Why a path seems to be one machine's own, or None. `shared` are folders known to be seen by all."""
+    """Why a path seems to be local to this machine, or None. `shared` are folders that all nodes are known to see."""
     absolute = existing_ancestor(path).resolve()
     if any(absolute.is_relative_to(folder.resolve()) for folder in shared):
         return None
     folders = (*NODE_LOCAL_FOLDERS, os.environ.get("TMPDIR", "/tmp"))
-    found = next((folder for folder in folders if absolute.is_relative_to(Path(folder).resolve())), None)
-    if found is not None:
-        return f"is below {found}"
+    local_folder = next((folder for folder in folders if absolute.is_relative_to(Path(folder).resolve())), None)
+    if local_folder is not None:
+        return f"is below {local_folder}"
     system = file_system(absolute)
     return f"is on a {system}" if system in NODE_LOCAL_SYSTEMS else None
 
 
 def file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
-    """Kind of file system an absolute path lies on; "" where the system does not tell."""
+    """Type of the file system that holds an absolute path; "" if unknown."""
     if not mounts.is_file():
         return ""
     kinds: dict[Path, str] = {}

@@ -1,4 +1,4 @@
-"""Making a job's directory ready before a launcher takes it."""
+"""Preparing the directory of a job before it is submitted."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ from pokevla.telemetry.jsonl import now
 
 
 def prepare(plan: JobPlan) -> None:
-    """Make the job's directory ready: recipe, manifest, code, pieces. What a run has already stays, but for
-    changes of what it runs on: they are written into its recipe, which is all that the job reads.
+    """Write recipe, manifest, code copy and pieces to the job's directory.
+
+    An existing run keeps its files; permitted changes (resources, say) are written to its recipe, which is all that the
+    job reads.
 
     Raises:
-        DataError: a dataset is missing. DiskFullError: no room. RecipeError: it changes what the run learns.
+        DataError: a dataset is missing.
+        DiskFullError: disk full.
+        RecipeError: the recipe changes what the run learns.
     """
     training = training_of(plan.recipe)
     if training is not None and not holds_recipe(plan.folder):
@@ -43,13 +47,13 @@ def prepare(plan: JobPlan) -> None:
 
 
 def jobs_of(plan: JobPlan) -> list[Job]:
-    """The pickled objects: one, or one per piece."""
+    """The objects to pickle: one job, or one per piece."""
     folder = str(plan.folder)
     return [Job(folder, number) for number in range(len(plan.pieces))] or [Job(folder)]
 
 
 def job_record(submitted: Submitted, profile: Profile, profile_name: str, after: Sequence[Submitted] = ()) -> JobRecord:
-    """What `slurm.json` remembers of a job."""
+    """Entry of a job in `slurm.json`."""
     plan = submitted.plan
     return JobRecord(
         job_id=submitted.job_id,
@@ -68,8 +72,8 @@ def job_record(submitted: Submitted, profile: Profile, profile_name: str, after:
 
 
 def environment(plan: JobPlan, profile: Profile) -> dict[str, str]:
-    """Environment variables of a job. Python imports the copy of the code, and not what lies in the directory the job
-    starts in (PYTHONSAFEPATH): that is the checkout, which has moved on since."""
+    """Environment variables of a job. PYTHONSAFEPATH makes Python import the code copy, not the checkout that the job
+    starts in and that may have changed since."""
     variables = {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
     if plan.threads is not None:
         # As `pokevla train` sets them for its ranks (pokevla/distributed/process.py).

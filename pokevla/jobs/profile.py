@@ -1,6 +1,6 @@
-"""Cluster profiles: what a cluster wants to be told, in one YAML file, checked like a recipe.
+"""Cluster profiles: the settings of one cluster in a YAML file, checked like a recipe.
 
-Chosen by `--profile NAME|PATH` or POKEVLA_PROFILE. A name is a file of `slurm/profiles/`.
+Selected by `--profile NAME|PATH` or POKEVLA_PROFILE. A name is a file of `slurm/profiles/`.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ Event = Literal["BEGIN", "END", "FAIL", "REQUEUE", "TIME_LIMIT", "ALL"]
 OWN_FLAGS = frozenset({"dependency", "kill-on-invalid-dep", "signal", "requeue", "no-requeue", "open-mode", "array",
                        "output", "error", "job-name", "nodes", "ntasks", "ntasks-per-node", "time", "chdir",
                        "export"})  # fmt: skip
-"""Flags of sbatch that resume, chains and logs depend on; a profile must not set them."""
+"""Flags of sbatch that a profile must not set, because resume, chains and logs depend on them."""
 
 
 class Mail(Section):
-    """When Slurm writes mail, and to whom."""
+    """When Slurm sends mail, and to whom."""
 
     user: Word
     """Address."""
     events: Annotated[tuple[Event, ...], Field(min_length=1)] = ("END", "FAIL")
-    """What is worth a mail."""
+    """Events that Slurm sends mail about."""
 
 
 class Profile(Section):
@@ -47,7 +47,7 @@ class Profile(Section):
     partition: Word | None = None
     """Partition; `null` is the cluster's default."""
     account: Word | None = None
-    """Account that is charged."""
+    """Account to charge."""
     qos: Word | None = None
     """Quality of service."""
     constraint: str | None = None
@@ -55,15 +55,15 @@ class Profile(Section):
     gpus_per_node: Annotated[int, Field(ge=0)] | None = None
     """GPUs in one node. A recipe that asks for more per node is refused; `null` leaves this to Slurm."""
     cpus_per_task: Positive = 8
-    """Processors of each rank: one for the model, the others for reading and decoding."""
+    """Processors per rank: one for the model, the others for reading and decoding."""
     memory_gib_per_node: Positive | None = None
-    """Memory of a job on each node; `null` is the cluster's default, which is often too little."""
+    """Memory per node; `null` is the cluster's default, which is often too little."""
     time_limit: str | None = None
-    """Longest job, [D-]HH:MM:SS. A job asks for the shorter of this and the recipe's `resources.time_limit`."""
+    """Longest job, [D-]HH:MM:SS. A job requests the shorter of this and the recipe's `resources.time_limit`."""
     signal_lead_s: Positive | None = None
-    """Seconds before the limit at which a job is told to save; `null` derives them from the measured save time."""
+    """Seconds before the time limit at which a job is warned to save; `null` derives them from the measured saves."""
     array_width: Positive = 8
-    """Tasks that a cache or an evaluation is divided into at most, as a job array."""
+    """Largest number of tasks of a job array, into which a cache or an evaluation is divided."""
     setup: tuple[str, ...] = ()
     """Shell commands before Python starts: `module load ...`, `source .../activate`."""
     python: str | None = None
@@ -71,9 +71,9 @@ class Profile(Section):
     environment: dict[str, str] = Field(default_factory=dict)
     """Environment variables of the job, e.g. NCCL_SOCKET_IFNAME."""
     mail: Mail | None = None
-    """Mail at the beginning, the end or a failure of jobs."""
+    """Mail when jobs begin, end or fail."""
     shared: tuple[Path, ...] = ()
-    """Folders that all nodes see although they look like a node's own (below /tmp, or on a tmpfs)."""
+    """Folders that all nodes see although they look local (below /tmp, or on a tmpfs)."""
     sbatch: dict[str, str | int | bool] = Field(default_factory=dict)
     """Further flags of sbatch, by their long names: `exclusive: true`, `reservation: thursday`."""
 
@@ -84,11 +84,11 @@ class Profile(Section):
 
 
 def load_profile(chosen: str | None, environment: Mapping[str, str] | None = None) -> tuple[str, Profile]:
-    """The chosen profile and its name; without a choice POKEVLA_PROFILE's, and without that the plain defaults ("").
+    """Name and profile of `chosen`, by default of POKEVLA_PROFILE, and without either "" and the default values.
 
     Raises:
         UsageError: there is no such profile.
-        RecipeError: a mistake in it, with file, line and the nearest name.
+        RecipeError: the profile is invalid; names file, line and the nearest field.
     """
     variables = os.environ if environment is None else environment
     name = chosen or variables.get(VARIABLE, "")
@@ -105,7 +105,7 @@ def load_profile(chosen: str | None, environment: Mapping[str, str] | None = Non
 
 
 def profile_names() -> list[str]:
-    """Names of the profiles that are shipped."""
+    """Names of the profiles in `slurm/profiles/`."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
@@ -118,13 +118,13 @@ def _find(name: str) -> Path:
     path = FOLDER / f"{name}.yaml"
     if not path.is_file():
         guess = nearest(name, profile_names())
-        hint = f"Did you mean {guess}?" if guess else f"There are {', '.join(profile_names())}; or give a file."
+        hint = f"Did you mean {guess}?" if guess else f"Use one of {', '.join(profile_names())}, or name a file."
         raise UsageError(f"There is no profile {name!r}.", hint)
     return path
 
 
 def _check(profile: Profile, document: Document) -> None:
-    """What types cannot say. RecipeError with file and line."""
+    """Check what types cannot express. RecipeError names file and line."""
     wrong: list[tuple[tuple[Any, ...], str]] = []
     if profile.time_limit is not None and not profile.time_limit_s:
         wrong.append((("time_limit",), f"time_limit should be [D-]HH:MM:SS, not {profile.time_limit!r}."))
@@ -151,7 +151,7 @@ _OWN_REMEDY = {
 
 
 def shown(name: str) -> str:
-    """A profile's name for a person."""
+    """Name of a profile for a person."""
     if not name:
         return "none (the cluster's defaults)"
     return display_path(Path(name)) if os.sep in name else name
@@ -161,10 +161,10 @@ def require_partition(name: str, known: list[str]) -> None:
     """Refuse a partition that does not exist.
 
     Raises:
-        ClusterError: with the nearest name.
+        ClusterError: it does not exist; suggests the nearest name.
     """
     if name in known:
         return
     guess = nearest(name, known)
-    hint = f"Did you mean {guess}?" if guess else f"There are {', '.join(known)}."
+    hint = f"Did you mean {guess}?" if guess else f"It has {', '.join(known)}."
     raise ClusterError(f"The cluster has no partition {name!r}.", hint)

@@ -1,4 +1,4 @@
-"""`RUN/slurm.json`: the jobs that were submitted for a run, oldest first. Written on the login node, read by all."""
+"""`RUN/slurm.json`: the jobs submitted for a run, oldest first. Written on the login node."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pokevla.runs.directory import SUBMITTED
 JOBS = "slurm"
 """Folder of job scripts and task logs inside a run directory; one sub-folder per job."""
 LOCAL = "local-"
-"""Prefix of the ids of jobs on submitit's local executor; a process id follows."""
+"""Prefix of job ids of submitit's local executor; a process id follows."""
 _VERSION = 1
 
 
@@ -21,13 +21,13 @@ _VERSION = 1
 class JobRecord:
     """One submitted job."""
 
-    job_id: str  # Slurm's; of an array its first part; or `local-PID`
+    job_id: str  # Slurm's, for an array without the task number; or `local-PID`
     name: str
     submitted: str  # UTC, ISO 8601
     profile: str  # name or file; "" without one
     partition: str  # "" is the cluster's default
-    after: tuple[str, ...]  # job ids that must end well first
-    after_names: tuple[str, ...]  # and their names
+    after: tuple[str, ...]  # ids of jobs that must succeed first
+    after_names: tuple[str, ...]  # their names
     nodes: int
     tasks_per_node: int
     time_limit_s: int
@@ -39,7 +39,7 @@ def read_jobs(run_dir: Path) -> list[JobRecord]:
     """The jobs of a run, oldest first; none if it was never submitted.
 
     Raises:
-        DataError: `slurm.json` is damaged or of another version.
+        DataError: `slurm.json` is damaged or has another schema version.
     """
     path = run_dir / SUBMITTED
     try:
@@ -63,12 +63,12 @@ def add_job(run_dir: Path, job: JobRecord) -> None:
 
 
 def log_folder(run_dir: Path, job_id: str) -> Path:
-    """Where a job's script and the output of its tasks are."""
+    """Folder with the script of a job and the output of its tasks."""
     return run_dir / JOBS / ("local" if job_id.startswith(LOCAL) else job_id)
 
 
 def task_log(run_dir: Path, job_id: str, rank: int = 0) -> Path:
-    """What a task wrote to stderr (submitit's name): tracebacks, and what came before the rank's own log was open."""
+    """File with the stderr of a task, as submitit names it: tracebacks, and output before the rank's log was open."""
     return log_folder(run_dir, job_id) / f"{job_id.removeprefix(LOCAL)}_{rank}_log.err"
 
 
@@ -77,21 +77,21 @@ def _exit_note(run_dir: Path, job_id: str, rank: int) -> Path:
 
 
 def note_exit(run_dir: Path, job_id: str, rank: int, code: int, message: str) -> None:
-    """Keep why a task ended badly: Slurm keeps no more than its exit code."""
+    """Record why a task failed: Slurm keeps only its exit code."""
     path = _exit_note(run_dir, job_id, rank)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"code": code, "message": message}) + "\n", encoding="utf-8")
 
 
 def forget_exit(run_dir: Path, job_id: str, rank: int) -> None:
-    """A task starts (again): what ended it before no longer counts."""
+    """Delete the record of why a task failed, because it is starting again."""
     _exit_note(run_dir, job_id, rank).unlink(missing_ok=True)
 
 
 def read_exit(run_dir: Path, job_id: str) -> tuple[int, str] | None:
-    """Exit code and sentence of the first task of a job that ended with a named error; None if there is none.
+    """Exit code and message of the first task of a job that ended with a named error; None if there is none.
 
-    Of ranks that ended one after another, the one that only lost the others (exit code 1) comes last.
+    Ranks with exit code 1, which may only have lost their connection to the others, come last.
     """
     notes = []
     folder = log_folder(run_dir, job_id)
@@ -100,7 +100,7 @@ def read_exit(run_dir: Path, job_id: str) -> tuple[int, str] | None:
     for path in [path for one in folders for path in sorted(one.glob(pattern))]:
         try:
             note = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:  # cut short by a kill
+        except ValueError:  # truncated by a kill
             continue
         notes.append((int(note["code"]), str(note["message"])))
     return min(notes, key=lambda note: note[0] == 1, default=None)

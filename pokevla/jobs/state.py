@@ -1,4 +1,4 @@
-"""The state of a job, in Slurm's words."""
+"""The state of a job, in Slurm's terms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ UNKNOWN = "UNKNOWN"
 
 @dataclass(frozen=True)
 class JobState:
-    """State of one job, or of an array as a whole."""
+    """State of one job or of a whole array."""
 
     job_id: str
     state: str  # Slurm's word, or UNKNOWN
@@ -19,9 +19,9 @@ class JobState:
     exit_code: int | None = None
     nodes: str = ""
     restarts: int | None = None  # how often it was requeued; None where only accounting knows the job
-    source: str = ""  # who said so: scontrol, sacct, process; "" when nobody knows the job
-    is_being_preempted: bool = False  # runs, in the grace time that its partition gives to preempted jobs
-    comment: str = ""  # the job's comment field; `pokevla runs stop` marks a job there
+    source: str = ""  # where it comes from: scontrol, sacct, process; "" if unknown
+    is_being_preempted: bool = False  # runs in the grace time that its partition gives preempted jobs
+    comment: str = ""  # the job's comment field, where `pokevla runs stop` marks it
 
     @property
     def is_active(self) -> bool:
@@ -30,7 +30,7 @@ class JobState:
 
     @property
     def has_failed(self) -> bool:
-        """Whether it ended, and not well. A job nobody remembers has not failed as far as we know."""
+        """Whether it failed. A job in state UNKNOWN counts as not failed."""
         return not self.is_active and self.state not in ("COMPLETED", UNKNOWN)
 
     def describe(self) -> str:

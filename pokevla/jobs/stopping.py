@@ -1,4 +1,4 @@
-"""`pokevla runs stop`: let a job save, end, and not come back."""
+"""`pokevla runs stop`: have a job save and end without being restarted."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pokevla.jobs.tracking import job_state
 
 
 def stop_run(run_dir: Path) -> list[str]:
-    """Stop every job of a run that runs or waits; returns one sentence per job.
+    """Stop every running or queued job of a run; returns one sentence per job.
 
     Raises:
-        UsageError: no job of this run runs or waits.
+        UsageError: no job of this run is running or queued.
         ClusterError: the launcher refuses.
     """
     sentences = []
@@ -23,5 +23,5 @@ def stop_run(run_dir: Path) -> list[str]:
         if launcher is not None and state.is_active:
             sentences.append(launcher.stop(job, state))
     if not sentences:
-        raise UsageError(f"No job of {run_dir} runs or waits.", "`pokevla runs ls` shows how each ended.")
+        raise UsageError(f"No job of {run_dir} is running or queued.", "`pokevla runs ls` shows how each ended.")
     return sentences

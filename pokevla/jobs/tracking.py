@@ -1,4 +1,4 @@
-"""How the jobs of a run stand, whichever launcher runs them."""
+"""State of a run's jobs, from the launcher of each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pokevla.jobs.state import UNKNOWN, JobState
 
 
 def job_state(job_id: str) -> JobState:
-    """State of a job; UNKNOWN when its launcher has forgotten it, or is not known here.
+    """State of a job; UNKNOWN if its launcher has forgotten it or has not been imported.
 
     Raises:
         ClusterError: the launcher does not answer.
@@ -21,15 +21,15 @@ def job_state(job_id: str) -> JobState:
 
 
 def job_states(job_ids: Iterable[str]) -> dict[str, JobState]:
-    """`job_state` of several jobs."""
+    """`job_state` by job id."""
     return {job_id: job_state(job_id) for job_id in dict.fromkeys(job_ids)}
 
 
 def active_job(run_dir: Path) -> tuple[JobRecord, JobState] | None:
-    """The newest job of a run that runs or waits, or None.
+    """The newest running or queued job of a run, or None.
 
     Raises:
-        ClusterError: there are jobs on record and Slurm does not answer.
+        ClusterError: the run has recorded jobs and Slurm does not answer.
     """
     for job in reversed(read_jobs(run_dir)):
         state = job_state(job.job_id)
@@ -39,7 +39,7 @@ def active_job(run_dir: Path) -> tuple[JobRecord, JobState] | None:
 
 
 def explain(run_dir: Path) -> str | None:
-    """How the newest job of a run stands, and if it was cancelled because of another one, which; None without jobs.
+    """State of the newest job of a run, and the failed job because of which it was cancelled; None without jobs.
 
     Raises:
         ClusterError: Slurm does not answer.

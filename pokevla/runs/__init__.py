@@ -1,1 +1,1 @@
-"""The run directory: names of its files, checks before a run, what may change in it, lock, checkpoints, end."""
+"""The run directory: file names, checks before a run, permitted changes, lock, checkpoints, end."""

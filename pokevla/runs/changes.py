@@ -1,6 +1,6 @@
-"""Going on with a run on other resources: what may be changed, and where the change is kept. No torch here.
+"""Continuing a run with other resources: what may change, and writing the change to its recipe. Without torch.
 
-What may be changed is `pokevla.recipe.values.NEUTRAL`, for `pokevla resume` and for `pokevla submit` alike.
+`pokevla resume` and `pokevla submit` may change the fields in `pokevla.recipe.values.NEUTRAL`.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ ORIGIN = "resume"
 
 
 def ranks_override(recipe: TrainRecipe, ranks: int) -> list[str]:
-    """Overrides that give a run this number of ranks on its present machines.
+    """Overrides that give a run this number of ranks on its current number of nodes.
 
     Raises:
-        UsageError: they cannot be spread evenly.
+        UsageError: the ranks cannot be spread evenly.
     """
     resources = recipe.resources
     if ranks < 1 or ranks % resources.nodes:
         raise UsageError(
             f"{ranks} ranks cannot be spread over {resources.nodes} machine(s).",
-            "Give resources.nodes=N too, or another number of ranks.",
+            "Set resources.nodes=N as well, or use another number of ranks.",
         )
     if resources.gpus_per_node:
         return [f"resources.gpus_per_node={ranks // resources.nodes}"]
@@ -45,10 +45,10 @@ def ranks_override(recipe: TrainRecipe, ranks: int) -> list[str]:
 
 
 def changed_recipe(run_dir: Path, overrides: Sequence[str]) -> TrainRecipe:
-    """The run's recipe with the overrides.
+    """The run's recipe with the overrides applied.
 
     Raises:
-        RecipeError: an override changes what is learnt, or makes no sense; names every such field.
+        RecipeError: an override is invalid or changes what is learnt; names every such field.
         UsageError: not a run directory of training.
     """
     before = read_run_recipe(run_dir)
@@ -60,7 +60,7 @@ def changed_recipe(run_dir: Path, overrides: Sequence[str]) -> TrainRecipe:
 
 
 def refuse_other_learning(before: BaseModel, after: BaseModel) -> None:
-    """Refuse to go on with a run by a recipe that changes what is learnt.
+    """Refuse to continue a run with a recipe that changes what is learnt.
 
     Raises:
         RecipeError: naming every such field.
@@ -68,18 +68,19 @@ def refuse_other_learning(before: BaseModel, after: BaseModel) -> None:
     learnt = learnt_differences(before, after)
     if learnt:
         raise RecipeError(
-            f"{', '.join(learnt)} cannot be changed in a run that has begun, only {', '.join(NEUTRAL)} can.",
+            f"{', '.join(learnt)} cannot be changed in a run that has started, only {', '.join(NEUTRAL)} can.",
             "Train under another name: pokevla train RECIPE name=... with the change.",
         )
 
 
 def changes_of_submission(run_dir: Path, recipe: TrainRecipe) -> dict[str, list[Any]]:
-    """What is new in `recipe`, with which a begun run is to go on: field -> [before, now].
+    """What `recipe` changes in a run that has started: field -> [before, now].
 
-    `output` may be said in another way (from another directory, say) as long as it names the same run.
+    `output` may be spelled differently (relative to another directory) as long as it names the same run.
 
     Raises:
-        RecipeError: as `changed_recipe`. UsageError: not a run directory of training.
+        RecipeError: as in `changed_recipe`.
+        UsageError: not a run directory of training.
     """
     before = read_run_recipe(run_dir)
     after = recipe.model_copy(update={"output": before.output})
@@ -88,10 +89,10 @@ def changes_of_submission(run_dir: Path, recipe: TrainRecipe) -> dict[str, list[
 
 
 def keep_submission(run_dir: Path, recipe: TrainRecipe) -> None:
-    """Write what is new in `recipe` into the run's `recipe.yaml`, as `keep_changes` does; errors as there.
+    """Write what `recipe` changes to the run's `recipe.yaml`. Also raises what `keep_changes` raises.
 
     Raises:
-        UsageError: there is something new, and a process is training the run.
+        UsageError: there are changes, and a process is training the run.
     """
     changes = changes_of_submission(run_dir, recipe)
     if not changes:
@@ -101,11 +102,11 @@ def keep_submission(run_dir: Path, recipe: TrainRecipe) -> None:
 
 
 def keep_changes(run_dir: Path, overrides: Sequence[str]) -> None:
-    """Write the overrides into the run's `recipe.yaml`: a requeued job knows nothing else. Called by one process.
+    """Write the overrides to the run's `recipe.yaml`, the only file a requeued job reads. Called by one process.
 
     Raises:
-        RecipeError: as `changed_recipe`.
-        DiskFullError: no room; the old file is still there.
+        RecipeError: as in `changed_recipe`.
+        DiskFullError: disk full; the old file stays.
     """
     changed_recipe(run_dir, overrides)
     path = run_dir / RECIPE
@@ -113,16 +114,16 @@ def keep_changes(run_dir: Path, overrides: Sequence[str]) -> None:
 
 
 def refuse_changed_data(run_dir: Path, recipe: TrainRecipe) -> None:
-    """Refuse to go on when a dataset is not the one the run was begun with.
+    """Refuse to continue if a dataset has changed since the run started.
 
     Raises:
-        DataError: naming it; or a dataset is missing.
+        DataError: names the dataset that has changed or is missing.
     """
-    begun = read_manifest(run_dir).get("datasets", {})
+    recorded = read_manifest(run_dir).get("datasets", {})
     for path, fingerprint in mixture_fingerprints(recipe.data).items():
-        if begun.get(path, fingerprint) != fingerprint:
+        if recorded.get(path, fingerprint) != fingerprint:
             raise DataError(
-                f"The dataset {path} has changed since the run began: fingerprint {fingerprint} instead of "
-                f"{begun[path]}.",
-                "Put the dataset back, or train under another name.",
+                f"The dataset {path} has changed since the run started: fingerprint {fingerprint} instead of "
+                f"{recorded[path]}.",
+                "Restore the dataset, or train under another name.",
             )

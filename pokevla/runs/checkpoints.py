@@ -1,4 +1,4 @@
-"""The checkpoints of a run as they lie on the disk: finding, verifying, deleting. No torch: it answers at once."""
+"""The checkpoints of a run on disk: finding, verifying, deleting. Without torch, so that commands start fast."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from pokevla.runs.directory import CHECKPOINTS
 MARKER = "COMPLETE.json"
 STATE = "state"
 HEALTHY = "HEALTHY"
-"""File in the folder of a checkpoint that a run went on from without trouble."""
+"""File that marks a checkpoint after which training continued with finite losses and gradients."""
 CONVERTED = "universal"
-"""Folder beside `state` with the same state for any number of ranks, made when it is needed."""
+"""Folder beside `state` with the same state for any number of ranks, created when needed."""
 SCHEMA_VERSION = 2
-FREE_SPACE = "Free some space, or lower checkpoint.keep_last; then go on with: pokevla resume RUN"
+FREE_SPACE = "Free some space, or lower checkpoint.keep_last; then continue with: pokevla resume RUN"
 _NAME = re.compile(r"step-(\d{8,})")
 
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What COMPLETE.json says."""
+    """Content of COMPLETE.json."""
 
     step: int
     position: int  # samples consumed globally
@@ -40,15 +40,15 @@ class CheckpointInfo:
     frozen_hash: str  # of the weights that are not stored
     datasets: dict[str, str] = field(default_factory=dict)  # path -> fingerprint
     caches: dict[str, str] = field(default_factory=dict)  # path of the dataset -> fingerprint of its features
-    settings: dict[str, Any] = field(default_factory=dict)  # that may be others after a resume: dotted field -> value
+    settings: dict[str, Any] = field(default_factory=dict)  # that a resume may change: dotted field -> value
     files: tuple[StoredFile, ...] = ()
-    recent_losses: tuple[float, ...] = ()  # what the spike guard goes on from
-    skips: dict[str, int] = field(default_factory=dict)  # what the guard against bad steps goes on from
-    metrics: dict[str, Any] = field(default_factory=dict)  # what is added up for the next line of metrics
+    recent_losses: tuple[float, ...] = ()  # state of the spike guard
+    skips: dict[str, int] = field(default_factory=dict)  # state of the guard against non-finite steps
+    metrics: dict[str, Any] = field(default_factory=dict)  # sums for the next line of metrics
 
     @property
     def size_bytes(self) -> int:
-        """Size of all files."""
+        """Total size of all files."""
         return sum(file.size for file in self.files)
 
 
@@ -58,35 +58,35 @@ def checkpoint_folder(run_dir: Path, step: int) -> Path:
 
 
 def temporary_folder(run_dir: Path, step: int) -> Path:
-    """Where a checkpoint grows until it is complete."""
+    """Folder in which a checkpoint is written until it is complete."""
     return temporary_name(checkpoint_folder(run_dir, step))
 
 
 def list_temporary(run_dir: Path) -> list[Path]:
-    """Checkpoints that are being saved, or that a killed job has left half saved."""
+    """Incomplete checkpoints: being saved, or left by a killed job."""
     return sorted((run_dir / CHECKPOINTS).glob(f"{TEMPORARY}step-*"))
 
 
 def save_error(error: BaseException, path: Path) -> PokeVLAError:
-    """Name an error met while saving: DiskFullError or CheckpointError."""
+    """Named error for an error raised while saving: DiskFullError or CheckpointError."""
     return named_error(error, path, kind=CheckpointError, remedy=FREE_SPACE)
 
 
 def list_checkpoints(run_dir: Path) -> list[tuple[int, Path]]:
     """Checkpoints with a marker, oldest first: (step, folder)."""
-    found = []
+    checkpoints = []
     for folder in (run_dir / CHECKPOINTS).glob("step-*"):
         match = _NAME.fullmatch(folder.name)
         if match and (folder / MARKER).is_file():
-            found.append((int(match.group(1)), folder))
-    return sorted(found)
+            checkpoints.append((int(match.group(1)), folder))
+    return sorted(checkpoints)
 
 
 def read_info(folder: Path) -> CheckpointInfo:
     """Read COMPLETE.json.
 
     Raises:
-        CheckpointError: absent, unreadable, or of another schema version.
+        CheckpointError: it is missing, unreadable, or has another schema version.
     """
     path = folder / MARKER
     try:
@@ -106,7 +106,7 @@ def verify(folder: Path) -> CheckpointInfo:
     """Check every file of a checkpoint against COMPLETE.json.
 
     Raises:
-        CheckpointError: the first file that is missing, of another size, or of another checksum.
+        CheckpointError: names the first file that is missing or has another size or checksum.
     """
     info = read_info(folder)
     for expected in info.files:
@@ -124,9 +124,9 @@ def verify(folder: Path) -> CheckpointInfo:
 def latest_complete(
     run_dir: Path, on_damage: Callable[[str], None] = lambda message: None
 ) -> tuple[Path, CheckpointInfo] | None:
-    """Find the newest checkpoint whose files are all right. Called by one rank.
+    """Find the newest undamaged checkpoint. Called by one rank.
 
-    A damaged one is reported through `on_damage` and passed over for the one before it.
+    A damaged one is reported through `on_damage`, and the one before it is tried.
 
     Returns:
         (folder, info), or None when the run has no checkpoint yet.
@@ -149,18 +149,18 @@ def latest_complete(
 
 
 def refuse_misfit(folder: Path, stored: CheckpointInfo, current: CheckpointInfo) -> None:
-    """Refuse a checkpoint that this job cannot go on from. Another number of ranks is no reason.
+    """Refuse a checkpoint that this job cannot continue from. Another number of ranks is allowed.
 
     Raises:
         CheckpointError: another ZeRO stage, precision, recipe, dataset or frozen weights; says which and what to do.
     """
-    for name, saved, wanted in (
+    for name, saved, required in (
         ("zero.stage", stored.zero_stage, current.zero_stage),
         ("precision", stored.precision, current.precision),
     ):
-        if saved != wanted:
+        if saved != required:
             raise CheckpointError(
-                f"{folder} was saved with {name} {saved}, the run's recipe says {wanted}: its optimizer state cannot "
+                f"{folder} was saved with {name} {saved}, the run's recipe has {required}: its optimizer state cannot "
                 "be converted.",
                 f"Set {name} back to {saved} in recipe.yaml of the run directory, or train under another name.",
             )
@@ -173,15 +173,15 @@ def refuse_misfit(folder: Path, stored: CheckpointInfo, current: CheckpointInfo)
         if current.datasets.get(path) != fingerprint:
             raise CheckpointError(
                 f"The dataset {path} has changed since step {stored.step}: fingerprint {current.datasets.get(path)} "
-                f"instead of {fingerprint}. The samples that are left would not be those that have not been seen.",
-                "Put the dataset back, or train under another name.",
+                f"instead of {fingerprint}. The remaining samples would not be those the run has not seen.",
+                "Restore the dataset, or train under another name.",
             )
     for path, fingerprint in stored.caches.items():
         if current.caches.get(path) != fingerprint:
             raise CheckpointError(
                 f"The cached features of {path} are not those that {folder} was trained with: fingerprint "
                 f"{current.caches.get(path)} instead of {fingerprint}.",
-                "Put back the teachers' weights that the recipe's `cache` names.",
+                "Restore the teachers' weights that the recipe's `cache` names.",
             )
     if stored.frozen_hash != current.frozen_hash:
         raise CheckpointError(
@@ -192,21 +192,21 @@ def refuse_misfit(folder: Path, stored: CheckpointInfo, current: CheckpointInfo)
 
 
 def mark_healthy(folder: Path, step: int) -> None:
-    """Note that the run got to `step` from this checkpoint, all steps on the way being finite.
+    """Mark a checkpoint as healthy: all steps from it up to `step` were finite.
 
     Raises:
-        DiskFullError: no room.
+        DiskFullError: disk full.
     """
     write_text(folder / HEALTHY, f"{step}\n", kind=CheckpointError, remedy=FREE_SPACE)
 
 
 def is_healthy(folder: Path) -> bool:
-    """Whether `mark_healthy` was called for a checkpoint."""
+    """Whether the checkpoint was marked by `mark_healthy`."""
     return (folder / HEALTHY).is_file()
 
 
 def remove_unfinished(run_dir: Path) -> None:
-    """Delete what a killed job has left of a save. Called by one rank, while none saves."""
+    """Delete incomplete checkpoints of killed jobs. Called by one rank, while none is saving."""
     for leftover in list_temporary(run_dir):
         remove_folder(leftover, MARKER)
 
@@ -215,8 +215,8 @@ def apply_retention(run_dir: Path, keep_last: int, keep_every_steps: int | None)
     """Delete old checkpoints and abandoned temporary ones. Called by one rank; returns the deleted steps.
 
     Kept are the newest `keep_last`, every multiple of `keep_every_steps`, the newest healthy one, and the oldest one
-    after it: were that deleted before its health is known, none would ever become the newest healthy one. Order is that
-    of the steps; no clock is asked. Conversions to other world sizes are deleted, except the newest checkpoint's.
+    after it, which is the next candidate to become healthy. The order is that of the steps, not of time stamps.
+    Conversions to other world sizes are deleted, except that of the newest checkpoint.
     """
     remove_unfinished(run_dir)
     checkpoints = list_checkpoints(run_dir)

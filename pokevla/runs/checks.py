@@ -1,6 +1,6 @@
-"""Checks before a job starts: is what the recipe names there, and does it fit? JSON reads only, no torch.
+"""Checks before a job starts: does what the recipe names exist, and does it fit? Reads JSON only, without torch.
 
-Whether a cache's fingerprint fits is told by the verbs that read it: it needs the teachers' weights.
+Cache fingerprints are checked by the commands that read the cache, because that needs the teachers' weights.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from pokevla.runs.directory import EXPORT_WEIGHTS, find_export
 _CACHE_MARKER = "COMPLETE"
 _TOLERANCE = 0.05
 Checks = Iterable[Callable[[], list[str]]]
-"""Each returns remarks, or raises what is wrong."""
+"""Returns remarks, or raises a named error."""
 
 
 def check_recipe(loaded: LoadedRecipe, made_before: Collection[Path] = ()) -> list[str]:
     """Check files, batch and disk. Returns remarks that do not stop the job.
 
-    `made_before` are folders that jobs before this one will make (runs, roots of caches): they may be missing.
+    `made_before` are folders that earlier jobs will create (runs, roots of caches): they may be missing.
 
-    Raises the class of the first problem found (RecipeError, DataError, DiskFullError or EnvironmentSetupError), with
-    all problems in the message, one a line.
+    Raises:
+        PokeVLAError: of the class of the first problem (RecipeError, DataError, DiskFullError or EnvironmentSetupError);
+            the message lists all problems, one per line.
     """
     recipe, problems, remarks = loaded.recipe, [], []
     for check in _checks_of(loaded, frozenset(path.absolute() for path in made_before)):
@@ -94,7 +95,7 @@ _CHECKS: dict[str, Callable[[Any, Path, frozenset[Path]], Checks]] = {
     "grounding": _of_grounding,
     "pipeline": _of_pipeline,
 }
-"""(recipe, its file, folders that will be made) -> checks, for each kind of recipe."""
+"""(recipe, its file, folders that will be created) -> checks, for each kind of recipe."""
 
 
 def _batch(recipe: schema.TrainRecipe) -> list[str]:
@@ -122,13 +123,13 @@ def _dataset(
     if masks and not info.has_masks:
         raise DataError(
             f"{source.path} has no masks, and loss.segmentation.weight is above 0.",
-            "Published LIBERO files have none: draw them with `pokevla data masks` and convert again, "
+            "Published LIBERO files have none: add them with `pokevla data masks` and convert again, "
             "or set loss.segmentation.weight=0.",
         )
     expected = source.expected_samples
     if expected is None:
         return []
-    samples = count_usable(info, split)  # frames without a whole chunk after them count: the dataset holds them
+    samples = count_usable(info, split)  # includes frames too close to the episode's end for a full chunk
     if abs(samples - expected) > _TOLERANCE * expected:
         return [f"{source.path} holds {samples:,} samples, the recipe expects {expected:,}."]
     return []
@@ -142,12 +143,12 @@ def _model(recipe: TrainingRecipe, made_before: frozenset[Path]) -> list[str]:
         raise DataError(f"model.tokenizer {model.tokenizer} does not exist.", "Give the folder of a Qwen2 tokenizer.")
     _run("model.vlm", model.vlm, made_before)
     if model.vlm is None and model_of(recipe) == "pokevla":
-        return ["model.vlm is null: post-training starts from a VLM of random weights."]
+        return ["model.vlm is null: post-training starts from a VLM with random weights."]
     return []
 
 
 def _run(field: str, run: Path | None, made_before: frozenset[Path]) -> list[str]:
-    """A run is used by its exported model: in its folder `export`, or `run` is that folder itself."""
+    """The run has an exported model: in its folder `export`, or `run` is that folder itself."""
     if run is None or any(folder in made_before for folder in (run.absolute(), run.absolute().parent)):
         return []
     if not run.exists():
@@ -155,7 +156,7 @@ def _run(field: str, run: Path | None, made_before: frozenset[Path]) -> list[str
     if find_export(run) is None:
         raise DataError(
             f"{field} {run} holds no exported model (no {EXPORT_WEIGHTS}).",
-            f"Finish the run (pokevla resume {run}), or export a checkpoint (pokevla ckpt export {run} OUT).",
+            f"Finish the run (pokevla resume {run}) or export a checkpoint (pokevla ckpt export {run} OUT).",
         )
     return []
 
@@ -175,7 +176,7 @@ def _teachers(cache: sections.CacheConfig) -> list[str]:
     remarks = []
     for field, teacher in cache.all_teachers.items():
         if teacher.weights is None:
-            remarks.append(f"{field} is a teacher of random weights: it carries no knowledge.")
+            remarks.append(f"{field} is a teacher with random weights: its features carry no knowledge.")
         elif not teacher.weights.exists():
             raise DataError(f"{field}.weights {teacher.weights} does not exist.", "Download it, or set null.")
     return remarks
@@ -193,13 +194,13 @@ def _training_disk(recipe: schema.TrainRecipe) -> list[str]:
     if need > free:
         raise DiskFullError(
             f"checkpoints will take {gib(need):.1f} GiB, {folder} has {gib(free):.1f} GiB free.",
-            "Free some, lower checkpoint.keep_last, or set output to another disk.",
+            "Free some space, lower checkpoint.keep_last, or set output to another disk.",
         )
     return []
 
 
 def _pipeline(recipe: schema.PipelineRecipe) -> list[str]:
-    """Every recipe that a stage names must load; what it needs may be made by an earlier stage."""
+    """Every recipe that a stage names must load; earlier stages may create what it needs."""
     for stage in recipe.stages:
         for word in stage.run:
             if word.endswith((".yaml", ".yml")) and "{output}" not in word:
@@ -213,6 +214,6 @@ def _is_override(word: str) -> bool:
 
 
 def existing_ancestor(path: Path) -> Path:
-    """The nearest folder on the way to `path` that exists: its disk is the one that will be written to."""
+    """Nearest existing folder on the way to `path`, on whose disk `path` will be written."""
     absolute = path.absolute()
     return next(folder for folder in (absolute, *absolute.parents) if folder.is_dir())

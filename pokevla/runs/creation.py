@@ -1,4 +1,4 @@
-"""The directory of a run: made once, locked while it is being trained, read again on resume. No torch here."""
+"""Creating the directory of a run, and locking it while the run is trained. Without torch."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ from pokevla.telemetry.manifest import write_manifest
 
 LOCK = ".lock"
 LOCK_PATIENCE_S = 0.5
-"""`is_locked` holds the lock for some microseconds: whoever starts a run just then must not be turned away."""
+"""Retry time of `run_lock`: `is_locked` holds the lock for some microseconds and must not block a starting run."""
 
 
 def create_run(loaded: LoadedRecipe, recipe: TrainRecipe) -> Path:
-    """Make the run directory with `recipe.yaml` and `manifest.json`; it appears whole or not at all.
+    """Create the run directory with `recipe.yaml` and `manifest.json`, complete or not at all.
 
     Raises:
-        UsageError: there is a run of this name.
-        DataError: a dataset is missing. DiskFullError: no room.
+        UsageError: a run of this name exists.
+        DataError: a dataset is missing.
+        DiskFullError: disk full.
     """
     run_dir = run_directory(recipe)
     if run_dir.exists():
         raise UsageError(
             f"The run {run_dir} exists.",
-            f"Go on with it: pokevla resume {run_dir}. Or give this one another name: name={recipe.name}-2",
+            f"Continue it: pokevla resume {run_dir}. Or give this run another name: name={recipe.name}-2",
         )
     provenance = _provenance(recipe)
     with atomic_folder(run_dir) as new:
@@ -46,15 +47,15 @@ def create_run(loaded: LoadedRecipe, recipe: TrainRecipe) -> Path:
 
 
 def await_run(run_dir: Path, timeout_s: float = 120.0) -> None:
-    """Wait until rank 0 has made the run directory (ranks started by somebody else begin at the same time).
+    """Wait until rank 0 has created the run directory: ranks started by a launcher all start at the same time.
 
     Raises:
-        UsageError: it does not appear.
+        UsageError: it has not appeared after `timeout_s`.
     """
     deadline = time.monotonic() + timeout_s
     while not holds_recipe(run_dir):
         if time.monotonic() > deadline:
-            raise UsageError(f"Rank 0 has not made {run_dir} within {timeout_s:.0f} s.", "Look at its log.")
+            raise UsageError(f"Rank 0 has not created {run_dir} within {timeout_s:.0f} s.", "See its log.")
         time.sleep(0.2)
 
 
@@ -68,12 +69,12 @@ def _provenance(recipe: TrainRecipe) -> dict[str, Any]:
 
 @contextmanager
 def run_lock(run_dir: Path, wait_s: float = LOCK_PATIENCE_S) -> Iterator[int]:
-    """Hold the run for this process and every process that inherits the yielded file descriptor.
+    """Lock the run for this process and every process that inherits the yielded file descriptor.
 
-    The kernel releases it when the last of them ends, however it ends.
+    The kernel releases the lock when the last of them ends, however it ends.
 
     Raises:
-        UsageError: somebody is training this run, and has not stopped within `wait_s` seconds.
+        UsageError: another process still holds the lock after `wait_s` seconds.
     """
     busy = f"The run {run_dir} is being trained by another process."
     with advisory_lock(run_dir / LOCK, busy=busy, remedy="Stop it first.", wait_s=wait_s) as descriptor:
@@ -81,5 +82,5 @@ def run_lock(run_dir: Path, wait_s: float = LOCK_PATIENCE_S) -> Iterator[int]:
 
 
 def is_locked(run_dir: Path) -> bool:
-    """Whether some process trains the run now. Where the file system shares locks, also on another machine."""
+    """Whether a process is training the run; on a file system with shared locks also one on another machine."""
     return is_file_locked(run_dir / LOCK)

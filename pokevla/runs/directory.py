@@ -1,19 +1,19 @@
-"""The directory of a run: what its files are called, and its recipe. No torch: it answers at once.
+"""The directory of a run: file names, and reading its recipe. Without torch, so that commands start fast.
 
-    recipe.yaml        the resolved recipe; a job that is started again knows nothing else
-    manifest.json      what made the run, with every restart           (pokevla.telemetry.manifest)
-    metrics.jsonl      a line of figures every few steps               (pokevla.telemetry.writers)
+    recipe.yaml        the resolved recipe; all that a restarted job reads
+    manifest.json      what produced the run, with every restart       (pokevla.telemetry.manifest)
+    metrics.jsonl      a line of metrics every few steps               (pokevla.telemetry.writers)
     events.jsonl       what happened to it, and when                   (pokevla.telemetry.jsonl)
-    tensorboard/       the same figures as curves                      (pokevla.telemetry.tensorboard)
+    tensorboard/       the same metrics as curves                      (pokevla.telemetry.tensorboard)
     wandb/, wandb_id   the same at Weights & Biases                    (pokevla.telemetry.weights_and_biases)
     logs/              one file per rank                               (pokevla.telemetry.logging)
-    heartbeat/         where each rank is                              (pokevla.telemetry.heartbeat)
+    heartbeat/         step and phase of each rank                     (pokevla.telemetry.heartbeat)
     checkpoints/       one folder per saved step                       (pokevla.runs.checkpoints)
     statistics.json    normalisation of a robot mixture
-    slurm.json         the jobs that were submitted for it             (slurm.record)
+    slurm.json         the jobs that were submitted for it             (pokevla.jobs.record)
     export/            the finished model
 
-Each name is written once: here, or in the module that is named beside it.
+Each name is defined once: here, or in the module named beside it.
 """
 
 from __future__ import annotations
@@ -33,36 +33,36 @@ STATISTICS = "statistics.json"
 """In the run, so that an export needs no dataset, and in the exported model."""
 SUBMITTED = "slurm.json"
 EXPORT = "export"
-"""Folder of the exported model. It is there when, and only when, the run is finished."""
+"""Folder of the exported model. It exists if and only if the run is finished."""
 EXPORT_CONFIG = "config.json"
-"""What an exported model is; without it the folder loads as nothing."""
+"""Configuration of an exported model; a folder without it is not an export."""
 EXPORT_WEIGHTS = "model.safetensors"
 
 
 def run_directory(recipe: AnyRecipe | TrainRecipe) -> Path:
-    """Where the job of a recipe keeps its files."""
+    """Directory that holds the files of a recipe's job: `output/name`."""
     return recipe.output / recipe.name
 
 
 def remark_on_existing_run(recipe: AnyRecipe) -> list[str]:
-    """What to know before a training whose run has begun already."""
+    """A remark for `pokevla validate` if the run of a training recipe exists already; otherwise nothing."""
     run_dir = run_directory(recipe)
     if not (run_dir / MANIFEST).is_file():
         return []
-    return [f"{run_dir} exists already. `pokevla resume {run_dir}` goes on with it."]
+    return [f"{run_dir} exists already. `pokevla resume {run_dir}` continues it."]
 
 
 def holds_recipe(folder: Path) -> bool:
-    """Whether `folder` is a run directory, or that of another job: a recipe's name is the mark of both."""
+    """Whether `folder` is the directory of a run or of another job: it contains a recipe."""
     return (folder / RECIPE).is_file()
 
 
 def read_run_recipe(run_dir: Path, overrides: Sequence[str] = ()) -> TrainingRecipe:
-    """The recipe of a training run, with overrides (`field=value`) put in.
+    """The recipe of a training run, with overrides (`field=value`) applied.
 
     Raises:
         UsageError: `run_dir` is not a run directory of training.
-        RecipeError: an override that makes no sense.
+        RecipeError: an override is invalid.
     """
     if not holds_recipe(run_dir):
         raise UsageError(f"{run_dir} is not a run directory: it has no {RECIPE}.", "Name one below `runs/`.")
@@ -74,10 +74,10 @@ def read_run_recipe(run_dir: Path, overrides: Sequence[str] = ()) -> TrainingRec
 
 
 def is_exported(run_dir: Path) -> bool:
-    """Whether the run is finished: its model is exported."""
+    """Whether the run is finished, so that its model is exported."""
     return (run_dir / EXPORT / EXPORT_CONFIG).is_file()
 
 
 def find_export(path: Path) -> Path | None:
-    """The exported model at `path`, which is its folder or a run directory; None if there is none."""
+    """Folder of the exported model at `path`, which is that folder or a run directory; None if there is none."""
     return next((folder for folder in (path, path / EXPORT) if (folder / EXPORT_WEIGHTS).is_file()), None)

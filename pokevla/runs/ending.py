@@ -1,4 +1,4 @@
-"""How a run ended: finished, or what the process that started its ranks has noted. No torch here."""
+"""How a run ended: its last step, and the event that its parent process records. Without torch."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pokevla.telemetry.jsonl import EVENTS, EventLog
 
 
 def finished_step(run_dir: Path) -> int | None:
-    """The last step of a run that is finished (its model is exported), or None."""
+    """The last step of a finished run (its model is exported), otherwise None."""
     checkpoints = list_checkpoints(run_dir)
     return checkpoints[-1][0] if checkpoints and is_exported(run_dir) else None
 
 
 @contextmanager
 def end_noted(run_dir: Path) -> Iterator[None]:
-    """Write `failed` with its reason, or `stopped` by hand, to `events.jsonl` when the block ends so.
+    """Record in `events.jsonl` that the block failed, with the reason, or was stopped by hand.
 
-    A run that was asked to stop and has saved (exit code 75) has written its own event.
+    A run that was asked to stop and has saved (exit code 75) has recorded that itself.
     """
     try:
         yield
@@ -36,6 +36,6 @@ def end_noted(run_dir: Path) -> Iterator[None]:
 
 
 def _note(run_dir: Path, event: str, **fields: str) -> None:
-    # On a full disk the reason of the end matters more than this note of it.
+    # On a full disk the original error matters more than failing to record it.
     with suppress(OSError), closing(EventLog(run_dir / EVENTS)) as events:
         events.add(event, **fields)

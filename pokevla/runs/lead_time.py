@@ -1,4 +1,4 @@
-"""How long before its time limit a job has to be told, so that it can still save. No torch: it answers at once."""
+"""How long before its time limit a job must be warned so that it can still save. Without torch."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from pokevla.telemetry.writers import METRICS
 UNKNOWN_S = 300.0
 """Lead time of a run that has not saved yet. Ours."""
 SLURM_S = 60.0
-"""Slurm looks at time limits every 30 seconds, and may signal or kill up to a minute off (man sbatch, --signal)."""
+"""Slurm checks time limits every 30 seconds and may signal or kill up to a minute off (man sbatch, --signal)."""
 OTHERS_S = 30.0
-"""Judging held-out batches, writing the event, ending the processes."""
+"""Time to evaluate held-out batches, record the event and end the processes."""
 SAVES = 2
-"""One may be on its way to the disk when the signal comes; then follows the last one."""
+"""One save may be in progress when the signal arrives; the last one follows."""
 SAFETY = 2.0
-"""A shared file system is now and then half as fast as usual."""
+"""A shared file system is sometimes half as fast as usual."""
 LATEST = 20
-"""Saves and log lines that are looked at."""
+"""Number of recent saves and log lines to read."""
 
 
 def needed_lead_s(run_dir: Path) -> float:
-    """Seconds between the signal and the limit that this run needs: the step under way must end, a save that is on
-    its way too, then it saves.
+    """Seconds that this run needs between the signal and the limit: to end the current step, to finish a save in
+    progress, and to save.
 
-    From the longest of the last saves (`save_s` in events.jsonl, until it was on the disk) and steps (`step_s` in
-    metrics.jsonl).
+    Derived from the longest of the recent saves (`save_s` in events.jsonl: until it was on disk) and steps (`step_s`
+    in metrics.jsonl).
     """
     saves = _latest(run_dir / EVENTS, "save_s")
     steps = _latest(run_dir / METRICS, "step_s")

@@ -1,1 +1,1 @@
-"""A whole Slurm on one machine."""
+"""A complete Slurm on one machine, for tests."""

@@ -1,4 +1,4 @@
-"""Accounting for the sandbox: a MariaDB and a slurmdbd of its own, so that `sacct` works."""
+"""Accounting for the sandbox: its own MariaDB and slurmdbd, so that `sacct` works."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import subprocess
 from collections.abc import Callable
 
 from pokevla.errors import ClusterError
-from slurm.sandbox.configuration import Layout, slurmdbd_conf
+from slurm.sandbox.configuration import SandboxConfig, slurmdbd_conf
 
 _SETUP_TIMEOUT_S = 300.0
 
 
 def start_accounting(
-    layout: Layout, start: Callable[[str, list[str]], None], wait_for: Callable[[str, Callable[[], bool]], None]
+    config: SandboxConfig, start: Callable[[str, list[str]], None], wait_for: Callable[[str, Callable[[], bool]], None]
 ) -> None:
-    """Make a database and start slurmdbd on it. `start` starts a daemon, `wait_for` waits until something holds.
+    """Create a database and start slurmdbd on it. `start` starts a daemon, `wait_for` waits for a condition.
 
     Raises:
-        ClusterError: the database cannot be made, or a daemon does not start.
+        ClusterError: the database cannot be created, or a daemon does not start.
     """
-    folder, password = layout.folder, secrets.token_hex(16)
+    folder, password = config.folder, secrets.token_hex(16)
     conf = folder / "slurmdbd.conf"
     conf.touch(mode=0o600)
-    conf.write_text(slurmdbd_conf(layout, password))
+    conf.write_text(slurmdbd_conf(config, password))
     data, database_socket = folder / "database", folder / "database.socket"
     if not data.is_dir():
-        _run("mariadb-install-db", f"--datadir={data}", f"--user={layout.user}",
+        _run("mariadb-install-db", f"--datadir={data}", f"--user={config.user}",
              "--auth-root-authentication-method=normal", "--skip-test-db")  # fmt: skip
-    start("mariadbd", ["mariadbd", "--no-defaults", f"--user={layout.user}", f"--datadir={data}",
-                       f"--socket={database_socket}", f"--port={layout.database_port}", "--bind-address=127.0.0.1",
+    start("mariadbd", ["mariadbd", "--no-defaults", f"--user={config.user}", f"--datadir={data}",
+                       f"--socket={database_socket}", f"--port={config.database_port}", "--bind-address=127.0.0.1",
                        f"--pid-file={folder}/mariadbd.pid", "--innodb-buffer-pool-size=64M",
                        "--innodb-lock-wait-timeout=900", "--skip-name-resolve"])  # fmt: skip
     client = ["mariadb", "--no-defaults", "--user=root", f"--socket={database_socket}"]
@@ -40,20 +40,20 @@ def start_accounting(
          "grant all on slurm_acct_db.* to 'slurm'@'127.0.0.1'")  # fmt: skip
     start("slurmdbd", ["slurmdbd", "-D"])
     add_cluster = ("sacctmgr", "--immediate", "add", "cluster", "sandbox")
-    wait_for("slurmdbd to answer", lambda: _succeeds("sacctmgr", "--noheader", "show", "cluster", conf=layout))
-    _run(*add_cluster, conf=layout)
+    wait_for("slurmdbd to answer", lambda: _succeeds("sacctmgr", "--noheader", "show", "cluster", conf=config))
+    _run(*add_cluster, conf=config)
 
 
-def _environment(conf: Layout | None) -> dict[str, str]:
+def _environment(conf: SandboxConfig | None) -> dict[str, str]:
     return {**os.environ, **({"SLURM_CONF": str(conf.folder / "slurm.conf")} if conf else {})}
 
 
-def _succeeds(*command: str, conf: Layout | None = None) -> bool:
+def _succeeds(*command: str, conf: SandboxConfig | None = None) -> bool:
     done = subprocess.run(command, env=_environment(conf), capture_output=True, timeout=_SETUP_TIMEOUT_S, check=False)
     return done.returncode == 0
 
 
-def _run(*command: str, conf: Layout | None = None) -> None:
+def _run(*command: str, conf: SandboxConfig | None = None) -> None:
     done = subprocess.run(
         command, env=_environment(conf), capture_output=True, text=True, timeout=_SETUP_TIMEOUT_S, check=False
     )

@@ -1,4 +1,4 @@
-"""The configuration files of the sandbox, as text. What each unusual line is for stands beside it."""
+"""The configuration files of the sandbox, as text. Comments explain the unusual lines."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Layout:
-    """What a sandbox consists of."""
+class SandboxConfig:
+    """Size, ports and timeouts of a sandbox."""
 
     folder: Path
     host: str  # of this machine
-    user: str  # who runs the daemons
+    user: str  # that runs the daemons
     nodes: int
     gpus_per_node: int
     cpus_per_node: int
@@ -20,10 +20,10 @@ class Layout:
     node_ports: tuple[int, ...]
     accounting_port: int | None  # slurmdbd's; None without accounting
     database_port: int | None  # MariaDB's
-    node_timeout_s: int  # silence of a node until it counts as down
+    node_timeout_s: int  # without an answer until a node counts as down
     kill_wait_s: int  # from SIGTERM to SIGKILL
     grace_s: int  # from a preemption's SIGTERM to its requeue
-    remember_s: int  # how long the controller knows jobs that have ended
+    remember_s: int  # how long the controller keeps jobs that have ended
 
     @property
     def node_names(self) -> list[str]:
@@ -31,17 +31,17 @@ class Layout:
         return [f"n{number}" for number in range(1, self.nodes + 1)]
 
 
-def slurm_conf(layout: Layout) -> str:
+def slurm_conf(config: SandboxConfig) -> str:
     """`slurm.conf`: N nodes on one machine, no cgroups, partitions `train` (preemptable, default) and `high`."""
-    folder, user = layout.folder, layout.user
+    folder, user = config.folder, config.user
     lines = [
         "ClusterName=sandbox",
-        f"SlurmctldHost={layout.host}(127.0.0.1)",
-        f"SlurmctldPort={layout.controller_port}",
+        f"SlurmctldHost={config.host}(127.0.0.1)",
+        f"SlurmctldPort={config.controller_port}",
         f"SlurmUser={user}",
         f"SlurmdUser={user}",
         "AuthType=auth/munge",
-        # How long a job's credential lives is also how long a requeued job waits before it may start (default 120 s).
+        # The lifetime of a job's credential is also how long a requeued job waits before it may start (default 120 s).
         f"AuthInfo=socket={folder}/munge/socket,cred_expire=10",
         f"StateSaveLocation={folder}/state",
         f"SlurmdSpoolDir={folder}/spool.%n",
@@ -51,66 +51,66 @@ def slurm_conf(layout: Layout) -> str:
         f"SlurmdLogFile={folder}/log/slurmd.%n.log",
         "ProctrackType=proctrack/linuxproc",
         "TaskPlugin=task/none",
-        f"JobAcctGatherType=jobacct_gather/{'linux' if layout.accounting_port else 'none'}",
+        f"JobAcctGatherType=jobacct_gather/{'linux' if config.accounting_port else 'none'}",
         "SelectType=select/cons_tres",
         "SelectTypeParameters=CR_CPU",
         "SchedulerParameters=sched_interval=2,bf_interval=2",
         "MpiDefault=none",
         "ReturnToService=2",
         "SlurmdParameters=config_overrides",  # a node may claim more processors than the machine has
-        f"SlurmdTimeout={layout.node_timeout_s}",
-        f"KillWait={layout.kill_wait_s}",
-        f"MinJobAge={layout.remember_s}",
+        f"SlurmdTimeout={config.node_timeout_s}",
+        f"KillWait={config.kill_wait_s}",
+        f"MinJobAge={config.remember_s}",
         "PreemptType=preempt/partition_prio",
         "PreemptMode=REQUEUE",
     ]
-    if layout.accounting_port:
+    if config.accounting_port:
         lines += [
             "AccountingStorageType=accounting_storage/slurmdbd",
             "AccountingStorageHost=127.0.0.1",
-            f"AccountingStoragePort={layout.accounting_port}",
+            f"AccountingStoragePort={config.accounting_port}",
             # With munge this is no password but the socket for talking to slurmdbd (man slurm.conf).
             f"AccountingStoragePass={folder}/munge/socket",
         ]
-    if layout.gpus_per_node:
+    if config.gpus_per_node:
         lines.append("GresTypes=gpu")
-    gres = f" Gres=gpu:{layout.gpus_per_node}" if layout.gpus_per_node else ""
+    gres = f" Gres=gpu:{config.gpus_per_node}" if config.gpus_per_node else ""
     lines += [
-        f"NodeName={name} NodeHostname={layout.host} NodeAddr=127.0.0.1 Port={port} CPUs={layout.cpus_per_node} "
+        f"NodeName={name} NodeHostname={config.host} NodeAddr=127.0.0.1 Port={port} CPUs={config.cpus_per_node} "
         f"RealMemory=10000{gres} State=UNKNOWN"
-        for name, port in zip(layout.node_names, layout.node_ports, strict=True)
+        for name, port in zip(config.node_names, config.node_ports, strict=True)
     ]
     lines += [
         f"PartitionName=train Nodes=ALL Default=YES MaxTime=UNLIMITED PriorityTier=1 PreemptMode=REQUEUE "
-        f"GraceTime={layout.grace_s}",
+        f"GraceTime={config.grace_s}",
         "PartitionName=high Nodes=ALL MaxTime=UNLIMITED PriorityTier=10 PreemptMode=OFF",
         "PartitionName=short Nodes=ALL MaxTime=10 PriorityTier=1 PreemptMode=REQUEUE",
     ]
     return "\n".join(lines) + "\n"
 
 
-def gres_conf(layout: Layout) -> str:
-    """`gres.conf`: fake GPUs. Slurm wants character devices; links to /dev/null are, and need no right to make."""
-    if not layout.gpus_per_node:
+def gres_conf(config: SandboxConfig) -> str:
+    """`gres.conf`: simulated GPUs. Slurm requires character devices; links to /dev/null need no root rights."""
+    if not config.gpus_per_node:
         return ""
-    return f"NodeName=n[1-{layout.nodes}] Name=gpu File={layout.folder}/gpu[0-{layout.gpus_per_node - 1}]\n"
+    return f"NodeName=n[1-{config.nodes}] Name=gpu File={config.folder}/gpu[0-{config.gpus_per_node - 1}]\n"
 
 
-def slurmdbd_conf(layout: Layout, password: str) -> str:
-    """`slurmdbd.conf`; Slurm refuses it unless only its owner may read it."""
-    folder = layout.folder
+def slurmdbd_conf(config: SandboxConfig, password: str) -> str:
+    """`slurmdbd.conf`. Slurm refuses it if others than its owner can read it."""
+    folder = config.folder
     lines = [
         "AuthType=auth/munge",
         f"AuthInfo=socket={folder}/munge/socket",
         "DbdHost=localhost",
         "DbdAddr=127.0.0.1",
-        f"DbdPort={layout.accounting_port}",
-        f"SlurmUser={layout.user}",
+        f"DbdPort={config.accounting_port}",
+        f"SlurmUser={config.user}",
         f"PidFile={folder}/slurmdbd.pid",
         f"LogFile={folder}/log/slurmdbd.log",
         "StorageType=accounting_storage/mysql",
         "StorageHost=127.0.0.1",
-        f"StoragePort={layout.database_port}",
+        f"StoragePort={config.database_port}",
         "StorageUser=slurm",
         f"StoragePass={password}",
         "StorageLoc=slurm_acct_db",

@@ -1,10 +1,10 @@
-"""A whole Slurm on one machine, for trying things out and for tests: munged, slurmctld, some slurmd, fake GPUs.
+"""A complete Slurm on one machine, for tests and experiments: munged, slurmctld, several slurmd, simulated GPUs.
 
     with slurm_sandbox(folder, nodes=2) as sandbox:
         subprocess.run(["sinfo"], env={**os.environ, **sandbox.environment})
 
-It needs the packages of `scripts/setup.sh --slurm` and no rights beyond the user's own; as root it works too. Nothing
-of it survives the `with`: neither daemons, nor jobs, nor ports; and the daemons end with this process, however it ends.
+It needs the packages of `scripts/setup.sh --slurm` and no special rights; it also works as root. No daemon, job or port
+survives the `with` block, and the daemons end with this process, however it ends.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ import psutil
 
 from pokevla.errors import ClusterError, EnvironmentSetupError
 from slurm.commands import TIMEOUT_S
-from slurm.sandbox.configuration import Layout, gres_conf, slurm_conf
+from slurm.sandbox.configuration import SandboxConfig, gres_conf, slurm_conf
 
 START_TIMEOUT_S = 120.0
-"""Seconds within which all nodes must be idle. It takes about one; a machine that swaps takes long."""
+"""Seconds within which all nodes must be idle. Usually takes about one; a machine that swaps takes long."""
 _POLL_S = 0.1
 _END_S = 10.0
 _DAEMONS = {"munged": "munge", "slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client"}
@@ -44,22 +44,22 @@ _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 class Sandbox:
     """A running sandbox."""
 
-    layout: Layout
+    config: SandboxConfig
     daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
-        """Where everything of it lies: configuration, logs, state."""
-        return self.layout.folder
+        """Folder with configuration, logs and state."""
+        return self.config.folder
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs to talk to it."""
+        """Environment variables with which a process uses this Slurm."""
         return {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": _path()}
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        """Make it the Slurm of this process and its children."""
+        """Set these variables for this process and its children within the block."""
         before = {name: os.environ.get(name) for name in self.environment}
         os.environ.update(self.environment)
         try:
@@ -72,7 +72,7 @@ class Sandbox:
                     os.environ[name] = value
 
     def run(self, *command: str) -> str:
-        """Output of one Slurm command in the sandbox. ClusterError when it fails."""
+        """Output of one Slurm command in the sandbox. ClusterError if it fails."""
         done = self._ask(*command)
         if done.returncode != 0:
             raise ClusterError(f"`{' '.join(command)}` in the sandbox failed: {(done.stderr or done.stdout).strip()}")
@@ -88,7 +88,7 @@ class Sandbox:
         return {**os.environ, **self.environment}
 
     def kill_node(self, name: str) -> None:
-        """Let a node die without warning: its slurmd and all it runs, by SIGKILL."""
+        """Kill a node without warning: SIGKILL to its slurmd and all its processes."""
         daemon = self.daemons.pop(f"slurmd.{name}")
         daemon.kill()
         daemon.wait()
@@ -103,44 +103,44 @@ class Sandbox:
         self._start(f"slurmd.{name}", ["slurmd", "-D", "-N", name, "-f", conf])
 
     def node_state(self, name: str) -> str:
-        """Slurm's word for a node's state, e.g. `idle` or `down*`."""
+        """State of a node as Slurm reports it, e.g. `idle` or `down*`."""
         return self.run("sinfo", "--noheader", "--nodes", name, "--partition", "train", "--format", "%t").strip()
 
     # -------------------------------------------------------------------------------------------- start and end
 
     def start(self) -> None:
-        """Write the configuration and start everything; returns when all nodes are idle. Errors of `slurm_sandbox`."""
+        """Write the configuration and start all daemons; returns when all nodes are idle. Errors as `slurm_sandbox`."""
         folder = self.folder
         for name in ("state", "log", "munge"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / "munge").chmod(0o755)  # munged refuses a socket in a folder that others cannot enter
-        for index in range(self.layout.gpus_per_node):
+        for index in range(self.config.gpus_per_node):
             (folder / f"gpu{index}").symlink_to("/dev/null")
         key = folder / "munge" / "key"
         key.touch(mode=0o600)
         key.write_bytes(secrets.token_bytes(128))
-        (folder / "slurm.conf").write_text(slurm_conf(self.layout))
-        (folder / "gres.conf").write_text(gres_conf(self.layout))
+        (folder / "slurm.conf").write_text(slurm_conf(self.config))
+        (folder / "gres.conf").write_text(gres_conf(self.config))
         self._start("munged", ["munged", "--foreground", "--force", f"--key-file={key}",
                                f"--socket={folder}/munge/socket", f"--pid-file={folder}/munge/pid",
                                f"--log-file={folder}/log/munged.log", f"--seed-file={folder}/munge/seed"])  # fmt: skip
         self._await("munged to answer", lambda: (folder / "munge" / "socket").is_socket())
-        if self.layout.accounting_port is not None:
+        if self.config.accounting_port is not None:
             from slurm.sandbox.accounting import start_accounting
 
-            start_accounting(self.layout, self._start, self._await)
+            start_accounting(self.config, self._start, self._await)
         self._start("slurmctld", ["slurmctld", "-D", "-f", str(folder / "slurm.conf")])
-        for name in self.layout.node_names:
+        for name in self.config.node_names:
             self.start_node(name)
         self._await("all nodes to be idle", self._all_idle)
 
     def _all_idle(self) -> bool:
         done = self._ask("sinfo", "--noheader", "--Node", "--partition", "train", "--format", "%N %t")
-        # `idle*` has not answered yet
-        return sum(line.endswith(" idle") for line in done.stdout.splitlines()) == self.layout.nodes
+        # `idle*`: the node has not answered yet
+        return sum(line.endswith(" idle") for line in done.stdout.splitlines()) == self.config.nodes
 
     def stop(self) -> None:
-        """End jobs and daemons and wait until their processes are gone."""
+        """End jobs and daemons, and wait until their processes have ended."""
         for name in sorted(self.daemons, key=_end_order):
             _end(self.daemons[name])
         self.daemons.clear()
@@ -159,7 +159,7 @@ class Sandbox:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 preexec_fn=_end_with_parent,
-                start_new_session=True,  # Ctrl-C in the terminal is for us, not for them
+                start_new_session=True,  # Ctrl-C in the terminal must not reach the daemons
             )
 
     def _await(self, what: str, holds: Callable[[], bool]) -> None:
@@ -168,25 +168,25 @@ class Sandbox:
             for name, daemon in self.daemons.items():
                 if daemon.poll() is not None:
                     raise ClusterError(
-                        f"The sandbox's {name} ended with exit code {daemon.returncode}: {self._last_words(name)}",
+                        f"The sandbox's {name} ended with exit code {daemon.returncode}: {self._last_error_line(name)}",
                         f"Its logs are in {self.folder / 'log'}.",
                     )
             if time.monotonic() > deadline:
                 raise ClusterError(
-                    f"The sandbox has waited {START_TIMEOUT_S:.0f} s for {what}.", f"Look into {self.folder / 'log'}."
+                    f"The sandbox has waited {START_TIMEOUT_S:.0f} s for {what}.", f"See {self.folder / 'log'}."
                 )
             time.sleep(_POLL_S)
 
-    def _last_words(self, name: str) -> str:
+    def _last_error_line(self, name: str) -> str:
         texts = [self.folder / "log" / f"{name}.{ending}" for ending in ("log", "out")]
         lines = [line for path in texts if path.is_file() for line in path.read_text(errors="replace").splitlines()]
         errors = [line for line in lines if "error" in line.lower() or "fatal" in line.lower()]
-        return (errors or lines or ["nothing was said"])[-1]
+        return (errors or lines or ["no output"])[-1]
 
     def _processes_of(self, node: str | None) -> list[psutil.Process]:
-        """What slurmd started: step daemons and tasks, of one node or of all."""
+        """Processes that slurmd started (step daemons and tasks), on one node or on all."""
         conf = str(self.folder / "slurm.conf")
-        found: dict[int, psutil.Process] = {}
+        by_pid: dict[int, psutil.Process] = {}
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 variables = process.environ()
@@ -194,10 +194,10 @@ class Sandbox:
                     continue
                 belongs = "SLURM_JOB_ID" in variables if node is None else variables.get("SLURMD_NODENAME") == node
                 if belongs:
-                    found[process.pid] = process
+                    by_pid[process.pid] = process
         for process in _step_daemons(self.folder, node):
-            found[process.pid] = process
-        return list(found.values())
+            by_pid[process.pid] = process
+        return list(by_pid.values())
 
 
 @contextlib.contextmanager
@@ -213,18 +213,18 @@ def slurm_sandbox(
     grace_s: int = 30,
     remember_s: int = 86400,
 ) -> Iterator[Sandbox]:
-    """Start a Slurm in `folder` (made, and left with its logs) and end it with the block.
+    """Start a Slurm in `folder` and end it with the block. The folder is created, and stays with its logs.
 
-    `accounting` adds slurmdbd and a MariaDB, so that `sacct` works; it takes some ten seconds more. The others are
-    Slurm's SlurmdTimeout, KillWait, the GraceTime of partition `train`, and MinJobAge.
+    `accounting` adds slurmdbd and a MariaDB, so that `sacct` works; this takes about ten seconds more. The times are
+    Slurm's SlurmdTimeout, KillWait, GraceTime of partition `train`, and MinJobAge.
 
     Raises:
         EnvironmentSetupError: packages are missing.
-        ClusterError: a daemon does not start, with its last words.
+        ClusterError: a daemon does not start; has the last error in its log.
     """
     require_packages(accounting)
     ports = free_ports(nodes + 3)
-    layout = Layout(
+    config = SandboxConfig(
         folder=folder.absolute(),
         host=socket.gethostname().split(".")[0],
         user=getpass.getuser(),
@@ -240,7 +240,7 @@ def slurm_sandbox(
         grace_s=grace_s,
         remember_s=remember_s,
     )
-    sandbox = Sandbox(layout)
+    sandbox = Sandbox(config)
     try:
         sandbox.start()
         yield sandbox
@@ -249,16 +249,16 @@ def slurm_sandbox(
 
 
 def missing_packages(accounting: bool = False) -> list[str]:
-    """Debian packages whose programs are not on this machine."""
-    wanted = _DAEMONS | (_ACCOUNTING_DAEMONS if accounting else {})
-    return sorted({package for program, package in wanted.items() if shutil.which(program, path=_path()) is None})
+    """Debian packages that the sandbox needs and this machine lacks."""
+    needed = _DAEMONS | (_ACCOUNTING_DAEMONS if accounting else {})
+    return sorted({package for program, package in needed.items() if shutil.which(program, path=_path()) is None})
 
 
 def require_packages(accounting: bool = False) -> None:
-    """Refuse when the sandbox cannot run here.
+    """Refuse if the sandbox cannot run on this machine.
 
     Raises:
-        EnvironmentSetupError: naming the packages and what installs them.
+        EnvironmentSetupError: names the missing packages and the command that installs them.
     """
     missing = missing_packages(accounting)
     if missing:
@@ -269,7 +269,7 @@ def require_packages(accounting: bool = False) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on; held together until all are chosen, so that they differ."""
+    """Free ports of this machine. All are held until the last one is chosen, so that they differ."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -278,7 +278,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def _path(environment: Mapping[str, str] = os.environ) -> str:
-    """PATH with the folders of daemons, which users often do not have."""
+    """PATH with the folders of system daemons, which users' PATHs often lack."""
     return f"{environment.get('PATH', os.defpath)}:{_SBIN}"
 
 
@@ -288,7 +288,7 @@ def _end_with_parent() -> None:
 
 
 def _end_order(name: str) -> tuple[int, str]:
-    """Nodes before the controller, and last munged, by which all know each other."""
+    """Nodes before the controller, and munged last, because all daemons authenticate through it."""
     order = ["slurmd", "slurmctld", "slurmdbd", "mariadbd", "munged"]
     return order.index(name.split(".")[0]), name
 
@@ -303,17 +303,17 @@ def _end(daemon: subprocess.Popen[bytes]) -> None:
 
 
 def _step_daemons(folder: Path, node: str | None) -> list[psutil.Process]:
-    """slurmstepd processes, known by their socket `FOLDER/spool.NODE/NODE_JOB.STEP`."""
+    """slurmstepd processes, identified by their socket `FOLDER/spool.NODE/NODE_JOB.STEP`."""
     prefix = f"{folder}/spool.{node}/" if node is not None else f"{folder}/spool."
     pids = {
         connection.pid
         for connection in psutil.net_connections(kind="unix")
         if isinstance(connection.laddr, str) and connection.laddr.startswith(prefix) and connection.pid
     }
-    found = []
+    daemons = []
     for pid in pids - {os.getpid()}:
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(pid)
             if process.name().startswith("slurmstepd"):
-                found.append(process)
-    return found
+                daemons.append(process)
+    return daemons

@@ -17,8 +17,8 @@ from pokevla.jobs.record import read_jobs
 from pokevla.jobs.stopping import stop_run
 from pokevla.jobs.tracking import explain, job_state
 from pokevla.recipe.load import LoadedRecipe, load_recipe
-from slurm.launcher import SLURM
 from slurm.sandbox.sandbox import Sandbox
+from slurm.slurm_launcher import SLURM
 from slurm.submit import check_with_slurm, submit_chain
 
 

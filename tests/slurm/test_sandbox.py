@@ -21,7 +21,7 @@ def test_nothing_is_left_of_a_sandbox_that_was_busy(tmp_path: Path, wait_until: 
         sandbox.run("sbatch", "--gpus-per-node=2", "--output=/dev/null", f"--wrap={job}")
         wait_until("the job runs", marker.is_file)
         daemons = [daemon.pid for daemon in sandbox.daemons.values()]
-        port = sandbox.layout.controller_port
+        port = sandbox.config.controller_port
     assert marker.read_text() == "0,1\n"
     assert not any(psutil.pid_exists(pid) for pid in daemons)
     assert [process for process in psutil.process_iter() if str(tmp_path) in " ".join(_words(process))] == []
@@ -37,7 +37,7 @@ def _words(process: psutil.Process) -> list[str]:
         return []
 
 
-def test_daemon_that_does_not_start_is_named_with_its_last_words(
+def test_daemon_that_does_not_start_is_named_with_its_last_error_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = module.slurm_conf

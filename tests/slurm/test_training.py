@@ -213,7 +213,7 @@ def disturbed(
     note(sandbox, training, 4, ranks, wait_until)
     sandbox.run("scontrol", "update", f"JobId={training.job_id}", "TimeLimit=600")
     with held_still(training, training.saved[-1] + 3, wait_until) as ranks:
-        ranks[0].terminate()  # a SIGTERM that is on nobody's record
+        ranks[0].terminate()  # a SIGTERM that nothing on record explains
     note(sandbox, training, 5, ranks, wait_until)
     with held_still(training, training.saved[-1] + 3, wait_until) as ranks:
         ranks[1].kill()
@@ -289,7 +289,7 @@ def test_job_at_its_time_limit_saves_and_asks_to_run_again(disturbed: Training) 
     assert reasons == ["terminated", "terminated", "timeout", "terminated", "terminated", "terminated"]
 
 
-def test_signal_on_nobodys_record_does_not_end_the_run(disturbed: Training) -> None:
+def test_unexplained_signal_does_not_end_the_run(disturbed: Training) -> None:
     assert disturbed.restarts[4] == 5
     assert disturbed.saved[4] >= disturbed.saved[3] + 3
 
@@ -301,11 +301,11 @@ def test_job_of_which_a_task_is_killed_goes_on_from_its_last_checkpoint(disturbe
 
 def test_stopped_job_saves_and_does_not_come_back_by_itself(disturbed: Training) -> None:
     state, why = disturbed.seen["stopped"]
-    assert disturbed.seen["stop"] == [f"job {first_job(disturbed)} was told to save and end"]
+    assert disturbed.seen["stop"] == [f"job {first_job(disturbed)} was asked to save and end"]
     assert (state.state, state.exit_code, state.restarts) == ("FAILED", 75, 6)
     assert disturbed.saved[6] >= disturbed.saved[5] + 3
     assert f"saved at step {disturbed.saved[6]}" in (why or "")
-    assert f"goes on from step {disturbed.saved[6]}" in disturbed.seen["again"]
+    assert f"continues from step {disturbed.saved[6]}" in disturbed.seen["again"]
 
 
 def test_cancelled_job_saves_and_does_not_come_back(disturbed: Training) -> None:
@@ -398,7 +398,7 @@ def first_job(training: Training) -> str:
 def test_second_job_on_a_run_is_refused(disturbed: Training) -> None:
     refused = disturbed.seen["while waiting"]
     assert refused.returncode == 2
-    assert f"has a job already: {first_job(disturbed)}" in refused.stderr
+    assert f"already has a job: {first_job(disturbed)}" in refused.stderr
 
 
 def test_finished_run_is_not_submitted_again(disturbed: Training, pokevla, recipes: Callable[[str], Path]) -> None:

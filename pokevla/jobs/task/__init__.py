@@ -1,1 +1,1 @@
-"""What runs in each task of a job: its place, the work, the lock of the run, starting again."""
+"""What runs in each task of a job: its ranks, the work, the lock of the run, restarts."""

@@ -1,10 +1,10 @@
-"""What runs on the cluster. A job knows nothing but its directory: recipe, code, checkpoints, pieces are read there.
+"""What runs on the cluster. A job knows only its directory and reads recipe, code, checkpoints and pieces there.
 
     srun -> submitit (one task per rank) -> Job() -> training, cache shards or trials
 
-submitit's own way of requeueing is not used: its handler acts on rank 0 alone and between any two bytecodes, counts
-every limit of ten minutes or less as "timed out", gives up after a number of timeouts, and dies when the job has been
-put back into the queue already (submitit 1.5.4). Here the signal handlers are ours from the first line on.
+submitit's own requeueing is not used: its signal handler acts on rank 0 only and at any point of the program, counts
+every time limit of ten minutes or less as "timed out", gives up after a number of timeouts, and fails if the job has
+already been requeued (submitit 1.5.4). We install our own handlers first.
 """
 
 from __future__ import annotations
@@ -22,36 +22,37 @@ from typing import NoReturn
 
 from pokevla.errors import HangError, PokeVLAError, Requeued
 from pokevla.jobs.code_copy import require_code_copy
-from pokevla.jobs.launcher import Launcher, launcher_named, read_place
+from pokevla.jobs.launcher import Launcher, launcher_named, read_task
 from pokevla.jobs.record import forget_exit, note_exit
-from pokevla.jobs.task.place import Place, export_rendezvous
 from pokevla.jobs.task.restarts import Cause, note_restart
+from pokevla.jobs.task.task_info import TaskInfo, export_rendezvous
 from pokevla.recipe.kinds import AnyRecipe, kind_of
 from pokevla.recipe.load import load_recipe
 from pokevla.runs.directory import RECIPE
 
 RENDEZVOUS_VARIABLE = "POKEVLA_RENDEZVOUS_TIMEOUT_S"
 RENDEZVOUS_TIMEOUT_S = 300
-"""How long ranks wait for each other: a job that lost a rank should not hold its nodes for long."""
+"""How long ranks wait for each other: a job that has lost a rank should not occupy its nodes for long."""
 
 HANG_PATIENCE_S = 40.0
-"""Time for one rank to ask for a restart: within the watchdog's last resort (pokevla/training/health/watchdog.py)."""
+"""Time for one rank to request a restart; less than the watchdog waits before it kills the process
+(pokevla/training/health/watchdog.py)."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """The whole of a submitted job, and all that is pickled of it."""
+    """A submitted job: all that is pickled."""
 
     folder: str  # absolute
     piece: int | None = None  # which piece, in a job array
 
     def __call__(self) -> str:
-        """Run this task to its end. The process leaves with the exit code of a named error."""
+        """Run this task. A named error ends the process with its exit code."""
         folder = Path(self.folder)
         recipe = load_recipe(folder / RECIPE).recipe  # first: its extensions may add the launcher
-        place = read_place()
-        work = _work(folder, recipe, self.piece, place)
-        forget_exit(folder, place.recorded_id, place.rank)
+        task = read_task()
+        work = _work(folder, recipe, self.piece, task)
+        forget_exit(folder, task.recorded_id, task.rank)
         _watch_signals(work)
         try:
             require_code_copy(folder)
@@ -72,24 +73,24 @@ class Job:
 
 @dataclass(frozen=True)
 class Work:
-    """One task's work, and how far it is."""
+    """The work of one task and its progress."""
 
     folder: Path
     piece: int | None
-    place: Place
+    task: TaskInfo
     launcher: Launcher
     run: Callable[[], None]
     progress: Callable[[], int]
 
 
-def _work(folder: Path, recipe: AnyRecipe, piece: int | None, place: Place) -> Work:
-    launcher = launcher_named(place.launcher)
+def _work(folder: Path, recipe: AnyRecipe, piece: int | None, task: TaskInfo) -> Work:
+    launcher = launcher_named(task.launcher)
     if kind_of(recipe).trains:
-        work = Work(folder, piece, place, launcher, lambda: _train(work), lambda: _steps_saved(folder))
+        work = Work(folder, piece, task, launcher, lambda: _train(work), lambda: _steps_saved(folder))
         return work
     from pokevla.jobs.pieces import pieces_done, run_piece
 
-    return Work(folder, piece, place, launcher, lambda: run_piece(folder, piece), lambda: pieces_done(folder, piece))
+    return Work(folder, piece, task, launcher, lambda: run_piece(folder, piece), lambda: pieces_done(folder, piece))
 
 
 def _train(work: Work) -> None:
@@ -98,15 +99,15 @@ def _train(work: Work) -> None:
     from pokevla.runs.ending import finished_step
     from pokevla.training.rank_main import run_rank
 
-    folder, place = work.folder, work.place
+    folder, task = work.folder, work.task
     if finished_step(folder) is not None:  # requeued after its last step
         return
-    export_rendezvous(place, folder, work.launcher.main_address(place))
+    export_rendezvous(task, folder, work.launcher.main_address(task))
     os.environ.setdefault(RENDEZVOUS_VARIABLE, str(RENDEZVOUS_TIMEOUT_S))
     with ExitStack() as stack:
-        if place.is_main:
-            stack.enter_context(job_lock(folder, place.recorded_id))
-        run_rank(folder, on_hang=lambda error: _run_hung_again(work, error))
+        if task.is_main:
+            stack.enter_context(job_lock(folder, task.recorded_id))
+        run_rank(folder, on_hang=lambda error: _restart_after_hang(work, error))
 
 
 def _steps_saved(folder: Path) -> int:
@@ -117,16 +118,16 @@ def _steps_saved(folder: Path) -> int:
 
 
 def _watch_signals(work: Work) -> None:
-    """Handlers for as long as training has not set its own, and again after it has ended: there is nothing to save.
+    """Install handlers for the time before training has installed its own, when there is nothing to save yet.
 
-    Slurm sends both signals to all tasks, and rank 0 answers. The others may be needed still, by a rank 0 that is in
-    its training already; if not, they end with it.
+    Slurm sends both signals to all tasks; only rank 0 reacts. The others keep running, because rank 0 may already be
+    training and need them; otherwise they end with it.
     """
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
-        if work.place.is_main:
+        if work.task.is_main:
             reason = "timeout" if number == signal.SIGUSR2 else "terminated"
-            _end_interrupted(work, Requeued("It was asked to stop; nothing had to be saved.", reason=reason))
+            _end_interrupted(work, Requeued("The job was asked to stop; there was nothing to save.", reason=reason))
 
     signal.signal(signal.SIGCONT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, on_signal)
@@ -134,15 +135,14 @@ def _watch_signals(work: Work) -> None:
 
 
 def _end_interrupted(work: Work, error: Requeued) -> NoReturn:
-    """After the ranks have saved. Rank 0 decides; the others just end, well: a bad end of theirs would make srun kill
-    rank 0 before it has.
+    """End a task after the ranks have saved. On rank 0 the launcher decides whether to request a restart.
 
-    Whether it asks to be started again, the launcher knows.
+    Other ranks exit with 0; a non-zero code would make srun kill rank 0 before it has decided.
     """
-    if not work.place.is_main:
-        _leave(0, "")
+    if not work.task.is_main:
+        _exit_with(0, "")
     try:
-        restart = work.launcher.restart_after_signal(work.place, error.reason)
+        restart = work.launcher.restart_after_signal(work.task, error.reason)
         if restart is not None:
             _run_again(work, restart.cause, restart.why)
     except PokeVLAError as refused:
@@ -150,14 +150,15 @@ def _end_interrupted(work: Work, error: Requeued) -> NoReturn:
     _fail(work, error)
 
 
-def _run_hung_again(work: Work, error: HangError) -> None:
-    """Called by the watchdog of each rank that hangs, when stacks are on the disk: have the job started again from its
-    last checkpoint. One rank does, so that none fails over another's files: rank 0, or if that is what hangs, the
-    lowest that is heard of. The others wait to be ended: a bad end of theirs would make srun kill that one before.
+def _restart_after_hang(work: Work, error: HangError) -> None:
+    """Restart a hung job from its last checkpoint. Called by the watchdog of each rank once the stacks are on disk.
+
+    Only one rank does it, to avoid conflicts over files: rank 0, or if rank 0 itself is silent, the lowest rank that is
+    not. The others wait to be killed; a non-zero exit code of theirs would make srun kill that rank first.
     """
     from pokevla.telemetry.heartbeat import read_heartbeats, speaks_for_all
 
-    if not speaks_for_all(read_heartbeats(work.folder), work.place.rank):
+    if not speaks_for_all(read_heartbeats(work.folder), work.task.rank):
         time.sleep(HANG_PATIENCE_S)
         return
     try:
@@ -166,14 +167,16 @@ def _run_hung_again(work: Work, error: HangError) -> None:
         _fail(work, refused)
 
 
-def run_killed_again(folder: Path, piece: int | None) -> None:
-    """After srun, in the job's script: a task was killed (out of memory, or a message for a former start that Slurm
-    delivers late). The job goes on from its last checkpoint, unless Slurm has decided otherwise. Leaves the process.
+def restart_killed_job(folder: Path, piece: int | None) -> None:
+    """Restart a job from its last checkpoint after a task was killed, unless Slurm is ending the job. Ends the process.
+
+    Called by the batch script after srun. The kill may be an out-of-memory kill, or a message for a former start of the
+    job that Slurm delivered late.
     """
     recipe = load_recipe(folder / RECIPE).recipe
-    work = _work(folder, recipe, piece, read_place())
+    work = _work(folder, recipe, piece, read_task())
     try:
-        restart = work.launcher.restart_after_kill(work.place)
+        restart = work.launcher.restart_after_kill(work.task)
         if restart is not None:
             _run_again(work, restart.cause, restart.why)
     except PokeVLAError as refused:
@@ -181,21 +184,21 @@ def run_killed_again(folder: Path, piece: int | None) -> None:
 
 
 def _run_again(work: Work, cause: Cause | None, why: str = "Saved") -> NoReturn:
-    """Have the job started again, and leave. Too often for the same cause without progress is an error."""
+    """Request a restart and end the process. Repeated restarts for one cause without progress are an error."""
     if cause is not None:
-        note_restart(work.folder, work.piece, work.place, work.progress(), cause)
-    code = work.launcher.run_again(work.place)
-    _leave(code, f"{why}; {'put back into the queue' if work.launcher.is_cluster else 'starting again'}.")
+        note_restart(work.folder, work.piece, work.task, work.progress(), cause)
+    code = work.launcher.run_again(work.task)
+    _exit_with(code, f"{why}; {'put back into the queue' if work.launcher.is_cluster else 'starting again'}.")
 
 
 def _fail(work: Work, error: PokeVLAError) -> NoReturn:
-    """End with the exit code of a named error, which is kept with the job."""
-    note_exit(work.folder, work.place.recorded_id, work.place.rank, error.exit_code, str(error))
-    _leave(error.exit_code, str(error))
+    """Record a named error with the job and end with its exit code."""
+    note_exit(work.folder, work.task.recorded_id, work.task.rank, error.exit_code, str(error))
+    _exit_with(error.exit_code, str(error))
 
 
-def _leave(code: int, text: str) -> NoReturn:
-    """End this process now. An orderly end of the interpreter could wait for ranks that are gone."""
+def _exit_with(code: int, text: str) -> NoReturn:
+    """End this process at once. A regular interpreter exit could wait for ranks that no longer exist."""
     if text:
         print(text, file=sys.stderr)
     sys.stdout.flush()

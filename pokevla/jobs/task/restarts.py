@@ -1,4 +1,4 @@
-"""Starting a job again, and knowing when that leads nowhere."""
+"""Restarting a job, and giving up when restarts make no progress."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any, Literal
 from pokevla.errors import ClusterError
 from pokevla.files.texts import write_json
 from pokevla.jobs.record import JOBS
-from pokevla.jobs.task.place import Place
+from pokevla.jobs.task.task_info import TaskInfo
 
 MAX_FRUITLESS = 3
-"""Starts in a row that may reach their limit, or hang, without anything new saved. One can be bad luck: Slurm's
-warning comes up to a minute early, and the file system may be slow on a morning."""
+"""Starts in a row that may reach their limit or hang without saving anything new. A single one can be bad luck: Slurm's
+warning comes up to a minute early, and the file system may be slow for a while."""
 Cause = Literal["timeout", "hang", "killed"]
 _FRUITLESS: dict[Cause, tuple[str, str]] = {
     "timeout": (
         "reached their time limit",
-        "Give it more time: resources.time_limit of the recipe, or time_limit of the profile.",
+        "Raise resources.time_limit of the recipe or time_limit of the profile.",
     ),
-    "hang": ("hung", "Where, and which rank: pokevla doctor hang {folder}"),
+    "hang": ("hung", "To see which rank hung, and where: pokevla doctor hang {folder}"),
     "killed": (
-        "been ended by a signal that no cancellation, preemption or stop explains",
+        "been killed by a signal that no cancellation, preemption or stop explains",
         "Look for an out-of-memory kill in the nodes' logs (lower batch.micro), or for the sender in slurmd's.",
     ),
 }
@@ -32,32 +32,32 @@ _FRUITLESS: dict[Cause, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Restart:
-    """A job is to run again."""
+    """Why a job is to be restarted."""
 
-    cause: Cause | None  # what counts against MAX_FRUITLESS; None: Slurm's own doing
+    cause: Cause | None  # counted against MAX_FRUITLESS; None for a preemption by Slurm, which does not count
     why: str  # for the log
 
 
-def note_restart(folder: Path, piece: int | None, place: Place, progress: int, cause: Cause) -> None:
-    """Remember how far a job was when it had to be started again (`progress`: steps saved, shards or trials done).
+def note_restart(folder: Path, piece: int | None, task: TaskInfo, progress: int, cause: Cause) -> None:
+    """Record the progress of a job that is to be restarted (`progress`: steps saved, shards or trials done).
 
-    Several ranks may say so of one start: it counts once. A job that is submitted anew starts counting anew.
+    Reports of several ranks about one start count once. A newly submitted job starts at 0.
 
     Raises:
-        ClusterError: MAX_FRUITLESS starts in a row have not got any further.
+        ClusterError: MAX_FRUITLESS starts in a row have made no progress.
     """
     path = folder / JOBS / ("restarts.json" if piece is None else f"restarts_{piece}.json")
-    start = place.restarts
+    start = task.restarts
     before: dict[str, Any] = {}
-    with contextlib.suppress(FileNotFoundError, ValueError):  # the first time; cut short: the count begins again
+    with contextlib.suppress(FileNotFoundError, ValueError):  # first restart, or a truncated file: count from 0
         before = json.loads(path.read_text())
     fruitless = 0
-    if before.get("job_id") == place.job_id:
+    if before.get("job_id") == task.job_id:
         is_known = start is not None and before["start"] == start
         got_on = not is_known and progress > before["progress"]
         fruitless = 0 if got_on else before["fruitless"] + (not is_known)
     path.parent.mkdir(exist_ok=True)
-    content = {"job_id": place.job_id, "start": start, "progress": progress, "fruitless": fruitless}
+    content = {"job_id": task.job_id, "start": start, "progress": progress, "fruitless": fruitless}
     write_json(path, content, sort_keys=True, kind=ClusterError)
     if fruitless >= MAX_FRUITLESS:
         how, remedy = _FRUITLESS[cause]

@@ -113,7 +113,7 @@ def test_a_change_of_what_is_learnt_is_refused_on_resume(pokevla: Run, runs: Pat
     shutil.copytree(whole, run_dir, ignore=shutil.ignore_patterns("export", "checkpoints"))
     refused = pokevla("resume", run_dir, "optim.lr=0.5", "zero.stage=3", "log.every_steps=1")
     assert refused.returncode == 2
-    assert "optim.lr, zero.stage cannot be changed in a run that has begun" in refused.stderr
+    assert "optim.lr, zero.stage cannot be changed in a run that has started" in refused.stderr
 
 
 def test_manifest_names_the_features_that_were_read(whole: Path) -> None:

@@ -13,8 +13,8 @@ from pokevla.jobs.preflight import file_system, node_local, preflight
 from pokevla.jobs.profile import Profile
 from pokevla.recipe.dump import dump_recipe
 from pokevla.runs.changes import changed_recipe
-from slurm.checks import _partition
 from slurm.cluster import Partition
+from slurm.partition_checks import _partition
 
 PARTITION = Partition("gpu", True, True, 86400, 4, 4, 8)
 
@@ -36,7 +36,7 @@ def test_time_limit_shorter_than_a_save_is_refused(load) -> None:
 def test_planned_hours_above_the_limit_are_a_remark(load) -> None:
     plan = replace(plan_job(load(), Profile()), hours=10.0)
     (remark,) = check(plan)
-    assert "about 10.0 hours are planned: it will be requeued some" in remark
+    assert "about 10.0 hours are planned: it will be requeued about" in remark
 
 
 def test_missing_shard_is_named(load, dataset: Path) -> None:
@@ -59,7 +59,7 @@ def test_what_a_begun_run_may_not_change_is_refused_as_resume_refuses_it(load) -
     with pytest.raises(RecipeError) as resumed:
         changed_recipe(run, overrides)
     assert str(submitted.value) == f"walk: {resumed.value}"
-    assert str(resumed.value).startswith("optim.lr, zero.stage cannot be changed in a run that has begun")
+    assert str(resumed.value).startswith("optim.lr, zero.stage cannot be changed in a run that has started")
 
 
 def test_begun_run_goes_on_with_what_may_change_and_says_so(load) -> None:
@@ -67,7 +67,7 @@ def test_begun_run_goes_on_with_what_may_change_and_says_so(load) -> None:
     plan = plan_job(load("resources.cpu_ranks=1", "batch.micro=1", "log.every_steps=5"), Profile())
     assert check(plan) == [
         f"walk: {run} exists and has no checkpoint yet: it starts from step 0.",
-        f"walk: {run} goes on with batch.micro 2 -> 1, log.every_steps 10 -> 5, resources.cpu_ranks 2 -> 1.",
+        f"walk: {run} continues with batch.micro 2 -> 1, log.every_steps 10 -> 5, resources.cpu_ranks 2 -> 1.",
     ]
 
 
@@ -84,7 +84,7 @@ def test_run_submitted_from_another_directory_is_the_same_run(
 def test_folder_that_is_no_run_is_refused(load) -> None:
     plan = plan_job(load(), Profile())
     plan.folder.mkdir(parents=True)
-    with pytest.raises(UsageError, match="exists and is no run directory"):
+    with pytest.raises(UsageError, match="exists and is not a run directory"):
         check(plan)
 
 

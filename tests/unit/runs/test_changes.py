@@ -105,7 +105,7 @@ def test_a_dataset_that_changed_since_the_run_began_is_refused(run_dir: Path, tm
     recipe = read_run_recipe(run_dir)
     refuse_changed_data(run_dir, recipe)
     (tmp_path / "data" / "dataset.json").write_text(json.dumps(INFO | {"fingerprint": "g"}))
-    with pytest.raises(DataError, match="has changed since the run began: fingerprint g instead of f"):
+    with pytest.raises(DataError, match="has changed since the run started: fingerprint g instead of f"):
         refuse_changed_data(run_dir, recipe)
 
 
@@ -130,7 +130,7 @@ def test_a_run_submitted_again_keeps_what_is_new_as_resume_does(run_dir: Path) -
 
 def test_a_submission_that_changes_what_is_learnt_changes_nothing(run_dir: Path) -> None:
     before = (run_dir / "recipe.yaml").read_text()
-    with pytest.raises(RecipeError, match=r"^optim\.lr cannot be changed in a run that has begun"):
+    with pytest.raises(RecipeError, match=r"^optim\.lr cannot be changed in a run that has started"):
         keep_submission(run_dir, submitted(run_dir, "optim.lr=1", "batch.micro=1"))
     with run_lock(run_dir), pytest.raises(UsageError, match="being trained"):
         keep_submission(run_dir, submitted(run_dir, "batch.micro=1"))

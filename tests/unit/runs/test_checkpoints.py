@@ -155,7 +155,7 @@ def test_only_the_newest_checkpoint_keeps_its_conversion(tmp_path: Path) -> None
     [
         ({"recipe_hash": "c" * 64}, "recipe"),
         ({"frozen_hash": "c" * 16}, "frozen weights"),
-        ({"zero_stage": 3}, r"zero\.stage 2, the run's recipe says 3.*Set zero\.stage back to 2"),
+        ({"zero_stage": 3}, r"zero\.stage 2, the run's recipe has 3.*Set zero\.stage back to 2"),
         ({"precision": "bf16"}, "precision fp32.*Set precision back to fp32"),
         (
             {"datasets": {"data/robot": "f2"}},

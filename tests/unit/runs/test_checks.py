@@ -69,7 +69,7 @@ def problem(path: Path, *overrides: str) -> PokeVLAError:
 def test_sound_recipe_passes_and_random_teachers_are_remarked_on(recipe: Path) -> None:
     remarks = check_recipe(load_recipe(recipe, (), {}))
 
-    assert "cache.sam is a teacher of random weights: it carries no knowledge." in remarks
+    assert "cache.sam is a teacher with random weights: its features carry no knowledge." in remarks
 
 
 def test_missing_dataset_tells_the_command_that_makes_it(recipe: Path) -> None:

@@ -96,7 +96,7 @@ def test_copied_code_is_what_a_job_imports_whatever_its_directory(tmp_path: Path
     code = copy_code(tmp_path)
     (code / "pokevla" / "__init__.py").write_text('__version__ = "of the copy"\n')
     done = subprocess.run(
-        [sys.executable, "-c", "import pokevla, slurm.launcher; print(pokevla.__version__, slurm.__file__)"],
+        [sys.executable, "-c", "import pokevla, slurm.slurm_launcher; print(pokevla.__version__, slurm.__file__)"],
         cwd=repository,
         env={"PYTHONPATH": str(code), "PYTHONSAFEPATH": "1", "PATH": ""},
         capture_output=True,

@@ -1,4 +1,4 @@
-"""A task's place, the lock of a run, and when a restart leads nowhere."""
+"""A task's ranks, the lock of a run, and restarts without progress."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from pokevla.errors import ClusterError, EnvironmentSetupError, UsageError
-from pokevla.jobs.launcher import launcher_of, read_place
+from pokevla.jobs.launcher import launcher_of, read_task
 from pokevla.jobs.task.job import Job
 from pokevla.jobs.task.job_lock import holder, job_lock, refuse_second_job
-from pokevla.jobs.task.place import PORTS, export_rendezvous
 from pokevla.jobs.task.restarts import MAX_FRUITLESS, Cause, note_restart
+from pokevla.jobs.task.task_info import PORTS, export_rendezvous
 from slurm.task import main_address
 
 TASK = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "31", "SLURM_PROCID": "5", "SLURM_NTASKS": "8",
@@ -23,10 +23,10 @@ TASK = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "31", "SLURM_PROCID": "5",
 
 
 def test_place_is_read_from_srun() -> None:
-    place = read_place(TASK)
-    assert (place.rank, place.world_size, place.local_rank, place.local_world_size) == (5, 8, 1, 4)
-    assert (place.job_id, place.restarts, place.is_main) == ("31", 2, False)
-    task = read_place({**TASK, "SLURM_ARRAY_JOB_ID": "30", "SLURM_ARRAY_TASK_ID": "4"})
+    task = read_task(TASK)
+    assert (task.rank, task.world_size, task.local_rank, task.local_world_size) == (5, 8, 1, 4)
+    assert (task.job_id, task.restarts, task.is_main) == ("31", 2, False)
+    task = read_task({**TASK, "SLURM_ARRAY_JOB_ID": "30", "SLURM_ARRAY_TASK_ID": "4"})
     assert task.job_id == "30_4"
 
 
@@ -37,8 +37,8 @@ def test_jobs_are_told_apart_by_their_ids() -> None:
 
 
 def test_outside_a_job_there_is_no_place() -> None:
-    with pytest.raises(EnvironmentSetupError, match="no task of a submitted job"):
-        read_place({})
+    with pytest.raises(EnvironmentSetupError, match="not a task of a submitted job"):
+        read_task({})
 
 
 def test_address_falls_back_on_sruns_when_names_do_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +53,7 @@ def test_address_falls_back_on_sruns_when_names_do_not_resolve(monkeypatch: pyte
 def test_all_ranks_agree_on_a_port_and_a_restart_takes_another() -> None:
     def port(**changes: str) -> int:
         environment: dict[str, str] = {}
-        export_rendezvous(read_place({**TASK, **changes}), Path("/runs/walk"), "localhost", environment)
+        export_rendezvous(read_task({**TASK, **changes}), Path("/runs/walk"), "localhost", environment)
         return int(environment["MASTER_PORT"])
 
     assert port() == port(SLURM_PROCID="0")
@@ -68,7 +68,7 @@ def test_a_job_is_pickled_as_its_directory_and_no_more() -> None:
 
 @pytest.mark.parametrize(("cause", "said"), [("timeout", "reached their time limit"), ("hang", "hung")])
 def test_limits_and_hangs_without_progress_end_the_restarts(tmp_path: Path, cause: Cause, said: str) -> None:
-    starts = [read_place({**TASK, "SLURM_RESTART_COUNT": str(number)}) for number in range(9)]
+    starts = [read_task({**TASK, "SLURM_RESTART_COUNT": str(number)}) for number in range(9)]
     for start, progress in enumerate((0, 4, 4, 4)):
         note_restart(tmp_path, None, starts[start], progress, "timeout")
     note_restart(tmp_path, None, starts[4], 8, cause)
@@ -78,7 +78,7 @@ def test_limits_and_hangs_without_progress_end_the_restarts(tmp_path: Path, caus
     for _ in range(2):  # whoever of the ranks asks
         with pytest.raises(ClusterError, match=f"3 starts in a row have {said} without"):
             note_restart(tmp_path, None, starts[4 + MAX_FRUITLESS], 8, cause)
-    again = read_place({**TASK, "SLURM_JOB_ID": "32", "SLURM_RESTART_COUNT": "0"})
+    again = read_task({**TASK, "SLURM_JOB_ID": "32", "SLURM_RESTART_COUNT": "0"})
     note_restart(tmp_path, None, again, 8, cause)  # submitted again: it counts anew
 
 
@@ -86,9 +86,9 @@ def test_restarts_on_this_machine_count_one_by_one(tmp_path: Path) -> None:
     local = {"SUBMITIT_LOCAL_JOB_ID": "7", "SUBMITIT_LOCAL_GLOBALID": "0", "SUBMITIT_LOCAL_NTASKS": "2",
              "SUBMITIT_LOCAL_LOCALID": "0"}  # fmt: skip
     for _ in range(MAX_FRUITLESS):
-        note_restart(tmp_path, None, read_place(local), 0, "timeout")
+        note_restart(tmp_path, None, read_task(local), 0, "timeout")
     with pytest.raises(ClusterError, match="3 starts in a row"):
-        note_restart(tmp_path, None, read_place(local), 0, "timeout")
+        note_restart(tmp_path, None, read_task(local), 0, "timeout")
 
 
 HOLD = """
@@ -132,7 +132,7 @@ def test_lock_of_a_job_that_crashed_is_taken_over(running: subprocess.Popen[str]
 
 def test_restarted_job_waits_for_its_former_self(running: subprocess.Popen[str], tmp_path: Path) -> None:
     same = f"local-{os.getpid()}"
-    with pytest.raises(ClusterError, match="its former self has held"), job_lock(tmp_path, same, patience_s=0.0):
+    with pytest.raises(ClusterError, match="its previous start still holds"), job_lock(tmp_path, same, patience_s=0.0):
         pass
     running.kill()
     running.wait()

@@ -9,14 +9,14 @@ from pokevla.jobs.plan import JobPlan, Submitted
 from pokevla.jobs.profile import Profile
 from pokevla.jobs.record import JobRecord
 from pokevla.jobs.state import JobState
-from pokevla.jobs.task.place import Place
 from pokevla.jobs.task.restarts import Restart
-from slurm.checks import partition_checks
+from pokevla.jobs.task.task_info import TaskInfo
 from slurm.commands import has_slurm
+from slurm.job_state import slurm_state
+from slurm.partition_checks import partition_checks
 from slurm.requeue import REQUEUED_CODE, requeue, restart_after_kill, restart_after_signal
-from slurm.state import slurm_state
-from slurm.stop import stop_job
-from slurm.task import main_address, read_slurm_place
+from slurm.stop_job import stop_job
+from slurm.task import main_address, read_slurm_task
 
 
 class SlurmLauncher:
@@ -57,20 +57,20 @@ class SlurmLauncher:
     def stop(self, job: JobRecord, state: JobState) -> str:
         return stop_job(job, state)
 
-    def read_place(self, environment: Mapping[str, str]) -> Place | None:
-        return read_slurm_place(environment)
+    def read_task(self, environment: Mapping[str, str]) -> TaskInfo | None:
+        return read_slurm_task(environment)
 
-    def main_address(self, place: Place) -> str:
+    def main_address(self, task: TaskInfo) -> str:
         return main_address()
 
-    def restart_after_signal(self, place: Place, reason: str) -> Restart | None:
-        return restart_after_signal(place, reason)
+    def restart_after_signal(self, task: TaskInfo, reason: str) -> Restart | None:
+        return restart_after_signal(task, reason)
 
-    def restart_after_kill(self, place: Place) -> Restart | None:
-        return restart_after_kill(place)
+    def restart_after_kill(self, task: TaskInfo) -> Restart | None:
+        return restart_after_kill(task)
 
-    def run_again(self, place: Place) -> int:
-        requeue(place)
+    def run_again(self, task: TaskInfo) -> int:
+        requeue(task)
         return REQUEUED_CODE
 
 

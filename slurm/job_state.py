@@ -1,7 +1,7 @@
-"""What Slurm says about a job: with accounting (`sacct`), and without.
+"""State of a Slurm job, with or without accounting.
 
-The controller is asked first (`scontrol show job`): it alone knows why a job waits and how often it was restarted.
-It forgets a job some minutes after its end (MinJobAge); then accounting is asked, where the cluster has it.
+The controller is asked first (`scontrol show job`): only it knows why a job waits and how often it was restarted. It
+forgets a job some minutes after its end (MinJobAge); then accounting is asked (`sacct`), if the cluster has it.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import shutil
 
 from pokevla.errors import ClusterError
 from pokevla.jobs.state import ACTIVE, UNKNOWN, JobState
-from slurm.commands import ask_slurm, last_words, parse_fields
+from slurm.commands import ask_slurm, last_error_line, parse_fields
 
 _FORGOTTEN = ("Invalid job id", "Couldn't find job", "couldn't get info")
 
 
 def slurm_state(job_id: str) -> JobState:
-    """State of a job; UNKNOWN when neither controller nor accounting knows it.
+    """State of a job; UNKNOWN if neither controller nor accounting knows it.
 
     Raises:
-        ClusterError: Slurm is not there or does not answer.
+        ClusterError: Slurm is not available or does not answer.
     """
     return _from_controller(job_id) or _from_accounting(job_id) or JobState(job_id, UNKNOWN)
 
@@ -27,10 +27,10 @@ def slurm_state(job_id: str) -> JobState:
 def _from_controller(job_id: str) -> JobState | None:
     done = ask_slurm("scontrol", "--oneliner", "show", "job", job_id)
     if done.returncode != 0:
-        said = last_words(done)
-        if any(words in said for words in _FORGOTTEN):
+        message = last_error_line(done)
+        if any(words in message for words in _FORGOTTEN):
             return None
-        raise ClusterError(f"Slurm's controller does not tell about job {job_id}: {said}", "Ask: scontrol ping")
+        raise ClusterError(f"Slurm's controller does not report job {job_id}: {message}", "Check with: scontrol ping")
     rows = [parse_fields(line) for line in done.stdout.splitlines() if line.startswith("JobId=")]
     if not rows:
         return None
@@ -52,7 +52,7 @@ def _from_controller(job_id: str) -> JobState | None:
 
 
 def _is_being_preempted(row: dict[str, str]) -> bool:
-    """PreemptTime stays from former starts; ISO times compare as text."""
+    """PreemptTime may be that of an earlier start, so it must not precede StartTime. ISO times compare as text."""
     preempted = row.get("PreemptTime", "None")
     return row["JobState"] == "RUNNING" and preempted != "None" and preempted >= row["StartTime"]
 
@@ -63,16 +63,16 @@ def _from_accounting(job_id: str) -> JobState | None:
     fields = "State,ExitCode,NodeList"
     done = ask_slurm("sacct", "--noheader", "--parsable2", "--allocations", "--format", fields, "--jobs", job_id)
     rows = [line.split("|") for line in done.stdout.splitlines() if line.count("|") == 2]
-    if done.returncode != 0 or not rows:  # "Slurm accounting storage is disabled", or a job before its time
+    if done.returncode != 0 or not rows:  # "Slurm accounting storage is disabled", or a job older than the accounting
         return None
     states = [row[0].split()[0] for row in rows]  # "CANCELLED by 1000"
     leading = _leading(states)
     state, exit_code, nodes = states[leading], rows[leading][1], rows[leading][2]
-    said = " ".join(rows[leading][0].split()[1:])
+    reason = " ".join(rows[leading][0].split()[1:])
     return JobState(
         job_id,
         state,
-        reason=_with_counts(said, states),
+        reason=_with_counts(reason, states),
         exit_code=_exit_code(exit_code),
         nodes="" if nodes == "None assigned" else nodes,
         source="sacct",
@@ -80,7 +80,7 @@ def _from_accounting(job_id: str) -> JobState | None:
 
 
 def _leading(states: list[str]) -> int:
-    """Which task speaks for an array: one that runs, else one that waits, else one that failed, else the first."""
+    """Index of the task that represents an array: a running one, else a queued, else a failed one, else the first."""
 
     def rank(index: int) -> int:
         state = states[index]
@@ -99,7 +99,7 @@ def _with_counts(reason: str, states: list[str]) -> str:
 
 
 def _exit_code(text: str) -> int | None:
-    """Exit code of Slurm's `code:signal`; death by a signal as the shell's 128 + signal."""
+    """Exit code of Slurm's `code:signal`; a death by signal is 128 + signal, as in the shell."""
     code, _, signal = text.partition(":")
     if not (code.isdigit() and signal.isdigit()):
         return None

@@ -1,4 +1,4 @@
-"""What only Slurm can know before a job is queued: its partitions."""
+"""Preflight checks that need Slurm: does the partition fit the job?"""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def _partition(plan: JobPlan, profile: Profile, known: list[Partition]) -> list[
     if partition.time_limit_s is not None and plan.time_limit_s > partition.time_limit_s:
         raise ClusterError(
             f"a time limit of {format_duration(plan.time_limit_s)} is above that of partition {partition.name}, "
-            f"{format_duration(partition.time_limit_s)}: the job would wait for ever.",
-            "Lower resources.time_limit: the job is requeued and goes on.",
+            f"{format_duration(partition.time_limit_s)}: the job would wait forever.",
+            "Lower resources.time_limit: the job is requeued and continues.",
         )
     if not partition.is_up:
         return [f"partition {partition.name} is down: the job waits until it is up again."]
