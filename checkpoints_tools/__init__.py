@@ -1,1 +1,1 @@
-"""Thin tools over pokevla.checkpoint."""
+"""Checkpoint tools: thin functions over `pokevla.weights` and `pokevla.checkpoint`."""

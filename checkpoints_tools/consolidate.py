@@ -1,4 +1,4 @@
-"""One model in fp32 from the shards of a checkpoint, tensor by tensor."""
+"""Consolidates the shards of a checkpoint into one fp32 model, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pokevla.weights.trained import lora_scaling, open_trained
 from pokevla.weights.zero_layout import open_checkpoint
 
 LORA_SCALING = "lora_scaling"
-"""Key in the header of the files: alpha / rank, as text. `merge-lora` needs it."""
+"""Key in the file headers for alpha / rank as text, which `merge-lora` needs."""
 
 
 def consolidate(
@@ -27,18 +27,18 @@ def consolidate(
 ) -> Weights:
     """Write all weights of a checkpoint to the new folder `out` as safetensors, under the names of training.
 
-    Frozen weights come from the base model that the recipe names, checked by their hash; LoRA stays unmerged.
-    `trained_only` leaves the frozen ones out and needs no base model.
+    Frozen weights come from the base model that the recipe names and are checked by their hash; LoRA stays unmerged.
+    `trained_only` leaves out the frozen weights and needs no base model.
 
     Memory, measured by benchmarks/consolidation.py: with `trained_only` the largest tensor and the layout of the
-    files; otherwise also the base model, once, while its frozen part is being written.
+    files; otherwise also one copy of the base model while its frozen part is written.
 
     Returns:
         What was written.
 
     Raises:
-        CheckpointError: `out` exists, the base model is another one, or a file is damaged.
-        DiskFullError: no room. Nothing is left under the name `out`.
+        CheckpointError: `out` exists, the base model does not match, or a file is damaged.
+        DiskFullError: disk full. Nothing is left under the name `out`.
     """
     with atomic_folder(out, kind=CheckpointError, remedy=FREE_SPACE) as new:
         weights: Weights
@@ -57,7 +57,7 @@ def consolidate(
 
 
 def header_metadata(source: CheckpointSource, weights: Weights) -> dict[str, str]:
-    """What the files say about themselves."""
+    """Metadata for the file headers."""
     info = source.info
     metadata = {"run": source.recipe.name, "step": str(info.step), "recipe_hash": info.recipe_hash}
     scaling = lora_scaling(source.recipe)

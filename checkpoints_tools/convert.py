@@ -1,4 +1,4 @@
-"""A checkpoint for any number of ranks, made before it is needed."""
+"""Converts a checkpoint for any number of ranks before a resume needs it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from pokevla.errors import UsageError
 
 
 def convert(source: CheckpointSource) -> Path:
-    """Make DeepSpeed's universal form beside the state of a checkpoint; resume then finds it. Returns its folder.
+    """Write DeepSpeed's universal form of a checkpoint beside its state, where a resume uses it. Returns its folder.
 
     A resume with another number of ranks does this by itself, while all its ranks wait.
 
     Raises:
-        UsageError: ZeRO stage 0, which shards nothing.
-        DiskFullError: no room. CheckpointError: DeepSpeed cannot convert it. Nothing is left behind.
+        UsageError: ZeRO stage 0, which does not shard.
+        DiskFullError: disk full; nothing is left behind.
+        CheckpointError: DeepSpeed cannot convert it; nothing is left behind.
     """
     if source.info.zero_stage == 0:
-        raise UsageError(f"{source.folder} is of ZeRO stage 0: any number of ranks can resume from it as it is.")
+        raise UsageError(
+            f"{source.folder} has ZeRO stage 0: any number of ranks can resume from it without conversion."
+        )
     with contextlib.redirect_stdout(sys.stderr):  # DeepSpeed prints its arguments; stdout is for --json
         return convert_checkpoint(source.folder, source.info)

@@ -1,4 +1,4 @@
-"""Two checkpoints, of one run or of two: what differs in recipe, progress and weights."""
+"""Compares two checkpoints, of one run or of two: recipe, progress and weights."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from pokevla.weights.named_tensors import Weights
 
 CHUNK = 1 << 20
-"""Elements compared at a time: their differences in float64 take 8 MiB, whatever the size of a tensor."""
+"""Elements compared at a time: their differences in float64 take 8 MiB, whatever the size of the tensor."""
 FACTS = ("step", "position", "world_size", "zero_stage", "precision", "frozen_hash")
 
 
 @dataclass
 class PartDifference:
-    """How far the weights of one part are from each other."""
+    """Difference between the weights of one part of the model."""
 
     name: str
-    tensors: int = 0  # in both, of the same shape
-    differing: int = 0  # tensors of which at least one element differs
-    max_abs: float = 0.0  # largest difference of an element; of finite ones
+    tensors: int = 0  # that both have with the same shape
+    differing: int = 0  # tensors with at least one different element
+    max_abs: float = 0.0  # largest absolute difference between finite elements
     relative: float = 0.0  # norm of the difference over the norm of the first
-    non_finite: int = 0  # elements that are NaN or infinite on one side
+    non_finite: int = 0  # elements that are NaN or infinite on either side
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Difference:
 
     @property
     def weights_equal(self) -> bool:
-        """Whether the weights in the files are the same to the last bit."""
+        """Whether the weights in the files are bit-identical."""
         unequal = self.only_first or self.only_second or self.other_shape or any(part.differing for part in self.parts)
         return not unequal
 
@@ -57,7 +57,7 @@ class Difference:
 def diff(first: CheckpointSource | WeightsSource, second: CheckpointSource | WeightsSource) -> Difference:
     """Compare two sources, tensor by tensor.
 
-    Of a checkpoint the trained weights are compared; of the frozen ones, which it does not store, the hash.
+    For a checkpoint, compares the trained weights, and the hash of the frozen ones, which it does not store.
     Memory: two tensors.
 
     Raises:
@@ -80,7 +80,7 @@ def diff(first: CheckpointSource | WeightsSource, second: CheckpointSource | Wei
 
 
 def recipe_differences(first: TrainRecipe, second: TrainRecipe) -> dict[str, list[Any]]:
-    """Fields of two resolved recipes that differ: dotted name -> [first, second]; None where there is no such field."""
+    """Differing fields of two resolved recipes: dotted name -> [first, second]; None if a recipe lacks the field."""
     rows = differences(flat_values(first), flat_values(second))
     return {name: [None if value is ABSENT else value for value in row] for name, row in rows.items()}
 
@@ -88,17 +88,17 @@ def recipe_differences(first: TrainRecipe, second: TrainRecipe) -> dict[str, lis
 def _compare(one: Weights, two: Weights, names: list[str]) -> list[PartDifference]:
     from pokevla.weights.named_tensors import part_of
 
-    found: dict[str, PartDifference] = {}
+    by_name: dict[str, PartDifference] = {}
     squares: dict[str, list[float]] = {}  # part -> squared norms of the difference and of the first
     for name in names:
-        part = found.setdefault(part_of(name), PartDifference(part_of(name)))
+        part = by_name.setdefault(part_of(name), PartDifference(part_of(name)))
         sums = squares.setdefault(part.name, [0.0, 0.0])
         _add_tensor(part, sums, one.read(name), two.read(name))
-    for part in found.values():
+    for part in by_name.values():
         difference, size = squares[part.name]
-        # Weights that were all zero and are no longer: the ratio is infinite, which JSON cannot say.
+        # If the first weights are all zero the ratio is infinite, which JSON cannot express: report 1.
         part.relative = math.sqrt(difference / size) if size > 0 else float(difference > 0)
-    return list(found.values())
+    return list(by_name.values())
 
 
 def _add_tensor(part: PartDifference, squares: list[float], one: Tensor, two: Tensor) -> None:
@@ -110,7 +110,7 @@ def _add_tensor(part: PartDifference, squares: list[float], one: Tensor, two: Te
         a, b = left.double(), right.double()
         squares[1] += float(torch.nan_to_num(a, 0.0, 0.0, 0.0).square().sum())
         if torch.equal(left.view(torch.uint8), right.view(torch.uint8)):
-            continue  # NaN included: bit for bit the same
+            continue  # bit-identical, NaN included
         differs = True
         difference = (a - b).abs()
         finite = torch.isfinite(difference)

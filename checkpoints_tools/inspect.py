@@ -1,4 +1,4 @@
-"""What is in a run's checkpoints, in one of them, or in a folder of weights."""
+"""Describes the checkpoints of a run, one checkpoint, or a folder of weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def inspect_run(run_dir: Path) -> dict[str, Any]:
-    """The complete checkpoints of a run, oldest first, and whether their files are what they were. No torch.
+    """The complete checkpoints of a run, oldest first, and whether their files are unchanged. Without torch.
 
     Raises:
         UsageError: `run_dir` is not a run directory of training.
@@ -53,9 +53,9 @@ def inspect_run(run_dir: Path) -> dict[str, Any]:
 
 
 def good_steps_after(run_dir: Path, step: int) -> int:
-    """Steps after `step` whose loss and gradient were finite, as far as the run has logged.
+    """Number of logged steps after `step` with a finite loss and gradient.
 
-    A checkpoint that none follows may be the last before the weights went wrong.
+    If it is 0, the weights may have gone wrong right after this checkpoint.
     """
     metrics, events = run_dir / METRICS, run_dir / EVENTS
     last = max((row["step"] for row in (read_jsonl(metrics) if metrics.is_file() else []) if "loss" in row), default=0)
@@ -65,9 +65,9 @@ def good_steps_after(run_dir: Path, step: int) -> int:
 
 
 def inspect_source(source: CheckpointSource | WeightsSource, *, with_tensors: bool = False) -> dict[str, Any]:
-    """One checkpoint or folder of weights: what it is, its files, and its weights by part.
+    """One checkpoint or folder of weights: recipe, files, and weights by part of the model.
 
-    Every weight is read once, one at a time, to see whether it is finite.
+    Reads every weight once, one at a time, to check whether it is finite.
     """
     with opened_weights(source) as weights:
         content = _checkpoint_facts(source) if isinstance(source, CheckpointSource) else _folder_facts(source, weights)
@@ -121,16 +121,16 @@ class Part:
 
 
 def parts(weights: Weights) -> list[Part]:
-    """Weights added up by part of the model, in the model's order. Memory: one tensor."""
+    """Totals by part of the model, in the model's order. Memory: one tensor."""
     import torch
 
     from pokevla.weights.named_tensors import part_of
 
-    found: dict[str, Part] = {}
+    by_name: dict[str, Part] = {}
     for name, spec in weights.specs.items():
-        part = found.setdefault(part_of(name), Part(part_of(name)))
+        part = by_name.setdefault(part_of(name), Part(part_of(name)))
         part.tensors += 1
         part.numbers += spec.numel
         part.size_bytes += spec.size_bytes
         part.non_finite += int((~torch.isfinite(weights.read(name))).sum())
-    return list(found.values())
+    return list(by_name.values())

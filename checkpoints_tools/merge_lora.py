@@ -1,4 +1,4 @@
-"""LoRA folded into the weights it adapts, from a checkpoint or from what `consolidate` wrote."""
+"""Merges LoRA into the weights it adapts, from a checkpoint or from the output of `consolidate`."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def merge_lora(
     """Write plain weights to the new folder `out`: fp32 safetensors under the names of the model without LoRA.
 
     `pokevla ckpt export` does the same and adds what a policy needs. Memory: three tensors of the largest layer, and
-    of a checkpoint the base model.
+    for a checkpoint also the base model.
 
     Raises:
-        UsageError: there is no LoRA in the source.
-        CheckpointError: `out` exists, or the source cannot be read or does not say its scaling.
-        DiskFullError: no room. Nothing is left under the name `out`.
+        UsageError: the source has no LoRA.
+        CheckpointError: `out` exists, the source cannot be read, or its LoRA scaling is unknown.
+        DiskFullError: disk full. Nothing is left under the name `out`.
     """
     with atomic_folder(out, kind=CheckpointError, remedy=FREE_SPACE) as new, _opened(source) as (weights, metadata):
         write_weights(weights, new, metadata=metadata, max_file_bytes=max_file_bytes, on_progress=on_progress)
@@ -50,13 +50,13 @@ def _opened(source: CheckpointSource | WeightsSource) -> Iterator[tuple[MergedWe
         return
     with FileWeights(source.folder) as weights:
         if not has_adapters(weights):
-            raise UsageError(f"{source.folder} holds no LoRA: its weights are plain already.")
+            raise UsageError(f"{source.folder} has no LoRA: its weights are already plain.")
         metadata = dict(weights.metadata)
         try:
             scaling = float(metadata.pop(LORA_SCALING))
         except (KeyError, ValueError) as error:
             raise CheckpointError(
-                f"{source.folder} does not say its LoRA scaling (alpha / rank).",
+                f"{source.folder} has no LoRA scaling (alpha / rank) in its file headers.",
                 "Merge from the run instead, or consolidate it again.",
             ) from error
         yield MergedWeights(weights, scaling), metadata

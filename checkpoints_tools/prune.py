@@ -1,4 +1,4 @@
-"""Retention by hand: which checkpoints of a run go, which stay and why."""
+"""Deletes checkpoints by hand: plans which of a run are deleted and which are kept, and why."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pokevla.runs.directory import read_run_recipe
 
 
 @dataclass(frozen=True)
-class Planned:
-    """What happens to one checkpoint, or to the remains of one."""
+class PlannedFolder:
+    """A checkpoint, or the remains of an interrupted save, and whether to delete it."""
 
     folder: Path
     step: int | None  # None for remains, which do not count as a checkpoint
     size_bytes: int
-    kept_because: str | None  # None: it goes
+    kept_because: str | None  # None: it is deleted
 
     def as_json(self) -> dict[str, Any]:
-        """For a script."""
+        """JSON form."""
         return {**asdict(self), "folder": str(self.folder), "deleted": self.kept_because is None}
 
 
@@ -37,61 +37,64 @@ def plan_prune(
     keep_every_steps: int | None = None,
     steps: Sequence[int] = (),
     force: bool = False,
-) -> list[Planned]:
-    """Decide what goes. Nothing is touched.
+) -> list[PlannedFolder]:
+    """Decide what to delete, without deleting anything.
 
-    By default the recipe's own retention decides: the newest `checkpoint.keep_last` stay, and every multiple of
-    `checkpoint.keep_every_steps`. `keep_last` and `keep_every_steps` replace these; `steps` names what goes instead.
+    By default the recipe's retention applies: the newest `checkpoint.keep_last` are kept, and every multiple of
+    `checkpoint.keep_every_steps`. `keep_last` and `keep_every_steps` replace these values; `steps` names the
+    checkpoints to delete instead.
 
-    The newest whole checkpoint, the newest healthy one and the recipe's milestones stay unless `force`; `steps` that
-    name one of them are refused.
+    The newest undamaged checkpoint, the newest healthy one and the recipe's milestones are kept unless `force`; naming
+    one of them in `steps` is an error.
 
     Raises:
-        UsageError: `run_dir` is no run, or `steps` together with another rule.
-        CheckpointError: a step without a checkpoint, or a protected one.
+        UsageError: `run_dir` is not a run, or `steps` is combined with another rule.
+        CheckpointError: a step has no checkpoint or a protected one.
     """
     recipe = read_run_recipe(run_dir)
     if steps and (keep_last is not None or keep_every_steps is not None):
-        raise UsageError("--step names what goes, --keep-last and --keep-every say what stays.", "Give one of them.")
+        raise UsageError(
+            "--step names what to delete, --keep-last and --keep-every what to keep.", "Use only one of them."
+        )
     milestones = recipe.checkpoint.keep_every_steps
-    found = list_checkpoints(run_dir)
-    protected = {} if force else _protected(found, milestones)
+    checkpoints = list_checkpoints(run_dir)
+    protected = {} if force else _protected(checkpoints, milestones)
     if steps:
         for step in steps:
             existing_checkpoint(run_dir, step)
             if step in protected:
-                raise CheckpointError(f"Step {step} is {protected[step]}.", "Delete it all the same with --force.")
-        kept = {step: "not named" for step, _ in found if step not in steps}
+                raise CheckpointError(f"Step {step} is {protected[step]}.", "Delete it anyway with --force.")
+        kept = {step: "not named" for step, _ in checkpoints if step not in steps}
     else:
         newest = keep_last if keep_last is not None else recipe.checkpoint.keep_last
         every = keep_every_steps if keep_every_steps is not None else milestones
-        kept = {step: f"of the newest {newest}" for step, _ in found[max(len(found) - newest, 0) :]}
-        kept |= {step: f"a multiple of {every}" for step, _ in found if every is not None and step % every == 0}
+        kept = {step: f"of the newest {newest}" for step, _ in checkpoints[max(len(checkpoints) - newest, 0) :]}
+        kept |= {step: f"a multiple of {every}" for step, _ in checkpoints if every is not None and step % every == 0}
         kept |= protected
-    plan = [Planned(folder, step, folder_bytes(folder), kept.get(step)) for step, folder in found]
-    return plan + [Planned(folder, None, folder_bytes(folder), None) for folder in unfinished(run_dir)]
+    plan = [PlannedFolder(folder, step, folder_bytes(folder), kept.get(step)) for step, folder in checkpoints]
+    return plan + [PlannedFolder(folder, None, folder_bytes(folder), None) for folder in unfinished(run_dir)]
 
 
-def _protected(found: Sequence[tuple[int, Path]], milestones: int | None) -> dict[int, str]:
-    """Step -> what makes it precious."""
+def _protected(checkpoints: Sequence[tuple[int, Path]], milestones: int | None) -> dict[int, str]:
+    """Step -> why the checkpoint must be kept."""
     protected: dict[int, str] = {}
     if milestones is not None:
-        protected |= {step: f"a milestone (every {milestones})" for step, _ in found if step % milestones == 0}
-    healthy = [step for step, folder in found if is_healthy(folder)]
+        protected |= {step: f"a milestone (every {milestones})" for step, _ in checkpoints if step % milestones == 0}
+    healthy = [step for step, folder in checkpoints if is_healthy(folder)]
     if healthy:
         protected[healthy[-1]] = "the newest healthy one"
-    for step, folder in reversed(found):
+    for step, folder in reversed(checkpoints):
         if verify_checkpoint(folder).is_good:
-            protected[step] = "the newest whole one"
+            protected[step] = "the newest undamaged one"
             break
     return protected
 
 
-def prune(run_dir: Path, plan: Sequence[Planned]) -> int:
-    """Carry out a plan; returns the bytes that were freed. A marker goes first, so that nothing half deleted counts.
+def prune(run_dir: Path, plan: Sequence[PlannedFolder]) -> int:
+    """Carry out a plan; returns the freed bytes. Deletes markers first, so that nothing partly deleted looks complete.
 
     Raises:
-        UsageError: the run is being trained: its own retention is at work, and what looks like remains may be a save.
+        UsageError: the run is being trained: it deletes checkpoints itself, and remains may be a save in progress.
     """
     with run_lock(run_dir):
         for item in plan:

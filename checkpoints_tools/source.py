@@ -1,4 +1,4 @@
-"""What a person names on the command line: a run, one checkpoint of it, or a folder of weights."""
+"""Opens what a command-line argument names: a run, one of its checkpoints, or a folder of weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CheckpointSource:
-    """One whole checkpoint of a run."""
+    """A complete, undamaged checkpoint of a run."""
 
     run_dir: Path
     folder: Path
@@ -29,49 +29,51 @@ class CheckpointSource:
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """A folder of safetensors: an export, or what `consolidate` and `merge-lora` write."""
+    """A folder of safetensors: an export, or the output of `consolidate` or `merge-lora`."""
 
     folder: Path
 
 
 def is_checkpoint_folder(path: Path) -> bool:
-    """Whether `path` has the place of a checkpoint: RUN/checkpoints/step-..."""
+    """Whether `path` looks like a checkpoint: RUN/checkpoints/step-..."""
     return path.name.startswith("step-") and path.parent.name == CHECKPOINTS
 
 
 def step_of(folder: Path) -> int:
-    """The step in the name of a checkpoint's folder.
+    """The step in the name of a checkpoint folder.
 
     Raises:
-        UsageError: it has no step in it.
+        UsageError: the name has no step.
     """
     digits = folder.name.removeprefix("step-")
     if not digits.isdecimal():
-        raise UsageError(f"{folder} is not named as a checkpoint (step-00000100).", "Check the path.")
+        raise UsageError(f"{folder} is not named like a checkpoint (step-00000100).", "Check the path.")
     return int(digits)
 
 
 def open_checkpoint_source(
     path: Path, step: int | None = None, on_damage: Callable[[str], None] = lambda message: None
 ) -> CheckpointSource:
-    """The checkpoint that `path` names: a checkpoint's folder, or a run (its newest whole one, or that of `step`).
+    """The checkpoint that `path` names: a checkpoint folder, or a run (its newest undamaged one, or that of `step`).
 
-    All checksums are verified. A damaged newest one is reported through `on_damage`, and the one before it taken.
+    All checksums are verified. If the newest one is damaged, it is reported through `on_damage`, and the one before it
+    is used.
 
     Raises:
-        UsageError: `path` is neither. CheckpointError: there is no such checkpoint, or it is damaged.
+        UsageError: `path` is neither.
+        CheckpointError: there is no such checkpoint, or it is damaged.
     """
     if not is_checkpoint_folder(path):
         recipe = read_run_recipe(path)
         if step is not None:
             folder = existing_checkpoint(path, step)
             return CheckpointSource(path, folder, verify(folder), recipe)
-        found = latest_complete(path, on_damage)
-        if found is None:
-            raise CheckpointError(f"{path} has no complete checkpoint.", f"Go on with: pokevla resume {path}")
-        return CheckpointSource(path, *found, recipe)
+        latest = latest_complete(path, on_damage)
+        if latest is None:
+            raise CheckpointError(f"{path} has no complete checkpoint.", f"Continue with: pokevla resume {path}")
+        return CheckpointSource(path, *latest, recipe)
     if step is not None and step != step_of(path):
-        raise UsageError(f"{path} is a checkpoint already, --step {step} names another.", "Give one of them.")
+        raise UsageError(f"{path} is already a checkpoint, --step {step} names another one.", "Use only one of them.")
     run_dir = path.parent.parent
     folder = existing_checkpoint(run_dir, step_of(path))
     return CheckpointSource(run_dir, folder, verify(folder), read_run_recipe(run_dir))
@@ -81,25 +83,26 @@ def existing_checkpoint(run_dir: Path, step: int) -> Path:
     """Folder of a complete checkpoint.
 
     Raises:
-        CheckpointError: there is none of this step; those that there are are named.
+        CheckpointError: there is none of this step; names the existing ones.
     """
     steps = [known for known, _ in list_checkpoints(run_dir)]
     folder = checkpoint_folder(run_dir, step)
     if step in steps:
         return folder
-    there = f"Complete are: {', '.join(map(str, steps))}." if steps else "The run has none yet."
+    existing = f"Complete ones: {', '.join(map(str, steps))}." if steps else "The run has none yet."
     if folder.is_dir():
-        raise CheckpointError(f"{folder} is not complete: it was half written or half deleted.", there)
-    raise CheckpointError(f"{run_dir} has no checkpoint of step {step}.", there)
+        raise CheckpointError(f"{folder} is incomplete: partly written or partly deleted.", existing)
+    raise CheckpointError(f"{run_dir} has no checkpoint of step {step}.", existing)
 
 
 def open_source(
     path: Path, on_damage: Callable[[str], None] = lambda message: None
 ) -> CheckpointSource | WeightsSource:
-    """What `path` names.
+    """The checkpoint or folder of weights that `path` names.
 
     Raises:
-        UsageError: nothing that we know. CheckpointError: as `open_checkpoint_source`.
+        UsageError: `path` is none of them.
+        CheckpointError: as in `open_checkpoint_source`.
     """
     if is_checkpoint_folder(path) or holds_recipe(path):
         return open_checkpoint_source(path, on_damage=on_damage)
@@ -113,10 +116,10 @@ def open_source(
 
 @contextlib.contextmanager
 def opened_weights(source: CheckpointSource | WeightsSource) -> Iterator[Weights]:
-    """The weights that are in the files of a source, read one at a time. Of a checkpoint those are the trained ones.
+    """The weights in the files of a source, read one at a time; those of a checkpoint are the trained ones.
 
     Raises:
-        CheckpointError: files that cannot be read.
+        CheckpointError: the files cannot be read.
     """
     if isinstance(source, CheckpointSource):
         from pokevla.weights.zero_layout import open_checkpoint

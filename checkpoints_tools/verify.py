@@ -1,4 +1,4 @@
-"""Every checksum of every checkpoint, and the name of each file that is not what it was."""
+"""Verifies the checksums of all checkpoints and lists every damaged file."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from pokevla.runs.directory import CHECKPOINTS, read_run_recipe
 
 @dataclass
 class Verified:
-    """One checkpoint, looked through."""
+    """Result of verifying one checkpoint."""
 
     step: int
     folder: str
-    files: int  # that were checked
+    files: int  # number of files checked
     size_bytes: int
     damaged: list[str] = field(default_factory=list)  # one sentence for each damaged file
 
     @property
     def is_good(self) -> bool:
-        """Whether every file is what it was when it was saved."""
+        """Whether every file is unchanged since it was saved."""
         return not self.damaged
 
     def as_json(self) -> dict[str, Any]:
@@ -37,7 +37,8 @@ def verify_run(path: Path, step: int | None = None) -> list[Verified]:
     """Check all checkpoints of a run, or the one that `path` or `step` names. Oldest first; all damage is reported.
 
     Raises:
-        UsageError: `path` is neither a run nor a checkpoint. CheckpointError: there is no checkpoint to verify.
+        UsageError: `path` is neither a run nor a checkpoint.
+        CheckpointError: there is no checkpoint to verify.
     """
     if is_checkpoint_folder(path):
         run_dir, step = path.parent.parent, step_of(path)
@@ -48,12 +49,12 @@ def verify_run(path: Path, step: int | None = None) -> list[Verified]:
         return [verify_checkpoint(existing_checkpoint(run_dir, step))]
     folders = [folder for _, folder in list_checkpoints(run_dir)]
     if not folders:
-        raise CheckpointError(f"{run_dir} has no complete checkpoint.", f"Go on with: pokevla resume {run_dir}")
+        raise CheckpointError(f"{run_dir} has no complete checkpoint.", f"Continue with: pokevla resume {run_dir}")
     return [verify_checkpoint(folder) for folder in folders]
 
 
 def verify_checkpoint(folder: Path) -> Verified:
-    """Check one complete checkpoint, to the last file even if the first is damaged."""
+    """Check all files of one complete checkpoint, even after a damaged one."""
     try:
         info = read_info(folder)
     except CheckpointError as error:
@@ -84,6 +85,6 @@ def _complaint(folder: Path, expected: StoredFile) -> str | None:
 
 
 def unfinished(run_dir: Path) -> list[Path]:
-    """Folders that do not count as checkpoints: half written, or half deleted (their marker is gone)."""
+    """Folders without a marker, which do not count as checkpoints: partly written or partly deleted."""
     half = [folder for folder in (run_dir / CHECKPOINTS).glob("step-*") if not (folder / MARKER).is_file()]
     return sorted([*list_temporary(run_dir), *half])

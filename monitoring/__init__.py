@@ -1,1 +1,1 @@
-"""What a person looks at: the HTML report, run comparison."""
+"""Watching runs: live view, list of runs, HTML report, comparison."""

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from monitoring.dashboard import STYLES, duration, number
 from monitoring.live import LiveRun, Snapshot, State, state_of_job
-from monitoring.queue import AskQueue, QueueState
+from monitoring.queue_state import AskQueue, QueueState
 from pokevla.errors import PokeVLAError
 from pokevla.recipe.kinds import KINDS, kind_of
 from pokevla.recipe.load import load_recipe
@@ -23,7 +23,7 @@ TRAINED = tuple(name for name, kind in KINDS.items() if kind.trains)
 
 
 def find_runs(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
-    """Directories of runs and submitted jobs below `folder` (or itself), by name. Nothing is looked for inside one."""
+    """Directories of runs and submitted jobs below `folder` (or itself), by name. Does not search inside them."""
     if holds_recipe(folder) and any((folder / name).is_file() for name in (MANIFEST, SUBMITTED)):
         yield folder
     elif depth > 0 and folder.is_dir():
@@ -33,21 +33,21 @@ def find_runs(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
 
 
 def list_runs(folder: Path, ask_queue: AskQueue) -> list[Snapshot]:
-    """A snapshot of every run below `folder`; of one whose recipe cannot be read, with the reason."""
-    found = []
+    """A snapshot of every run below `folder`. If a recipe cannot be read, the snapshot says why."""
+    snapshots = []
     for run_dir in find_runs(folder):
         try:
-            found.append(_snapshot(run_dir, ask_queue(run_dir)))
+            snapshots.append(_snapshot(run_dir, ask_queue(run_dir)))
         except PokeVLAError as error:
-            found.append(_bare(run_dir, "-", "unreadable", str(error)))
-    return found
+            snapshots.append(_bare(run_dir, "-", "unreadable", str(error)))
+    return snapshots
 
 
 def _snapshot(run_dir: Path, queue: QueueState | None) -> Snapshot:
     recipe = load_recipe(run_dir / RECIPE).recipe
     if kind_of(recipe).trains:
         return LiveRun(run_dir).snapshot(queue)
-    # A cache or an evaluation that was submitted, in a chain say: the queue is all there is to ask.
+    # A submitted cache or evaluation: only the queue knows its state.
     state, reason = ("new", "") if queue is None else state_of_job(queue)
     return _bare(run_dir, recipe.kind, state, reason, queue)
 
@@ -61,7 +61,7 @@ def _bare(run_dir: Path, kind: str, state: State, reason: str, queue: QueueState
 
 
 def runs_table(snapshots: Sequence[Snapshot]) -> Table:
-    """One row a run."""
+    """Table with one row per run."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("run", overflow="fold")
     table.add_column("kind")

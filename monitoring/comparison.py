@@ -1,4 +1,4 @@
-"""Runs of one kind beside each other: the settings in which they differ, and their curves on the same axes."""
+"""Comparison of runs of one kind: the settings in which they differ, and their curves on the same axes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from monitoring.curves import COLOURS, Chart, Line, charts_of, draw_lines, points_of
-from monitoring.sources import Run
+from monitoring.report_inputs import Run
 from pokevla.recipe.kinds import kind_of
 from pokevla.recipe.values import ABSENT, differences, flat_values, value_text
 
 NONE = "-"
 """Shown for a setting that a run does not have."""
 NAMES = ("name", "output")
-"""Settings that always differ and change nothing."""
+"""Settings that always differ and have no effect."""
 MANIFEST_TITLES = {
     "commit": "commit",
     "dirty": "uncommitted changes",
@@ -26,7 +26,7 @@ MANIFEST_TITLES = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a reader sees of two or more runs of one kind."""
+    """Comparison of two or more runs of one kind."""
 
     title: str
     names: list[str]
@@ -36,7 +36,7 @@ class Comparison:
 
 
 def compare(runs: Sequence[Run]) -> list[Comparison]:
-    """One comparison for each kind of which there are two or more runs, in the order of the runs."""
+    """One comparison for each kind with two or more runs, in the order of the runs."""
     by_kind: dict[str, list[Run]] = {}
     for run in runs:
         by_kind.setdefault("unknown" if run.recipe is None else kind_of(run.recipe).name, []).append(run)
@@ -56,7 +56,7 @@ def _comparison(runs: Sequence[Run]) -> Comparison:
 
 
 def short_names(runs: Sequence[Run]) -> list[str]:
-    """Folder names; the paths without what all have in common where two folders have the same name."""
+    """Folder names; if two are equal, the paths without their common part."""
     names = [run.folder.name for run in runs]
     if len(set(names)) == len(names):
         return names
@@ -66,7 +66,7 @@ def short_names(runs: Sequence[Run]) -> list[str]:
 
 
 def differing_settings(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """Settings whose values are not the same in all runs, in the order of the recipe; then code, packages, ranks."""
+    """Settings whose values differ between runs, in the order of the recipe; then code, packages, ranks."""
     settings = differences(*({} if run.recipe is None else flat_values(run.recipe) for run in runs))
     made_with = differences(*(_manifest_values(run.manifest) for run in runs))
     rows = [*((field, row) for field, row in settings.items() if field not in NAMES), *made_with.items()]
@@ -74,26 +74,26 @@ def differing_settings(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 
 
 def _manifest_values(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What a manifest tells of the code and machine, by the name that a reader sees."""
+    """Code and machine of a run from its manifest, by displayed name."""
     values = {title: manifest[name] for name, title in MANIFEST_TITLES.items() if manifest.get(name) is not None}
     return values | {f"package {name}": version for name, version in manifest.get("packages", {}).items()}
 
 
 def _single_charts(runs: Sequence[Run]) -> list[Chart]:
-    """One chart for each field: with several runs in it, more fields could not be told apart."""
-    found: dict[str, Chart] = {}
+    """One chart per field: with several runs, more fields could not be distinguished."""
+    by_field: dict[str, Chart] = {}
     for run in runs:
         for chart in charts_of(run.metrics):
             for field in chart.fields:
                 title = chart.title if len(chart.fields) == 1 and "/" not in field else field
                 if not points_of(run.metrics, field):
                     continue
-                found.setdefault(field, Chart(title, (field,), chart.unit, chart.logarithmic))
-    return list(found.values())
+                by_field.setdefault(field, Chart(title, (field,), chart.unit, chart.logarithmic))
+    return list(by_field.values())
 
 
 def overlay(chart: Chart, runs: Sequence[Run], names: Sequence[str], colours: Sequence[str]) -> str:
-    """SVG text of one field of all runs that have it, in each run's colour."""
+    """SVG text of one field, with a curve in the colour of each run that has it."""
     (field,) = chart.fields
     lines = [
         Line(name, points, colour)

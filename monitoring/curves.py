@@ -1,4 +1,4 @@
-"""Training curves as small SVG pictures."""
+"""Training curves as small SVG charts."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ LABELS = {
 }
 TEXT, GRID = "#3c4250", "#e3e6ec"
 FEW_POINTS = 12
-"""Curves of fewer points show each of them."""
+"""Curves with fewer points show a marker for each."""
 
 Rows = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One small chart: `fields` of metrics.jsonl over steps."""
+    """A chart of `fields` of metrics.jsonl over steps."""
 
     title: str
     fields: tuple[str, ...]
@@ -41,26 +41,26 @@ class Line:
 
 
 def charts_of(rows: Rows) -> list[Chart]:
-    """Charts for what these metrics hold."""
+    """Charts for the fields that these metrics have."""
     names = {name for row in rows for name in row}
     parts = tuple(sorted(name for name in names if name.startswith("loss/")))
     norms = tuple(sorted(name for name in names if name.startswith("grad_norm/")))
     candidates = [
         Chart("Loss", ("loss", "val/loss")),
         Chart("Losses by part", parts),
-        Chart("Held-out action loss: does it look?", ("val/loss/action", "val_swapped/loss/action")),
+        Chart("Held-out action loss: does it use the images?", ("val/loss/action", "val_swapped/loss/action")),
         Chart("Learning rate, as applied", ("lr",)),
         Chart("Gradient norm", ("grad_norm",), logarithmic=True),
         Chart("Gradient norm of each loss on the shared model", norms, logarithmic=True),
         Chart("Speed", ("samples_per_s",), unit="samples/s"),
         Chart("Share of time waiting for data", ("data_wait_share",)),
-        Chart("Arithmetic of a rank", ("tflops_per_rank",), unit="TFLOP/s"),
+        Chart("Speed of a rank", ("tflops_per_rank",), unit="TFLOP/s"),
         Chart("Model FLOPs utilisation", ("mfu",)),
         Chart("Memory of a rank", ("rss_gib",), unit="GiB"),
         Chart("GPU utilisation", ("gpu_utilisation",)),
         Chart("GPU power", ("gpu_power_w",), unit="W"),
     ]
-    if len(parts) < 2:  # one part is the loss itself
+    if len(parts) < 2:  # a single part equals the loss
         candidates = [chart for chart in candidates if chart.fields != parts]
     return [chart for chart in candidates if any(name in names for name in chart.fields)]
 
@@ -76,12 +76,12 @@ def draw_chart(chart: Chart, rows: Rows) -> str:
 
 
 def points_of(rows: Rows, name: str) -> list[tuple[int, float]]:
-    """(step, value) of one field; lines without it, or where it was not finite, have no point."""
+    """(step, value) of one field, without lines where it is missing or not finite."""
     return [(row["step"], row[name]) for row in rows if row.get(name) is not None]
 
 
 def draw_lines(lines: Sequence[Line], unit: str, logarithmic: bool) -> str:
-    """SVG text of curves on the same axes; more than one has a legend."""
+    """SVG text of curves on the same axes, with a legend if there are several."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.2, 2.5), layout="constrained")

@@ -1,4 +1,4 @@
-"""A snapshot of a run for people: a frame for the terminal, one line for a log."""
+"""Displays a snapshot of a run: a dashboard for the terminal, one line for a log."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ QUIET_EVENTS = ("saved", "started")
 MIB = 2**20
 
 LOSSES = {"": "train", "val/": "held out", "val_swapped/": "images swapped"}
-"""Beginning of a loss's name -> heading of its column."""
+"""Prefix of a loss's name -> heading of its column."""
 
 
 def frame(snapshot: Snapshot) -> RenderableType:
-    """Everything, as a panel."""
+    """The whole snapshot as a panel."""
     parts: list[RenderableType] = [_progress(snapshot), _figures(snapshot)]
     if len(snapshot.history) > 1:
         points = snapshot.history[-SPARK_POINTS:]
@@ -41,7 +41,7 @@ def frame(snapshot: Snapshot) -> RenderableType:
 
 
 def line(snapshot: Snapshot) -> str:
-    """The essentials, for a log."""
+    """One line for a log: state, progress, loss."""
     figures = snapshot.figures
     parts = [snapshot.state, f"step {_progress_text(snapshot)}"]
     if "loss" in figures:
@@ -85,10 +85,10 @@ def _figures(snapshot: Snapshot) -> RenderableType:
     """Four columns: losses, learning, speed, machine."""
     figures = snapshot.figures
     columns = [
-        ("learning", _some(figures, {"lr": number, "grad_norm": number, "skipped": number})),
+        ("learning", _format_fields(figures, {"lr": number, "grad_norm": number, "skipped": number})),
         (
             "speed",
-            _some(
+            _format_fields(
                 figures,
                 {
                     "samples_per_s": number, "step_s": duration, "step_s/max": duration, "data_wait_share": percent,
@@ -98,7 +98,7 @@ def _figures(snapshot: Snapshot) -> RenderableType:
         ),
         (
             "machine (rank 0)",
-            _some(
+            _format_fields(
                 figures,
                 {"rss_gib": number, "gpu_memory_gib": number, "gpu_utilisation": percent, "gpu_power_w": number},
             ),
@@ -113,7 +113,7 @@ def _figures(snapshot: Snapshot) -> RenderableType:
 
 
 def _losses(figures: dict[str, float | None]) -> RenderableType:
-    """A row a loss; a column for training, for held-out samples, and for these with the images of others."""
+    """One row per loss; columns for training, held-out samples, and held-out samples with swapped images."""
     names = dict.fromkeys(name.removeprefix("val_swapped/").removeprefix("val/") for name in figures)
     prefixes = {prefix: title for prefix, title in LOSSES.items() if f"{prefix}loss" in figures}
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=len(prefixes) > 1, header_style="dim")
@@ -128,8 +128,9 @@ def _losses(figures: dict[str, float | None]) -> RenderableType:
     return table
 
 
-def _some(figures: dict[str, float | None], wanted: dict[str, Any]) -> dict[str, str]:
-    return {name: text(figures[name]) for name, text in wanted.items() if name in figures}
+def _format_fields(figures: dict[str, float | None], formats: dict[str, Any]) -> dict[str, str]:
+    """The fields of `formats` that `figures` has, as text."""
+    return {name: format_value(figures[name]) for name, format_value in formats.items() if name in figures}
 
 
 def _pairs(values: dict[str, str]) -> RenderableType:
@@ -180,7 +181,7 @@ def _events(snapshot: Snapshot) -> RenderableType:
 
 
 def sparkline(values: Sequence[float | None]) -> str:
-    """One character a value, from the lowest to the highest of them; × where it is not finite."""
+    """One character per value, scaled from the lowest to the highest; × where it is not finite."""
     finite = [value for value in values if value is not None]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
     step = (high - low) / (len(BLOCKS) - 1)

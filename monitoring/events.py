@@ -1,4 +1,4 @@
-"""What has happened to a run, counted from `events.jsonl`."""
+"""Counts and latest entries of a run's `events.jsonl`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pokevla.telemetry.follow import JsonlFollower
 from pokevla.telemetry.jsonl import EVENTS
 
 KEPT = 8
-"""Latest events that are shown."""
+"""Number of latest events to show."""
 STARTS = ("started", "resumed")
 ENDS = ("finished", "failed", "stopped")
-"""Events with which a job says how it ended. One that says nothing was killed."""
+"""Events by which a job records how it ended. A job without one was killed."""
 
 
 class EventTally:
@@ -29,10 +29,10 @@ class EventTally:
         self.latest: deque[dict[str, Any]] = deque(maxlen=KEPT)
         self.last_start: dict[str, Any] | None = None
         self.last_turn: dict[str, Any] | None = None
-        """The latest start or end."""
+        """The latest event about a start or an end."""
 
     def refresh(self) -> list[dict[str, Any]]:
-        """Read what is new; returns it."""
+        """Read and return new events."""
         rows = self._follower.read_all()
         if self._follower.replaced:
             self._forget()
@@ -48,7 +48,7 @@ class EventTally:
 
 
 def seconds_of(row: dict[str, Any] | None) -> float | None:
-    """The `time` of a row (ISO 8601 with its zone) in seconds since 1970; None without one."""
+    """The `time` of a row (ISO 8601 with time zone) in seconds since 1970; None if it has none."""
     if row is None or not isinstance(row.get("time"), str):
         return None
     try:

@@ -1,4 +1,4 @@
-"""What can be told about a run from its directory, at once and without torch: for `watch` and `runs`."""
+"""State of a run as read from its directory, without torch: for `watch` and `runs`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from monitoring.checkpoints import CheckpointGlance, CheckpointList
+from monitoring.checkpoint_status import CheckpointList, CheckpointStatus
 from monitoring.events import EventTally, seconds_of, sentence
-from monitoring.queue import QueueState
+from monitoring.queue_state import QueueState
 from pokevla.errors import PokeVLAError
 from pokevla.recipe.derive import total_steps
 from pokevla.recipe.planning.plan import count_samples
@@ -26,11 +26,11 @@ from pokevla.telemetry.heartbeat import ENDED, SILENT_AFTER, Heartbeat, read_hea
 from pokevla.telemetry.writers import METRICS
 
 TAIL_BYTES = 256 * 1024
-"""How much of the end of metrics.jsonl is read at first: some hundred lines."""
+"""How much of the end of metrics.jsonl is read at first: several hundred lines."""
 WINDOW_LINES = 240
-"""Lines of training that are kept, for the curve and for the speed."""
+"""Lines of metrics that are kept, for the curve and the speed."""
 MIN_SPAN_S = 10.0
-"""Times are written in whole seconds: a shorter span says little about the speed."""
+"""Shortest span to compute a speed from, because times are written in whole seconds."""
 NOT_FIGURES = ("step", "position", "time")
 
 State = Literal["new", "queued", "running", "finished", "stopped", "failed", "unreadable"]
@@ -38,16 +38,16 @@ State = Literal["new", "queued", "running", "finished", "stopped", "failed", "un
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run at one moment. Ages and durations are in seconds."""
+    """State of a run at one moment. Ages and durations are in seconds."""
 
     run: str
     kind: str
     state: State
     reason: str
     step: int
-    steps: int | None  # None: not known (epochs of datasets that are not there)
-    figures: dict[str, float | None]  # of the last line of training, and of the last judgement; None: not finite
-    history: list[float | None]  # the loss of the latest lines
+    steps: int | None  # None if unknown (epochs of datasets that do not exist here)
+    figures: dict[str, float | None]  # latest metrics of training and of validation; None if not finite
+    history: list[float | None]  # losses of the latest lines
     step_s: float | None
     eta_s: float | None
     age_s: float | None  # since the last sign of life
@@ -57,7 +57,7 @@ class Snapshot:
     events: list[dict[str, Any]]
     skipped: int
     restarts: int
-    damaged: int  # checkpoints that were passed over on resume
+    damaged: int  # checkpoints that were skipped on resume
     queue: QueueState | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class LiveRun:
     """Follows one run. Memory does not grow with its length."""
 
     def __init__(self, run_dir: Path, clock: Callable[[], float] = time.time) -> None:
-        """UsageError when `run_dir` is no run of training."""
+        """UsageError if `run_dir` is not a training run."""
         self.run_dir = run_dir
         self.recipe = read_run_recipe(run_dir)
         self.steps = _planned_steps(self.recipe)
@@ -86,7 +86,7 @@ class LiveRun:
         self._last_row: dict[str, Any] = {}
 
     def snapshot(self, queue: QueueState | None) -> Snapshot:
-        """Read what is new and put it together with what the queue says."""
+        """Read what is new, and combine it with the state of the queue."""
         self._read_metrics()
         self.new_events = self.events.refresh()
         beats = read_heartbeats(self.run_dir)
@@ -112,7 +112,7 @@ class LiveRun:
             age_s=self._age(now, beats),
             slowest=_slowest(beats, now),
             ranks=len(beats),
-            checkpoints=[_checkpoint(glance, now) for glance in checkpoints],
+            checkpoints=[_checkpoint(status, now) for status in checkpoints],
             events=[_event(row, now) for row in self.events.latest],
             skipped=self.events.counts["skipped"],
             restarts=self.events.counts["resumed"],
@@ -122,7 +122,7 @@ class LiveRun:
 
     def _read_metrics(self) -> None:
         while rows := self._metrics.read():
-            if self._metrics.replaced:  # a resume has cut off what it will do again
+            if self._metrics.replaced:  # a resume has dropped the steps that it will repeat
                 self._forget()
             for row in rows:
                 if not isinstance(row.get("step"), int):
@@ -143,19 +143,19 @@ class LiveRun:
         turn = self.events.last_turn
         if queue is not None and queue.state != "UNKNOWN":
             state, reason = state_of_job(queue)
-            # The model is not exported; and to Slurm a job that saved and stopped when asked (exit code 75) has failed.
+            # The model is not exported, and Slurm counts a job that saved and stopped (exit code 75) as failed.
             asked = turn is not None and turn["event"] == "stopped"
             return ("stopped" if state == "finished" or (state == "failed" and asked) else state), reason
         if turn is None:
             return "new", "never started"
         if turn["event"] in ("started", "resumed"):
-            return "failed", "ended without a word: killed, or the machine went down"
+            return "failed", "ended without an event: killed, or the machine went down"
         if turn["event"] == "failed":
             return "failed", str(turn.get("message", ""))
         return "stopped", sentence(turn)
 
     def _seconds_per_step(self) -> float | None:
-        """Wall-clock, saves and judgements included, since the last start; else what the last line says of itself."""
+        """Wall-clock time per step since the last start, saves and validations included; else the last line's own."""
         begun_s = seconds_of(self.events.last_start) or 0.0
         lines = [(row["step"], at) for row in self._window if (at := seconds_of(row)) is not None and at >= begun_s]
         if len(lines) >= 2:
@@ -171,7 +171,7 @@ class LiveRun:
 
 
 def _planned_steps(recipe: TrainRecipe) -> int | None:
-    """As the training counts them; None where that needs datasets which are not there."""
+    """Steps of the whole training; None if counting them needs datasets that do not exist here."""
     if recipe.steps is not None:
         return recipe.steps
     try:
@@ -182,7 +182,7 @@ def _planned_steps(recipe: TrainRecipe) -> int | None:
 
 
 def state_of_job(queue: QueueState) -> tuple[State, str]:
-    """State of a run that is not running, by its newest job, and why."""
+    """State of a run, and the reason, from the state of its newest job."""
     if queue.waits:
         return "queued", queue.text
     if queue.runs:
@@ -192,7 +192,7 @@ def state_of_job(queue: QueueState) -> tuple[State, str]:
 
 
 def _slowest(beats: list[Heartbeat], now: float) -> dict[str, Any] | None:
-    """The rank that the others wait for: of the least progress, and of those the one that has been silent longest."""
+    """The rank with the least progress, among equals the one with the oldest heartbeat: the others wait for it."""
     if not beats:
         return None
     beat = min(beats, key=lambda beat: (beat.progress, beat.time))
@@ -204,7 +204,7 @@ def _slowest(beats: list[Heartbeat], now: float) -> dict[str, Any] | None:
 
 
 def _alive_elsewhere(beats: list[Heartbeat], now: float) -> bool:
-    """Not every file system shares locks between machines: there a fresh heartbeat is what tells of a run."""
+    """Whether a rank on another machine has a fresh heartbeat: not every file system shares locks between machines."""
     here = socket.gethostname()
     return any(
         beat.host != here and beat.phase not in ENDED and _age_of(beat, now) <= SILENT_AFTER * beat.every_s
@@ -216,9 +216,9 @@ def _age_of(beat: Heartbeat, now: float) -> float:
     return max(0.0, beat.age_s(datetime.fromtimestamp(now, UTC)))
 
 
-def _checkpoint(glance: CheckpointGlance, now: float) -> dict[str, Any]:
-    age_s = max(0.0, now - glance.saved_s)
-    return {"step": glance.step, "age_s": age_s, "size_bytes": glance.size_bytes, "condition": glance.condition}
+def _checkpoint(status: CheckpointStatus, now: float) -> dict[str, Any]:
+    age_s = max(0.0, now - status.saved_s)
+    return {"step": status.step, "age_s": age_s, "size_bytes": status.size_bytes, "condition": status.condition}
 
 
 def _event(row: dict[str, Any], now: float) -> dict[str, Any]:

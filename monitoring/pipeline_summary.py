@@ -1,7 +1,7 @@
-"""The figures of a whole pipeline, computed from what its stages wrote: `OUTPUT/summary.json`.
+"""`OUTPUT/summary.json`: results of a pipeline, computed from the files of its stages.
 
-Fixed places: `pretrain` and `posttrain` (run directories), `grounding/summary.json`, `evaluation/summary.json`,
-`stages.json`. A pipeline without one of them has a summary without that part.
+It reads `pretrain` and `posttrain` (run directories), `grounding/summary.json`, `evaluation/summary.json` and
+`stages.json`. The summary leaves out what does not exist.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BEFORE, AFTER = "before", "after"
 
 
 def read_json(path: Path) -> Any | None:
-    """Content of a JSON file, None when it is not there; DataError when it is not JSON."""
+    """Content of a JSON file; None if it does not exist. DataError if it is not JSON."""
     if not path.is_file():
         return None
     try:
@@ -31,7 +31,7 @@ def read_json(path: Path) -> Any | None:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """Lines of `metrics.jsonl` that carry a step, by step; a later line of the same step (after a resume) wins."""
+    """Lines of `metrics.jsonl` with a step, sorted by step. After a resume the later line of a step wins."""
     path = run / METRICS
     if not path.is_file():
         return []
@@ -48,7 +48,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def build_summary(output: Path) -> dict[str, Any]:
-    """The summary of the pipeline in `output`, in the form its users and tests rely on."""
+    """The summary of the pipeline in `output`."""
     summary: dict[str, Any] = {}
     stages = (read_json(output / "stages.json") or {"stages": []})["stages"]
     summary["stages"] = {stage["name"]: stage["seconds"] for stage in stages}
@@ -82,7 +82,7 @@ def write_summary(output: Path) -> dict[str, Any]:
 
 
 def beats_all(summary: dict[str, Any]) -> bool | None:
-    """Whether `trained` has a higher success rate than every other policy; None when there is nothing to compare."""
+    """Whether `trained` has a higher success rate than every other policy; None if there is nothing to compare."""
     policies = summary.get("evaluation", {})
     if "trained" not in policies or len(policies) < 2:
         return None
@@ -98,7 +98,7 @@ def verdict(summary: dict[str, Any]) -> str:
     """One line: does the trained policy beat all others?"""
     answer = beats_all(summary)
     if answer is None:
-        return "No verdict: the pipeline has not judged a trained policy beside others."
+        return "No verdict: the pipeline has not evaluated a trained policy and others."
     policies = summary["evaluation"]
     figures = ", ".join(f"{name} {row['successes']}/{row['trials']}" for name, row in policies.items())
     others = max(row["high"] for name, row in policies.items() if name != "trained")

@@ -13,7 +13,7 @@ from typing import Any
 from monitoring.comparison import Comparison, compare
 from monitoring.curves import charts_of, draw_chart
 from monitoring.pipeline_summary import beats_all, verdict
-from monitoring.sources import PICTURES, VIDEOS_PER_POLICY, Run, Sources, honest_labels, read_sources
+from monitoring.report_inputs import PICTURES, VIDEOS_PER_POLICY, ReportInputs, Run, read_inputs, warnings_of
 from pokevla.evaluation.table import simulator
 from pokevla.files.texts import write_text
 
@@ -33,7 +33,7 @@ POLICY_NOTES = {
     "model": "weights of a training run",
     "untrained": "same model, random weights",
     "blanked": "the same weights with all images zeroed",
-    "replay": "one expert episode played back",
+    "replay": "one expert episode replayed",
 }
 
 
@@ -43,44 +43,44 @@ def write_report(folders: list[Path], out: Path) -> Path:
 
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, autoescape=select_autoescape(["j2", "html"]), trim_blocks=True)
-    page = environment.get_template("report.html.j2").render(_context(read_sources(folders)))
+    page = environment.get_template("report.html.j2").render(_context(read_inputs(folders)))
     write_text(out, page)
     return out
 
 
 def data_uri(path: Path) -> str:
-    """A file as a `data:` address."""
+    """A file as a `data:` URI."""
     return f"data:{TYPES[path.suffix]};base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def svg_uri(text: str) -> str:
-    """A drawing as a `data:` address."""
+    """An SVG text as a `data:` URI."""
     return "data:image/svg+xml;base64," + base64.b64encode(text.encode()).decode()
 
 
-def _context(sources: Sources) -> dict[str, Any]:
-    summary = sources.summary
+def _context(inputs: ReportInputs) -> dict[str, Any]:
+    summary = inputs.summary
     return {
         "summary": summary,
         "verdict": verdict(summary) if summary else None,
         "beats": beats_all(summary) if summary else None,
-        "labels": honest_labels(sources),
-        "tiles": _tiles(sources),
-        "trials": [_trials(folder, content) for folder, content in sources.trials],
-        "grounding": [_grounding(folder, content) for folder, content in sources.grounding],
-        "comparisons": [_comparison(comparison) for comparison in compare(sources.runs)],
-        "runs": [_run(run) for run in sources.runs],
-        "stages": sources.stages,
-        "longest_stage": max((stage["seconds"] for stage in sources.stages), default=1.0) or 1.0,
-        "largest_peak": max((stage["peak_memory_gib"] for stage in sources.stages), default=1.0) or 1.0,
+        "labels": warnings_of(inputs),
+        "tiles": _tiles(inputs),
+        "trials": [_trials(folder, content) for folder, content in inputs.trials],
+        "grounding": [_grounding(folder, content) for folder, content in inputs.grounding],
+        "comparisons": [_comparison(comparison) for comparison in compare(inputs.runs)],
+        "runs": [_run(run) for run in inputs.runs],
+        "stages": inputs.stages,
+        "longest_stage": max((stage["seconds"] for stage in inputs.stages), default=1.0) or 1.0,
+        "largest_peak": max((stage["peak_memory_gib"] for stage in inputs.stages), default=1.0) or 1.0,
         "machine": _machine(),
         "versions": _versions(),
     }
 
 
-def _tiles(sources: Sources) -> list[dict[str, str]]:
-    """The four or five figures to see first."""
-    summary = sources.summary or {}
+def _tiles(inputs: ReportInputs) -> list[dict[str, str]]:
+    """The four or five key results at the top of the page."""
+    summary = inputs.summary or {}
     tiles = []
     policies = summary.get("evaluation", {})
     if "trained" in policies:
@@ -99,8 +99,8 @@ def _tiles(sources: Sources) -> list[dict[str, str]]:
     if posttrain:
         value = f"{posttrain['loss_first']:.2f} → {posttrain['loss_last']:.2f}"
         tiles.append({"value": value, "name": "post-training loss"})
-    if sources.stages:
-        minutes = sum(stage["seconds"] for stage in sources.stages) / 60
+    if inputs.stages:
+        minutes = sum(stage["seconds"] for stage in inputs.stages) / 60
         tiles.append({"value": f"{minutes:.1f} min", "name": "all stages"})
         tiles.append({"value": f"{summary['peak_memory_gib']:.1f} GiB", "name": "peak memory"})
     return tiles
@@ -114,8 +114,8 @@ def _trials(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
         policies.append({"name": name, "note": POLICY_NOTES.get(kinds.get(name, ""), ""), "rate": rate, **row})
     videos = []
     for name in summary["policies"]:
-        found = sorted((folder / "videos").glob(f"{name}-t*.mp4"))[:VIDEOS_PER_POLICY]
-        videos += [{"title": path.stem, "uri": data_uri(path)} for path in found]
+        paths = sorted((folder / "videos").glob(f"{name}-t*.mp4"))[:VIDEOS_PER_POLICY]
+        videos += [{"title": path.stem, "uri": data_uri(path)} for path in paths]
     strips = [
         {"title": path.stem, "uri": data_uri(path)}
         for name, kind in kinds.items()
@@ -129,7 +129,7 @@ def _trials(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _grounding(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
-    last = list(summary)[-1]  # a model that names no point has nothing to show; the last one is shown all the same
+    last = list(summary)[-1]  # models without points are left out, except the last one
     shown = [name for name, row in summary.items() if row["distinct_points"] or name == last]
     paths = [path for name in shown if (path := folder / "pictures" / f"{name}.png").is_file()]
     pictures = [{"title": path.stem, "uri": data_uri(path)} for path in paths]
@@ -182,10 +182,10 @@ def _processor() -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            versions[package] = "not installed"
+    return versions

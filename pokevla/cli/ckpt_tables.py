@@ -67,7 +67,7 @@ def print_verified(content: dict[str, Any]) -> None:
         for sentence in row["damaged"]:
             typer.echo(f"step {row['step']}: damaged: {sentence}")
     for folder in content["unfinished"]:
-        typer.echo(f"{folder}: incomplete (half written or half deleted), ignored")
+        typer.echo(f"{folder}: incomplete (partly written or partly deleted), ignored")
 
 
 def print_diff(content: dict[str, Any]) -> None:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from pokevla.errors import ClusterError
 
 if TYPE_CHECKING:
-    from monitoring.queue import QueueState
+    from monitoring.queue_state import QueueState
 
 
 def ask_queue(run_dir: Path) -> QueueState | None:
     """State of the newest job of a run, UNKNOWN if no Slurm answers; None when it was not submitted."""
-    from monitoring.queue import QueueState
+    from monitoring.queue_state import QueueState
     from pokevla.jobs.record import read_jobs
     from pokevla.jobs.tracking import explain, job_state
 

@@ -72,7 +72,7 @@ def stop(
     timeout_s: Annotated[float, typer.Option("--timeout-s", help="Seconds to wait for it to end.")] = 300.0,
 ) -> None:
     """Ask a run to end, and wait until it has."""
-    from monitoring.stop import stop_local_run
+    from monitoring.local_stop import stop_local_run
     from pokevla.cli.run_verbs.queue import stop_submitted
     from pokevla.runs.directory import read_run_recipe
 

@@ -144,7 +144,7 @@ def test_plain_weights_have_no_lora_to_merge(ckpt: Command, engine_runs: Path, t
     assert ckpt("merge-lora", engine_runs / "2-fp32", tmp_path / "plain")[0] == 0
     code, _, err = ckpt("merge-lora", tmp_path / "plain", tmp_path / "again")
     assert code == 2
-    assert "plain already" in errors(err)[0]
+    assert "already plain" in errors(err)[0]
     assert not (tmp_path / "again").exists()
 
 
@@ -272,8 +272,8 @@ def damage(run_dir: Path, how: str) -> tuple[object, ...]:
     ("how", "code", "word"),
     [
         ("flipped", 3, "mp_rank_00_model_states.pt is damaged"),
-        ("half deleted", 3, "not complete"),
-        ("no such step", 3, "Complete are: 1, 2"),
+        ("half deleted", 3, "incomplete"),
+        ("no such step", 3, "Complete ones: 1, 2"),
         ("no run", 2, "recipe.yaml"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from checkpoints_tools.prune import Planned, plan_prune, prune
+from checkpoints_tools.prune import PlannedFolder, plan_prune, prune
 from pokevla.cli.main import run as run_command
 from pokevla.errors import CheckpointError, UsageError
 from pokevla.runs.checkpoints import HEALTHY, MARKER, STATE, list_checkpoints
@@ -16,7 +16,7 @@ from pokevla.runs.creation import run_lock
 Put = Callable[[int], Path]
 
 
-def going(plan: Sequence[Planned]) -> list[int | None]:
+def going(plan: Sequence[PlannedFolder]) -> list[int | None]:
     return [item.step for item in plan if item.kept_because is None]
 
 
@@ -49,8 +49,8 @@ def test_the_newest_whole_one_stays_even_if_a_damaged_one_is_newer(run_dir: Path
     plan = plan_prune(run_dir, keep_last=1)
     assert going(plan) == [10, 20]
     kept = {item.step: item.kept_because for item in plan}
-    assert kept[40] == "the newest whole one"
-    with pytest.raises(CheckpointError, match="Step 40 is the newest whole one"):
+    assert kept[40] == "the newest undamaged one"
+    with pytest.raises(CheckpointError, match="Step 40 is the newest undamaged one"):
         plan_prune(run_dir, steps=[40])
     assert going(plan_prune(run_dir, steps=[50])) == [50]
 
@@ -65,7 +65,7 @@ def test_the_newest_healthy_one_stays(run_dir: Path, put: Put) -> None:
     assert {item.step: item.kept_because for item in plan}[20] == "the newest healthy one"
 
 
-@pytest.mark.parametrize(("step", "why"), [(30, "a milestone"), (50, "the newest whole one")])
+@pytest.mark.parametrize(("step", "why"), [(30, "a milestone"), (50, "the newest undamaged one")])
 def test_a_protected_step_is_refused_unless_forced(run_dir: Path, put: Put, step: int, why: str) -> None:
     for number in (10, 30, 50):
         put(number)

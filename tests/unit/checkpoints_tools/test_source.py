@@ -47,9 +47,9 @@ def test_a_damaged_checkpoint_that_was_named_is_refused(run_dir: Path, put: Put)
 def test_a_half_deleted_one_and_a_step_that_is_not_there_are_told_apart(run_dir: Path, put: Put) -> None:
     put(1)
     (put(2) / MARKER).unlink()
-    with pytest.raises(CheckpointError, match=r"half deleted\. Complete are: 1"):
+    with pytest.raises(CheckpointError, match=r"partly deleted\. Complete ones: 1"):
         open_checkpoint_source(run_dir, 2)
-    with pytest.raises(CheckpointError, match=r"no checkpoint of step 3\. Complete are: 1"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint of step 3\. Complete ones: 1"):
         open_checkpoint_source(run_dir, 3)
 
 

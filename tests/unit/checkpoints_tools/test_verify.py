@@ -55,7 +55,7 @@ def test_a_half_deleted_checkpoint_is_refused_when_named_and_listed_otherwise(ru
     put(1)
     folder = put(2)
     (folder / MARKER).unlink()
-    with pytest.raises(CheckpointError, match="half deleted"):
+    with pytest.raises(CheckpointError, match="partly deleted"):
         verify_run(folder)
     assert [result.step for result in verify_run(run_dir)] == [1]
     assert unfinished(run_dir) == [folder]

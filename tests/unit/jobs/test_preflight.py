@@ -41,7 +41,7 @@ def test_planned_hours_above_the_limit_are_a_remark(load) -> None:
 
 def test_missing_shard_is_named(load, dataset: Path) -> None:
     (dataset / "shards" / "toy-00000.idx").unlink()
-    with pytest.raises(DataError, match=r"toy-00000.idx is missing \(1 of 2 files"):
+    with pytest.raises(DataError, match=r"toy-00000.idx is missing \(1 of 2 shard and index files"):
         check(plan_job(load(), Profile()))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from monitoring.comparison import compare, differing_settings, short_names
 from monitoring.report import write_report
-from monitoring.sources import read_sources
+from monitoring.report_inputs import read_inputs
 from tests.unit.monitoring.run_folders import append, make_run, train_line
 
 
@@ -28,7 +28,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def test_only_what_differs_is_listed(two: list[Path]) -> None:
-    rows = differing_settings(read_sources(two).runs)
+    rows = differing_settings(read_inputs(two).runs)
     assert rows == [("optim.lr", ["0.0001", "0.0003"]), ("package torch", ["2.14.1", "2.15.0"])]
 
 
@@ -36,23 +36,23 @@ def test_a_setting_that_one_run_lacks_is_shown_as_absent(tmp_path: Path) -> None
     with_two = trained(tmp_path / "b")
     text = (with_two / "recipe.yaml").read_text().replace("[{path: d}]", "[{path: d}, {path: e}]")
     (with_two / "recipe.yaml").write_text(text)
-    rows = dict(differing_settings(read_sources([trained(tmp_path / "a"), with_two]).runs))
+    rows = dict(differing_settings(read_inputs([trained(tmp_path / "a"), with_two]).runs))
     assert rows["data.datasets.1.path"] == ["-", "e"]
 
 
 def test_every_figure_has_one_chart_with_a_curve_for_each_run(two: list[Path]) -> None:
-    (comparison,) = compare(read_sources(two).runs)
+    (comparison,) = compare(read_inputs(two).runs)
     assert [title for title, _ in comparison.charts] == ["loss", "Learning rate, as applied", "Arithmetic of a rank"]
     for title, svg in comparison.charts:
         assert all(colour in svg for colour in comparison.colours), title
 
 
 def test_runs_of_different_kinds_are_not_compared(pipeline: Path) -> None:
-    assert compare(read_sources([pipeline]).runs) == []
+    assert compare(read_inputs([pipeline]).runs) == []
 
 
 def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
-    runs = read_sources([trained(tmp_path / "monday" / "run"), trained(tmp_path / "friday" / "run")]).runs
+    runs = read_inputs([trained(tmp_path / "monday" / "run"), trained(tmp_path / "friday" / "run")]).runs
     assert short_names(runs) == ["monday/run", "friday/run"]
 
 
@@ -64,4 +64,4 @@ def test_the_report_of_two_runs_shows_what_differs_and_both_curves(two: list[Pat
 
 
 def test_one_run_is_compared_with_nothing(two: list[Path]) -> None:
-    assert compare(read_sources(two[:1]).runs) == []
+    assert compare(read_inputs(two[:1]).runs) == []

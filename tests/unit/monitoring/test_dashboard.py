@@ -11,7 +11,7 @@ from rich.console import Console
 from monitoring.catalogue import list_runs, runs_table
 from monitoring.dashboard import duration, frame, line, percent, sparkline
 from monitoring.live import LiveRun
-from monitoring.queue import QueueState
+from monitoring.queue_state import QueueState
 from tests.unit.monitoring.run_folders import append, event, make_run, save, train_line
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from monitoring.live import WINDOW_LINES, LiveRun
-from monitoring.queue import QueueState
+from monitoring.queue_state import QueueState
 from pokevla.errors import UsageError
 from pokevla.runs.creation import run_lock
 from pokevla.telemetry.jsonl import JsonlWriter

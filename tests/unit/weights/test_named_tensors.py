@@ -74,7 +74,7 @@ def test_half_an_adapter_is_refused(missing: str) -> None:
 
 
 def test_weights_without_lora_are_refused() -> None:
-    with pytest.raises(UsageError, match="plain already"):
+    with pytest.raises(UsageError, match="already plain"):
         MergedWeights(MemoryWeights({"w": torch.zeros(1)}), scaling=1.0)
 
 

@@ -1,4 +1,4 @@
-"""Stopping a run that was started on this machine."""
+"""Stops a run that was started on this machine."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ ENDS_WELL = ("finished", "stopped")
 
 
 def stop_local_run(run_dir: Path, timeout_s: float) -> None:
-    """Ask every rank of the run on this machine to end (SIGTERM), and wait until the run is no longer held.
+    """Ask every rank of the run on this machine to end (SIGTERM), and wait until the run's lock is free.
 
     Raises:
         UsageError: the run is not being trained, or on another machine.
-        TrainingError: it is still there after `timeout_s` seconds.
+        TrainingError: it is still being trained after `timeout_s` seconds.
     """
     if not is_locked(run_dir):
-        raise UsageError(f"{run_dir} is not being trained.", f"`pokevla runs show {run_dir}` says how it ended.")
+        raise UsageError(f"{run_dir} is not being trained.", f"`pokevla runs show {run_dir}` shows how it ended.")
     ranks = ranks_of(run_dir)
     if not ranks:
         manifest = read_manifest(run_dir)
         host = [manifest["start"], *manifest["restarts"]][-1]["host"]
         raise UsageError(
-            f"{run_dir} is being trained by a process that cannot be seen from {socket.gethostname()}.",
+            f"{run_dir} is being trained by a process that is not on {socket.gethostname()}.",
             f"It was started on {host}: stop it there.",
         )
     for rank in ranks:
@@ -45,14 +45,14 @@ def stop_local_run(run_dir: Path, timeout_s: float) -> None:
             pids = ", ".join(str(rank.pid) for rank in ranks)
             raise TrainingError(
                 f"{run_dir} is still being trained {timeout_s:.0f} s after it was asked to stop (processes {pids}).",
-                "A rank stops when its step is done and saved. Wait, or kill these processes.",
+                "A rank stops after it has finished and saved its step. Wait, or kill these processes.",
             )
         time.sleep(POLL_S)
     _note_if_nobody_did(run_dir)
 
 
 def _note_if_nobody_did(run_dir: Path) -> None:
-    """A rank that was asked before it could answer (while it starts) ends without a word, or with an error."""
+    """Record `stopped` if no rank did: one that is stopped while it starts ends without an event or with an error."""
     tally = EventTally(run_dir)
     tally.refresh()
     if tally.last_turn is None or tally.last_turn["event"] not in ENDS_WELL:
@@ -61,8 +61,8 @@ def _note_if_nobody_did(run_dir: Path) -> None:
 
 
 def ranks_of(run_dir: Path) -> list[psutil.Process]:
-    """The ranks of the run on this machine: all of them inherit the run's lock, and so does the process that started
-    them, which is left out (it ends when they do)."""
+    """Processes of the run's ranks on this machine, recognised by the inherited run lock. Excludes their parent, which
+    holds the lock too and ends when they do."""
     lock = str((run_dir / LOCK).resolve())
     holders: dict[int, psutil.Process] = {}
     for process in psutil.process_iter():

@@ -1,4 +1,4 @@
-"""What a report is made of, read from the directories of pipelines, runs and evaluations."""
+"""Inputs of a report, read from the directories of pipelines, runs and evaluations."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Run:
 
 
 @dataclass
-class Sources:
-    """Everything found in the given directories."""
+class ReportInputs:
+    """Content of the given directories."""
 
     stages: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] | None = None
@@ -49,58 +49,60 @@ class Sources:
     grounding: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)
 
 
-def read_sources(folders: list[Path]) -> Sources:
-    """Sort the directories into pipelines, runs and evaluations. UsageError for one that is none of them."""
-    sources = Sources()
+def read_inputs(folders: list[Path]) -> ReportInputs:
+    """Read pipelines, runs and evaluations. UsageError for a directory that is none of them."""
+    inputs = ReportInputs()
     for folder in folders:
         if (folder / "stages.json").is_file():
-            sources.stages += (read_json(folder / "stages.json") or {})["stages"]
-            sources.summary = build_summary(folder)
+            inputs.stages += (read_json(folder / "stages.json") or {})["stages"]
+            inputs.summary = build_summary(folder)
             for child in sorted(path for path in folder.iterdir() if path.is_dir()):
-                _add(sources, child)
-            sources.runs.sort(key=_reading_order)
-        elif not _add(sources, folder):
+                _add(inputs, child)
+            inputs.runs.sort(key=_reading_order)
+        elif not _add(inputs, folder):
             raise UsageError(
-                f"{folder} is no pipeline, run or evaluation.",
+                f"{folder} is not a pipeline, run or evaluation.",
                 "A run holds metrics.jsonl, an evaluation summary.json, a pipeline stages.json.",
             )
-    return sources
+    return inputs
 
 
 def _reading_order(run: Run) -> tuple[bool, bool, str]:
-    """Pre-training first, controls without images last."""
+    """Sort key: pre-training first, controls without images last."""
     recipe = run.recipe
     blank = recipe is not None and recipe.data.blank_images
     return recipe is None or model_of(recipe) != "pokevlm", blank, run.folder.name
 
 
-def _add(sources: Sources, folder: Path) -> bool:
+def _add(inputs: ReportInputs, folder: Path) -> bool:
     if (folder / METRICS).is_file():
         recipe = training_of(load_recipe(folder / RECIPE).recipe) if holds_recipe(folder) else None
         manifest = read_json(folder / MANIFEST) or {}
-        sources.runs.append(Run(folder, recipe, read_metrics(folder), manifest))
+        inputs.runs.append(Run(folder, recipe, read_metrics(folder), manifest))
         return True
     summary = read_json(folder / "summary.json")
     if not isinstance(summary, dict):
         return False
     if "policies" in summary:
-        sources.trials.append((folder, summary))
+        inputs.trials.append((folder, summary))
         return True
     if summary and all(isinstance(row, dict) and "point_accuracy" in row for row in summary.values()):
-        sources.grounding.append((folder, summary))
+        inputs.grounding.append((folder, summary))
         return True
     return False
 
 
-def honest_labels(sources: Sources) -> list[str]:
-    """What a reader must know before believing a figure: random teachers, training from scratch, fast rendering."""
+def warnings_of(inputs: ReportInputs) -> list[str]:
+    """Warnings that affect how to read the results: random teachers, training from scratch, fast rendering."""
     labels: list[str] = []
-    for run in sources.runs:
+    for run in inputs.runs:
         recipe = run.recipe
         if recipe is None:
             continue
         if recipe.model.vlm is None:
-            labels.append(f"{run.title} starts from random weights (preset {recipe.model.preset}), no published model.")
+            labels.append(
+                f"{run.title} starts from random weights (preset {recipe.model.preset}), not from a published model."
+            )
         trained = recipe.trainable
         labels.append(
             f"{run.title} trains: vision {trained.vision}, projector {trained.projector}, "
@@ -110,15 +112,16 @@ def honest_labels(sources: Sources) -> list[str]:
         if cache is not None:
             labels += [_teacher_label(teacher) for teacher in cache.all_teachers.values() if not teacher.weights]
         if recipe.data.blank_images:
-            labels.append(f"{run.title} saw no images (blank_images): a control without eyes.")
-    for _, summary in sources.trials:
+            labels.append(f"{run.title} was trained without images (blank_images), as a control.")
+    for _, summary in inputs.trials:
         settings = summary["settings"]
         if settings["fast_rendering"]:
-            labels.append("Trials use fast rendering: no figure here can be compared with published ones.")
+            labels.append("Trials use fast rendering: do not compare these results with published ones.")
         if settings["target_shift_m"] is not None:
             low, high = (f"{100 * metres:g} cm" for metres in settings["target_shift_m"])
             labels.append(
-                f"In every trial the target object is moved at random: up to {high} in x and y, at least {low} in one."
+                f"In every trial the target object is moved at random by up to {high} in x and y, "
+                f"and by at least {low} in one of them."
             )
     return list(dict.fromkeys(labels))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from monitoring.live import LiveRun
-from monitoring.stop import ranks_of, stop_local_run
+from monitoring.local_stop import ranks_of, stop_local_run
 from pokevla.errors import UsageError
 from pokevla.runs.creation import is_locked
 from tests.unit.monitoring.run_folders import append, event, make_run
