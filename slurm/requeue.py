@@ -16,8 +16,8 @@ A SIGTERM has four possible causes. After the run has been saved, the state that
 from __future__ import annotations
 
 from pokevla.errors import ClusterError, Requeued
+from pokevla.jobs.task.job_task import JobTask
 from pokevla.jobs.task.restarts import Restart
-from pokevla.jobs.task.task_info import TaskInfo
 from slurm.commands import ask_slurm, last_error_line
 from slurm.job_state import slurm_state
 
@@ -33,7 +33,7 @@ def stop_mark(start: int | None) -> str:
     return f"pokevla-stop-{start or 0}"
 
 
-def restart_after_signal(task: TaskInfo, reason: str) -> Restart | None:
+def restart_after_signal(task: JobTask, reason: str) -> Restart | None:
     """How to restart a job that was asked to end and has saved; None if it must not restart. Called by rank 0.
 
     `reason` is "timeout" after the warning before the time limit, otherwise "terminated" (or "interrupted").
@@ -53,7 +53,7 @@ def restart_after_signal(task: TaskInfo, reason: str) -> Restart | None:
     return Restart("killed", "Saved; nothing on record explains the signal (docs/cluster.md)")
 
 
-def restart_after_kill(task: TaskInfo) -> Restart | None:
+def restart_after_kill(task: JobTask) -> Restart | None:
     """How to restart a job one of whose tasks was killed by a signal; None if it must not restart.
 
     Raises:
@@ -65,7 +65,7 @@ def restart_after_kill(task: TaskInfo) -> Restart | None:
     return Restart("killed", "A task was killed")
 
 
-def requeue(task: TaskInfo) -> None:
+def requeue(task: JobTask) -> None:
     """Request a requeue of this job. Slurm then ends its tasks.
 
     Raises:

@@ -9,8 +9,8 @@ from pokevla.jobs.plan import JobPlan, Submitted
 from pokevla.jobs.profile import Profile
 from pokevla.jobs.record import JobRecord
 from pokevla.jobs.state import JobState
+from pokevla.jobs.task.job_task import JobTask
 from pokevla.jobs.task.restarts import Restart
-from pokevla.jobs.task.task_info import TaskInfo
 from slurm.commands import has_slurm
 from slurm.job_state import slurm_state
 from slurm.partition_checks import partition_checks
@@ -57,19 +57,19 @@ class SlurmLauncher:
     def stop(self, job: JobRecord, state: JobState) -> str:
         return stop_job(job, state)
 
-    def read_task(self, environment: Mapping[str, str]) -> TaskInfo | None:
+    def read_task(self, environment: Mapping[str, str]) -> JobTask | None:
         return read_slurm_task(environment)
 
-    def main_address(self, task: TaskInfo) -> str:
+    def main_address(self, task: JobTask) -> str:
         return main_address()
 
-    def restart_after_signal(self, task: TaskInfo, reason: str) -> Restart | None:
+    def restart_after_signal(self, task: JobTask, reason: str) -> Restart | None:
         return restart_after_signal(task, reason)
 
-    def restart_after_kill(self, task: TaskInfo) -> Restart | None:
+    def restart_after_kill(self, task: JobTask) -> Restart | None:
         return restart_after_kill(task)
 
-    def run_again(self, task: TaskInfo) -> int:
+    def run_again(self, task: JobTask) -> int:
         requeue(task)
         return REQUEUED_CODE
 

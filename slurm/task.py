@@ -7,12 +7,12 @@ import socket
 from collections.abc import Mapping
 
 from pokevla.errors import EnvironmentSetupError
-from pokevla.jobs.task.task_info import TaskInfo
+from pokevla.jobs.task.job_task import JobTask
 
 _NUMBERS = {"rank": "SLURM_PROCID", "world_size": "SLURM_NTASKS", "local_rank": "SLURM_LOCALID"}
 
 
-def read_slurm_task(environment: Mapping[str, str] = os.environ) -> TaskInfo | None:
+def read_slurm_task(environment: Mapping[str, str] = os.environ) -> JobTask | None:
     """This process as a task of a Slurm job; None outside a job that was submitted through submitit."""
     if environment.get("SUBMITIT_EXECUTOR") != "slurm" or not {*_NUMBERS.values(), "SLURM_JOB_ID"} <= set(environment):
         return None
@@ -20,7 +20,7 @@ def read_slurm_task(environment: Mapping[str, str] = os.environ) -> TaskInfo | N
     job_id = environment["SLURM_JOB_ID"]
     if "SLURM_ARRAY_JOB_ID" in environment:
         job_id = f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
-    return TaskInfo(
+    return JobTask(
         launcher="slurm",
         job_id=job_id,
         recorded_id=job_id,

@@ -1,1 +1,1 @@
-"""Atomic checkpoint store, retention, resume, export."""
+"""Saving and loading training state, for any number of ranks."""

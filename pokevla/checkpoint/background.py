@@ -1,10 +1,10 @@
-"""Saves that stop the loop only for a copy in memory; a thread of each rank brings them to the disk.
+"""Background saves: the loop waits only for a copy in memory; a thread of each rank writes it to disk.
 
-    snapshot in memory                                  the bytes of this rank's files, as torch.save puts them
+    staging buffer in memory                            the bytes of this rank's files, as torch.save writes them
     RUN/checkpoints/.tmp-step-00000100/state/*.pt       what the threads write, checksum and fsync
 
-The checkpoint becomes one at a later step boundary, when every rank's thread is done and all ranks are there to agree.
-A crash before that leaves the temporary folder, which counts for nothing: the checkpoint before is the newest.
+The checkpoint is completed at a later step boundary, when the threads of all ranks are done and the ranks can agree. A
+crash before that leaves only the temporary folder, and the previous checkpoint is the newest.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pokevla.checkpoint.staging import Snapshot
+from pokevla.checkpoint.staging import StagingBuffer
 from pokevla.checkpoint.store import begin, finish, temporary_folder, write_state
 from pokevla.distributed.collectives import gather_objects
 from pokevla.errors import PokeVLAError
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 
 class PendingCheckpoint:
-    """A checkpoint that is on its way to the disk."""
+    """A checkpoint that is being written to disk."""
 
     def __init__(
-        self, run_dir: Path, info: CheckpointInfo, snapshot: Snapshot, error: PokeVLAError | None, *, is_main: bool
+        self, run_dir: Path, info: CheckpointInfo, buffer: StagingBuffer, error: PokeVLAError | None, *, is_main: bool
     ) -> None:
-        """Start to write the snapshot, which must not change until `finish`. `error`: what went wrong in making it."""
+        """Start writing the buffer, which must not change until `finish`. `error`: from filling it, if any."""
         self.info = info
         self.written_s = 0.0
-        """Seconds that the slowest rank took to write; known when it is finished."""
-        self._run_dir, self._snapshot, self._is_main = run_dir, snapshot, is_main
+        """Seconds that the slowest rank took to write; valid after `finish`."""
+        self._run_dir, self._buffer, self._is_main = run_dir, buffer, is_main
         self._folder = temporary_folder(run_dir, info.step)
         self._error = error
         self._seconds = 0.0
@@ -44,7 +44,7 @@ class PendingCheckpoint:
         self._thread.start()
 
     def is_written(self) -> bool:
-        """Whether all ranks' threads have ended, well or not. Called by all ranks; does not wait for them."""
+        """Whether the threads of all ranks have ended, with or without an error. Called by all ranks; does not wait."""
         return not any(gather_objects(self._thread.is_alive()))
 
     def finish(self) -> CheckpointInfo:
@@ -61,12 +61,12 @@ class PendingCheckpoint:
         if self._error is not None:
             return
         started = time.perf_counter()
-        for name in self._snapshot.names:
+        for name in self._buffer.names:
             path = self._folder / name
             try:
                 with path.open("wb") as file:
                     out = HashingFile(file)
-                    for chunk in self._snapshot.read(name):
+                    for chunk in self._buffer.read(name):
                         out.write(chunk)
                     out.sync()
             except OSError as error:
@@ -77,16 +77,16 @@ class PendingCheckpoint:
 
 
 def save_in_background(
-    engine: DeepSpeedEngine, run_dir: Path, info: CheckpointInfo, snapshot: Snapshot
+    engine: DeepSpeedEngine, run_dir: Path, info: CheckpointInfo, buffer: StagingBuffer
 ) -> PendingCheckpoint:
-    """Copy the engine's state into `snapshot` and start to write it. Called by all ranks. The memory of the snapshot is
-    as large as this rank's files; it is allocated by the first save and used again by those that follow.
+    """Copy the engine's state into `buffer` and start writing it. Called by all ranks. The buffer is as large as this
+    rank's files; the first save allocates it, later ones reuse it.
 
     Raises (on all ranks alike, with nothing left behind):
-        DiskFullError, CheckpointError: the temporary folder cannot be made. Other failures: `finish` tells.
+        DiskFullError, CheckpointError: the temporary folder cannot be created. `finish` raises other failures.
     """
     is_main = engine.global_rank == 0
     folder = begin(run_dir, info.step, is_main=is_main)
-    snapshot.clear()
-    writer = write_state(engine, folder, info, snapshot=snapshot)
-    return PendingCheckpoint(run_dir, info, snapshot, writer.error, is_main=is_main)
+    buffer.clear()
+    writer = write_state(engine, folder, info, buffer=buffer)
+    return PendingCheckpoint(run_dir, info, buffer, writer.error, is_main=is_main)

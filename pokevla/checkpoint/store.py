@@ -1,11 +1,11 @@
-"""Checkpoints of a run: complete or absent.
+"""Saves and loads the checkpoints of a run, complete or absent.
 
     RUN/checkpoints/step-00000100/COMPLETE.json     written last; without it the folder does not count
                                   state/*.pt         DeepSpeed's files
 
-DeepSpeed writes straight to final names, without fsync, and names the checkpoint `latest` before the other ranks are
-done; a kill in between gives one that rank 0 loads and rank 1 does not. Here all ranks write under a temporary name,
-agree that all succeeded, then rank 0 writes COMPLETE.json and renames (facts: measured, 0.05 s).
+DeepSpeed writes directly to final names, without fsync, and marks the checkpoint as `latest` before the other ranks are
+done; after a kill in between, rank 0 can load it and rank 1 cannot. Here all ranks write under a temporary name and
+agree that all succeeded; then rank 0 writes COMPLETE.json and renames. docs/training.md (Cost of a save) has the cost.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from pokevla.runs.checkpoints import (
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
-    from pokevla.checkpoint.staging import Snapshot
+    from pokevla.checkpoint.staging import StagingBuffer
     from pokevla.checkpoint.writer import RecordingWriter
 
 
 def save_checkpoint(engine: DeepSpeedEngine, run_dir: Path, info: CheckpointInfo) -> CheckpointInfo:
-    """Save the engine's state and wait until it is on the disk. Called by all ranks; returns `info` with its files.
+    """Save the engine's state and wait until it is on disk. Called by all ranks; returns `info` with its files.
 
     Raises (on all ranks alike, with nothing left behind):
-        DiskFullError: no room.
-        CheckpointError: another failure to write.
+        DiskFullError: disk full.
+        CheckpointError: writing failed otherwise.
     """
     temporary = begin(run_dir, info.step, is_main=engine.global_rank == 0)
     writer = write_state(engine, temporary, info)
@@ -52,22 +52,22 @@ def save_checkpoint(engine: DeepSpeedEngine, run_dir: Path, info: CheckpointInfo
 
 
 def begin(run_dir: Path, step: int, *, is_main: bool) -> Path:
-    """Make the temporary folder of a checkpoint, empty. Called by all ranks; errors as `save_checkpoint`."""
+    """Create the empty temporary folder of a checkpoint. Called by all ranks; errors as in `save_checkpoint`."""
     temporary = temporary_folder(run_dir, step)
     _agree(_attempt(lambda: _make_empty(temporary), temporary) if is_main else None, temporary)
     return temporary
 
 
 def write_state(
-    engine: DeepSpeedEngine, root: Path, info: CheckpointInfo, snapshot: Snapshot | None = None
+    engine: DeepSpeedEngine, root: Path, info: CheckpointInfo, buffer: StagingBuffer | None = None
 ) -> RecordingWriter:
-    """Let DeepSpeed write its files to `root`/state, or into `snapshot` under the names they will have below `root`.
-    Called by all ranks; raises nothing: the returned writer holds this rank's files and its first error."""
+    """Have DeepSpeed write its files to `root`/state, or into `buffer` under their later names below `root`.
+    Called by all ranks. Does not raise: the returned writer holds this rank's files and its first error."""
     from pokevla.checkpoint.writer import RecordingWriter
 
-    writer = RecordingWriter(root, snapshot)
+    writer = RecordingWriter(root, buffer)
     engine.checkpoint_engine = writer  # pyright: ignore[reportAttributeAccessIssue]
-    # Copies of scripts into every checkpoint: not wanted, and an error there would leave the other ranks waiting.
+    # Skip the script copies that DeepSpeed adds to checkpoints: an error there would leave the other ranks waiting.
     engine._copy_recovery_script = lambda _folder: None  # pyright: ignore[reportAttributeAccessIssue]
     engine.save_checkpoint(
         str(root),
@@ -82,8 +82,8 @@ def write_state(
 def finish(
     run_dir: Path, info: CheckpointInfo, files: Sequence[StoredFile], error: PokeVLAError | None, *, is_main: bool
 ) -> CheckpointInfo:
-    """Commit what all ranks have written to the temporary folder, if all have. Called by all ranks, each with its own
-    files and error; returns `info` with the files of all. Errors as `save_checkpoint`."""
+    """Complete the checkpoint if all ranks have written their files. Called by all ranks, each with its own files and
+    error; returns `info` with the files of all ranks. Errors as in `save_checkpoint`."""
     final, temporary = checkpoint_folder(run_dir, info.step), temporary_folder(run_dir, info.step)
     parts = gather_objects((error, list(files)))
     _raise_together(next((failure for failure, _ in parts if failure is not None), None), temporary)
@@ -104,7 +104,7 @@ def _attempt(action: Callable[[], None], path: Path) -> PokeVLAError | None:
 
 
 def _agree(error: PokeVLAError | None, temporary: Path) -> None:
-    """All ranks go on, or all raise the first error; then the temporary folder is gone."""
+    """Raise the first error on all ranks and delete the temporary folder, or continue on all ranks."""
     failure = first_error(error)
     _raise_together(failure[1] if failure is not None else None, temporary)
 
@@ -126,7 +126,7 @@ def _commit(temporary: Path, final: Path, info: CheckpointInfo) -> None:
     fsync_folder(temporary / STATE)
     content = {"schema_version": SCHEMA_VERSION, **asdict(info)}
     write_json(temporary / MARKER, content, sort_keys=True, kind=CheckpointError, remedy=FREE_SPACE)
-    if final.exists():  # left over: incomplete, damaged, or of a future that was abandoned on resume
+    if final.exists():  # incomplete, damaged, or from steps that a resume has discarded
         remove_folder(final, MARKER)
     put_in_place(temporary, final)
 
@@ -134,10 +134,11 @@ def _commit(temporary: Path, final: Path, info: CheckpointInfo) -> None:
 def load_checkpoint(engine: DeepSpeedEngine, folder: Path, info: CheckpointInfo) -> None:
     """Load weights, optimizer state and gradient bookkeeping. Called by all ranks, after `refuse_misfit`.
 
-    A sharded state of another number of ranks is converted first. Stage 0 shards nothing and loads as it is.
+    A sharded state of another number of ranks is converted first. Stage 0 does not shard and needs no conversion.
 
     Raises (on all ranks alike):
-        CheckpointError: a rank cannot load. DiskFullError: no room for the conversion.
+        CheckpointError: a rank cannot load it.
+        DiskFullError: no room for the conversion.
     """
     from pokevla.checkpoint.universal import convert_while_all_wait, load_converted, load_state
 
@@ -147,7 +148,7 @@ def load_checkpoint(engine: DeepSpeedEngine, folder: Path, info: CheckpointInfo)
     error: PokeVLAError | None = None
     try:
         if not (load_converted(engine, folder) if elastic else load_state(engine, folder, STATE)):
-            error = CheckpointError(f"{folder} holds nothing that DeepSpeed can load.", "Use another checkpoint.")
+            error = CheckpointError(f"{folder} has no state that DeepSpeed can load.", "Use another checkpoint.")
     except (OSError, RuntimeError, LookupError, AssertionError) as cause:
         error = CheckpointError(f"{folder} cannot be loaded: {cause}", "Use another checkpoint.")
     failure = first_error(error)
@@ -158,15 +159,15 @@ def load_checkpoint(engine: DeepSpeedEngine, folder: Path, info: CheckpointInfo)
 def find_on_all_ranks(
     run_dir: Path, is_main: bool, on_damage: Callable[[str], None]
 ) -> tuple[Path, CheckpointInfo] | None:
-    """`latest_complete` on rank 0, told to all: no rank looks for itself, so that none finds another one."""
-    found: tuple[Path, CheckpointInfo] | None = None
+    """`latest_complete` of rank 0, broadcast to all ranks so that all use the same checkpoint."""
+    latest: tuple[Path, CheckpointInfo] | None = None
     error: PokeVLAError | None = None
     if is_main:
         try:
-            found = latest_complete(run_dir, on_damage)
+            latest = latest_complete(run_dir, on_damage)
         except CheckpointError as cause:
             error = cause
     failure = first_error(error)
     if failure is not None:
         raise failure[1]
-    return broadcast_object(found)
+    return broadcast_object(latest)

@@ -1,11 +1,11 @@
-"""A sharded checkpoint for another number of ranks, through DeepSpeed's universal checkpoint.
+"""Converts a sharded checkpoint for another number of ranks, through DeepSpeed's universal checkpoint.
 
     RUN/checkpoints/step-00000100/universal/zero/<parameter>/{fp32,exp_avg,exp_avg_sq,step}.pt     whole tensors
                                             zero/optimizer_state.pt, *_model_states.pt
                                             COMPLETE.json                                           written last
 
-Each rank then cuts its own piece out of every whole tensor. The folder stands beside the state it was made from, is
-there whole or not at all, and is deleted with it.
+Each rank then takes its own piece of every whole tensor. The folder is beside the state it was converted from, is
+complete or absent, and is deleted with it.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 POLL_S = 0.5
-"""Seconds between two signs of life of the converting rank: a large state takes longer than a collective may."""
+"""Seconds between two messages of the converting rank: a large state takes longer than the timeout of a collective."""
 ROOM = 2.2
-"""Room a conversion takes, in sizes of the checkpoint: pieces, then whole tensors, each once; and the file system's
-share of many small files."""
+"""Disk space that a conversion needs, in sizes of the checkpoint: pieces and whole tensors once each, plus the overhead
+of many small files."""
 
 
 def convert(folder: Path, info: CheckpointInfo) -> Path:
-    """Convert a complete checkpoint of ZeRO stage 1 to 3, unless it is converted already. One process.
+    """Convert a complete checkpoint of ZeRO stage 1 to 3, unless it is already converted. Called by one process.
 
     At most the optimizer file of one rank is in memory at a time.
 
@@ -49,7 +49,7 @@ def convert(folder: Path, info: CheckpointInfo) -> Path:
         the folder `universal` inside it.
 
     Raises:
-        DiskFullError: no room; nothing is left behind.
+        DiskFullError: disk full; nothing is left behind.
         CheckpointError: DeepSpeed cannot convert it.
     """
     target = folder / CONVERTED
@@ -83,7 +83,7 @@ def _ds_to_universal(state: Path, out: Path) -> None:
     import_deepspeed()
     from deepspeed.checkpoint import ds_to_universal
 
-    # One worker: no processes are forked from one that runs threads, and memory is bounded by one file.
+    # One worker: forking from a process with threads is unsafe, and memory stays bounded by one file.
     ds_to_universal.main(
         Namespace(
             input_folder=str(state),
@@ -106,7 +106,7 @@ def _seal(folder: Path, info: CheckpointInfo) -> None:
 
 
 def convert_while_all_wait(folder: Path, info: CheckpointInfo, *, is_main: bool) -> None:
-    """`convert` on rank 0, while the others wait for it without a time limit. Called by all ranks; errors on all."""
+    """`convert` on rank 0 while the others wait without a time limit. Called by all ranks; raises on all of them."""
     error = _while_all_wait(lambda: convert(folder, info), is_main)
     failure = first_error(error)
     if failure is not None:
@@ -134,7 +134,7 @@ def _while_all_wait(action: Callable[[], Any], is_main: bool) -> PokeVLAError | 
 
 
 def load_state(engine: DeepSpeedEngine, folder: Path, tag: str) -> bool:
-    """Let DeepSpeed load `folder`/`tag`; False if it finds nothing there."""
+    """Have DeepSpeed load `folder`/`tag`; False if it does not exist."""
     # Not strict: frozen weights are not stored (they are checked by their hash).
     loaded, _ = engine.load_checkpoint(str(folder), tag=tag, load_module_strict=False, load_lr_scheduler_states=False)
     return loaded is not None
@@ -143,21 +143,21 @@ def load_state(engine: DeepSpeedEngine, folder: Path, tag: str) -> bool:
 def load_converted(engine: DeepSpeedEngine, folder: Path) -> bool:
     """Load the converted state of a checkpoint. Called by all ranks; False if there is none.
 
-    Restores trained weights and optimizer state. Frozen weights and buffers stay what they were in the engine.
+    Restores trained weights and optimizer state. Frozen weights and buffers of the engine do not change.
     """
     optimizer, config = cast("Optimizer", engine.basic_optimizer), cast(Any, engine._config)
-    wanted = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     config.load_universal_checkpoint = True  # read at each load
     try:
         loaded = load_state(engine, folder, CONVERTED)
     finally:
         config.load_universal_checkpoint = False
-    # Two faults of DeepSpeed 0.19.8 in stage 3 (load_hp_checkpoint_state_from_checkpoint_dir_stage3), both silent:
-    # every group gets the settings of the first one, so that norms and biases decay; and all groups share one step
-    # counter, which AdamW then counts up once per group.
-    for group, settings in zip(optimizer.param_groups, wanted, strict=True):
+    # Two silent faults of DeepSpeed 0.19.8 in stage 3 (load_hp_checkpoint_state_from_checkpoint_dir_stage3): every
+    # group gets the settings of the first one, so that norms and biases decay; and all groups share one step counter,
+    # which AdamW then increments once per group.
+    for group, settings in zip(optimizer.param_groups, groups, strict=True):
         group.update(settings)
     for state in optimizer.state.values():
         if "step" in state:
-            state["step"] = state["step"].clone().to(state["exp_avg"].device)  # fused AdamW wants it on the device
+            state["step"] = state["step"].clone().to(state["exp_avg"].device)  # fused AdamW requires it on the device
     return loaded

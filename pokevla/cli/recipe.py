@@ -101,10 +101,10 @@ def _settings(document: Document, names: list[str]) -> list[tuple[str, str]]:
             for index, item in enumerate(value):
                 walk(item, rest, (*path, index))
         elif not rest:
-            settings.append((document.place(path), _text(value)))
+            settings.append((document.location(path), _text(value)))
         elif isinstance(value, dict) and rest[0] in value:
             if len(rest) == 1:
-                settings.append((document.place((*path, rest[0])), _text(value[rest[0]])))
+                settings.append((document.location((*path, rest[0])), _text(value[rest[0]])))
             else:
                 walk(value[rest[0]], rest[1:], (*path, rest[0]))
 

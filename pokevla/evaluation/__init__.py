@@ -1,1 +1,1 @@
-"""Judging: closed-loop trials, grounding, records, intervals, tables, pictures."""
+"""Evaluation: closed-loop trials, grounding, records, intervals, tables, videos."""

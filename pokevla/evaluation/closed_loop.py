@@ -13,9 +13,9 @@ from typing import Any
 from pokevla.errors import RecipeError, UsageError
 from pokevla.evaluation.policies import build_policies, mask_predictor, weights_identity
 from pokevla.evaluation.pool import worker_pool
-from pokevla.evaluation.records import EpisodeRecord, append_record, read_records, rewrite_records, summarise
 from pokevla.evaluation.serving_loop import run_trials
-from pokevla.evaluation.tracking import TENSORBOARD, publish_trials
+from pokevla.evaluation.tensorboard_results import TENSORBOARD, publish_trials
+from pokevla.evaluation.trial_records import TrialRecord, append_record, read_records, rewrite_records, summarise
 from pokevla.evaluation.trials import Trial, plan_trials
 from pokevla.evaluation.videos import TrialRecorder
 from pokevla.evaluation.worker import BenchmarkFactory
@@ -28,8 +28,8 @@ from pokevla.simulation.benchmark import Benchmark, EnvironmentSettings
 ENVIRONMENT_SEED = 0
 """`env.seed(0)`, as OpenVLA-OFT does (experiments/robot/libero/libero_utils.py)."""
 
-ProgressCallback = Callable[[EpisodeRecord, int, int], None]
-"""(record just finished, trials finished, trials in all)"""
+ProgressCallback = Callable[[TrialRecord, int, int], None]
+"""(record of the trial just finished, finished trials, all trials)"""
 
 
 def run_closed_loop(
@@ -37,10 +37,15 @@ def run_closed_loop(
 ) -> dict[str, Any]:
     """Run or continue the evaluation; returns the summary, which is also `output/name/summary.json`.
 
-    Trials that are already in `episodes.jsonl` are not run again, except those that crashed: their records are
-    replaced. Raises UsageError for a task that does not exist, and when the evaluation is complete or was begun with
-    other settings or weights and `overwrite` is False; RecipeError for initial states that do not exist;
-    SimulationError when the first trials all crash; DiskFullError; errors of `build_policies`.
+    Trials that are already in `episodes.jsonl` are not repeated, except crashed ones, whose records are replaced. Also
+    raises what `build_policies` raises.
+
+    Raises:
+        UsageError: a task does not exist, or `overwrite` is False and the evaluation is complete or was started with
+            other settings or weights.
+        RecipeError: an initial state does not exist.
+        SimulationError: the first trials all crash.
+        DiskFullError: disk full.
     """
     max_steps = check_trials(recipe)
     folder = recipe.output / recipe.name
@@ -62,7 +67,7 @@ def run_closed_loop(
         name = f"{trial.policy}-t{trial.task_index}-i{trial.init_state_index:02d}"
         return TrialRecorder(folder, name, predictors[trial.policy])
 
-    def on_record(record: EpisodeRecord) -> None:
+    def on_record(record: TrialRecord) -> None:
         append_record(episodes, record)
         records.append(record)
         if on_progress is not None:
@@ -77,14 +82,14 @@ def run_closed_loop(
 
 
 def identity_of(recipe: EvalRecipe) -> dict[str, Any]:
-    """What tells that trials found in a directory belong to this evaluation: its settings, and the weights."""
+    """Settings and weights of this evaluation, by which finished trials in its directory are recognised."""
     return {"recipe": recipe_hash(recipe), "weights": weights_identity(recipe)}
 
 
 def write_summary(
-    recipe: EvalRecipe, records: list[EpisodeRecord], trials: list[Trial], max_steps: int
+    recipe: EvalRecipe, records: list[TrialRecord], trials: list[Trial], max_steps: int
 ) -> dict[str, Any]:
-    """Write and return `summary.json`, which makes the evaluation complete."""
+    """Write and return `summary.json`, which marks the evaluation as complete."""
     summary = {
         "policies": summarise(_in_order(records, trials)),
         "tasks": _by_task(records, recipe),
@@ -96,7 +101,7 @@ def write_summary(
 
 
 def check_trials(recipe: EvalRecipe) -> int:
-    """The step limit. UsageError, RecipeError for tasks and initial states that do not exist."""
+    """Step limit of the trials. UsageError for a task, RecipeError for initial states that do not exist."""
     trials, benchmark = recipe.trials, benchmark_of(recipe)
     low, high = trials.init_states
     for index in trials.tasks:
@@ -111,14 +116,14 @@ def check_trials(recipe: EvalRecipe) -> int:
 
 
 def benchmark_of(recipe: EvalRecipe) -> Benchmark:
-    """The simulator that the trials run in."""
+    """The simulator benchmark of the trials."""
     return get_part("trials.environment", recipe.trials.environment, ENVIRONMENTS)
 
 
 def _is_stale(folder: Path, identity: dict[str, Any], overwrite: bool) -> bool:
-    """Whether what lies in the directory has to go. UsageError when it has to and `overwrite` is False.
+    """Whether the content of the directory must be deleted. UsageError if it must and `overwrite` is False.
 
-    A finished evaluation is complete when no trial crashed; one with crashes can be continued, to repeat those.
+    A finished evaluation is complete if no trial crashed; one with crashes can be continued, which repeats them.
     """
     marker = folder / "identity.json"
     finished = (folder / "summary.json").exists()
@@ -128,14 +133,14 @@ def _is_stale(folder: Path, identity: dict[str, Any], overwrite: bool) -> bool:
         return finished or changed
     crashed = any(record.outcome == "crashed" for record in read_records(folder / "episodes.jsonl"))
     if changed or (finished and not crashed):
-        what = "was begun with other settings or other weights" if changed else "is complete"
+        what = "was started with other settings or other weights" if changed else "is complete"
         raise UsageError(f"The evaluation in {folder} {what}.", "Give it another name, or --overwrite.")
     return False
 
 
 def _prepare(folder: Path, identity: dict[str, Any], stale: bool) -> None:
-    """Make the directory ready: new, continued, or emptied of what is stale."""
-    (folder / "summary.json").unlink(missing_ok=True)  # from here on it is not finished
+    """Create, continue or (if `stale`) empty the directory."""
+    (folder / "summary.json").unlink(missing_ok=True)  # not finished from here on
     if stale:
         for name in ("episodes.jsonl", "identity.json"):
             (folder / name).unlink(missing_ok=True)
@@ -146,20 +151,20 @@ def _prepare(folder: Path, identity: dict[str, Any], stale: bool) -> None:
 
 
 def _limit_threads(workers: int) -> None:
-    """The environments' processes have the cores first: more threads than cores would fight for them."""
+    """Limit torch's threads, because the environment processes need the cores."""
     import torch
 
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) - workers))
 
 
-def _in_order(records: list[EpisodeRecord], trials: list[Trial]) -> list[EpisodeRecord]:
-    """Records in the order of the plan: trials end in any order."""
+def _in_order(records: list[TrialRecord], trials: list[Trial]) -> list[TrialRecord]:
+    """Sort records in the order of the plan, because trials end in any order."""
     place = {trial.key: number for number, trial in enumerate(trials)}
     return sorted((record for record in records if record.key in place), key=lambda record: place[record.key])
 
 
-def _by_task(records: list[EpisodeRecord], recipe: EvalRecipe) -> list[dict[str, Any]]:
+def _by_task(records: list[TrialRecord], recipe: EvalRecipe) -> list[dict[str, Any]]:
     rows = []
     for index in recipe.trials.tasks:
         task = benchmark_of(recipe).get_task(recipe.trials.suite, index)

@@ -1,4 +1,4 @@
-"""From the policies of a recipe to objects that act, and to what draws their masks."""
+"""Builds the policies of a recipe, and the predictors of their masks."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ from pokevla.weights.base_model import exported_folder
 
 
 def build_policies(recipe: EvalRecipe) -> dict[str, ActingPolicy]:
-    """Policies by name. Two specs of the same run share its weights. RecipeError when a spec lacks what its kind
-    needs or two have one name; CheckpointError or DataError when the run or dataset is not there."""
+    """Policies by name. Specs of the same run share its weights.
+
+    Raises:
+        RecipeError: a spec lacks a field that its kind needs, or two have the same name.
+        CheckpointError, DataError: a run or dataset does not exist.
+    """
     names = [spec.name for spec in recipe.policies]
     if len(set(names)) != len(names):
-        raise RecipeError("policies: two policies have the same name.", "Give each its own name.")
+        raise RecipeError("policies: two policies have the same name.", "Give each a unique name.")
     loaded: dict[Path, Policy] = {}
     return {spec.name: _build(spec, recipe, loaded) for spec in recipe.policies}
 
@@ -42,7 +46,7 @@ def _build(spec: PolicySpec, recipe: EvalRecipe, loaded: dict[Path, Policy]) -> 
 
 
 def weights_identity(recipe: EvalRecipe) -> dict[str, Any]:
-    """What tells that a policy is still the one an unfinished evaluation began with: size and time of its weights."""
+    """Size and time of each policy's weights, by which a continued evaluation recognises the same policy."""
     identity: dict[str, Any] = {}
     for spec in recipe.policies:
         file = None
@@ -57,8 +61,8 @@ def weights_identity(recipe: EvalRecipe) -> dict[str, Any]:
 
 
 def mask_predictor(spec: PolicySpec, policy: ActingPolicy) -> MaskPredictor | None:
-    """What draws the masks of a trained policy: needs the SAM teacher of its training recipe (`RUN/recipe.yaml`).
-    None where there is no such teacher: an exported model without its run, or a run without the mask loss."""
+    """Mask predictor of a trained policy. Needs the SAM teacher of its training recipe (`RUN/recipe.yaml`).
+    None if there is no such teacher: an exported model without its run, or a run without the mask loss."""
     from pokevla.recipe.load import load_recipe
 
     if spec.kind != "model" or spec.run is None or not isinstance(policy, Policy) or not policy.needs_images:

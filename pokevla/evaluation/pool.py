@@ -1,4 +1,4 @@
-"""Worker processes with their pipes: started, watched, replaced when they die."""
+"""Starts, watches and replaces the worker processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREAD
 
 @dataclass
 class Worker:
-    """One process, and the trial it is running."""
+    """One worker process and its current trial."""
 
     process: BaseProcess
     connection: Connection
@@ -38,7 +38,7 @@ class Worker:
 
 @dataclass(frozen=True)
 class Crash:
-    """A worker ended in the middle of a trial."""
+    """Report that a worker ended in the middle of a trial."""
 
     reason: str
 
@@ -47,8 +47,8 @@ Report = Query | TrialDone | Crash
 
 
 class WorkerPool:
-    """`count` workers, made when first needed. Spawned, not forked: GL contexts and torch threads do not survive a
-    fork."""
+    """`count` workers, started when first needed. They are spawned, because GL contexts and torch threads do not
+    survive a fork."""
 
     def __init__(self, count: int, factory: EnvironmentFactory) -> None:
         self._context = multiprocessing.get_context("spawn")
@@ -56,14 +56,14 @@ class WorkerPool:
         self.workers: list[Worker | None] = [None] * count
 
     def start_trial(self, slot: int, request: RunTrial) -> None:
-        """Give `request` to the idle worker of `slot`, starting its process when there is none."""
+        """Send `request` to the idle worker of `slot`; starts its process if there is none."""
         worker = self.workers[slot]
         if worker is None:
             ours, theirs = self._context.Pipe()
             process = self._context.Process(target=worker_main, args=(theirs, self._factory), daemon=True)
             with _one_thread_each():
                 process.start()
-            theirs.close()  # else the pipe would stay open after the worker's death
+            theirs.close()  # otherwise the pipe would stay open after the worker dies
             worker = self.workers[slot] = Worker(process, ours)
         worker.running = request
         self._send(worker, request)
@@ -78,16 +78,16 @@ class WorkerPool:
         try:
             worker.connection.send(message)
         except (BrokenPipeError, ConnectionResetError):
-            return  # it has just died: `reports` sees the closed pipe
+            return  # it has just died: `reports` detects the closed pipe
 
     def idle_slots(self) -> list[int]:
         """Slots without a running trial."""
         return [slot for slot, worker in enumerate(self.workers) if worker is None or worker.running is None]
 
     def reports(self, among: Sequence[int]) -> list[tuple[int, Report]]:
-        """Wait until at least one of the slots `among` says something; what all those say who have spoken by then.
+        """Wait for a report from at least one of the slots `among`; returns all reports received by then.
 
-        Raises the worker's error when it refused (no such task, no GL library).
+        Raises the worker's error if it sent `Refused` (no such task, no GL library).
         """
         by_connection = {worker.connection: slot for slot in among if (worker := self.workers[slot]) is not None}
         wait(list(by_connection))
@@ -116,7 +116,7 @@ class WorkerPool:
         worker = self.workers[slot]
         if worker is None:
             return
-        worker.connection.close()  # an idle worker ends by itself at the closed pipe
+        worker.connection.close()  # an idle worker ends when its pipe is closed
         worker.process.join(JOIN_TIMEOUT_S if worker.running is None else 0.1)
         if worker.process.is_alive():
             worker.process.kill()
@@ -124,16 +124,16 @@ class WorkerPool:
         self.workers[slot] = None
 
     def close(self) -> None:
-        """End all workers: idle ones by closing their pipe, those in the middle of a trial by a kill."""
+        """End all workers: close the pipes of idle ones, kill those in the middle of a trial."""
         for slot in range(len(self.workers)):
             self._discard(slot)
 
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Environment of a new worker: one thread for BLAS, numba and the software renderer, where the user says nothing.
+    """Limit BLAS, numba and the software renderer of a new worker to one thread, unless the user has set a number.
 
-    They are read when the libraries load, so they must be there before the process starts.
+    The libraries read these variables when they load, so they must be set before the process starts.
     """
     added = [name for name in THREAD_VARIABLES if name not in os.environ]
     os.environ.update(dict.fromkeys(added, "1"))
@@ -146,7 +146,7 @@ def _one_thread_each() -> Iterator[None]:
 
 @contextmanager
 def worker_pool(count: int, factory: EnvironmentFactory) -> Iterator[WorkerPool]:
-    """A pool that is closed whatever happens inside."""
+    """A pool that is closed when the block ends."""
     pool = WorkerPool(count, factory)
     try:
         yield pool

@@ -1,4 +1,4 @@
-"""The main process of an evaluation: hands out trials, and answers the workers that wait with one batched query."""
+"""Main process of an evaluation: assigns trials to workers and answers all waiting workers with one batched query."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 
 from pokevla.errors import SimulationError
 from pokevla.evaluation.pool import Crash, Report, WorkerPool
-from pokevla.evaluation.records import EpisodeRecord
+from pokevla.evaluation.trial_records import TrialRecord
 from pokevla.evaluation.trials import Trial
 from pokevla.evaluation.worker import Actions, Query, RunTrial, TrialDone
 from pokevla.policy.acting import ActingPolicy
 
 MAX_FIRST_CRASHES = 3
-"""When this many trials have crashed and none has ended properly, the evaluation stops: nothing works here."""
+"""The evaluation stops if this many trials have crashed and none has finished: the simulator does not work here."""
 
 
 class TrialWatcher(Protocol):
-    """Somebody who looks at a trial as it runs (pokevla.evaluation.videos.TrialRecorder)."""
+    """Observes a trial as it runs (pokevla.evaluation.videos.TrialRecorder)."""
 
     wants_masks: bool
 
@@ -37,12 +37,12 @@ def run_trials(
     pool: WorkerPool,
     actions_per_query: int,
     watch: Callable[[Trial], TrialWatcher | None],
-    on_record: Callable[[EpisodeRecord], None],
+    on_record: Callable[[TrialRecord], None],
 ) -> None:
     """Run all `trials`, executing `actions_per_query` actions of each chunk.
 
-    `on_record` gets each record as soon as its trial has ended. Whoever waits is served: a slow worker holds up
-    nobody. Raises SimulationError when the first trials all crash.
+    `on_record` receives each record as soon as its trial has ended. Waiting workers are served at once, so a slow
+    worker delays no other. Raises SimulationError if the first trials all crash.
     """
     pending = deque(trials)
     watchers: dict[int, TrialWatcher | None] = {}
@@ -77,7 +77,7 @@ def run_trials(
                     "Try `pokevla doctor`, then one trial with workers=1.",
                 )
         _answer(pool, waiting, trial_of, policies, actions_per_query)
-        for slot, query in waiting:  # after the answer: the workers step while the pictures are made
+        for slot, query in waiting:  # after the answer, so that workers step while images are drawn
             watcher = watchers[slot]
             if watcher is not None:
                 watcher.see(query)
@@ -86,8 +86,8 @@ def run_trials(
 def act_padded(policy: ActingPolicy, queries: Sequence[Query], size: int) -> np.ndarray:
     """Actions (len(queries), K, 7) of one batch padded to `size` rows with copies of the last.
 
-    Matrix products of another batch size round differently, and a closed loop blows the last bit up. With a fixed
-    size, what a trial gets does not depend on which other workers happen to wait at the same time.
+    Matrix products of another batch size round differently, and a closed loop amplifies the last bit. With a fixed
+    size, the result of a trial does not depend on which other workers wait at the same time.
     """
     padded = list(queries) + [queries[-1]] * (size - len(queries))
     images = None
@@ -128,19 +128,19 @@ def _running(pool: WorkerPool, slot: int) -> Trial:
     return worker.running.trial
 
 
-def _record(trial: Trial, report: Report, queries: int, watcher: TrialWatcher | None) -> EpisodeRecord:
+def _record(trial: Trial, report: Report, queries: int, watcher: TrialWatcher | None) -> TrialRecord:
     if isinstance(report, TrialDone):
         if watcher is not None and report.last is not None:
             watcher.see(report.last)
         video, mask_iou = watcher.finish() if watcher is not None else (None, None)
-        return EpisodeRecord(
+        return TrialRecord(
             policy=trial.policy, suite=trial.suite, task_index=trial.task_index, task=report.task,
             trial=trial.number, init_state_index=trial.init_state_index, target_shift=report.target_shift,
             outcome="success" if report.success else "failure", steps=report.steps, queries=report.queries,
             seconds=round(report.seconds, 2), video=video, mask_iou=mask_iou,
         )  # fmt: skip
     reason = report.reason if isinstance(report, Crash) else "unknown"
-    return EpisodeRecord(
+    return TrialRecord(
         policy=trial.policy, suite=trial.suite, task_index=trial.task_index, task="", trial=trial.number,
         init_state_index=trial.init_state_index, target_shift=None, outcome="crashed", steps=0, queries=queries,
         seconds=0.0, error=reason,

@@ -1,4 +1,4 @@
-"""Tables a person reads at the end of an evaluation."""
+"""Tables shown at the end of an evaluation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.table import Table
 
 
 def trials_table(summary: Mapping[str, Any], title: str) -> Table:
-    """Policies with successes, Wilson 95 % interval, crashes and costs; the settings stand in the caption."""
+    """Policies with successes, Wilson 95 % interval, crashes and costs; the caption has the settings."""
     table = Table(title=title, caption=settings_line(summary["settings"]), title_justify="left")
     table.add_column("policy")
     for column in ("successes", "rate", "95 % interval", "crashed", "mean steps", "s/trial", "mask IoU"):
@@ -30,7 +30,7 @@ def trials_table(summary: Mapping[str, Any], title: str) -> Table:
 
 
 def grounding_table(summary: Mapping[str, Any], title: str) -> Table:
-    """Models with the share of points inside the mask and of choices that are right."""
+    """Models with the share of points inside the mask and of correct choices."""
     table = Table(title=title, title_justify="left")
     table.add_column("model")
     for column in ("points inside", "95 % interval", "asked", "distinct answers", "choices right", "asked"):
@@ -49,7 +49,7 @@ def grounding_table(summary: Mapping[str, Any], title: str) -> Table:
 
 
 def settings_line(settings: Mapping[str, Any]) -> str:
-    """The settings that decide whether two tables may be compared, on one line."""
+    """One line with the settings that must be equal for two tables to be comparable."""
     shift = settings["target_shift_m"]
     moved = (
         "the benchmark's own placement"

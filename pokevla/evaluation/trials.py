@@ -1,4 +1,4 @@
-"""Which trials an evaluation consists of, and in which order they are run."""
+"""The trials of an evaluation and their order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pokevla.recipe.schema import TrialsConfig
 
 @dataclass(frozen=True)
 class Trial:
-    """One attempt of one policy. Everything that happens in it follows from these fields and the policy."""
+    """One attempt of one policy. Its outcome is a function of these fields and the policy."""
 
     policy: str
     suite: str
@@ -25,12 +25,12 @@ class Trial:
 
     @property
     def key(self) -> tuple[str, int, int]:
-        """What names a trial within one evaluation."""
+        """Identifies a trial within one evaluation."""
         return (self.policy, self.task_index, self.init_state_index)
 
 
 def plan_trials(config: TrialsConfig, policies: list[str], max_steps: int) -> list[Trial]:
-    """All trials: task by task, so that an environment is made once and serves every policy, then policy by policy."""
+    """All trials, ordered by task and then by policy, so that one environment per task serves all policies."""
     return [
         Trial(
             policy=policy,
@@ -50,5 +50,5 @@ def plan_trials(config: TrialsConfig, policies: list[str], max_steps: int) -> li
 
 
 def placement_rng(trial: Trial) -> np.random.Generator:
-    """Random numbers of a trial's placement: the same for every policy, whatever ran before and in which worker."""
+    """Random generator for a trial's placement: the same for every policy, and independent of workers and order."""
     return np.random.default_rng([trial.seed, trial.task_index, trial.init_state_index])

@@ -1,4 +1,4 @@
-"""Video and picture strip of a trial: what the policy saw at each query, with predicted and true masks."""
+"""Video and image strip of a trial: what the policy saw at each query, with predicted and true masks."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from pokevla.policy.pictures import caption, draw_views, mask_iou, strip
 FRAMES_PER_SECOND = 3
 STRIP_PICTURES = 8
 MAX_FRAMES = 60
-"""Frames of a video that are shown in TensorBoard, where it becomes a GIF (about 50 kB a frame at 2 x 256 px)."""
+"""Most frames of a video in TensorBoard, where it becomes a GIF (about 50 kB per frame at 2 x 256 px)."""
 
 MaskPredictor = Callable[[np.ndarray, np.ndarray, str], np.ndarray]
 """(images (2, H, W, 3), proprio (8,), instruction) -> predicted masks (2, H, W) bool."""
 
 NOTHING_LEFT_BYTES = 1 << 20
-"""With less than this free, an encoder that could not write and does not say why has met a full disk."""
+"""If less than this is free, an encoder error without a reason counts as a full disk."""
 
 
 class TrialRecorder:
-    """Collects the queries of one trial. `predict_masks` None: the policy decodes no masks (replay, blind)."""
+    """Records the queries of one trial. `predict_masks` is None for policies without masks (replay, blanked)."""
 
     wants_masks = True
 
@@ -57,9 +57,11 @@ class TrialRecorder:
         self._pictures.append(caption(draw_views(query.images, predicted, true), note))
 
     def finish(self) -> tuple[str | None, float | None]:
-        """Write `videos/NAME.mp4` and `pictures/NAME.png`; (video path relative to the folder, mean mask IoU).
+        """Write `videos/NAME.mp4` and `pictures/NAME.png`; returns (video path relative to the folder, mean mask IoU).
 
-        Raises DiskFullError when there is no room, DataError when they cannot be written for another reason.
+        Raises:
+            DiskFullError: disk full.
+            DataError: writing failed otherwise.
         """
         if not self._pictures:
             return None, None
@@ -75,10 +77,13 @@ class TrialRecorder:
 
 
 def write_video(path: Path, frames: list[np.ndarray], frames_per_second: int = FRAMES_PER_SECOND) -> None:
-    """H.264 in yuv420p, which every browser plays. Frames (H, W, 3) uint8; sides are padded to even numbers.
+    """Write H.264 in yuv420p, which every browser plays, complete or not at all.
 
-    The file is there whole or not at all. Raises DiskFullError when there is no room, DataError with ffmpeg's last
-    words otherwise.
+    Frames are (H, W, 3) uint8; sides are padded to even numbers.
+
+    Raises:
+        DiskFullError: disk full.
+        DataError: ffmpeg failed otherwise; has the last line that it printed.
     """
     from imageio_ffmpeg import get_ffmpeg_exe
 
@@ -89,7 +94,7 @@ def write_video(path: Path, frames: list[np.ndarray], frames_per_second: int = F
     source += ["-r", str(frames_per_second), "-i", "-"]
     coding = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "23", "-movflags", "+faststart"]
     with atomic_path(path) as temporary:
-        # Not imageio_ffmpeg.write_frames: it never looks at ffmpeg's exit code, and lets it write to our stderr.
+        # Not imageio_ffmpeg.write_frames: it ignores ffmpeg's exit code and lets it write to our stderr.
         command = [get_ffmpeg_exe(), "-v", "error", "-y", *source, *coding, str(temporary)]
         done = subprocess.run(command, input=raw, capture_output=True, check=False)
         if done.returncode != 0:
@@ -101,14 +106,14 @@ def write_video(path: Path, frames: list[np.ndarray], frames_per_second: int = F
 
 
 def _is_full(exit_code: int, words: list[str]) -> bool:
-    """Whether ffmpeg ended for lack of room: it says so in one of its lines, or met a limit on the size of a file."""
-    said = any(os.strerror(code) in line for line in words for code in NO_ROOM)
-    return said or exit_code == -signal.SIGXFSZ
+    """Whether ffmpeg failed because of a full disk (it prints that) or a limit on the file size (SIGXFSZ)."""
+    reports_full_disk = any(os.strerror(code) in line for line in words for code in NO_ROOM)
+    return reports_full_disk or exit_code == -signal.SIGXFSZ
 
 
 def read_video(path: Path, max_frames: int = MAX_FRAMES) -> tuple[list[np.ndarray], float]:
-    """Frames (H, W, 3) uint8 of a video that `write_video` wrote, evenly thinned to at most `max_frames`, and the
-    frames per second at which they last as long as the video."""
+    """At most `max_frames` evenly spaced frames (H, W, 3) uint8 of a video by `write_video`, and the frames per second
+    at which they last as long as the video."""
     import imageio_ffmpeg
 
     reader = imageio_ffmpeg.read_frames(str(path))

@@ -1,9 +1,9 @@
-"""The process that owns an environment. It runs trials and asks the main process for actions.
+"""Worker process that owns an environment, runs trials and queries the main process for actions.
 
-Messages over one pipe, both ways dataclasses:
+Messages over one pipe, dataclasses in both directions:
 main `RunTrial` -> worker; worker `Query` -> main `Actions` -> worker, as often as needed; worker `TrialDone`.
-A worker that meets an error of ours sends `Refused`; on any other error, or when it is killed, it simply ends, and the
-main process sees the pipe close. No torch in this process: it would cost memory and threads.
+On a named error a worker sends `Refused`. On any other error, or when it is killed, it ends, and the main process sees
+the pipe close. This process does not import torch, which would cost memory and threads.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pokevla.parts import ENVIRONMENTS, get_part, import_extensions
 from pokevla.simulation.benchmark import Environment, EnvironmentSettings
 
 EnvironmentFactory = Callable[[str, int], Environment]
-"""(suite, task index) -> environment. Must be importable by name: it travels to the worker process."""
+"""(suite, task index) -> environment. Must be picklable, because it is sent to the worker process."""
 
 
 @dataclass(frozen=True)
 class BenchmarkFactory:
-    """Makes environments of an entry of `pokevla.parts.ENVIRONMENTS`, which `extensions` may have added."""
+    """Creates environments of an entry of `pokevla.parts.ENVIRONMENTS`, which `extensions` may have added."""
 
     environment: str
     extensions: tuple[str, ...]
@@ -67,7 +67,7 @@ class Actions:
 
 @dataclass(frozen=True)
 class TrialDone:
-    """Worker to main: the trial has ended. `last` is the observation after the last action, where images are made."""
+    """Worker to main: the trial has ended. `last` is the observation after the last action, if images are rendered."""
 
     task: str
     target_shift: tuple[float, float] | None
@@ -80,36 +80,36 @@ class TrialDone:
 
 @dataclass(frozen=True)
 class Refused:
-    """Worker to main: an error of ours that ends the evaluation (no such task, no GL library)."""
+    """Worker to main: a named error that ends the evaluation (no such task, no GL library)."""
 
     error: PokeVLAError
 
 
 @dataclass(frozen=True)
 class Died:
-    """Worker to main, just before it ends: why. A killed worker cannot send it."""
+    """Worker to main, just before it ends: the reason. A killed worker cannot send it."""
 
     reason: str
 
 
 def worker_main(connection: Connection, factory: EnvironmentFactory) -> None:
-    """Serve `RunTrial` messages until the pipe closes. Keeps one environment: trials come task by task."""
+    """Serve `RunTrial` messages until the pipe closes. Keeps one environment, because trials are ordered by task."""
     environment: Environment | None = None
-    place: tuple[str, int] | None = None
+    loaded: tuple[str, int] | None = None
     try:
         while True:
             request: RunTrial = connection.recv()
-            wanted = (request.trial.suite, request.trial.task_index)
-            if environment is None or place != wanted:
+            requested = (request.trial.suite, request.trial.task_index)
+            if environment is None or loaded != requested:
                 if environment is not None:
                     environment.close()
-                environment, place = factory(*wanted), wanted
+                environment, loaded = factory(*requested), requested
             connection.send(run_trial(environment, request, connection))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the main process has closed the pipe: the evaluation is over
     except PokeVLAError as error:
         connection.send(Refused(error))
-    except Exception as error:  # whatever the simulator throws: the main process counts it as a crash
+    except Exception as error:  # any error of the simulator: the main process counts it as a crash
         connection.send(Died("".join(traceback.format_exception_only(error)).strip()))
         raise
     finally:

@@ -15,8 +15,8 @@ from pokevla.jobs.plan import JobPlan, Submitted
 from pokevla.jobs.profile import Profile
 from pokevla.jobs.record import JobRecord
 from pokevla.jobs.state import JobState
+from pokevla.jobs.task.job_task import JobTask
 from pokevla.jobs.task.restarts import Restart
-from pokevla.jobs.task.task_info import TaskInfo
 from pokevla.parts import LAUNCHERS, get_part
 
 Check = Callable[[], list[str]]
@@ -65,29 +65,29 @@ class Launcher(Protocol):
         """Have an active job save and end without being restarted; returns a sentence for a person."""
         ...
 
-    def read_task(self, environment: Mapping[str, str]) -> TaskInfo | None:
+    def read_task(self, environment: Mapping[str, str]) -> JobTask | None:
         """This process as a task of a job, or None if this launcher did not start it."""
         ...
 
-    def main_address(self, task: TaskInfo) -> str:
+    def main_address(self, task: JobTask) -> str:
         """Address of rank 0's machine, where all ranks meet."""
         ...
 
-    def restart_after_signal(self, task: TaskInfo, reason: str) -> Restart | None:
+    def restart_after_signal(self, task: JobTask, reason: str) -> Restart | None:
         """How to restart a job that was asked to end ("timeout", "terminated", "interrupted") and has saved; None if
         it must not restart. Called by rank 0."""
         ...
 
-    def restart_after_kill(self, task: TaskInfo) -> Restart | None:
+    def restart_after_kill(self, task: JobTask) -> Restart | None:
         """How to restart a job one of whose tasks was killed by a signal; None if it must not restart."""
         ...
 
-    def run_again(self, task: TaskInfo) -> int:
+    def run_again(self, task: JobTask) -> int:
         """Request a restart of this job; returns the exit code with which rank 0 must end."""
         ...
 
 
-def read_task(environment: Mapping[str, str] = os.environ) -> TaskInfo:
+def read_task(environment: Mapping[str, str] = os.environ) -> JobTask:
     """This process as a task of a job, from the environment that its launcher has set.
 
     Raises:

@@ -16,8 +16,8 @@ from pokevla.jobs.plan import JobPlan, Submitted
 from pokevla.jobs.profile import Profile
 from pokevla.jobs.record import JOBS, LOCAL, JobRecord, add_job, read_exit, task_log
 from pokevla.jobs.state import UNKNOWN, JobState
+from pokevla.jobs.task.job_task import JobTask
 from pokevla.jobs.task.restarts import Restart
-from pokevla.jobs.task.task_info import TaskInfo
 
 RUN_AGAIN_CODE = 144
 """Exit code on which submitit's local executor restarts the tasks (submitit/local/local.py)."""
@@ -62,23 +62,23 @@ class LocalLauncher:
         os.kill(int(pid), signal.SIGTERM)
         return f"process {pid} was asked to save and end"
 
-    def read_task(self, environment: Mapping[str, str]) -> TaskInfo | None:
+    def read_task(self, environment: Mapping[str, str]) -> JobTask | None:
         if not {*_NUMBERS.values(), "SUBMITIT_LOCAL_JOB_ID"} <= set(environment):
             return None
         numbers = {field: int(environment[name]) for field, name in _NUMBERS.items()}
         job_id = environment["SUBMITIT_LOCAL_JOB_ID"]
-        return TaskInfo("local", job_id, f"{LOCAL}{job_id}", **numbers, local_world_size=numbers["world_size"])
+        return JobTask("local", job_id, f"{LOCAL}{job_id}", **numbers, local_world_size=numbers["world_size"])
 
-    def main_address(self, task: TaskInfo) -> str:
+    def main_address(self, task: JobTask) -> str:
         return "127.0.0.1"
 
-    def restart_after_signal(self, task: TaskInfo, reason: str) -> Restart | None:
+    def restart_after_signal(self, task: JobTask, reason: str) -> Restart | None:
         return Restart("timeout", "Saved") if reason == "timeout" else None
 
-    def restart_after_kill(self, task: TaskInfo) -> Restart | None:
+    def restart_after_kill(self, task: JobTask) -> Restart | None:
         return None
 
-    def run_again(self, task: TaskInfo) -> int:
+    def run_again(self, task: JobTask) -> int:
         return RUN_AGAIN_CODE
 
 

@@ -112,7 +112,7 @@ def _shards_done(recipe: Any, _folder: Path, names: Names) -> int:
 
 
 def _run_trials(recipe: Any, names: Names) -> None:
-    from pokevla.evaluation.parts import run_tasks
+    from pokevla.evaluation.by_task import run_tasks
 
     run_tasks(
         recipe,
@@ -122,7 +122,7 @@ def _run_trials(recipe: Any, names: Names) -> None:
 
 
 def _missing_tasks(recipe: Any) -> list[str]:
-    from pokevla.evaluation.parts import missing_tasks
+    from pokevla.evaluation.by_task import missing_tasks
 
     return [str(task) for task in missing_tasks(recipe)]
 

@@ -139,7 +139,7 @@ def _check(profile: Profile, document: Document) -> None:
         if name in ("PYTHONPATH", "PYTHONSAFEPATH", "RANK", "WORLD_SIZE", "LOCAL_RANK")
     ]
     if wrong:
-        raise RecipeError("\n".join(f"{document.place(path)}: {text}" for path, text in wrong))
+        raise RecipeError("\n".join(f"{document.location(path)}: {text}" for path, text in wrong))
 
 
 _OWN_REMEDY = {

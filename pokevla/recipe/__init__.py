@@ -1,1 +1,1 @@
-"""What a job is: schema, loading, checks, plan."""
+"""Recipes: schema, loading, checks, planning."""

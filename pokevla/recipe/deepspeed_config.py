@@ -1,4 +1,4 @@
-"""The DeepSpeed configuration, generated from the recipe. Nobody writes it by hand."""
+"""Generates the DeepSpeed configuration from the recipe."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _NEVER = 2**31 - 1
 def deepspeed_config(recipe: TrainRecipe, derived: DerivedBatch) -> dict[str, Any]:
     """Configuration for `deepspeed.initialize(config=...)`.
 
-    No optimizer and no scheduler in it: ours are client objects, because DeepSpeed's WarmupCosineLR starts with a
-    step of rate zero and its AdamW compiles a kernel. With bf16, master weights and optimizer states are fp32, and so
-    is gradient accumulation from ZeRO stage 1 on.
+    It has no optimizer and no scheduler: ours are client objects, because DeepSpeed's WarmupCosineLR starts with a
+    rate of zero and its AdamW compiles a kernel. With bf16, master weights and optimizer states are fp32, and so is
+    gradient accumulation from ZeRO stage 1 on.
     """
     bf16 = PRECISIONS[recipe.precision].master_weights
     config: dict[str, Any] = {
@@ -33,7 +33,7 @@ def deepspeed_config(recipe: TrainRecipe, derived: DerivedBatch) -> dict[str, An
         "bf16": {"enabled": bf16},
         "fp16": {"enabled": False},
         "zero_optimization": _zero(recipe),
-        # Our own logging and TensorBoard say more; DeepSpeed's lines would come between them.
+        # Our own log has more; DeepSpeed's lines would only clutter it.
         "steps_per_print": _NEVER,
         "wall_clock_breakdown": False,
         "dump_state": False,

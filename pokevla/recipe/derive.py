@@ -43,14 +43,14 @@ def derive_batch(batch: BatchConfig, world_size: int, *, begun: bool = False) ->
         remedy = f"Use batch.global={' or '.join(str(value) for value in (below, above) if value > 0)}"
         remedy += f", or batch.micro={micro}" if micro is not None else ""
     raise RecipeError(
-        f"batch does not come out: global {batch.global_} is not a multiple of micro {batch.micro} x {world_size} "
+        f"batch.global {batch.global_} is not a multiple of batch.micro {batch.micro} x {world_size} "
         f"rank(s) = {per_round}.",
         f"{remedy}.",
     )
 
 
 def _fitting_micro(batch: BatchConfig, world_size: int) -> int | None:
-    """The micro-batch nearest to the present one with which the global batch comes out; None if there is none."""
+    """Nearest micro-batch that divides the global batch over `world_size` ranks; None if there is none."""
     share, odd = divmod(batch.global_, world_size)
     return None if odd else min(_divisors(share), key=lambda value: (abs(value - batch.micro), value))
 
@@ -64,18 +64,18 @@ def total_steps(recipe: TrainRecipe, dataset_sizes: Sequence[int] | int | None =
     """Optimizer steps of the whole run.
 
     `steps` of the recipe, or `epochs` times all samples of the mixture (`dataset_sizes`: training samples of each
-    dataset, or their sum) over the global batch, rounded up. One epoch draws as many samples as the datasets hold
-    together, whatever the weights. RecipeError if `epochs` is given and the sizes are not known.
+    dataset, or their sum) over the global batch, rounded up. One epoch draws as many samples as the datasets have
+    together, whatever the weights. RecipeError if `epochs` is set and the sizes are unknown.
     """
     if recipe.steps is not None:
         return recipe.steps
     if recipe.epochs is None:
-        raise RecipeError("the length of training is missing.", "Give steps or epochs.")
+        raise RecipeError("the length of training is missing.", "Set steps or epochs.")
     if dataset_sizes is None:
-        raise RecipeError("epochs need the size of the datasets, which are not there yet.", "Give steps instead.")
+        raise RecipeError("epochs need the size of the datasets, which do not exist yet.", "Set steps instead.")
     samples = dataset_sizes if isinstance(dataset_sizes, int) else sum(dataset_sizes)
     if samples <= 0:
-        raise RecipeError("epochs of an empty mixture: its datasets hold no training sample.")
+        raise RecipeError("epochs of an empty mixture: its datasets have no training samples.")
     return max(1, math.ceil(recipe.epochs * samples / recipe.batch.global_))
 
 

@@ -1,7 +1,7 @@
-"""YAML with places: reads a recipe file into plain values and remembers where each of them stands.
+"""YAML with locations: reads a recipe file into plain values and records the location of each.
 
-A place is `file:line` as a person would open it. Values are addressed by their path, a tuple of keys and list
-indices, written with dots: `data.datasets.0.path`.
+A location is `file:line`. Values are addressed by their path, a tuple of keys and list indices, written with dots:
+`data.datasets.0.path`.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ class Template:
     parts: tuple[str | tuple[str, str | None], ...]
     """Literal text, or (variable, default)."""
     plain: bool
-    """Whether it stood without quotes, so that `${GPUS:-8}` is a number."""
+    """Whether it is unquoted, so that `${GPUS:-8}` is a number."""
 
 
 @dataclass
 class Document:
-    """Values of one or several merged files, and the place of each."""
+    """Values of one or more merged files, and the location of each."""
 
     values: dict[str, Any]
-    places: dict[KeyPath, str] = field(default_factory=dict)
+    locations: dict[KeyPath, str] = field(default_factory=dict)
 
-    def place(self, path: KeyPath) -> str:
-        """Place of a path, or of its nearest ancestor that stands in a file."""
+    def location(self, path: KeyPath) -> str:
+        """Location of a path, or of its nearest ancestor that has one."""
         for end in range(len(path), 0, -1):
-            if path[:end] in self.places:
-                return self.places[path[:end]]
-        return self.places.get((), "")
+            if path[:end] in self.locations:
+                return self.locations[path[:end]]
+        return self.locations.get((), "")
 
 
 def dotted(path: Sequence[str | int]) -> str:
-    """A path as a person writes it: `data.datasets.0.path`."""
+    """A path in dotted form: `data.datasets.0.path`."""
     return ".".join(str(part) for part in path)
 
 
@@ -73,13 +73,13 @@ def read_document(path: Path) -> Document:
 
 
 def display_path(path: Path) -> str:
-    """The path as short as it is clear: relative to the current directory when it lies below it."""
+    """The path, relative to the current directory if it is below it."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative
 
 
 def parse_document(text: str, name: str) -> Document:
-    """Parse YAML 1.2 text; `name` is the file's name in places and messages. Errors as `read_document`."""
+    """Parse YAML 1.2 text; `name` is the file's name in locations and messages. Raises what `read_document` raises."""
     prepared, variables = _hide_variables(text)
     try:
         root = YAML(typ="safe", pure=True).compose(prepared)
@@ -94,24 +94,24 @@ def parse_document(text: str, name: str) -> Document:
         return document
     if not isinstance(root, MappingNode):
         raise RecipeError(f"{name}:1: a recipe is a mapping (`field: value` lines).")
-    document.values = _Reader(name, variables, document.places).value(root, ())
+    document.values = _Reader(name, variables, document.locations).value(root, ())
     return document
 
 
-def parse_value(text: str, place: str) -> Any:
-    """Parse the YAML value of an override. RecipeError naming `place` if it is not YAML."""
-    return parse_document(f"value: {text}\n", place).values["value"]
+def parse_value(text: str, location: str) -> Any:
+    """Parse the YAML value of an override. RecipeError naming `location` if it is not YAML."""
+    return parse_document(f"value: {text}\n", location).values["value"]
 
 
 def _hide_variables(text: str) -> tuple[str, list[re.Match[str]]]:
-    """Replace each `${...}` by a placeholder that YAML takes as plain text; line numbers stay."""
-    found: list[re.Match[str]] = []
+    """Replace each `${...}` by a placeholder that YAML reads as plain text; line numbers stay."""
+    variables: list[re.Match[str]] = []
 
     def hide(match: re.Match[str]) -> str:
-        found.append(match)
-        return f"{_OPEN}{len(found) - 1}{_CLOSE}"
+        variables.append(match)
+        return f"{_OPEN}{len(variables) - 1}{_CLOSE}"
 
-    return _VARIABLE.sub(hide, text), found
+    return _VARIABLE.sub(hide, text), variables
 
 
 @dataclass
@@ -120,18 +120,18 @@ class _Reader:
 
     name: str
     variables: list[re.Match[str]]
-    places: dict[KeyPath, str]
+    locations: dict[KeyPath, str]
 
     def value(self, node: Node, path: KeyPath) -> Any:
         if path:
-            self.places[path] = f"{self.name}:{node.start_mark.line + 1}"
+            self.locations[path] = f"{self.name}:{node.start_mark.line + 1}"
         if isinstance(node, MappingNode):
             return self._mapping(node, path)
         if isinstance(node, SequenceNode):
             return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
         if isinstance(node, ScalarNode):
             return self._scalar(node)
-        raise RecipeError(f"{self.places[path]}: {dotted(path)} is a kind of YAML that recipes do not use.")
+        raise RecipeError(f"{self.locations[path]}: {dotted(path)} is a type of YAML node that recipes do not support.")
 
     def _mapping(self, node: MappingNode, path: KeyPath) -> dict[str, Any]:
         values: dict[str, Any] = {}
@@ -143,11 +143,11 @@ class _Reader:
             if key in values:
                 raise RecipeError(f"{self.name}:{line}: {dotted((*path, key))} is given twice.")
             values[key] = self.value(value_node, (*path, key))
-            self.places[*path, key] = f"{self.name}:{line}"
+            self.locations[*path, key] = f"{self.name}:{line}"
         return values
 
     def _literal(self, placeholder: re.Match[str]) -> str:
-        """Text that a placeholder in a key stands for: variables are not expanded in names of fields."""
+        """Original text of a placeholder in a key: variables in field names are not expanded."""
         match = self.variables[int(placeholder[1])]
         return match["literal"] if match["literal"] is not None else match[0]
 
@@ -180,7 +180,7 @@ _CORE_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", 
 
 def merge(base: Document, over: Document) -> Document:
     """`over` on top of `base`: mappings merge field by field, everything else (lists too) replaces."""
-    places = dict(base.places)
+    locations = dict(base.locations)
 
     def combine(low: dict[str, Any], high: dict[str, Any], path: KeyPath) -> dict[str, Any]:
         result = dict(low)
@@ -189,13 +189,13 @@ def merge(base: Document, over: Document) -> Document:
             if isinstance(value, dict) and isinstance(low.get(key), dict):
                 result[key] = combine(low[key], value, here)
             else:
-                for stale in [place for place in places if place[: len(here)] == here]:
-                    del places[stale]
+                for stale in [location for location in locations if location[: len(here)] == here]:
+                    del locations[stale]
                 result[key] = value
         return result
 
     values = combine(base.values, over.values, ())
-    return Document(values, places | over.places)
+    return Document(values, locations | over.locations)
 
 
 def expand(document: Document, environment: Mapping[str, str]) -> Document:
@@ -213,15 +213,15 @@ def expand(document: Document, environment: Mapping[str, str]) -> Document:
             return expand_template(value, environment)
         except KeyError as error:
             missing.append(
-                f"{document.place(path)}: {dotted(path)} uses the environment variable {error.args[0]}, which is not "
-                f"set. Set it: export {error.args[0]}=..."
+                f"{document.location(path)}: {dotted(path)} uses the environment variable {error.args[0]}, which is "
+                f"not set. Set it: export {error.args[0]}=..."
             )
             return None
 
     values = walk(document.values, ())
     if missing:
         raise RecipeError("\n".join(missing))
-    return Document(values, document.places)
+    return Document(values, document.locations)
 
 
 def expand_template(template: Template, environment: Mapping[str, str]) -> Any:
@@ -232,17 +232,17 @@ def expand_template(template: Template, environment: Mapping[str, str]) -> Any:
             text += part
             continue
         name, default = part
-        # As in a shell, `:-` stands in for an empty variable too.
-        found = environment.get(name) or default
-        if found is None:
+        # As in a shell, `:-` also replaces an empty variable.
+        value = environment.get(name) or default
+        if value is None:
             if name not in environment:
                 raise KeyError(name)
-            found = ""
-        text += found
+            value = ""
+        text += value
     if not template.plain:
         return text
     try:
         node = YAML(typ="safe", pure=True).compose(text)
     except YAMLError:
-        return text  # a path with a colon in it, say: plain text, which is what it is
+        return text  # not valid YAML, such as a path with a colon: plain text
     return construct_scalar(node) if isinstance(node, ScalarNode) and node.style is None else text

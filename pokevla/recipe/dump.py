@@ -22,31 +22,31 @@ _COMMENT_COLUMN = 56
 
 
 def dump_recipe(loaded: LoadedRecipe) -> str:
-    """Every value of the recipe, defaults too, with its origin as end-of-line comment. No `extends`, no variables."""
+    """All values of the recipe, including defaults, each with its origin as a comment. No `extends`, no variables."""
     lines = [f"# Resolved from {loaded.path}. Every value is here; the comment says where it came from."]
     _emit_mapping(plain_values(loaded.recipe), (), 0, loaded.origins, lines)
     return "\n".join(lines) + "\n"
 
 
 def dump_changed(path: Path, loaded: LoadedRecipe, origin: str) -> str:
-    """The dumped recipe `path` with the overrides that `loaded` was read from it with. They get `origin`, every other
-    value keeps the origin that its comment tells."""
+    """The dumped recipe `path` with the overrides of `loaded`, which was read from it. Overridden values get `origin`,
+    all others keep the origin in their comment."""
     lines = path.read_text(encoding="utf-8").splitlines()
     origins = {
-        field: origin if place == OVERRIDE else _origin_in_comment(lines, place)
-        for field, place in loaded.origins.items()
+        field: origin if location == OVERRIDE else _origin_in_comment(lines, location)
+        for field, location in loaded.origins.items()
     }
     header, _, rest = dump_recipe(replace(loaded, origins=origins)).partition("\n")
     return (lines[0] if lines[0].startswith("# Resolved from") else header) + "\n" + rest
 
 
-def _origin_in_comment(lines: list[str], place: str) -> str:
-    """`place` is `file:line` of the dumped recipe; the end of that line tells where its value came from."""
-    number = place.rpartition(":")[2]
+def _origin_in_comment(lines: list[str], location: str) -> str:
+    """Origin from the comment at the end of a line of the dumped recipe; `location` is its `file:line`."""
+    number = location.rpartition(":")[2]
     if not number.isdecimal():
-        return place
+        return location
     _, comment, origin = lines[int(number) - 1].rpartition("  # ")
-    return origin if comment else place
+    return origin if comment else location
 
 
 def _emit_mapping(values: dict[str, Any], path: KeyPath, indent: int, origins: dict[str, str], out: list[str]) -> None:
@@ -82,7 +82,7 @@ def _scalar(value: Any) -> str:
         return json.dumps(value)
     if _PLAIN_TEXT.fullmatch(value) and _reads_as_text(value):
         return value
-    # YAML's double-quoted style is JSON's, but it also wants other unprintable characters escaped.
+    # YAML's double-quoted style is JSON's, but more unprintable characters must be escaped.
     escaped = "".join(
         char if char.isprintable() or ord(char) < 0x20 else f"\\U{ord(char):08x}"
         for char in json.dumps(value, ensure_ascii=False)

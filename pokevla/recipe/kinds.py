@@ -31,13 +31,13 @@ MODEL_TITLES: dict[ModelName, str] = {"pokevlm": "PokeVLM", "pokevla": "PokeVLA"
 
 @dataclass(frozen=True)
 class Kind:
-    """What recipes of one kind are."""
+    """Properties of one kind of recipe."""
 
-    name: str  # as `kind:` of a recipe says it
+    name: str  # value of a recipe's `kind`
     recipe: type[AnyRecipe]
     title: str  # for reports
     model: ModelName | None = None  # the model that it trains
-    data_kind: DataKind | None = None  # what its datasets hold
+    data_kind: DataKind | None = None  # kind of its datasets
     builds_cache: bool = False
     is_job: bool = True  # can be submitted to a cluster; a pipeline is a list of commands on one machine
 
@@ -79,7 +79,7 @@ def model_of(recipe: BaseModel) -> ModelName:
 
 
 def data_kind_of(recipe: BaseModel) -> DataKind:
-    """What the datasets of a recipe hold.
+    """Kind of a recipe's datasets.
 
     Raises:
         RecipeError: recipes of this kind name no datasets.
@@ -91,5 +91,5 @@ def data_kind_of(recipe: BaseModel) -> DataKind:
 
 
 def training_of(recipe: BaseModel) -> TrainingRecipe | None:
-    """The recipe itself if it trains a model, else None."""
+    """The recipe itself if it trains a model, otherwise None."""
     return recipe if isinstance(recipe, TrainingRecipe) else None

@@ -1,4 +1,4 @@
-"""From a YAML file to a checked recipe: `extends`, variables, overrides, validation, and the origin of each value.
+"""Loads a YAML file as a checked recipe: `extends`, variables, overrides, validation, and the origin of each value.
 
 loaded = load_recipe(Path("recipes/demo/posttrain.yaml"), ["optim.lr=3e-4"])
 loaded.recipe.optim.lr, loaded.origins["optim.lr"]      # (0.0003, "override")
@@ -43,7 +43,7 @@ class LoadedRecipe:
 
     recipe: AnyRecipe
     path: Path
-    """The file as it was asked for."""
+    """The file as given by the caller."""
     origins: dict[str, str]
     """Dotted field -> `file:line`, `override` or `default`."""
 
@@ -71,24 +71,26 @@ def merge_extends(path: Path, environment: Mapping[str, str], chain: tuple[Path,
     real = path.resolve()
     if real in [link.resolve() for link in chain]:
         shown = " -> ".join(str(link) for link in (*chain, path))
-        raise RecipeError(f"{chain[-1]}: `extends` goes in a circle: {shown}.", "Take one of the links out.")
+        raise RecipeError(f"{chain[-1]}: `extends` is circular: {shown}.", "Remove one of the links.")
     document = read_document(path)
     bases = document.values.pop("extends", [])
-    place = document.places.pop(("extends",), "")
-    for key in [key for key in document.places if key[:1] == ("extends",)]:
-        del document.places[key]
+    location = document.locations.pop(("extends",), "")
+    for key in [key for key in document.locations if key[:1] == ("extends",)]:
+        del document.locations[key]
     bases = [bases] if isinstance(bases, str | Template) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str | Template) for base in bases):
-        raise RecipeError(f"{place}: extends should be a list of recipe files.")
+        raise RecipeError(f"{location}: extends should be a list of recipe files.")
     merged = Document({})
     for base in bases:
         try:
             name = str(expand_template(base, environment)) if isinstance(base, Template) else base
         except KeyError as error:
-            raise RecipeError(f"{place}: extends uses the variable {error.args[0]}, which is not set.") from None
+            raise RecipeError(f"{location}: extends uses the variable {error.args[0]}, which is not set.") from None
         target = Path(os.path.normpath(path.parent / name))
         if not target.is_file():
-            raise RecipeError(f"{place}: extends names {target}, which does not exist. {_similar_file(target)}".strip())
+            raise RecipeError(
+                f"{location}: extends names {target}, which does not exist. {_similar_file(target)}".strip()
+            )
         merged = merge(merged, merge_extends(target, environment, (*chain, path)))
     return merge(merged, document)
 
@@ -100,7 +102,7 @@ def _similar_file(target: Path) -> str:
 
 
 def _apply_override(document: Document, override: str) -> None:
-    """Set one `field=value` in place. RecipeError if it has no `=`, or a list index is out of range."""
+    """Set one `field=value` in the document. RecipeError if it has no `=`, or a list index is out of range."""
     name, equals, text = override.partition("=")
     if not equals or not name.strip():
         raise RecipeError(f"override {override!r} should be field=value, for example optim.lr=3e-4.")
@@ -118,10 +120,10 @@ def _apply_override(document: Document, override: str) -> None:
             raise RecipeError(f"override {override}: {dotted(path)} is one value, it has no fields.")
     last = _index(owner, keys[-1], override)
     path = (*path, last)
-    for stale in [place for place in document.places if place[: len(path)] == path]:
-        del document.places[stale]
+    for stale in [location for location in document.locations if location[: len(path)] == path]:
+        del document.locations[stale]
     cast(Any, owner)[last] = value
-    document.places[path] = f"override {override}"
+    document.locations[path] = f"override {override}"
 
 
 def _index(owner: dict[str, Any] | list[Any], key: str, override: str) -> str | int:
@@ -142,19 +144,19 @@ def _validated(document: Document, path: Path) -> LoadedRecipe:
     import_extensions(getattr(recipe, "extensions", ()))
     wrong = inconsistencies(recipe)
     if wrong:
-        raise RecipeError("\n".join(f"{document.place(tuple(field.split('.')))}: {text}" for field, text in wrong))
+        raise RecipeError("\n".join(f"{document.location(tuple(field.split('.')))}: {text}" for field, text in wrong))
     return LoadedRecipe(recipe, path, _origins(recipe, document))
 
 
 def _model_of_kind(document: Document, path: Path) -> type[AnyRecipe]:
     kinds = ", ".join(KINDS)
     if "kind" not in document.values:
-        raise RecipeError(f"{path}: kind is missing. It is one of {kinds}.")
+        raise RecipeError(f"{path}: kind is missing. Use one of {kinds}.")
     kind = document.values["kind"]
     if not isinstance(kind, str) or kind not in KINDS:
         guess = nearest(str(kind), KINDS)
-        hint = f"Did you mean {guess}?" if guess else f"It is one of {kinds}."
-        raise RecipeError(f"{document.place(('kind',))}: there is no kind of recipe called {kind!r}. {hint}")
+        hint = f"Did you mean {guess}?" if guess else f"Use one of {kinds}."
+        raise RecipeError(f"{document.location(('kind',))}: there is no kind of recipe called {kind!r}. {hint}")
     return KINDS[kind].recipe
 
 
@@ -165,12 +167,12 @@ def _origins(recipe: BaseModel, document: Document) -> dict[str, str]:
         if isinstance(value, list) and any(isinstance(item, dict) for item in value):
             pairs = [walk(item, (*path, index)) for index, item in enumerate(value)]
             return {name: origin for pair in pairs for name, origin in pair.items()}
-        place = document.places.get(path, "")
-        # Below an overridden section nothing has a place of its own: it came with the override.
-        inherited = document.place(path) if len(path) > 1 else ""
-        if place.startswith("override ") or (inherited.startswith("override ") and _is_given(document.values, path)):
+        location = document.locations.get(path, "")
+        # Values below an overridden section have no location of their own: they came with the override.
+        inherited = document.location(path) if len(path) > 1 else ""
+        if location.startswith("override ") or (inherited.startswith("override ") and _is_given(document.values, path)):
             return {dotted(path): OVERRIDE}
-        return {dotted(path): place or ("default" if not _is_given(document.values, path) else inherited)}
+        return {dotted(path): location or ("default" if not _is_given(document.values, path) else inherited)}
 
     return walk(plain_values(recipe), ())
 
@@ -187,7 +189,7 @@ def _is_given(values: Any, path: KeyPath) -> bool:
 def recipe_hash(recipe: BaseModel) -> str:
     """sha256 (hex) of the resolved values, defaults included; the same for every way of writing the recipe.
 
-    Settings that do not change what is learnt (`pokevla.recipe.values.NEUTRAL`) are left out: a run that goes on with
+    Settings that do not change what is learnt (`pokevla.recipe.values.NEUTRAL`) are left out: a run that continues on
     another number of ranks is the same run.
     """
     text = json.dumps(learnt_values(recipe), sort_keys=True, separators=(",", ":"))

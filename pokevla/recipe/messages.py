@@ -1,4 +1,4 @@
-"""Validation errors as sentences: where, which field, what is wrong, and the name that was probably meant."""
+"""Turns validation errors into sentences: location, field, what is wrong, and the name that was probably meant."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ _BOUNDS = {
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
-    """The candidate most like `name`, or None if nothing is near (difflib ratio under 0.6)."""
-    found = difflib.get_close_matches(name, sorted(candidates), n=1, cutoff=0.6)
-    return found[0] if found else None
+    """The most similar candidate, or None if none has a difflib ratio of at least 0.6."""
+    matches = difflib.get_close_matches(name, sorted(candidates), n=1, cutoff=0.6)
+    return matches[0] if matches else None
 
 
 def field_names(model: type[BaseModel]) -> dict[str, str]:
@@ -48,14 +48,14 @@ def field_names(model: type[BaseModel]) -> dict[str, str]:
 
 
 def submodels(annotation: Any) -> list[type[BaseModel]]:
-    """Sections that an annotation may hold, looking through `X | None`, lists and `Annotated`."""
+    """Sections in an annotation, also inside `X | None`, lists and `Annotated`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for argument in get_args(annotation) for model in submodels(argument)]
 
 
 def walk_fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel], str]]:
-    """Every field below a model, depth first: (dotted name without list indices, owner, attribute)."""
+    """All fields below a model, depth first: (dotted name without list indices, owner, attribute)."""
     for name, attribute in field_names(model).items():
         here = f"{prefix}.{name}" if prefix else name
         yield here, model, attribute
@@ -64,7 +64,7 @@ def walk_fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str,
 
 
 def model_at(root: type[BaseModel], path: Sequence[str | int]) -> type[BaseModel] | None:
-    """The section that stands at `path`, or None if there is none."""
+    """The section at `path`, or None if there is none."""
     model: type[BaseModel] | None = root
     for part in path:
         if isinstance(part, int):
@@ -78,7 +78,7 @@ def model_at(root: type[BaseModel], path: Sequence[str | int]) -> type[BaseModel
 
 def messages(error: ValidationError, root: type[BaseModel], document: Document) -> list[str]:
     """One line per mistake: `file:line: what is wrong`, in the order of the schema."""
-    return [f"{document.place(item['loc'])}: {_sentence(item, root)}" for item in error.errors()]
+    return [f"{document.location(item['loc'])}: {_sentence(item, root)}" for item in error.errors()]
 
 
 def _sentence(item: ErrorDetails, root: type[BaseModel]) -> str:
@@ -124,16 +124,16 @@ def unknown_field(path: KeyPath, root: type[BaseModel]) -> str:
 
 
 def _by_meaning(name: str, model: type[BaseModel] | None) -> str | None:
-    """The one field whose description speaks of a word much like `name`: `lerning_rate` -> `lr` ("learning rate")."""
+    """The field whose description has a phrase similar to `name`: `lerning_rate` -> `lr` ("learning rate")."""
     if model is None:
         return None
-    wanted = name.replace("_", " ").lower()
+    words = name.replace("_", " ").lower()
     hits = []
     for field, attribute in field_names(model).items():
         text = (model.model_fields[attribute].description or "").lower().replace(".", " ").replace(",", " ").split()
-        width = len(wanted.split())
+        width = len(words.split())
         phrases = [" ".join(text[start : start + width]) for start in range(len(text) - width + 1)]
-        score = max((difflib.SequenceMatcher(None, wanted, phrase).ratio() for phrase in phrases), default=0.0)
+        score = max((difflib.SequenceMatcher(None, words, phrase).ratio() for phrase in phrases), default=0.0)
         hits.append((score, field))
     score, field = max(hits, default=(0.0, ""))
     return field if score >= 0.85 else None

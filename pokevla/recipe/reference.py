@@ -1,4 +1,4 @@
-"""The fields of all recipes as text: types, defaults, docstrings. Feeds `recipe explain` and the reference page."""
+"""Documentation of all recipe fields: types, defaults, docstrings. For `recipe explain` and the reference page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BOUNDS = (("gt", "above"), ("ge", "at least"), ("lt", "below"), ("le", "at most
 
 @dataclass(frozen=True)
 class FieldDoc:
-    """What is to be said about one field."""
+    """Documentation of one field."""
 
     name: str
     """Dotted name."""
@@ -31,17 +31,17 @@ class FieldDoc:
 
 
 def field_docs() -> list[FieldDoc]:
-    """Every field of every kind, in the order of the schema. Fields that kinds share appear once."""
-    found: dict[tuple[str, str, str], list[str]] = {}
+    """All fields of all kinds, in the order of the schema. Fields that kinds share appear once."""
+    kinds_by_field: dict[tuple[str, str, str], list[str]] = {}
     for kind, entry in KINDS.items():
         for name, owner, attribute in walk_fields(entry.recipe):
             info = owner.model_fields[attribute]
             text = " ".join((info.description or "").split())
-            found.setdefault(
+            kinds_by_field.setdefault(
                 (name, type_text(owner, attribute), f"{default_text(owner, attribute)}\0{text}"), []
             ).append(kind)
     docs = []
-    for (name, kind_of_value, rest), kinds in found.items():
+    for (name, kind_of_value, rest), kinds in kinds_by_field.items():
         default, text = rest.split("\0")
         docs.append(FieldDoc(name, tuple(kinds), kind_of_value, default, text))
     return docs
@@ -89,7 +89,7 @@ def _bounds(metadata: list[Any]) -> str:
 
 
 def default_text(owner: type[BaseModel], attribute: str) -> str:
-    """Default of a field as it would stand in YAML; `required` if there is none."""
+    """Default of a field as in YAML; `required` if there is none."""
     info = owner.model_fields[attribute]
     if info.default is PydanticUndefined:
         return "required"

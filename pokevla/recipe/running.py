@@ -1,6 +1,6 @@
 """Fields of a recipe about how a job runs, not what it learns: sharding, saving, logging, guards, resources.
 
-Part of `pokevla.recipe.schema`, which says what holds for all fields.
+Part of `pokevla.recipe.schema`, which explains what applies to all fields.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class ZeroConfig(Section):
     """DeepSpeed ZeRO."""
 
     stage: Literal[0, 1, 2, 3] = 2
-    """What is sharded over ranks: 1 optimizer states, 2 and gradients, 3 and weights. With bf16 prefer 1 to 0: stage 0
-    adds up micro-batches in bf16, the others in fp32."""
+    """What is sharded over ranks: 1 optimizer states, 2 also gradients, 3 also weights. With bf16 prefer 1 to 0:
+    stage 0 accumulates micro-batches in bf16, the others in fp32."""
 
 
 class CheckpointConfig(Section):
@@ -43,15 +43,15 @@ class CheckpointConfig(Section):
     """A checkpoint is healthy once this many steps in a row after it had a finite loss and gradient. The newest healthy
     one is never deleted."""
     max_failed_saves: Positive = 3
-    """A save that fails (a full disk) lets the run go on from the checkpoint before; this many in a row end it."""
+    """After a failed save (a full disk, say) training goes on; this many failures in a row end the run."""
     background: bool = True
-    """Stop the loop only for a copy of the state in memory, and let a thread write it while training goes on. Each rank
-    holds as much memory as its share of a checkpoint, from the first save on. A job that leaves waits for the disk all
-    the same, and so does the end of the run."""
+    """The loop waits only for a copy of the state in memory, which a thread writes while training goes on. From the
+    first save on, each rank needs as much memory as its share of a checkpoint. The last save of a run or of a job waits
+    for the disk."""
 
 
 class LogConfig(Section):
-    """What is recorded, where, and how often."""
+    """What is logged, where, and how often."""
 
     sinks: Annotated[tuple[str, ...], Field(min_length=1)] = ("jsonl", "tensorboard")
     """Where metrics go, entries of `pokevla.parts.METRIC_SINKS`: `jsonl` (always: `pokevla watch` and the report read
@@ -64,34 +64,34 @@ class LogConfig(Section):
 
 
 class GuardsConfig(Section):
-    """What skips a step, reports it, or ends a run that goes wrong. All defaults are ours."""
+    """Checks that skip a step, report it, or end the run. All defaults are ours."""
 
     max_consecutive_skips: Positive = 20
     """Steps with a non-finite gradient are skipped; this many in a row end the run."""
     spike: Literal["off", "record", "skip", "stop"] = "record"
-    """What a loss spike does: `record` writes an event and changes nothing, which is why it is the default; `skip`
-    leaves the step out on all ranks; `stop` ends the run."""
+    """What to do at a loss spike: `record` (the default, because it does not affect training) writes an event; `skip`
+    skips the step on all ranks; `stop` ends the run."""
     spike_factor: Annotated[float, Field(gt=0)] = 10.0
     """A step is a spike when its largest micro-batch loss is this many robust deviations (1.4826 times the median
     absolute deviation) above the median of the last `spike_window` steps. OLMo takes 6 plain standard deviations."""
     spike_window: Annotated[int, Field(ge=8)] = 128
-    """Steps that the median is taken over (128 is OLMo's). Nothing is a spike before half of them are there."""
+    """Steps over which the median is taken (128 is OLMo's). Spikes are detected after half of them."""
     start_timeout_s: Annotated[float, Field(gt=0)] = 3600.0
     """Seconds that one phase may last until the first step is done, and later a save, a validation or the export.
     Loading weights and the first batches from a busy file system takes long."""
     step_timeout_s: Annotated[float, Field(gt=0)] = 600.0
     """Seconds that one phase of a step (data, forward, backward, optimizer) may last after the first step. Then the
-    rank writes all its stacks to `logs/rank_00000.hang` and ends, so that the job can start again."""
+    rank writes all its stacks to `logs/rank_00000.hang` and ends, so that the job can restart."""
     rendezvous_timeout_s: Annotated[float, Field(gt=0)] = 600.0
-    """Seconds that ranks wait for each other at the start. The variable POKEVLA_RENDEZVOUS_TIMEOUT_S goes before it:
-    a requeued job whose node has not come back should give up soon."""
+    """Seconds that ranks wait for each other at the start. The environment variable POKEVLA_RENDEZVOUS_TIMEOUT_S
+    overrides it: a requeued job whose node is missing should give up soon."""
     stop_grace_s: Annotated[float, Field(gt=0)] = 600.0
     """Seconds that `pokevla train` waits after a signal for its ranks to end their step, save and stop, before it
-    kills them. Under Slurm the lead time of the signal takes this place."""
+    kills them. Under Slurm the lead time of the signal applies instead."""
     straggler_factor: Annotated[float, Field(gt=1)] = 1.3
-    """A host is slow when its slowest rank works this many times as long on a step as the mean of all ranks."""
+    """A host is slow if its slowest rank takes this many times the mean of all ranks for its own work in a step."""
     straggler_steps: Positive = 100
-    """An event names the host that has been slow for this many steps on end."""
+    """An event names a host that has been slow for this many steps in a row."""
 
 
 class ResourcesConfig(Section):
@@ -102,7 +102,7 @@ class ResourcesConfig(Section):
     gpus_per_node: Annotated[int, Field(ge=0)] = 0
     """GPUs per machine, one rank each; 0 runs `cpu_ranks` ranks on the CPU (gloo)."""
     cpu_ranks: Positive = 2
-    """Ranks when there is no GPU."""
+    """Number of ranks without GPUs."""
     threads_per_rank: Positive = 1
     """OMP threads per CPU rank."""
     gpu_memory_gib: Annotated[float, Field(gt=0)] = 80.0
@@ -110,7 +110,7 @@ class ResourcesConfig(Section):
     gpu_bf16_tflops: Annotated[float, Field(gt=0)] = 312.0
     """Peak of one GPU in bf16, for `pokevla plan` (312: A100)."""
     expected_mfu: Annotated[float, Field(gt=0, le=1)] = 0.35
-    """Share of the peak we expect to reach, for the planned hours. Ours; measure it on your cluster."""
+    """Expected share of the peak, for the planned hours. Ours; measure it on your cluster."""
     time_limit: str = "24:00:00"
     """Wall-clock limit of one Slurm job, HH:MM:SS."""
 

@@ -33,7 +33,7 @@ from pokevla.recipe.sections import (
 
 
 class JobRecipe(Section):
-    """What can be asked of a recipe of any kind. Static facts about the kinds are in `pokevla.recipe.kinds`."""
+    """Properties of a recipe of any kind. Those of the kind itself are in `pokevla.recipe.kinds`."""
 
     @property
     def feature_cache(self) -> CacheConfig | None:
@@ -52,12 +52,12 @@ class JobRecipe(Section):
 
     @property
     def processes(self) -> int:
-        """Processes that work at a time in each task of the job."""
+        """Concurrent processes in each task of the job."""
         return 1
 
     @property
     def result_folders(self) -> list[Path]:
-        """Folders that the job makes and later jobs may need."""
+        """Folders that the job creates and later jobs may need."""
         return []
 
 
@@ -85,9 +85,9 @@ class TrainRecipe(JobRecipe):
     batch: BatchConfig
     """Batch arithmetic."""
     steps: Positive | None = None
-    """Optimizer steps. Give this or `epochs`."""
+    """Optimizer steps. Set this or `epochs`."""
     epochs: Annotated[float, Field(gt=0)] | None = None
-    """Passes over the mixture. Give this or `steps`."""
+    """Passes over the mixture. Set this or `steps`."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """Arithmetic of the model; optimizer state and master weights stay in fp32."""
     zero: ZeroConfig = ZeroConfig()
@@ -95,13 +95,13 @@ class TrainRecipe(JobRecipe):
     activation_checkpointing: bool = False
     """Recompute activations of the language model in the backward pass: less memory, a third more compute."""
     guards: GuardsConfig = GuardsConfig()
-    """What watches over the steps."""
+    """Guards."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """Saving."""
     log: LogConfig = LogConfig()
     """Logging."""
     resources: ResourcesConfig = ResourcesConfig()
-    """What it runs on."""
+    """GPUs, nodes, time limit."""
 
     @property
     def dataset_paths(self) -> list[Path]:
@@ -109,7 +109,7 @@ class TrainRecipe(JobRecipe):
 
     @property
     def loss_weights(self) -> LossConfig | None:
-        """Weights of the losses on actions, masks and geometry. None where the model only answers questions."""
+        """Weights of the losses on actions, masks and geometry. None for PokeVLM, which only answers questions."""
         return None
 
     @property
@@ -134,7 +134,7 @@ class PosttrainRecipe(TrainRecipe):
     kind: Literal["posttrain"]
     """Kind of job."""
     cache: CacheConfig | None = None
-    """Cached teacher features. Needed when the segmentation or geometry loss has a weight."""
+    """Cached teacher features. Required if the segmentation or geometry loss has a weight."""
     loss: LossConfig = LossConfig()
     """Weights of the losses."""
 
@@ -158,13 +158,13 @@ class CacheRecipe(JobRecipe):
     name: str
     """Name of the job."""
     output: Path = Path("runs")
-    """Folder of job directories: what `pokevla submit` writes about a build is in `output/name`."""
+    """Folder of job directories: `pokevla submit` writes to `output/name`."""
     extensions: tuple[str, ...] = ()
     """Python modules to import first: they add teachers, heads, environments, ... to the tables of `pokevla.parts`."""
     dataset: Path
     """Dataset directory."""
     cache: CacheConfig
-    """Teachers, codec and place."""
+    """Teachers, codec and folder."""
     batch: Positive = 8
     """Samples encoded together."""
 
@@ -182,7 +182,7 @@ class CacheRecipe(JobRecipe):
 
 
 class PolicySpec(Section):
-    """One policy to be judged. `replay` and `blanked` are the baselines that tell whether it looks."""
+    """One policy to evaluate. `replay` and `blanked` are baselines that show whether it uses its images."""
 
     name: str
     """Name in the table."""
@@ -198,7 +198,7 @@ class PolicySpec(Section):
 
 
 class TrialsConfig(Section):
-    """Which trials: a trial is a pure function of (suite, task, initial state, seed)."""
+    """The trials. A trial is a pure function of (suite, task, initial state, seed, policy)."""
 
     environment: str = "libero"
     """Simulator, an entry of `pokevla.parts.ENVIRONMENTS`."""
@@ -213,7 +213,7 @@ class TrialsConfig(Section):
     max_steps: Positive | None = None
     """Step limit; `null`: the suite's own (OpenVLA-OFT, run_libero_eval.py)."""
     settle_steps: Annotated[int, Field(ge=0)] = 10
-    """Steps of doing nothing before the trial, for objects to come to rest (OpenVLA-OFT)."""
+    """Idle steps before the trial, in which objects come to rest (OpenVLA-OFT)."""
     seed: int = 7
     """Seed of the placements, and of the weights of a policy of kind `untrained`."""
 
@@ -232,18 +232,18 @@ class EvalRecipe(JobRecipe):
     trials: TrialsConfig
     """Which trials."""
     policies: Annotated[list[PolicySpec], Field(min_length=1)]
-    """Who is judged; all on the same trials."""
+    """The policies to evaluate, all in the same trials."""
     image_size: Positive = 256
     """Side of the rendered images in pixels. 256 is OpenVLA-OFT's."""
     fast_rendering: bool = False
-    """No multi-sampling, no reflections, thinned meshes: ten times as fast, other pixels (docs/simulation.md). Not for
-    published numbers."""
+    """No multi-sampling, no reflections, simplified meshes: ten times as fast, with different pixels
+    (docs/simulation.md). Not for published numbers."""
     actions_per_query: Positive = 8
     """Actions of a chunk that are executed before the next query."""
     workers: Positive = 2
     """Environment processes."""
     videos: Annotated[int, Field(ge=0)] = 2
-    """Trials per policy that looks of which a video is kept; predicted masks are drawn for those of kind `model`."""
+    """Videos to keep per policy that uses images; those of kind `model` show predicted masks."""
 
     @property
     def processes(self) -> int:
@@ -264,13 +264,13 @@ class GroundingRecipe(JobRecipe):
     output: Path = Path("runs")
     """Folder of evaluation directories."""
     dataset: Path
-    """VLM dataset; its split `val` is asked."""
+    """VLM dataset, whose split `val` has the questions."""
     runs: Annotated[dict[str, Path | None], Field(min_length=1)]
     """Models by name: a pre-training run, or `null` for random weights of `preset`."""
     preset: Literal["tiny", "mini", "pocket"] = "mini"
     """Preset of the random model."""
     max_questions: Positive = 200
-    """Questions asked, evenly spread over the split."""
+    """Largest number of questions, evenly spread over the split."""
 
     @property
     def dataset_paths(self) -> list[Path]:

@@ -24,16 +24,16 @@ class DatasetSource(Section):
     weight: Annotated[float, Field(gt=0.0)] = 1.0
     """Share of the samples drawn from this dataset, relative to the other weights."""
     expected_samples: Positive | None = None
-    """Training samples it should hold. `pokevla plan` counts with it while the dataset is not there yet, and
-    `pokevla validate` warns when the dataset differs by more than 5 %."""
+    """Expected number of training samples. `pokevla plan` uses it while the dataset does not exist, and
+    `pokevla validate` warns if the dataset differs by more than 5 %."""
 
 
 class AugmentConfig(Section):
     """Augmentation of the student's images. Defaults are OpenVLA-OFT's (prismatic/vla/datasets)."""
 
     crop_area: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
-    """Area of the random square crop as a share of the image; at test time the centre crop of this area is taken.
-    Applied alike to image, mask and cached features. 1.0 switches it off."""
+    """Area of the random square crop as a share of the image; a centre crop of this area at test time. The same for
+    image, mask and cached features. 1.0 disables it."""
     brightness: Fraction = 0.2
     """Largest additive change of brightness, of the [0, 1] range."""
     contrast: Fraction = 0.2
@@ -52,35 +52,35 @@ class DataConfig(Section):
     datasets: Annotated[list[DatasetSource], Field(min_length=1)]
     """The mixture."""
     train_split: Literal["train", "all"] = "train"
-    """Which samples are trained on: those of split `train`, or all of them."""
+    """Samples to train on: those of split `train`, or all."""
     augment: AugmentConfig = AugmentConfig()
     """Augmentation of the student's images."""
     chunk_length: Positive = 8
     """Actions per chunk (K). 8 for LIBERO (OpenVLA-OFT, prismatic/vla/constants.py)."""
     shuffle_window: Positive = 4
-    """Shards that are shuffled together: larger mixes better, smaller reads more sequentially. Ours."""
+    """Number of shards shuffled together: larger mixes better, smaller reads more sequentially. Ours."""
     reader_threads: Positive = 2
     """Threads that read and decode ahead of the model, per rank."""
     prefetch_batches: Positive = 4
     """Micro-batches kept ready ahead of the model, per rank (bounds the memory of the reader)."""
     max_text_tokens: Positive = 2048
-    """Longest text of a sample in tokens; a longer one is cut at the end."""
+    """Longest text of a sample in tokens; longer ones are truncated."""
     system_prompt: str | None = None
-    """Text of the ChatML system block; `null` leaves the block out. One setting for both stages."""
+    """Text of the ChatML system block; `null` omits the block. The same for both trainings."""
     blank_images: bool = False
-    """Replace every image by zeros: trains a policy without eyes, to measure what seeing is worth."""
+    """Replace every image by zeros, to train a baseline that does not use images."""
 
 
 class TeacherConfig(Section):
     """One frozen teacher. Its output is computed once and read from the cache in training."""
 
     kind: str
-    """Which encoder, an entry of `pokevla.parts.TEACHERS`: `sam` gives image embeddings (C, G, G) a view, `vggt` gives
+    """Encoder, an entry of `pokevla.parts.TEACHERS`: `sam` gives image embeddings (C, G, G) a view, `vggt` gives
     (tokens, width) a view."""
     preset: str = "mini"
     """Size of the teacher. SAM has tiny, mini, vit_b, vit_l, vit_h; VGGT has tiny, mini, vggt_1b."""
     weights: Path | None = None
-    """Weights file. `null`: random weights from `seed`, which carry no knowledge. Every report says so."""
+    """Weights file. `null`: random weights from `seed`, which carry no knowledge, as every report says."""
     seed: int = 0
     """Seed of the random weights when there is no file."""
 
@@ -126,7 +126,7 @@ class CacheConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _name_the_kinds(cls, values: Any) -> Any:
-        """`sam: {preset: vit_b}` is enough: the place of a teacher tells its kind."""
+        """Set `kind` from the field name, so that `sam: {preset: vit_b}` is enough."""
         if isinstance(values, dict):
             kinds = {
                 name: {"kind": name} | values[name] for name in ("sam", "vggt") if isinstance(values.get(name), dict)
@@ -142,18 +142,18 @@ class ModelConfig(Section):
     """Which model, and what it starts from."""
 
     preset: Literal["tiny", "mini", "pocket"] = "mini"
-    """Size. The classes are the same at every size."""
+    """Size. All sizes run the same code."""
     vlm: Path | None = None
     """Exported PokeVLM (or a pre-training run) to start from; `null`: random weights from the recipe's seed."""
     tokenizer: Path | None = None
     """Folder of a Qwen2 tokenizer; `null`: the small one shipped for `tiny` and `mini`."""
     attention: Literal["causal", "bidirectional"] = "causal"
-    """Attention of the language model. The paper does not tell; causal is VLA-Adapter's. Ours."""
+    """Attention of the language model. The paper does not specify it; causal is VLA-Adapter's."""
     head_condition: Literal["last", "per_layer"] = "last"
     """Hidden states that the action head reads: the last layer (paper, section V-D) or layer i for its layer i."""
     query_text: Annotated[str, Field(min_length=1)] | None = None
-    """The first action queries start as the embeddings of this text's tokens, of which there must not be more than
-    queries; `null`: random. Not in the paper; ours."""
+    """Text whose token embeddings initialise the first action queries; at most as many tokens as queries. `null`:
+    random. Not in the paper; ours."""
     head: str = "poke"
     """Action head, an entry of `pokevla.parts.ACTION_HEADS`: `poke` is the paper's (section V-D)."""
     language_model: str | None = None
@@ -165,7 +165,7 @@ class ModelConfig(Section):
 
 
 class LoraConfig(Section):
-    """Low-rank adapters on the VLM (peft). Rank and alpha are VLA-Adapter's; the paper does not tell."""
+    """Low-rank adapters on the VLM (peft). Rank and alpha are VLA-Adapter's; the paper does not specify them."""
 
     rank: Positive = 64
     """Rank r."""
@@ -239,7 +239,7 @@ class OptimConfig(Section):
 
 
 class BatchConfig(Section):
-    """Batch arithmetic: global = micro x accumulation x world. Accumulation is derived; it must come out whole."""
+    """Batch arithmetic: global = micro x accumulation x world. Accumulation is derived and must be a whole number."""
 
     global_: Annotated[int, Field(gt=0, alias="global")]
     """Samples per step over all ranks."""

@@ -1,4 +1,4 @@
-"""The values of a recipe: nested, flat, and those that may differ between two starts of one run."""
+"""The values of a recipe: nested, flat, and those that may change when a run is resumed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pydantic import BaseModel
 
 NEUTRAL = ("resources", "batch.micro", "log", "checkpoint")
 """Sections and fields that do not change what is learnt. `micro` times accumulation times ranks stays the global
-batch; the loss is a mean over samples of a mean within the sample: how a batch is cut up does not move the gradient."""
+batch; the loss is a mean over samples of a mean within the sample, so how a batch is divided does not affect the
+gradient."""
 ADDED: dict[str, Any] = {
     "extensions": [],
     "model.head": "poke",
@@ -22,12 +23,12 @@ ADDED: dict[str, Any] = {
     "log.sinks": ["jsonl", "tensorboard"],
     "trials.environment": "libero",
 }
-"""Fields that came after the first runs, with the value that means what was done before them. While they have it they
-are no part of a recipe's hash nor of its neutral settings, so that older runs can be resumed without a change."""
+"""Fields added after the first runs, with the value that stands for the earlier behaviour. With that value they are
+left out of the recipe's hash and of its neutral settings, so that older runs can be resumed."""
 
 
 class _Absent:
-    """Stands for the value of a field that a recipe does not have."""
+    """Value of a field that a recipe does not have."""
 
     def __repr__(self) -> str:
         return "absent"
@@ -59,12 +60,12 @@ def flat_values(recipe: BaseModel) -> dict[str, Any]:
 
 
 def is_neutral(field: str) -> bool:
-    """Whether a dotted field may differ between two starts of a run."""
+    """Whether a dotted field may change when a run is resumed."""
     return any(field == name or field.startswith(f"{name}.") for name in NEUTRAL)
 
 
 def learnt_values(recipe: BaseModel) -> dict[str, Any]:
-    """What makes a run this run: `plain_values` without the neutral ones and the unused ones of `ADDED`."""
+    """Values that identify a run: `plain_values` without neutral fields and without unused fields of `ADDED`."""
     values = plain_values(recipe)
     for name in (*NEUTRAL, *ADDED):
         *sections, last = name.split(".")
@@ -79,7 +80,8 @@ def learnt_values(recipe: BaseModel) -> dict[str, Any]:
 
 
 def neutral_settings(recipe: BaseModel) -> dict[str, Any]:
-    """The values of a recipe that may differ, by dotted field; without the unused ones of `ADDED`."""
+    """Values of the fields that may change when a run is resumed, by dotted field; without those of `ADDED` that have
+    the earlier behaviour's value."""
     return {
         field: value
         for field, value in flat_values(recipe).items()
@@ -88,10 +90,10 @@ def neutral_settings(recipe: BaseModel) -> dict[str, Any]:
 
 
 def differences(*sides: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """The fields whose values are not the same on all sides, each with its value on every side.
+    """Fields whose values differ between the sides, each with its value on every side.
 
-    `sides` are flat values of recipes, or any other mappings. The order is that of the first side, then of those after
-    it. Where a side lacks a field, its value is ABSENT.
+    `sides` are flat values of recipes, or any other mappings. The order is that of the first side, then of later ones.
+    If a side lacks a field, its value there is ABSENT.
     """
     names = dict.fromkeys(name for side in sides for name in side)
     rows = {name: [side.get(name, ABSENT) for side in sides] for name in names}
@@ -99,17 +101,17 @@ def differences(*sides: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 
 def learnt_differences(before: BaseModel, after: BaseModel) -> list[str]:
-    """Dotted fields that differ between two recipes and make them two runs: those that are not neutral."""
+    """Dotted fields that differ between two recipes and are not neutral, so that they cannot be one run."""
     return [field for field in differences(flat_values(before), flat_values(after)) if not is_neutral(field)]
 
 
 def describe_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """Every changed setting in one phrase: `batch.micro 2 -> 1, resources.cpu_ranks 2 -> 4`; empty if none is."""
+    """All changed settings in one phrase: `batch.micro 2 -> 1, resources.cpu_ranks 2 -> 4`; empty if there are none."""
     return ", ".join(
         f"{name} {value_text(old)} -> {value_text(new)}" for name, (old, new) in differences(before, after).items()
     )
 
 
 def value_text(value: Any) -> str:
-    """A value for a person to read: text as it is, everything else as JSON."""
+    """A value as text for a person: strings unchanged, everything else as JSON."""
     return value if isinstance(value, str) else "absent" if value is ABSENT else json.dumps(value)

@@ -1,4 +1,4 @@
-"""What an evaluation needs of a simulator: tasks by suite and index, and an environment for each.
+"""Interface between an evaluation and a simulator: tasks by suite and index, and an environment for each.
 
 A simulator is one `Benchmark`, an entry of `pokevla.parts.ENVIRONMENTS`. Nothing here imports a simulator: recipes are
 checked with it.
@@ -37,17 +37,17 @@ class Observation(Protocol):
 
     @property
     def images(self) -> np.ndarray | None:
-        """(V, H, W, 3) uint8, the right way up; None when none were asked for."""
+        """(V, H, W, 3) uint8, right way up; None if not requested."""
         ...
 
     @property
     def masks(self) -> np.ndarray | None:
-        """(V, H, W) uint8, 1 inside the target or a reference object; None when none were asked for."""
+        """(V, H, W) uint8, 1 inside the target or a reference object; None if not requested."""
         ...
 
 
 class Environment(Protocol):
-    """One task, simulated. Made, used and closed in one worker process."""
+    """Simulation of one task. Created, used and closed in one worker process."""
 
     @property
     def task(self) -> Task: ...
@@ -55,7 +55,7 @@ class Environment(Protocol):
     def reset(
         self, init_state_index: int, *, target_shift: tuple[float, float] | None = None, settle_steps: int = 10
     ) -> None:
-        """Put everything into an initial state, with the target moved by (x, y) metres, and let it come to rest."""
+        """Set an initial state, with the target moved by (x, y) metres, and let objects come to rest."""
         ...
 
     def sample_target_shift(
@@ -65,11 +65,11 @@ class Environment(Protocol):
         ...
 
     def step(self, action: np.ndarray) -> bool:
-        """Execute one raw action (A,); tells whether the task is done."""
+        """Execute one raw action (A,); returns whether the task is done."""
         ...
 
     def observe(self, *, images: bool = True, masks: bool = False) -> Observation:
-        """What the policy sees now. Pictures are rendered only when asked for."""
+        """What the policy sees now. Renders only what is requested."""
         ...
 
     def close(self) -> None:
@@ -79,7 +79,7 @@ class Environment(Protocol):
 
 @dataclass(frozen=True)
 class EnvironmentSettings:
-    """How an environment is made."""
+    """Settings with which an environment is created."""
 
     image_size: int  # px, square
     fast_rendering: bool
@@ -96,8 +96,8 @@ class Benchmark:
     max_steps: Callable[[str], int]
     """Policy steps after which a trial of a suite has failed."""
     get_task: Callable[[str, int], Task]
-    """(suite, index); UsageError when there is none."""
+    """(suite, index) -> task; UsageError if it does not exist."""
     make: Callable[[str, int, EnvironmentSettings], Environment]
-    """Called in a worker process; whatever the simulator needs is imported here."""
+    """Creates an environment. Called in a worker process, where the simulator is imported."""
     packages: tuple[str, ...] = ()
-    """Python packages whose versions are written into the summary."""
+    """Python packages whose versions go into the summary."""

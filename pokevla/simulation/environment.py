@@ -24,11 +24,11 @@ IDLE_ACTION = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0])
 
 @dataclass(frozen=True)
 class Observation:
-    """What the robot perceives at one moment.
+    """Observation at one moment.
 
     `proprio` (8,) float32: end effector position 3 in m, axis-angle 3 in rad, finger positions 2 in m.
     `images` (2, H, W, 3) uint8, base then wrist, right way up (LIBERO's 180 degree turn applied), or None.
-    `masks` (2, H, W) uint8, 1 where target or reference objects are seen, or None.
+    `masks` (2, H, W) uint8, 1 where target or reference objects are visible, or None.
     """
 
     proprio: np.ndarray
@@ -39,9 +39,9 @@ class Observation:
 class LiberoEnvironment:
     """A LIBERO task. An episode is a pure function of (suite, task, init state, shift, seed, actions).
 
-    The model is built once; `reset` puts every bit of it back to the state after creation, so that drawers and
-    stoves stand where a fresh seeded environment puts them (their poses are not part of the initial states).
-    The GL context is made at the first picture, so a process that never renders needs none.
+    The model is built once; `reset` restores its whole state after creation, bit for bit, including the poses of
+    drawers and stoves, which are not part of the initial states. The GL context is created when the first image is
+    rendered, so a process that never renders needs none.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class LiberoEnvironment:
         fast_rendering: bool = False,
         seed: int = 0,
     ) -> None:
-        """`image_size` in pixels; `fast_rendering`: no anti-aliasing, no reflections, thinned meshes.
+        """`image_size` in pixels; `fast_rendering`: no anti-aliasing, no reflections, simplified meshes.
 
         Raises UsageError for an unknown suite or task, EnvironmentSetupError without simulator or GL.
         """
@@ -84,7 +84,7 @@ class LiberoEnvironment:
         """Begin an episode from a shipped initial state, then let objects settle for `settle_steps` idle steps.
 
         `target_shift` (x, y) in m moves the task's first target object before settling. Raises SimulationError
-        for an initial state that does not exist or a shifted place that is not clear.
+        if the initial state does not exist or the shifted position is not clear.
         """
         if not 0 <= init_state_index < self.task.num_init_states:
             raise SimulationError(
@@ -98,19 +98,19 @@ class LiberoEnvironment:
             self._stepper.step(IDLE_ACTION)
 
     def restore_state(self, init_state_index: int) -> None:
-        """Put the simulation into a shipped initial state without settling."""
+        """Set a shipped initial state, without settling."""
         self._stepper.restore()
         self._env.sim.set_state_from_flattened(self._init_states[init_state_index])
         self._env.sim.forward()
-        # LIBERO's own set_init_state does the same: stoves light up or go dark here.
+        # As in LIBERO's own set_init_state: switches the stoves on or off.
         self._env._check_success()
         self._env._post_process()
 
     def set_state(self, state: np.ndarray, past_actions: Sequence[np.ndarray] = ()) -> None:
-        """Put the simulation into a stored flat state (time, qpos, qvel); the next step goes on from there.
+        """Set a stored flat state (time, qpos, qvel); the next step continues from it.
 
-        `past_actions`, each (7,), tell a following `step` how far the fingers were already told to close; pictures
-        do not need them. Raises SimulationError for a state of another model.
+        `past_actions`, each (7,), give a following `step` the gripper's set point; images do not depend on them.
+        Raises SimulationError for a state of another model.
         """
         if state.shape != self.state().shape:
             raise SimulationError(
@@ -132,14 +132,14 @@ class LiberoEnvironment:
 
     @property
     def joint_columns(self) -> np.ndarray:
-        """(7,) where a flat state holds the arm's joint positions."""
+        """(7,) indices of the arm's joint positions in a flat state."""
         return 1 + np.asarray(self._env.robots[0]._ref_joint_pos_indexes)  # 1: the time comes first
 
     def place_fixtures(self, poses: Mapping[str, BodyPose]) -> None:
-        """Put what is fixed to the world (cabinet, stove, rack) where a stored model has it, until placed again.
+        """Move fixtures (cabinet, stove, rack) to their poses in a stored model, until they are placed again.
 
-        `poses` by body name, as `stored_poses` reads them. LIBERO draws them anew with every creation, and states
-        do not hold them. Raises SimulationError for a fixture that `poses` lacks.
+        `poses` by body name, as read by `stored_poses`. LIBERO draws them at every creation, and states do not include
+        them. Raises SimulationError if `poses` lacks a fixture.
         """
         for fixture in self._env.fixtures_dict.values():
             if fixture.root_body not in poses:
@@ -166,13 +166,13 @@ class LiberoEnvironment:
         return self.success()
 
     def success(self) -> bool:
-        """Whether the goal holds in the present state."""
+        """Whether the current state satisfies the goal."""
         return bool(self._env._check_success())
 
     def observe(self, *, images: bool = True, masks: bool = False) -> Observation:
-        """What the robot perceives now; draws only what is asked for.
+        """Observe the current state; renders only what is requested.
 
-        Poses are recomputed from the joint positions first: after a step MuJoCo's own are one 2 ms substep old.
+        Recomputes poses from the joint positions first, because MuJoCo's are one 2 ms substep old after a step.
         """
         self.refresh()
         return Observation(
@@ -217,10 +217,10 @@ class LiberoEnvironment:
         return upright(self.stored_masks())
 
     def target_masks(self) -> np.ndarray:
-        """(2, H, W) uint8, 1 where a target or reference object is seen; right way up."""
+        """(2, H, W) uint8, 1 where a target or reference object is visible; right way up."""
         self.refresh()
-        wanted = np.isin(self.geom_labels, self.target_labels())
-        return upright(self._render().geom_labels(wanted.astype(np.uint8), wanted))
+        is_target = np.isin(self.geom_labels, self.target_labels())
+        return upright(self._render().geom_labels(is_target.astype(np.uint8), is_target))
 
     def target_labels(self) -> list[int]:
         """Mask values of the target instances."""
@@ -252,7 +252,7 @@ class LiberoEnvironment:
 
     def refresh(self) -> None:
         """Recompute poses from the joint positions (after a step MuJoCo's are one substep old)."""
-        # Kinematics only: no solver, so the physics that follows is not touched.
+        # Kinematics only: the solver does not run, so later physics is unaffected.
         self._mujoco.mj_kinematics(self.sim_model, self.sim_data)
         self._mujoco.mj_comPos(self.sim_model, self.sim_data)
         self._mujoco.mj_camlight(self.sim_model, self.sim_data)

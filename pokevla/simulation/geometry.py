@@ -1,4 +1,4 @@
-"""Small geometry: rotations, and footprints of objects seen from above."""
+"""Geometry: rotations, and footprints of objects seen from above."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def quaternion_to_axis_angle(quaternion: np.ndarray) -> np.ndarray:
     return np.asarray(quaternion[:3]) * 2.0 * math.acos(w) / scale
 
 
-def rotation_error(wanted: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Axis times angle (3,) in rad, in the world frame, that turns matrix `present` into `wanted`."""
-    turn = wanted @ present.T
+def rotation_error(desired: np.ndarray, current: np.ndarray) -> np.ndarray:
+    """Axis times angle (3,) in rad, in the world frame, that rotates matrix `current` into `desired`."""
+    turn = desired @ current.T
     angle = math.acos(float(np.clip((np.trace(turn) - 1.0) / 2.0, -1.0, 1.0)))
     if angle < 1e-6:
         return np.zeros(3)

@@ -1,4 +1,4 @@
-"""The room that Panda's hand takes, pointing straight down: how high it grasps, and what it would touch."""
+"""Space occupied by the Panda's hand, pointing straight down: grasp height and collisions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FLAT_M = 0.04  # lower things are flat
 
 
 def grasp_height(points: np.ndarray) -> float:
-    """Height in m at which the fingertips hold an object that these world points (N, 3) span."""
+    """Height in m at which the fingertips hold an object, given its world points (N, 3)."""
     bottom, top = float(points[:, 2].min()), float(points[:, 2].max())
     height = top - bottom
     if height < FLAT_M:
@@ -23,7 +23,7 @@ def grasp_height(points: np.ndarray) -> float:
 
 
 def box_meets(box: tuple[float, float, float], point: np.ndarray, yaw: float, other: np.ndarray) -> bool:
-    """Whether a part of the hand (HAND_BOX, FINGER_BOX) that holds at `point` (3,) meets an object, (N, 3) points."""
+    """Whether a box of the hand (HAND_BOX, FINGER_BOX), grasping at `point` (3,), meets an object, (N, 3) points."""
     low_z, half_width, half_depth = box
     if other[:, 2].max() < point[2] + low_z:
         return False

@@ -10,7 +10,7 @@ TASKS_PER_SUITE = 10
 
 
 def make_libero(suite: str, task_index: int, settings: EnvironmentSettings) -> Environment:
-    """Make the environment of one task; MuJoCo is imported here."""
+    """Create the environment of one task. Imports MuJoCo."""
     from pokevla.simulation.environment import LiberoEnvironment
 
     return LiberoEnvironment(

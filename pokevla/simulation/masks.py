@@ -1,4 +1,4 @@
-"""Which instances a task is about, and which geoms belong to which instance."""
+"""Target and reference instances of a task, and the instance of each geom."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def parent_instance(name: str, instances: Sequence[str]) -> str | None:
-    """The instance `name` is or belongs to, by the longest instance name it starts with; None for a table region.
+    """Instance that `name` is or belongs to, by the longest matching prefix; None for a table region.
 
     `wooden_cabinet_1_top_region` -> `wooden_cabinet_1`; `main_table_stove_front_region` -> None, because the
     table is no instance.
@@ -20,18 +20,18 @@ def parent_instance(name: str, instances: Sequence[str]) -> str | None:
 def target_instances(
     objects_of_interest: Sequence[str], goal_state: Sequence[Sequence[str]], instances: Sequence[str]
 ) -> list[str]:
-    """Instances a task is about, what is to be moved first, then what it refers to, each once.
+    """Target instances of a task, then its reference instances, without duplicates.
 
-    `goal_state` is LIBERO's parsed goal: lists such as ["in", "bbq_sauce_1", "basket_1_contain_region"].
-    BDDL does not promise an order among the objects of interest, so the goal decides.
+    `goal_state` is LIBERO's parsed goal: lists such as ["in", "bbq_sauce_1", "basket_1_contain_region"]. It decides the
+    order, because BDDL does not define one among the objects of interest.
     """
-    found = []
+    owners = []
     for name in objects_of_interest:
         owner = parent_instance(name, instances)
-        if owner is not None and owner not in found:
-            found.append(owner)
+        if owner is not None and owner not in owners:
+            owners.append(owner)
     moved = [parent_instance(predicate[1], instances) for predicate in goal_state if len(predicate) == 3]
-    return sorted(found, key=lambda owner: owner not in moved)
+    return sorted(owners, key=lambda owner: owner not in moved)
 
 
 def geom_labels(instance_of_geom: Mapping[int, str], instances: Sequence[str], num_geoms: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Thinner meshes for the renderer: LIBERO's scanned objects have far more triangles than a picture has pixels."""
+"""Simplified meshes for the renderer: LIBERO's scanned objects have far more triangles than an image has pixels."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _TRIAL_CELLS, _FEWEST_CELLS, _MOST_CELLS = 24, 8, 96  # grid cells along the lon
 
 @contextmanager
 def thinned_meshes(model: Any, *, enabled: bool) -> Iterator[None]:
-    """While open, meshes of `model` with more than MAX_FACES faces have fewer; afterwards all is as before.
+    """Simplify meshes of `model` with more than MAX_FACES faces within the block, and restore them afterwards.
 
-    A GL context made inside keeps the thin meshes. Vertices, hulls and everything else physics reads stay
-    untouched: only the face lists, which MuJoCo uses for drawing, are shortened.
+    A GL context created in the block keeps the simplified meshes. Only the face lists, which MuJoCo uses for drawing,
+    are shortened; vertices, hulls and everything else that physics reads do not change.
     """
     if not enabled:
         yield
@@ -40,7 +40,7 @@ def _thin(model: Any, mesh: int) -> None:
     first = int(model.mesh_vertadr[mesh])
     vertices = model.mesh_vert[first : first + int(model.mesh_vertnum[mesh])]
     faces = model.mesh_face[start : start + count].copy()
-    # A surface crosses a number of cells that grows with the square of the grid: two tries find the fitting one.
+    # The number of cells that a surface crosses grows with the square of the grid size: two tries find the right size.
     kept, merged = cluster_faces(vertices, faces, _TRIAL_CELLS)
     cells = int(_TRIAL_CELLS * (MAX_FACES / max(len(kept), 1)) ** 0.5)
     while len(kept) > MAX_FACES or cells > _TRIAL_CELLS:

@@ -21,7 +21,7 @@ class PhysicsStepper:
     """Steps one robosuite environment with a single Panda and the OSC_POSE controller."""
 
     def __init__(self, env: Any) -> None:
-        """`env` is the inner robosuite environment of LIBERO. Its controller is used as it is."""
+        """`env` is the inner robosuite environment of LIBERO. Its controller is used unchanged."""
         self._mujoco, _ = load_simulator()
         self._env = env
         self._model = env.sim.model._model

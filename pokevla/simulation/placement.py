@@ -1,4 +1,4 @@
-"""Where movable objects stand, and where else they could stand: clear of each other and within reach."""
+"""Positions of movable objects, and other positions that are clear of neighbours and within reach."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pokevla.simulation.suites import TaskInfo
 
 MARGIN_M = 0.03  # gap kept to every neighbour: a finger is 2 cm thick, and the arm is not exact
 MAX_DRAWS = 500
-# Where Panda's hand, pointing down, reaches the ground or table well, relative to the robot's base.
+# Area in which the Panda's hand, pointing down, reaches the ground or table well, relative to the robot's base.
 REACH_LOW_M = np.array([0.36, -0.32])
 REACH_HIGH_M = np.array([0.80, 0.36])
 
 
 class Scene(Protocol):
-    """What placing needs of an environment (`pokevla.simulation.environment.LiberoEnvironment`)."""
+    """Interface of `pokevla.simulation.environment.LiberoEnvironment` that placement needs."""
 
     instances: list[str]
     target_instances: list[str]
@@ -47,7 +47,7 @@ class Placement:
 
     @property
     def target(self) -> str | None:
-        """The instance the task moves, None where it moves none (turning a knob, say)."""
+        """The instance that the task moves; None if it moves none (turning a knob, say)."""
         return next((name for name in self._env.target_instances if name in self.movable), None)
 
     def collision_geoms(self, instance: str) -> np.ndarray:
@@ -77,7 +77,7 @@ class Placement:
         self._env.libero.sim.forward()
 
     def shift_target(self, shift_m: tuple[float, float]) -> None:
-        """Move the target by (x, y) in m. Raises SimulationError if the place is taken or out of reach."""
+        """Move the target by (x, y) in m. Raises SimulationError if the position is occupied or out of reach."""
         target = self._required_target()
         shift = np.asarray(shift_m, dtype=np.float64)
         reason = self.obstacle(target, shift)
@@ -92,19 +92,19 @@ class Placement:
         """A shift (x, y) in m of the target that is clear and within reach; see LiberoEnvironment."""
         target = self._required_target()
         if not 0.0 <= low_m < high_m:
-            raise SimulationError(f"Target shift range [{low_m}, {high_m}] m is empty.", "Give 0 <= low < high.")
+            raise SimulationError(f"Target shift range [{low_m}, {high_m}] m is empty.", "Use 0 <= low < high.")
         for _ in range(MAX_DRAWS):
             shift = rng.uniform(-high_m, high_m, size=2)
             if (np.abs(shift) < low_m).all() or self.obstacle(target, shift) is not None:
                 continue
             return float(shift[0]), float(shift[1])
         raise SimulationError(
-            f"No clear place for {target} within {low_m} to {high_m} m in {MAX_DRAWS} draws.",
+            f"No clear position for {target} within {low_m} to {high_m} m in {MAX_DRAWS} draws.",
             "Choose a wider range.",
         )
 
     def obstacle(self, instance: str, shift_m: np.ndarray) -> str | None:
-        """Why `instance` cannot stand `shift_m` (2,) from where it is: a neighbour or the reach; None if it can."""
+        """Why `instance` cannot be moved by `shift_m` (2,): a neighbour or the reach; None if it can."""
         footprint = self.footprint(instance) + shift_m
         low, high = self.reach()
         if (footprint.mean(axis=0) < low).any() or (footprint.mean(axis=0) > high).any():

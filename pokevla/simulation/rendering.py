@@ -1,9 +1,9 @@
-"""Pictures and instance masks from MuJoCo's offscreen renderer, for data and evaluation alike.
+"""Images and instance masks from MuJoCo's offscreen renderer, for data and evaluation alike.
 
-Software rendering of a LIBERO scene is bound by geometry (about 300,000 triangles), not by pixels. Three things
-make it cheaper: geoms outside the view frustum are left out (pixel-identical); a mask asked for some instances
-only draws what overlaps them on the screen (pixel-identical); and with `fast_rendering` the meshes are thinned
-for the renderer (an approximation, like its missing anti-aliasing and reflections; physics never sees it).
+Software rendering of a LIBERO scene is limited by geometry (about 300,000 triangles), not by pixels. Three things make
+it cheaper: geoms outside the view frustum are skipped (pixel-identical); masks of some instances draw only what
+overlaps them on the screen (pixel-identical); and `fast_rendering` simplifies the meshes for the renderer (an
+approximation, like its missing anti-aliasing and reflections; physics is not affected).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _VISUAL_GROUP, _COLLISION_GROUP = 1, 0
 
 
 class Renderer:
-    """Draws the two cameras of one simulation. The GL context belongs to the process and thread that made it."""
+    """Renders the two cameras of one simulation. The GL context belongs to the process and thread that created it."""
 
     def __init__(self, sim: Any, image_size: int, *, fast_rendering: bool) -> None:
-        """Make the GL context for robosuite's `sim`; pictures are (image_size, image_size).
+        """Create the GL context for robosuite's `sim`; images are (image_size, image_size).
 
         Raises EnvironmentSetupError where the context cannot be made.
         """
@@ -55,22 +55,22 @@ class Renderer:
             views[view] = self._read()
         return views
 
-    def geom_labels(self, label_of_geom: np.ndarray, wanted: np.ndarray | None = None) -> np.ndarray:
-        """Both views with each pixel holding the label of the geom it shows: (2, H, W) uint8, upside down.
+    def geom_labels(self, label_of_geom: np.ndarray, selected: np.ndarray | None = None) -> np.ndarray:
+        """Label of the geom that each pixel shows, for both views: (2, H, W) uint8, upside down.
 
-        `label_of_geom` (num_geoms,) uint8, 0 = unlabelled. With `wanted` (num_geoms,) bool only pixels of those
-        geoms need be right: what cannot overlap them on the screen is not drawn, and other labels read 0.
+        `label_of_geom` (num_geoms,) uint8, 0 = unlabelled. With `selected` (num_geoms,) bool, only pixels of those
+        geoms are labelled, and what cannot overlap them on the screen is not drawn.
         """
         views = np.zeros((len(CAMERAS), self._size, self._size), np.uint8)
         for view, camera_id in enumerate(self._camera_ids):
             drawn = self._in_frustum(camera_id)
-            if wanted is not None:
-                if not (drawn & wanted).any():
+            if selected is not None:
+                if not (drawn & selected).any():
                     continue
-                drawn &= self._overlaps(camera_id, wanted & drawn)
+                drawn &= self._overlaps(camera_id, selected & drawn)
             self._draw(camera_id, ~drawn, segmentation=True)
             geom_of_pixel = self._geom_of_pixel(self._read())
-            labels = np.append(label_of_geom if wanted is None else label_of_geom * wanted, np.uint8(0))
+            labels = np.append(label_of_geom if selected is None else label_of_geom * selected, np.uint8(0))
             views[view] = labels[geom_of_pixel]
         return views
 
@@ -80,7 +80,7 @@ class Renderer:
         try:
             with thinned_meshes(self._model, enabled=self._fast):
                 return MjRenderContextOffscreen(sim, device_id=-1, max_width=self._size, max_height=self._size)
-        # What a GL library raises when it cannot give a context differs by back-end.
+        # The exception for a context that cannot be created differs by back-end.
         except (ImportError, AttributeError, OSError, RuntimeError, self._mujoco.FatalError) as error:
             raise gl_error(choose_gl_backend(), error) from error
 
@@ -135,17 +135,17 @@ class Renderer:
         inside = (np.abs(x) - depth * slope <= reach) & (np.abs(y) - depth * slope <= reach) & (depth >= -radii)
         return inside | (radii == 0.0)
 
-    def _overlaps(self, camera_id: int, wanted: np.ndarray) -> np.ndarray:
-        """(num_geoms,) bool: whose bounding sphere can touch the screen rectangle around the wanted geoms."""
+    def _overlaps(self, camera_id: int, selected: np.ndarray) -> np.ndarray:
+        """(num_geoms,) bool: whose bounding sphere can touch the screen rectangle around the selected geoms."""
         centres, radii, _ = self._camera_frame(camera_id)
         depth = -centres[:, 2]
         near = depth <= radii * 1.05  # the camera is inside or almost: no bound on the screen
-        if (near & wanted).any():
+        if (near & selected).any():
             return np.ones_like(near)
         overlapping = np.ones_like(near)
         for axis in (0, 1):
             low, high = _tangents(centres[:, axis], depth, radii, near)
-            overlapping &= (low <= high[wanted].max()) & (high >= low[wanted].min())
+            overlapping &= (low <= high[selected].max()) & (high >= low[selected].min())
         return overlapping | near | (radii == 0.0)
 
 

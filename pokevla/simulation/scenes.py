@@ -1,4 +1,4 @@
-"""Still pictures of rearranged scenes with instance masks, for VLM pre-training."""
+"""Still images of rearranged scenes with instance masks, for VLM pre-training."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pokevla.simulation.recordings.hdf5 import new_hdf5
 from pokevla.simulation.suites import get_task
 from pokevla.simulation.workers import run_ordered
 
-VAL_EVERY = 10  # each tenth scene is for validation
-SCENES_PER_JOB = 20  # of one task, so that its environment is built once for them
+VAL_EVERY = 10  # every tenth scene is for validation
+SCENES_PER_JOB = 20  # of one task, so that they share one environment
 _GAP_M = 0.015
 _PLACE_DRAWS = 60
 _SETTLE_STEPS = 4
@@ -27,7 +27,7 @@ _ARM_STEPS = 14  # how long the arm travels towards its random pose
 
 @dataclass(frozen=True)
 class SceneSettings:
-    """What to draw; see collect_scenes."""
+    """Settings of `collect_scenes`."""
 
     suite: str
     task_indices: tuple[int, ...]
@@ -61,9 +61,9 @@ def collect_scenes(
     init_states: tuple[int, int] = (0, 50),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Draw `count` scenes into `<out>/<suite>_scenes.hdf5` and return its path.
+    """Render `count` scenes into `<out>/<suite>_scenes.hdf5` and return its path.
 
-    In each, all movable objects lie at random places clear of each other and the arm hangs somewhere over them.
+    In each scene all movable objects are at random positions, clear of each other, and the arm is somewhere above them.
     Datasets: `images` (N, 2, H, W, 3) and `masks` (N, 2, H, W) uint8 right way up, mask value = index in the
     attribute `instances/<task>` plus 1; `scene_task`, `split` and `init_state_index` (the shipped state it was made
     from) (N,). Scene n is a function of (seed, n) for the same tasks and count. `on_progress(done, count)`. Raises
@@ -98,7 +98,7 @@ def collect_scenes(
 
 
 class SceneMaker:
-    """Draws the scenes of one job after another; builds an environment when the task changes."""
+    """Renders the scenes of one job after another; builds an environment when the task changes."""
 
     def __init__(self, settings: SceneSettings) -> None:
         self._settings = settings
@@ -146,9 +146,9 @@ class SceneMaker:
 
 
 def scatter(env: LiberoEnvironment, rng: np.random.Generator) -> None:
-    """Put every movable object that stands on the ground at a random place within reach, clear of the others.
+    """Move every movable object on the ground to a random position within reach, clear of the others.
 
-    What stands in or on something else stays. An object for which no place is found stays where it is.
+    Objects in or on others stay, as do objects for which no free position is found.
     """
     placement = env.placement
     low, high = placement.reach()
@@ -170,7 +170,7 @@ def scatter(env: LiberoEnvironment, rng: np.random.Generator) -> None:
 
 def _check(settings: SceneSettings) -> None:
     if settings.count < 1 or not settings.task_indices:
-        raise UsageError("There is nothing to draw.", "Give a count of at least 1 and at least one task.")
+        raise UsageError("There is nothing to render.", "Set a count of at least 1 and at least one task.")
     low, high = settings.init_states
     for index in settings.task_indices:
         task = get_task(settings.suite, index)

@@ -1,7 +1,7 @@
-"""Importing LIBERO and MuJoCo with a GL back-end chosen, and building one LIBERO environment.
+"""Chooses a GL back-end, imports LIBERO and MuJoCo, and builds LIBERO environments.
 
-MuJoCo and robosuite read MUJOCO_GL once, at import. Without a value robosuite asks for EGL, which on a
-machine without a GPU driver fails with a message about GL internals. So the choice is made here, first.
+MuJoCo and robosuite read MUJOCO_GL once, at import. If it is unset robosuite requests EGL, which on a machine without a
+GPU driver fails with a message about GL internals. So the back-end is chosen before they are imported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PLACEMENT_ATTEMPTS = 20
 
 
 def choose_gl_backend() -> str:
-    """Set MUJOCO_GL=osmesa unless the user chose a back-end or has a display; return what is in force."""
+    """Set MUJOCO_GL=osmesa unless the user has chosen a back-end or has a display; returns the back-end in use."""
     if "MUJOCO_GL" not in os.environ and not os.environ.get("DISPLAY"):
         os.environ["MUJOCO_GL"] = "osmesa"
     return os.environ.get("MUJOCO_GL", "")
@@ -34,7 +34,7 @@ def load_simulator() -> tuple[Any, Any]:
     backend = choose_gl_backend()
     logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
     try:
-        # Both packages print advice on import (missing macros file, gym); it is not for our users.
+        # Suppress the advice that both packages print on import (missing macros file, gym).
         with contextlib.redirect_stdout(io.StringIO()):
             import mujoco
             from libero.libero import envs
@@ -49,7 +49,7 @@ def load_simulator() -> tuple[Any, Any]:
 
 
 def gl_error(backend: str, error: Exception) -> EnvironmentSetupError:
-    """The error for a GL library that is missing or does not answer."""
+    """Error for a GL library that is missing or does not work."""
     package = _APT_PACKAGE.get(backend, "libosmesa6")
     return EnvironmentSetupError(
         f"No usable OpenGL library for MUJOCO_GL={backend or '(unset)'} ({type(error).__name__}: {error}).",
@@ -61,10 +61,10 @@ def gl_error(backend: str, error: Exception) -> EnvironmentSetupError:
 def build_libero_env(task: TaskInfo, seed: int) -> Any:
     """A LIBERO environment as after a fresh creation and `seed(seed); reset()`, without camera or GL context.
 
-    LIBERO draws fixture poses from numpy's global generator; the generator is seeded for the creation and
-    put back afterwards, so that the result is a function of (task, seed) alone.
+    LIBERO draws fixture poses from numpy's global generator, which is seeded for the creation and
+    restored afterwards, so that the result is a function of (task, seed) alone.
 
-    Returns the inner robosuite environment. Raises SimulationError where LIBERO finds no placement.
+    Returns the inner robosuite environment. Raises SimulationError if LIBERO finds no placement.
     """
     import numpy as np
 
@@ -75,7 +75,7 @@ def build_libero_env(task: TaskInfo, seed: int) -> Any:
     try:
         np.random.seed(seed)
         for _ in range(_PLACEMENT_ATTEMPTS):
-            # LIBERO's own wrapper retries in the same way: a draw of object places may not fit.
+            # LIBERO's own wrapper also retries: a random placement of the objects may not fit.
             with contextlib.suppress(RandomizationError), contextlib.redirect_stdout(io.StringIO()):
                 control = envs.env_wrapper.ControlEnv(
                     bddl_file_name=str(task.bddl_file), has_offscreen_renderer=False, use_camera_obs=False

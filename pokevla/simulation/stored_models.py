@@ -1,4 +1,4 @@
-"""What the model XML stored beside a demonstration says of things that its states do not hold: poses of fixtures."""
+"""Poses of fixtures from the model XML stored with a demonstration, whose states do not include them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 
 from pokevla.errors import DataError
 
-# MuJoCo writes six digits: a pose that differs by less is the same one, and is left exactly as it is.
+# MuJoCo writes six digits: a pose that differs by less is the same and is not changed.
 _XML_ROUNDING = 1e-5
 
 
 class BodyPose(NamedTuple):
-    """Where a body stands in its parent's frame: `position` (3,) m, `quaternion` (4,) wxyz."""
+    """Pose of a body in its parent's frame: `position` (3,) m, `quaternion` (4,) wxyz."""
 
     position: np.ndarray
     quaternion: np.ndarray
@@ -23,16 +23,16 @@ class BodyPose(NamedTuple):
 def stored_poses(model_xml: str) -> dict[str, BodyPose]:
     """Pose of every named body directly below the world of a MuJoCo model (an XML that MuJoCo itself saved).
 
-    Raises DataError where the text is no such model.
+    Raises DataError if the text is not such a model.
     """
     remedy = "Attribute `model_file` should hold the XML of the demonstration's model, as LIBERO writes it."
     try:
         world = ElementTree.fromstring(model_xml).find("worldbody")
     except ElementTree.ParseError as error:
-        raise DataError(f"The stored model is no XML ({error}).", remedy) from error
+        raise DataError(f"The stored model is not XML ({error}).", remedy) from error
     if world is None:
         raise DataError("The stored model has no worldbody.", remedy)
-    # What MuJoCo saves has the defaults left out: the origin, and no rotation.
+    # MuJoCo omits defaults: the origin and no rotation.
     return {
         body.get("name", ""): BodyPose(_numbers(body.get("pos", "0 0 0")), _numbers(body.get("quat", "1 0 0 0")))
         for body in world.findall("body")
@@ -40,7 +40,7 @@ def stored_poses(model_xml: str) -> dict[str, BodyPose]:
 
 
 def place_body(model: Any, name: str, pose: BodyPose) -> None:
-    """Put a body of MuJoCo's `model` to `pose`, unless it already is there but for the XML's rounding."""
+    """Move a body of MuJoCo's `model` to `pose`, unless its pose is already equal up to the XML's rounding."""
     body = model.body(name)
     if not np.allclose(body.pos, pose.position, rtol=0.0, atol=_XML_ROUNDING):
         body.pos[:] = pose.position

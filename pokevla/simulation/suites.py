@@ -1,6 +1,6 @@
-"""The LIBERO suites: which tasks there are, what they ask for, and their shipped initial states.
+"""The LIBERO suites: their tasks, instructions and shipped initial states.
 
-Nothing here starts the simulator, so recipes and the command line may ask freely.
+Nothing here starts the simulator, so recipes and the command line can use it freely.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _checked_suite(suite: str) -> str:
 @cache
 def _load_suite(suite: str) -> tuple[TaskInfo, ...]:
     try:
-        # The package prints hints on import; they are not for our users.
+        # Suppress the hints that the package prints on import.
         with contextlib.redirect_stdout(io.StringIO()):
             from libero.libero import get_libero_path
             from libero.libero.benchmark import task_maps
@@ -113,7 +113,7 @@ def _num_init_states(suite: str, name: str) -> int:
 
 
 def _objects_of_interest(bddl_file: Path) -> tuple[str, ...]:
-    found = re.search(r"\(:obj_of_interest\s+([^)]*)\)", bddl_file.read_text(encoding="utf-8"))
-    if found is None:
+    match = re.search(r"\(:obj_of_interest\s+([^)]*)\)", bddl_file.read_text(encoding="utf-8"))
+    if match is None:
         raise SimulationError(f"{bddl_file} names no :obj_of_interest.", "The LIBERO installation is damaged.")
-    return tuple(found.group(1).split())
+    return tuple(match.group(1).split())

@@ -1,4 +1,4 @@
-"""Simulator processes that answer jobs in order, whatever their number."""
+"""Simulator processes that return the results of jobs in order, whatever the number of processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pokevla.simulation.simulator import load_simulator
 # A job: (number) -> result. Built inside the worker, so that environments and GL contexts are its own.
 Work = Callable[[int], Any]
 _GRACE_S = 10.0
-_AHEAD = 2  # jobs per worker that may be begun or done and not yet wanted: results are large
+_AHEAD = 2  # jobs per worker that may be started or done before their result is consumed: results are large
 
 
 def run_ordered(
@@ -22,12 +22,12 @@ def run_ordered(
 ) -> Generator[Any, None, None]:
     """Yield the results of jobs 0, 1, ... num_jobs - 1 in this order, computed by `workers` processes.
 
-    Each process calls `build(*arguments)` once and then the returned function per job number. Few results wait in
-    memory: the workers are at most two jobs each ahead of the one asked for. Leaving the iterator early stops the
-    processes. Raises what a job raised, SimulationError if a process died, and
-    EnvironmentSetupError before any is started where the simulator or its GL library cannot be loaded.
+    Each process calls `build(*arguments)` once and then the returned function for each job number. Few results wait in
+    memory: each worker is at most two jobs ahead of the consumer. Closing the iterator early stops the processes.
+    Raises what a job raised, SimulationError if a process died, and EnvironmentSetupError before any is started if the
+    simulator or its GL library cannot be loaded.
     """
-    load_simulator()  # without GL or simulator, say so here and now, once
+    load_simulator()  # fail early and once if GL or the simulator is missing
     # Neither a GL context nor MuJoCo's threads survive a fork of this process.
     context = multiprocessing.get_context("forkserver")
     processes, pipes = [], []
@@ -52,18 +52,18 @@ def _dispatch(pipes: list[Connection], num_jobs: int) -> Iterator[Any]:
     results: dict[int, Any] = {}
     idle = list(pipes)
     sent = 0
-    for wanted in range(num_jobs):
+    for position in range(num_jobs):
         while True:
-            while idle and sent < min(num_jobs, wanted + _AHEAD * len(pipes)):
+            while idle and sent < min(num_jobs, position + _AHEAD * len(pipes)):
                 _send(idle.pop(0), sent)
                 sent += 1
-            if wanted in results:
+            if position in results:
                 break
-            for pipe in cast("list[Connection]", wait(pipes)):  # an idle one says nothing, unless it has died
+            for pipe in cast("list[Connection]", wait(pipes)):  # an idle worker sends nothing unless it has died
                 number, answer = _receive(pipe)
                 results[number] = answer
                 idle.append(pipe)
-        result = results.pop(wanted)
+        result = results.pop(position)
         if isinstance(result, Exception):
             raise result
         yield result
@@ -104,7 +104,7 @@ def _serve(pipe: Connection, build: Callable[..., Work], arguments: tuple[Any, .
     except PokeVLAError as error:
         pipe.send((pipe.recv(), _plain(error)))
     except (EOFError, BrokenPipeError):
-        return  # the parent has all it wanted
+        return  # the parent needs no more results
 
 
 def _plain(error: PokeVLAError) -> PokeVLAError:

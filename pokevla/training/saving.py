@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pokevla.checkpoint.background import PendingCheckpoint, save_in_background
-from pokevla.checkpoint.staging import Snapshot
+from pokevla.checkpoint.staging import StagingBuffer
 from pokevla.checkpoint.store import save_checkpoint
 from pokevla.errors import CheckpointError, DiskFullError
 from pokevla.recipe.running import CheckpointConfig
@@ -46,7 +46,7 @@ class Saver:
     events: EventLog | None = None  # rank 0 only
     blocked_s: float = field(default=0.0, init=False)
     """Seconds the loop stood still for the last save."""
-    _snapshot: Snapshot = field(default_factory=Snapshot, init=False)
+    _snapshot: StagingBuffer = field(default_factory=StagingBuffer, init=False)
     _pending: PendingCheckpoint | None = field(default=None, init=False)
     _failures: int = field(default=0, init=False)  # in a row
 

@@ -1,1 +1,1 @@
-"""What a model starts from and leaves as."""
+"""Reading base models and the weights in checkpoints; writing exports."""

@@ -1,4 +1,4 @@
-"""The model that a recipe starts from: the part of a training state that is rebuilt, never stored."""
+"""Builds the model that a recipe starts from. Checkpoints do not store it; it is rebuilt on resume."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pokevla.runs.directory import EXPORT_CONFIG, EXPORT_WEIGHTS, find_export, h
 
 
 def model_config(settings: ModelConfig, chunk_length: int) -> PokeVLAConfig:
-    """The preset with a recipe's changes."""
+    """The model configuration: the preset with the recipe's changes."""
     config = preset(settings.preset)
     language_model = config.vlm.language_model
     if settings.language_model is not None:
@@ -45,7 +45,7 @@ def model_config(settings: ModelConfig, chunk_length: int) -> PokeVLAConfig:
 
 
 def trainable_spec(recipe: TrainRecipe) -> TrainableSpec:
-    """What trains, as the model wants it told."""
+    """The recipe's `trainable` and `lora` sections as arguments of the model."""
     parts = recipe.trainable
     if recipe.lora is None:
         return TrainableSpec(parts.vision, parts.projector, parts.language_model)
@@ -56,13 +56,13 @@ def trainable_spec(recipe: TrainRecipe) -> TrainableSpec:
 
 
 def build_base(recipe: TrainRecipe) -> PokeVLM | PokeVLA:
-    """Build the model of a recipe in fp32 on the CPU, with adapters, as it is before the first step.
+    """Build the model of a recipe in fp32 on the CPU, with LoRA adapters, in its state before the first step.
 
     A pure function of the recipe and of the files that `model.vlm` names.
 
     Raises:
         CheckpointError: `model.vlm` does not exist or does not fit.
-        RecipeError: more tokens in `model.query_text` than there are action queries.
+        RecipeError: `model.query_text` has more tokens than there are action queries.
     """
     config = model_config(recipe.model, recipe.data.chunk_length)
     weights = exported_folder(recipe.model.vlm) if recipe.model.vlm is not None else None
@@ -82,23 +82,23 @@ def build_base(recipe: TrainRecipe) -> PokeVLM | PokeVLA:
 
 
 def start_queries(model: PokeVLA, token_ids: list[int]) -> None:
-    """Start the first action queries as the embeddings of these tokens; the others stay random.
+    """Initialise the first action queries with the embeddings of these tokens; the others stay random.
 
     Raises:
-        RecipeError: no token, or more than there are queries.
+        RecipeError: there is no token, or more tokens than queries.
     """
     queries = model.action_queries
     if not 0 < len(token_ids) <= queries.shape[0]:
         raise RecipeError(
             f"model.query_text is {len(token_ids)} tokens long, the model has {queries.shape[0]} action queries.",
-            "Make the text shorter, or leave it out." if token_ids else "Leave it out (null).",
+            "Shorten the text, or leave it out." if token_ids else "Leave it out (null).",
         )
     with torch.no_grad():
         queries[: len(token_ids)] = model.vlm.language_model.get_input_embeddings()(torch.tensor(token_ids))
 
 
 def freeze_what_no_loss_reaches(model: PokeVLA, loss: LossConfig) -> None:
-    """Freeze the mask decoders or the geometry projector when their loss has no weight.
+    """Freeze the mask decoders or the geometry projector if their loss has weight 0.
 
     Parameters without a gradient would still be sharded, saved and decayed.
     """
@@ -116,10 +116,10 @@ def freeze_what_no_loss_reaches(model: PokeVLA, loss: LossConfig) -> None:
 
 
 def exported_folder(path: Path) -> Path:
-    """The exported model at `path`, which is its folder or a run directory.
+    """Folder of the exported model at `path`, which is that folder or a run directory.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is no exported model.
     """
     folder = find_export(path)
     if folder is not None:
@@ -127,13 +127,13 @@ def exported_folder(path: Path) -> Path:
     if holds_recipe(path):
         raise CheckpointError(
             f"{path} is a run without an exported model: it is not finished.",
-            f"Finish it (pokevla resume {path}), or export a checkpoint (pokevla ckpt export {path} OUT).",
+            f"Finish it (pokevla resume {path}) or export a checkpoint (pokevla ckpt export {path} OUT).",
         )
     raise CheckpointError(f"{path} holds no exported model (no {EXPORT_WEIGHTS}).", "Check the path.")
 
 
 def refuse_other_vlm(folder: Path) -> None:
-    """Refuse an export that is no PokeVLM.
+    """Refuse an export that is not a PokeVLM.
 
     Raises:
         CheckpointError: it is a PokeVLA.
@@ -145,5 +145,5 @@ def refuse_other_vlm(folder: Path) -> None:
 
 
 def tokenizer_folder(recipe: TrainRecipe) -> Path:
-    """Folder of the recipe's tokenizer."""
+    """Folder of the recipe's tokenizer: `model.tokenizer`, or the one that comes with the preset."""
     return recipe.model.tokenizer if recipe.model.tokenizer is not None else MINI_TOKENIZER

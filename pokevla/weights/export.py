@@ -1,4 +1,4 @@
-"""Exported models: a folder that needs nothing else.
+"""Exported models: self-contained folders.
 
 model.safetensors   fp32, LoRA merged
 config.json         kind, preset, sizes, and how images and texts were prepared
@@ -34,20 +34,21 @@ from pokevla.weights.trained import merged, open_trained
 
 SCHEMA_VERSION = 1
 MARKER = EXPORT_CONFIG
-"""Deleted first when an export is replaced: without it the folder loads as nothing."""
+"""Deleted first when an export is replaced: a folder without it is not an export."""
 
 
 def export_run(run_dir: Path, out: Path) -> Path:
-    """`export_checkpoint` of a run's newest whole checkpoint.
+    """`export_checkpoint` for the newest undamaged checkpoint of a run.
 
     Raises:
-        CheckpointError: the run has none, or as `export_checkpoint`. DiskFullError: no room.
+        CheckpointError: the run has none, or as in `export_checkpoint`.
+        DiskFullError: disk full.
     """
     recipe = read_run_recipe(run_dir)
-    found = latest_complete(run_dir)
-    if found is None:
-        raise CheckpointError(f"{run_dir} has no complete checkpoint.", f"Go on with: pokevla resume {run_dir}")
-    export_checkpoint(run_dir, recipe, *found, out)
+    latest = latest_complete(run_dir)
+    if latest is None:
+        raise CheckpointError(f"{run_dir} has no complete checkpoint.", f"Continue with: pokevla resume {run_dir}")
+    export_checkpoint(run_dir, recipe, *latest, out)
     return out
 
 
@@ -59,14 +60,14 @@ def export_checkpoint(
     out: Path,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Write the model of a verified checkpoint to the folder `out`, atomically. One process.
+    """Write the model of a verified checkpoint to the folder `out`, atomically. Called by one process.
 
-    The base is rebuilt and checked against the checkpoint's hash, trained weights come from the fp32 master copies,
-    LoRA is merged. Memory: the base model once, and three tensors of the largest layer.
+    The base model is rebuilt and checked against the checkpoint's hash, trained weights come from the fp32 master
+    copies, LoRA is merged. Memory: the base model once, and three tensors of the largest layer.
 
     Raises:
-        CheckpointError: of another base model, or `out` exists (only the run's own export is replaced).
-        DiskFullError: no room; nothing is left under the name `out`.
+        CheckpointError: the base model differs, or `out` exists (only the run's own export is replaced).
+        DiskFullError: disk full; nothing is left under the name `out`.
     """
     replaced = MARKER if out == run_dir / EXPORT else None
     with atomic_folder(out, replaces_marker=replaced, kind=CheckpointError, remedy=FREE_SPACE) as new:
@@ -123,9 +124,9 @@ def _card(recipe: TrainRecipe, info: CheckpointInfo, num_parameters: int) -> str
     if cache is not None:
         random = [teacher.kind for teacher in cache.all_teachers.values() if teacher.weights is None]
         if random:
-            lines += [f"Teachers of random weights, which carry no knowledge: {', '.join(random)}.", ""]
+            lines += [f"Teachers with random weights, which carry no knowledge: {', '.join(random)}.", ""]
     if recipe.data.blank_images:
-        lines += ["Trained on blank images: a baseline that cannot see.", ""]
+        lines += ["Trained on blank images, as a baseline without vision.", ""]
     return "\n".join([*lines, "Load it with `pokevla.policy.policy.Policy.from_pretrained(FOLDER)`.", ""])
 
 
@@ -136,7 +137,7 @@ def load_exported(path: Path) -> tuple[PokeVLM | PokeVLA, dict[str, Any], Path, 
         model in eval mode, config.json, tokenizer folder, statistics (None for a PokeVLM).
 
     Raises:
-        CheckpointError: there is none, or a part of it is missing or does not fit.
+        CheckpointError: there is no export, or a file of it is missing or does not fit.
     """
     folder = exported_folder(path)
     try:
@@ -151,6 +152,6 @@ def load_exported(path: Path) -> tuple[PokeVLM | PokeVLA, dict[str, Any], Path, 
         else:
             model = build_vlm(vlm_config_from_dict(config["model"]))
     except (OSError, ValueError, KeyError, UsageError) as error:
-        raise CheckpointError(f"{folder} is not a whole exported model: {error}", "Export it again.") from error
+        raise CheckpointError(f"{folder} is not a complete exported model: {error}", "Export it again.") from error
     load_weights(model, folder)
     return model.eval(), config, folder / "tokenizer", statistics

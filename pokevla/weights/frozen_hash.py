@@ -1,4 +1,4 @@
-"""The hash of the weights a checkpoint does not store."""
+"""Hash of the frozen weights, which checkpoints do not store."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import nn
 def frozen_hash(model: nn.Module) -> str:
     """xxh64 (hex) over name, shape and fp32 bytes of every frozen parameter and stored buffer, in name order.
 
-    Compute it before DeepSpeed casts or shards the model. Weights that would train on silently after a resume with
-    another base model are caught by it.
+    Compute it before DeepSpeed casts or shards the model. It detects a resume with another base model, which would
+    otherwise go unnoticed.
     """
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     digest = xxhash.xxh64()

@@ -1,4 +1,4 @@
-"""Weights that are read one at a time: what tools over checkpoints and exported models share."""
+"""Weights that are read one at a time, for tools that work on checkpoints and exported models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pokevla.errors import CheckpointError, UsageError
 
 @dataclass(frozen=True)
 class WeightSpec:
-    """What a weight is, without its data."""
+    """Shape and dtype of a weight."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -27,12 +27,12 @@ class WeightSpec:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the data."""
+        """Size of the data in bytes."""
         return self.numel * self.dtype.itemsize
 
 
 class Weights(Protocol):
-    """Named tensors of which one at a time is in memory."""
+    """Named tensors that are read into memory one at a time."""
 
     @property
     def specs(self) -> Mapping[str, WeightSpec]:
@@ -45,12 +45,12 @@ class Weights(Protocol):
 
 
 def stored_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Every floating-point weight is handled in fp32; integers and booleans stay what they are."""
+    """dtype in which a weight is stored: fp32 for floating point; integers and booleans keep theirs."""
     return torch.float32 if dtype.is_floating_point else dtype
 
 
 def part_of(name: str) -> str:
-    """The part of the model that a weight belongs to, named as in `pokevla.model.building.parameter_report`."""
+    """Part of the model to which a weight belongs, named as in `pokevla.model.building.parameter_report`."""
     words = name.removeprefix("vlm.").split(".")
     return words[1] if words[0] == "vision_backbone" and len(words) > 1 else words[0]
 
@@ -60,25 +60,25 @@ _DOWN, _UP = ".lora_A.", ".lora_B."
 
 
 def has_adapters(weights: Weights) -> bool:
-    """Whether there is LoRA (as peft names it) in the weights."""
+    """Whether the weights include LoRA, recognised by peft's names."""
     return any(_DOWN in name or _UP in name for name in weights.specs)
 
 
 class MergedWeights:
-    """Weights with LoRA folded in, under the names of the plain modules: W + scaling · (B @ A), as peft computes it.
+    """Weights with LoRA merged, under the names of the plain modules: W + scaling · (B @ A), as peft computes it.
 
-    Reading holds one base weight and its update at a time.
+    Memory: one base weight and its update.
     """
 
     def __init__(self, weights: Weights, scaling: float) -> None:
         """`scaling` is alpha / rank.
 
         Raises:
-            UsageError: there is no LoRA in the weights.
-            CheckpointError: half of an adapter, or its base, is missing.
+            UsageError: the weights have no LoRA.
+            CheckpointError: one matrix of an adapter, or its base weight, is missing.
         """
         if not has_adapters(weights):
-            raise UsageError("These weights hold no LoRA: they are plain already.")
+            raise UsageError("These weights have no LoRA: they are already plain.")
         self._weights = weights
         self._scaling = scaling
         self._adapters: dict[str, tuple[str, str]] = {}  # name of the base weight -> (A, B)
@@ -91,7 +91,7 @@ class MergedWeights:
             if base not in specs or up not in specs:
                 raise CheckpointError(f"{name} has no {base if base not in specs else up} beside it.")
             if base in self._adapters:
-                raise CheckpointError(f"{layer} carries several adapters; which one to merge is not said.")
+                raise CheckpointError(f"{layer} has several adapters; only one can be merged.")
             self._adapters[base] = (name, up)
         plain = [name for name in specs if _DOWN not in name and _UP not in name]
         self._sources = {name.replace(_BASE, "."): name for name in plain}  # plain name -> name in `weights`
@@ -114,5 +114,5 @@ class MergedWeights:
             down, up = (self._weights.read(adapter) for adapter in self._adapters[source])
             weight += (up @ down) * self._scaling
             if not torch.isfinite(weight).all():
-                raise CheckpointError(f"Merging LoRA into {name} gives NaN or infinity.", "Take an earlier checkpoint.")
+                raise CheckpointError(f"Merging LoRA into {name} gives NaN or infinity.", "Use an earlier checkpoint.")
         return weight

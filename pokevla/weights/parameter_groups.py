@@ -1,4 +1,4 @@
-"""The optimizer's parameter groups: their order is part of the checkpoint."""
+"""The optimizer's parameter groups. Their order is part of the checkpoint format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def parameter_names_by_group(model: nn.Module) -> list[list[str]]:
 
 
 def split_by_dimensions(parameters: Iterable[tuple[str, int]]) -> list[list[str]]:
-    """The groups of parameters that are given as (name, number of dimensions), in their order."""
+    """Split parameters, given as (name, number of dimensions), into the groups, keeping their order."""
     parameters = list(parameters)
     matrices = [name for name, dimensions in parameters if dimensions >= 2]
     vectors = [name for name, dimensions in parameters if dimensions < 2]

@@ -1,7 +1,7 @@
-"""Weights as safetensors: written one tensor after another, read one at a time, in one file or several with an index.
+"""Weights as safetensors, written and read one tensor at a time, in one file or in several with an index.
 
 FOLDER/model.safetensors                                                       one file
-FOLDER/model-00001-of-00003.safetensors ... model.safetensors.index.json       several, as Hugging Face does it
+FOLDER/model-00001-of-00003.safetensors ... model.safetensors.index.json       several, in Hugging Face's layout
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def write_weights(
     max_file_bytes: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Write weights into a folder that `atomic_folder` has given. Memory: one tensor.
+    """Write weights into a folder from `atomic_folder`. Memory: one tensor.
 
-    `metadata` goes into the header of every file. `max_file_bytes` splits into several files (a tensor is never
-    split); `on_progress` is called after each tensor with the bytes done and all bytes.
+    `metadata` goes into the header of every file. `max_file_bytes` splits the weights into several files (never a
+    tensor); `on_progress` is called after each tensor with the bytes written and the total.
 
     Raises:
-        DiskFullError: less room than the weights need; found before the first byte is written.
+        DiskFullError: less room than the weights need; checked before the first byte is written.
         OSError: a write fails.
     """
     specs = weights.specs
@@ -96,12 +96,12 @@ def _plan_files(specs: Mapping[str, WeightSpec], max_file_bytes: int | None) -> 
 
 def _write_tensor(file: BinaryIO, name: str, spec: WeightSpec, tensor: Tensor) -> None:
     if (tuple(tensor.shape), tensor.dtype) != (spec.shape, spec.dtype):
-        raise ValueError(f"{name} is {tuple(tensor.shape)} {tensor.dtype}, announced was {spec}")
+        raise ValueError(f"{name} is {tuple(tensor.shape)} {tensor.dtype}, expected {spec}")
     file.write(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
 
 
 def _header(specs: Mapping[str, WeightSpec], metadata: Mapping[str, str]) -> bytes:
-    """Length and JSON that a safetensors file starts with."""
+    """Header of a safetensors file: length and JSON."""
     content: dict[str, Any] = {"__metadata__": {"format": "pt", **metadata}}
     offset = 0
     for name, spec in specs.items():
@@ -114,13 +114,13 @@ def _header(specs: Mapping[str, WeightSpec], metadata: Mapping[str, str]) -> byt
 
 
 class FileWeights:
-    """The weights in a folder, read one at a time. A context manager: the files stay open (mapped) meanwhile."""
+    """The weights in a folder, read one at a time. A context manager, within which the files stay open (mapped)."""
 
     def __init__(self, folder: Path) -> None:
         """Open the folder.
 
         Raises:
-            CheckpointError: no safetensors there, or a file of it is absent or cut short.
+            CheckpointError: there are no safetensors, or a file is missing or truncated.
         """
         self._stack = contextlib.ExitStack()
         self._files: dict[str, Any] = {}  # name of the weight -> open file
@@ -135,7 +135,7 @@ class FileWeights:
             raise CheckpointError(f"{folder}: not readable safetensors ({error}).", "Write it again.") from error
         slices = {name: file.get_slice(name) for name, file in self._files.items()}
         dtypes = {name: dtype for dtype, name in _DTYPE_NAMES.items()}
-        self._specs = {  # bf16 and fp16, which we read but never write, become fp32
+        self._specs = {  # bf16 and fp16 (read, but never written by us) become fp32
             name: WeightSpec(tuple(part.get_shape()), dtypes.get(part.get_dtype(), torch.float32))
             for name, part in slices.items()
         }
@@ -158,7 +158,7 @@ class FileWeights:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder: the one, or those that its index names.
+    """The safetensors files of a folder: the single one, or those in its index.
 
     Raises:
         CheckpointError: there are none, or the index cannot be read.

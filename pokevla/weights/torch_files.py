@@ -1,10 +1,9 @@
-"""Files of `torch.save`, opened without running what is pickled in them and read one tensor at a time.
+"""Opens files of `torch.save` without running pickled code, and reads them one tensor at a time.
 
-DeepSpeed's files hold three classes of its own beside plain values (found with
-`torch.serialization.get_unsafe_globals_in_checkpoint`; a test keeps the list complete). `torch.load` refuses those
-under `weights_only=True` unless they are named. They are named here, but what is made in their place are the inert
-stand-ins below: no code of DeepSpeed runs, it need not even be installed, and a file that asks for any other class
-is refused.
+DeepSpeed's files hold three classes of its own beside plain values (listed by
+`torch.serialization.get_unsafe_globals_in_checkpoint`; a test keeps the list complete). `torch.load` refuses them under
+`weights_only=True` unless they are allowed. They are allowed here, but the inert stand-ins below are created instead:
+no code of DeepSpeed runs, it need not even be installed, and a file that names any other class is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from pokevla.errors import CheckpointError
 
 
 class StandIn:
-    """Takes the place of an object that only DeepSpeed's own loading needs. Its state is kept, and nothing else."""
+    """Replaces an object that only DeepSpeed's own loading needs. Keeps its state and has no behaviour."""
 
 
 KNOWN_CLASSES: list[tuple[type, str]] = [
@@ -34,7 +33,7 @@ KNOWN_CLASSES: list[tuple[type, str]] = [
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A contiguous tensor inside a file. Nothing of it is in memory."""
+    """A contiguous tensor inside a file, not loaded into memory."""
 
     path: Path
     offset_bytes: int  # of its first element, from the start of the file
@@ -50,14 +49,14 @@ class StoredTensor:
         """Fill `target` (1-D, contiguous, on the CPU, any dtype) with the elements from `start` on.
 
         Raises:
-            CheckpointError: the file ends before.
+            CheckpointError: the file is too short.
         """
         raw = target if target.dtype == self.dtype else torch.empty_like(target, dtype=self.dtype)
         view = raw.view(torch.uint8).numpy().data
         with self.path.open("rb", buffering=0) as file:
             file.seek(self.offset_bytes + start * self.dtype.itemsize)
             done = 0
-            while done < len(view):  # one call reads 2 GiB at most (read(2))
+            while done < len(view):  # one call reads at most 2 GiB (read(2))
                 count = file.readinto(view[done:])
                 if not count:
                     raise CheckpointError(f"{self.path} ends in the middle of a tensor.", "Use another checkpoint.")
@@ -73,10 +72,10 @@ class StoredTensor:
 
 
 def open_torch_file(path: Path) -> Any:
-    """What `torch.save` was given, with tensors on the `meta` device: their places are known, their data is not read.
+    """The saved object, with tensors on the `meta` device: their offsets are known, their data is not read.
 
     Raises:
-        CheckpointError: absent, not such a file, or one that asks for a class which is not in KNOWN_CLASSES.
+        CheckpointError: the file is missing, not from `torch.save`, or names a class that is not in KNOWN_CLASSES.
     """
     try:
         with torch.serialization.safe_globals(list(KNOWN_CLASSES)):
@@ -89,16 +88,16 @@ def open_torch_file(path: Path) -> Any:
 
 
 def locate(path: Path, tensor: Tensor) -> StoredTensor:
-    """Where a tensor of `open_torch_file(path)` lies.
+    """Position in the file of a tensor of `open_torch_file(path)`.
 
     Raises:
-        CheckpointError: its data is not one piece of the file.
+        CheckpointError: the tensor is not contiguous, or the file does not record its position.
     """
     if not tensor.is_contiguous():
         raise CheckpointError(f"{path} holds a tensor that is not contiguous.", "Use another checkpoint.")
-    # torch notes the place of each storage when it loads to `meta` (torch/serialization.py, load_tensor).
+    # torch records the offset of each storage when it loads to `meta` (torch/serialization.py, load_tensor).
     start = tensor.untyped_storage()._checkpoint_offset
     if start is None:
-        raise CheckpointError(f"{path} does not say where its tensors lie.", "Use another checkpoint.")
+        raise CheckpointError(f"{path} does not record the offsets of its tensors.", "Use another checkpoint.")
     offset = start + int(tensor.storage_offset()) * tensor.dtype.itemsize
     return StoredTensor(path, offset, tuple(tensor.shape), tensor.dtype)

@@ -1,4 +1,4 @@
-"""A trained model put together again: frozen weights from the base model, trained ones from a checkpoint."""
+"""Combines a trained model: frozen weights from the base model, trained ones from a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from pokevla.weights.zero_layout import CheckpointWeights, open_checkpoint
 
 
 class TrainedWeights:
-    """Every weight of a trained model, LoRA as it was trained (not merged), tied weights once.
+    """All weights of a trained model, with LoRA unmerged and tied weights once.
 
-    Memory: the frozen part of the base model in fp32, and the one weight that is being read. (While the base is built,
-    all of it is there.)
+    Memory: the frozen part of the base model in fp32 and the weight being read. While the base model is built, all of
+    it.
     """
 
     def __init__(self, base: nn.Module, checkpoint: CheckpointWeights) -> None:
@@ -55,14 +55,14 @@ def _stored_once(model: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def open_trained(recipe: TrainRecipe, folder: Path, info: CheckpointInfo) -> TrainedWeights:
-    """Rebuild the base model that a checkpoint was trained from, and put the checkpoint's weights over it.
+    """Rebuild the base model of a checkpoint and combine it with the checkpoint's weights.
 
     Raises:
-        CheckpointError: the recipe or the frozen weights differ from those that were trained, or a trained weight is
-            absent or has another shape.
+        CheckpointError: the recipe or the frozen weights differ from those of the training, or a trained weight is
+            missing or has another shape.
     """
     if info.recipe_hash != recipe_hash(recipe):
-        raise CheckpointError(f"{folder} was made by another recipe than the run's recipe.yaml.", "Undo the change.")
+        raise CheckpointError(f"{folder} was saved with another recipe than the run's recipe.yaml.", "Restore that.")
     base = build_base(recipe)
     if info.frozen_hash != frozen_hash(base):
         raise CheckpointError(
@@ -70,24 +70,24 @@ def open_trained(recipe: TrainRecipe, folder: Path, info: CheckpointInfo) -> Tra
         )
     stored = open_checkpoint(folder, info)
     shapes = {name: tuple(value.shape) for name, value in _stored_once(base)}
-    wanted = {name for name, parameter in base.named_parameters() if parameter.requires_grad}
-    missing, unknown = sorted(wanted - set(stored.specs)), sorted(set(stored.specs) - set(shapes))
+    trainable = {name for name, parameter in base.named_parameters() if parameter.requires_grad}
+    missing, unknown = sorted(trainable - set(stored.specs)), sorted(set(stored.specs) - set(shapes))
     if missing:
         raise CheckpointError(f"{folder} lacks {len(missing)} trained weights (first: {missing[0]}).")
     if unknown:
         raise CheckpointError(f"{folder} has {len(unknown)} weights the model does not know (first: {unknown[0]}).")
     for name, spec in stored.specs.items():
         if spec.shape != shapes[name]:
-            raise CheckpointError(f"{folder} has {name} of shape {spec.shape}, the model wants {shapes[name]}.")
+            raise CheckpointError(f"{folder} has {name} of shape {spec.shape}, the model has {shapes[name]}.")
     return TrainedWeights(base, stored)
 
 
 def lora_scaling(recipe: TrainRecipe) -> float | None:
-    """What a LoRA update is multiplied by (alpha / rank), None without LoRA."""
+    """Factor of a LoRA update, alpha / rank; None without LoRA."""
     return recipe.lora.alpha / recipe.lora.rank if recipe.lora is not None else None
 
 
 def merged(weights: Weights, recipe: TrainRecipe) -> Weights:
-    """The weights with LoRA folded in, if there is any."""
+    """The weights with LoRA merged, if there is any."""
     scaling = lora_scaling(recipe)
     return MergedWeights(weights, scaling) if scaling is not None and has_adapters(weights) else weights

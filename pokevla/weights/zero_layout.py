@@ -1,8 +1,8 @@
-"""The trained weights of a checkpoint, in fp32 and by the model's names, whatever ZeRO stage has cut them up.
+"""Reads the trained weights of a checkpoint in fp32 by the model's names, for any ZeRO stage.
 
 DeepSpeed's own tool (`deepspeed.utils.zero_to_fp32`) unpickles the files, holds whole groups of weights in memory, and
-knows neither stage 0 nor stage 1 in bf16. Here the places of all pieces are worked out first and a weight is read when
-it is asked for; the results are bit for bit the same (tests/integration/training/test_checkpoint_tools.py).
+supports neither stage 0 nor stage 1 in bf16. Here the offsets of all pieces are computed first, and a weight is read
+when needed; the results are bit-identical (tests/integration/checkpoints_tools/test_shards.py).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from pokevla.weights.parameter_groups import split_by_dimensions
 from pokevla.weights.torch_files import StoredTensor, locate, open_torch_file
 
 OBJECTIVE_PREFIX = "model."
-"""The engine trains an objective that holds the model under this name."""
+"""Attribute of the trained objective that holds the model, and prefix of all names."""
 SECOND_NAME = "lm_head.weight"
-"""The head of a language model may be tied to its embedding, whose name comes first."""
+"""The head of a language model, which may be tied to its embedding, whose name comes first."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A run of elements of one weight: `count` of them from `start` on in a stored tensor."""
+    """Consecutive elements of one weight: `count` of them from `start` on in a stored tensor."""
 
     stored: StoredTensor
     start: int
@@ -40,9 +40,9 @@ class Piece:
 
 
 class CheckpointWeights:
-    """Trained weights (fp32 master copies) and buffers of a checkpoint. Frozen weights are not stored in one.
+    """Trained weights (fp32 master copies) and buffers of a checkpoint, which stores no frozen weights.
 
-    Memory: the layout of the files, and the one weight that is being read.
+    Memory: the layout of the files and the weight being read.
     """
 
     def __init__(self, specs: Mapping[str, WeightSpec], pieces: Mapping[str, Sequence[Piece]]) -> None:
@@ -58,7 +58,7 @@ class CheckpointWeights:
         """One weight.
 
         Raises:
-            CheckpointError: a file is cut short.
+            CheckpointError: a file is truncated.
         """
         spec = self._specs[name]
         flat = torch.empty(spec.numel, dtype=spec.dtype)
@@ -70,10 +70,10 @@ class CheckpointWeights:
 
 
 def open_checkpoint(folder: Path, info: CheckpointInfo) -> CheckpointWeights:
-    """Work out where each weight of a checkpoint lies. Verify the checkpoint first: nothing is checked twice here.
+    """Compute where each weight of a checkpoint is stored. The caller verifies the checkpoint first.
 
     Raises:
-        CheckpointError: a file is absent or cannot be read safely, or the layout is not one we know.
+        CheckpointError: a file is missing or cannot be read safely, or the layout is unknown.
     """
     layout = _Layout(folder / STATE, info)
     try:
@@ -87,14 +87,14 @@ def open_checkpoint(folder: Path, info: CheckpointInfo) -> CheckpointWeights:
                 layout.add_partitioned_groups()
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise CheckpointError(
-            f"{folder} is not laid out as ZeRO stage {info.zero_stage} of this DeepSpeed does ({error!r}).",
+            f"{folder} does not have the layout of ZeRO stage {info.zero_stage} of this DeepSpeed ({error!r}).",
             "Read it with the version of PokeVLA that wrote it (manifest.json of the run names it).",
         ) from error
     return CheckpointWeights(layout.specs, layout.pieces)
 
 
 class _Layout:
-    """Collects specs and pieces; one method per way of cutting up."""
+    """Collects specs and pieces; one method per kind of sharding."""
 
     def __init__(self, state: Path, info: CheckpointInfo) -> None:
         self.state = state
@@ -108,13 +108,13 @@ class _Layout:
     # -------------------------------------------------------------------------------------------- whole tensors
 
     def add_buffers(self) -> None:
-        """Buffers are whole in the model's file of rank 0."""
+        """Buffers are stored whole in the model file of rank 0."""
         for name in self.model_states["buffer_names"]:
             if name in self.model_states["module"]:
                 self._add_tensor(name, self.model_file, self.model_states["module"][name])
 
     def add_whole(self) -> None:
-        """Stage 0 cuts nothing up. In bf16 the module is rounded and the optimizer has the master copies."""
+        """Stage 0 does not shard. In bf16 the module is rounded and the optimizer has the master copies."""
         module, optimizer = self.model_states["module"], self.model_states["optimizer"]
         masters = optimizer["fp32_groups"] if PRECISIONS[self.info.precision].master_weights else None
         groups = masters if masters is not None else [group["params"] for group in optimizer["param_groups"]]
@@ -131,9 +131,9 @@ class _Layout:
     def _trained_names(self, count: int) -> list[str]:
         """Names of the weights that the optimizer has, `count` of them, in the order of `named_parameters`.
 
-        The file does not name them. Its module holds them and the buffers, and of tied weights the second name too:
-        of trained ones both names of one tensor, of frozen ones the second alone, because DeepSpeed leaves out frozen
-        weights under their first name only (`module_state_dict`).
+        The file does not name them. Its module contains them, the buffers, and the second names of tied weights: for
+        trained ones both names of one tensor, for frozen ones only the second, because DeepSpeed omits frozen weights
+        only under their first name (`module_state_dict`).
         """
         module, buffers = self.model_states["module"], set(self.model_states["buffer_names"])
         firsts = {locate(self.model_file, tensor): name for name, tensor in reversed(module.items())}
@@ -157,7 +157,7 @@ class _Layout:
     # -------------------------------------------------------------------------------------------- stages 1 and 2
 
     def add_partitioned_groups(self) -> None:
-        """Stages 1 and 2: a parameter group is one flat vector, of which each rank has a piece, padded at the end."""
+        """Stages 1 and 2: a parameter group is one flat vector; each rank has a piece of it, padded at the end."""
         optimizers = list(self._optimizers())
         paddings = optimizers[0][1].get("param_alignment_paddings")  # absent from stage 1 in bf16
         for group, shapes in enumerate(self.model_states["param_shapes"]):
@@ -169,7 +169,7 @@ class _Layout:
                 offset += count + (paddings[group][index] if paddings is not None else 0)
 
     def _cut(self, name: str, flats: Sequence[StoredTensor], offset: int, count: int) -> list[Piece]:
-        """The elements [offset, offset + count) of the vector that `flats` make up end to end."""
+        """The elements [offset, offset + count) of the concatenation of `flats`."""
         pieces, begin, end = [], 0, offset + count
         for flat in flats:
             first, last = max(offset, begin), min(end, begin + flat.numel)
@@ -185,7 +185,7 @@ class _Layout:
     def add_partitioned_weights(self) -> None:
         """Stage 3: each rank has an equal piece of every weight, the last one padded.
 
-        A rank's pieces follow each other in the order of the groups, in vectors whose borders need not be a weight's.
+        The pieces of a rank are consecutive in the order of the groups, in vectors that may begin in mid-weight.
         """
         ranks = [[locate(path, flat) for flat in state["fp32_flat_groups"]] for path, state in self._optimizers()]
         offset = 0
@@ -194,9 +194,9 @@ class _Layout:
             share = math.ceil(count / len(ranks))
             pieces: list[Piece] = []
             for rank, flats in enumerate(ranks):
-                wanted = min(share, count - rank * share)
-                if wanted > 0:  # a weight of few elements ends before the last rank
-                    pieces += self._cut(name, flats, offset, wanted)
+                piece_count = min(share, count - rank * share)
+                if piece_count > 0:  # a weight with few elements ends before the last rank
+                    pieces += self._cut(name, flats, offset, piece_count)
             self._add(name, tuple(shape), torch.float32, pieces)
             offset += share
 

@@ -30,11 +30,10 @@ def masks(
             files, workers, overwrite=overwrite, on_progress=lambda done, left_out, total: listen(done, total, left_out)
         )
     if as_json:
-        lines = [vars(report) | {"source": str(report.source), "path": str(report.path)} for report in reports]
-        typer.echo(json.dumps(lines))
+        typer.echo(json.dumps([report.to_dict() for report in reports]))
         return
     for report in reports:
-        how = "already done" if report.found else "written"
+        how = "already done" if report.is_earlier else "written"
         typer.echo(f"{report.path}: {report.kept} episodes with masks, {len(report.left_out)} left out, {how}")
         for demo, complaint in report.left_out.items():
             typer.echo(f"  left out {demo}: {complaint}")

@@ -75,11 +75,11 @@ def demos(
     with progress("episodes") as listen:
         report = collect_demonstrations(settings, lambda kept, failed, requested: listen(kept, requested, failed))
     if as_json:
-        typer.echo(json.dumps(vars(report) | {"path": str(report.path)}))
+        typer.echo(json.dumps(report.to_dict()))
         return
     mean_steps = sum(report.steps) / len(report.steps)
     typer.echo(
-        f"Kept {report.kept} of {report.wanted} requested episodes, {report.failed} attempts failed; "
+        f"Kept {report.kept} of {report.requested} requested episodes, {report.failed} attempts failed; "
         f"{mean_steps:.0f} steps on average.\nWrote {report.path}"
     )
 

@@ -46,15 +46,15 @@ def _trials(recipe: EvalRecipe, overwrite: bool, as_json: bool) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from pokevla.evaluation.closed_loop import run_closed_loop
-    from pokevla.evaluation.records import EpisodeRecord
     from pokevla.evaluation.table import trials_table
+    from pokevla.evaluation.trial_records import TrialRecord
 
     console = _console(as_json)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("trials", total=None)
 
-        def on_progress(record: EpisodeRecord, finished: int, total: int) -> None:
+        def on_progress(record: TrialRecord, finished: int, total: int) -> None:
             bar.update(task, completed=finished, total=total, description=record.policy)
             iou = "" if record.mask_iou is None else f", mask IoU {record.mask_iou:.2f}"
             console.print(

@@ -1,4 +1,4 @@
-"""Grounding accuracy of a recipe: load the models, ask the held-out questions, write figures and a picture."""
+"""Grounding accuracy of a recipe: loads the models, asks the held-out questions, writes results and an image."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pokevla.data.reader import ShardReader
 from pokevla.data.samples import decode_image, decode_mask, member
 from pokevla.data.transforms import test_time_images
 from pokevla.errors import CheckpointError, DataError, UsageError
-from pokevla.evaluation.tracking import publish_grounding
+from pokevla.evaluation.tensorboard_results import publish_grounding
 from pokevla.evaluation.vlm.grounding import (
     ASKED_KINDS,
     Question,
     Verdict,
-    figures,
     judge,
     spread,
+    summarise_verdicts,
     write_verdicts,
 )
 from pokevla.evaluation.vlm.point_pictures import points_picture
@@ -43,7 +43,7 @@ PICTURED_QUESTIONS = 12
 
 @dataclass(frozen=True)
 class Respondent:
-    """A model that can be asked."""
+    """A model with its tokenizer, ready to answer questions."""
 
     model: PokeVLM
     tokenizer: Any
@@ -56,10 +56,13 @@ def run_grounding(
     overwrite: bool = False,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Ask every model the same questions; returns the summary by model, also `output/name/summary.json`.
+    """Ask every model the same questions; returns the summary by model, which is also `output/name/summary.json`.
 
-    Answers are in `answers.jsonl`, a picture of predicted points by model in `pictures/`. Raises UsageError when the
-    evaluation is complete and `overwrite` is False; DataError when the dataset has no held-out questions.
+    Writes answers to `answers.jsonl` and an image of the predicted points of each model to `pictures/`.
+
+    Raises:
+        UsageError: the evaluation is complete and `overwrite` is False.
+        DataError: the dataset has no held-out questions.
     """
     folder = recipe.output / recipe.name
     if (folder / "summary.json").exists() and not overwrite:
@@ -80,14 +83,14 @@ def run_grounding(
                 on_progress(name, len(verdicts), len(questions))
         write_verdicts(folder / "answers.jsonl", name, verdicts)
         points_picture(folder / "pictures" / f"{name}.png", questions, verdicts, PICTURED_QUESTIONS)
-        summary[name] = figures(verdicts)
+        summary[name] = summarise_verdicts(verdicts)
     publish_grounding(recipe, summary)
     write_json(folder / "summary.json", summary)
     return summary
 
 
-def load_questions(root: Path, wanted: int) -> list[Question]:
-    """Point and choice questions of the split `val`, evenly spread over it. DataError without any."""
+def load_questions(root: Path, max_questions: int) -> list[Question]:
+    """At most `max_questions` point and choice questions, evenly spread over the split `val`. DataError if none."""
     dataset = open_dataset(root)
     if dataset.kind != "vlm":
         raise DataError(f"{root} is a dataset of kind {dataset.kind}.", "Name a VLM dataset.")
@@ -95,10 +98,10 @@ def load_questions(root: Path, wanted: int) -> list[Question]:
     columns = {name: dataset.samples[name].to_pylist() for name in names}
     rows = [int(row) for row in usable_rows(dataset, "val") if columns["answer_kind"][row] in ASKED_KINDS]
     if not rows:
-        raise DataError(f"{root} has no held-out question of the kinds {', '.join(ASKED_KINDS)}.")
+        raise DataError(f"{root} has no held-out questions of the kinds {', '.join(ASKED_KINDS)}.")
     reader = ShardReader(dataset)
     questions = []
-    for row in (rows[index] for index in spread(len(rows), wanted)):
+    for row in (rows[index] for index in spread(len(rows), max_questions)):
         key = columns["key"][row]
         members = reader.read(row)
         mask = np.asarray(decode_mask(members["mask.png"], key), dtype=bool) if "mask.png" in members else None
@@ -114,8 +117,8 @@ def load_questions(root: Path, wanted: int) -> list[Question]:
 
 
 def load_respondents(recipe: GroundingRecipe) -> dict[str, Respondent]:
-    """Models by name. A `null` run is the model of the first named run with random weights, or the preset's where
-    none is named. CheckpointError for a run that holds no PokeVLM."""
+    """Models by name. A `null` run is the model of the first named run with random weights, or that of `preset` if no
+    run is named. CheckpointError for a run that is not a PokeVLM."""
     loaded = {name: _load(run) for name, run in recipe.runs.items() if run is not None}
     reference = next(iter(loaded.values()), None)
     respondents = {}
@@ -127,7 +130,7 @@ def load_respondents(recipe: GroundingRecipe) -> dict[str, Respondent]:
 def _load(run: Path) -> Respondent:
     model, config, tokenizer_folder, _ = load_exported(run)
     if not isinstance(model, PokeVLM):
-        raise CheckpointError(f"{run} holds a PokeVLA, which answers no questions.", "Name a pre-training run.")
+        raise CheckpointError(f"{run} is a PokeVLA, which answers no questions.", "Name a pre-training run.")
     return Respondent(model.to(_device()).eval(), load_tokenizer(tokenizer_folder), config["system_prompt"])
 
 
@@ -144,7 +147,7 @@ def _device() -> str:
 
 
 def answer(respondent: Respondent, questions: Sequence[Question]) -> list[str]:
-    """Greedy answers, all questions in one batch. Pictures are resized whole: answers hold coordinates of the whole."""
+    """Greedy answers, all questions in one batch. Images are not cropped, because answers contain coordinates."""
     model, tokenizer = respondent.model, respondent.tokenizer
     device = next(model.parameters()).device
     size = model.config.image_size

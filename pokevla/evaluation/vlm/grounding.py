@@ -1,4 +1,4 @@
-"""Does the VLM point at the right thing? Share of predicted points inside the mask, on frames it never saw."""
+"""Grounding accuracy: share of a VLM's predicted points inside the mask, on frames it has never seen."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from PIL import Image
 
 from pokevla.data.records import parse_choice, parse_points
 from pokevla.errors import DataError
-from pokevla.evaluation.records import wilson_interval
+from pokevla.evaluation.trial_records import wilson_interval
 
 ASKED_KINDS = ("point", "choice")
-"""Points (affordance questions too) are scored by the mask, choices by their letter. Boxes are not asked."""
+"""Points (including affordance questions) are scored by the mask, choices by their letter. Boxes are not asked."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Question:
     question: str
     answer: str
     image: Image.Image
-    mask: np.ndarray | None  # (H, W) bool, True where a point counts as right
+    mask: np.ndarray | None  # (H, W) bool, True where a point is correct
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a model answered, and how right that is."""
+    """A model's answer and its score."""
 
     key: str
     category: str
@@ -46,16 +46,16 @@ class Verdict:
     score: float  # share of its points inside the mask, or 1 / 0 for a choice
 
 
-def spread(count: int, wanted: int) -> list[int]:
-    """At most `wanted` row numbers of `count`, evenly spread and in order."""
-    if count <= wanted:
+def spread(count: int, limit: int) -> list[int]:
+    """At most `limit` indices in [0, count), evenly spread and in order."""
+    if count <= limit:
         return list(range(count))
-    return [int(index) for index in np.linspace(0, count - 1, wanted).round()]
+    return [int(index) for index in np.linspace(0, count - 1, limit).round()]
 
 
 def score_points(points: Sequence[tuple[float, float]], mask: np.ndarray) -> float:
-    """Share of `points` (x, y in [0, 1)) inside `mask` (H, W) bool. No point, or one outside the image, is wrong:
-    an answer that cannot be read scores 0."""
+    """Share of `points` (x, y in [0, 1)) inside `mask` (H, W) bool. Points outside the image count as wrong; an
+    unreadable answer (no points) scores 0."""
     if not points:
         return 0.0
     height, width = mask.shape
@@ -67,7 +67,7 @@ def score_points(points: Sequence[tuple[float, float]], mask: np.ndarray) -> flo
 
 
 def score_choice(answer: str, expected: str) -> float:
-    """1 when the answer begins with the expected letter (`B`, `(B)`, `B. left`), else 0."""
+    """1 if the answer begins with the expected letter (`B`, `(B)`, `B. left`), otherwise 0."""
     letter = parse_choice(answer)
     return float(letter is not None and letter == parse_choice(expected))
 
@@ -87,8 +87,8 @@ def judge(question: Question, answer: str) -> Verdict:
     )
 
 
-def figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """Summary of one model: point accuracy with its interval, choice accuracy, both by category."""
+def summarise_verdicts(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Summary of one model: point accuracy with its interval, choice accuracy, and accuracy by category."""
     pointing = [verdict for verdict in verdicts if verdict.answer_kind == "point"]
     choosing = [verdict for verdict in verdicts if verdict.answer_kind == "choice"]
     low, high = wilson_interval(round(sum(verdict.score for verdict in pointing)), len(pointing))

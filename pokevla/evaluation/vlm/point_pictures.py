@@ -1,4 +1,4 @@
-"""A picture of answers: predicted points on the image, with the region that counts as right."""
+"""Draws answers: predicted points on the image, with the correct region."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ TEXT_HEIGHT = 44
 LETTERS_PER_LINE = 40
 
 
-def points_picture(path: Path, questions: Sequence[Question], verdicts: Sequence[Verdict], wanted: int) -> None:
-    """Write a PNG of `wanted` pointing questions, evenly spread. Nothing is written when there is none.
+def points_picture(path: Path, questions: Sequence[Question], verdicts: Sequence[Verdict], limit: int) -> None:
+    """Write a PNG of at most `limit` pointing questions, evenly spread. Writes nothing if there are none.
 
-    Raises DiskFullError when there is no room, DataError when it cannot be written for another reason.
+    Raises:
+        DiskFullError: disk full.
+        DataError: writing failed otherwise.
     """
     pairs = [(q, v) for q, v in zip(questions, verdicts, strict=True) if q.answer_kind == "point"]
     if not pairs:
         return
-    pictures = [_picture(*pairs[index]) for index in spread(len(pairs), wanted)]
+    pictures = [_picture(*pairs[index]) for index in spread(len(pairs), limit)]
     with atomic_path(path) as temporary:
         Image.fromarray(strip(pictures, columns=COLUMNS)).save(temporary, optimize=True)
 
@@ -46,7 +48,7 @@ def _picture(question: Question, verdict: Verdict) -> np.ndarray:
             draw.ellipse(
                 (left - 5, top - 5, left + 5, top + 5), fill=PREDICTED_COLOUR, outline=(255, 255, 255), width=2
             )
-    asked = question.question.split(" Reply with ")[0]  # the form of the answer says nothing to a person
+    asked = question.question.split(" Reply with ")[0]  # without the instructions on the answer's format
     lines = textwrap.wrap(asked, LETTERS_PER_LINE)[:2]
     note = f"{verdict.answer[:LETTERS_PER_LINE] or '(no answer)'}  {'right' if verdict.score >= 0.5 else 'wrong'}"
     draw.multiline_text((4, SIDE + 2), "\n".join([*lines, note]), fill=(235, 235, 240), font_size=11, spacing=1)

@@ -24,8 +24,8 @@ from pokevla.errors import HangError, PokeVLAError, Requeued
 from pokevla.jobs.code_copy import require_code_copy
 from pokevla.jobs.launcher import Launcher, launcher_named, read_task
 from pokevla.jobs.record import forget_exit, note_exit
+from pokevla.jobs.task.job_task import JobTask, export_rendezvous
 from pokevla.jobs.task.restarts import Cause, note_restart
-from pokevla.jobs.task.task_info import TaskInfo, export_rendezvous
 from pokevla.recipe.kinds import AnyRecipe, kind_of
 from pokevla.recipe.load import load_recipe
 from pokevla.runs.directory import RECIPE
@@ -77,13 +77,13 @@ class Work:
 
     folder: Path
     piece: int | None
-    task: TaskInfo
+    task: JobTask
     launcher: Launcher
     run: Callable[[], None]
     progress: Callable[[], int]
 
 
-def _work(folder: Path, recipe: AnyRecipe, piece: int | None, task: TaskInfo) -> Work:
+def _work(folder: Path, recipe: AnyRecipe, piece: int | None, task: JobTask) -> Work:
     launcher = launcher_named(task.launcher)
     if kind_of(recipe).trains:
         work = Work(folder, piece, task, launcher, lambda: _train(work), lambda: _steps_saved(folder))

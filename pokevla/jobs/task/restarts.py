@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pokevla.errors import ClusterError
 from pokevla.files.texts import write_json
 from pokevla.jobs.record import JOBS
-from pokevla.jobs.task.task_info import TaskInfo
+from pokevla.jobs.task.job_task import JobTask
 
 MAX_FRUITLESS = 3
 """Starts in a row that may reach their limit or hang without saving anything new. A single one can be bad luck: Slurm's
@@ -38,7 +38,7 @@ class Restart:
     why: str  # for the log
 
 
-def note_restart(folder: Path, piece: int | None, task: TaskInfo, progress: int, cause: Cause) -> None:
+def note_restart(folder: Path, piece: int | None, task: JobTask, progress: int, cause: Cause) -> None:
     """Record the progress of a job that is to be restarted (`progress`: steps saved, shards or trials done).
 
     Reports of several ranks about one start count once. A newly submitted job starts at 0.

@@ -1,1 +1,1 @@
-"""Rules that join several fields of a recipe, and what a data set says about itself."""
+"""Rules that join several fields of a recipe, and the metadata of datasets."""

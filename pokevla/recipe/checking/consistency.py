@@ -1,4 +1,4 @@
-"""Rules that join several fields of a recipe. They need nothing but the recipe, and run on every load."""
+"""Rules that join several fields of a recipe. They depend on the recipe only and run on every load."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from pokevla.recipe.kinds import kind_of
 from pokevla.recipe.planning.sizes import PRESETS, TEACHER_FIELDS, preset_size, teacher_fields, teacher_presets
 
 Finding = tuple[str, str]
-"""(dotted field where the mistake stands, sentence)."""
+"""(dotted field with the mistake, sentence)."""
 
 
 def inconsistencies(recipe: BaseModel) -> list[Finding]:
-    """Every broken rule, each with the field whose line is to be shown."""
+    """All broken rules, each with the field whose line is shown."""
     findings: list[Finding] = []
     for rule in (_name, *_RULES.get(kind_of(recipe).name, ())):
         findings.extend(rule(recipe))
@@ -37,9 +37,9 @@ def inconsistencies(recipe: BaseModel) -> list[Finding]:
 
 def _length(recipe: schema.TrainRecipe) -> Iterator[Finding]:
     if recipe.steps is None and recipe.epochs is None:
-        yield "steps", "the length of training is missing. Give steps or epochs."
+        yield "steps", "the length of training is missing. Set steps or epochs."
     if recipe.steps is not None and recipe.epochs is not None:
-        yield "epochs", "steps and epochs are both given. Give one, and set the other to null."
+        yield "epochs", "both steps and epochs are set. Set one of them to null."
 
 
 def _adapters(recipe: schema.TrainRecipe) -> Iterator[Finding]:
@@ -199,7 +199,7 @@ def _name(recipe: BaseModel) -> Iterator[Finding]:
 
 
 def _tasks(trials: schema.TrialsConfig) -> Iterator[Finding]:
-    """Simulator, suite and tasks exist. A benchmark's description is cheap: no simulator is imported."""
+    """Simulator, suite and tasks exist. Benchmarks list them without importing a simulator."""
     unknown = unknown_part(trials.environment, ENVIRONMENTS)
     if unknown is not None:
         yield "trials.environment", f"trials.environment: {unknown}"
@@ -226,4 +226,4 @@ _RULES: dict[str, tuple[Callable[[Any], Iterator[Finding]], ...]] = {
     "cache": (_teachers,),
     "eval": (_trials,),
 }
-"""Rules of each kind of recipe, beside that of the name."""
+"""Rules of each kind of recipe, in addition to that for the name."""

@@ -1,6 +1,6 @@
-"""What a dataset directory says about itself: `dataset.json`, and how many of its samples can be trained on.
+"""Metadata of a dataset directory: `dataset.json`, and the number of samples that can be trained on.
 
-The one reader of `dataset.json`. Tables are read only where samples have to be counted, and pyarrow is imported then.
+The only reader of `dataset.json`. Tables are read, and pyarrow imported, only to count samples.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ ALL_SPLITS = "all"
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """Light view of one dataset directory."""
+    """Metadata of one dataset directory."""
 
     root: Path
     kind: str
     num_samples: int
-    """All samples, whatever their split."""
+    """All samples, of any split."""
     fingerprint: str
     fields: tuple[str, ...] = ()
-    """What every sample has, such as `base.jpg` or `base.mask.png`."""
+    """Members that every sample has, such as `base.jpg` or `base.mask.png`."""
 
     @property
     def has_masks(self) -> bool:
@@ -46,7 +46,7 @@ def read_info(root: Path) -> dict[str, Any]:
     """Content of `root/dataset.json`, checked.
 
     Raises:
-        DataError: the folder is no dataset, or the file is damaged or of another schema version.
+        DataError: the folder is not a dataset, or the file is damaged or has another schema version.
     """
     path = root / INFO_NAME
     try:
@@ -69,14 +69,14 @@ def read_info(root: Path) -> dict[str, Any]:
 
 
 def read_dataset_info(root: Path) -> DatasetInfo:
-    """The light view of a dataset; errors as `read_info`."""
+    """Metadata of the dataset at `root`. Raises what `read_info` raises."""
     info = read_info(root)
     fields = tuple(str(name) for name in info["fields"])
     return DatasetInfo(root, str(info["kind"]), int(info["num_samples"]), str(info["fingerprint"]), fields)
 
 
 def count_usable(info: DatasetInfo, split: str, chunk_length: int = 1) -> int:
-    """How many samples of a dataset may be sampled (`usable`).
+    """Number of samples of a dataset that can be sampled (`usable`).
 
     Raises:
         DataError: a table is missing or damaged.
@@ -92,7 +92,7 @@ def count_usable(info: DatasetInfo, split: str, chunk_length: int = 1) -> int:
 
 
 def usable(samples: pa.Table, episodes: pa.Table | None, split: str, chunk_length: int = 1) -> np.ndarray:
-    """Which rows (n,) bool may be sampled: of `split` ("all" for any), and with a whole chunk of actions after them.
+    """Mask (n,) bool of the rows that can be sampled: those of `split` ("all" for any) with a full chunk of actions.
 
     OFT drops the last K-1 frames of an episode as chunk starts instead of padding with repeated actions
     (prismatic/vla/datasets).
@@ -110,10 +110,10 @@ def usable(samples: pa.Table, episodes: pa.Table | None, split: str, chunk_lengt
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """A parquet table, or only some columns of it.
+    """Read a parquet table, or some of its columns.
 
     Raises:
-        DataError: saying what is wrong with the file.
+        DataError: the file is missing or damaged.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -1,1 +1,1 @@
-"""What a recipe will cost."""
+"""Planning: FLOPs, memory, hours and disk of a recipe."""

@@ -21,7 +21,7 @@ OVERHEAD_GIB = 3.0
 
 @dataclass(frozen=True)
 class Parameters:
-    """Parameters of one part: all of them, and those that train."""
+    """Number of parameters of one part: all, and trained ones."""
 
     total: int
     trainable: int
@@ -44,7 +44,7 @@ class Memory:
 
 
 def _acts(recipe: TrainRecipe) -> bool:
-    """Whether the model has queries, head and decoders beside the VLM."""
+    """Whether the model is a PokeVLA, with queries, head and decoders."""
     return model_of(recipe) == "pokevla"
 
 
@@ -119,7 +119,7 @@ def flops_per_sample(recipe: TrainRecipe) -> float:
 
 
 def _attention(stack: Stack, tokens: int) -> float:
-    """Scores and weighted sum of all layers, over the full square (kernels for causal masks do half of it)."""
+    """Scores and weighted sum of all layers, over the full square (kernels for causal masks compute half of it)."""
     return 4.0 * tokens * tokens * stack.width * stack.layers
 
 

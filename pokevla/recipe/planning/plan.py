@@ -1,4 +1,4 @@
-"""What a training job will take: batch arithmetic, steps, memory per GPU and ZeRO stage, compute, hours, disk."""
+"""Plan of a training job: batch arithmetic, steps, memory per GPU and ZeRO stage, compute, hours, disk."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EXPECTED = "expected_samples of the recipe"
 
 @dataclass(frozen=True)
 class Disk:
-    """Bytes on disk. None where the number of samples is not known."""
+    """Bytes on disk. None where the number of samples is unknown."""
 
     dataset: int | None
     cache: int | None
@@ -41,7 +41,7 @@ class Disk:
     checkpoint: int
     """One checkpoint."""
     checkpoints: int
-    """All that are kept at the end, and one being written."""
+    """All that are kept, and one being written."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,10 @@ class Plan:
 
 
 def plan(job: AnyRecipe) -> Plan:
-    """Plan a training recipe. UsageError for another kind, RecipeError if its batch does not come out."""
+    """Plan a training recipe. UsageError for another kind, RecipeError if the batch arithmetic does not work out."""
     recipe = training_of(job)
     if recipe is None:
-        raise UsageError(f"{job.kind} recipes have no training to plan.", "Give a pretrain or posttrain recipe.")
+        raise UsageError(f"{job.kind} recipes have no training to plan.", "Name a pretrain or posttrain recipe.")
     batch = derive_batch(recipe.batch, recipe.resources.world_size)
     counted = count_samples(recipe)
     samples = counted.training
@@ -131,7 +131,7 @@ def plan(job: AnyRecipe) -> Plan:
 
 @dataclass(frozen=True)
 class SampleCount:
-    """Samples of a mixture. None where one of its datasets is not known."""
+    """Samples of a mixture. None if the size of one of its datasets is unknown."""
 
     training: int | None
     """Those that are trained on: of the training split, and with a whole chunk of actions after them."""
@@ -153,7 +153,7 @@ def count_samples(recipe: TrainRecipe) -> SampleCount:
             info = read_dataset_info(source.path)
         except DataError:
             if source.expected_samples is None:
-                return SampleCount(None, None, f"{source.path} is not there yet and has no expected_samples")
+                return SampleCount(None, None, f"{source.path} does not exist yet and has no expected_samples")
             training, stored, expected = training + source.expected_samples, stored + source.expected_samples, True
             continue
         training += count_usable(info, recipe.data.train_split, recipe.data.chunk_length)
@@ -170,7 +170,7 @@ def _hours(recipe: TrainRecipe, batch: DerivedBatch, total_flops: float | None) 
 
 
 def disk_needs(recipe: TrainRecipe, samples: int | None) -> Disk:
-    """What the job writes; dataset and cache are None if the number of `samples`, of whatever split, is not known."""
+    """Disk space of the job. Dataset and cache are None if the number of `samples` (of all splits) is unknown."""
     trainable = sum(part.trainable for part in count_parameters(recipe).values())
     checkpoint = trainable * PRECISIONS[recipe.precision].checkpoint_bytes  # frozen weights are not stored
     # The newest, the one being written, the newest healthy one and the next that may become it.
@@ -188,13 +188,13 @@ def disk_needs(recipe: TrainRecipe, samples: int | None) -> Disk:
 def _notes(recipe: TrainRecipe, steps: int | None, samples_from: str) -> tuple[str, ...]:
     notes = []
     if steps is None:
-        notes.append(f"Steps are not known: epochs need the number of samples, and {samples_from}.")
+        notes.append(f"The number of steps is unknown: epochs need the number of samples, and {samples_from}.")
     elif samples_from == EXPECTED:
-        notes.append("Some datasets are not there yet: samples are those the recipe expects.")
+        notes.append("Some datasets do not exist yet: the numbers of samples are those that the recipe expects.")
     if recipe.resources.gpus_per_node == 0:
-        notes.append("CPU ranks: hours are not estimated. Run a few steps and read samples_per_s in metrics.jsonl.")
+        notes.append("CPU ranks: hours are not estimated. Run some steps and see samples_per_s in metrics.jsonl.")
     text, mfu = TEXT_TOKENS[data_kind_of(recipe)], recipe.resources.expected_mfu
-    notes.append(f"Compute counts {text} text tokens a sample, and expected_mfu {mfu:g}.")
+    notes.append(f"Compute counts {text} text tokens per sample and an expected_mfu of {mfu:g}.")
     notes.append("Memory of activations and hours are estimates; weights, states and batch arithmetic are exact.")
     return tuple(notes)
 

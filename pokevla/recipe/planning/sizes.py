@@ -1,7 +1,7 @@
-"""Numbers of the model presets and teachers that `pokevla plan` counts with.
+"""Sizes of the model presets and teachers for `pokevla plan`.
 
-Plain numbers, so that planning needs no torch; `tests/unit/recipe/planning/test_sizes.py` builds the models and
-compares.
+They are plain numbers, so that planning needs no torch; `tests/unit/recipe/planning/test_sizes.py` compares them with
+the real models.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ class Part:
     """One part of the VLM, in parameters."""
 
     total: int
-    """All parameters: what memory holds."""
+    """All parameters, as held in memory."""
     used: int
-    """Those that take part: Prismatic reads the last block but one of a vision tower, the rest idles."""
+    """Parameters in use: Prismatic reads the last but one block of a vision tower, so the last one is unused."""
     lora_per_rank: int
     """Adapter parameters per unit of LoRA rank over all its Linears: the sum of (inputs + outputs)."""
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A stack of transformer blocks: enough for attention's compute and for activations."""
+    """Shape of a stack of transformer blocks, for the compute of attention and the memory of activations."""
 
     layers: int
     width: int

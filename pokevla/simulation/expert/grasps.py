@@ -1,4 +1,4 @@
-"""Where to take hold of an object and where to let it go: rules from collision geometry, in world coordinates."""
+"""Where to grasp and where to release an object: rules from collision geometry, in world coordinates."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from pokevla.simulation.environment import LiberoEnvironment
 
 GRIPPER_OPENING_M = 0.08
-MIN_SLACK_M = 0.03  # below this much free way between the open fingers, the hand turns to the narrow side
+MIN_SLACK_M = 0.03  # with less free space between the open fingers, the hand turns to the narrow side
 FINGER_M = 0.004  # what must stay free on each side of a wide object
 FINGER_WIDTH_M = 0.012  # half the breadth of a finger, and a little
-WAY_MARGIN_M = 0.01  # kept to what is passed on the way to the goal
+WAY_MARGIN_M = 0.01  # distance to objects passed on the way to the goal
 MIN_GAIN_M = 0.004  # turning must gain at least this much
 RIM_DEPTH_M = 0.018  # how deep the fingers reach over a bowl's rim
 RIM_INSET_M = 0.004  # from the outer edge of a bowl to the middle of its wall
@@ -29,8 +29,8 @@ RIM_INSET_M = 0.004  # from the outer edge of a bowl to the middle of its wall
 
 @dataclass(frozen=True)
 class Grasp:
-    """Where the point between the fingers goes, the yaw of the closing axis from world y in rad, and how much of
-    the way between the open fingers stays free, m."""
+    """Target of the point between the fingers, yaw of the closing axis from world y in rad, and free space between the
+    open fingers in m."""
 
     point: np.ndarray  # (3,) m
     yaw: float
@@ -38,7 +38,7 @@ class Grasp:
 
 
 class Shape:
-    """The solid part of one object or fixture as points that move with it."""
+    """Solid part of one object or fixture, as points that move with it."""
 
     def __init__(self, env: LiberoEnvironment, instance: str) -> None:
         self._data = env.sim_data
@@ -54,7 +54,7 @@ class Shape:
 
 
 class Handled:
-    """The object to move and the place to put it, both read from the simulation at every call."""
+    """The object to move and its goal, both read from the simulation at every call."""
 
     def __init__(self, env: LiberoEnvironment) -> None:
         """Raises SimulationError for tasks whose goal is not to put one free object in or on another thing."""
@@ -78,7 +78,7 @@ class Handled:
         return float(self.points[:, 2].min())
 
     def grasp(self) -> Grasp:
-        """A top-down grasp for the object as it lies: the first preference at which the hand touches no other."""
+        """Top-down grasp for the object's current pose: the first candidate at which the hand touches no neighbour."""
         candidates = self.candidates()
         tall = [shape.points for shape in self._others]
         return next((grasp for grasp in candidates if hand_is_clear(grasp, tall)), candidates[0])
@@ -86,15 +86,15 @@ class Handled:
     def candidates(self) -> list[Grasp]:
         """Grasps in order of preference.
 
-        Tall things are held 3.5 cm below their top, but never below 40 % of their height; flat ones at half
-        height, at least 1 cm above their ground; wide hollow ones (bowls) by the rim.
+        Tall objects are held 3.5 cm below their top, but never below 40 % of their height; flat ones at half height, at
+        least 1 cm above the ground; wide hollow ones (bowls) by the rim.
         """
         points = self.points
         side, direction, centre = narrow_side(points[:, :2])
         if side > GRIPPER_OPENING_M - 0.01:
             return _rim_grasps(points, float(points[:, 2].max()))
         z = grasp_height(points)
-        # Turning costs time and blurs the wrist view, so only where the way things lie leaves little slack.
+        # Turning costs time and changes the wrist view, so turn only if there is little space.
         width = float(np.ptp(points[:, 1]))
         roomy = GRIPPER_OPENING_M - width >= MIN_SLACK_M or width - side < MIN_GAIN_M
         yaws = [(0.0, width), (_least_turn(direction - math.pi / 2), side)]
@@ -104,7 +104,7 @@ class Handled:
         for yaw, across in yaws:
             if GRIPPER_OPENING_M - across < 2 * FINGER_M:
                 continue
-            # Along the fingers' broad side there is more than one place to hold a long thing.
+            # A long object can be held at several points along the fingers' broad side.
             along = np.array([math.cos(yaw), math.sin(yaw)])
             spare = max(0.0, float(np.ptp(points[:, :2] @ along)) / 2 - FINGER_WIDTH_M)
             for slide in (0.0, -spare, spare):
@@ -113,11 +113,11 @@ class Handled:
         return grasps
 
     def hold_offset(self, hand: np.ndarray) -> np.ndarray:
-        """(2,) m from the hand to the middle of the object: what the hand must make good when placing."""
+        """(2,) m from the hand to the middle of the object, to be compensated when placing."""
         return self.points[:, :2].mean(axis=0) - hand[:2]
 
     def height_on_the_way(self, goal: np.ndarray) -> float:
-        """Top in m of the highest movable thing the object would pass over on the straight way to `goal` (2,)."""
+        """Top in m of the highest movable object on the straight path to `goal` (2,)."""
         points = self.points[:, :2]
         way = np.linspace(points.mean(axis=0), goal, 20)
         half = (points.max(axis=0) - points.min(axis=0)) / 2 + WAY_MARGIN_M
@@ -129,7 +129,7 @@ class Handled:
         return float(max(tops))
 
     def goal(self) -> tuple[np.ndarray, float]:
-        """Centre (2,) of the place in m, and the height in m the object's underside must pass above it."""
+        """Centre (2,) of the goal in m, and height in m that the object's underside must have above it."""
         points = self._place_shape.points
         if self._region is None:
             centre = (points[:, :2].min(axis=0) + points[:, :2].max(axis=0)) / 2

@@ -1,9 +1,8 @@
-"""A scripted expert for pick-and-place: closed loop, and a function of the present state only.
+"""Scripted closed-loop expert for pick-and-place, a function of the current state only.
 
-It is the teacher of small policies, so it behaves in a way that is easy to imitate: over the object, straight
-down at one speed, close, straight up, over the goal, open. Which of these it does follows from what can be seen
-(heights, offsets, finger opening, contacts), not from a clock; after a slip or a push it simply does what the
-new state asks for, which is also how it retries.
+Small policies learn from it, so its behaviour is easy to imitate: move over the object, straight down at one speed,
+close, straight up, over the goal, open. The phase follows from what is visible (heights, offsets, finger opening,
+contacts), not from a clock; after a slip or a push it acts on the new state, which is also how it retries.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ if TYPE_CHECKING:
     from pokevla.simulation.environment import LiberoEnvironment
 
 GAIN = 1.6  # of the position error, in units of the controller's 5 cm range
-POSITION_RANGE_M, ROTATION_RANGE_RAD = 0.05, 0.5  # osc_pose.json: what an action of 1 asks for
+POSITION_RANGE_M, ROTATION_RANGE_RAD = 0.05, 0.5  # osc_pose.json: displacement for an action of 1
 DESCENT_SPEED = 0.7  # action units; about 1.1 cm per step
 HOVER_M = 0.07  # fingertip height above the grasp point while aligning
-ALIGN_M = 0.012  # allowed xy error before descending, where the fingers have room for it
-KEEP_MORE_M = 0.008  # allowed on top of it while descending: above it, up again
+ALIGN_M = 0.012  # allowed xy error before descending, if the fingers have room for it
+KEEP_MORE_M = 0.008  # allowed in addition while descending; beyond it the hand moves up again
 CLOSE_HEIGHT_M = 0.010  # closing begins this far above the grasp point; the hand coasts the rest
 EMPTY_M = 0.003  # fingers this close together hold nothing
 FINGERS_REST_M_S = 0.04  # they close at about 0.1
@@ -42,7 +41,7 @@ OPEN, CLOSED = -1.0, 1.0
 
 
 class ScriptedExpert:
-    """Gives the action for the present state of one environment."""
+    """Computes the action for the current state of one environment."""
 
     def __init__(self, env: LiberoEnvironment) -> None:
         """Raises SimulationError for tasks that are not single pick-and-place."""
@@ -59,20 +58,20 @@ class ScriptedExpert:
         self.phase = ""
 
     def act(self) -> np.ndarray:
-        """The clean action (7,) in [-1, 1] for the present state. `phase` then names what it is doing."""
+        """Noise-free action (7,) in [-1, 1] for the current state. Sets `phase` to what it is doing."""
         self._env.refresh()
         hand, _, _ = self._env.robot_pose()
         goal, rim = self._handled.goal()
         if self._is_open() and self._env.success():
-            self.phase = "done"  # up and away; fetching it anew out of the basket is nothing to imitate
+            self.phase = "done"  # move up and away; do not pick it up again from the basket
             return self._action(np.array([0.0, 0.0, RELEASE_MOVE_M]), None, OPEN)
         middle = self._handled.points[:, :2].mean(axis=0)
         lifted = self._handled.bottom > rim - 0.02
-        # Once it lets go, it lets go: an object that tips over as it drops is not fetched again half open.
+        # Once it has started to release it does not grasp again, even if the object tips over as it drops.
         reached = REACHED_M if self._is_squeezed() or self._is_open() else LET_GO_M
         if np.linalg.norm(middle - goal) < reached and (lifted or not self._holds()):
             self.phase = "release"
-            # Lowers the object as it opens, until the fingers are free of it, then rises. Never zero: see "close".
+            # Lower the object while opening, until the fingers are free of it, then rise. Never zero: see "close".
             clings = hand[2] - self._handled.grasp().point[2] < CLINGS_M and hand[2] > rim + CLINGS_M
             return self._action(np.array([0.0, 0.0, -RELEASE_MOVE_M if clings else RELEASE_MOVE_M]), None, OPEN)
         if self._is_squeezed() and self._gap() > EMPTY_M and (self._holds() or self._fingers_rest()):
@@ -100,22 +99,22 @@ class ScriptedExpert:
         turned = abs(self._yaw_error(grasp.yaw)) < YAW_TOLERANCE_RAD
         align = float(np.clip(grasp.slack / 2 - FINGER_M, FINGER_M, ALIGN_M))
         keep = align + KEEP_MORE_M
-        # Once the fingers are on their way the hand may be pushed about a little.
+        # Once the fingers are closing, small displacements of the hand are allowed.
         reached = above < CLOSE_HEIGHT_M * (1.0 if self._is_open() else 2.0)
         if reached and sideways < keep and turned and self._gap() > EMPTY_M:
             self.phase = "close"
-            # Keeps servoing: an action of exactly zero would be dropped as a no-op, and the pupil would never
-            # learn to wait for the fingers.
+            # Keep servoing: an action of exactly zero would be dropped as a no-op, and the policy would never learn
+            # to wait for the fingers.
             return self._action(offset, None, CLOSED)
         if not self._is_open() and above < HOVER_M / 2:
             self.phase = "back off"
             return self._action(np.array([0.0, 0.0, POSITION_RANGE_M]), None, OPEN)
-        # A funnel: the further from over the object, the higher. Smooth on purpose, since a pupil that sees to a
-        # centimetre cannot tell on which side of a threshold it is.
+        # A funnel: the larger the xy error, the higher. Smooth on purpose, because a policy that sees with an accuracy
+        # of a centimetre cannot tell on which side of a threshold it is.
         aside = float(np.clip((sideways - align) / FUNNEL_M, 0.0, 1.0)) if turned else 1.0
         rise = HOVER_M * aside - above - PRESS_M * (1.0 - aside)
         self.phase = "hover" if aside > 0.5 else "descend"
-        # Low beside the object: first up, then across, so that fingers do not sweep it over.
+        # Low beside the object: first up, then across, so that the fingers do not knock it over.
         across = offset[:2] * float(np.clip((SWEEP_M - rise) / (SWEEP_M - ALIGN_M), 0.0, 1.0))
         if above < HOVER_M * 1.5:
             rise = max(rise, -DESCENT_SPEED * POSITION_RANGE_M / GAIN)
@@ -124,26 +123,26 @@ class ScriptedExpert:
     def _action(self, offset: np.ndarray, yaw: float | None, gripper: float) -> np.ndarray:
         """Action towards `offset` (3,) m from here; `yaw` None keeps the orientation as it is."""
         action = np.zeros(7)
-        # All axes are slowed alike, so that far away the direction of the motion still tells where the goal is.
-        # Cut axis by axis, most actions would be (1, -1, -1) wherever it lies, and a pupil had nothing to look for.
-        wanted = GAIN * offset / POSITION_RANGE_M
-        action[:3] = wanted / max(1.0, float(np.abs(wanted).max()))
+        # Scale all axes alike, so that the direction of motion points to the goal even from far away. Clipped per axis,
+        # most actions would be (1, -1, -1) wherever the goal is, and a policy would not learn to look for it.
+        velocity = GAIN * offset / POSITION_RANGE_M
+        action[:3] = velocity / max(1.0, float(np.abs(velocity).max()))
         if yaw is not None:
-            error = rotation_error(self._wanted(yaw), self._present())
+            error = rotation_error(self._desired_rotation(yaw), self._current_rotation())
             action[3:6] = np.clip(error / ROTATION_RANGE_RAD, -1.0, 1.0)
         action[6] = gripper
         return action
 
-    def _wanted(self, yaw: float) -> np.ndarray:
+    def _desired_rotation(self, yaw: float) -> np.ndarray:
         cosine, sine = math.cos(yaw), math.sin(yaw)
         return np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]]) @ self._level
 
-    def _present(self) -> np.ndarray:
+    def _current_rotation(self) -> np.ndarray:
         site = self._env.libero.robots[0].eef_site_id
         return np.array(self._env.sim_data.site_xmat[site].reshape(3, 3))
 
     def _yaw_error(self, yaw: float) -> float:
-        return float(rotation_error(self._wanted(yaw), self._present())[2])
+        return float(rotation_error(self._desired_rotation(yaw), self._current_rotation())[2])
 
     def _gap(self) -> float:
         """Distance between the fingers in m, 0.08 when open."""
@@ -154,12 +153,12 @@ class ScriptedExpert:
         return self._gap() > 0.07
 
     def _is_squeezed(self) -> bool:
-        """Whether the gripper's set point has run all the way in (eight closing steps from open)."""
+        """Whether the gripper's set point is fully closed (eight closing steps from open)."""
         return bool(abs(self._env.libero.robots[0].gripper.current_action[0]) > 0.99) and not self._is_open()
 
     def _fingers_rest(self) -> bool:
-        """Whether the fingers have stopped, which with a gap between them means that something is in it. Contacts
-        alone would flicker on the thin wall of a bowl."""
+        """Whether the fingers have stopped; with a gap between them this means that they hold something. Contacts alone
+        would flicker on the thin wall of a bowl."""
         return bool(np.abs(self._env.finger_speeds()).max() < FINGERS_REST_M_S)
 
     def _holds(self) -> bool:

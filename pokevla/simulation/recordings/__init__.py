@@ -1,1 +1,1 @@
-"""Demonstrations as files: made, stored, replayed for masks."""
+"""Demonstration files: recording, storing, replaying for masks."""

@@ -1,9 +1,9 @@
-"""Collecting demonstrations of the scripted expert into LIBERO's HDF5 layout, in parallel processes.
+"""Records demonstrations of the scripted expert in LIBERO's HDF5 layout, in parallel processes.
 
-Which initial state, shift, start and noise an attempt gets depends on (seed, attempt number) only, and the first
-`episodes` successes by attempt number are kept: the same episodes for any number of workers (to the last bits of the
-states in all but one comparison, docs/simulation.md). Each goes to the file as it comes, so memory does not grow with
-their number: at most two finished episodes per worker wait for their turn.
+Initial state, shift, start and noise of an attempt depend on (seed, attempt number) only, and the first `episodes`
+successes by attempt number are kept: the same episodes for any number of workers (except for the last bits of the
+states in one comparison, docs/simulation.md). Episodes are written one by one, so memory does not grow with their
+number: at most two finished episodes per worker are held back.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pokevla.errors import SimulationError, UsageError
 from pokevla.simulation.recordings.episodes import Attempts, DemoSettings
@@ -26,23 +27,32 @@ Progress = Callable[[int, int, int], None]
 
 @dataclass(frozen=True)
 class DemoReport:
-    """`kept` successes and `failed` attempts of `wanted` episodes; CPU seconds of all by physics, rgb and masks."""
+    """`kept` successes and `failed` attempts for `requested` episodes; CPU seconds by physics, rgb and masks."""
 
     kept: int
     failed: int
-    wanted: int
+    requested: int
     path: Path
     steps: list[int] = field(default_factory=list)
     cpu_s: dict[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form. The key of `requested` is `wanted`."""
+        return {"kept": self.kept, "failed": self.failed, "wanted": self.requested, "path": str(self.path),
+                "steps": self.steps, "cpu_s": self.cpu_s}  # fmt: skip
 
 
 def collect_demonstrations(settings: DemoSettings, on_progress: Progress | None = None) -> DemoReport:
     """Collect successful episodes into `<out>/<suite>/<task name>_demo.hdf5`.
 
-    `on_progress(kept, failed, wanted)` is called after each attempt. Failed attempts are counted, not kept; if
-    `max_attempts` (default twice the episodes and ten more) run out, what was kept is written and the report
-    says so. Raises UsageError for settings that make no sense, SimulationError if nothing succeeded,
-    DiskFullError (leaving no file) if there is no room.
+    `on_progress(kept, failed, requested)` is called after each attempt. Failed attempts are counted, not kept. After
+    `max_attempts` (default: twice the episodes plus ten) the kept episodes are written, and the report has fewer than
+    requested.
+
+    Raises:
+        UsageError: invalid settings.
+        SimulationError: no attempt succeeded.
+        DiskFullError: disk full; no file is left.
     """
     _check(settings)
     attempts = settings.max_attempts or 2 * settings.episodes + 10
@@ -67,7 +77,7 @@ def collect_demonstrations(settings: DemoSettings, on_progress: Progress | None 
                 f"The expert failed in all {failed} attempts at {settings.suite} task {settings.task_index}.",
                 "See docs/simulation.md for the tasks it can do.",
             )
-        # The last ones by number: a split that more workers or a longer run of the same seed cannot change.
+        # The last ones by number, so that the number of workers cannot change the split.
         kept.finish(math.floor(settings.val_fraction * len(kept.steps) + 0.5), failed)
     return DemoReport(len(kept.steps), failed, settings.episodes, path, kept.steps, cpu_s)
 
@@ -87,6 +97,6 @@ def _check(settings: DemoSettings) -> None:
         raise UsageError(f"val_fraction is {settings.val_fraction}.", "It must be at least 0 and below 1.")
     shift = settings.target_shift_m
     if shift is not None and not 0.0 <= shift[0] < shift[1]:
-        raise UsageError(f"Target shift range [{shift[0]}, {shift[1]}] m is empty.", "Give 0 <= low < high.")
+        raise UsageError(f"Target shift range [{shift[0]}, {shift[1]}] m is empty.", "Use 0 <= low < high.")
     if settings.dart_sigma < 0.0 or settings.random_start_steps < 0:
         raise UsageError("dart_sigma and random_start_steps cannot be negative.", "Use 0 to switch them off.")

@@ -1,4 +1,4 @@
-"""One attempt of the expert: what happened at every step, with the pictures asked for."""
+"""One attempt of the expert: state, action and requested images of every step."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class DemoSettings:
 
 @dataclass
 class Episode:
-    """One attempt, T steps. Row t is what was seen before `actions[t]`.
+    """One attempt of T steps. Row t is the observation before `actions[t]`.
 
-    `arrays` by their names in the file: T rows each; of pictures (upside down, as LIBERO stores them) only the rows of
-    the steps that `obs/rendered` marks, in order. Empty for an attempt that failed.
+    `arrays` by their names in the file have T rows each; images (upside down, as LIBERO stores them) only those of the
+    steps that `obs/rendered` marks, in order. Empty for a failed attempt.
     """
 
     success: bool
@@ -94,7 +94,7 @@ class Attempts:
             target_shift=shift,
             seed=seed,
             init_state=start,
-            # What failed is only counted: its pictures need not travel.
+            # Failed attempts are only counted, so their images are not sent.
             arrays={name: np.stack(values) for name, values in rows.items()} if success else {},
             instances=env.instances,
             target_instances=env.target_instances,
@@ -146,7 +146,7 @@ def episode_seed(seed: int, number: int) -> int:
 
 
 def init_state_of(settings: DemoSettings, number: int) -> int:
-    """Initial state of attempt `number`: all of the range before any comes again, in an order of the seed."""
+    """Initial state of attempt `number`: every one of the range once before any repeats, in an order from the seed."""
     low, high = settings.init_states
     order = np.random.default_rng([settings.seed, number // (high - low), 1]).permutation(high - low)
     return low + int(order[number % (high - low)])

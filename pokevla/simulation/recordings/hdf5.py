@@ -1,6 +1,6 @@
-"""Writing LIBERO's demonstration HDF5 (scripts/create_dataset.py of LIBERO) with our additions.
+"""Writes LIBERO's demonstration HDF5 (scripts/create_dataset.py of LIBERO) with our additions.
 
-A file appears under its final name only when it is whole.
+A file gets its final name only when it is complete.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def new_hdf5(path: Path) -> Iterator[h5py.File]:
-    """An HDF5 file that gets its name when the block ends well; otherwise nothing of it is left.
+    """Yield a new HDF5 file that gets its name if the block succeeds; otherwise nothing is left.
 
-    Raises DiskFullError if there is no room, DataError for any other failure to write.
+    Raises:
+        DiskFullError: disk full.
+        DataError: writing failed otherwise.
     """
     import h5py
 
@@ -45,16 +47,16 @@ def new_hdf5(path: Path) -> Iterator[h5py.File]:
 
 
 def demonstrations_path(settings: DemoSettings) -> Path:
-    """Where the demonstrations of a task go: `<out>/<suite>/<task name>_demo.hdf5`."""
+    """Path of a task's demonstrations: `<out>/<suite>/<task name>_demo.hdf5`."""
     task = get_task(settings.suite, settings.task_index)
     return settings.out / settings.suite / f"{task.name}_demo.hdf5"
 
 
 class DemonstrationsFile:
-    """Fills an HDF5 file with the episodes of one task as they come; none of them is kept in memory."""
+    """Writes the episodes of one task to an HDF5 file one by one, without keeping them in memory."""
 
     def __init__(self, file: h5py.File, settings: DemoSettings) -> None:
-        """Write what is known before the first episode."""
+        """Write the attributes that are known before the first episode."""
         self._settings = settings
         self._data = file.create_group("data")
         self._data.attrs.update(_task_attributes(get_task(settings.suite, settings.task_index), settings))
@@ -70,7 +72,7 @@ class DemonstrationsFile:
         self.steps.append(len(episode.arrays["actions"]))
 
     def finish(self, num_val: int, failed: int) -> None:
-        """Write what only the end tells: counts, and the split of each episode (the last `num_val` are "val")."""
+        """Write the counts and the split of each episode (the last `num_val` are "val")."""
         self._data.attrs["num_demos"] = len(self.steps)
         self._data.attrs["total"] = sum(self.steps)
         self._data.attrs["pokevla_collection"] = json.dumps(_collection(self._settings, failed))
@@ -87,7 +89,7 @@ def _write_episode(group: h5py.Group, episode: Episode) -> None:
         if values.ndim <= 2:
             group.create_dataset(name, data=values)
             continue
-        # One chunk per picture: those of steps that were not drawn are never stored, and read as zeros.
+        # One chunk per image: images that were not rendered take no space and read as zeros.
         shape = values.shape[1:]
         packed = {"compression": "gzip", "compression_opts": 1, "chunks": (1, *shape)}
         pictures = group.create_dataset(name, (num_steps, *shape), values.dtype, **packed)
@@ -105,8 +107,8 @@ def _write_episode(group: h5py.Group, episode: Episode) -> None:
 def _task_attributes(task: TaskInfo, settings: DemoSettings) -> dict[str, Any]:
     """LIBERO's attributes of `data`, and how our rows are aligned."""
     bddl = task.bddl_file.read_text(encoding="utf-8")
-    found = re.search(r"\(problem\s+(\w+)\)", bddl)
-    problem = found.group(1) if found else ""
+    match = re.search(r"\(problem\s+(\w+)\)", bddl)
+    problem = match.group(1) if match else ""
     sizes = {"camera_heights": settings.image_size, "camera_widths": settings.image_size}
     bddl_name = f"{task.suite}/{task.bddl_file.name}"
     return {
@@ -131,7 +133,7 @@ def _task_attributes(task: TaskInfo, settings: DemoSettings) -> dict[str, Any]:
 
 
 def _collection(settings: DemoSettings, failed: int) -> dict[str, Any]:
-    """How the episodes were collected; the same for any number of workers and any place."""
+    """How the episodes were recorded; independent of the number of workers and the folder."""
     return {name: value for name, value in asdict(settings).items() if name not in ("out", "workers")} | {
         "failed_episodes": failed,
         "mujoco": version("mujoco"),

@@ -26,14 +26,19 @@ Progress = Callable[[int, int, int], None]
 
 @dataclass(frozen=True)
 class MaskReport:
-    """What became of one file: episodes with masks, and those left out, each with what is wrong with it."""
+    """Result for one file: episodes with masks, and those left out with the reason."""
 
     source: Path
     path: Path
     kept: int
     left_out: dict[str, str]
-    found: bool = False
-    """Whether it was there already, finished by an earlier run from the same source."""
+    is_earlier: bool = False
+    """Whether an earlier call has already written the file from the same source."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form. The key of `is_earlier` is `found`."""
+        return {"source": str(self.source), "path": str(self.path), "kept": self.kept, "left_out": self.left_out,
+                "found": self.is_earlier}  # fmt: skip
 
 
 def add_masks(
@@ -41,16 +46,17 @@ def add_masks(
 ) -> list[MaskReport]:
     """Write a copy of every file, in the same layout, with instance masks of both views added.
 
-    `on_progress(done, left_out, total)` is called after each episode. An episode whose states do not fit its
-    pictures is left out and reported; where that is true of more than half of a file, the file is refused.
+    `on_progress(done, left_out, total)` is called after each episode. An episode whose states do not match its
+    images is left out and reported; a file with more than half of such episodes is refused. Finished files stay, and
+    the same call continues after them; nothing is left of an unfinished one.
 
-    Raises UsageError for targets that are sources, or exist (without `overwrite`) and were not made from the same
-    source, DataError naming file and demo for what cannot be replayed (states of another model before anything is
-    drawn), DiskFullError if there is no room. Finished files stay, and the same call goes on after them; of an
-    unfinished one nothing is left.
+    Raises:
+        UsageError: a target is a source, or exists (without `overwrite`) and was not made from the same source.
+        DataError: an episode cannot be replayed; names file and demo. States of another model are detected first.
+        DiskFullError: disk full.
     """
     _check_targets(files)
-    reports = {} if overwrite else {file.target: found for file in files if (found := _finished(file)) is not None}
+    reports = {} if overwrite else {file.target: report for file in files if (report := _finished(file)) is not None}
     left = [file for file in files if file.target not in reports]
     for file in left:
         _check_states(file)
@@ -79,20 +85,20 @@ def _check_targets(files: Sequence[DemoSource]) -> None:
 
 
 def _finished(file: DemoSource) -> MaskReport | None:
-    """The report of an earlier run that made the target from the same source; None where there is no target."""
+    """Report of an earlier call that wrote the target from the same source; None if there is no target."""
     if not file.target.exists():
         return None
     try:
         with h5py.File(file.target, "r") as target:
-            found = json.loads(target["data"].attrs.get("pokevla_masks", "{}"))
-    except (OSError, KeyError):  # no HDF5, or not of LIBERO's layout: nothing of ours
-        found = {}
-    if found.get("source_sha256") != _sha256(file.source):
+            stored = json.loads(target["data"].attrs.get("pokevla_masks", "{}"))
+    except (OSError, KeyError):  # not HDF5 or not in LIBERO's layout, so not written by us
+        stored = {}
+    if stored.get("source_sha256") != _sha256(file.source):
         raise UsageError(
-            f"{file.target} exists already, and was not made from this {file.source.name}.",
+            f"{file.target} exists and was not made from this {file.source.name}.",
             "Give another OUT, or --overwrite to replace it.",
         )
-    return MaskReport(file.source, file.target, len(found["fit"]) - len(found["left_out"]), found["left_out"], True)
+    return MaskReport(file.source, file.target, len(stored["fit"]) - len(stored["left_out"]), stored["left_out"], True)
 
 
 def _sha256(path: Path) -> str:
@@ -101,7 +107,7 @@ def _sha256(path: Path) -> str:
 
 
 def _check_states(file: DemoSource) -> None:
-    """Refuse what is not of this task's model, or has masks, before a simulator is started."""
+    """Refuse states of another model and files with masks, before a simulator is started."""
     width = load_init_states(get_task(file.suite, file.task_index)).shape[1]
     for demo in file.demo_names:
         with open_episode(file, demo) as episode:
@@ -113,15 +119,17 @@ def _check_states(file: DemoSource) -> None:
                     "It was stored with another task or another version of LIBERO.",
                 )
             if not np.isfinite(episode.states).all():
-                raise DataError(f"{where}/states holds numbers that are not finite.", "Download the file again.")
+                raise DataError(f"{where}/states contains non-finite numbers.", "Download the file again.")
             if episode.has_masks:
-                raise DataError(f"{where} has masks already.", "It can be converted as it is.")
+                raise DataError(f"{where} already has masks.", "Convert it as it is.")
 
 
 def write_with_masks(file: DemoSource, results: Iterator[EpisodeMasks], listen: Callable[[bool], None]) -> MaskReport:
-    """Copy one file with the masks of its episodes, which come from `results` in order; `listen(fits)` after each.
+    """Copy one file with the masks of its episodes from `results`, in order; calls `listen(fits)` after each.
 
-    Raises DataError, leaving nothing, where more than half of the episodes do not fit; DiskFullError without room.
+    Raises:
+        DataError: more than half of the episodes do not match; nothing is left.
+        DiskFullError: disk full; nothing is left.
     """
     left_out: dict[str, str] = {}
     fits: dict[str, dict[str, float | None]] = {}
@@ -160,11 +168,12 @@ def _add_masks(group: Any, episode: EpisodeMasks) -> int:
 
 
 def _refuse_mostly_unfit(file: DemoSource, left_out: dict[str, str]) -> None:
-    """A few episodes whose playback went astray are the publisher's; more than half are another task or model."""
+    """Refuse the file if most episodes do not match: that means another task or model, not a few faulty playbacks."""
     if 2 * len(left_out) <= len(file.demo_names):
         return
     demo, complaint = next(iter(left_out.items()))
     raise DataError(
-        f"{file.source}: data/{demo}: {complaint}; so it is with {len(left_out)} of {len(file.demo_names)} episodes.",
+        f"{file.source}: data/{demo}: {complaint}; the same holds for {len(left_out)} of "
+        f"{len(file.demo_names)} episodes.",
         f"Check that the file is of {file.suite} task {file.task_index}, and see docs/simulation.md (Masks).",
     )

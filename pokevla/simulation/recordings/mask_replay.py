@@ -1,7 +1,7 @@
-"""Drawing the masks that published LIBERO demonstrations lack, by putting their states back into the simulator.
+"""Renders the masks that published LIBERO demonstrations lack, by restoring their states in the simulator.
 
-No physics is run, but for the last row of published files. Whether a state really is what the stored picture shows
-is checked on some rows of every episode: see `EpisodeFit`.
+No physics runs, except for the last row of published files. Some rows of every episode are compared with the stored
+images: see `EpisodeFit`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pokevla.simulation.environment import LiberoEnvironment
 from pokevla.simulation.recordings.stored_episodes import DemoSource, StoredEpisode, open_episode
 
 CHECKED_ROWS = 4
-"""Rows of an episode whose picture is drawn and compared: evenly spread, the last one left out."""
+"""Number of rows of an episode whose image is rendered and compared: evenly spread, without the last one."""
 APART_ROWS = 20
 """One second: how far off the pictures are that a right state must fit worse."""
 MAX_PICTURE_DIFFERENCE = 12.0
@@ -28,9 +28,9 @@ MAX_JOINT_ERROR_RAD = 0.05
 
 @dataclass(frozen=True)
 class EpisodeFit:
-    """How well the stored states fit what the file says was seen.
+    """How well the stored states match the stored observations.
 
-    Differences of pictures are grey levels (0 to 255), mean over rows and views, brightness and contrast fitted.
+    Image differences are grey levels (0 to 255), mean over rows and views, with brightness and contrast fitted.
     """
 
     picture_difference: float
@@ -43,21 +43,21 @@ class EpisodeFit:
     """The same, were the observations taken at the other side of the action."""
 
     def complaint(self) -> str | None:
-        """What is wrong in one clause, None where states and observations belong together."""
+        """What is wrong, as a clause; None if states and observations match."""
         if self.other_joint_error_rad < min(self.joint_error_rad, MAX_JOINT_ERROR_RAD):
             return "its observations fit the states at the other side of the action: it has another alignment"
         if self.joint_error_rad > MAX_JOINT_ERROR_RAD:
             return f"its joints are {self.joint_error_rad:.2f} rad from those of its states"
         if self.picture_difference > MAX_PICTURE_DIFFERENCE:
-            return f"its pictures differ by {self.picture_difference:.1f} grey levels from what the states show"
+            return f"its images differ by {self.picture_difference:.1f} grey levels from those of its states"
         if self.picture_difference > self.shifted_difference:
-            return "its pictures look more like states of one second away"
+            return "its images look more like those of states one second away"
         return None
 
 
 @dataclass(frozen=True)
 class EpisodeMasks:
-    """The masks of one episode, packed: they wait in memory until their turn comes to be written."""
+    """The masks of one episode, packed because they wait in memory until they are written."""
 
     fit: EpisodeFit
     instances: list[str]
@@ -91,20 +91,20 @@ class EpisodeReplay:
                 raise SimulationError(f"{file.source}: data/{demo}: {error.message}", error.remedy) from error
 
     def _environment(self, file: DemoSource, image_size: int) -> LiberoEnvironment:
-        wanted = (file.suite, file.task_index, image_size)
-        if self._env is None or self._built_for != wanted:
+        required = (file.suite, file.task_index, image_size)
+        if self._env is None or self._built_for != required:
             if self._env is not None:
                 self._env.close()
-            # Default rendering: `fast_rendering` thins meshes, and edges of masks would not fit published pictures.
+            # Default rendering: `fast_rendering` simplifies meshes, and masks would not match the edges in the images.
             self._env = LiberoEnvironment(file.suite, file.task_index, image_size=image_size)
-            self._built_for = wanted
+            self._built_for = required
         return self._env
 
 
 def replay_episode(env: LiberoEnvironment, episode: StoredEpisode) -> EpisodeMasks:
-    """Masks of one episode; none are drawn (all zero) where its states and pictures do not fit.
+    """Masks of one episode; all zero if its states and images do not match.
 
-    `env` is of the episode's task and image size. Raises SimulationError for states or fixtures of another model,
+    `env` has the episode's task and image size. Raises SimulationError for states or fixtures of another model, and
     DataError naming file and demo for what cannot be read.
     """
     if env.has_fixtures:
@@ -115,7 +115,7 @@ def replay_episode(env: LiberoEnvironment, episode: StoredEpisode) -> EpisodeMas
 
 
 def draw_masks(env: LiberoEnvironment, episode: StoredEpisode, *, drawn: bool = True) -> np.ndarray:
-    """(2, T, H, H) uint8 instance masks as LIBERO stores pictures (upside down); rows without a picture stay zero."""
+    """(2, T, H, H) uint8 instance masks, upside down as LIBERO stores images; rows without an image stay zero."""
     masks = np.zeros((2, len(episode.states), episode.image_size, episode.image_size), np.uint8)
     for row in np.flatnonzero(episode.drawn) if drawn else ():
         show_row(env, episode, int(row))
@@ -124,7 +124,7 @@ def draw_masks(env: LiberoEnvironment, episode: StoredEpisode, *, drawn: bool = 
 
 
 def show_row(env: LiberoEnvironment, episode: StoredEpisode, row: int) -> None:
-    """Put the simulation into the moment that the picture of `row` was taken."""
+    """Set the simulation to the moment at which the image of `row` was rendered."""
     shown = episode.state_row(row)
     if shown is not None:
         env.set_state(episode.states[shown])
@@ -134,14 +134,14 @@ def show_row(env: LiberoEnvironment, episode: StoredEpisode, row: int) -> None:
 
 
 def measure_fit(env: LiberoEnvironment, episode: StoredEpisode) -> EpisodeFit:
-    """Compare all joints, and the pictures of some rows, with what the states say. See `EpisodeFit`."""
+    """Compare all joints and the images of some rows with the states. See `EpisodeFit`."""
     rows = np.flatnonzero(episode.drawn)
     inner = rows[:-1] if len(rows) > 1 else rows
     own, shifted = [], []
     for row in np.unique(inner[np.linspace(0, len(inner) - 1, CHECKED_ROWS).astype(int)]):
         show_row(env, episode, int(row))
         seen = env.stored_images()
-        # The nearest row with a picture at least a second off, later where the episode is long enough.
+        # The nearest row with an image at least a second away, a later one if the episode is long enough.
         apart = rows[np.abs(rows - row) >= APART_ROWS]
         other = min(apart, key=lambda at: (abs(at - row), -at), default=None)
         own.append(picture_difference(seen, episode.pictures(int(row))))
@@ -165,7 +165,7 @@ def joint_errors(env: LiberoEnvironment, episode: StoredEpisode) -> tuple[float,
 def picture_difference(drawn: np.ndarray, stored: np.ndarray) -> float:
     """Mean absolute difference of pictures (V, H, W, 3) in grey levels, each view's brightness and contrast fitted.
 
-    MuJoCo versions light the same scene differently (a quarter darker from 3.3.3 on), which is no difference here.
+    MuJoCo versions light the same scene differently (a quarter darker from 3.3.3 on); the fit removes this difference.
     """
     differences = []
     for one, other in zip(drawn.astype(np.float64), stored.astype(np.float64), strict=True):
@@ -177,5 +177,5 @@ def picture_difference(drawn: np.ndarray, stored: np.ndarray) -> float:
 
 
 def figures(fit: EpisodeFit) -> dict[str, float | None]:
-    """The fit as attribute text: rounded, and None for what an episode is too short to tell."""
+    """The fit for the file's attributes: rounded, and None for what cannot be measured in a short episode."""
     return {name: round(value, 5) if np.isfinite(value) else None for name, value in asdict(fit).items()}

@@ -1,7 +1,7 @@
-"""Reading a stored LIBERO episode for replay: where the states behind its pictures are.
+"""Reads a stored LIBERO episode for replay, with the state that each image shows.
 
-In published files row t's picture was taken after action t, so it shows states[t + 1]; the last one shows where one
-control step leads from the last state. Files that say `pokevla_obs_alignment = before` show states[t].
+In published files the image of row t was rendered after action t, so it shows states[t + 1]; the last one shows the
+result of one control step from the last state. In files with `pokevla_obs_alignment = before` it shows states[t].
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pokevla.errors import DataError
 from pokevla.simulation.stored_models import BodyPose, stored_poses
 
 CAMERAS = ("agentview", "eye_in_hand")  # base, wrist
-_REMEDY = "Give a file in the official LIBERO layout, whole and readable."
+_REMEDY = "Name a complete, readable file in the official LIBERO layout."
 
 
 @dataclass(frozen=True)
 class DemoSource:
-    """One demonstration file to be replayed into `target`, and what its header says."""
+    """One demonstration file to be replayed into `target`, with the content of its header."""
 
     source: Path
     target: Path
@@ -35,10 +35,10 @@ class DemoSource:
 
 
 class StoredEpisode:
-    """One episode of an open file: T rows. Pictures are read row by row, as they are stored (upside down)."""
+    """One episode of an open file, T rows. Images are read row by row, as they are stored (upside down)."""
 
     def __init__(self, group: Any, where: str, *, aligned_before: bool) -> None:
-        """Raises DataError naming file, demo and key for what is missing or of another shape."""
+        """Raises DataError naming file, demo and key if something is missing or has another shape."""
         self._group, self._where, self._before = group, where, aligned_before
         self.actions = self._array("actions", (None, 7))
         length = len(self.actions)
@@ -51,18 +51,18 @@ class StoredEpisode:
         sizes = {self._shape(f"obs/{camera}_rgb") for camera in CAMERAS}
         size = next(iter(sizes))
         if len(sizes) > 1 or len(size) != 4 or size[0] != length or size[1] != size[2] or size[3] != 3:
-            raise DataError(f"{where}: pictures of shape {sorted(sizes)}, expected ({length}, H, H, 3).", _REMEDY)
+            raise DataError(f"{where}: images of shape {sorted(sizes)}, expected ({length}, H, H, 3).", _REMEDY)
         self.image_size = int(size[1])
         if not self.drawn.any():
-            raise DataError(f"{where}: no row has a picture.", _REMEDY)
+            raise DataError(f"{where}: no row has an image.", _REMEDY)
 
     @property
     def has_masks(self) -> bool:
-        """Whether any view has masks already."""
+        """Whether any view already has masks."""
         return any(f"obs/{camera}_mask" in self._group for camera in CAMERAS)
 
     def state_row(self, row: int) -> int | None:
-        """The row of `states` that the picture of `row` shows; None: one control step past the last."""
+        """Row of `states` that the image of `row` shows; None: one control step past the last."""
         shown = row if self._before else row + 1
         return shown if shown < len(self.states) else None
 
@@ -79,9 +79,9 @@ class StoredEpisode:
             raise DataError(f"{self._where}: {error.message}", error.remedy) from error
 
     def _array(self, key: str, shape: tuple[int | None, ...]) -> np.ndarray:
-        found = self._shape(key)
-        if len(found) != len(shape) or any(e not in (None, f) for e, f in zip(shape, found, strict=True)):
-            raise DataError(f"{self._where}/{key} has shape {found}, expected {shape}.", _REMEDY)
+        actual = self._shape(key)
+        if len(actual) != len(shape) or any(e not in (None, a) for e, a in zip(shape, actual, strict=True)):
+            raise DataError(f"{self._where}/{key} has shape {actual}, expected {shape}.", _REMEDY)
         return self._read(key, ())
 
     def _shape(self, key: str) -> tuple[int, ...]:
@@ -98,7 +98,7 @@ class StoredEpisode:
 
 @contextmanager
 def open_episode(file: DemoSource, demo: str) -> Iterator[StoredEpisode]:
-    """The episode `demo` of a file. DataError naming file and demo for what does not fit the layout."""
+    """The episode `demo` of a file. DataError naming file and demo if it does not have the expected layout."""
     where = f"{file.source}: data/{demo}"
     try:
         opened = h5py.File(file.source, "r")

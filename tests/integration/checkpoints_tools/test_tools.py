@@ -200,7 +200,7 @@ def test_diff_of_two_runs_names_the_settings(ckpt: Command, engine_runs: Path) -
     code, out, _ = ckpt("diff", engine_runs / "1-fp32", engine_runs / "2-fp32")
     assert code == 0
     assert "recipe zero.stage: 1 -> 2" in out
-    assert "weights differ" in out or "same to the last bit" in out
+    assert "weights differ" in out or "equal to the last bit" in out
 
 
 # ------------------------------------------------------------------------------------------------ converting

@@ -13,8 +13,8 @@ import pytest
 from pokevla.errors import UsageError
 from pokevla.evaluation.closed_loop import ENVIRONMENT_SEED, run_closed_loop
 from pokevla.evaluation.pool import worker_pool
-from pokevla.evaluation.records import EpisodeRecord, read_records, rewrite_records
 from pokevla.evaluation.serving_loop import run_trials
+from pokevla.evaluation.trial_records import TrialRecord, read_records, rewrite_records
 from pokevla.evaluation.trials import placement_rng, plan_trials
 from pokevla.evaluation.videos import TrialRecorder
 from pokevla.evaluation.worker import BenchmarkFactory
@@ -88,7 +88,7 @@ def test_crashed_trials_are_repeated_when_the_evaluation_is_continued(tmp_path, 
     whole = read_records(episodes)
     crashed = [replace(whole[0], outcome="crashed", steps=0, error="killed"), whole[1]]
     rewrite_records(episodes, crashed)  # as a trial leaves it whose simulator died
-    seen: list[EpisodeRecord] = []
+    seen: list[TrialRecord] = []
 
     again = run_closed_loop(recipe, on_progress=lambda record, done, total: seen.append(record))
 
@@ -124,7 +124,7 @@ def test_a_dead_simulator_is_a_crash_and_trials_are_pure_functions_of_their_plac
     trials = plan_trials(trials_config(init_states=(0, 3)), ["idle"], max_steps=16)
     again = plan_trials(trials_config(init_states=(0, 1)), ["idle"], max_steps=16)
     recorder = TrialRecorder(tmp_path, "idle", None)
-    records: list[EpisodeRecord] = []
+    records: list[TrialRecord] = []
     with worker_pool(1, FACTORY) as pool:
         policy.pool = pool
         watch = lambda trial: recorder if trial.init_state_index == 2 else None  # noqa: E731

@@ -66,7 +66,7 @@ def test_demonstrations_have_the_layout_and_do_not_depend_on_workers(tmp_path: P
     one = collect_demonstrations(settings, lambda *counts: seen.append(counts))
     two = collect_demonstrations(replace(settings, out=tmp_path / "two", workers=2))
 
-    assert (one.kept, one.wanted, seen[-1]) == (2, 2, (2, one.failed, 2))
+    assert (one.kept, one.requested, seen[-1]) == (2, 2, (2, one.failed, 2))
     assert one.path == tmp_path / "one" / "libero_object" / f"{get_task('libero_object', 3).name}_demo.hdf5"
     with h5py.File(one.path) as first, h5py.File(two.path) as second:
         names: list[str] = []
@@ -144,7 +144,7 @@ def test_failed_attempts_are_counted_and_not_kept(tmp_path: Path, toy_attempts: 
 def test_when_attempts_run_out_what_succeeded_is_kept(tmp_path: Path, toy_attempts: None) -> None:
     settings = DemoSettings("libero_object", 3, 4, tmp_path, image_size=16, max_attempts=3)
     report = collect_demonstrations(settings)
-    assert (report.kept, report.failed, report.wanted) == (2, 1, 4)
+    assert (report.kept, report.failed, report.requested) == (2, 1, 4)
 
 
 def test_when_every_attempt_fails_it_is_an_error_and_no_file(tmp_path: Path, toy_attempts: None) -> None:

@@ -144,9 +144,9 @@ def complaint(env: LiberoEnvironment, source: DemoSource) -> str:
     with open_episode(source, "demo_0") as episode:
         masks = replay_episode(env, episode)
     assert not masks.unpack().any(), "nothing is drawn that would not be used"
-    said = masks.fit.complaint()
-    assert said is not None
-    return said
+    text = masks.fit.complaint()
+    assert text is not None
+    return text
 
 
 def test_pictures_before_the_action_are_not_taken_for_published_ones(env: LiberoEnvironment, published: Path) -> None:
@@ -176,12 +176,12 @@ def test_states_of_another_model_are_refused_before_anything_is_drawn(damaged: P
 
 
 def test_files_with_masks_sources_and_foreign_targets_are_refused(ours: Path, published: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="demo_0 has masks already"):
+    with pytest.raises(DataError, match="demo_0 already has masks"):
         add_masks([source_of(ours, tmp_path / "x.hdf5", before=True)], 1)
     with pytest.raises(UsageError, match="is a source itself"):
         add_masks([source_of(published, published)], 1)
     (tmp_path / "x.hdf5").write_text("something else")
-    with pytest.raises(UsageError, match="exists already, and was not made from this"):
+    with pytest.raises(UsageError, match="exists and was not made from this"):
         add_masks([source_of(published, tmp_path / "x.hdf5")], 1)
 
 

@@ -5,6 +5,8 @@ import sys
 from subprocess import Popen
 from uuid import uuid4
 
+from pokevla.jobs.task.place import Place
+
 from pokevla.errors import TrainingError
 from pokevla.jobs.code_copy import CODE
 from pokevla.jobs.local import LocalLauncher
@@ -12,7 +14,6 @@ from pokevla.jobs.plan import Submitted
 from pokevla.jobs.preparation import environment, job_record, prepare
 from pokevla.jobs.record import add_job
 from pokevla.jobs.state import UNKNOWN, JobState
-from pokevla.jobs.task.place import Place
 from pokevla.parts import LAUNCHERS
 
 TASK = "import sys; from pokevla.jobs.task.job import Job; Job(sys.argv[1])()"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pokevla.checkpoint.background import PendingCheckpoint
-from pokevla.checkpoint.staging import Snapshot
+from pokevla.checkpoint.staging import StagingBuffer
 from pokevla.checkpoint.store import begin
 from pokevla.checkpoint.writer import RecordingWriter
 from pokevla.errors import CheckpointError
@@ -22,13 +22,13 @@ STATE = {"weights.pt": {"w": torch.arange(5000.0)}, "moments.pt": {"m": torch.on
 def pending(run_dir: Path, error: CheckpointError | None = None) -> PendingCheckpoint:
     """Two files in memory, on their way."""
     folder = begin(run_dir, INFO.step, is_main=True)
-    writer = RecordingWriter(folder, Snapshot())
+    writer = RecordingWriter(folder, StagingBuffer())
     for name, content in STATE.items():
         writer.save(content, str(folder / "state" / name))
     assert writer.error is None
-    assert writer.snapshot is not None
+    assert writer.buffer is not None
     assert list((folder / "state").iterdir()) == []
-    return PendingCheckpoint(run_dir, INFO, writer.snapshot, error, is_main=True)
+    return PendingCheckpoint(run_dir, INFO, writer.buffer, error, is_main=True)
 
 
 def test_nothing_counts_before_it_is_finished(tmp_path: Path) -> None:
@@ -49,11 +49,11 @@ def test_nothing_counts_before_it_is_finished(tmp_path: Path) -> None:
 
 
 def test_a_change_after_the_snapshot_does_not_reach_the_file(tmp_path: Path) -> None:
-    snapshot, weights = Snapshot(), torch.zeros(4)
+    buffer, weights = StagingBuffer(), torch.zeros(4)
     folder = begin(tmp_path, INFO.step, is_main=True)
-    RecordingWriter(folder, snapshot).save({"w": weights}, str(folder / "state" / "w.pt"))
+    RecordingWriter(folder, buffer).save({"w": weights}, str(folder / "state" / "w.pt"))
     weights.fill_(9.0)
-    PendingCheckpoint(tmp_path, INFO, snapshot, None, is_main=True).finish()
+    PendingCheckpoint(tmp_path, INFO, buffer, None, is_main=True).finish()
     ((_, complete),) = list_checkpoints(tmp_path)
     assert torch.load(complete / "state" / "w.pt", weights_only=True)["w"].tolist() == [0.0] * 4
 
@@ -66,9 +66,9 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     folder = begin(tmp_path, INFO.step, is_main=True)
-    snapshot = Snapshot()
-    RecordingWriter(folder, snapshot).save({}, str(folder / "state" / "w.pt"))
+    buffer = StagingBuffer()
+    RecordingWriter(folder, buffer).save({}, str(folder / "state" / "w.pt"))
     (folder / "state").rename(folder / "elsewhere")
     with pytest.raises(CheckpointError, match=r"Cannot write .*w\.pt"):
-        PendingCheckpoint(tmp_path, INFO, snapshot, None, is_main=True).finish()
+        PendingCheckpoint(tmp_path, INFO, buffer, None, is_main=True).finish()
     assert list((tmp_path / "checkpoints").iterdir()) == []

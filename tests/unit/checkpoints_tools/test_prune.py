@@ -84,7 +84,7 @@ def test_a_step_that_is_not_there_is_refused_with_those_that_are(run_dir: Path, 
 
 def test_two_rules_at_once_are_refused(run_dir: Path, put: Put) -> None:
     put(10)
-    with pytest.raises(UsageError, match="Give one of them"):
+    with pytest.raises(UsageError, match="Use only one of them"):
         plan_prune(run_dir, steps=[10], keep_last=1)
 
 

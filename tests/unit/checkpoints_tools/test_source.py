@@ -64,5 +64,5 @@ def test_what_is_neither_run_nor_checkpoint_nor_weights_is_refused(tmp_path: Pat
 
 def test_a_step_beside_another_checkpoints_folder_is_refused(run_dir: Path, put: Put) -> None:
     folder = put(1)
-    with pytest.raises(UsageError, match="Give one of them"):
+    with pytest.raises(UsageError, match="Use only one of them"):
         open_checkpoint_source(folder, 2)

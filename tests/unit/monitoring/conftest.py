@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pokevla.evaluation.records import EpisodeRecord, summarise
+from pokevla.evaluation.trial_records import TrialRecord, summarise
 from pokevla.evaluation.videos import TrialRecorder
-from pokevla.evaluation.vlm.grounding import Question, figures, judge
+from pokevla.evaluation.vlm.grounding import Question, judge, summarise_verdicts
 from pokevla.evaluation.vlm.point_pictures import points_picture
 from pokevla.evaluation.worker import Query
 
-RECORD = EpisodeRecord(
+RECORD = TrialRecord(
     policy="trained", suite="libero_object", task_index=3, task="pick", trial=0, init_state_index=30,
     target_shift=(0.03, -0.02), outcome="success", steps=120, queries=15, seconds=4.5, mask_iou=0.61,
 )  # fmt: skip
@@ -122,6 +122,6 @@ def _grounding(folder: Path) -> None:
     summary = {}
     for name, texts in answers.items():
         verdicts = [judge(question, text) for question, text in zip(questions, texts, strict=True)]
-        summary[name] = figures(verdicts)
+        summary[name] = summarise_verdicts(verdicts)
         points_picture(folder / "pictures" / f"{name}.png", questions, verdicts, 12)
     (folder / "summary.json").write_text(json.dumps(summary))

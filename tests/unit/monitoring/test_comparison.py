@@ -42,7 +42,7 @@ def test_a_setting_that_one_run_lacks_is_shown_as_absent(tmp_path: Path) -> None
 
 def test_every_figure_has_one_chart_with_a_curve_for_each_run(two: list[Path]) -> None:
     (comparison,) = compare(read_inputs(two).runs)
-    assert [title for title, _ in comparison.charts] == ["loss", "Learning rate, as applied", "Arithmetic of a rank"]
+    assert [title for title, _ in comparison.charts] == ["loss", "Learning rate, as applied", "Speed of a rank"]
     for title, svg in comparison.charts:
         assert all(colour in svg for colour in comparison.colours), title
 

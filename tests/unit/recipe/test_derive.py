@@ -29,7 +29,7 @@ def test_batch_that_does_not_come_out_names_the_nearest_that_do() -> None:
     with pytest.raises(RecipeError) as caught:
         derive_batch(BatchConfig(global_=60, micro=8), 2)
 
-    assert "global 60 is not a multiple of micro 8 x 2 rank(s) = 16" in str(caught.value)
+    assert "batch.global 60 is not a multiple of batch.micro 8 x 2 rank(s) = 16" in str(caught.value)
     assert "Use batch.global=48 or 64, or batch.micro=6." in str(caught.value)
 
 
@@ -64,7 +64,7 @@ def test_papers_epochs_are_its_steps() -> None:
 def test_steps_win_and_sizes_are_needed_only_for_epochs() -> None:
     assert total_steps(recipe(steps=7)) == 7
     assert total_steps(recipe(epochs=0.001), 1000) == 1
-    with pytest.raises(RecipeError, match="Give steps instead"):
+    with pytest.raises(RecipeError, match="Set steps instead"):
         total_steps(recipe(epochs=2))
     with pytest.raises(RecipeError, match="no training sample"):
         total_steps(recipe(epochs=2), [0])

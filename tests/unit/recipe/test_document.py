@@ -34,10 +34,10 @@ def test_scalars_read_as_yaml_1_2_does(text: str, value: object) -> None:
 def test_each_value_knows_its_line() -> None:
     document = parse_document("a:\n  b: 1\n  c:\n    - x\n    - d: 2\n", "f.yaml")
 
-    assert document.place(("a", "b")) == "f.yaml:2"
-    assert document.place(("a", "c", 1, "d")) == "f.yaml:5"
-    assert document.place(("a", "c", 1, "missing")) == "f.yaml:5"
-    assert document.place(("missing",)) == "f.yaml"
+    assert document.location(("a", "b")) == "f.yaml:2"
+    assert document.location(("a", "c", 1, "d")) == "f.yaml:5"
+    assert document.location(("a", "c", 1, "missing")) == "f.yaml:5"
+    assert document.location(("missing",)) == "f.yaml"
 
 
 @pytest.mark.parametrize(
@@ -90,9 +90,9 @@ def test_mappings_merge_and_lists_replace() -> None:
     merged = merge(base, over)
 
     assert merged.values == {"a": {"b": 1, "c": 3}, "l": [9]}
-    assert merged.place(("a", "b")) == "base:1"
-    assert merged.place(("a", "c")) == "over:1"
-    assert ("l", 2) not in merged.places
+    assert merged.location(("a", "b")) == "base:1"
+    assert merged.location(("a", "c")) == "over:1"
+    assert ("l", 2) not in merged.locations
 
 
 _NESTED = st.recursive(

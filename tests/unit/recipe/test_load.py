@@ -84,7 +84,7 @@ def test_cycle_of_extends_is_shown_link_by_link(tmp_path: Path) -> None:
     message = error_of(write(tmp_path, "extends: b.yaml\n" + PRETRAIN))
 
     chain = " -> ".join(str(tmp_path / name) for name in ("x.yaml", "b.yaml", "c.yaml", "x.yaml"))
-    assert f"goes in a circle: {chain}" in message
+    assert f"is circular: {chain}" in message
 
 
 def test_a_base_shared_by_two_branches_is_no_cycle(tmp_path: Path) -> None:
@@ -128,9 +128,9 @@ def test_missing_base_names_the_line_and_the_nearest_file(tmp_path: Path) -> Non
             ("kind: pretrain", "kind: pretrian"),
             ":1: there is no kind of recipe called 'pretrian'. Did you mean pretrain?",
         ),
-        (("kind: pretrain\n", ""), "kind is missing. It is one of pretrain, posttrain,"),
-        (("steps: 10", "steps: 10\nepochs: 2"), ":10: steps and epochs are both given."),
-        (("steps: 10\n", ""), "the length of training is missing. Give steps or epochs."),
+        (("kind: pretrain\n", ""), "kind is missing. Use one of pretrain, posttrain,"),
+        (("steps: 10", "steps: 10\nepochs: 2"), ":10: both steps and epochs are set."),
+        (("steps: 10\n", ""), "the length of training is missing. Set steps or epochs."),
         (("steps: 10", "steps: 10\nlora: {}"), ":10: there is a lora section, but no part is trained with lora."),
         (("steps: 10", "steps: 10\ntrainable: {vision: lora}"), ":10: trainable.vision is lora, but there is no lora"),
         (("name: x", "name: a/b"), ":2: name becomes a folder"),

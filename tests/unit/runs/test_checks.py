@@ -118,7 +118,7 @@ def test_batch_that_does_not_divide_is_refused(recipe: Path) -> None:
     error = problem(recipe, "batch.global=10")
 
     assert isinstance(error, RecipeError)
-    assert "batch does not come out" in str(error)
+    assert "is not a multiple of batch.micro" in str(error)
 
 
 def test_pocket_needs_its_tokenizer(recipe: Path) -> None:

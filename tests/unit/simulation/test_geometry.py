@@ -31,10 +31,10 @@ def test_axis_angle_is_that_of_the_quaternion(x: float, y: float, z: float) -> N
 
 
 @given(ANGLES, st.floats(-1.5, 1.5))
-def test_rotation_error_turns_the_present_into_the_wanted(start: float, turn: float) -> None:
-    present = Rotation.from_euler("xyz", [3.0, 0.1, start])
-    wanted = Rotation.from_rotvec([0.0, 0.0, turn]) * present
-    np.testing.assert_allclose(rotation_error(wanted.as_matrix(), present.as_matrix()), [0, 0, turn], atol=1e-5)
+def test_rotation_error_turns_the_current_into_the_desired(start: float, turn: float) -> None:
+    current = Rotation.from_euler("xyz", [3.0, 0.1, start])
+    desired = Rotation.from_rotvec([0.0, 0.0, turn]) * current
+    np.testing.assert_allclose(rotation_error(desired.as_matrix(), current.as_matrix()), [0, 0, turn], atol=1e-5)
 
 
 @given(st.floats(0.0, math.pi))

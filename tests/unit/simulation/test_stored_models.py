@@ -28,7 +28,7 @@ def test_bodies_below_the_world_are_read_with_mujocos_defaults() -> None:
     np.testing.assert_array_equal(poses["table"].quaternion, [1, 0, 0, 0])
 
 
-@pytest.mark.parametrize(("text", "words"), [("", "is no XML"), ("<mujoco/>", "no worldbody")])
+@pytest.mark.parametrize(("text", "words"), [("", "is not XML"), ("<mujoco/>", "no worldbody")])
 def test_a_model_that_is_none_is_refused(text: str, words: str) -> None:
     with pytest.raises(DataError, match=words):
         stored_poses(text)

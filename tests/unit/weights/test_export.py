@@ -45,8 +45,8 @@ def misspell(content: dict[str, Any]) -> None:
     [
         (misspell, "Did you mean image_size"),
         (lambda content: content.update(schema_version=99), "schema version 99, this program reads"),
-        (lambda content: content.pop("kind"), "not a whole exported model"),
-        (lambda content: content.update(kind="pokevla"), "not a whole exported model"),  # it has no statistics
+        (lambda content: content.pop("kind"), "not a complete exported model"),
+        (lambda content: content.update(kind="pokevla"), "not a complete exported model"),  # it has no statistics
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(
@@ -61,7 +61,7 @@ def test_a_config_that_does_not_fit_is_refused(
 
 def test_a_damaged_config_and_missing_weights_are_refused(export: Path) -> None:
     (export / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"not a whole exported model.*Export it again"):
+    with pytest.raises(CheckpointError, match=r"not a complete exported model.*Export it again"):
         load_exported(export)
     (export / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"no model\.safetensors"):

@@ -1,4 +1,4 @@
-"""LoRA is folded in as peft does it, and half an adapter is refused."""
+"""LoRA is merged as peft does it, and an incomplete adapter is refused."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from pokevla.errors import DataError
-from pokevla.evaluation.vlm.grounding import Question, figures, judge, score_choice, score_points, spread
+from pokevla.evaluation.vlm.grounding import Question, judge, score_choice, score_points, spread, summarise_verdicts
 
 MASK = np.zeros((10, 20), dtype=bool)
 MASK[2:5, 10:20] = True
@@ -46,6 +46,6 @@ def test_questions_are_spread_evenly_and_keep_their_ends() -> None:
 
 def test_figures_keep_points_and_choices_apart() -> None:
     verdicts = [judge(question(), "[(0.800, 0.400)]"), judge(question(), "?"), judge(question("choice", "B"), "B")]
-    row = figures(verdicts)
+    row = summarise_verdicts(verdicts)
     assert (row["point_accuracy"], row["choice_accuracy"], row["unreadable"]) == (0.5, 1.0, 1)
     assert row["by_category"] == {"grounding": {"questions": 3, "accuracy": pytest.approx(2 / 3)}}

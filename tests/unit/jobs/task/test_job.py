@@ -14,8 +14,8 @@ from pokevla.errors import ClusterError, EnvironmentSetupError, UsageError
 from pokevla.jobs.launcher import launcher_of, read_task
 from pokevla.jobs.task.job import Job
 from pokevla.jobs.task.job_lock import holder, job_lock, refuse_second_job
+from pokevla.jobs.task.job_task import PORTS, export_rendezvous
 from pokevla.jobs.task.restarts import MAX_FRUITLESS, Cause, note_restart
-from pokevla.jobs.task.task_info import PORTS, export_rendezvous
 from slurm.task import main_address
 
 TASK = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "31", "SLURM_PROCID": "5", "SLURM_NTASKS": "8",

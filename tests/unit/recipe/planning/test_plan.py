@@ -100,7 +100,10 @@ def test_unknown_dataset_leaves_steps_open_and_says_why() -> None:
     made = plan(pretrain(steps=None, epochs=2))
 
     assert (made.steps, made.hours, made.disk.dataset) == (None, None, None)
-    assert "Steps are not known: epochs need the number of samples, and nowhere is not there yet" in made.notes[0]
+    assert (
+        "The number of steps is unknown: epochs need the number of samples, and nowhere does not exist yet"
+        in made.notes[0]
+    )
 
 
 def test_hours_are_not_invented_for_cpu_ranks() -> None:
@@ -129,5 +132,5 @@ def test_plan_has_a_json_form() -> None:
 def test_other_kinds_have_nothing_to_plan() -> None:
     recipe = GroundingRecipe.model_validate({"kind": "grounding", "name": "g", "dataset": "d", "runs": {"a": None}})
 
-    with pytest.raises(UsageError, match="Give a pretrain or posttrain recipe"):
+    with pytest.raises(UsageError, match="Name a pretrain or posttrain recipe"):
         plan(recipe)

@@ -56,6 +56,6 @@ def test_a_misfit_is_left_out_and_named_with_its_figures(source: DemoSource) -> 
 
 def test_a_file_of_misfits_is_refused_and_nothing_is_left(source: DemoSource) -> None:
     results = iter([masks(BAD, 0), masks(GOOD, 1), masks(BAD, 0)])
-    with pytest.raises(DataError, match=r"data/demo_0: .*grey levels.* so it is with 2 of 3 episodes"):
+    with pytest.raises(DataError, match=r"data/demo_0: .*grey levels.* the same holds for 2 of 3 episodes"):
         write_with_masks(source, results, lambda fits: None)
     assert list(source.target.parent.iterdir()) == []

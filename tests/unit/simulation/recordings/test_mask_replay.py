@@ -81,8 +81,8 @@ def test_published_pictures_show_the_next_state_and_ours_the_same(tmp_path: Path
         ("states", None, "demo_0/states is missing"),
         ("states", np.zeros((3, 9)), r"demo_0/states has shape \(3, 9\)"),
         ("obs/joint_states", None, "joint_states is missing"),
-        ("obs/eye_in_hand_rgb", np.zeros((4, 8, 6, 3), np.uint8), "pictures of shape"),
-        ("obs/rendered", np.zeros(4, bool), "no row has a picture"),
+        ("obs/eye_in_hand_rgb", np.zeros((4, 8, 6, 3), np.uint8), "images of shape"),
+        ("obs/rendered", np.zeros(4, bool), "no row has an image"),
     ],
 )
 def test_what_cannot_be_replayed_is_named(tmp_path: Path, key: str, values: np.ndarray | None, words: str) -> None:

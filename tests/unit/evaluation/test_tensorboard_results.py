@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pokevla.evaluation.tracking import publish_grounding, publish_trials
+from pokevla.evaluation.tensorboard_results import publish_grounding, publish_trials
 from pokevla.evaluation.videos import read_video, write_video
 from pokevla.recipe.schema import EvalRecipe, GroundingRecipe
 

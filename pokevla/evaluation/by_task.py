@@ -1,7 +1,7 @@
-"""An evaluation divided into its tasks, so that several machines can share it; put together when all are done.
+"""Divides an evaluation by task, so that several machines can share it, and combines the results.
 
-output/name/parts/task-03/    an evaluation of its own, of one task
-output/name/                  episodes, videos' places and summary of all of them
+output/name/parts/task-03/    a separate evaluation of one task
+output/name/                  records and summary of all tasks; videos stay in parts/
 """
 
 from __future__ import annotations
@@ -15,67 +15,67 @@ from typing import Any
 
 from pokevla.errors import UsageError
 from pokevla.evaluation.closed_loop import ProgressCallback, check_trials, identity_of, run_closed_loop, write_summary
-from pokevla.evaluation.records import EpisodeRecord, append_record, read_records
+from pokevla.evaluation.trial_records import TrialRecord, append_record, read_records
 from pokevla.evaluation.trials import plan_trials
 from pokevla.files.texts import write_json
 from pokevla.recipe.schema import EvalRecipe
 
 
-def part_of(recipe: EvalRecipe, task: int) -> EvalRecipe:
-    """The trials of one task as an evaluation of its own."""
+def recipe_of_task(recipe: EvalRecipe, task: int) -> EvalRecipe:
+    """Recipe of a separate evaluation that has the trials of one task."""
     trials = recipe.trials.model_copy(update={"tasks": [task]})
     return recipe.model_copy(update={"name": f"{recipe.name}/parts/task-{task:02d}", "trials": trials})
 
 
 def missing_tasks(recipe: EvalRecipe) -> list[int]:
-    """Tasks whose part is not complete.
+    """Tasks whose evaluation is not complete.
 
     Raises:
-        UsageError: a part was done with other settings or weights.
+        UsageError: a task was evaluated with other settings or weights.
     """
-    return [task for task in recipe.trials.tasks if not _is_done(part_of(recipe, task))]
+    return [task for task in recipe.trials.tasks if not _is_done(recipe_of_task(recipe, task))]
 
 
 def run_tasks(recipe: EvalRecipe, tasks: Sequence[int], on_progress: ProgressCallback | None = None) -> None:
-    """Run or continue some tasks, beside others that run the rest; whoever ends the last one puts all together.
+    """Run or continue some of the tasks, while other processes run the rest. The last to finish combines the results.
 
-    Errors of `run_closed_loop`.
+    Raises what `run_closed_loop` raises.
     """
     for task in tasks:
-        part = part_of(recipe, task)
-        if not _is_done(part):
-            run_closed_loop(part, on_progress=on_progress)
+        task_recipe = recipe_of_task(recipe, task)
+        if not _is_done(task_recipe):
+            run_closed_loop(task_recipe, on_progress=on_progress)
     with (_folder(recipe) / ".parts.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not missing_tasks(recipe) and not (_folder(recipe) / "summary.json").is_file():
-            _put_together(recipe)
+            _combine(recipe)
 
 
-def _put_together(recipe: EvalRecipe) -> dict[str, Any]:
+def _combine(recipe: EvalRecipe) -> dict[str, Any]:
     folder = _folder(recipe)
     max_steps = check_trials(recipe)
-    records: list[EpisodeRecord] = []
+    records: list[TrialRecord] = []
     for task in recipe.trials.tasks:
-        part = _folder(part_of(recipe, task))
-        place = part.relative_to(folder)
+        task_folder = _folder(recipe_of_task(recipe, task))
+        prefix = task_folder.relative_to(folder)
         records += [
-            dataclasses.replace(record, video=None if record.video is None else str(place / record.video))
-            for record in read_records(part / "episodes.jsonl")
+            dataclasses.replace(record, video=None if record.video is None else str(prefix / record.video))
+            for record in read_records(task_folder / "episodes.jsonl")
         ]
     write_json(folder / "identity.json", identity_of(recipe))
     episodes = folder / "episodes.jsonl"
-    episodes.unlink(missing_ok=True)  # of an attempt that was killed here
+    episodes.unlink(missing_ok=True)  # left by an attempt that was killed here
     for record in records:
         append_record(episodes, record)
     trials = plan_trials(recipe.trials, [spec.name for spec in recipe.policies], max_steps)
     return write_summary(recipe, records, trials, max_steps)
 
 
-def _is_done(part: EvalRecipe) -> bool:
-    folder = _folder(part)
+def _is_done(recipe: EvalRecipe) -> bool:
+    folder = _folder(recipe)
     if not (folder / "summary.json").is_file():
         return False
-    if json.loads((folder / "identity.json").read_text(encoding="utf-8")) != identity_of(part):
+    if json.loads((folder / "identity.json").read_text(encoding="utf-8")) != identity_of(recipe):
         raise UsageError(
             f"{folder} was evaluated with other settings or other weights.",
             "Give the evaluation another name: name=...",

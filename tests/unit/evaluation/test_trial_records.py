@@ -4,8 +4,8 @@ import pytest
 from scipy.stats import binomtest
 
 from pokevla.errors import DataError
-from pokevla.evaluation.records import (
-    EpisodeRecord,
+from pokevla.evaluation.trial_records import (
+    TrialRecord,
     append_record,
     read_records,
     rewrite_records,
@@ -13,7 +13,7 @@ from pokevla.evaluation.records import (
     wilson_interval,
 )
 
-RECORD = EpisodeRecord(
+RECORD = TrialRecord(
     policy="trained", suite="libero_object", task_index=3, task="pick_up", trial=0, init_state_index=30,
     target_shift=(0.03, -0.02), outcome="success", steps=120, queries=15, seconds=4.5,
 )  # fmt: skip

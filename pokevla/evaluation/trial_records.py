@@ -1,4 +1,4 @@
-"""What a trial leaves behind: one line of JSON each, their summary, and the interval of a success rate."""
+"""Records of trials, one JSON line each; their summary; confidence intervals of success rates."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Z_95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
-class EpisodeRecord:
-    """One finished trial. `crashed` means the simulator died: it is never counted as the policy's failure."""
+class TrialRecord:
+    """One finished trial. `crashed` means that the simulator died; it does not count as a failure of the policy."""
 
     policy: str
     suite: str
@@ -32,51 +32,51 @@ class EpisodeRecord:
     target_shift: tuple[float, float] | None  # metres, added to the target object's x and y
     outcome: Outcome
     steps: int  # actions executed
-    queries: int  # action chunks asked for
+    queries: int  # action chunks requested
     seconds: float  # wall clock
     error: str | None = None
     video: str | None = None  # relative to the evaluation directory
-    mask_iou: float | None = None  # mean over queries and views, where masks were predicted
+    mask_iou: float | None = None  # mean over queries and views, if masks were predicted
 
     @property
     def key(self) -> tuple[str, int, int]:
-        """What names a trial within one evaluation."""
+        """Identifies a trial within one evaluation."""
         return (self.policy, self.task_index, self.init_state_index)
 
 
-def append_record(path: Path, record: EpisodeRecord) -> None:
-    """Append one line to `path` and flush it to the system: a killed evaluation keeps its finished trials."""
+def append_record(path: Path, record: TrialRecord) -> None:
+    """Append one line to `path` and flush it, so that a killed evaluation keeps its finished trials."""
     with path.open("a", encoding="utf-8") as file:
         file.write(_line(record))
 
 
-def _line(record: EpisodeRecord) -> str:
+def _line(record: TrialRecord) -> str:
     return json.dumps(dataclasses.asdict(record)) + "\n"
 
 
-def read_records(path: Path) -> list[EpisodeRecord]:
-    """Read `episodes.jsonl`; an absent file has no records. A last line without its end (a kill while writing) is
-    left out; any other damage raises DataError with the line number."""
+def read_records(path: Path) -> list[TrialRecord]:
+    """Read `episodes.jsonl`; a missing file has no records. An incomplete last line (from a kill) is skipped; any other
+    damage raises DataError with the line number."""
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8")
-    lines = text.split("\n")[:-1]  # what follows the last newline is empty or half a line
+    lines = text.split("\n")[:-1]  # after the last newline: nothing, or an incomplete line
     records = []
     for number, line in enumerate(lines, start=1):
         try:
             fields = json.loads(line)
             shift = fields.get("target_shift")
             fields["target_shift"] = None if shift is None else (float(shift[0]), float(shift[1]))
-            records.append(EpisodeRecord(**fields))
+            records.append(TrialRecord(**fields))
         except (ValueError, TypeError, AttributeError, IndexError) as error:
             raise DataError(
-                f"{path}:{number}: not an episode record ({error}).", "Evaluate again with --overwrite."
+                f"{path}:{number}: not a trial record ({error}).", "Evaluate again with --overwrite."
             ) from error
     return records
 
 
-def rewrite_records(path: Path, records: Iterable[EpisodeRecord]) -> None:
-    """Replace the file by exactly these records: what was dropped is gone, half a last line too."""
+def rewrite_records(path: Path, records: Iterable[TrialRecord]) -> None:
+    """Replace the file by these records. This also removes an incomplete last line."""
     with atomic_path(path) as temporary:
         temporary.write_text("".join(_line(record) for record in records), encoding="utf-8")
 
@@ -84,8 +84,8 @@ def rewrite_records(path: Path, records: Iterable[EpisodeRecord]) -> None:
 def wilson_interval(successes: int, trials: int, z: float = Z_95) -> tuple[float, float]:
     """Wilson score interval of a success rate (Wilson 1927, JASA 22:209), both ends in [0, 1].
 
-    Chosen over the normal interval because it is right for few trials and for 0 or all successes.
-    No trials give (0, 1). Raises ValueError when `successes` is not in [0, trials].
+    Unlike the normal interval it is valid for few trials and for 0 or all successes. Without trials it is (0, 1).
+    Raises ValueError if `successes` is not in [0, trials].
     """
     if not 0 <= successes <= trials:
         raise ValueError(f"{successes} successes of {trials} trials")
@@ -100,19 +100,19 @@ def wilson_interval(successes: int, trials: int, z: float = Z_95) -> tuple[float
     return (low, high)
 
 
-def summarise(records: Iterable[EpisodeRecord]) -> dict[str, dict[str, Any]]:
-    """Figures by policy, in order of first appearance.
+def summarise(records: Iterable[TrialRecord]) -> dict[str, dict[str, Any]]:
+    """Results by policy, in order of first appearance.
 
-    `trials` counts successes and failures; crashed trials are counted apart, because they say nothing about the
-    policy. `mean_steps` and `mean_seconds` are over the counted trials.
+    `trials` counts successes and failures; crashed trials are counted separately, because they say nothing about the
+    policy. `mean_steps` and `mean_seconds` are means over the counted trials.
     """
-    by_policy: dict[str, list[EpisodeRecord]] = {}
+    by_policy: dict[str, list[TrialRecord]] = {}
     for record in records:
         by_policy.setdefault(record.policy, []).append(record)
     return {policy: _figures(of_policy) for policy, of_policy in by_policy.items()}
 
 
-def _figures(records: list[EpisodeRecord]) -> dict[str, Any]:
+def _figures(records: list[TrialRecord]) -> dict[str, Any]:
     counted = [record for record in records if record.outcome != "crashed"]
     successes = sum(record.outcome == "success" for record in counted)
     low, high = wilson_interval(successes, len(counted))

@@ -13,7 +13,7 @@ PORTS = (15000, 32000)
 
 
 @dataclass(frozen=True)
-class TaskInfo:
+class JobTask:
     """One task of a running job, as its launcher reads it from the environment."""
 
     launcher: str  # name in `pokevla.parts.LAUNCHERS`
@@ -32,7 +32,7 @@ class TaskInfo:
 
 
 def export_rendezvous(
-    task: TaskInfo, run_dir: Path, main_address: str, environment: MutableMapping[str, str] = os.environ
+    task: JobTask, run_dir: Path, main_address: str, environment: MutableMapping[str, str] = os.environ
 ) -> None:
     """Set RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
 

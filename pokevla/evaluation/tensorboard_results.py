@@ -1,8 +1,8 @@
-"""Outcomes of an evaluation in TensorBoard, at the step of the model that was judged.
+"""Writes the results of an evaluation to TensorBoard, at the step of the evaluated model.
 
-A trained model's go beside its training curves, `RUN/tensorboard/eval/EVALUATION/POLICY`; everybody else's into the
-evaluation's own directory, `EVALUATION/tensorboard/POLICY`. A folder each: TensorBoard leaves an event file for good
-once a later one lies beside it, and the training may still be writing.
+Those of a trained model go beside its training curves, `RUN/tensorboard/eval/EVALUATION/POLICY`; all others into the
+evaluation's directory, `EVALUATION/tensorboard/POLICY`. Each has its own folder, because TensorBoard stops reading an
+event file once a later one is beside it, and the training may still be writing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def publish_trials(recipe: EvalRecipe, summary: dict[str, Any]) -> list[Path]:
     written = []
     for spec in recipe.policies:
         run = spec.run if spec.kind == "model" else None
-        folder, step = place(run, evaluation, spec.name)
+        folder, step = event_folder(run, evaluation, spec.name)
         with closing(TensorBoardWriter(folder)) as writer:
             writer.scalars(trial_scalars(summary, spec.name), step)
             for path in sorted((evaluation / "videos").glob(f"{spec.name}-*.mp4")):
@@ -42,7 +42,7 @@ def publish_grounding(recipe: GroundingRecipe, summary: dict[str, Any]) -> list[
     """Write the share of points inside the mask of each model; returns the folders written to."""
     written = []
     for name, run in recipe.runs.items():
-        folder, step = place(run, recipe.output / recipe.name, name)
+        folder, step = event_folder(run, recipe.output / recipe.name, name)
         with closing(TensorBoardWriter(folder)) as writer:
             writer.scalars(grounding_scalars(summary[name]), step)
         written.append(folder)
@@ -50,7 +50,7 @@ def publish_grounding(recipe: GroundingRecipe, summary: dict[str, Any]) -> list[
 
 
 def trial_scalars(summary: dict[str, Any], policy: str) -> dict[str, Any]:
-    """Figures of one policy by tag: over all tasks, and the success rate of each task."""
+    """Scalars of one policy by tag: over all tasks, and the success rate of each task."""
     row = summary["policies"][policy]
     values = {
         "success_rate/all": _rate(row),
@@ -68,7 +68,7 @@ def trial_scalars(summary: dict[str, Any], policy: str) -> dict[str, Any]:
 
 
 def grounding_scalars(row: dict[str, Any]) -> dict[str, Any]:
-    """Figures of one model by tag, also by category of question."""
+    """Scalars of one model by tag, overall and by category of question."""
     values = {
         "point_accuracy/all": row["point_accuracy"],
         "point_accuracy/low_95": row["point_low"],
@@ -80,8 +80,8 @@ def grounding_scalars(row: dict[str, Any]) -> dict[str, Any]:
     return values | {f"point_accuracy/{name}": part["accuracy"] for name, part in row["by_category"].items()}
 
 
-def place(run: Path | None, evaluation: Path, name: str) -> tuple[Path, int]:
-    """Where the figures of a policy belong, and at which step: that of its export; 0 without trained weights."""
+def event_folder(run: Path | None, evaluation: Path, name: str) -> tuple[Path, int]:
+    """Folder for the event file of a policy, and the step of its export (0 without trained weights)."""
     if run is None:
         return evaluation / TENSORBOARD / name, 0
     step = json.loads((exported_folder(run) / EXPORT_CONFIG).read_text(encoding="utf-8"))["step"]
@@ -91,5 +91,5 @@ def place(run: Path | None, evaluation: Path, name: str) -> tuple[Path, int]:
 
 
 def _rate(row: dict[str, Any]) -> float | None:
-    """None (no point in the curve) when every trial crashed: that says nothing about the policy."""
+    """Success rate; None (no point in the curve) if all trials crashed."""
     return row["successes"] / row["trials"] if row["trials"] else None

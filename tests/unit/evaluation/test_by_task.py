@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pokevla.errors import UsageError
+from pokevla.evaluation.by_task import missing_tasks, recipe_of_task, run_tasks
 from pokevla.evaluation.closed_loop import identity_of, write_json
-from pokevla.evaluation.parts import missing_tasks, part_of, run_tasks
-from pokevla.evaluation.records import EpisodeRecord, append_record, read_records
+from pokevla.evaluation.trial_records import TrialRecord, append_record, read_records
 from pokevla.recipe.schema import EvalRecipe, PolicySpec, TrialsConfig
 
 
@@ -25,7 +25,7 @@ def finish(part: EvalRecipe, task: int) -> None:
     folder = part.output / part.name
     folder.mkdir(parents=True, exist_ok=True)
     for state in range(2):
-        record = EpisodeRecord(
+        record = TrialRecord(
             policy="replay", suite="libero_object", task_index=task, task="pick_up", trial=state,
             init_state_index=state, target_shift=None, outcome="failure" if state else "success", steps=100, queries=13,
             seconds=2.0, video=None if state else "videos/replay.mp4",
@@ -36,12 +36,12 @@ def finish(part: EvalRecipe, task: int) -> None:
 
 
 def test_last_part_puts_the_evaluation_together(recipe: EvalRecipe, tmp_path: Path) -> None:
-    finish(part_of(recipe, 3), 3)
+    finish(recipe_of_task(recipe, 3), 3)
     assert missing_tasks(recipe) == [5]
     run_tasks(recipe, [3])
     assert not (tmp_path / "judged" / "summary.json").exists()
 
-    finish(part_of(recipe, 5), 5)
+    finish(recipe_of_task(recipe, 5), 5)
     run_tasks(recipe, [5])
 
     assert missing_tasks(recipe) == []
@@ -54,7 +54,7 @@ def test_last_part_puts_the_evaluation_together(recipe: EvalRecipe, tmp_path: Pa
 
 
 def test_part_of_other_settings_is_not_taken_for_done(recipe: EvalRecipe) -> None:
-    finish(part_of(recipe, 3), 3)
+    finish(recipe_of_task(recipe, 3), 3)
     changed = recipe.model_copy(update={"actions_per_query": 4})
     with pytest.raises(UsageError, match="was evaluated with other settings or other weights"):
         missing_tasks(changed)
