@@ -1,8 +1,8 @@
-"""What a save costs the loop, against DeepSpeed's plain `save_checkpoint`, and consolidation against `zero_to_fp32`.
+"""Cost of a save for the loop, against DeepSpeed's plain `save_checkpoint`; consolidation against `zero_to_fp32`.
 
     python benchmarks/checkpoint.py [--quick] [--parameters N] [--out DIR] [--json PATH]
 
-First the saves, in turn, on one engine; then what benchmarks/consolidation.py measures, at the same size.
+First the ways to save, in turn, on one engine; then the measurements of benchmarks/consolidation.py, at the same size.
 
 Two ranks, ZeRO 2, fp32: weights, master copies and both AdamW moments are written. `blocked` is the wall time until
 both ranks can train on. `with ten steps` is the time of a save and ten steps until the checkpoint is complete: what
@@ -31,7 +31,7 @@ from reporting import report, row
 from torch import nn
 
 from pokevla.checkpoint.background import save_in_background
-from pokevla.checkpoint.staging import Snapshot
+from pokevla.checkpoint.staging import StagingBuffer
 from pokevla.checkpoint.store import save_checkpoint
 from pokevla.distributed.collectives import barrier
 from pokevla.distributed.engine import initialise_engine, join_ranks, leave_ranks
@@ -52,7 +52,7 @@ CONFIG = {
 
 
 class Bench:
-    """One engine, and the ways to save it. Every method is called by all ranks."""
+    """One engine and the ways to save it. All ranks call every method."""
 
     def __init__(self, parameters: int, out: Path) -> None:
         torch.manual_seed(0)
@@ -60,7 +60,7 @@ class Bench:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
         self.engine = initialise_engine(model, optimizer, CONFIG)
         self.own_writer = self.engine.checkpoint_engine
-        self.out, self.snapshot = out, Snapshot()
+        self.out, self.buffer = out, StagingBuffer()
         self.step()
 
     def step(self) -> None:
@@ -69,14 +69,14 @@ class Bench:
         self.engine.step()
 
     def plain(self, number: int) -> None:
-        """DeepSpeed's own way."""
+        """DeepSpeed's own save."""
         self.engine.checkpoint_engine = self.own_writer
         self.engine.__dict__.pop("_copy_recovery_script", None)  # ours leaves it out
         self.engine.save_checkpoint(str(self.out / "plain"), tag=str(number))
         barrier()
 
     def synced(self, number: int) -> None:
-        """DeepSpeed's own way, made durable."""
+        """DeepSpeed's own save, then fsync."""
         self.plain(number)
         for path in sorted((self.out / "plain" / str(number)).iterdir())[self.engine.global_rank :: 2]:
             with path.open("rb") as file:
@@ -84,12 +84,12 @@ class Bench:
         barrier()
 
     def ours(self, number: int) -> None:
-        """Durable, checked, and complete or absent."""
+        """Our save: synced, with checksums, complete or absent."""
         save_checkpoint(self.engine, self.out / "ours", self._info(number))
 
     def behind(self, number: int) -> Callable[[], object]:
-        """The same in the background; returns what completes it."""
-        return save_in_background(self.engine, self.out / "ours", self._info(number), self.snapshot).finish
+        """Our save in the background; returns the function that completes it."""
+        return save_in_background(self.engine, self.out / "ours", self._info(number), self.buffer).finish
 
     def _info(self, number: int) -> CheckpointInfo:
         return CheckpointInfo(number, number, 2, 2, "fp32", "-", "-")
@@ -98,7 +98,7 @@ class Bench:
         """(seconds blocked, seconds with ten steps until complete, MiB written) of one save."""
         barrier()
         if self.engine.global_rank == 0:
-            os.sync()  # what earlier rounds have written is not this one's affair
+            os.sync()  # do not measure writes of earlier rounds
         barrier()
         started = time.perf_counter()
         complete = save(number)
@@ -119,7 +119,7 @@ class Bench:
 
 
 def work(info: RankInfo, parameters: int, rounds: int, out: Path) -> None:
-    """Save in every way, in turn; rank 0 writes what it measured to `out`.json."""
+    """Save in every way, in turn; rank 0 writes the measurements to `out`.json."""
     join_ranks(info)
     bench = Bench(parameters, out)
     ways: dict[str, Callable[[int], Any]] = {
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--parameters", type=int, default=40_000_000, help="size of the model")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, help="folder on the run's disk; default: a temporary one")
-    parser.add_argument("--json", type=Path, help="where the result is written")
+    parser.add_argument("--json", type=Path, help="file for the result")
     arguments = parser.parse_args()
     parameters, rounds = (4_000_000, 2) if arguments.quick else (arguments.parameters, arguments.rounds)
     with tempfile.TemporaryDirectory(dir=arguments.out) as temporary:

@@ -4,12 +4,12 @@ python benchmarks/consolidation.py [--quick] [--parameters 2e8] [--work DIR] [--
 
 A real engine on two ranks (ZeRO stage 2 and stage 3, bf16 with fp32 master weights) trains a plain torch model of 200
 million parameters for one step and saves. Then both sides write one fp32 safetensors file from the same checkpoint,
-each in a process of its own, in turns; the outputs are compared bit for bit at the end. What is imported before the
-clock starts is not counted, in time or in memory.
+each in its own process, in turn; the outputs are compared bit for bit at the end. Imports are not counted, neither in
+time nor in memory.
 
-Peak memory is resident memory above that of the imports. Resident memory counts pages of mapped files, of which
-`zero_to_fp32` has many, and which the kernel may take back; so what cannot be taken back (anonymous memory, sampled
-every 5 ms) is told beside it.
+Peak memory is resident memory above that of the imports. It includes pages of mapped files, of which `zero_to_fp32` has
+many and which the kernel can reclaim; so memory that cannot be reclaimed (anonymous memory, sampled every 5 ms) is
+reported as well.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def write_checkpoint(run_dir: Path, stage: int, parameters: int) -> None:
 
 
 def consolidate_side(side: str, folder: Path, out: Path) -> Callable[[], None]:
-    """What a side does, with everything imported."""
+    """The function of one side, with everything imported."""
     if side == "zero_to_fp32":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         from deepspeed.utils.zero_to_fp32 import convert_zero_checkpoint_to_fp32_state_dict
@@ -120,14 +120,14 @@ def consolidate_side(side: str, folder: Path, out: Path) -> Callable[[], None]:
 
 
 def status_kib(key: str) -> int:
-    """A figure of /proc/self/status in KiB."""
+    """A value of /proc/self/status in KiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(f"{key}:")).split()[1])
 
 
 @contextmanager
 def anonymous_peak(result: dict[str, float]) -> Iterator[None]:
-    """Sample anonymous memory meanwhile; the highest goes to `result["anonymous_mib"]`, above that of the start."""
+    """Sample anonymous memory within the block; writes its peak above the start to `result["anonymous_mib"]`."""
     stop = threading.Event()
     start = highest = status_kib("RssAnon")
 
@@ -145,7 +145,7 @@ def anonymous_peak(result: dict[str, float]) -> Iterator[None]:
 
 
 def measure_side(side: str, folder: Path, out: Path) -> dict[str, float]:
-    """Do it once, in this process."""
+    """Measure one side once, in this process."""
     action = consolidate_side(side, folder, out)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM (proc(5))
@@ -250,7 +250,7 @@ def main() -> None:
     parser.add_argument("--parameters", type=float, default=2e8, help="size of the model")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each side; the best counts")
     parser.add_argument("--work", type=Path, help="where checkpoints are written; 20 bytes per parameter are needed")
-    parser.add_argument("--json", type=Path, help="where the result is written")
+    parser.add_argument("--json", type=Path, help="file for the result")
     arguments = parser.parse_args()
     parameters, repeats, stages = int(arguments.parameters), arguments.repeats, (2, 3)
     if arguments.quick:

@@ -1,4 +1,4 @@
-"""One training on 2, then 1, then 3, then 2 ranks, against the same training left alone on 2.
+"""One training on 2, then 1, then 3, then 2 ranks, compared with the same training on 2 ranks throughout.
 
     python benchmarks/elastic.py [--quick] [--json PATH] [--recipe RECIPE] [--work DIR]
 
@@ -43,17 +43,17 @@ LIMIT = 1e-6
 
 
 class Stopped(Exception):
-    """The phase has done its steps."""
+    """The phase has finished its steps."""
 
 
 class Curve:
-    """Callback: keeps the loss of every step, and stops after one."""
+    """Callback that records the loss of every step and stops after a given one."""
 
     def __init__(self, stop: int) -> None:
         self.stop, self.losses, self.last = stop, {}, None
 
     def after_step(self, result: StepResult) -> None:
-        """Note the mean over ranks."""
+        """Record the mean over ranks."""
         self.losses[result.step] = float(mean_over_ranks(result.values["loss"].reshape(1)))
         self.last = result
         if result.step == self.stop:
@@ -78,18 +78,18 @@ class Job:
     steps: int
 
     def run_dir(self, stage: int) -> Path:
-        """Where the training with a ZeRO stage lives."""
+        """Run directory of the training with a ZeRO stage."""
         return self.runs / f"stage-{stage}"
 
     def overrides(self, stage: int, world_size: int) -> list[str]:
-        """What the benchmark needs of the recipe."""
-        batch = "batch={global: 12, micro: 2}"  # 12 comes out with 1, 2 and 3 ranks
+        """Overrides that the benchmark needs."""
+        batch = "batch={global: 12, micro: 2}"  # 12 is divisible by 1, 2 and 3 ranks
         resources = f"resources={{cpu_ranks: {world_size}}}"
         return [f"zero.stage={stage}", resources, batch, f"steps={self.steps}", "precision=fp32"]
 
 
 def phase(info: RankInfo, job: Job, stop: int) -> None:
-    """Go on with each training to step `stop`, save, and add the losses to `curve.jsonl` of the run."""
+    """Continue each training to step `stop`, save, and append the losses to `curve.jsonl` of the run."""
     device = join_ranks(info)
     for stage in job.stages:  # stage 3 last: it patches torch for the rest of the process
         run_dir = job.run_dir(stage)
@@ -146,9 +146,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="two steps on each number of ranks instead of six")
     parser.add_argument("--stages", type=int, nargs="+", default=[1, 2, 3], help="ZeRO stages")
-    parser.add_argument("--recipe", type=Path, help="another training recipe; it should be tiny")
+    parser.add_argument("--recipe", type=Path, help="another (tiny) training recipe")
     parser.add_argument("--work", type=Path, help="folder to work in; it is kept")
-    parser.add_argument("--json", type=Path, help="where the result is written")
+    parser.add_argument("--json", type=Path, help="file for the result")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)
@@ -156,7 +156,7 @@ def main() -> None:
         rows = compare(recipe, work, arguments.stages, 2 if arguments.quick else 6)
     report(rows, arguments.json)
     worst = max(entry["value"] for entry in rows)
-    print(f"largest difference {worst:.1e}, promised {LIMIT:.0e}: {'kept' if worst <= LIMIT else 'BROKEN'}")
+    print(f"largest difference {worst:.1e}, limit {LIMIT:.0e}: {'ok' if worst <= LIMIT else 'EXCEEDED'}")
 
 
 if __name__ == "__main__":

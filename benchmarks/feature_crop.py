@@ -1,11 +1,11 @@
-"""How well cropping cached features stands for encoding the cropped image.
+"""How well cropping cached features approximates encoding the cropped image.
 
     python benchmarks/feature_crop.py --dataset DIR [--quick] [--json PATH]
 
 The teachers see an image once, uncropped; training crops their features with the student's crop. Each row is the mean
-cosine between features of the cropped image and cropped features of the whole image, place by place, over images and
-crop offsets (area 0.9, as OpenVLA-OFT crops). Its reference is the same cosine with the features left uncropped: what a
-cache that ignores the crop would give.
+cosine between features of the cropped image and cropped features of the whole image, per grid cell, over images and
+crop offsets (area 0.9, as in OpenVLA-OFT). The reference is the same cosine with uncropped features, as from a cache
+that ignores the crop.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def crop_images(images: Tensor, box: tuple[float, float, float, float]) -> Tenso
 
 
 def cosines(first: Tensor, second: Tensor, dim: int) -> Tensor:
-    """Cosine at every place of the grid, flattened."""
+    """Cosine at every cell of the grid, flattened."""
     return functional.cosine_similarity(first, second, dim=dim).flatten()
 
 
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--dataset", type=Path, required=True, help="robot dataset whose images are cropped")
     parser.add_argument("--quick", action="store_true", help="8 samples instead of 64")
     parser.add_argument("--seed", type=int, default=0, help="seed of the teachers' weights")
-    parser.add_argument("--json", type=Path, help="where the result is written")
+    parser.add_argument("--json", type=Path, help="file for the result")
     arguments = parser.parse_args()
     images = dataset_images(arguments.dataset, 8 if arguments.quick else 64)
     rows = [row for kind in ("sam", "vggt") for row in measure(kind, images, arguments.seed)]

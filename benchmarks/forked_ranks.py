@@ -22,7 +22,7 @@ from pokevla.distributed.process import PARENT_VARIABLE, die_with_parent
 
 POLL_S = 0.05
 Work = Callable[[RankInfo], None]
-# One thread before the fork: a pool of threads would not be there in the child.
+# One thread before the fork, because a thread pool does not survive it.
 torch.set_num_threads(1)
 import_deepspeed()
 
@@ -38,14 +38,14 @@ def start_ranks(world_size: int, work: Work, log: Path | None = None) -> list[Ba
 
 
 def end_ranks(ranks: list[BaseProcess]) -> None:
-    """Kill those that are left, and wait for all."""
+    """Kill the remaining ranks and wait for all of them."""
     for process in ranks:
         process.kill()
         process.join()
 
 
 def run_ranks(world_size: int, work: Work) -> None:
-    """`start_ranks`, and wait for all; RuntimeError if one of them fails."""
+    """Run `start_ranks` and wait for all of them; RuntimeError if one fails."""
     ranks = start_ranks(world_size, work)
     try:
         while any(process.is_alive() for process in ranks) and not any(process.exitcode for process in ranks):
@@ -78,4 +78,4 @@ def _rank(rank: int, world_size: int, port: int, work: Work, log: Path | None) -
         if not done:
             traceback.print_exc()
             sys.stderr.flush()
-            os._exit(1)  # an orderly end would wait for the other ranks
+            os._exit(1)  # a regular exit would wait for the other ranks

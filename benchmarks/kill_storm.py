@@ -1,11 +1,11 @@
-"""Kill a training again and again, and see whether it comes out the same.
+"""Kill a training many times and compare its result with an undisturbed run.
 
     python benchmarks/kill_storm.py [--kills 30] [--quick] [--seed N] [--json PATH] [--work DIR]
 
-A run of two ranks with ZeRO 2 (`tiny`, LoRA, dropout) is SIGKILLed at random moments: every other kill waits for a save
-to begin, the others fall anywhere, start-up included; all ranks are hit, or one. Then it is started again on its run
-directory, as `pokevla resume` does it, only that the ranks are forked from a process that has imported everything. In
-the end its exported weights and its loss curve are compared with those of a run that nobody disturbed.
+A run of two ranks with ZeRO 2 (`tiny`, LoRA, dropout) is killed with SIGKILL at random moments: every other kill waits
+for a save to begin, the others come at any time, start-up included; they hit all ranks or one. Then it is resumed as by
+`pokevla resume`, except that the ranks are forked from a process that has imported everything. At the end its exported
+weights and its loss curve are compared with those of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ from pokevla.training.rank_main import train
 
 POLL_S = 0.002
 LIFE_LIMIT_S = 1800.0
-"""A life without the awaited moment ends the benchmark: something hangs."""
+"""Longest wait for the moment of a kill. After it the benchmark fails, because something hangs."""
 STEPS_PER_KILL = 8
 WORLD_SIZE = 2
 
 
 def live(info: RankInfo, run_dir: Path) -> None:
-    """One rank: go on with the run to its end."""
+    """Run one rank to the end of the run."""
     setup_logging(run_dir, info.rank)
     recipe = read_run_recipe(run_dir)
     pulse = Pulse(recipe.guards.start_timeout_s, recipe.guards.step_timeout_s)
-    train(recipe, run_dir, info, StopFlag(), pulse)  # nobody asks these ranks to stop: they are killed
+    train(recipe, run_dir, info, StopFlag(), pulse)  # these ranks are killed, never asked to stop
 
 
 @dataclass
 class Storm:
-    """A run that is killed, and what was seen of it."""
+    """A run that is killed, with counts of what happened."""
 
     run_dir: Path
     draw: random.Random
@@ -67,7 +67,7 @@ class Storm:
     victims: dict[str, int] = field(default_factory=dict)
 
     def live(self, *, kill: bool) -> bool:
-        """Start the ranks; kill them at a random moment if asked. Tells whether the run got to its end."""
+        """Start the ranks; with `kill`, kill them at a random moment. Returns whether the run finished."""
         newest, known = self.newest(), len(self.events())
         log = self.run_dir.with_suffix(".log")
         ranks = start_ranks(WORLD_SIZE, partial(live, run_dir=self.run_dir), log)
@@ -86,25 +86,25 @@ class Storm:
         return codes == [0] * WORLD_SIZE
 
     def wait_for_moment(self, ranks: list[BaseProcess], known: int) -> bool:
-        """Wait until the ranks are to be killed; False if they end before."""
+        """Wait for the moment of the kill; False if the ranks end before it."""
         inside = self.kills % 2 == 1
         if not inside and self.draw.random() < 0.2:
             return self.outlive(ranks, self.draw.uniform(0, 3.0))  # while they start
         if not self.wait_until(ranks, lambda: len(self.events()) > known, 0.02):
             return False
         if inside:
-            found = self.wait_until(ranks, self.is_saving, POLL_S)
-            return found and self.outlive(ranks, self.draw.uniform(0, 0.03))
-        reached = self.logged()
-        found = self.wait_until(ranks, lambda: self.logged() > reached, 0.02)
-        return found and self.outlive(ranks, self.draw.uniform(0, 1.0))
+            reached = self.wait_until(ranks, self.is_saving, POLL_S)
+            return reached and self.outlive(ranks, self.draw.uniform(0, 0.03))
+        last_step = self.logged()
+        reached = self.wait_until(ranks, lambda: self.logged() > last_step, 0.02)
+        return reached and self.outlive(ranks, self.draw.uniform(0, 1.0))
 
-    def wait_until(self, ranks: list[BaseProcess], what: Callable[[], bool], poll_s: float) -> bool:
-        """Wait for something the ranks do; False if one ends before."""
+    def wait_until(self, ranks: list[BaseProcess], condition: Callable[[], bool], poll_s: float) -> bool:
+        """Wait for a condition; False if a rank ends before it holds."""
         deadline = time.monotonic() + LIFE_LIMIT_S
-        while not what():
+        while not condition():
             if not all(process.is_alive() for process in ranks):
-                for process in ranks:  # at the end of a run, they end one after the other
+                for process in ranks:  # at the end of a run the ranks end one after another
                     process.join(10.0)
                 return False
             if time.monotonic() > deadline:
@@ -113,12 +113,12 @@ class Storm:
         return True
 
     def outlive(self, ranks: list[BaseProcess], seconds: float) -> bool:
-        """Wait a while; False if a rank ends."""
+        """Wait for `seconds`; False if a rank ends meanwhile."""
         until = time.monotonic() + seconds
         return self.wait_until(ranks, lambda: time.monotonic() > until, POLL_S)
 
     def strike(self, ranks: list[BaseProcess]) -> None:
-        """SIGKILL all ranks at once, or one, and the other a little later, as the launcher does."""
+        """Send SIGKILL to all ranks at once, or to one and a little later to the other, as the launcher does."""
         name = self.draw.choice(["all ranks", "one rank"])
         self.inside_a_save += self.is_saving()
         if name == "one rank":
@@ -132,11 +132,11 @@ class Storm:
         self.victims[name] = self.victims.get(name, 0) + 1
 
     def judge(self, newest: int, events: list[dict[str, Any]]) -> None:
-        """Compare where a life began with the checkpoint that was newest when the life before ended."""
+        """Compare the step at which a start resumed with the newest checkpoint at the end of the previous start."""
         begun = [event for event in events if event["event"] in ("resumed", "started")]
         self.checkpoints_lost += sum(event["step"] != newest for event in begun)
         self.checkpoints_lost += sum(event["event"] == "damaged" for event in events)
-        if begun:  # otherwise it died while it started, and what it found is still there
+        if begun:  # otherwise it was killed during start-up and has not resumed yet
             self.steps_redone += max(0, self.logged() - self.newest())
 
     def newest(self) -> int:
@@ -145,7 +145,7 @@ class Storm:
         return checkpoints[-1][0] if checkpoints else 0
 
     def events(self) -> list[dict[str, Any]]:
-        """What the run has written down."""
+        """Events of the run."""
         path = self.run_dir / EVENTS
         return read_jsonl(path) if path.is_file() else []
 
@@ -171,7 +171,7 @@ def same_curve(one: Path, other: Path) -> bool:
 
 
 def make_run(work: Path, name: str, steps: int) -> Path:
-    """A run directory for the toy recipe."""
+    """Create a run directory for the toy recipe."""
     loaded = load_recipe(write_recipe(work, name), [f"steps={steps}"])
     recipe = training_of(loaded.recipe)
     assert recipe is not None
@@ -179,7 +179,7 @@ def make_run(work: Path, name: str, steps: int) -> Path:
 
 
 def storm(work: Path, kills: int, seed: int) -> list[dict[str, Any]]:
-    """Run both trainings; the rows of the report."""
+    """Run both trainings; returns the rows of the report."""
     steps = STEPS_PER_KILL * kills
     calm = Storm(make_run(work, "calm", steps), random.Random(seed))
     calm.live(kill=False)
@@ -194,8 +194,8 @@ def storm(work: Path, kills: int, seed: int) -> list[dict[str, Any]]:
     victims = ", ".join(f"{name} {count}" for name, count in sorted(wild.victims.items()))
     return [
         row("kills", wild.kills, "kills", victims),
-        row("of them inside a save", wild.inside_a_save, "kills"),
-        row("steps redone", wild.steps_redone, "steps", f"steps of the run: {steps}", wild.steps_redone / steps),
+        row("kills during a save", wild.inside_a_save, "kills"),
+        row("steps repeated", wild.steps_redone, "steps", f"steps of the run: {steps}", wild.steps_redone / steps),
         row("checkpoints lost", wild.checkpoints_lost, "lost"),
         row("final weights identical", identical, yes_or_no(identical), "undisturbed run"),
         row("loss curve identical", same, yes_or_no(same), "undisturbed run"),
@@ -203,12 +203,12 @@ def storm(work: Path, kills: int, seed: int) -> list[dict[str, Any]]:
 
 
 def exported(run_dir: Path) -> bytes:
-    """The weights a run has ended with."""
+    """Final weights of a run."""
     return (run_dir / EXPORT / EXPORT_WEIGHTS).read_bytes()
 
 
 def yes_or_no(answer: bool) -> str:
-    """For the column of units."""
+    """Text for the column of units."""
     return "yes" if answer else "NO"
 
 

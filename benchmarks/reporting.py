@@ -1,4 +1,4 @@
-"""The benchmark contract: a table for a person, JSON for a script (docs/architecture.md)."""
+"""Output of all benchmarks: a table for a person, JSON for a script."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that is small enough to be stopped and started thirty times: `tiny`, a mixture of two toy datasets."""
+"""A run small enough to be stopped and resumed thirty times: `tiny`, a mixture of two toy datasets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def picture_with_square(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarra
 
 
 def write_questions(out: Path, count: int, seed: int, num_val: int = 0) -> Path:
-    """A VLM dataset: where is the square? The last `num_val` pictures are of split `val`."""
+    """A VLM dataset: where is the square? The last `num_val` images are of split `val`."""
     rng = np.random.default_rng(seed)
     with DatasetWriter(out, kind="vlm", group="toy", samples=SAMPLE_SCHEMA, shard_samples=16) as writer:
         for number in range(count):

@@ -1,4 +1,4 @@
-"""Run all tests: first those that need one core, on all cores at once; then those that fill the machine, one by one.
+"""Runs all tests: first those that need one core, in parallel on all cores; then the others, one by one.
 
     python scripts/run_tests.py [--part parallel|serial] [PYTEST ARGUMENT...]
 
@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 SERIAL = "engine or slurm"
 """Marks of the tests that start several busy processes, or measure how long other processes take."""
-# loadfile: module fixtures are made once. In the order of the files: the slow ones of tests/integration come first.
+# loadfile: module fixtures are built once. In file order, so that the slow tests of tests/integration come first.
 DISTRIBUTED = ("--numprocesses=logical", "--maxprocesses=4", "--dist=loadfile", "--no-loadscope-reorder")
 NO_TESTS = 5
 """pytest's exit code when nothing was selected."""
@@ -75,7 +75,7 @@ def main() -> int:
     parts = [known.part] if known.part else ["parallel", "serial"]
     outcomes = [run_part(part, known.marks, arguments) for part in parts]
     failed = [name for outcome in outcomes for name in outcome.failed]
-    print(*("", *(f"failed: {name}" for name in failed)), sep="\n")  # pytest may have ended within a line
+    print(*("", *(f"failed: {name}" for name in failed)), sep="\n")  # pytest may have ended in the middle of a line
     print(f"{sum(outcome.passed for outcome in outcomes)} passed, {len(failed)} failed", flush=True)
     codes = [outcome.exit_code for outcome in outcomes]
     bad = [code for code in codes if code not in (0, NO_TESTS)]

@@ -1,7 +1,8 @@
 """One question and answer about a picture, and the text form of points, boxes and choices.
 
 Coordinates are relative to the raw picture in [0, 1), boxes are x1, y1, x2, y2. Numbers are always printed with three
-decimals and never reach 1: official scorers read a tuple of bare integers as pixels (facts: data, 1 and 3.4).
+decimals and never reach 1: the scorers of Where2Place (github.com/wentaoyuan/RoboPoint,
+robopoint/eval/summarize_vqa.py) and RefSpatial-Bench read a tuple of bare integers as pixels.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 
 class GeometryProjector(nn.Module):
-    """LayerNorm, Linear D->T, GELU, Linear T->T; Xavier-uniform weights, zero biases (model sheet, 7)."""
+    """LayerNorm, Linear D->T, GELU, Linear T->T; Xavier-uniform weights, zero biases (docs/model.md)."""
 
     def __init__(self, hidden_size: int, target_dim: int) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 transformers' SAM has no text prompt, so its two modules are called by hand: the projected SEG state is the only
 sparse embedding (LISA). Coarse: dense = no-mask vector. Fine: dense = the coarse low-resolution logits through
-the mask prompt, SEG again as sparse embedding (paper sec. V-B, GLOVER++; model sheet 6 and 9.1).
+the mask prompt, SEG again as sparse embedding (arXiv 2604.20834, sec. V-B; GLOVER++).
 """
 
 from __future__ import annotations

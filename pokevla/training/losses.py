@@ -73,7 +73,8 @@ def next_token(logits: Tensor, targets: Tensor, sample: Tensor, num_samples: int
     """Cross-entropy: mean over a sample's trained tokens, then over samples.
 
     Prismatic takes the mean over the micro-batch's tokens, so that the same answer weighs more or less depending on
-    what it happens to be batched with (facts: prismatic/training/strategies). Per sample it never does.
+    the other samples of the batch (github.com/TRI-ML/prismatic-vlms, prismatic/training/strategies). A mean per sample
+    avoids this.
 
     Args:
         logits: (N, vocab), the trained positions of the micro-batch only.

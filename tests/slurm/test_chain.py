@@ -96,9 +96,9 @@ def test_login_node_refuses_what_the_cluster_cannot_do(
     walk, seen: Profile, overrides: list[str], profile: dict, words: str, monkeypatch: pytest.MonkeyPatch, shared: Path
 ) -> None:
     monkeypatch.setattr("pokevla.jobs.preflight.NODE_LOCAL_FOLDERS", ("/tmp", str(shared)))
-    wanted = seen.model_copy(update=profile)
+    changed = seen.model_copy(update=profile)
     with pytest.raises(ClusterError, match=words):
-        preflight([plan_job(walk("name=never", *overrides), wanted)], wanted, SLURM)
+        preflight([plan_job(walk("name=never", *overrides), changed)], wanted, SLURM)
 
 
 def test_slurm_itself_judges_the_rest_before_anything_is_queued(walk, seen: Profile) -> None:
@@ -114,7 +114,7 @@ def test_doctor_sees_a_job_run_and_come_back(
 ) -> None:
     monkeypatch.chdir(shared)
     assert run_command(["doctor", "slurm", "--profile", str(profile)]) == 0
-    said = capsys.readouterr().out
-    assert "partition train" in said
-    assert "none (Slurm accounting storage is disabled)" in said
-    assert "the job ran again and ended" in said
+    output = capsys.readouterr().out
+    assert "partition train" in output
+    assert "none (Slurm accounting storage is disabled)" in output
+    assert "the job ran again and ended" in output

@@ -63,10 +63,10 @@ def test_array_is_one_job_with_counts(submit: Submit, wait_until: Callable[..., 
 
 
 def test_partitions_are_those_of_the_cluster(sandbox: Sandbox) -> None:
-    found = {partition.name: partition for partition in partitions()}
-    assert [name for name, partition in found.items() if partition.is_default] == ["train"]
-    assert (found["train"].nodes, found["train"].gpus_per_node, found["train"].time_limit_s) == (2, 8, None)
-    assert found["short"].time_limit_s == 600
+    by_name = {partition.name: partition for partition in partitions()}
+    assert [name for name, partition in by_name.items() if partition.is_default] == ["train"]
+    assert (by_name["train"].nodes, found["train"].gpus_per_node, found["train"].time_limit_s) == (2, 8, None)
+    assert by_name["short"].time_limit_s == 600
 
 
 @pytest.fixture(scope="module")

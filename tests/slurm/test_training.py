@@ -68,7 +68,7 @@ class Training:
 
     def ranks(self) -> list[psutil.Process]:
         """The processes of all ranks."""
-        found = []
+        tasks = []
         for process in psutil.process_iter():
             try:
                 words, variables = process.cmdline(), process.environ()
@@ -77,9 +77,9 @@ class Training:
             is_task = "submitit.core._submit" in words and not words[0].endswith("srun")
             is_ours = variables.get("SLURM_CONF") == os.environ["SLURM_CONF"]
             if is_task and is_ours and variables.get("SLURM_JOB_ID") == self.job_id:
-                found.append(process)
-        own = {process.pid for process in found}  # a rank may just be starting a program: a copy of itself for a moment
-        return [process for process in found if process.ppid() not in own]
+                tasks.append(process)
+        own = {process.pid for process in tasks}  # a rank may just be starting a program: a copy of itself for a moment
+        return [process for process in tasks if process.ppid() not in own]
 
 
 @pytest.fixture(scope="module")

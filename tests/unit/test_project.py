@@ -71,13 +71,13 @@ def inline_code(page: Path) -> list[str]:
 
 def all_commands(program: str) -> list[tuple[str, str]]:
     """(page, command) of every `program ...` in a shell block or in inline code."""
-    found = {
+    paths = {
         (str(page.relative_to(ROOT)), text)
         for page in PAGES
         for text in [*console_commands(page), *inline_code(page)]
         if text.split()[0] == program and len(text.split()) > 1
     }
-    return sorted(found)
+    return sorted(paths)
 
 
 def parse_command(words: list[str]) -> None:

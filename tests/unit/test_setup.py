@@ -33,9 +33,9 @@ def bare_path(tmp_path: Path) -> Path:
     folder = tmp_path / "bin"
     folder.mkdir()
     for tool in TOOLS:
-        found = shutil.which(tool)
-        assert found is not None, tool
-        (folder / tool).symlink_to(found)
+        program = shutil.which(tool)
+        assert program is not None, tool
+        (folder / tool).symlink_to(program)
     return folder
 
 

@@ -161,8 +161,8 @@ def test_inspect_says_what_a_checkpoint_holds(ckpt: Command, engine_runs: Path) 
     masters = load_file(engine_runs / "1-bf16" / "masters.safetensors")
     assert {f"model.{tensor['name']}" for tensor in content["tensors"]} >= set(masters)
     counts = {part["name"]: part["numbers"] for part in content["parts"]}
-    wanted = sum(value.numel() for name, value in masters.items() if name.startswith("model.action_head."))
-    assert counts["action_head"] == wanted
+    expected = sum(value.numel() for name, value in masters.items() if name.startswith("model.action_head."))
+    assert counts["action_head"] == expected
     assert {"language_model", "dino_featurizer", "siglip_featurizer", "projector", "seg_token"} <= set(counts)
 
 

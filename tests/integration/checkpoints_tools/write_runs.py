@@ -113,6 +113,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     INFO = read_rank()
     join_ranks(INFO)
-    for wanted in sys.argv[3:]:
-        write_run(Path(sys.argv[1]), Path(sys.argv[2]), wanted, INFO)
+    for name in sys.argv[3:]:
+        write_run(Path(sys.argv[1]), Path(sys.argv[2]), name, INFO)
     leave_ranks()

@@ -50,13 +50,13 @@ def test_the_loss_is_that_of_the_run_left_alone(rows: dict[int, dict[str, Any]],
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_each_change_is_told_in_one_sentence(rows: dict[int, dict[str, Any]], work: Path, stage: int) -> None:
     run_dir = work / "moved" / f"stage-{stage}"
-    said = [row.get("changed") for row in read_jsonl(run_dir / "events.jsonl") if row["event"] == "resumed"]
-    assert said == [
+    changes = [row.get("changed") for row in read_jsonl(run_dir / "events.jsonl") if row["event"] == "resumed"]
+    assert changes == [
         "Resumed at step 2 with resources.cpu_ranks 2 -> 1, number of ranks 2 -> 1.",
         "Resumed at step 4 with resources.cpu_ranks 1 -> 3, number of ranks 1 -> 3.",
         "Resumed at step 6 with resources.cpu_ranks 3 -> 2, number of ranks 3 -> 2.",
     ]
-    assert [restart["changed"] for restart in read_manifest(run_dir)["restarts"]] == said
+    assert [restart["changed"] for restart in read_manifest(run_dir)["restarts"]] == changes
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])

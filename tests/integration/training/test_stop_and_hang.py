@@ -41,28 +41,28 @@ def test_hung_stopped_and_resumed_run_ends_bit_identical(
     run_dir = tmp_path / "stopped"
 
     # A rank that does not answer: SIGSTOP, as a host that swaps or a driver that is stuck.
-    code, said = until_step(
+    code, output = until_step(
         ["train", str(write_recipe("stopped", tmp_path)), *SETTINGS],
         tiny_run_env,
         1,
         lambda _pid: os.kill(read_heartbeats(run_dir)[1].pid, signal.SIGSTOP),
     )
-    assert code == 4, said
+    assert code == 4, output
     stuck = read_heartbeats(run_dir)[1]
-    last = said.strip().splitlines()[-1]
+    last = output.strip().splitlines()[-1]
     assert f"Behind: rank 1 on {stuck.host}: no heartbeat for" in last
     assert f"pokevla resume {run_dir}" in last
     assert "training/loop.py" in (run_dir / "logs" / "rank_00000.hang").read_text()  # where depends on the moment
     assert not psutil.pid_exists(stuck.pid), "the stopped rank is gone too"
 
     # The command is told to stop: it saves on all ranks.
-    code, said = until_step(["resume", str(run_dir)], tiny_run_env, 3, lambda pid: os.kill(pid, signal.SIGTERM))
-    assert code == 75, said
+    code, output = until_step(["resume", str(run_dir)], tiny_run_env, 3, lambda pid: os.kill(pid, signal.SIGTERM))
+    assert code == 75, output
     stopped = [row for row in read_jsonl(run_dir / "events.jsonl") if row["event"] == "stopped"]
     assert [row["reason"] for row in stopped] == ["terminated"]
     step = stopped[0]["step"]
     assert 3 <= step < 12
-    assert said.strip().splitlines()[-1] == f"saved at step {step}; go on with: pokevla resume {run_dir}"
+    assert output.strip().splitlines()[-1] == f"saved at step {step}; go on with: pokevla resume {run_dir}"
     assert {one.phase for one in read_heartbeats(run_dir)} == {"stopped"}
 
     resumed = pokevla("resume", run_dir)

@@ -134,9 +134,18 @@ def test_saves_tell_what_they_cost(whole: Path) -> None:
 
 def test_a_finished_run_holds_what_others_read(whole: Path) -> None:
     rows = read_jsonl(whole / "metrics.jsonl")
-    wanted = {"step", "position", "loss", "loss/action", "loss/segmentation", "loss/focal", "loss/kl", "loss/geometry"}
-    wanted |= {"lr", "grad_norm", "grad_norm/action", "samples_per_s", "data_wait_share", "rss_gib", "time"}
-    assert wanted <= set(rows[0])
+    expected = {
+        "step",
+        "position",
+        "loss",
+        "loss/action",
+        "loss/segmentation",
+        "loss/focal",
+        "loss/kl",
+        "loss/geometry",
+    }
+    expected |= {"lr", "grad_norm", "grad_norm/action", "samples_per_s", "data_wait_share", "rss_gib", "time"}
+    assert expected <= set(rows[0])
     judged = [row for row in rows if "val/loss" in row]
     assert judged
     assert all(row["val_swapped/loss/action"] != row["val/loss/action"] for row in judged)

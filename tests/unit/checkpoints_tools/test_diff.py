@@ -73,5 +73,5 @@ def test_recipes_differ_field_by_field(tmp_path: Path) -> None:
         assert isinstance(loaded, TrainRecipe)
         return loaded
 
-    found = recipe_differences(recipe("p", 1e-3), recipe("q", 3e-4))
-    assert found == {"data.datasets.0.path": ["p", "q"], "optim.lr": [1e-3, 3e-4]}
+    rows = recipe_differences(recipe("p", 1e-3), recipe("q", 3e-4))
+    assert rows == {"data.datasets.0.path": ["p", "q"], "optim.lr": [1e-3, 3e-4]}

@@ -16,10 +16,10 @@ def test_a_log_gets_a_line_at_each_tenth_of_the_way_and_the_last(capsys: pytest.
         for done in range(1, 46):
             listen(done, 45)
 
-    said = lines(capsys)
-    assert said[0] == "episodes: 1 of 45"
-    assert said[-1] == "episodes: 45 of 45"
-    assert len(said) <= 13
+    printed = lines(capsys)
+    assert printed[0] == "episodes: 1 of 45"
+    assert printed[-1] == "episodes: 45 of 45"
+    assert len(printed) <= 13
 
 
 def test_failures_are_told_where_attempts_can_fail(capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,10 +70,10 @@ def test_masks_hold_target_and_reference_objects_only(tmp_path: Path, libero_fil
     dataset = open_dataset(convert(libero_file(demos=1), tmp_path / "out"))
     members = ShardReader(dataset).read(0)
     mask = np.asarray(Image.open(io.BytesIO(members["base.mask.png"])))
-    wanted = np.zeros((32, 32), dtype=bool)
-    wanted[4:12, 4:12] = True  # milk_1
-    wanted[16:28, 16:28] = True  # basket_1; bbq_sauce_1 is no target
-    assert np.array_equal(mask, wanted)
+    expected = np.zeros((32, 32), dtype=bool)
+    expected[4:12, 4:12] = True  # milk_1
+    expected[16:28, 16:28] = True  # basket_1; bbq_sauce_1 is no target
+    assert np.array_equal(mask, expected)
 
 
 def test_frames_that_were_not_rendered_give_no_sample(tmp_path: Path, libero_file: Callable[..., Path]) -> None:

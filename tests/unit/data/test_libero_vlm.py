@@ -39,9 +39,9 @@ def vlm_dataset(
     return open_dataset(convert_libero_vlm(settings))
 
 
-def rows(dataset: Dataset, **wanted: str) -> list[dict[str, Any]]:
-    found = [dict(row, row=i) for i, row in enumerate(dataset.samples.to_pylist())]
-    return [row for row in found if all(row[k] == v for k, v in wanted.items())]
+def rows(dataset: Dataset, **values: str) -> list[dict[str, Any]]:
+    all_rows = [dict(row, row=i) for i, row in enumerate(dataset.samples.to_pylist())]
+    return [row for row in all_rows if all(row[k] == v for k, v in values.items())]
 
 
 def test_all_categories_are_there_in_equal_shares(vlm_dataset: Dataset) -> None:

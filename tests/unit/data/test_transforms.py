@@ -100,8 +100,8 @@ def test_hue_and_saturation_are_those_of_hsv(rgb: tuple[float, float, float], tu
     pixel = np.array(rgb, dtype=np.float32).reshape(3, 1, 1)
     h, s, v = colorsys.rgb_to_hsv(*pixel.ravel().tolist())
     assert adjust_hue(pixel, turns).ravel() == pytest.approx(colorsys.hsv_to_rgb((h + turns) % 1.0, s, v), abs=2e-5)
-    wanted = colorsys.hsv_to_rgb(h, min(1.0, s * factor), v)
-    assert adjust_saturation(pixel, factor).ravel() == pytest.approx(wanted, abs=2e-5)
+    expected = colorsys.hsv_to_rgb(h, min(1.0, s * factor), v)
+    assert adjust_saturation(pixel, factor).ravel() == pytest.approx(expected, abs=2e-5)
 
 
 def test_brightness_adds_and_contrast_keeps_the_mean() -> None:

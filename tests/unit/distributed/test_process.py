@@ -110,7 +110,7 @@ def test_a_signal_reaches_all_ranks_and_they_stop_with_their_work_saved(tmp_path
         print("got", got.name, flush=True)
         sys.exit(75)
     """
-    said: list[str] = []
+    messages: list[str] = []
     before = signal.getsignal(number)
     with pytest.raises(Requeued):
         spawn_ranks(
@@ -119,11 +119,11 @@ def test_a_signal_reaches_all_ranks_and_they_stop_with_their_work_saved(tmp_path
             threads=1,
             log_dir=tmp_path,
             on_poll=send_when_ready(tmp_path, number),
-            on_signal=said.append,
+            on_signal=messages.append,
         )
     name = signal.Signals(number).name
     assert [last_line(rank_log(tmp_path, rank)) for rank in range(2)] == [f"got {name}"] * 2
-    assert said[0].startswith(name)
+    assert messages[0].startswith(name)
     assert signal.getsignal(number) == before
 
 

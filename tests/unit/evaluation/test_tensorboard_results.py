@@ -58,18 +58,18 @@ def evaluation(tmp_path: Path, run: Path) -> tuple[EvalRecipe, dict[str, Any]]:
 def test_a_trained_models_figures_stand_beside_its_curves_at_its_step(tmp_path: Path, run: Path) -> None:
     publish_trials(*evaluation(tmp_path, run))
 
-    found = values(run / "tensorboard" / "eval" / "trials" / "trained")
-    assert found["success_rate/all"] == found["success_rate/task_3"] == (40, 0.75)
-    assert (found["success_rate/low_95"], found["success_rate/high_95"]) == ((40, 0.3), (40, 0.95))
-    assert (found["crashed"], found["mask_iou"]) == ((40, 1.0), (40, 0.6))
+    scalars = values(run / "tensorboard" / "eval" / "trials" / "trained")
+    assert scalars["success_rate/all"] == found["success_rate/task_3"] == (40, 0.75)
+    assert (scalars["success_rate/low_95"], found["success_rate/high_95"]) == ((40, 0.3), (40, 0.95))
+    assert (scalars["crashed"], found["mask_iou"]) == ((40, 1.0), (40, 0.6))
 
 
 def test_others_stay_with_the_evaluation_and_crashes_are_no_failures(tmp_path: Path, run: Path) -> None:
     publish_trials(*evaluation(tmp_path, run))
 
-    found = values(tmp_path / "runs" / "trials" / "tensorboard" / "trained-blind")
-    assert found["crashed"] == (0, 1.0)
-    assert not {"success_rate/all", "success_rate/task_3", "mask_iou"} & found.keys()
+    scalars = values(tmp_path / "runs" / "trials" / "tensorboard" / "trained-blind")
+    assert scalars["crashed"] == (0, 1.0)
+    assert not {"success_rate/all", "success_rate/task_3", "mask_iou"} & scalars.keys()
 
 
 def test_videos_go_to_their_policy(tmp_path: Path, run: Path) -> None:

@@ -76,7 +76,7 @@ def pocket() -> PokeVLA:
 def test_pocket_counts_what_the_paper_counts(pocket: PokeVLA) -> None:
     totals = {part: total for part, total, _ in parameter_report(pocket)}
     encoders = totals["dino_featurizer"] + totals["siglip_featurizer"] + totals["language_model"]
-    assert encoders == 1_224_944_448  # model sheet 1.6, the paper's 1.22 B
+    assert encoders == 1_224_944_448  # the paper's 1.22 B (docs/model.md)
     assert totals["dino_featurizer"] == 303_230_976
     assert totals["siglip_featurizer"] == 427_680_704
     assert totals["language_model"] == 494_032_768

@@ -84,12 +84,12 @@ def test_all_runs_below_a_folder_are_listed_and_an_unreadable_one_says_why(run: 
     (broken / "recipe.yaml").write_text("kind: posttrain\nname: broken\nnonsense: 1\n")
     make_run(runs / "one" / "inside")  # nothing is looked for inside a run
     (runs / ".tmp-three").mkdir()
-    found = list_runs(runs, lambda run_dir: None)
-    assert [(Path(row.run).name, row.state) for row in found] == [
+    snapshots = list_runs(runs, lambda run_dir: None)
+    assert [(Path(row.run).name, row.state) for row in snapshots] == [
         ("broken", "unreadable"), ("two", "new"), ("one", "failed"),
     ]  # fmt: skip
-    assert "nonsense" in found[0].reason
-    text = shown(runs_table(found), width=200)
+    assert "nonsense" in snapshots[0].reason
+    text = shown(runs_table(snapshots), width=200)
     assert "40/100" in text
     assert "never started" in text
 

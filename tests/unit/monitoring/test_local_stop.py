@@ -41,8 +41,8 @@ def parent(run: Path, tiny_run_env: dict[str, str]) -> Iterator[subprocess.Popen
         [sys.executable, "-c", PARENT, str(run)], env=tiny_run_env, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    said = process.stdout.read(2)  # one letter of each rank: lines of two writers may mix
-    assert said == "uu", f"the parent said {said!r}, exit code {process.poll()}"
+    letters = process.stdout.read(2)  # one letter of each rank: lines of two writers may mix
+    assert letters == "uu", f"the parent printed {letters!r}, exit code {process.poll()}"
     yield process
     for rank in ranks_of(run):
         rank.kill()

@@ -25,10 +25,10 @@ from pokevla.recipe.document import Template, expand, merge, parse_document, par
     ],
 )
 def test_scalars_read_as_yaml_1_2_does(text: str, value: object) -> None:
-    found = parse_value(text, "here")
+    parsed = parse_value(text, "here")
 
-    assert found == value
-    assert type(found) is type(value)
+    assert parsed == value
+    assert type(parsed) is type(value)
 
 
 def test_each_value_knows_its_line() -> None:

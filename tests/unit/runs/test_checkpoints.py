@@ -55,10 +55,10 @@ def put(run_dir: Path, step: int) -> Path:
 def test_the_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
     put(tmp_path, 9)
     newest = put(tmp_path, 10)
-    found = latest_complete(tmp_path)
-    assert found is not None
-    assert found[0] == newest
-    assert found[1].step == 10
+    latest = latest_complete(tmp_path)
+    assert latest is not None
+    assert latest[0] == newest
+    assert latest[1].step == 10
 
 
 def test_a_run_without_checkpoints_has_none(tmp_path: Path) -> None:
@@ -85,9 +85,9 @@ def test_a_damaged_checkpoint_is_passed_over_loudly(tmp_path: Path, damage: str)
     else:
         (bad / MARKER).write_text("{")
     messages: list[str] = []
-    found = latest_complete(tmp_path, messages.append)
-    assert found is not None
-    assert found[0] == good
+    latest = latest_complete(tmp_path, messages.append)
+    assert latest is not None
+    assert latest[0] == good
     assert len(messages) == 1
     assert "step-00000002" in messages[0]
 
@@ -137,9 +137,9 @@ def test_order_is_that_of_the_steps_whatever_the_clocks_say(tmp_path: Path) -> N
         folder = put(tmp_path, step)
         for path in (folder, *folder.rglob("*")):  # written by machines whose clocks go backwards
             os.utime(path, (2e9 - step * 1e6, 2e9 - step * 1e6))
-    found = latest_complete(tmp_path)
-    assert found is not None
-    assert found[1].step == 3
+    latest = latest_complete(tmp_path)
+    assert latest is not None
+    assert latest[1].step == 3
     assert apply_retention(tmp_path, keep_last=1, keep_every_steps=None) == [2]  # 1 may yet turn out to be healthy
 
 

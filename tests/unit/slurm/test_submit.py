@@ -61,18 +61,18 @@ def test_dry_run_prints_plan_and_scripts_and_writes_nothing(
     monkeypatch.delenv("POKEVLA_PROFILE", raising=False)
     recipe = str(tmp_path / "walk.yaml")
     assert run(["submit", recipe, "--dry-run", "--then", f"{recipe} name=again steps=20"]) == 0
-    said = capsys.readouterr().out
-    assert "walk (pretrain) in" in said
-    assert "#SBATCH --job-name=again" in said
-    assert "#SBATCH --dependency=afterok:JOB_BEFORE" in said
-    assert "again: all checks passed; slurm's verdict: not asked" in said
+    output = capsys.readouterr().out
+    assert "walk (pretrain) in" in output
+    assert "#SBATCH --job-name=again" in output
+    assert "#SBATCH --dependency=afterok:JOB_BEFORE" in output
+    assert "again: all checks passed; slurm's verdict: not asked" in output
     assert not (tmp_path / "runs").exists()
     (tmp_path / "questions").rename(tmp_path / "elsewhere")
     assert run(["submit", recipe, "--dry-run"]) == 3
-    said, refused = capsys.readouterr()
-    assert "#SBATCH --job-name=walk" in said, "a plan can be looked at without its data"
+    output, refused = capsys.readouterr()
+    assert "#SBATCH --job-name=walk" in output, "a plan can be looked at without its data"
     assert "is not a dataset" in refused
-    assert "all checks passed" not in said
+    assert "all checks passed" not in output
 
 
 def test_job_of_a_begun_run_reads_the_smaller_micro_batch(load) -> None:

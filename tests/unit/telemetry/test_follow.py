@@ -49,9 +49,9 @@ def test_half_a_line_waits_for_its_end(path: Path) -> None:
 @pytest.mark.parametrize("tail_bytes", range(0, 40))
 def test_the_tail_begins_with_a_whole_line(path: Path, tail_bytes: int) -> None:
     append(path, *({"step": step} for step in range(1, 10)))
-    found = steps(JsonlFollower(path, tail_bytes).read())
+    rows = steps(JsonlFollower(path, tail_bytes).read())
     line_bytes = len(json.dumps({"step": 1}) + "\n")
-    assert found == list(range(1, 10))[9 - tail_bytes // line_bytes :]
+    assert rows == list(range(1, 10))[9 - tail_bytes // line_bytes :]
 
 
 def test_a_file_that_appears_later_is_read_from_its_beginning_in_spite_of_a_tail(path: Path) -> None:
@@ -104,6 +104,6 @@ def test_a_hole_without_line_ends_does_not_stop_the_follower(path: Path, monkeyp
     path.write_bytes(b"\0" * 200 + b"\n")
     append(path, {"step": 7})
     follower = JsonlFollower(path)
-    found = [row for _ in range(8) for row in follower.read()]
-    assert steps(found) == [7]
+    rows = [row for _ in range(8) for row in follower.read()]
+    assert steps(rows) == [7]
     assert follower.damaged_lines > 0

@@ -66,8 +66,8 @@ def test_a_job_is_pickled_as_its_directory_and_no_more() -> None:
     assert pickle.loads(pickle.dumps(Job("/runs/walk", 3))) == Job("/runs/walk", 3)  # noqa: S301
 
 
-@pytest.mark.parametrize(("cause", "said"), [("timeout", "reached their time limit"), ("hang", "hung")])
-def test_limits_and_hangs_without_progress_end_the_restarts(tmp_path: Path, cause: Cause, said: str) -> None:
+@pytest.mark.parametrize(("cause", "phrase"), [("timeout", "reached their time limit"), ("hang", "hung")])
+def test_limits_and_hangs_without_progress_end_the_restarts(tmp_path: Path, cause: Cause, phrase: str) -> None:
     starts = [read_task({**TASK, "SLURM_RESTART_COUNT": str(number)}) for number in range(9)]
     for start, progress in enumerate((0, 4, 4, 4)):
         note_restart(tmp_path, None, starts[start], progress, "timeout")
@@ -76,7 +76,7 @@ def test_limits_and_hangs_without_progress_end_the_restarts(tmp_path: Path, caus
         for _ in range(5):  # by several ranks: one start counts once
             note_restart(tmp_path, None, start, 8, cause)
     for _ in range(2):  # whoever of the ranks asks
-        with pytest.raises(ClusterError, match=f"3 starts in a row have {said} without"):
+        with pytest.raises(ClusterError, match=f"3 starts in a row have {phrase} without"):
             note_restart(tmp_path, None, starts[4 + MAX_FRUITLESS], 8, cause)
     again = read_task({**TASK, "SLURM_JOB_ID": "32", "SLURM_RESTART_COUNT": "0"})
     note_restart(tmp_path, None, again, 8, cause)  # submitted again: it counts anew

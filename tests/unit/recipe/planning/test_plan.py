@@ -77,7 +77,8 @@ def test_each_zero_stage_shards_one_thing_more() -> None:
 
 
 def test_post_training_of_the_papers_size_needs_what_vla_adapter_measured() -> None:
-    """VLA-Adapter's README: about 29 GB at 8 samples per GPU with LoRA of rank 64 everywhere (model sheet, 4)."""
+    """VLA-Adapter's README: about 29 GB at 8 samples per GPU with LoRA of rank 64 everywhere
+    (github.com/OpenHelix-Team/VLA-Adapter)."""
     lora = {"vision": "lora", "projector": "lora", "language_model": "lora"}
     memory = memory_per_gpu(posttrain(trainable=lora, lora={"rank": 64}), 1, 0)
 
