@@ -3,8 +3,8 @@
 The stock step runs, for each of its 25 substeps, `mj_forward` twice (environment, controller), then `mj_step`,
 which is a third forward pass, and updates every robosuite observable. Position and velocity stages do not
 depend on the controls, so one pass gives the same numbers as three; the acceleration stage warm-starts its
-constraint solver from its own last answer, so it must be run three times to keep every bit. Nobody here reads
-the observables.
+constraint solver from its own last answer, so it must be run three times to keep every bit. The observables
+are not needed.
 """
 
 from __future__ import annotations
@@ -80,10 +80,10 @@ class PhysicsStepper:
         self._gripper.current_action = _copied(self._saved_grip)
 
     def resume(self, past_actions: Sequence[np.ndarray] = ()) -> None:
-        """Let the controller go on from the present state, which was set from outside.
+        """Make the controller continue from the current state, which was set from outside.
 
-        What it remembers beyond the state is the pose it last aimed at (taken to be the present one) and how far
-        the fingers were told to close, which follows from `past_actions` (each (7,), the latest last).
+        Beyond the state it stores its last goal pose (set to the current one) and the gripper's set point, which
+        follows from `past_actions` (each (7,), the latest last).
         """
         self._controller.update(force=True)
         self._controller.reset_goal()

@@ -98,7 +98,7 @@ def test_login_node_refuses_what_the_cluster_cannot_do(
     monkeypatch.setattr("pokevla.jobs.preflight.NODE_LOCAL_FOLDERS", ("/tmp", str(shared)))
     changed = seen.model_copy(update=profile)
     with pytest.raises(ClusterError, match=words):
-        preflight([plan_job(walk("name=never", *overrides), changed)], wanted, SLURM)
+        preflight([plan_job(walk("name=never", *overrides), changed)], changed, SLURM)
 
 
 def test_slurm_itself_judges_the_rest_before_anything_is_queued(walk, seen: Profile) -> None:

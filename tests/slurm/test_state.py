@@ -65,7 +65,7 @@ def test_array_is_one_job_with_counts(submit: Submit, wait_until: Callable[..., 
 def test_partitions_are_those_of_the_cluster(sandbox: Sandbox) -> None:
     by_name = {partition.name: partition for partition in partitions()}
     assert [name for name, partition in by_name.items() if partition.is_default] == ["train"]
-    assert (by_name["train"].nodes, found["train"].gpus_per_node, found["train"].time_limit_s) == (2, 8, None)
+    assert (by_name["train"].nodes, by_name["train"].gpus_per_node, by_name["train"].time_limit_s) == (2, 8, None)
     assert by_name["short"].time_limit_s == 600
 
 

@@ -42,7 +42,7 @@ def reason_of(code: int) -> str | None:
 
 def requeued(reason: str, step: int, run_dir: Path) -> Requeued:
     """The error that ends a job which was asked to stop, with everything up to `step` saved."""
-    return Requeued(f"saved at step {step}; go on with: pokevla resume {run_dir}", reason=reason)
+    return Requeued(f"saved at step {step}; continue with: pokevla resume {run_dir}", reason=reason)
 
 
 @contextmanager

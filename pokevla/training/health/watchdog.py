@@ -126,7 +126,7 @@ class Watchdog:
         error = HangError(
             f"{where} for {still_s:.0f} s, longer than {limit_s:g} s. "
             f"Behind: {'; '.join(behind) or 'nobody more than the others'}. Stacks: {stacks}.",
-            f"Go on with: pokevla resume {self.run_dir}",
+            f"Continue with: pokevla resume {self.run_dir}",
         )
         logger.critical("%s", error)
         if speaks_for_all(beats, self.info.rank):

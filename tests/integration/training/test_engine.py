@@ -142,7 +142,7 @@ def test_a_signal_to_one_rank_stops_both_and_the_run_goes_on_bit_by_bit(results:
     for rank in range(2):
         outcome = results[rank]["a_signal_to_one_rank_stops_both"]
         assert outcome["reason"] == "timeout"
-        assert outcome["message"].startswith("saved at step 3; go on with: pokevla resume ")
+        assert outcome["message"].startswith("saved at step 3; continue with: pokevla resume ")
         assert outcome["step"] == 3
         whole, resumed = outcome["weights"]
         assert whole == resumed

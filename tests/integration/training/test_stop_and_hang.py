@@ -62,7 +62,7 @@ def test_hung_stopped_and_resumed_run_ends_bit_identical(
     assert [row["reason"] for row in stopped] == ["terminated"]
     step = stopped[0]["step"]
     assert 3 <= step < 12
-    assert output.strip().splitlines()[-1] == f"saved at step {step}; go on with: pokevla resume {run_dir}"
+    assert output.strip().splitlines()[-1] == f"saved at step {step}; continue with: pokevla resume {run_dir}"
     assert {one.phase for one in read_heartbeats(run_dir)} == {"stopped"}
 
     resumed = pokevla("resume", run_dir)

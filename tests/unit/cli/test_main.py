@@ -64,11 +64,11 @@ def test_error_is_one_line_with_its_remedy(failing_verb, capsys: pytest.CaptureF
 
 
 def test_a_job_that_has_saved_and_stopped_is_no_error(failing_verb, capsys: pytest.CaptureFixture[str]) -> None:
-    failing_verb(Requeued("saved at step 3; go on with: pokevla resume runs/x"))
+    failing_verb(Requeued("saved at step 3; continue with: pokevla resume runs/x"))
 
     main.run(["fail"])
 
-    assert capsys.readouterr().err == "saved at step 3; go on with: pokevla resume runs/x\n"
+    assert capsys.readouterr().err == "saved at step 3; continue with: pokevla resume runs/x\n"
 
 
 def test_doctor_says_which_rank_of_a_run_is_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

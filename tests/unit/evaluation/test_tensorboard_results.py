@@ -59,9 +59,9 @@ def test_a_trained_models_figures_stand_beside_its_curves_at_its_step(tmp_path: 
     publish_trials(*evaluation(tmp_path, run))
 
     scalars = values(run / "tensorboard" / "eval" / "trials" / "trained")
-    assert scalars["success_rate/all"] == found["success_rate/task_3"] == (40, 0.75)
-    assert (scalars["success_rate/low_95"], found["success_rate/high_95"]) == ((40, 0.3), (40, 0.95))
-    assert (scalars["crashed"], found["mask_iou"]) == ((40, 1.0), (40, 0.6))
+    assert scalars["success_rate/all"] == scalars["success_rate/task_3"] == (40, 0.75)
+    assert (scalars["success_rate/low_95"], scalars["success_rate/high_95"]) == ((40, 0.3), (40, 0.95))
+    assert (scalars["crashed"], scalars["mask_iou"]) == ((40, 1.0), (40, 0.6))
 
 
 def test_others_stay_with_the_evaluation_and_crashes_are_no_failures(tmp_path: Path, run: Path) -> None:

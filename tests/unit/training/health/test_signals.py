@@ -53,4 +53,4 @@ def test_a_signal_held_back_before_the_handler_stood_is_not_lost() -> None:
 def test_the_error_says_how_to_go_on(tmp_path) -> None:
     error = requeued("timeout", 12, tmp_path)
     assert (error.exit_code, error.reason) == (75, "timeout")
-    assert str(error) == f"saved at step 12; go on with: pokevla resume {tmp_path}"
+    assert str(error) == f"saved at step 12; continue with: pokevla resume {tmp_path}"
