@@ -22,7 +22,7 @@ from pokevla.files.locks import advisory_lock
 from pokevla.files.texts import read_json, write_json, write_text
 from pokevla.files.writing import atomic_file
 from pokevla.shards.index import Member, dump_index, index_path, load_index
-from pokevla.shards.writer import PLAIN_HEADER, ShardWriter
+from pokevla.shards.shard_writer import PLAIN_HEADER, ShardWriter
 
 SCHEMA_VERSION = 2
 """Of the manifest. Version 1 knew SAM and VGGT only; it is read, and no longer written."""
