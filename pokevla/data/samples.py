@@ -55,8 +55,8 @@ def _decode(payload: bytes, key: str, form: str) -> Image.Image:
         image.load()
     except (UnidentifiedImageError, OSError) as error:
         raise DataError(f"sample {key} holds a picture that cannot be decoded ({error}).") from error
-    wanted = "RGB" if form == "JPEG" else "1"
-    return image if image.mode == wanted else image.convert(wanted)
+    mode = "RGB" if form == "JPEG" else "1"
+    return image if image.mode == mode else image.convert(mode)
 
 
 def member(members: dict[str, bytes], extension: str, key: str) -> bytes:

@@ -51,13 +51,13 @@ def _linear_names(part: nn.Module) -> list[str]:
     return [name for name, module in part.named_modules() if isinstance(module, nn.Linear) and name not in skip]
 
 
-def _targets(part: nn.Module, wanted: str) -> list[str]:
+def _targets(part: nn.Module, target_modules: str) -> list[str]:
     names = _linear_names(part)
-    if wanted == "all-linear":
+    if target_modules == "all-linear":
         return names
     last_names = {name.rpartition(".")[2] for name in names}
-    asked = {word.strip() for word in wanted.split(",") if word.strip()}
-    return [name for name in names if name.rpartition(".")[2] in asked & last_names]
+    listed = {word.strip() for word in target_modules.split(",") if word.strip()}
+    return [name for name in names if name.rpartition(".")[2] in listed & last_names]
 
 
 def _check_spec(vlm: PokeVLM, spec: TrainableSpec) -> None:

@@ -68,10 +68,10 @@ def find_files(source: Path) -> list[Path]:
     """The HDF5 files of a source: the file itself, or all below a folder, sorted. DataError when there is none."""
     if source.is_file():
         return [source]
-    found = sorted(source.rglob("*.hdf5")) if source.is_dir() else []
-    if not found:
+    files = sorted(source.rglob("*.hdf5")) if source.is_dir() else []
+    if not files:
         raise DataError(f"{source}: no such file, or no *.hdf5 below it.", "Check the path.")
-    return found
+    return files
 
 
 def open_hdf5(path: Path) -> h5py.File:

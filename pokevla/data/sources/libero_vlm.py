@@ -190,8 +190,8 @@ def _source(path: Path) -> dict[str, Any]:
         if scenes and "init_state_index" in file:
             states = np.asarray(owner["init_state_index"][()]).tolist()
         elif not scenes:
-            found = [demo.attrs.get("init_state_index") for demo in owner.values()]
-            states = [int(index) for index in found if index is not None]
+            indices = [demo.attrs.get("init_state_index") for demo in owner.values()]
+            states = [int(index) for index in indices if index is not None]
         text = owner.attrs.get("pokevla_collection")
         collection = json.loads(text) if text is not None else None
         declared = (collection or {}).get("init_states")

@@ -118,12 +118,12 @@ class LabelledPicture:
 
 def _visible(mask: np.ndarray, instances: tuple[str, ...]) -> tuple[Visible, ...]:
     least = SMALLEST_AREA * mask.size
-    found = []
+    visible = []
     for number, instance in enumerate(instances, start=1):
         inside = mask == number
         if inside.sum() >= least:
-            found.append(Visible(instance, phrase(instance), inside))
-    return tuple(found)
+            visible.append(Visible(instance, phrase(instance), inside))
+    return tuple(visible)
 
 
 def _hidden(mask: np.ndarray, instances: tuple[str, ...], vocabulary: set[str]) -> tuple[str, ...]:

@@ -53,10 +53,10 @@ def _ask(rng: np.random.Generator, templates: Sequence[str], kind: str, **words:
 
 
 def _any(
-    picture: LabelledPicture, rng: np.random.Generator, wanted: Callable[[Visible], bool] = lambda _: True
+    picture: LabelledPicture, rng: np.random.Generator, accepts: Callable[[Visible], bool] = lambda _: True
 ) -> Visible | None:
-    """One nameable object of the picture that is wanted, or None."""
-    candidates = [v for v in picture.nameable if wanted(v)]
+    """A nameable object of the image that `accepts` allows, or None."""
+    candidates = [v for v in picture.nameable if accepts(v)]
     return _pick(rng, candidates) if candidates else None
 
 
