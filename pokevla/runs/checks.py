@@ -33,7 +33,7 @@ def check_recipe(loaded: LoadedRecipe, made_before: Collection[Path] = ()) -> li
     `made_before` are folders that earlier jobs will create (runs, roots of caches): they may be missing.
 
     Raises:
-        PokeVLAError: of the class of the first problem (RecipeError, DataError, DiskFullError or EnvironmentSetupError);
+        PokeVLAError: of the class of the first problem (RecipeError, DataError, DiskFullError, EnvironmentSetupError);
             the message lists all problems, one per line.
     """
     recipe, problems, remarks = loaded.recipe, [], []
