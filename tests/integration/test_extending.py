@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from pokevla.telemetry.jsonl import read_jsonl
+
 PARTS = Path(__file__).parent / "toy_parts"
 MODULES = sorted(path.stem for path in PARTS.glob("toy_*.py"))
 MAX_LINES = 50
@@ -21,8 +23,9 @@ name: toy
 output: {folder}/runs
 extensions: {extensions}
 data: {{datasets: [{{path: {folder}/data}}], chunk_length: 4, augment: {{crop_area: 0.9}}}}
-cache: {{root: {folder}/cache, sam: {{preset: tiny}}, vggt: {{preset: tiny}}}}
-model: {{preset: tiny, head: mean, language_model: llama}}
+cache: {{root: {folder}/cache, sam: {{preset: tiny}}, vggt: null, teachers: [{{kind: toy, preset: only, codec: fp16}}]}}
+model: {{preset: tiny, head: mean, language_model: llama, geometry_width: 6}}
+loss: {{geometry_features: toy}}
 trainable: {{vision: frozen, projector: full, language_model: lora}}
 lora: {{rank: 4, alpha: 8, dropout: 0.0}}
 optim: {{lr: 1.0e-3}}
@@ -31,7 +34,7 @@ steps: 4
 precision: fp32
 zero: {{stage: 2}}
 checkpoint: {{every_steps: 2}}
-log: {{every_steps: 1, grad_norms_every_steps: 0}}
+log: {{sinks: [jsonl, csv], every_steps: 1, grad_norms_every_steps: 0}}
 resources: {{cpu_ranks: 2, threads_per_rank: 1}}
 """
 EVALUATION = """\
@@ -76,6 +79,8 @@ def test_parts_from_outside_train_are_cached_saved_exported_and_act(
     assert json.loads((run / "slurm.json").read_text())["jobs"][0]["job_id"].startswith("spawn-")
     weights = load_file(run / "export" / "model.safetensors")
     assert "action_head.mlp.2.weight" in weights
+    assert [line.split(",")[0] for line in (run / "losses.csv").read_text().splitlines()] == ["1", "2", "3", "4"]
+    assert {row["step"] for row in read_jsonl(run / "metrics.jsonl") if row.get("loss/geometry")} == {1, 2, 3, 4}
     pokevla("ckpt", "verify", run)
 
     pokevla("eval", tmp_path / "judged.yaml")

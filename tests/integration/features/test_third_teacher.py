@@ -12,8 +12,10 @@ import torch
 
 from pokevla.cli.main import run
 from pokevla.data.dataset import open_dataset
-from pokevla.data.loader import build_robot_loader
+from pokevla.data.loader import build_loader
+from pokevla.data.mixture import open_mixture
 from pokevla.data.reader import ShardReader
+from pokevla.data.samples import RobotSampleMaker
 from pokevla.features.codec import dequantise
 from pokevla.features.encoding import read_images
 from pokevla.features.feature_reader import open_features
@@ -96,16 +98,11 @@ def test_features_of_a_third_teacher_reach_the_batch_and_the_geometry_loss(tmp_p
     assert isinstance(recipe, PosttrainRecipe)
     assert recipe.cache is not None
     dataset = open_dataset(root)
-    with build_robot_loader(
-        recipe,
-        tokenizer=load_tokenizer(MINI_TOKENIZER),
-        image_size=28,
-        mask_size=None,
-        feature_reader=open_features(recipe.cache, [dataset]),
-        rank=0,
-        world_size=1,
-        start_position=0,
-    ) as loader:
+    mixture = open_mixture(recipe.data, "robot")
+    samples = RobotSampleMaker(
+        mixture, recipe.seed, load_tokenizer(MINI_TOKENIZER), 28, None, open_features(recipe.cache, mixture.datasets)
+    )
+    with build_loader(recipe, mixture, samples, rank=0, world_size=1, start_position=0) as loader:
         batch = next(loader)
     assert list(batch.features) == ["sam", "vggt", "toy", "toy_depth"]
 

@@ -5,8 +5,6 @@ import sys
 from subprocess import Popen
 from uuid import uuid4
 
-from pokevla.jobs.task.place import Place
-
 from pokevla.errors import TrainingError
 from pokevla.jobs.code_copy import CODE
 from pokevla.jobs.local import LocalLauncher
@@ -14,6 +12,7 @@ from pokevla.jobs.plan import Submitted
 from pokevla.jobs.preparation import environment, job_record, prepare
 from pokevla.jobs.record import add_job
 from pokevla.jobs.state import UNKNOWN, JobState
+from pokevla.jobs.task.job_task import JobTask
 from pokevla.parts import LAUNCHERS
 
 TASK = "import sys; from pokevla.jobs.task.job import Job; Job(sys.argv[1])()"
@@ -40,11 +39,11 @@ class SpawnLauncher(LocalLauncher):
     def state(self, job_id):
         return JobState(job_id, UNKNOWN)
 
-    def read_place(self, environment):
+    def read_task(self, environment):
         if (job_id := environment.get("SPAWN_ID")) is None:
             return None
         rank, size = int(environment["SPAWN_RANK"]), int(environment["SPAWN_SIZE"])
-        return Place("spawn", job_id, job_id, rank, size, local_rank=rank, local_world_size=size)
+        return JobTask("spawn", job_id, job_id, rank, size, local_rank=rank, local_world_size=size)
 
 
 LAUNCHERS["spawn"] = SpawnLauncher()
