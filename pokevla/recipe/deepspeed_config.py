@@ -33,6 +33,7 @@ def deepspeed_config(recipe: TrainRecipe, derived: DerivedBatch) -> dict[str, An
         "bf16": {"enabled": bf16},
         "fp16": {"enabled": False},
         "zero_optimization": _zero(recipe),
+        "zero_allow_untested_optimizer": True,  # entries of OPTIMIZERS that DeepSpeed's list lacks
         # Our own log has more; DeepSpeed's lines would only clutter it.
         "steps_per_print": _NEVER,
         "wall_clock_breakdown": False,

@@ -28,13 +28,13 @@ model: {{preset: tiny, head: mean, language_model: llama, geometry_width: 6}}
 loss: {{geometry_features: toy}}
 trainable: {{vision: frozen, projector: full, language_model: lora}}
 lora: {{rank: 4, alpha: 8, dropout: 0.0}}
-optim: {{lr: 1.0e-3}}
+optim: {{name: nadam, lr: 1.0e-3}}
 batch: {{global: 8, micro: 4}}
 steps: 4
 precision: fp32
 zero: {{stage: 2}}
 checkpoint: {{every_steps: 2}}
-log: {{sinks: [jsonl, csv], every_steps: 1, grad_norms_every_steps: 0}}
+log: {{every_steps: 1, grad_norms_every_steps: 0, sinks: [jsonl, losses]}}
 resources: {{cpu_ranks: 2, threads_per_rank: 1}}
 """
 EVALUATION = """\
@@ -79,7 +79,8 @@ def test_parts_from_outside_train_are_cached_saved_exported_and_act(
     assert json.loads((run / "slurm.json").read_text())["jobs"][0]["job_id"].startswith("spawn-")
     weights = load_file(run / "export" / "model.safetensors")
     assert "action_head.mlp.2.weight" in weights
-    assert [line.split(",")[0] for line in (run / "losses.csv").read_text().splitlines()] == ["1", "2", "3", "4"]
+    lines = (run / "losses.csv").read_text().splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["1", "2", "3", "4", "end"]
     assert {row["step"] for row in read_jsonl(run / "metrics.jsonl") if row.get("loss/geometry")} == {1, 2, 3, 4}
     pokevla("ckpt", "verify", run)
 

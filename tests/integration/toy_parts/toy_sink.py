@@ -9,27 +9,31 @@ from typing import Any
 from pokevla.parts import METRIC_SINKS
 
 
-class CsvSink:
-    """Appends `step,loss` to `losses.csv` of the run."""
+class LossTable:
+    """Writes `losses.csv` into the run directory."""
 
     def __init__(self, run_dir: Path, resume_step: int | None = None) -> None:
-        self.file = (run_dir / "losses.csv").open("a", encoding="utf-8")
+        self._file = (run_dir / "losses.csv").open("w" if not resume_step else "a", encoding="utf-8")
 
     def write(self, values: Mapping[str, Any]) -> None:
+        """One line per step, of the lines that have a loss."""
         if "loss" in values:
-            self.file.write(f"{values['step']},{values['loss']!r}\n")
+            self._file.write(f"{values['step']},{values['loss']}\n")
 
     def describe(self, settings: Mapping[str, Any], texts: Mapping[str, str], step: int) -> None:
-        pass
+        """The table has no room for settings."""
 
     def flush(self) -> None:
-        self.file.flush()
+        """Hand the lines to the system."""
+        self._file.flush()
 
     def finish(self) -> None:
-        pass
+        """Mark the end."""
+        self._file.write("end\n")
 
     def close(self) -> None:
-        self.file.close()
+        """Close the file."""
+        self._file.close()
 
 
-METRIC_SINKS["csv"] = CsvSink
+METRIC_SINKS["losses"] = LossTable
