@@ -25,8 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pokevla.data.dataset import open_dataset
-from pokevla.data.reader import ShardReader
-from pokevla.features.encoding import read_images
+from pokevla.features.encoding import image_source, read_images
 from pokevla.features.feature_crop import crop_image_features, crop_to_patches
 from pokevla.recipe.sections import TeacherConfig
 from pokevla.teachers.teacher import RANDOM_NOTE, build_teacher
@@ -102,12 +101,12 @@ def row(name: str, ours: Tensor, reference: Tensor) -> dict[str, Any]:
 
 
 def dataset_images(root: Path, count: int) -> Tensor:
-    """Return `count` evenly spread samples of a robot dataset, (B, 2, H, W, 3) uint8."""
+    """Return `count` evenly spread samples of a robot dataset, (B, V, H, W, 3) uint8."""
     dataset = open_dataset(root)
     rows = np.unique(np.linspace(0, dataset.samples.num_rows - 1, count).round().astype(int))
-    reader = ShardReader(dataset)
-    images = read_images(reader, rows, dataset.samples["key"].to_pylist())
-    reader.close()
+    source = image_source(dataset)
+    images = read_images(source, rows)
+    source.reader.close()
     return torch.from_numpy(images)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pokevla.data.sources.libero import encode_jpeg, encode_mask
+from pokevla.data.sources.images import encode_jpeg, encode_mask
 from pokevla.data.sources.libero_vlm import SAMPLE_SCHEMA
 from pokevla.data.writer import DatasetWriter, encode_json
 
@@ -41,7 +41,7 @@ def picture_with_square(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarra
 def write_questions(out: Path, count: int, seed: int, num_val: int = 0) -> Path:
     """A VLM dataset: where is the square? The last `num_val` images are of split `val`."""
     rng = np.random.default_rng(seed)
-    with DatasetWriter(out, kind="vlm", group="toy", samples=SAMPLE_SCHEMA, shard_samples=16) as writer:
+    with DatasetWriter(out, group="toy", samples=SAMPLE_SCHEMA, shard_samples=16) as writer:
         for number in range(count):
             image, mask, point = picture_with_square(rng)
             key = f"toy-{seed}-{number:04d}"

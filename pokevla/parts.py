@@ -50,6 +50,10 @@ METRIC_SINKS: dict[str, Any] = {
 ENVIRONMENTS: dict[str, Any] = {"libero": "pokevla.simulation.libero:LIBERO"}
 """A `Benchmark` (pokevla.simulation.benchmark): a simulator with its suites of tasks. `trials.environment`."""
 
+EMBODIMENTS: dict[str, Any] = {"libero": "pokevla.embodiment.libero:LIBERO"}
+"""An `Embodiment` (pokevla.embodiment.description): a robot's views, proprio and actions. A dataset stores the whole
+description; `Benchmark.embodiment` names an entry."""
+
 LAUNCHERS: dict[str, Any] = {"slurm": "slurm.slurm_launcher:SLURM", "local": "pokevla.jobs.local:LOCAL_LAUNCHER"}
 """A `Launcher` (pokevla.jobs.launcher): what starts jobs, tells how they stand and stops them. `pokevla submit
 --launcher NAME`."""

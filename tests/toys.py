@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from benchmarks.toy_run import picture_with_square, write_questions
-from pokevla.data.sources.libero import EPISODE_SCHEMA, SAMPLE_SCHEMA, encode_jpeg, encode_mask
+from pokevla.data.sources.episodes import EPISODE_SCHEMA, SAMPLE_SCHEMA
+from pokevla.data.sources.images import encode_jpeg, encode_mask
 from pokevla.data.statistics import compute_statistics
 from pokevla.data.writer import DatasetWriter, encode_json
+from pokevla.embodiment.libero import LIBERO
 
 LENGTH = 16  # frames of an episode
+
+
+def write_dataset_info(folder: Path, **values: Any) -> None:
+    """A `dataset.json` beside tables that a test has written itself: without a description, as LIBERO's began."""
+    content = {"schema_version": 1, "kind": "robot", "fingerprint": "f", "num_samples": 0, "fields": [], "shards": {}}
+    (folder / "dataset.json").write_text(json.dumps({**content, **values}))
 
 
 def write_toy_dataset(out: Path, episodes: int = 6) -> Path:
@@ -19,7 +29,7 @@ def write_toy_dataset(out: Path, episodes: int = 6) -> Path:
     rng = np.random.default_rng(0)
     all_actions, all_proprio = [], []
     with DatasetWriter(
-        out, kind="robot", group="toy", samples=SAMPLE_SCHEMA, episodes=EPISODE_SCHEMA, shard_samples=16
+        out, group="toy", samples=SAMPLE_SCHEMA, episodes=EPISODE_SCHEMA, embodiment=LIBERO, shard_samples=16
     ) as writer:
         for episode in range(episodes):
             shared = {
@@ -30,9 +40,9 @@ def write_toy_dataset(out: Path, episodes: int = 6) -> Path:
                 "task_index": 0,
                 "instruction": "Follow the square",
             }
-            actions = rng.uniform(-1, 1, (LENGTH, 7))
+            actions = rng.uniform(-1, 1, (LENGTH, LIBERO.action_width))
             actions[:, 6] = np.where(np.arange(LENGTH) < 8, -1.0, 1.0)
-            proprio = rng.uniform(-1, 1, (LENGTH, 8)).astype(np.float32)
+            proprio = rng.uniform(-1, 1, (LENGTH, LIBERO.proprio_width)).astype(np.float32)
             all_actions.append(actions)
             all_proprio.append(proprio)
             for frame in range(LENGTH):
@@ -41,8 +51,8 @@ def write_toy_dataset(out: Path, episodes: int = 6) -> Path:
                     mask[:] = False  # sometimes nothing is visible
                 key = f"toy-t00-e{episode:04d}-f{frame:04d}"
                 row = {**shared, "frame": frame, "proprio": proprio[frame].tolist()}
-                members = {f"{view}.jpg": encode_jpeg(image, 95) for view in ("base", "wrist")}
-                members |= {f"{view}.mask.png": encode_mask(mask) for view in ("base", "wrist")}
+                members = {f"{view}.jpg": encode_jpeg(image, 95) for view in LIBERO.views}
+                members |= {f"{view}.mask.png": encode_mask(mask) for view in LIBERO.views}
                 members["json"] = encode_json({"key": key, **row})
                 writer.add_sample(key, members, row)
             writer.add_episode(
@@ -57,7 +67,7 @@ def write_toy_dataset(out: Path, episodes: int = 6) -> Path:
                 }
             )
         return writer.finish(
-            {"statistics": compute_statistics(all_actions, all_proprio).to_dict(), "sources": [], "made_by": {}}
+            {"statistics": compute_statistics(all_actions, all_proprio, LIBERO).to_dict(), "sources": [], "made_by": {}}
         )
 
 

@@ -1,7 +1,7 @@
 """What one micro-batch holds. The model takes these tensors as plain arguments; `data` fills them.
 
-Shapes: B batch, V views ("base", "wrist"), S image side, T text tokens, K chunk, M mask side; of cached features
-C channels and G side of a grid, N tokens per view and W their width.
+Shapes: B batch, V views in the order of the embodiment, P and A its proprio and action width, S image side, T text
+tokens, K chunk, M mask side; of cached features C channels and G side of a grid, N tokens per view and W their width.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from pokevla.errors import DataError
 
-VIEWS = ("base", "wrist")
 IGNORED_LABEL = -100
 
 
@@ -96,9 +95,9 @@ class RobotBatch:
     attention_mask: Tensor
     """(B,T) bool."""
     proprio: Tensor
-    """(B,8) float32, normalised to [-1,1]."""
+    """(B,P) float32, normalised to [-1,1]."""
     actions: Tensor
-    """(B,K,7) float32, normalised; gripper 1 open, 0 close."""
+    """(B,K,A) float32, normalised; grippers 1 open, 0 closed."""
     masks: Tensor | None
     """(B,V,M,M) float32 of 0 and 1; None when no mask size was asked for."""
     crop_boxes: Tensor

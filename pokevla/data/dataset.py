@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from pokevla.data.statistics import Statistics
+from pokevla.embodiment.description import Embodiment
 from pokevla.errors import DataError
-from pokevla.recipe.checking.datasets import EPISODES_NAME, SAMPLES_NAME, read_info, read_table, usable
+from pokevla.recipe.checking.datasets import EPISODES_NAME, SAMPLES_NAME, embodiment_in, read_info, read_table, usable
 
 SHARDS_NAME = "shards"
 
@@ -30,6 +31,8 @@ class Dataset:
     samples: pa.Table
     episodes: pa.Table | None
     statistics: Statistics | None
+    embodiment: Embodiment | None
+    """The robot; None for a dataset of questions."""
 
     @property
     def shard_names(self) -> list[str]:
@@ -42,9 +45,14 @@ class Dataset:
         return list(self.info["fields"])
 
     @property
+    def num_views(self) -> int:
+        """Images of one sample."""
+        return self.embodiment.num_views if self.embodiment is not None else 1
+
+    @property
     def has_masks(self) -> bool:
         """Whether robot samples carry a mask of each view."""
-        return "base.mask.png" in self.fields and "wrist.mask.png" in self.fields
+        return self.embodiment is not None and self.embodiment.mask_members <= set(self.fields)
 
 
 def open_dataset(root: Path) -> Dataset:
@@ -59,15 +67,16 @@ def open_dataset(root: Path) -> Dataset:
             f"{root / SAMPLES_NAME} has {samples.num_rows} rows, dataset.json says {info['num_samples']}.",
             "Convert the dataset again.",
         )
-    robot = info["kind"] == "robot"
+    embodiment = embodiment_in(info, root)
     return Dataset(
         root=root,
         kind=info["kind"],
         fingerprint=info["fingerprint"],
         info=info,
         samples=samples,
-        episodes=read_table(root / EPISODES_NAME) if robot else None,
-        statistics=Statistics.from_dict(info["statistics"]) if robot and info["statistics"] else None,
+        episodes=read_table(root / EPISODES_NAME) if embodiment else None,
+        statistics=Statistics.from_dict(info["statistics"], embodiment) if embodiment and info["statistics"] else None,
+        embodiment=embodiment,
     )
 
 

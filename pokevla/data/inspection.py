@@ -12,7 +12,6 @@ import numpy as np
 import xxhash
 from PIL import Image, ImageDraw
 
-from pokevla.data.batch import VIEWS
 from pokevla.data.dataset import SHARDS_NAME, Dataset, open_dataset
 from pokevla.data.reader import REMEDY, ShardReader
 from pokevla.data.samples import decode_image, decode_mask
@@ -66,8 +65,9 @@ def _tiles(dataset: Dataset, reader: ShardReader, row: int) -> tuple[list[Image.
     """Pictures of one sample and its caption."""
     members, columns = reader.read(row), dataset.samples.slice(row, 1).to_pylist()[0]
     key = columns["key"]
-    if dataset.kind == "robot":
-        pictures = [_outlined(members, f"{v}.jpg", f"{v}.mask.png", key) for v in VIEWS]
+    if dataset.embodiment is not None:
+        views = dataset.embodiment.views
+        pictures = [_outlined(members, f"{view}.jpg", f"{view}.mask.png", key) for view in views]
         return pictures, f"{key} {columns['split']}: {columns['instruction']}"
     picture = _outlined(members, "jpg", "mask.png", key)
     draw = ImageDraw.Draw(picture)
@@ -105,9 +105,11 @@ def summarise(dataset: Dataset) -> dict[str, Any]:
         "size_bytes": sum(shard["size_bytes"] for shard in shards),
         "bytes_per_sample": round(sum(shard["size_bytes"] for shard in shards) / samples.num_rows),
     }
-    if dataset.episodes is not None:
+    if dataset.episodes is not None and dataset.embodiment is not None:
         lengths = dataset.episodes["length"].to_pylist()
         summary |= {
+            "embodiment": dataset.embodiment.name,
+            "views": list(dataset.embodiment.views),
             "episodes": len(lengths),
             "frames_mean": round(sum(lengths) / len(lengths), 1),
             "tasks": _counts(dataset.episodes["task"].to_pylist()),
@@ -146,8 +148,11 @@ def verify_dataset(root: Path, on_shard: Callable[[int, int], None] | None = Non
             on_shard(number, len(names))
     if row != dataset.samples.num_rows:
         raise DataError(f"{root}: shards hold {row} samples, the table {dataset.samples.num_rows}.")
-    if dataset_fingerprint(root, names) != dataset.fingerprint:
-        raise DataError(f"{root}: a table differs from the fingerprint in dataset.json.", "Convert the dataset again.")
+    if dataset_fingerprint(root, names, dataset.embodiment) != dataset.fingerprint:
+        raise DataError(
+            f"{root}: a table or the embodiment differs from the fingerprint in dataset.json.",
+            "Convert the dataset again.",
+        )
     return row
 
 

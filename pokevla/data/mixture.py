@@ -11,6 +11,8 @@ import numpy as np
 from pokevla.data.dataset import Dataset, open_dataset, shard_sizes, usable_rows
 from pokevla.data.order import Order
 from pokevla.data.statistics import Statistics, compute_statistics
+from pokevla.embodiment.description import Embodiment
+from pokevla.embodiment.mixing import common_embodiment
 from pokevla.errors import DataError
 from pokevla.recipe.checking.datasets import read_info, usable
 from pokevla.recipe.sections import DataConfig
@@ -24,6 +26,7 @@ class Mixture:
     datasets: tuple[Dataset, ...]  # in the order of the recipe
     train_rows: tuple[np.ndarray, ...]  # (n,) int64 of each dataset: the rows that are trained on
     statistics: Statistics | None  # normalisation of robot data; None for questions
+    embodiment: Embodiment | None  # the robot; None for questions
 
     @property
     def sizes(self) -> list[int]:
@@ -64,6 +67,7 @@ def open_mixture(config: DataConfig, kind: Literal["vlm", "robot"]) -> Mixture:
 
     Raises:
         DataError: one is missing, damaged, of another kind than the recipe needs, or has nothing to train on.
+        RecipeError: datasets of robots that do not fit together; says what differs.
     """
     datasets = tuple(open_dataset(source.path) for source in config.datasets)
     for dataset in datasets:
@@ -72,8 +76,9 @@ def open_mixture(config: DataConfig, kind: Literal["vlm", "robot"]) -> Mixture:
                 f"{dataset.root} is a {dataset.kind} dataset, this recipe needs {kind} datasets.",
                 "Change data.datasets.",
             )
+    embodiment = mixture_embodiment(datasets) if kind == "robot" else None
     rows = tuple(usable_rows(dataset, config.train_split, chunk_length(config, kind)) for dataset in datasets)
-    return Mixture(config, datasets, rows, mixture_statistics(datasets) if kind == "robot" else None)
+    return Mixture(config, datasets, rows, mixture_statistics(datasets) if kind == "robot" else None, embodiment)
 
 
 def chunk_length(config: DataConfig, kind: Literal["vlm", "robot"]) -> int:
@@ -84,6 +89,21 @@ def chunk_length(config: DataConfig, kind: Literal["vlm", "robot"]) -> int:
 def mixture_fingerprints(config: DataConfig) -> dict[str, str]:
     """`Mixture.fingerprints` without opening a table. DataError when a dataset is missing."""
     return {str(source.path): read_info(source.path)["fingerprint"] for source in config.datasets}
+
+
+def mixture_embodiment(datasets: Sequence[Dataset]) -> Embodiment:
+    """The embodiment of a mixture of robot datasets.
+
+    Raises:
+        DataError: one is a dataset of questions.
+        RecipeError: robots that do not fit together; says what differs.
+    """
+    described = []
+    for dataset in datasets:
+        if dataset.embodiment is None:
+            raise DataError(f"{dataset.root} is a {dataset.kind} dataset: it has no robot.", "Use robot datasets.")
+        described.append((str(dataset.root), dataset.embodiment))
+    return common_embodiment(described)
 
 
 def mixture_statistics(datasets: Sequence[Dataset], split: str = "train") -> Statistics:
@@ -99,4 +119,4 @@ def mixture_statistics(datasets: Sequence[Dataset], split: str = "train") -> Sta
             if split in ("all", episode["split"]):
                 actions.append(np.asarray(episode["actions"], dtype=np.float64))
                 proprio.append(np.asarray(episode["proprio"], dtype=np.float64))
-    return compute_statistics(actions, proprio)
+    return compute_statistics(actions, proprio, mixture_embodiment(datasets))

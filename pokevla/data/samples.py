@@ -13,7 +13,6 @@ from PIL import Image, UnidentifiedImageError
 
 from pokevla.data.batch import (
     IGNORED_LABEL,
-    VIEWS,
     FeatureSource,
     RobotBatch,
     StoredFeature,
@@ -26,7 +25,7 @@ from pokevla.data.mixture import Mixture
 from pokevla.data.prompts import encode_example, encode_text, pad_token_id, vla_prompt, vlm_example
 from pokevla.data.randomness import normal
 from pokevla.data.reader import ShardReader
-from pokevla.data.statistics import PROPRIO_DIM, Statistics
+from pokevla.data.statistics import Statistics
 from pokevla.data.transforms import (
     ViewAugmentation,
     apply_colours,
@@ -85,7 +84,8 @@ class RobotSampleMaker:
         Raises:
             DataError: masks are asked of a dataset that has none, or the datasets hold questions.
         """
-        if mixture.statistics is None:
+        embodiment = mixture.embodiment
+        if mixture.statistics is None or embodiment is None:
             raise DataError("the mixture holds questions, not demonstrations.", "Use robot datasets.")
         datasets, config = mixture.datasets, mixture.config
         for dataset in datasets:
@@ -96,6 +96,7 @@ class RobotSampleMaker:
                 )
         self._config, self._seed = config, seed
         self._image_size, self._mask_size = image_size, mask_size
+        self._views, self._proprio_width = embodiment.views, embodiment.proprio_width
         self._readers = [ShardReader(dataset) for dataset in datasets]
         self._features = features or [None] * len(datasets)
         self._pad_id = pad_token_id(tokenizer)
@@ -103,12 +104,12 @@ class RobotSampleMaker:
 
     def batch(self, positions: np.ndarray, datasets: np.ndarray, rows: np.ndarray, augment: bool) -> RobotBatch:
         """The samples (datasets[i], rows[i]) that stand at positions[i]; all (B,) int64."""
-        count, views, size, config = len(positions), len(VIEWS), self._image_size, self._config
+        count, views, size, config = len(positions), len(self._views), self._image_size, self._config
         pixels = np.zeros((count, views, 3, size, size), dtype=np.float32)
         boxes = np.empty((count, views, 4), dtype=np.float32)
         side = self._mask_size
         masks = np.zeros((count, views, side, side), dtype=np.float32) if side is not None else None
-        proprio = np.empty((count, PROPRIO_DIM), dtype=np.float32)
+        proprio = np.empty((count, self._proprio_width), dtype=np.float32)
         keys: list[str] = []
         texts: list[list[int]] = []
         chunks: list[np.ndarray] = []
@@ -117,7 +118,7 @@ class RobotSampleMaker:
             table = self._tables[dataset]
             key = table.keys[row]
             members = self._readers[dataset].read(int(row))
-            for v, view in enumerate(VIEWS):
+            for v, view in enumerate(self._views):
                 change = _change(config.augment, self._seed, int(position), v, augment)
                 boxes[i, v] = change.crop_box
                 if not config.blank_images:
@@ -128,7 +129,7 @@ class RobotSampleMaker:
                     masks[i, v] = crop_mask(mask, change.crop_box, side)
             proprio[i] = table.proprio_at(row)
             if augment and config.augment.proprio_noise:
-                noise = normal(self._seed, "proprio", int(position), 0, PROPRIO_DIM)
+                noise = normal(self._seed, "proprio", int(position), 0, self._proprio_width)
                 proprio[i] += (noise * config.augment.proprio_noise).astype(np.float32)
             keys.append(key)
             texts.append(table.text_at(row))
@@ -173,11 +174,11 @@ class _RobotTable:
         self._texts = [tokens[text] for text in instructions]
 
     def proprio_at(self, row: int) -> np.ndarray:
-        """(8,) float32 normalised."""
+        """(P,) float32 normalised."""
         return self._proprio[self._episodes[row]][self._frames[row]]
 
     def chunk_at(self, row: int) -> np.ndarray:
-        """(K,7) float32 normalised: the actions from this frame on."""
+        """(K,A) float32 normalised: the actions from this frame on."""
         frame = int(self._frames[row])
         return self._actions[self._episodes[row]][frame : frame + self._chunk_length]
 

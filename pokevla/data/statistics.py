@@ -1,7 +1,9 @@
 """Normalisation of actions and proprio: OpenVLA-OFT's q01-q99 rule and its gripper convention.
 
-Normalised: six action dimensions and all of proprio lie in [-1, 1]; the gripper is 1 open, 0 closed.
-Raw LIBERO: the gripper is -1 open, +1 closed.
+Normalised: the action columns of the embodiment's mask and all of proprio lie in [-1, 1]; grippers are 1 open, 0
+closed. Raw: the robot's own units, and its own commands for open and closed.
+
+Shapes: A action width, P proprio width of the embodiment, T frames.
 """
 
 from __future__ import annotations
@@ -12,11 +14,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from pokevla.embodiment.description import Embodiment, Gripper
 from pokevla.errors import DataError
 
-ACTION_DIM = 7
-PROPRIO_DIM = 8
-GRIPPER = 6
 EPSILON = 1e-8
 """OFT's guard against a zero range (prismatic/vla/datasets, normalize_action_and_proprio)."""
 
@@ -54,33 +54,37 @@ _MOMENT_NAMES = ("q01", "q99", "min", "max", "mean", "std")
 
 @dataclass(frozen=True)
 class Statistics:
-    """Moments of actions (7) in OFT's gripper convention and of proprio (8), and which actions are scaled."""
+    """Moments of actions (A) in OFT's gripper convention and of proprio (P), and which actions are scaled."""
 
     action: Moments
     proprio: Moments
     action_mask: np.ndarray
-    """(7,) bool: True where the q01-q99 rule applies; False for the gripper."""
+    """(A,) bool: True where the q01-q99 rule applies; False for grippers."""
+    grippers: tuple[Gripper, ...]
+    """Not in the JSON form: the embodiment's description stands beside it."""
     num_frames: int
     num_episodes: int
 
     def normalise_actions(self, raw: np.ndarray) -> np.ndarray:
-        """Raw LIBERO actions (..., 7) to the model's: float32, [-1, 1], gripper 1 open and 0 closed."""
-        actions = open_is_one(raw)
+        """Raw actions (..., A) to the model's: float32, [-1, 1], grippers 1 open and 0 closed."""
+        actions = open_is_one(raw, self.grippers)
         scaled = _to_unit(actions, self.action.q01, self.action.q99)
         scaled = np.where(self.action.min == self.action.max, 0.0, scaled)  # OFT: constant dimensions become 0
         return np.where(self.action_mask, scaled, actions).astype(np.float32)
 
     def denormalise_actions(self, normalised: np.ndarray) -> np.ndarray:
-        """The model's actions (..., 7) back to raw LIBERO ones, float32; the gripper becomes exactly -1 or +1."""
+        """The model's actions (..., A) back to raw ones, float32; a gripper gets exactly its open or closed command."""
         normalised = np.asarray(normalised, dtype=np.float64)
         span = self.action.q99 - self.action.q01 + EPSILON
         raw = np.where(self.action_mask, 0.5 * (normalised + 1.0) * span + self.action.q01, normalised)
         # A constant dimension was normalised to 0, the middle of its range: both bounds are its only value.
-        raw[..., GRIPPER] = np.where(normalised[..., GRIPPER] > 0.5, -1.0, 1.0)
+        for gripper in self.grippers:
+            is_open = normalised[..., gripper.column] > 0.5
+            raw[..., gripper.column] = np.where(is_open, gripper.open, gripper.closed)
         return raw.astype(np.float32)
 
     def normalise_proprio(self, raw: np.ndarray) -> np.ndarray:
-        """Raw proprio (..., 8) to float32 in [-1, 1]."""
+        """Raw proprio (..., P) to float32 in [-1, 1]."""
         scaled = _to_unit(np.asarray(raw, dtype=np.float64), self.proprio.q01, self.proprio.q99)
         return np.where(self.proprio.min == self.proprio.max, 0.0, scaled).astype(np.float32)
 
@@ -94,24 +98,43 @@ class Statistics:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Inverse of `to_dict`. DataError naming what is missing."""
+    def from_dict(cls, values: dict[str, Any], embodiment: Embodiment) -> Self:
+        """Inverse of `to_dict`, for the embodiment whose data they were computed from.
+
+        Raises:
+            DataError: something is missing, or the widths are not the embodiment's.
+        """
         try:
-            return cls(
+            statistics = cls(
                 action=Moments.from_dict(values["action"]),
                 proprio=Moments.from_dict(values["proprio"]),
                 action_mask=np.asarray(values["action"]["mask"], dtype=bool),
+                grippers=embodiment.grippers,
                 num_frames=int(values["num_frames"]),
                 num_episodes=int(values["num_episodes"]),
             )
         except KeyError as error:
             raise DataError(f"normalisation statistics lack {error}.", "Convert the dataset again.") from error
+        widths = (len(statistics.action_mask), len(statistics.proprio.q01))
+        if widths != (embodiment.action_width, embodiment.proprio_width):
+            raise DataError(
+                f"normalisation statistics are of {widths[0]} action and {widths[1]} proprio numbers; the embodiment "
+                f"{embodiment.name} has {embodiment.action_width} and {embodiment.proprio_width}.",
+                "Convert the dataset again.",
+            )
+        return statistics
 
 
-def open_is_one(raw: np.ndarray) -> np.ndarray:
-    """Actions (..., 7) float64 with the gripper as OFT trains it: clip(-1 open, +1 closed) to [0, 1], then 1 - g."""
+def open_is_one(raw: np.ndarray, grippers: Sequence[Gripper]) -> np.ndarray:
+    """Actions (..., A) float64, grippers as OFT trains them: 1 from `open` to the middle, falling to 0 at `closed`.
+
+    OFT has -1 open and +1 closed, clips to [0, 1] and takes 1 - g (prismatic/vla/datasets); for these commands the
+    formula here is the same to the last bit.
+    """
     actions = np.array(raw, dtype=np.float64)
-    actions[..., GRIPPER] = 1.0 - np.clip(actions[..., GRIPPER], 0.0, 1.0)
+    for gripper in grippers:
+        closedness = (actions[..., gripper.column] - gripper.middle) / (gripper.closed - gripper.middle)
+        actions[..., gripper.column] = 1.0 - np.clip(closedness, 0.0, 1.0)
     return actions
 
 
@@ -120,13 +143,18 @@ def _to_unit(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarra
     return np.clip(2.0 * (values - low) / (high - low + EPSILON) - 1.0, -1.0, 1.0)
 
 
-def compute_statistics(actions: Sequence[np.ndarray], proprio: Sequence[np.ndarray]) -> Statistics:
-    """Statistics over episodes: raw LIBERO actions (T,7) and proprio (T,8) each. DataError without any frame."""
-    if not actions or sum(len(episode) for episode in actions) == 0:
+def compute_statistics(
+    actions: Sequence[np.ndarray], proprio: Sequence[np.ndarray], embodiment: Embodiment
+) -> Statistics:
+    """Statistics over episodes: raw actions (T,A) and proprio (T,P) each. DataError without any frame."""
+    if sum(len(episode) for episode in actions) == 0:
         raise DataError("there is no frame to compute statistics from.", "Check that the split `train` has episodes.")
     all_actions, all_proprio = np.concatenate(actions), np.concatenate(proprio)
-    mask = np.ones(ACTION_DIM, dtype=bool)
-    mask[GRIPPER] = False
     return Statistics(
-        Moments.of(open_is_one(all_actions)), Moments.of(all_proprio), mask, len(all_actions), len(actions)
+        action=Moments.of(open_is_one(all_actions, embodiment.grippers)),
+        proprio=Moments.of(all_proprio),
+        action_mask=np.array(embodiment.action_mask, dtype=bool),
+        grippers=embodiment.grippers,
+        num_frames=len(all_actions),
+        num_episodes=len(actions),
     )

@@ -13,11 +13,15 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
 from pokevla.data.dataset import SHARDS_NAME
+from pokevla.embodiment.description import Embodiment
+from pokevla.embodiment.libero import LIBERO
+from pokevla.embodiment.reading import KEY
 from pokevla.errors import DataError
 from pokevla.files.writing import atomic_folder
 from pokevla.recipe.checking.datasets import EPISODES_NAME, INFO_NAME, SAMPLES_NAME, SCHEMA_VERSION
@@ -110,17 +114,20 @@ class DatasetWriter:
         self,
         out: Path,
         *,
-        kind: str,
         group: str,
         samples: pa.Schema,
         episodes: pa.Schema | None = None,
+        embodiment: Embodiment | None = None,
         shard_samples: int = 256,
         overwrite: bool = False,
     ) -> None:
-        """`group` begins the shards' names. Raises DataError when `out` exists and `overwrite` is not set."""
+        """`group` begins the shards' names; `embodiment` is the robot of demonstrations, None for questions.
+
+        Raises DataError when `out` exists and `overwrite` is not set.
+        """
         if out.exists() and not overwrite:
             raise DataError(f"{out} exists already.", "Remove it, choose another place, or pass --overwrite.")
-        self.out, self.kind, self.group = out, kind, group
+        self.out, self.group, self.embodiment = out, group, embodiment
         self.shard_samples, self._overwrite = shard_samples, overwrite
         self._schemas = (samples, episodes)
         self._shards: dict[str, dict[str, Any]] = {}
@@ -154,9 +161,14 @@ class DatasetWriter:
         self._stack.__exit__(type(unfinished), unfinished, trace)
 
     def add_sample(self, key: str, members: Mapping[str, bytes], row: dict[str, Any]) -> None:
-        """Append one sample; `row` goes to samples.parquet with `key` and `shard` added."""
+        """Append one sample; `row` goes to samples.parquet with `key` and `shard` added.
+
+        Raises DataError when a robot's sample lacks the image of a view, or its proprio has another width.
+        """
         if self._samples is None:
             raise RuntimeError("DatasetWriter is used outside its `with` block")
+        if self.embodiment is not None:
+            _check_sample(self.embodiment, key, members, row)
         if self._shard is None:
             name = f"{self.group}-{len(self._shards):05d}.tar"
             self._shard = ShardFile(self._folder / SHARDS_NAME / name)
@@ -167,9 +179,14 @@ class DatasetWriter:
             self._close_shard()
 
     def add_episode(self, row: dict[str, Any]) -> None:
-        """Append one episode with its full sequences."""
-        if self._episodes is None:
+        """Append one episode with its full sequences. DataError when one is not as wide as the embodiment says."""
+        if self._episodes is None or self.embodiment is None:
             raise RuntimeError("this dataset has no episodes")
+        actions, proprio = self.embodiment.action_width, self.embodiment.proprio_width
+        widths = {"actions": actions, "executed_actions": actions, "proprio": proprio}
+        for name, width in widths.items():
+            if name in row:
+                _check_width(row[name], width, f"episode {row['episode']}: {name}", self.embodiment)
         self._episodes.add(row)
         self._episodes.flush()
 
@@ -193,25 +210,52 @@ class DatasetWriter:
         content = {
             **info,
             "schema_version": SCHEMA_VERSION,
-            "kind": self.kind,
-            "fingerprint": dataset_fingerprint(self._folder, list(self._shards)),
+            "kind": "vlm" if self.embodiment is None else "robot",
+            "fingerprint": dataset_fingerprint(self._folder, list(self._shards), self.embodiment),
             "num_samples": self._samples.num_rows,
             "num_episodes": self._episodes.num_rows if self._episodes is not None else None,
             "fields": sorted(self._fields or ()),
             "shards": self._shards,
         }
+        if self.embodiment is not None:
+            content[KEY] = self.embodiment.to_dict()
         (self._folder / INFO_NAME).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         self._stack.close()
         self._finished = True
         return self.out
 
 
-def dataset_fingerprint(root: Path, shard_names: list[str]) -> str:
-    """sha256 hex over the shards' indices (they hold every member's checksum) and the tables."""
+def dataset_fingerprint(root: Path, shard_names: list[str], embodiment: Embodiment | None) -> str:
+    """sha256 hex over the shards' indices (they hold every member's checksum), the tables and the embodiment.
+
+    LIBERO's description is left out: datasets from before embodiments were described keep their fingerprint.
+    """
     digest = hashlib.sha256()
     for name in shard_names:
         digest.update(name.encode() + b"\0" + index_path(root / SHARDS_NAME / name).read_bytes())
     for name in (SAMPLES_NAME, EPISODES_NAME):
         if (root / name).exists():
             digest.update(name.encode() + b"\0" + (root / name).read_bytes())
+    if embodiment not in (None, LIBERO):
+        digest.update(KEY.encode() + b"\0" + encode_json(embodiment.to_dict()))
     return digest.hexdigest()
+
+
+def _check_sample(embodiment: Embodiment, key: str, members: Mapping[str, bytes], row: Mapping[str, Any]) -> None:
+    absent = [f"{view}.jpg" for view in embodiment.views if f"{view}.jpg" not in members]
+    if absent:
+        raise DataError(
+            f"sample {key} lacks {', '.join(absent)}: the embodiment {embodiment.name} has the views "
+            f"{', '.join(embodiment.views)}.",
+            "Give an image of each view.",
+        )
+    _check_width(row["proprio"], embodiment.proprio_width, f"sample {key}: proprio", embodiment)
+
+
+def _check_width(values: Any, width: int, what: str, embodiment: Embodiment) -> None:
+    """DataError unless the last axis of `values` has `width` numbers."""
+    shape = np.shape(values)
+    if not shape or shape[-1] != width:
+        raise DataError(
+            f"{what} has shape {shape}; the embodiment {embodiment.name} has {width} numbers.", "Change one of the two."
+        )

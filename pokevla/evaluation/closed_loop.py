@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pokevla.errors import RecipeError, UsageError
-from pokevla.evaluation.policies import build_policies, mask_predictor, weights_identity
+from pokevla.evaluation.policies import build_policies, mask_predictor, refuse_other_robots, weights_identity
 from pokevla.evaluation.pool import worker_pool
 from pokevla.evaluation.serving_loop import run_trials
 from pokevla.evaluation.tensorboard_results import TENSORBOARD, publish_trials
@@ -43,7 +43,7 @@ def run_closed_loop(
     Raises:
         UsageError: a task does not exist, or `overwrite` is False and the evaluation is complete or was started with
             other settings or weights.
-        RecipeError: an initial state does not exist.
+        RecipeError: an initial state does not exist, or a policy drives another robot than the environment simulates.
         SimulationError: the first trials all crash.
         DiskFullError: disk full.
     """
@@ -52,6 +52,7 @@ def run_closed_loop(
     identity = identity_of(recipe)
     stale = _is_stale(folder, identity, overwrite)  # before the weights are loaded: a refusal should be quick
     policies = build_policies(recipe)
+    refuse_other_robots(policies, benchmark_of(recipe).embodiment)
     _prepare(folder, identity, stale)
     episodes = folder / "episodes.jsonl"
     records = [record for record in read_records(episodes) if record.outcome != "crashed"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pokevla.embodiment.mixing import misfits
+from pokevla.embodiment.table import get_embodiment
 from pokevla.errors import RecipeError
 from pokevla.evaluation.videos import MaskPredictor
 from pokevla.policy.acting import ActingPolicy
@@ -43,6 +46,23 @@ def _build(spec: PolicySpec, recipe: EvalRecipe, loaded: dict[Path, Policy]) -> 
         loaded[spec.run] = Policy.from_pretrained(spec.run)
     policy = loaded[spec.run]
     return policy.blanked() if spec.kind == "blanked" else policy
+
+
+def refuse_other_robots(policies: Mapping[str, ActingPolicy], embodiment: str) -> None:
+    """Refuse policies that cannot drive the robot of an environment, an entry of `pokevla.parts.EMBODIMENTS`.
+
+    Raises:
+        RecipeError: one was trained for another robot; says what differs. Or there is no such entry.
+    """
+    simulated = get_embodiment(embodiment)
+    for name, policy in policies.items():
+        clauses = misfits(policy.embodiment, simulated)
+        if clauses:
+            raise RecipeError(
+                f"policies: {name} drives the embodiment {policy.embodiment.name}, trials.environment simulates "
+                f"{simulated.name}: {'; '.join(clauses)}.",
+                "Evaluate it in an environment of its own robot.",
+            )
 
 
 def weights_identity(recipe: EvalRecipe) -> dict[str, Any]:

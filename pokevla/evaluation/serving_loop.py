@@ -84,7 +84,7 @@ def run_trials(
 
 
 def act_padded(policy: ActingPolicy, queries: Sequence[Query], size: int) -> np.ndarray:
-    """Actions (len(queries), K, 7) of one batch padded to `size` rows with copies of the last.
+    """Actions (len(queries), K, A) of one batch padded to `size` rows with copies of the last.
 
     Matrix products of another batch size round differently, and a closed loop amplifies the last bit. With a fixed
     size, the result of a trial does not depend on which other workers wait at the same time.

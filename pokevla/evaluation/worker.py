@@ -53,16 +53,16 @@ class Query:
 
     step: int
     instruction: str
-    proprio: np.ndarray  # (8,) float32
-    images: np.ndarray | None  # (2, H, W, 3) uint8
-    masks: np.ndarray | None  # (2, H, W) uint8, 1 inside the target or a reference object
+    proprio: np.ndarray  # (P,) float32
+    images: np.ndarray | None  # (V, H, W, 3) uint8
+    masks: np.ndarray | None  # (V, H, W) uint8, 1 inside the target or a reference object
 
 
 @dataclass(frozen=True)
 class Actions:
     """Main to worker: actions to execute before the next query."""
 
-    actions: np.ndarray  # (n, 7) raw LIBERO actions
+    actions: np.ndarray  # (n, A) raw actions
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ import transformers
 
 import pokevla
 from pokevla.data.dataset import SHARDS_NAME, Dataset, open_dataset
-from pokevla.data.reader import ShardReader
 from pokevla.errors import DataError, DiskFullError
 from pokevla.features.cache_files import (
     COMPLETE_NAME,
@@ -24,7 +23,7 @@ from pokevla.features.cache_files import (
     write_manifest,
     write_shard,
 )
-from pokevla.features.encoding import Counter, Encoder, Progress, Source, build_teachers, encoding_threads
+from pokevla.features.encoding import Counter, Encoder, Progress, build_teachers, encoding_threads, image_source
 from pokevla.features.fingerprint import cache_fingerprint, cache_layout
 from pokevla.features.layout import ALIGNMENT, RecordLayout
 from pokevla.files.failures import free_bytes
@@ -107,7 +106,7 @@ def cache_shards(dataset_root: Path, cache: CacheConfig) -> tuple[Path, list[str
         DataError: not a robot dataset. CheckpointError: teacher weights that are missing.
     """
     dataset = _open_robot_dataset(dataset_root)
-    fingerprint, _ = cache_fingerprint(cache, dataset.fingerprint)
+    fingerprint, _ = cache_fingerprint(cache, dataset.fingerprint, dataset.num_views)
     directory, names = cache.root / fingerprint, list(_rows_by_shard(dataset))
     return directory, names, _missing(directory, names)
 
@@ -150,7 +149,7 @@ class _Build:
 
     @contextmanager
     def encoder(self, batch: int) -> Iterator[Encoder]:
-        source = Source(ShardReader(self.dataset), self.dataset.samples["key"].to_pylist())
+        source = image_source(self.dataset)
         try:
             with encoding_threads(self.teachers[0].device.type != "cpu") as (pool, workers):
                 yield Encoder(source, self.teachers, self.layout, batch, pool, workers)
@@ -168,9 +167,11 @@ class _Build:
 
 def _prepare(dataset_root: Path, cache: CacheConfig, device: str | None) -> _Build:
     dataset = _open_robot_dataset(dataset_root)
-    layout = cache_layout(cache)  # refused before any weights are read
+    layout = cache_layout(cache, dataset.num_views)  # refused before any weights are read
     teachers = build_teachers(cache, device)
-    fingerprint, parts = cache_fingerprint(cache, dataset.fingerprint, [teacher.spec for teacher in teachers])
+    fingerprint, parts = cache_fingerprint(
+        cache, dataset.fingerprint, dataset.num_views, [teacher.spec for teacher in teachers]
+    )
     return _Build(dataset, cache, teachers, layout, fingerprint, parts, _rows_by_shard(dataset))
 
 

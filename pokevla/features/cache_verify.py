@@ -16,11 +16,10 @@ from torch.nn import functional
 
 from pokevla.data.batch import stack_features
 from pokevla.data.dataset import SHARDS_NAME, Dataset, open_dataset
-from pokevla.data.reader import ShardReader
 from pokevla.errors import CacheMismatchError, DataError
 from pokevla.features.cache_files import EXTENSION, read_index, read_manifest
 from pokevla.features.codec import dequantise
-from pokevla.features.encoding import Progress, build_teachers, encode_images, read_images
+from pokevla.features.encoding import Progress, build_teachers, encode_images, image_source, read_images
 from pokevla.features.feature_reader import open_directory
 from pokevla.features.fingerprint import cache_fingerprint, differences
 from pokevla.features.layout import REBUILD, Features, RecordLayout, decode_record
@@ -119,7 +118,7 @@ def _recompute(
 ) -> tuple[int, dict[str, float]]:
     """Encode `count` samples anew; return how many, and the least cosine of each field."""
     teachers = build_teachers(cache)
-    _, parts = cache_fingerprint(cache, dataset.fingerprint, [teacher.spec for teacher in teachers])
+    _, parts = cache_fingerprint(cache, dataset.fingerprint, dataset.num_views, [teacher.spec for teacher in teachers])
     if changed := differences(made_from, parts):
         raise CacheMismatchError(f"{directory} does not fit: {'; '.join(changed)}.", REBUILD)
     reader = open_directory(directory)
@@ -127,11 +126,11 @@ def _recompute(
     if missing := [key for key in keys if key not in reader]:
         raise DataError(f"The cache {directory} lacks {len(missing)} samples, the first is {missing[0]}.", REBUILD)
     rows = np.unique(np.linspace(0, len(keys) - 1, count).round().astype(np.int64))
-    shard_reader = ShardReader(dataset)
+    source = image_source(dataset)
     try:
-        images = read_images(shard_reader, rows, keys)
+        images = read_images(source, rows)
     finally:
-        shard_reader.close()
+        source.reader.close()
     recomputed = encode_images(teachers, images)
     stored = stored_features([reader.read(keys[row]) for row in rows])
     cosines = {name: _least_cosine(values, torch.from_numpy(recomputed[name])) for name, values in stored.items()}

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pokevla.data.batch import VIEWS
+from pokevla.data.dataset import Dataset
+from pokevla.data.mixture import mixture_embodiment
 from pokevla.data.reader import ShardReader
 from pokevla.data.samples import decode_image, member
 from pokevla.errors import DataError
@@ -41,6 +42,13 @@ class Source:
 
     reader: ShardReader
     keys: list[str]
+    views: tuple[str, ...]
+
+
+def image_source(dataset: Dataset) -> Source:
+    """The images of a robot dataset. Whoever gets it closes its reader. DataError for a dataset of questions."""
+    views = mixture_embodiment([dataset]).views
+    return Source(ShardReader(dataset), dataset.samples["key"].to_pylist(), views)
 
 
 @dataclass
@@ -71,7 +79,7 @@ class Encoder:
 
     def features_of(self, rows: np.ndarray) -> list[Features]:
         """Decode, encode and quantise one batch."""
-        images = read_images(self.source.reader, rows, self.source.keys)
+        images = read_images(self.source, rows)
         return encode_features(encode_images(self.teachers, images), self.layout)
 
     def run(self, rows: np.ndarray, counter: Counter) -> Iterator[tuple[str, Features]]:
@@ -105,18 +113,18 @@ def encoding_threads(on_gpu: bool) -> Iterator[tuple[ThreadPoolExecutor, int]]:
             torch.set_num_threads(before)
 
 
-def read_images(reader: ShardReader, rows: Sequence[int] | np.ndarray, keys: list[str]) -> np.ndarray:
-    """Return the clean images of some rows, (B, V, H, W, 3) uint8, views in the order base, wrist.
+def read_images(source: Source, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Return the clean images of some rows, (B, V, H, W, 3) uint8, views in the order of the embodiment.
 
     Raises:
         DataError: a damaged sample, or images of different sizes.
     """
     samples = []
     for row in rows:
-        members, key = reader.read(int(row)), keys[int(row)]
-        samples.append([np.asarray(decode_image(member(members, f"{view}.jpg", key), key)) for view in VIEWS])
+        members, key = source.reader.read(int(row)), source.keys[int(row)]
+        samples.append([np.asarray(decode_image(member(members, f"{view}.jpg", key), key)) for view in source.views])
     shapes = {view.shape for sample in samples for view in sample}
     if len(shapes) > 1:
-        near = keys[int(rows[0])]
+        near = source.keys[int(rows[0])]
         raise DataError(f"Images around sample {near} have different sizes.", "Convert the dataset again.")
     return np.asarray(samples, dtype=np.uint8)

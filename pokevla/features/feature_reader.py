@@ -94,6 +94,6 @@ def open_features(cache: CacheConfig, datasets: Sequence[Dataset]) -> list[Featu
     specs = [teacher_spec(teacher) for teacher in cache.all_teachers.values()]
     readers = []
     for dataset in datasets:
-        fingerprint, parts = cache_fingerprint(cache, dataset.fingerprint, specs)
+        fingerprint, parts = cache_fingerprint(cache, dataset.fingerprint, dataset.num_views, specs)
         readers.append(FeatureReader.open(cache.root, fingerprint, dataset, parts))
     return readers

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from pokevla.data.batch import VIEWS
 from pokevla.errors import RecipeError
 from pokevla.features.codec import CODEC_VERSION, codec_for
 from pokevla.features.layout import FieldLayout, RecordLayout
@@ -14,8 +13,8 @@ from pokevla.recipe.sections import CacheConfig, TeacherConfig
 from pokevla.teachers.teacher import TeacherSpec, teacher_definition, teacher_spec
 
 
-def cache_layout(cache: CacheConfig) -> RecordLayout:
-    """Return what a record of the cache looks like. Cheap: no weights are read.
+def cache_layout(cache: CacheConfig, num_views: int) -> RecordLayout:
+    """Return what a record of the cache looks like for a dataset of `num_views` views. Cheap: no weights are read.
 
     Raises:
         RecipeError: no teacher, one that does not exist, or two that give a field of one name.
@@ -26,7 +25,7 @@ def cache_layout(cache: CacheConfig) -> RecordLayout:
         for name, shape in teacher_definition(teacher).fields(teacher.preset).items():
             if name in fields:
                 raise RecipeError(f"{place}: {fields[name].teacher} and {teacher.kind} both give the field {name}.")
-            fields[name] = FieldLayout(name, teacher.kind, (len(VIEWS), *shape), codec_for(shape, teacher.codec))
+            fields[name] = FieldLayout(name, teacher.kind, (num_views, *shape), codec_for(shape, teacher.codec))
     if not fields:
         raise RecipeError("The cache names no teacher.", "Set cache.sam, cache.vggt or cache.teachers.")
     return RecordLayout(tuple(fields.values()))
@@ -53,16 +52,16 @@ def fingerprint_of(parts: dict[str, str]) -> str:
 
 
 def cache_fingerprint(
-    cache: CacheConfig, dataset_fingerprint: str, specs: Sequence[TeacherSpec] | None = None
+    cache: CacheConfig, dataset_fingerprint: str, num_views: int, specs: Sequence[TeacherSpec] | None = None
 ) -> tuple[str, dict[str, str]]:
-    """Return (16 hex digits, readable parts) of the cache that `cache` names for one dataset.
+    """Return (16 hex digits, readable parts) of the cache that `cache` names for one dataset of `num_views` views.
 
     `specs` of its teachers, in the order of `cache.all_teachers`, save hashing the weights once more.
 
     Raises:
         RecipeError, CheckpointError: as `cache_layout`, or a weights file that is not there.
     """
-    layout = cache_layout(cache)
+    layout = cache_layout(cache, num_views)
     teachers = list(cache.all_teachers.values())
     parts = {"dataset": dataset_fingerprint}
     for teacher, spec in zip(teachers, specs or map(teacher_spec, teachers), strict=True):

@@ -158,7 +158,8 @@ def _cache(needed: Sequence[Path], cache: CacheConfig, caches: Sequence[JobPlan]
     from pokevla.recipe.checking.datasets import read_dataset_info
 
     for dataset in sorted(datasets):
-        fingerprint, parts = cache_fingerprint(cache, read_dataset_info(dataset).fingerprint)
+        info = read_dataset_info(dataset)
+        fingerprint, parts = cache_fingerprint(cache, info.fingerprint, info.num_views)
         find_cache(cache.root, fingerprint, parts)
     return []
 

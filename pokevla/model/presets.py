@@ -1,6 +1,7 @@
 """Sizes of the model: configuration dataclasses, the presets tiny, mini and pocket, and their JSON form.
 
-A preset is numbers only: all three run the same classes and the same code path.
+A preset is numbers only: all three run the same classes and the same code path. Views and the widths of proprio and
+actions are no numbers of a preset: they are those of the embodiment.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import difflib
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast, get_args, get_type_hints
 
+from pokevla.embodiment.description import Embodiment
+from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import UsageError
 
 Attention = Literal["causal", "bidirectional"]
@@ -91,9 +94,9 @@ class ActionHeadConfig:
     width: int
     num_heads: int
     num_queries: int
+    action_dim: int
+    proprio_dim: int
     chunk_length: int = 8
-    action_dim: int = 7
-    proprio_dim: int = 8
     condition: Condition = "last"  # last: every head layer reads the last LM layer; per_layer: its own
     seg_injection: bool = True
     gate: bool = False
@@ -125,7 +128,7 @@ class PokeVLAConfig:
     segmentation: SegmentationConfig
     geometry: GeometryConfig
     action_head: ActionHeadConfig
-    num_views: int = 2
+    num_views: int
 
 
 DINO_TIMM_NAME = "vit_large_patch14_reg4_dinov2.lvd142m"
@@ -148,7 +151,13 @@ def _tower(
     )
 
 
-def _tiny() -> PokeVLAConfig:
+def _head(embodiment: Embodiment, num_layers: int, width: int, num_heads: int, num_queries: int) -> ActionHeadConfig:
+    return ActionHeadConfig(
+        num_layers, width, num_heads, num_queries, embodiment.action_width, embodiment.proprio_width
+    )
+
+
+def _tiny(embodiment: Embodiment) -> PokeVLAConfig:
     """For tests: milliseconds a step, everything minimal."""
     return PokeVLAConfig(
         vlm=PokeVLMConfig(
@@ -159,11 +168,12 @@ def _tiny() -> PokeVLAConfig:
         ),
         segmentation=SegmentationConfig(embed_dim=16, grid=4, num_heads=2, mlp_dim=32),
         geometry=GeometryConfig(target_dim=24, grid=2),
-        action_head=ActionHeadConfig(num_layers=2, width=32, num_heads=4, num_queries=4),
+        action_head=_head(embodiment, num_layers=2, width=32, num_heads=4, num_queries=4),
+        num_views=embodiment.num_views,
     )
 
 
-def _mini() -> PokeVLAConfig:
+def _mini(embodiment: Embodiment) -> PokeVLAConfig:
     """What the demo trains from scratch on two CPU cores (ours)."""
     return PokeVLAConfig(
         vlm=PokeVLMConfig(
@@ -175,11 +185,12 @@ def _mini() -> PokeVLAConfig:
         ),
         segmentation=SegmentationConfig(embed_dim=32, grid=16, num_heads=2, mlp_dim=64),
         geometry=GeometryConfig(target_dim=64, grid=8),
-        action_head=ActionHeadConfig(num_layers=3, width=128, num_heads=4, num_queries=8),
+        action_head=_head(embodiment, num_layers=3, width=128, num_heads=4, num_queries=8),
+        num_views=embodiment.num_views,
     )
 
 
-def _pocket() -> PokeVLAConfig:
+def _pocket(embodiment: Embodiment) -> PokeVLAConfig:
     """The paper's model (arXiv 2604.20834 sec. IV-B, V); head depth and width are not told, 24 x 896 is ours."""
     return PokeVLAConfig(
         vlm=PokeVLMConfig(
@@ -190,7 +201,8 @@ def _pocket() -> PokeVLAConfig:
         ),
         segmentation=SegmentationConfig(embed_dim=256, grid=64),
         geometry=GeometryConfig(target_dim=2048, grid=16),
-        action_head=ActionHeadConfig(num_layers=24, width=896, num_heads=8, num_queries=64),
+        action_head=_head(embodiment, num_layers=24, width=896, num_heads=8, num_queries=64),
+        num_views=embodiment.num_views,
     )
 
 
@@ -198,8 +210,8 @@ _PRESETS = {"tiny": _tiny, "mini": _mini, "pocket": _pocket}
 PRESET_NAMES = tuple(_PRESETS)
 
 
-def preset(name: str) -> PokeVLAConfig:
-    """Return the configuration called `name` (tiny, mini or pocket).
+def preset(name: str, embodiment: Embodiment = LIBERO) -> PokeVLAConfig:
+    """Return the configuration called `name` (tiny, mini or pocket), for a robot's views, proprio and actions.
 
     Raises:
         UsageError: there is no such preset.
@@ -208,7 +220,7 @@ def preset(name: str) -> PokeVLAConfig:
         nearest = difflib.get_close_matches(name, PRESET_NAMES, n=1)
         hint = f"Did you mean {nearest[0]}?" if nearest else f"Choose one of {', '.join(PRESET_NAMES)}."
         raise UsageError(f"{name!r} is not a model preset.", hint)
-    return _PRESETS[name]()
+    return _PRESETS[name](embodiment)
 
 
 def to_dict(config: PokeVLAConfig | PokeVLMConfig) -> dict[str, Any]:

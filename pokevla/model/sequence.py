@@ -1,6 +1,6 @@
 """Where every token of the language model's input stands.
 
-    [text 0][wrist patches][base patches][text 1 .. n-1][SEG][queries][padding]
+    [text 0][patches of the last view] .. [patches of the first view][text 1 .. n-1][SEG][queries][padding]
 
 Text comes right padded; SEG and the queries follow the last REAL text token of their row directly, and all
 padding goes to the end. So positions count 0, 1, 2 ... in every row, and causal attention never sees padding.

@@ -85,9 +85,9 @@ class PokeVLA(nn.Module):
         """Predict an action chunk, and what training supervises beside it.
 
         Args:
-            pixel_values: (B, V, 3, S, S) in [0, 1], views base, wrist.
+            pixel_values: (B, V, 3, S, S) in [0, 1], views in the order of the embodiment.
             input_ids, attention_mask: (B, T), the prompt, right padded.
-            proprio: (B, 8) normalised.
+            proprio: (B, P) normalised.
             sam_features: (B, V, C, G, G) SAM image embeddings; None decodes no masks (inference).
             with_geometry: project the vision states for the geometry loss; False at inference.
 
@@ -96,8 +96,8 @@ class PokeVLA(nn.Module):
         """
         self._check(pixel_values, proprio, sam_features)
         batch = pixel_values.shape[0]
-        # Last view first: the base view then stands right before the text, where pre-training's one picture stood.
-        # In the order base, wrist the pre-trained model reads the wrist view only (docs/model.md).
+        # Last view first: the main view then stands right before the text, where pre-training's one picture stood.
+        # The other way round the pre-trained model reads LIBERO's wrist view only (docs/model.md).
         vision = self.vlm.encode_images(pixel_values.flip(1))
         tail = torch.cat([self.seg_token[None], self.action_queries]).expand(batch, -1, -1)
         per_layer = self.config.action_head.condition == "per_layer"
@@ -128,7 +128,7 @@ class PokeVLA(nn.Module):
         if pixel_values.ndim < 2 or pixel_values.shape[1] != config.num_views:
             raise UsageError(
                 f"pixel_values has shape {tuple(pixel_values.shape)}, this model takes {config.num_views} views "
-                "(base, wrist) on axis 1."
+                "on axis 1."
             )
         batch = pixel_values.shape[0]
         if proprio.shape != (batch, config.action_head.proprio_dim):

@@ -18,7 +18,7 @@ IGNORE_INDEX = -100
 
 
 class PokeVLM(nn.Module):
-    """The vision-language model. `num_views` 1 for question answering, 2 for the robot: views are just more tokens."""
+    """The vision-language model. One view for question answering, several for a robot: views are just more tokens."""
 
     def __init__(self, config: PokeVLMConfig, seed: int = 0) -> None:
         super().__init__()

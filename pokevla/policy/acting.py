@@ -7,9 +7,16 @@ from typing import Protocol
 
 import numpy as np
 
+from pokevla.embodiment.description import Embodiment
+
 
 class ActingPolicy(Protocol):
     """Turns observations into action chunks. Several trials are served in one call, so a policy keeps no state."""
+
+    @property
+    def embodiment(self) -> Embodiment:
+        """The robot that it observes and commands."""
+        ...
 
     @property
     def needs_images(self) -> bool:
@@ -23,7 +30,15 @@ class ActingPolicy(Protocol):
         instructions: Sequence[str],
         steps: Sequence[int] | None = None,
     ) -> np.ndarray:
-        """`images` (N, 2, H, W, 3) uint8 right way up, base then wrist; `proprio` (N, 8) in metres and radians;
-        `steps` actions executed so far in each trial. Returns (N, K, 7) raw LIBERO actions: gripper -1 open, +1
-        close."""
+        """The next actions of N trials, in views, fields and units of the policy's embodiment.
+
+        Args:
+            images: (N, V, H, W, 3) uint8, the right way up.
+            proprio: (N, P) raw.
+            instructions: one per trial.
+            steps: actions executed so far in each trial.
+
+        Returns:
+            (N, K, A) raw actions.
+        """
         ...

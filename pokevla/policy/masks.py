@@ -15,7 +15,7 @@ from pokevla.teachers.teacher import Teacher, build_teacher
 
 
 class MaskReader:
-    """Predicts the mask of target and reference objects in both views. Acting needs none of this: only pictures for
+    """Predicts the mask of target and reference objects in every view. Acting needs none of this: only pictures for
     people do, so the SAM teacher runs here and nowhere else at test time."""
 
     def __init__(self, policy: Policy, teacher: Teacher) -> None:
@@ -30,7 +30,7 @@ class MaskReader:
         return cls(policy, build_teacher(config, device=policy.model.seg_token.device))
 
     def __call__(self, images: np.ndarray, proprio: np.ndarray, instruction: str) -> np.ndarray:
-        """`images` (2, H, W, 3) uint8, `proprio` (8,) raw -> (2, H, W) bool; False outside the test-time crop."""
+        """`images` (V, H, W, 3) uint8, `proprio` (P,) raw -> (V, H, W) bool; False outside the test-time crop."""
         box = centre_crop_box(self._policy.crop_area)
         with torch.inference_mode():
             inputs = self._policy.prepare(images[None], proprio[None], [instruction])

@@ -1,4 +1,4 @@
-"""Pictures of what a policy sees: both views side by side, with predicted and true masks drawn on them."""
+"""Pictures of what a policy sees: all views side by side, with predicted and true masks drawn on them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def draw_masks(image: np.ndarray, predicted: np.ndarray | None, true: np.ndarray
 
 
 def draw_views(images: np.ndarray, predicted: np.ndarray | None, true: np.ndarray | None, scale: int = 2) -> np.ndarray:
-    """Base and wrist side by side. `images` (2, H, W, 3) uint8; masks (2, H, W) or None. Returns (sH, 2sW, 3)."""
+    """All views side by side. `images` (V, H, W, 3) uint8; masks (V, H, W) or None. Returns (sH, VsW, 3)."""
     views = [
         draw_masks(
             image, None if predicted is None else predicted[view], None if true is None else true[view], scale=scale

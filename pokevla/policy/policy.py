@@ -1,4 +1,4 @@
-"""An exported model as a policy: pictures, proprio and an instruction in, a chunk of raw LIBERO actions out."""
+"""An exported model as a policy: images, proprio and an instruction in, a chunk of raw actions out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import torch
 from pokevla.data.prompts import encode_prompts, vla_prompt
 from pokevla.data.statistics import Statistics
 from pokevla.data.transforms import test_time_images
-from pokevla.errors import CheckpointError
+from pokevla.embodiment.description import Embodiment
+from pokevla.embodiment.reading import KEY, read_embodiment
+from pokevla.errors import CheckpointError, UsageError
 from pokevla.model.building import build_vla
 from pokevla.model.presets import config_from_dict
 from pokevla.model.tokenizer import load_tokenizer
@@ -26,10 +28,10 @@ from pokevla.weights.export import load_exported
 class Inputs:
     """What the model takes for a batch of observations, on its device."""
 
-    pixel_values: torch.Tensor  # (N, 2, 3, S, S) float32 in [0, 1]
+    pixel_values: torch.Tensor  # (N, V, 3, S, S) float32 in [0, 1]
     input_ids: torch.Tensor  # (N, T)
     attention_mask: torch.Tensor  # (N, T)
-    proprio: torch.Tensor  # (N, 8) normalised
+    proprio: torch.Tensor  # (N, P) normalised
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Policy:
     model: PokeVLA
     tokenizer: Any
     statistics: Statistics
+    embodiment: Embodiment
     image_size: int
     crop_area: float
     system_prompt: str | None
@@ -73,6 +76,7 @@ class Policy:
             model=model.to(chosen).eval(),
             tokenizer=load_tokenizer(tokenizer_folder),
             statistics=statistics,
+            embodiment=read_embodiment(config.get(KEY), tokenizer_folder.parent),
             image_size=config["image_size"],
             crop_area=config["crop_area"],
             system_prompt=config["system_prompt"],
@@ -100,7 +104,12 @@ class Policy:
         instructions: Sequence[str],
         steps: Sequence[int] | None = None,
     ) -> np.ndarray:
-        """See `ActingPolicy.act`; `steps` is not used. ValueError when images are needed and None."""
+        """See `ActingPolicy.act`; `steps` is not used.
+
+        Raises:
+            UsageError: images or proprio that are not the embodiment's.
+            ValueError: images are needed and None.
+        """
         with torch.inference_mode():
             inputs = self.prepare(images, proprio, instructions)
             output = self.model(
@@ -109,8 +118,9 @@ class Policy:
         return self.statistics.denormalise_actions(output.actions.float().cpu().numpy())
 
     def prepare(self, images: np.ndarray | None, proprio: np.ndarray, instructions: Sequence[str]) -> Inputs:
-        """Images (N, 2, H, W, 3) uint8 (None when blank), proprio (N, 8) raw -> the model's inputs: the test-time
-        crop, resize and normalisation of `pokevla.data`, nothing of our own."""
+        """Images (N, V, H, W, 3) uint8 (None when blank), proprio (N, P) raw -> the model's inputs: the test-time
+        crop, resize and normalisation of `pokevla.data`, nothing of our own. Raises as `act`."""
+        self._check(images, proprio)
         device = self.model.seg_token.device
         pixels = self._pixels(images, len(instructions))
         ids, mask = encode_prompts(self.tokenizer, [vla_prompt(text, self.system_prompt) for text in instructions])
@@ -121,8 +131,22 @@ class Policy:
             proprio=torch.from_numpy(self.statistics.normalise_proprio(proprio)).to(device),
         )
 
+    def _check(self, images: np.ndarray | None, proprio: np.ndarray) -> None:
+        robot = self.embodiment
+        if images is not None and not self.blank and (images.ndim != 5 or images.shape[1] != robot.num_views):
+            raise UsageError(
+                f"images has shape {images.shape}; this policy ({robot.name}) takes (N, {robot.num_views}, H, W, 3).",
+                f"Give the views {', '.join(robot.views)}, in this order.",
+            )
+        if proprio.ndim != 2 or proprio.shape[1] != robot.proprio_width:
+            fields = ", ".join(f"{field.name} ({field.size}, {field.unit})" for field in robot.proprio)
+            raise UsageError(
+                f"proprio has shape {proprio.shape}; this policy ({robot.name}) takes (N, {robot.proprio_width}).",
+                f"Give the fields {fields}, in this order.",
+            )
+
     def _pixels(self, images: np.ndarray | None, count: int) -> np.ndarray:
-        views = self.model.config.num_views
+        views = self.embodiment.num_views
         if self.blank:
             return np.zeros((count, views, 3, self.image_size, self.image_size), np.float32)
         if images is None:

@@ -7,38 +7,40 @@ from pathlib import Path
 
 import numpy as np
 
+from pokevla.embodiment.description import Embodiment
 from pokevla.errors import DataError
-from pokevla.recipe.checking.datasets import EPISODES_NAME
+from pokevla.recipe.checking.datasets import EPISODES_NAME, read_dataset_info, read_table
 
 
 class ReplayPolicy:
-    """Plays `actions` (T, 7) from each trial's first step on; after the end it stands still, gripper as it was."""
+    """Plays `actions` (T, A) from each trial's first step on; after the end it stands still, grippers as they were."""
 
     needs_images = False
     """Nothing is rendered for a replay."""
 
-    def __init__(self, actions: np.ndarray, chunk_length: int) -> None:
-        if actions.ndim != 2 or actions.shape[1] != 7 or len(actions) == 0:
-            raise DataError(f"An episode to replay has actions of shape {actions.shape}; (T, 7) is needed.")
+    def __init__(self, actions: np.ndarray, embodiment: Embodiment, chunk_length: int) -> None:
+        width = embodiment.action_width
+        if actions.ndim != 2 or actions.shape[1] != width or len(actions) == 0:
+            raise DataError(f"An episode to replay has actions of shape {actions.shape}; (T, {width}) is needed.")
         self.actions = np.asarray(actions, dtype=np.float64)
+        self.embodiment = embodiment
         self.chunk_length = chunk_length
 
     @classmethod
     def from_dataset(cls, dataset: Path, episode: int, chunk_length: int) -> ReplayPolicy:
         """The `executed_actions` of `episode` in a robot dataset. DataError when there is no such episode."""
-        import pyarrow.parquet as parquet
-
-        path = dataset / EPISODES_NAME
-        if not path.is_file():
-            raise DataError(
-                f"{path}: not there, so there is no episode to replay.", "Run `pokevla data convert` first."
-            )
-        table = parquet.read_table(path, columns=["episode", "executed_actions"])
+        embodiment = read_dataset_info(dataset).embodiment
+        if embodiment is None:
+            raise DataError(f"{dataset} is a dataset of questions: it has no episode.", "Name a robot dataset.")
+        table = read_table(dataset / EPISODES_NAME, ["episode", "executed_actions"])
         numbers = table.column("episode").to_pylist()
         if episode not in numbers:
-            raise DataError(f"{path}: no episode {episode}; there are {len(numbers)}, the first is {min(numbers)}.")
+            raise DataError(
+                f"{dataset / EPISODES_NAME}: no episode {episode}; there are {len(numbers)}, the first is "
+                f"{min(numbers)}."
+            )
         actions = table.column("executed_actions")[numbers.index(episode)].as_py()
-        return cls(np.array(actions), chunk_length)
+        return cls(np.array(actions), embodiment, chunk_length)
 
     def act(
         self,
@@ -47,14 +49,22 @@ class ReplayPolicy:
         instructions: Sequence[str],
         steps: Sequence[int] | None = None,
     ) -> np.ndarray:
-        """(N, K, 7): the next actions of each trial. `steps` is needed; images and instructions are ignored."""
+        """(N, K, A): the next actions of each trial. `steps` is needed; images and instructions are ignored."""
         if steps is None:
             raise ValueError("a replay needs to know how many actions each trial has executed")
         return np.stack([self._chunk(step) for step in steps])
 
     def _chunk(self, step: int) -> np.ndarray:
         chunk = self.actions[step : step + self.chunk_length]
-        still = np.zeros(7)
-        still[6] = self.actions[-1, 6]
         missing = self.chunk_length - len(chunk)
-        return np.concatenate([chunk, np.tile(still, (missing, 1))])
+        return np.concatenate([chunk, np.tile(self._still(), (missing, 1))])
+
+    def _still(self) -> np.ndarray:
+        """(A,) the action that keeps the robot where the episode has left it."""
+        last = self.actions[-1]
+        if self.embodiment.control_mode.startswith("absolute"):
+            return last
+        still = np.zeros_like(last)
+        for gripper in self.embodiment.grippers:
+            still[gripper.column] = last[gripper.column]
+        return still

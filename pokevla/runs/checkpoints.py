@@ -39,6 +39,7 @@ class CheckpointInfo:
     recipe_hash: str
     frozen_hash: str  # of the weights that are not stored
     datasets: dict[str, str] = field(default_factory=dict)  # path -> fingerprint
+    embodiment: dict[str, Any] = field(default_factory=dict)  # description of the robot; empty for a PokeVLM
     caches: dict[str, str] = field(default_factory=dict)  # path of the dataset -> fingerprint of its features
     settings: dict[str, Any] = field(default_factory=dict)  # that a resume may change: dotted field -> value
     files: tuple[StoredFile, ...] = ()

@@ -14,7 +14,7 @@ from typing import Any
 from pokevla.errors import DataError, DiskFullError, EnvironmentSetupError, PokeVLAError, RecipeError
 from pokevla.parts import METRIC_SINKS, get_part
 from pokevla.recipe import schema, sections
-from pokevla.recipe.checking.datasets import ALL_SPLITS, count_usable, read_dataset_info
+from pokevla.recipe.checking.datasets import ALL_SPLITS, count_usable, read_dataset_info, read_mixture_embodiment
 from pokevla.recipe.derive import derive_batch
 from pokevla.recipe.kinds import DataKind, TrainingRecipe, data_kind_of, kind_of, model_of
 from pokevla.recipe.load import LoadedRecipe, load_recipe
@@ -41,7 +41,8 @@ def check_recipe(loaded: LoadedRecipe, made_before: Collection[Path] = ()) -> li
         try:
             remarks += check()
         except PokeVLAError as error:
-            problems.append(error)
+            if str(error) not in map(str, problems):  # several checks read the same dataset.json
+                problems.append(error)
     if problems:
         first = problems[0]
         raise type(first)("\n".join(f"{recipe.name}: {problem}" for problem in problems))
@@ -58,6 +59,7 @@ def _of_training(recipe: TrainingRecipe, path: Path, made_before: frozenset[Path
     kind, split = data_kind_of(recipe), recipe.data.train_split
     for source in recipe.data.datasets:
         yield lambda source=source: _dataset(source, kind, split=split, masks=recipe.supervises_masks)
+    yield lambda: _one_embodiment(recipe)
     yield lambda: _sinks(recipe)
     yield lambda: _model(recipe, made_before)
     yield lambda: _training_disk(recipe)
@@ -135,6 +137,11 @@ def _dataset(
     return []
 
 
+def _one_embodiment(recipe: schema.TrainRecipe) -> list[str]:
+    read_mixture_embodiment(recipe.dataset_paths)
+    return []
+
+
 def _model(recipe: TrainingRecipe, made_before: frozenset[Path]) -> list[str]:
     model = recipe.model
     if model.preset == "pocket" and model.tokenizer is None:
@@ -189,7 +196,8 @@ def _policy(policy: schema.PolicySpec, made_before: frozenset[Path]) -> list[str
 
 
 def _training_disk(recipe: schema.TrainRecipe) -> list[str]:
-    need, folder = disk_needs(recipe, None).checkpoints, existing_ancestor(recipe.output)
+    embodiment = read_mixture_embodiment(recipe.dataset_paths)
+    need, folder = disk_needs(recipe, None, embodiment).checkpoints, existing_ancestor(recipe.output)
     free = shutil.disk_usage(folder).free
     if need > free:
         raise DiskFullError(

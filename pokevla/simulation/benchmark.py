@@ -99,5 +99,7 @@ class Benchmark:
     """(suite, index) -> task; UsageError if it does not exist."""
     make: Callable[[str, int, EnvironmentSettings], Environment]
     """Creates an environment. Called in a worker process, where the simulator is imported."""
+    embodiment: str
+    """The simulated robot, an entry of `pokevla.parts.EMBODIMENTS`."""
     packages: tuple[str, ...] = ()
     """Python packages whose versions go into the summary."""

@@ -28,5 +28,6 @@ LIBERO = Benchmark(
     max_steps=MAX_STEPS.__getitem__,
     get_task=get_task,
     make=make_libero,
+    embodiment="libero",
     packages=("mujoco", "robosuite"),
 )

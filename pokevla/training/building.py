@@ -9,6 +9,7 @@ import torch
 
 from pokevla.distributed.engine import initialise_engine
 from pokevla.distributed.environment import RankInfo
+from pokevla.embodiment.libero import LIBERO
 from pokevla.recipe.deepspeed_config import deepspeed_config
 from pokevla.recipe.derive import derive_batch, total_steps, warmup_steps
 from pokevla.recipe.schema import TrainRecipe
@@ -49,7 +50,7 @@ def build_trainer(
         optimizer=optimizer,
         device=device,
         guards=guards or build_guards(recipe.guards, device),
-        meter=build_meter(recipe, info, device),
+        meter=build_meter(recipe, task.mixture.embodiment or LIBERO, info, device),
         seed=recipe.seed,
         steps=steps,
         rate=lambda step: optim.lr * factor(step),
@@ -60,7 +61,7 @@ def build_trainer(
 
 def build_state(recipe: TrainRecipe, task: Task, info: RankInfo, guards: Guards) -> RunState:
     """Build what a checkpoint holds beside the state of the engine."""
-    identity = build_identity(recipe, info.world_size, task.frozen_hash, task.mixture.fingerprints, task.caches)
+    identity = build_identity(recipe, info.world_size, task.frozen_hash, task.mixture, task.caches)
     return RunState(identity, guards)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pokevla.distributed.collectives import gather_objects, is_distributed, mean_over_ranks
 from pokevla.distributed.environment import RankInfo
+from pokevla.embodiment.description import Embodiment
 from pokevla.model.seeding import seed_dropout
 from pokevla.recipe.planning.compute import flops_per_sample
 from pokevla.recipe.precision import PRECISIONS
@@ -130,22 +131,22 @@ def _norm_of_mean(gradients: list[Tensor]) -> float:
     return float(flat.norm())
 
 
-def build_meter(recipe: TrainRecipe, info: RankInfo, device: torch.device) -> StepMeter:
+def build_meter(recipe: TrainRecipe, embodiment: Embodiment, info: RankInfo, device: torch.device) -> StepMeter:
     """The meter of one rank: with FLOP/s, and on rank 0 of a GPU job with what NVML tells."""
     gpu = None
     if device.type == "cuda" and info.is_main:
         gpu = start_gpu_sampler(str(torch.cuda.get_device_properties(device).uuid))
-    return StepMeter(arithmetic=arithmetic(recipe, info.world_size, on_gpu=device.type == "cuda"), gpu=gpu)
+    return StepMeter(arithmetic=arithmetic(recipe, embodiment, info.world_size, on_gpu=device.type == "cuda"), gpu=gpu)
 
 
-def arithmetic(recipe: TrainRecipe, world_size: int, *, on_gpu: bool) -> Arithmetic:
+def arithmetic(recipe: TrainRecipe, embodiment: Embodiment, world_size: int, *, on_gpu: bool) -> Arithmetic:
     """The plan's FLOP count, without what activation checkpointing computes twice: that is no work of the model.
 
     On a CPU there is no peak: what its cores reach depends on clock, vector units and who else runs.
     """
     model_only = recipe.model_copy(update={"activation_checkpointing": False})
     peak_tflops = recipe.resources.gpu_bf16_tflops * PRECISIONS[recipe.precision].peak_share if on_gpu else None
-    return Arithmetic(flops_per_sample(model_only), world_size, peak_tflops)
+    return Arithmetic(flops_per_sample(model_only, embodiment), world_size, peak_tflops)
 
 
 def describe_run(writer: MetricWriter, recipe: TrainRecipe, run_dir: Path, step: int) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pokevla.checkpoint.store import find_on_all_ranks, load_checkpoint
+from pokevla.data.mixture import Mixture
 from pokevla.distributed.environment import RankInfo
 from pokevla.recipe.load import recipe_hash
 from pokevla.recipe.schema import TrainRecipe
@@ -58,12 +59,12 @@ class RunState:
 
 
 def build_identity(
-    recipe: TrainRecipe, world_size: int, frozen_hash: str, datasets: dict[str, str], caches: dict[str, str]
+    recipe: TrainRecipe, world_size: int, frozen_hash: str, mixture: Mixture, caches: dict[str, str]
 ) -> CheckpointInfo:
     """What all checkpoints of a job have in common.
 
-    `frozen_hash` is that of the weights that are not trained; `datasets` and `caches` map the path of a dataset to its
-    fingerprint and to that of its features.
+    `frozen_hash` is that of the weights that are not trained; `caches` maps the path of a dataset to the fingerprint of
+    its features.
     """
     return CheckpointInfo(
         step=0,
@@ -73,7 +74,8 @@ def build_identity(
         precision=recipe.precision,
         recipe_hash=recipe_hash(recipe),
         frozen_hash=frozen_hash,
-        datasets=datasets,
+        datasets=mixture.fingerprints,
+        embodiment=mixture.embodiment.to_dict() if mixture.embodiment is not None else {},
         caches=caches,
         settings=neutral_settings(recipe),
     )

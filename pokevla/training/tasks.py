@@ -10,6 +10,7 @@ from pokevla.data.loader import SampleMaker, validation_batches
 from pokevla.data.mixture import Mixture, open_mixture
 from pokevla.data.samples import RobotSampleMaker, VLMSampleMaker
 from pokevla.distributed.environment import RankInfo
+from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import RecipeError
 from pokevla.features.feature_reader import FeatureReader, open_features
 from pokevla.files.texts import write_json
@@ -17,10 +18,11 @@ from pokevla.model.tokenizer import load_tokenizer
 from pokevla.model.vla import PokeVLA
 from pokevla.model.vlm import PokeVLM
 from pokevla.recipe.checking.datasets import ALL_SPLITS
+from pokevla.recipe.kinds import data_kind_of
 from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TrainRecipe
 from pokevla.runs.directory import STATISTICS
 from pokevla.training.objectives import Objective, PosttrainObjective, PretrainObjective
-from pokevla.weights.base_model import build_base, model_config, tokenizer_folder
+from pokevla.weights.base_model import build_base, tokenizer_folder
 from pokevla.weights.frozen_hash import frozen_hash
 
 VALIDATION_BATCHES = 4
@@ -44,30 +46,29 @@ def build_task(recipe: TrainRecipe, info: RankInfo) -> Task:
 
     Raises:
         DataError, CacheMismatchError: data or cache are missing or do not fit.
+        RecipeError: the datasets are of robots that do not fit together.
         CheckpointError: the model's weights or tokenizer are missing or do not fit.
     """
-    base = build_base(recipe)
+    mixture = open_mixture(recipe.data, data_kind_of(recipe))
+    base = build_base(recipe, mixture.embodiment or LIBERO)
     hash_of_frozen = frozen_hash(base)
     base.set_activation_checkpointing(recipe.activation_checkpointing)
     if isinstance(recipe, PretrainRecipe) and isinstance(base, PokeVLM):
-        return _pretrain(recipe, base, hash_of_frozen, info)
+        return _pretrain(recipe, base, hash_of_frozen, mixture, info)
     if isinstance(recipe, PosttrainRecipe) and isinstance(base, PokeVLA):
-        return _posttrain(recipe, base, hash_of_frozen, info)
+        return _posttrain(recipe, base, hash_of_frozen, mixture, info)
     raise RecipeError(f"A recipe of kind {type(recipe).__name__} trains no model.")
 
 
-def _pretrain(recipe: PretrainRecipe, model: PokeVLM, hash_of_frozen: str, info: RankInfo) -> Task:
-    mixture = open_mixture(recipe.data, "vlm")
+def _pretrain(recipe: PretrainRecipe, model: PokeVLM, hash_of_frozen: str, mixture: Mixture, info: RankInfo) -> Task:
     tokenizer = load_tokenizer(tokenizer_folder(recipe))
     samples = VLMSampleMaker(mixture, recipe.seed, tokenizer, model.config.image_size)
     validation = held_out_batches(mixture, samples, recipe.batch.micro, info)
     return Task(PretrainObjective(model), hash_of_frozen, mixture, samples, validation)
 
 
-def _posttrain(recipe: PosttrainRecipe, model: PokeVLA, hash_of_frozen: str, info: RankInfo) -> Task:
-    mixture = open_mixture(recipe.data, "robot")
-    features = _features(recipe, mixture)
-    config = model_config(recipe.model, recipe.data.chunk_length)
+def _posttrain(recipe: PosttrainRecipe, model: PokeVLA, hash_of_frozen: str, mixture: Mixture, info: RankInfo) -> Task:
+    features, config = _features(recipe, mixture), model.config
     samples = RobotSampleMaker(
         mixture,
         recipe.seed,

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from pokevla.data.prompts import encode_text
+from pokevla.embodiment.description import Embodiment
 from pokevla.errors import CheckpointError, RecipeError
 from pokevla.model.building import TrainableSpec, apply_trainable, build_vla, build_vlm
 from pokevla.model.presets import PokeVLAConfig, preset
@@ -21,9 +22,9 @@ from pokevla.recipe.sections import LossConfig, ModelConfig
 from pokevla.runs.directory import EXPORT_CONFIG, EXPORT_WEIGHTS, find_export, holds_recipe
 
 
-def model_config(settings: ModelConfig, chunk_length: int) -> PokeVLAConfig:
-    """The model configuration: the preset with the recipe's changes."""
-    config = preset(settings.preset)
+def model_config(settings: ModelConfig, chunk_length: int, embodiment: Embodiment) -> PokeVLAConfig:
+    """The model configuration: the preset for an embodiment, with the recipe's changes."""
+    config = preset(settings.preset, embodiment)
     language_model = config.vlm.language_model
     if settings.language_model is not None:
         language_model = dataclasses.replace(language_model, kind=settings.language_model)
@@ -55,16 +56,17 @@ def trainable_spec(recipe: TrainRecipe) -> TrainableSpec:
     )
 
 
-def build_base(recipe: TrainRecipe) -> PokeVLM | PokeVLA:
+def build_base(recipe: TrainRecipe, embodiment: Embodiment) -> PokeVLM | PokeVLA:
     """Build the model of a recipe in fp32 on the CPU, with LoRA adapters, in its state before the first step.
 
-    A pure function of the recipe and of the files that `model.vlm` names.
+    A pure function of the recipe, the widths of the embodiment, and the files that `model.vlm` names. A PokeVLM is the
+    same for every robot.
 
     Raises:
         CheckpointError: `model.vlm` does not exist or does not fit.
         RecipeError: `model.query_text` has more tokens than there are action queries.
     """
-    config = model_config(recipe.model, recipe.data.chunk_length)
+    config = model_config(recipe.model, recipe.data.chunk_length, embodiment)
     weights = exported_folder(recipe.model.vlm) if recipe.model.vlm is not None else None
     if weights is not None:
         refuse_other_vlm(weights)

@@ -1,7 +1,7 @@
 """Exported models: self-contained folders.
 
 model.safetensors   fp32, LoRA merged
-config.json         kind, preset, sizes, and how images and texts were prepared
+config.json         kind, preset, sizes, the robot (PokeVLA), and how images and texts were prepared
 statistics.json     normalisation of proprio and actions (PokeVLA)
 tokenizer/
 README.md           model card
@@ -17,6 +17,7 @@ from typing import Any
 
 from pokevla.data.prompts import INSTRUCTION_TEMPLATE
 from pokevla.data.statistics import Statistics
+from pokevla.embodiment.reading import KEY, read_embodiment
 from pokevla.errors import CheckpointError, UsageError
 from pokevla.files.texts import write_json, write_text
 from pokevla.files.writing import atomic_folder
@@ -82,7 +83,8 @@ def _describe(recipe: TrainRecipe, run_dir: Path, info: CheckpointInfo, num_para
     """Write everything but the weights."""
     model = model_of(recipe)
     robot = model == "pokevla"
-    config = model_config(recipe.model, recipe.data.chunk_length)
+    embodiment = read_embodiment(info.embodiment, run_dir)
+    config = model_config(recipe.model, recipe.data.chunk_length, embodiment)
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "kind": model,
@@ -97,6 +99,8 @@ def _describe(recipe: TrainRecipe, run_dir: Path, info: CheckpointInfo, num_para
         "step": info.step,
         "run": recipe.name,
     }
+    if robot:
+        content[KEY] = embodiment.to_dict()
     write_json(folder / MARKER, content, sort_keys=True)
     shutil.copytree(
         tokenizer_folder(recipe), folder / "tokenizer", ignore=shutil.ignore_patterns("*.py", "__pycache__")
@@ -147,7 +151,8 @@ def load_exported(path: Path) -> tuple[PokeVLM | PokeVLA, dict[str, Any], Path, 
             raise CheckpointError(f"{folder} has schema version {version}, this program reads {SCHEMA_VERSION}.")
         statistics = None
         if kind == "pokevla":
-            statistics = Statistics.from_dict(json.loads((folder / STATISTICS).read_text()))
+            embodiment = read_embodiment(config.get(KEY), folder / EXPORT_CONFIG)
+            statistics = Statistics.from_dict(json.loads((folder / STATISTICS).read_text()), embodiment)
             model: PokeVLM | PokeVLA = build_vla(config_from_dict(config["model"]))
         else:
             model = build_vlm(vlm_config_from_dict(config["model"]))

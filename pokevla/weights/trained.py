@@ -7,10 +7,11 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from pokevla.embodiment.reading import read_embodiment
 from pokevla.errors import CheckpointError
 from pokevla.recipe.load import recipe_hash
 from pokevla.recipe.schema import TrainRecipe
-from pokevla.runs.checkpoints import CheckpointInfo
+from pokevla.runs.checkpoints import MARKER, CheckpointInfo
 from pokevla.weights.base_model import build_base
 from pokevla.weights.frozen_hash import frozen_hash
 from pokevla.weights.named_tensors import MergedWeights, Weights, WeightSpec, has_adapters, stored_dtype
@@ -63,7 +64,7 @@ def open_trained(recipe: TrainRecipe, folder: Path, info: CheckpointInfo) -> Tra
     """
     if info.recipe_hash != recipe_hash(recipe):
         raise CheckpointError(f"{folder} was saved with another recipe than the run's recipe.yaml.", "Restore that.")
-    base = build_base(recipe)
+    base = build_base(recipe, read_embodiment(info.embodiment, folder / MARKER))
     if info.frozen_hash != frozen_hash(base):
         raise CheckpointError(
             f"The base model is not the one {folder} was trained from.", "Restore what the recipe's model.vlm named."

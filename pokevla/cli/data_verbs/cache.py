@@ -122,9 +122,10 @@ def _find(cache: CacheConfig, datasets: list[Path]) -> list[Path]:
     """Return the directory of each dataset's cache; refuses missing, incomplete and mismatching ones."""
     from pokevla.features.cache_files import find_cache
     from pokevla.features.fingerprint import cache_fingerprint
-    from pokevla.recipe.checking.datasets import read_info
+    from pokevla.recipe.checking.datasets import read_dataset_info
 
-    fingerprints = (cache_fingerprint(cache, read_info(dataset)["fingerprint"]) for dataset in datasets)
+    infos = map(read_dataset_info, datasets)
+    fingerprints = (cache_fingerprint(cache, info.fingerprint, info.num_views) for info in infos)
     return [find_cache(cache.root, fingerprint, parts) for fingerprint, parts in fingerprints]
 
 

@@ -18,10 +18,10 @@ import h5py
 import numpy as np
 
 from pokevla.data.sources.tasks import identify
-from pokevla.data.statistics import ACTION_DIM, PROPRIO_DIM
+from pokevla.embodiment.libero import BASE, LIBERO, WRIST
 from pokevla.errors import DataError
 
-CAMERAS = {"base": "agentview", "wrist": "eye_in_hand"}
+CAMERAS = {BASE: "agentview", WRIST: "eye_in_hand"}
 REMEDY = "Give a file in the official LIBERO layout, whole and readable."
 
 
@@ -44,15 +44,15 @@ class DemoFile:
 
 @dataclass(frozen=True)
 class Demo:
-    """One episode; T frames, each seen before the action of the same row."""
+    """One episode; T frames, each seen before the action of the same row. Widths A and P are LIBERO's."""
 
     name: str
     actions: np.ndarray
-    """(T,7) float64, raw LIBERO: the clean label."""
+    """(T,A) float64, raw LIBERO: the clean label."""
     executed_actions: np.ndarray
-    """(T,7) float64: what the robot did; equals `actions` where the file has no such column."""
+    """(T,A) float64: what the robot did; equals `actions` where the file has no such column."""
     proprio: np.ndarray
-    """(T,8) float32: position 3 m, axis-angle 3 rad, gripper 2 m."""
+    """(T,P) float32: position 3 m, axis-angle 3 rad, fingers 2 m."""
     images: dict[str, np.ndarray]
     """View to (T,H,W,3) uint8, right way up; rows outside `rendered` are void."""
     masks: dict[str, np.ndarray] | None
@@ -120,16 +120,15 @@ def read_demos(header: DemoFile) -> Iterator[Demo]:
 
 def _read_demo(header: DemoFile, group: Any, name: str) -> Demo:
     where = f"{header.path}: data/{name}"
-    actions = _array(group, "actions", where, (None, ACTION_DIM)).astype(np.float64)
+    actions = _array(group, "actions", where, (None, LIBERO.action_width)).astype(np.float64)
     length = len(actions)
     executed = actions
     if "executed_actions" in group:
-        executed = _array(group, "executed_actions", where, (length, ACTION_DIM)).astype(np.float64)
-    ee_states = _array(group, "obs/ee_states", where, (length, 6))
-    gripper = _array(group, "obs/gripper_states", where, (length, 2))
+        executed = _array(group, "executed_actions", where, (length, LIBERO.action_width)).astype(np.float64)
+    position, axis_angle, fingers = (field.size for field in LIBERO.proprio)
+    ee_states = _array(group, "obs/ee_states", where, (length, position + axis_angle))
+    gripper = _array(group, "obs/gripper_states", where, (length, fingers))
     proprio = np.concatenate([ee_states, gripper], axis=1).astype(np.float32)
-    if proprio.shape[1] != PROPRIO_DIM:
-        raise DataError(f"{where}: proprio has {proprio.shape[1]} numbers, expected {PROPRIO_DIM}.", REMEDY)
     upright = (slice(None), slice(None, None, -1), slice(None, None, -1))  # the 180 degree turn, once
     images = {
         view: _array(group, f"obs/{camera}_rgb", where, (length, None, None, 3), np.uint8)[upright]

@@ -2,57 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
-from PIL import Image
 
-from pokevla.data.batch import VIEWS
 from pokevla.data.sources.demonstrations import Demo, DemoFile, describe, find_files, read_demos
+from pokevla.data.sources.episodes import EPISODE_SCHEMA, SAMPLE_SCHEMA
+from pokevla.data.sources.images import JPEG_QUALITY, encode_jpeg, encode_mask
 from pokevla.data.sources.noops import moving_frames
 from pokevla.data.sources.provenance import made_by, source_entry
 from pokevla.data.statistics import compute_statistics
 from pokevla.data.writer import DatasetWriter, encode_json
+from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import DataError
-
-JPEG_QUALITY = 95
-
-SAMPLE_SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("shard", pa.int32()),
-        ("episode", pa.int32()),
-        ("frame", pa.int32()),
-        ("split", pa.string()),
-        ("suite", pa.string()),
-        ("task", pa.string()),
-        ("task_index", pa.int32()),
-        ("instruction", pa.string()),
-        ("proprio", pa.list_(pa.float32())),
-    ]
-)
-_SEQUENCE = pa.list_(pa.list_(pa.float64()))
-EPISODE_SCHEMA = pa.schema(
-    [
-        ("episode", pa.int32()),
-        ("suite", pa.string()),
-        ("task", pa.string()),
-        ("task_index", pa.int32()),
-        ("instruction", pa.string()),
-        ("split", pa.string()),
-        ("length", pa.int32()),
-        ("init_state_index", pa.int32()),
-        ("target_shift", pa.list_(pa.float64())),
-        ("actions", _SEQUENCE),
-        ("executed_actions", _SEQUENCE),
-        ("proprio", pa.list_(pa.list_(pa.float32()))),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -70,20 +35,6 @@ class LiberoSettings:
     """Frames without motion: `auto` drops them in published files (OpenVLA-OFT's rule) and keeps them in ours. The
     scripted expert stands still only while the gripper closes or opens; without those frames a policy learns to lift
     before it holds (measured: 13 of 103 frames of an episode)."""
-
-
-def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
-    """A picture (H,W,3) uint8 as JPEG. Colour is not sub-sampled: small objects are told apart by it."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
-    return buffer.getvalue()
-
-
-def encode_mask(mask: np.ndarray) -> bytes:
-    """A mask (H,W), non-zero inside, as PNG of one bit a pixel."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.asarray(mask, dtype=bool)).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def target_mask(instances: np.ndarray, header: DemoFile) -> np.ndarray:
@@ -113,10 +64,10 @@ def convert_libero(settings: LiberoSettings, on_episode: Callable[[int, int], No
     suites = sorted({header.suite for header in headers})
     with DatasetWriter(
         settings.out,
-        kind="robot",
         group=suites[0] if len(suites) == 1 else "libero",
         samples=SAMPLE_SCHEMA,
         episodes=EPISODE_SCHEMA,
+        embodiment=LIBERO,
         shard_samples=settings.shard_samples,
         overwrite=settings.overwrite,
     ) as writer:
@@ -145,7 +96,7 @@ def convert_libero(settings: LiberoSettings, on_episode: Callable[[int, int], No
             sources.append(_source(header, init_states))
         return writer.finish(
             {
-                "statistics": compute_statistics(actions, proprio).to_dict(),
+                "statistics": compute_statistics(actions, proprio, LIBERO).to_dict(),
                 "sources": sources,
                 "num_noops_dropped": dropped,
                 "made_by": made_by(
@@ -202,9 +153,9 @@ def _write_episode(
             continue
         key = f"{header.suite}-t{task_index:02d}-e{episode:04d}-f{frame:04d}"
         row = {**shared, "frame": frame, "proprio": demo.proprio[t].tolist()}
-        members = {f"{view}.jpg": encode_jpeg(demo.images[view][t], quality) for view in VIEWS}
+        members = {f"{view}.jpg": encode_jpeg(demo.images[view][t], quality) for view in LIBERO.views}
         if demo.masks is not None:
-            for view in VIEWS:
+            for view in LIBERO.views:
                 members[f"{view}.mask.png"] = encode_mask(target_mask(demo.masks[view][t], header))
         members["json"] = encode_json({"key": key, **row, "action": demo.actions[t].tolist()})
         writer.add_sample(key, members, row)

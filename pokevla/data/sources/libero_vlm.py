@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pokevla.data.records import CATEGORIES, VLMRecord
 from pokevla.data.sources.demonstrations import find_files, open_hdf5
-from pokevla.data.sources.libero import JPEG_QUALITY, encode_jpeg, encode_mask
+from pokevla.data.sources.images import JPEG_QUALITY, encode_jpeg, encode_mask
 from pokevla.data.sources.pictures import (
     LabelledPicture,
     demo_pictures,
@@ -83,7 +83,6 @@ def convert_libero_vlm(settings: LiberoVLMSettings, on_picture: Callable[[int], 
     asked: Counter[str] = Counter()
     with DatasetWriter(
         settings.out,
-        kind="vlm",
         group="libero_vlm",
         samples=SAMPLE_SCHEMA,
         shard_samples=settings.shard_samples,

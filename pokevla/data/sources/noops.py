@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from pokevla.data.statistics import GRIPPER
+from pokevla.embodiment.libero import LIBERO
 
 THRESHOLD = 1e-4
-"""Least norm of the six arm dimensions (openvla-oft regenerate_libero_dataset.py, is_noop)."""
+"""Least norm of the arm's columns (openvla-oft regenerate_libero_dataset.py, is_noop)."""
 
 
 def moving_frames(actions: np.ndarray) -> np.ndarray:
-    """(T,) bool: frames of raw actions (T,7) that do something.
+    """(T,) bool: frames of raw LIBERO actions (T,A) that do something.
 
     A frame is dropped when its arm action is (nearly) zero and its gripper command is that of the previously kept
     frame; the first frame is judged by its arm action alone.
     """
-    still = np.linalg.norm(actions[:, :GRIPPER], axis=1) < THRESHOLD
+    (hand,) = LIBERO.grippers
+    still = np.linalg.norm(actions[:, np.array(LIBERO.action_mask)], axis=1) < THRESHOLD
     keep = np.ones(len(actions), dtype=bool)
     previous: float | None = None
     for t in range(len(actions)):
-        gripper = float(actions[t, GRIPPER])
+        gripper = float(actions[t, hand.column])
         keep[t] = not (still[t] and (previous is None or gripper == previous))
         if keep[t]:
             previous = gripper

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from pokevla.data.batch import VIEWS
 from pokevla.data.sources.demonstrations import describe, open_hdf5, read_demos
 from pokevla.data.sources.tasks import phrase
+from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import DataError
 
 SMALLEST_AREA = 0.0012
@@ -147,7 +147,7 @@ def scene_pictures(path: Path, vocabulary: set[str]) -> Iterator[LabelledPicture
                 images, masks = content["images"][index], content["masks"][index]
             except OSError as error:
                 raise DataError(f"{path}: scene {index} cannot be read, the file is damaged ({error}).") from error
-            for v, view in enumerate(VIEWS):
+            for v, view in enumerate(LIBERO.views):
                 yield LabelledPicture(
                     key=f"{suite}-s{index:05d}-{view}",
                     subset=suite,
@@ -170,7 +170,7 @@ def demo_pictures(path: Path, vocabulary: set[str], frame_stride: int) -> Iterat
             raise DataError(f"{path}: data/{demo.name} has no masks.", "Make the demonstrations with masks.")
         task = header.task_index if header.task_index is not None else 0
         for t in np.flatnonzero(demo.rendered)[::frame_stride]:
-            for view in VIEWS:
+            for view in LIBERO.views:
                 mask = demo.masks[view][t]
                 yield LabelledPicture(
                     key=f"{header.suite}-t{task:02d}-{demo.name}-f{t:04d}-{view}",

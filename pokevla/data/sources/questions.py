@@ -22,6 +22,7 @@ from pokevla.data.records import (
     text_record,
 )
 from pokevla.data.sources.pictures import LabelledPicture, Visible
+from pokevla.embodiment.libero import BASE
 
 CLEAR_GAP = 0.08
 """Least distance between two objects, of the picture's side, for a question that compares their places."""
@@ -121,7 +122,7 @@ def act_on(picture: LabelledPicture, rng: np.random.Generator) -> Question | Non
     places = sorted({v.phrase for v in picture.visible if v.container} | set(picture.hidden_containers))
     if thing is None or not (places := [name for name in places if name != thing.phrase]):
         return None
-    point = thing.grasp if picture.view == "base" else thing.centre
+    point = thing.grasp if picture.view == BASE else thing.centre
     text = INSTRUCTION_TEMPLATE.format(instruction=MOVE.format(name=thing.phrase, place=_pick(rng, places)))
     return Question("affordance", "act_on", text, point_record([point]), thing.mask)
 
@@ -131,7 +132,7 @@ def grasp_point(picture: LabelledPicture, rng: np.random.Generator) -> Question 
     thing = _any(picture, rng, lambda v: v.graspable)
     if thing is None:
         return None
-    point = thing.grasp if picture.view == "base" else thing.centre  # the wrist camera looks down on the top
+    point = thing.grasp if picture.view == BASE else thing.centre  # the wrist camera looks down on the top
     text = _ask(rng, GRASP, "point", name=thing.phrase)
     return Question("affordance", "grasp_point", text, point_record([point]), thing.mask)
 
@@ -199,7 +200,7 @@ def nearer_to_robot(picture: LabelledPicture, rng: np.random.Generator) -> Quest
 
     Asked only where everything stands on the table; the lower edge of a mask is then its foot.
     """
-    if picture.view != "base" or not picture.at_rest:
+    if picture.view != BASE or not picture.at_rest:
         return None
     pair = _apart(picture, rng, 1)
     if pair is None:

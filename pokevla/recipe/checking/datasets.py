@@ -6,11 +6,15 @@ The only reader of `dataset.json`. Tables are read, and pyarrow imported, only t
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pokevla.embodiment.description import Embodiment
+from pokevla.embodiment.libero import LIBERO
+from pokevla.embodiment.mixing import common_embodiment
+from pokevla.embodiment.reading import KEY, read_embodiment
 from pokevla.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,11 +39,18 @@ class DatasetInfo:
     fingerprint: str
     fields: tuple[str, ...] = ()
     """Members that every sample has, such as `base.jpg` or `base.mask.png`."""
+    embodiment: Embodiment | None = None
+    """The robot of a robot dataset."""
+
+    @property
+    def num_views(self) -> int:
+        """Images of one sample."""
+        return self.embodiment.num_views if self.embodiment is not None else 1
 
     @property
     def has_masks(self) -> bool:
-        """Whether robot samples carry a mask of each view (as `pokevla.data.dataset.Dataset` says it)."""
-        return {"base.mask.png", "wrist.mask.png"} <= set(self.fields)
+        """Whether robot samples carry a mask of each view."""
+        return self.embodiment is not None and self.embodiment.mask_members <= set(self.fields)
 
 
 def read_info(root: Path) -> dict[str, Any]:
@@ -71,8 +82,36 @@ def read_info(root: Path) -> dict[str, Any]:
 def read_dataset_info(root: Path) -> DatasetInfo:
     """Metadata of the dataset at `root`. Raises what `read_info` raises."""
     info = read_info(root)
-    fields = tuple(str(name) for name in info["fields"])
-    return DatasetInfo(root, str(info["kind"]), int(info["num_samples"]), str(info["fingerprint"]), fields)
+    return DatasetInfo(
+        root=root,
+        kind=str(info["kind"]),
+        num_samples=int(info["num_samples"]),
+        fingerprint=str(info["fingerprint"]),
+        fields=tuple(str(name) for name in info["fields"]),
+        embodiment=embodiment_in(info, root),
+    )
+
+
+def embodiment_in(info: dict[str, Any], root: Path) -> Embodiment | None:
+    """The robot of a dataset, from the content of its `dataset.json`; None for a dataset of questions.
+
+    Raises:
+        DataError: the description is damaged or of another schema version.
+    """
+    return read_embodiment(info.get(KEY), root / INFO_NAME) if info["kind"] == "robot" else None
+
+
+def read_mixture_embodiment(roots: Iterable[Path]) -> Embodiment:
+    """The embodiment that the robot datasets of a mixture share. LIBERO's if none of them is there: a recipe is planned
+    before its data is converted, and a PokeVLM knows no robot.
+
+    Raises:
+        RecipeError: two datasets of robots that do not fit together; says what differs.
+        DataError: a `dataset.json` that cannot be read.
+    """
+    infos = [read_dataset_info(root) for root in roots if (root / INFO_NAME).is_file()]
+    described = [(str(info.root), info.embodiment) for info in infos if info.embodiment is not None]
+    return common_embodiment(described) if described else LIBERO
 
 
 def count_usable(info: DatasetInfo, split: str, chunk_length: int = 1) -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pokevla.embodiment.description import Embodiment
+from pokevla.embodiment.libero import LIBERO
 from pokevla.recipe.kinds import DataKind, data_kind_of, model_of
-from pokevla.recipe.planning.sizes import NUM_VIEWS, Part, PresetSize, Stack, preset_size
+from pokevla.recipe.planning.sizes import Part, PresetSize, Stack, preset_size
 from pokevla.recipe.precision import PRECISIONS
 from pokevla.recipe.schema import TrainRecipe
 
@@ -14,7 +16,6 @@ GIB = 1024**3
 # Post-training: the instruction in its chat frame, 45 to 70 tokens.
 TEXT_TOKENS: dict[DataKind, int] = {"vlm": 256, "robot": 60}
 ANSWER_TOKENS = 64
-VIEWS: dict[DataKind, int] = {"vlm": 1, "robot": NUM_VIEWS}
 # CUDA context, cuBLAS workspaces, communication buckets, fragmentation. Ours.
 OVERHEAD_GIB = 3.0
 
@@ -43,12 +44,17 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.activations + OVERHEAD_GIB
 
 
+def num_views(recipe: TrainRecipe, embodiment: Embodiment) -> int:
+    """Images of one sample."""
+    return embodiment.num_views if data_kind_of(recipe) == "robot" else 1
+
+
 def _acts(recipe: TrainRecipe) -> bool:
     """Whether the model is a PokeVLA, with queries, head and decoders."""
     return model_of(recipe) == "pokevla"
 
 
-def count_parameters(recipe: TrainRecipe) -> dict[str, Parameters]:
+def count_parameters(recipe: TrainRecipe, embodiment: Embodiment = LIBERO) -> dict[str, Parameters]:
     """Parameters by part, adapters included."""
     size = preset_size(recipe.model)
     modes = recipe.trainable
@@ -58,7 +64,8 @@ def count_parameters(recipe: TrainRecipe) -> dict[str, Parameters]:
         "language_model": _part(size.language_model, modes.language_model, recipe),
     }
     if _acts(recipe):
-        counted["head_and_decoders"] = Parameters(size.own_total, size.own_trainable)
+        robot = size.per_robot(embodiment)
+        counted["head_and_decoders"] = Parameters(size.own_total + robot, size.own_trainable + robot)
     return counted
 
 
@@ -72,15 +79,15 @@ def _part(part: Part, mode: str, recipe: TrainRecipe) -> Parameters:
     return Parameters(part.total, 0)
 
 
-def sequence_length(recipe: TrainRecipe) -> int:
+def sequence_length(recipe: TrainRecipe, embodiment: Embodiment = LIBERO) -> int:
     """Tokens of an average sample in the language model."""
     size = preset_size(recipe.model)
     text = min(TEXT_TOKENS[data_kind_of(recipe)], recipe.data.max_text_tokens)
     own = 1 + size.num_queries if _acts(recipe) else 0
-    return VIEWS[data_kind_of(recipe)] * size.patches + text + own
+    return num_views(recipe, embodiment) * size.patches + text + own
 
 
-def flops_per_sample(recipe: TrainRecipe) -> float:
+def flops_per_sample(recipe: TrainRecipe, embodiment: Embodiment = LIBERO) -> float:
     """Floating-point operations of one training sample, forward and backward, teachers excluded (they are cached).
 
     A Linear costs 2 operations per weight and token forward, as much again for the gradient of its input, and once
@@ -88,8 +95,8 @@ def flops_per_sample(recipe: TrainRecipe) -> float:
     it trains (Megatron-LM, arXiv 2104.04473, appendix; the frozen case is arithmetic).
     """
     size = preset_size(recipe.model)
-    views = VIEWS[data_kind_of(recipe)]
-    length = sequence_length(recipe)
+    views = num_views(recipe, embodiment)
+    length = sequence_length(recipe, embodiment)
     patches = views * size.patches
     modes = recipe.trainable
     forward = {
@@ -115,7 +122,7 @@ def flops_per_sample(recipe: TrainRecipe) -> float:
             tokens = length if name == "language_model" else patches
             total += 6.0 * recipe.lora.rank * getattr(size, name).lora_per_rank * tokens
         upstream = upstream or mode != "frozen"
-    return total + (3.0 * _own_forward(size) if _acts(recipe) else 6.0 * size.embedding * ANSWER_TOKENS)
+    return total + (3.0 * _own_forward(size, views) if _acts(recipe) else 6.0 * size.embedding * ANSWER_TOKENS)
 
 
 def _attention(stack: Stack, tokens: int) -> float:
@@ -123,9 +130,9 @@ def _attention(stack: Stack, tokens: int) -> float:
     return 4.0 * tokens * tokens * stack.width * stack.layers
 
 
-def _own_forward(size: PresetSize) -> float:
+def _own_forward(size: PresetSize, views: int) -> float:
     """Forward operations of what PokeVLA adds: the head's keys and values, geometry projector, mask decoders."""
-    tokens = NUM_VIEWS * size.patches
+    tokens = views * size.patches
     hidden, width = size.language_stack.width, size.head.width
     head = size.head.layers * (4.0 * hidden * width * (tokens + size.num_queries) + 2.0 * 12 * width * width * 8)
     geometry = 2.0 * tokens * (hidden * size.vggt_shape[1] + size.vggt_shape[1] ** 2)
@@ -135,15 +142,15 @@ def _own_forward(size: PresetSize) -> float:
     # them), then transposed convolutions C -> C/4 (2x2 on the grid) and C/4 -> C/8 (2x2 on twice the grid).
     attention = 2.0 * 10 * channels * (channels // 2) * pixels
     upscaling = 2.0 * 4 * pixels * (channels * channels // 4 + 4 * (channels // 4) * (channels // 8))
-    return head + geometry + NUM_VIEWS * 2 * (attention + upscaling)
+    return head + geometry + views * 2 * (attention + upscaling)
 
 
-def memory_per_gpu(recipe: TrainRecipe, world_size: int, stage: int) -> Memory:
+def memory_per_gpu(recipe: TrainRecipe, world_size: int, stage: int, embodiment: Embodiment = LIBERO) -> Memory:
     """Memory of one rank (ZeRO, arXiv 1910.02054, section 3), activations estimated to about a third.
 
     Bytes per weight are those of `pokevla.recipe.precision`.
     """
-    counted = count_parameters(recipe).values()
+    counted = count_parameters(recipe, embodiment).values()
     total, trainable = sum(part.total for part in counted), sum(part.trainable for part in counted)
     precision = PRECISIONS[recipe.precision]
     return Memory(
@@ -151,15 +158,15 @@ def memory_per_gpu(recipe: TrainRecipe, world_size: int, stage: int) -> Memory:
         weights=total * precision.weight_bytes / (world_size if stage >= 3 else 1) / GIB,
         gradients=trainable * precision.gradient_bytes / (world_size if stage >= 2 else 1) / GIB,
         optimizer=trainable * precision.optimizer_bytes / (world_size if stage >= 1 else 1) / GIB,
-        activations=recipe.batch.micro * activation_bytes_per_sample(recipe) / GIB,
+        activations=recipe.batch.micro * activation_bytes_per_sample(recipe, embodiment) / GIB,
     )
 
 
-def activation_bytes_per_sample(recipe: TrainRecipe) -> float:
+def activation_bytes_per_sample(recipe: TrainRecipe, embodiment: Embodiment = LIBERO) -> float:
     """Tensors kept for the backward pass of one sample. Parts without a backward pass keep nothing."""
     size = preset_size(recipe.model)
-    views = VIEWS[data_kind_of(recipe)]
-    length = sequence_length(recipe)
+    views = num_views(recipe, embodiment)
+    length = sequence_length(recipe, embodiment)
     scale = PRECISIONS[recipe.precision].weight_bytes / 2  # all below is in bf16
     kept = 0.0
     if recipe.trainable.vision != "frozen":
@@ -173,8 +180,8 @@ def activation_bytes_per_sample(recipe: TrainRecipe) -> float:
         # Logits of the trained positions: bf16, their fp32 copy and its gradient.
         return kept + 10.0 * ANSWER_TOKENS * size.embedding / size.language_stack.width
     channels, rows, columns = size.sam_shape
-    # About forty tensors of the image embedding's size live in each of the four decoder passes.
-    kept += scale * 4 * 40 * 2.0 * channels * rows * columns
+    # About forty tensors of the image embedding's size live in each of the two decoder passes per view.
+    kept += scale * 2 * views * 40 * 2.0 * channels * rows * columns
     return kept + scale * 2.0 * 2 * size.head.width * size.head.layers * views * size.patches
 
 

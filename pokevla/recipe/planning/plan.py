@@ -6,8 +6,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from pokevla.embodiment.description import Embodiment
+from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import DataError, UsageError
-from pokevla.recipe.checking.datasets import count_usable, read_dataset_info
+from pokevla.recipe.checking.datasets import count_usable, read_dataset_info, read_mixture_embodiment
 from pokevla.recipe.derive import DerivedBatch, derive_batch, total_steps, warmup_steps
 from pokevla.recipe.kinds import AnyRecipe, DataKind, data_kind_of, training_of
 from pokevla.recipe.planning.compute import (
@@ -18,15 +20,16 @@ from pokevla.recipe.planning.compute import (
     count_parameters,
     flops_per_sample,
     memory_per_gpu,
+    num_views,
     sequence_length,
 )
 from pokevla.recipe.planning.sizes import cache_record_bytes
 from pokevla.recipe.precision import PRECISIONS
 from pokevla.recipe.schema import TrainRecipe
 
-# Bytes of one sample in the shards: two 256 px JPEGs at quality 95 and two mask PNGs (robot), one 336 px JPEG (VLM).
+# Bytes of one view of a sample in the shards: a 256 px JPEG at quality 95 and a mask PNG (robot), a 336 px JPEG (VLM).
 # Ours; `pokevla data stats` measures the real one.
-SAMPLE_BYTES: dict[DataKind, int] = {"vlm": 60_000, "robot": 50_000}
+VIEW_BYTES: dict[DataKind, int] = {"vlm": 60_000, "robot": 25_000}
 SHARD_BYTES = 512 * 1024**2
 EXPECTED = "expected_samples of the recipe"
 
@@ -100,12 +103,13 @@ def plan(job: AnyRecipe) -> Plan:
     if recipe is None:
         raise UsageError(f"{job.kind} recipes have no training to plan.", "Name a pretrain or posttrain recipe.")
     batch = derive_batch(recipe.batch, recipe.resources.world_size)
+    embodiment = read_mixture_embodiment(recipe.dataset_paths)
     counted = count_samples(recipe)
     samples = counted.training
     steps = total_steps(recipe, samples) if recipe.steps is not None or samples is not None else None
-    per_sample = flops_per_sample(recipe)
+    per_sample = flops_per_sample(recipe, embodiment)
     total = per_sample * batch.global_batch * steps if steps is not None else None
-    stages = tuple(memory_per_gpu(recipe, batch.world_size, stage) for stage in range(4))
+    stages = tuple(memory_per_gpu(recipe, batch.world_size, stage, embodiment) for stage in range(4))
     return Plan(
         name=recipe.name,
         kind=recipe.kind,
@@ -116,15 +120,15 @@ def plan(job: AnyRecipe) -> Plan:
         steps=steps,
         warmup_steps=warmup_steps(recipe, steps) if steps is not None else None,
         epochs=steps * batch.global_batch / samples if steps is not None and samples else recipe.epochs,
-        parameters=count_parameters(recipe),
-        tokens_per_sample=sequence_length(recipe),
+        parameters=count_parameters(recipe, embodiment),
+        tokens_per_sample=sequence_length(recipe, embodiment),
         flops_per_sample=per_sample,
         total_flops=total,
         hours=_hours(recipe, batch, total),
         memory=stages,
         stage=recipe.zero.stage,
         gpu_memory_gib=recipe.resources.gpu_memory_gib,
-        disk=disk_needs(recipe, counted.stored),
+        disk=disk_needs(recipe, counted.stored, embodiment),
         notes=_notes(recipe, steps, counted.origin),
     )
 
@@ -169,9 +173,9 @@ def _hours(recipe: TrainRecipe, batch: DerivedBatch, total_flops: float | None) 
     return total_flops / speed / 3600 / PRECISIONS[recipe.precision].peak_share
 
 
-def disk_needs(recipe: TrainRecipe, samples: int | None) -> Disk:
+def disk_needs(recipe: TrainRecipe, samples: int | None, embodiment: Embodiment = LIBERO) -> Disk:
     """Disk space of the job. Dataset and cache are None if the number of `samples` (of all splits) is unknown."""
-    trainable = sum(part.trainable for part in count_parameters(recipe).values())
+    trainable = sum(part.trainable for part in count_parameters(recipe, embodiment).values())
     checkpoint = trainable * PRECISIONS[recipe.precision].checkpoint_bytes  # frozen weights are not stored
     # The newest, the one being written, the newest healthy one and the next that may become it.
     kept = recipe.checkpoint.keep_last + 1 + 2
@@ -179,9 +183,10 @@ def disk_needs(recipe: TrainRecipe, samples: int | None) -> Disk:
         kept += recipe.steps // recipe.checkpoint.keep_every_steps
     cache = shards = None
     if recipe.feature_cache is not None and samples is not None:
-        cache = cache_record_bytes(recipe.feature_cache) * samples
+        cache = cache_record_bytes(recipe.feature_cache, embodiment.num_views) * samples
         shards = -(-cache // SHARD_BYTES)
-    dataset = SAMPLE_BYTES[data_kind_of(recipe)] * samples if samples is not None else None
+    sample_bytes = VIEW_BYTES[data_kind_of(recipe)] * num_views(recipe, embodiment)
+    dataset = sample_bytes * samples if samples is not None else None
     return Disk(dataset, cache, shards, checkpoint, kept * checkpoint)
 
 

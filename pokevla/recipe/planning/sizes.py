@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import prod
 
+from pokevla.embodiment.description import Embodiment
 from pokevla.parts import TEACHERS, get_part
 from pokevla.recipe.sections import CacheConfig, ModelConfig, TeacherConfig
 
@@ -43,7 +44,7 @@ class PresetSize:
     projector: Part
     language_model: Part
     own_total: int
-    """Parameters that PokeVLA adds to the VLM: head, queries, SEG, decoders, projectors."""
+    """Parameters that PokeVLA adds to the VLM (head, queries, SEG, decoders, projectors) whatever the robot."""
     own_trainable: int
     """Those of them that train (SAM's position code and some of its prompts stay)."""
     embedding: int
@@ -59,14 +60,19 @@ class PresetSize:
     vggt_shape: tuple[int, int]
     """VGGT target of one view: tokens, width."""
 
+    def per_robot(self, embodiment: Embodiment) -> int:
+        """Parameters that read the robot's proprio and write its actions; all of them train."""
+        into, out_of = self.language_stack.width, self.head.width + 1  # the first Linear has its bias in `own_total`
+        return into * embodiment.proprio_width + out_of * embodiment.action_width
+
 
 PRESETS: dict[str, PresetSize] = {
     "tiny": PresetSize(
         vision=Part(42_984, 30_928, 480),
         projector=Part(12_768, 12_768, 456),
         language_model=Part(51_488, 51_488, 1_024),
-        own_total=62_339,
-        own_trainable=56_835,
+        own_total=61_852,
+        own_trainable=56_348,
         embedding=1024 * 32,
         patches=4,
         towers=(Stack(1, 16, 32, False), Stack(1, 24, 48, False)),
@@ -80,8 +86,8 @@ PRESETS: dict[str, PresetSize] = {
         vision=Part(729_152, 535_424, 7_104),
         projector=Part(201_600, 201_600, 1_824),
         language_model=Part(575_104, 575_104, 6_144),
-        own_total=944_511,
-        own_trainable=925_267,
+        own_total=942_584,
+        own_trainable=923_340,
         embedding=1024 * 128,
         patches=64,
         towers=(Stack(3, 96, 288, False), Stack(3, 64, 256, False)),
@@ -96,8 +102,8 @@ PRESETS: dict[str, PresetSize] = {
         vision=Part(730_911_680, 687_831_200, 840_256),
         projector=Part(27_552_000, 27_552_000, 22_272),
         language_model=Part(494_032_768, 494_032_768, 549_888),
-        own_total=325_383_527,
-        own_trainable=324_271_443,
+        own_total=325_370_080,
+        own_trainable=324_257_996,
         embedding=151_936 * 896,
         patches=256,
         towers=(Stack(23, 1024, 4096, False), Stack(26, 1152, 4304, False)),
@@ -118,7 +124,6 @@ TEACHER_FIELDS: dict[str, dict[str, dict[str, tuple[int, ...]]]] = {
     "vggt": {name: {"vggt": shape} for name, shape in VGGT_SHAPES.items()},
 }
 """Our teachers: kind -> preset -> shape of each field for one view, (C, G, G) or (N, T)."""
-NUM_VIEWS = 2
 _GROUP = 64  # values of a grid that share a scale (pokevla.features.codec)
 _ALIGNMENT = 4096  # a record's payload starts at a multiple of this
 
@@ -151,12 +156,12 @@ def teacher_fields(teacher: TeacherConfig) -> dict[str, tuple[int, ...]]:
     return get_part("teacher", teacher.kind, TEACHERS).fields(teacher.preset)
 
 
-def cache_record_bytes(cache: CacheConfig) -> int:
-    """Bytes on disk of one sample's features, all teachers and both views."""
+def cache_record_bytes(cache: CacheConfig, num_views: int) -> int:
+    """Bytes on disk of one sample's features, all teachers and all views."""
     payload = 0
     for teacher in cache.all_teachers.values():
         for shape in teacher_fields(teacher).values():
-            values = NUM_VIEWS * prod(shape)
-            scales = NUM_VIEWS * (shape[0] * -(-shape[1] * shape[2] // _GROUP) if len(shape) == 3 else shape[0])
+            values = num_views * prod(shape)
+            scales = num_views * (shape[0] * -(-shape[1] * shape[2] // _GROUP) if len(shape) == 3 else shape[0])
             payload += 2 * values if teacher.codec == "fp16" else values + 2 * scales
     return -(-payload // _ALIGNMENT) * _ALIGNMENT + _ALIGNMENT  # the header and its padding take one more block

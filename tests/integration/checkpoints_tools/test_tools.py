@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pokevla.cli.main import run as run_command
+from pokevla.embodiment.libero import LIBERO
 from pokevla.runs.checkpoints import CONVERTED, MARKER, STATE, checkpoint_folder
 from pokevla.runs.directory import read_run_recipe
 from pokevla.weights.base_model import build_base
@@ -70,7 +71,7 @@ def test_consolidated_weights_are_the_trained_model(
     assert code == 0, err
     assert json.loads(out)["step"] == 2
     state = load_file(tmp_path / "whole" / "model.safetensors")
-    base = build_base(read_run_recipe(engine_runs / kind))  # pyright: ignore[reportArgumentType]
+    base = build_base(read_run_recipe(engine_runs / kind), LIBERO)  # pyright: ignore[reportArgumentType]
     masters = load_file(engine_runs / kind / "masters.safetensors")
     tied = {"vlm.language_model.lm_head.weight"}
     assert set(state) == set(base.state_dict()) - tied
@@ -122,7 +123,7 @@ def test_merging_lora_equals_peft_and_the_export(ckpt: Command, engine_runs: Pat
     assert ckpt("merge-lora", run_dir, tmp_path / "from-run")[0] == 0
     assert ckpt("export", run_dir, tmp_path / "exported")[0] == 0
 
-    model = build_base(read_run_recipe(run_dir))  # pyright: ignore[reportArgumentType]
+    model = build_base(read_run_recipe(run_dir), LIBERO)  # pyright: ignore[reportArgumentType]
     model.load_state_dict(load_file(tmp_path / "whole" / "model.safetensors"), strict=False)
     by_peft = merged_by_peft(model)
     for name in ("from-folder", "from-run", "exported"):

@@ -21,6 +21,7 @@ from pokevla.data.statistics import compute_statistics
 from pokevla.distributed.engine import initialise_engine, join_ranks, leave_ranks
 from pokevla.distributed.environment import RankInfo, read_rank
 from pokevla.distributed.process import die_with_parent
+from pokevla.embodiment.libero import LIBERO
 from pokevla.files.texts import write_json
 from pokevla.recipe.deepspeed_config import deepspeed_config
 from pokevla.recipe.derive import derive_batch
@@ -84,9 +85,9 @@ def write_run(recipe_file: Path, out: Path, kind: str, info: RankInfo) -> None:
     if info.is_main:
         (run_dir / "recipe.yaml").write_text(dump_recipe(loaded))
         random = np.random.default_rng(0)
-        statistics = compute_statistics([random.uniform(-1, 1, (16, 7))], [random.uniform(-1, 1, (16, 8))])
+        statistics = compute_statistics([random.uniform(-1, 1, (16, 7))], [random.uniform(-1, 1, (16, 8))], LIBERO)
         write_json(run_dir / "statistics.json", statistics.to_dict(), sort_keys=True)
-    model = build_base(recipe)
+    model = build_base(recipe, LIBERO)
     facts = CheckpointInfo(
         step=0,
         position=0,

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
+from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import UsageError
 from pokevla.evaluation.closed_loop import ENVIRONMENT_SEED, run_closed_loop
 from pokevla.evaluation.pool import worker_pool
@@ -22,6 +23,7 @@ from pokevla.recipe.schema import EvalRecipe, PolicySpec, TrialsConfig
 from pokevla.simulation.benchmark import EnvironmentSettings
 from pokevla.simulation.environment import LiberoEnvironment
 from pokevla.simulation.expert.scripted import ScriptedExpert
+from tests.toys import write_dataset_info
 
 pytestmark = pytest.mark.simulator
 SUITE, TASK, STATE = "libero_object", 3, 0
@@ -53,6 +55,7 @@ def expert_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment.close()
     table = pa.table({"episode": [0], "executed_actions": [[action.tolist() for action in actions]]})
     parquet.write_table(table, folder / "episodes.parquet")
+    write_dataset_info(folder)
     return folder
 
 
@@ -105,6 +108,7 @@ class Killer:
     """Idle policy that kills the environment's process at its second query of state 1."""
 
     needs_images = True
+    embodiment = LIBERO
 
     def __init__(self) -> None:
         self.pool = None

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pokevla.data.sources.libero import EPISODE_SCHEMA, SAMPLE_SCHEMA
+from pokevla.data.sources.episodes import EPISODE_SCHEMA, SAMPLE_SCHEMA
 from pokevla.data.writer import DatasetWriter
+from pokevla.embodiment.libero import LIBERO
 from pokevla.recipe.sections import CacheConfig, TeacherConfig
 
 
@@ -32,14 +33,14 @@ def make_dataset(tmp_path: Path) -> Callable[..., Path]:
         task = {"suite": "libero_object", "task": "pick", "task_index": 0, "instruction": "pick", "split": "train"}
         with DatasetWriter(
             out,
-            kind="robot",
             group="libero_object",
             samples=SAMPLE_SCHEMA,
             episodes=EPISODE_SCHEMA,
+            embodiment=LIBERO,
             shard_samples=shard_samples,
         ) as writer:
             for frame in range(samples):
-                members = {f"{view}.jpg": picture(rng, side) for view in ("base", "wrist")}
+                members = {f"{view}.jpg": picture(rng, side) for view in LIBERO.views}
                 row = {**task, "episode": 0, "frame": frame, "proprio": [0.0] * 8}
                 writer.add_sample(f"libero_object-t0-e0-f{frame:04d}", members, row)
             zeros = {"actions": [[0.0] * 7] * samples, "executed_actions": [[0.0] * 7] * samples}

@@ -16,12 +16,11 @@ import torch
 import webdataset as wds
 
 from pokevla.data.dataset import open_dataset
-from pokevla.data.reader import ShardReader
 from pokevla.errors import CacheMismatchError, DataError, DiskFullError, UsageError
 from pokevla.features.cache_build import build_cache, build_shards, cache_shards
 from pokevla.features.cache_files import COMPLETE_NAME, build_lock, shard_lock
 from pokevla.features.cache_verify import cache_info, stored_features, verify_cache
-from pokevla.features.encoding import read_images
+from pokevla.features.encoding import image_source, read_images
 from pokevla.features.feature_reader import open_directory, open_features
 from pokevla.features.layout import ALIGNMENT, RecordLayout, decode_record, in_file_order
 from pokevla.recipe.sections import CacheConfig, TeacherConfig
@@ -63,7 +62,7 @@ def test_cached_features_are_those_of_the_teachers_on_the_clean_images(
     (reader,) = open_features(config, [open_dataset_after_build(dataset_root, config)])
     dataset = open_dataset(dataset_root)
     keys = dataset.samples["key"].to_pylist()
-    images = torch.from_numpy(read_images(ShardReader(dataset), range(len(keys)), keys))
+    images = torch.from_numpy(read_images(image_source(dataset), range(len(keys))))
     features = stored_features([reader.read(key) for key in keys])
     for teacher in config.all_teachers.values():
         stored, fresh = features[teacher.kind], build_teacher(teacher).encode(images)[teacher.kind]

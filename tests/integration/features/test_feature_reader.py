@@ -42,8 +42,8 @@ def test_cache_of_other_teachers_is_refused_naming_both_values(
     build_cache(dataset_root, cache_config)
     other = cache_config.model_copy(update=change)
     dataset = open_dataset(dataset_root)
-    _, made = cache_fingerprint(cache_config, dataset.fingerprint)
-    _, asked = cache_fingerprint(other, dataset.fingerprint)
+    _, made = cache_fingerprint(cache_config, dataset.fingerprint, 2)
+    _, asked = cache_fingerprint(other, dataset.fingerprint, 2)
     with pytest.raises(CacheMismatchError, match="pokevla cache build RECIPE") as caught:
         open_features(other, [dataset])
     message = str(caught.value)
@@ -61,7 +61,7 @@ def test_cache_under_a_wrong_name_is_refused(dataset_root: Path, cache_config: C
     directory = build_cache(dataset_root, cache_config)
     other = cache_config.model_copy(update={"sam_codec": "fp16"})
     dataset = open_dataset(dataset_root)
-    fingerprint, parts = cache_fingerprint(other, dataset.fingerprint)
+    fingerprint, parts = cache_fingerprint(other, dataset.fingerprint, 2)
     shutil.copytree(directory, cache_config.root / fingerprint)
     with pytest.raises(CacheMismatchError, match="was made as"):
         FeatureReader.open(cache_config.root, fingerprint, dataset, parts)

@@ -11,13 +11,12 @@ import pytest
 import torch
 
 from pokevla.cli.main import run
-from pokevla.data.dataset import open_dataset
 from pokevla.data.loader import build_loader
 from pokevla.data.mixture import open_mixture
-from pokevla.data.reader import ShardReader
 from pokevla.data.samples import RobotSampleMaker
+from pokevla.embodiment.libero import LIBERO
 from pokevla.features.codec import dequantise
-from pokevla.features.encoding import read_images
+from pokevla.features.encoding import image_source, read_images
 from pokevla.features.feature_reader import open_features
 from pokevla.model.tokenizer import MINI_TOKENIZER, load_tokenizer
 from pokevla.parts import TEACHERS
@@ -97,23 +96,22 @@ def test_features_of_a_third_teacher_reach_the_batch_and_the_geometry_loss(tmp_p
     recipe = load_recipe(path, [teachers, *losses]).recipe
     assert isinstance(recipe, PosttrainRecipe)
     assert recipe.cache is not None
-    dataset = open_dataset(root)
     mixture = open_mixture(recipe.data, "robot")
-    samples = RobotSampleMaker(
-        mixture, recipe.seed, load_tokenizer(MINI_TOKENIZER), 28, None, open_features(recipe.cache, mixture.datasets)
-    )
+    (dataset,) = mixture.datasets
+    features = open_features(recipe.cache, mixture.datasets)
+    samples = RobotSampleMaker(mixture, recipe.seed, load_tokenizer(MINI_TOKENIZER), 28, None, features)
     with build_loader(recipe, mixture, samples, rank=0, world_size=1, start_position=0) as loader:
         batch = next(loader)
     assert list(batch.features) == ["sam", "vggt", "toy", "toy_depth"]
 
     keys = dataset.samples["key"].to_pylist()
     rows = [keys.index(key) for key in batch.keys]
-    images = torch.from_numpy(read_images(ShardReader(dataset), rows, keys))
+    images = torch.from_numpy(read_images(image_source(dataset), rows))
     fresh = build_teacher(recipe.cache.teachers[0]).encode(images)
     for name in ("toy", "toy_depth"):
         torch.testing.assert_close(dequantise(batch.features[name]), fresh[name], rtol=1e-3, atol=1e-3)
 
-    objective = PosttrainObjective(build_base(recipe), recipe.loss)  # pyright: ignore[reportArgumentType]
+    objective = PosttrainObjective(build_base(recipe, LIBERO), recipe.loss)  # pyright: ignore[reportArgumentType]
     total, logged = objective(batch)
     total.backward()
     assert 0 < float(logged["loss/geometry"]) < 2

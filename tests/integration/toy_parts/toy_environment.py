@@ -27,11 +27,11 @@ class PointEnvironment:
         return bool(np.abs(self.position - 0.5).max() < 0.05)
 
     def observe(self, *, images=True, masks=False) -> SimpleNamespace:
-        picture = np.full((2, self.image_size, self.image_size, 3), 90, np.uint8)
+        picture = np.full((3, self.image_size, self.image_size, 3), 90, np.uint8)
         x, y = (self.position * self.image_size).astype(int)
         picture[:, y : y + 4, x : x + 4] = (200, 40, 40)
         mask = (picture[..., 0] > 90).astype(np.uint8)
-        proprio = np.zeros(8, np.float32)
+        proprio = np.zeros(12, np.float32)
         return SimpleNamespace(proprio=proprio, images=picture if images else None, masks=mask if masks else None)
 
     def close(self) -> None:
@@ -44,4 +44,5 @@ ENVIRONMENTS["point"] = Benchmark(
     max_steps=lambda _suite: 24,
     get_task=lambda _suite, _index: TASK,
     make=lambda _suite, _index, settings: PointEnvironment(settings.image_size),
+    embodiment="two-arms",
 )

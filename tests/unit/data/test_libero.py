@@ -12,7 +12,8 @@ from PIL import Image
 
 from pokevla.data.dataset import open_dataset
 from pokevla.data.reader import ShardReader
-from pokevla.data.sources.libero import LiberoSettings, convert_libero, encode_jpeg
+from pokevla.data.sources.images import encode_jpeg
+from pokevla.data.sources.libero import LiberoSettings, convert_libero
 from pokevla.data.sources.noops import moving_frames
 from pokevla.data.sources.tasks import identify, libero_tasks, phrase
 from pokevla.errors import DataError

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,17 +12,20 @@ import xxhash
 
 from pokevla.data.dataset import open_dataset
 from pokevla.data.inspection import verify_dataset
+from pokevla.data.sources.episodes import EPISODE_SCHEMA, SAMPLE_SCHEMA
 from pokevla.data.sources.libero import LiberoSettings, convert_libero
 from pokevla.data.writer import DatasetWriter
+from pokevla.embodiment.description import Embodiment
 from pokevla.errors import DataError, DiskFullError
 from pokevla.shards.index import load_index
+from tests.unit.embodiment.robots import TWO_HANDED
 
 RoomFor = Callable[[int], AbstractContextManager[None]]
 SCHEMA = pa.schema([("key", pa.string()), ("shard", pa.int32()), ("split", pa.string())])
 
 
 def write(out: Path, count: int = 5, overwrite: bool = False, seed: int = 0) -> Path:
-    with DatasetWriter(out, kind="vlm", group="g", samples=SCHEMA, shard_samples=2, overwrite=overwrite) as writer:
+    with DatasetWriter(out, group="g", samples=SCHEMA, shard_samples=2, overwrite=overwrite) as writer:
         for i in range(count):
             members = {"jpg": bytes([seed, i]) * (100 * i + 1), "json": b'{"key":"k%d"}' % i}
             writer.add_sample(f"k{i}", members, {"split": "train"})
@@ -60,6 +64,64 @@ def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:
     assert first != open_dataset(write(tmp_path / "c", seed=1)).fingerprint
 
 
+def add_frame(writer: DatasetWriter, views: Sequence[str], proprio: int) -> None:
+    row = {"episode": 0, "frame": 0, "split": "train", "proprio": [0.0] * proprio}
+    writer.add_sample("k0", {f"{view}.jpg": b"image" for view in views} | {"json": b'{"key":"k0"}'}, row)
+
+
+def write_frame(out: Path, embodiment: Embodiment) -> Path:
+    with DatasetWriter(out, group="g", samples=SAMPLE_SCHEMA, episodes=EPISODE_SCHEMA, embodiment=embodiment) as writer:
+        add_frame(writer, embodiment.views, embodiment.proprio_width)
+        return writer.finish({"statistics": None})
+
+
+def test_another_description_is_another_dataset(tmp_path: Path) -> None:
+    slower = replace(TWO_HANDED, version=2, control_rate_hz=5.0)
+    datasets = [open_dataset(write_frame(tmp_path / robot.name / str(robot.version), robot)) for robot in
+                (TWO_HANDED, slower)]  # fmt: skip
+    assert [dataset.embodiment for dataset in datasets] == [TWO_HANDED, slower]
+    assert datasets[0].fingerprint != datasets[1].fingerprint
+    info = datasets[0].root / "dataset.json"
+    info.write_text(info.read_text().replace('"control_rate_hz": 10.0', '"control_rate_hz": 20.0'))
+    with pytest.raises(DataError, match="a table or the embodiment differs from the fingerprint"):
+        verify_dataset(datasets[0].root)
+
+
+@pytest.mark.parametrize(
+    ("views", "proprio", "message"),
+    [
+        (
+            ("front", "left"),
+            10,
+            r"sample k0 lacks right\.jpg: .* two-handed has the views front, left, right",
+        ),
+        (
+            ("front", "left", "right"),
+            8,
+            r"sample k0: proprio has shape \(8,\); .* two-handed has 10 numbers",
+        ),
+    ],
+)
+def test_a_sample_that_is_not_the_robot_s_is_refused(
+    tmp_path: Path, views: Sequence[str], proprio: int, message: str
+) -> None:
+    with (
+        pytest.raises(DataError, match=message),
+        DatasetWriter(tmp_path / "a", group="g", samples=SAMPLE_SCHEMA, embodiment=TWO_HANDED) as writer,
+    ):
+        add_frame(writer, views, proprio)
+
+
+def test_actions_of_another_width_are_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(DataError, match=r"episode 3: actions has shape \(2, 7\); .* has 9 numbers"),
+        DatasetWriter(
+            tmp_path / "a", group="g", samples=SAMPLE_SCHEMA, episodes=EPISODE_SCHEMA, embodiment=TWO_HANDED
+        ) as writer,
+    ):
+        writer.add_episode({"episode": 3, "actions": [[0.0] * 7] * 2, "proprio": [[0.0] * 10] * 2})
+
+
 def test_an_existing_dataset_is_replaced_only_on_request(tmp_path: Path) -> None:
     root = write(tmp_path / "a")
     with pytest.raises(DataError, match="--overwrite"):
@@ -71,7 +133,7 @@ def test_an_existing_dataset_is_replaced_only_on_request(tmp_path: Path) -> None
 
 def test_an_error_leaves_nothing_behind(tmp_path: Path) -> None:
     def interrupted() -> None:
-        with DatasetWriter(tmp_path / "a", kind="vlm", group="g", samples=SCHEMA) as writer:
+        with DatasetWriter(tmp_path / "a", group="g", samples=SCHEMA) as writer:
             writer.add_sample("k", {"json": b"{}"}, {"split": "train"})
             raise KeyboardInterrupt
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import SimulationError
 from pokevla.evaluation.pool import worker_pool
 from pokevla.evaluation.serving_loop import act_padded, run_trials
@@ -14,6 +15,8 @@ from pokevla.recipe.schema import TrialsConfig
 
 class Stepper:
     """Moves by a tenth of what is left to go, in chunks of 4."""
+
+    embodiment = LIBERO
 
     def __init__(self, needs_images: bool = False) -> None:
         self.needs_images = needs_images

@@ -26,9 +26,9 @@ def config(root: str = "cache", sam: dict[str, Any] | None = None, vggt: dict[st
 
 
 def test_fingerprint_is_stable_and_does_not_depend_on_the_place() -> None:
-    fingerprint, parts = cache_fingerprint(config(), "d" * 64)
+    fingerprint, parts = cache_fingerprint(config(), "d" * 64, 2)
     assert len(fingerprint) == 16
-    assert cache_fingerprint(config(root="elsewhere"), "d" * 64) == (fingerprint, parts)
+    assert cache_fingerprint(config(root="elsewhere"), "d" * 64, 2) == (fingerprint, parts)
 
 
 @pytest.mark.parametrize(
@@ -43,8 +43,8 @@ def test_fingerprint_is_stable_and_does_not_depend_on_the_place() -> None:
     ],
 )
 def test_each_part_changes_the_fingerprint_and_is_named(changed: CacheConfig, dataset: str, part: set[str]) -> None:
-    fingerprint, parts = cache_fingerprint(config(), "d" * 64)
-    other_fingerprint, other_parts = cache_fingerprint(changed, dataset)
+    fingerprint, parts = cache_fingerprint(config(), "d" * 64, 2)
+    other_fingerprint, other_parts = cache_fingerprint(changed, dataset, 2)
     assert other_fingerprint != fingerprint
     clauses = differences(parts, other_parts)
     assert {clause.split(" ")[0] for clause in clauses} == part
@@ -56,17 +56,17 @@ def test_weights_file_counts_by_its_content_and_not_by_its_name(tmp_path: Path) 
     state = build_teacher(TeacherConfig(kind="sam", preset="tiny")).module.state_dict()
     for name in ("a", "b"):
         safetensors.torch.save_file(state, tmp_path / f"{name}.safetensors")
-    a, b = (cache_fingerprint(config(sam={"weights": tmp_path / f"{name}.safetensors"}), "d") for name in ("a", "b"))
+    a, b = (cache_fingerprint(config(sam={"weights": tmp_path / f"{name}.safetensors"}), "d", 2) for name in ("a", "b"))
     assert a == b
     safetensors.torch.save_file({name: value + 1 for name, value in state.items()}, tmp_path / "b.safetensors")
-    assert cache_fingerprint(config(sam={"weights": tmp_path / "b.safetensors"}), "d") != a
+    assert cache_fingerprint(config(sam={"weights": tmp_path / "b.safetensors"}), "d", 2) != a
 
 
 def test_fingerprint_of_sam_and_vggt_is_that_of_commit_3331dba() -> None:
     """Computed with the code of that commit, which knew these two teachers only."""
     sam = TeacherSpec("sam", "tiny", {"sam": (16, 4, 4)}, "1" * 64, True, "p")
     vggt = TeacherSpec("vggt", "tiny", {"vggt": (4, 24)}, "2" * 64, False, "q")
-    fingerprint, _ = cache_fingerprint(config(sam_codec="fp16"), "d" * 64, [sam, vggt])
+    fingerprint, _ = cache_fingerprint(config(sam_codec="fp16"), "d" * 64, 2, [sam, vggt])
     assert fingerprint == "b48c761dd2d0c198"
 
 
@@ -82,8 +82,8 @@ def third_teacher(field: str) -> TeacherDefinition:
 
 def test_further_teacher_adds_its_parts_and_changes_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TEACHERS, "third", third_teacher("third"))
-    _, parts = cache_fingerprint(config(), "d")
-    _, more = cache_fingerprint(config(teachers=[CachedTeacherConfig(kind="third")]), "d")
+    _, parts = cache_fingerprint(config(), "d", 2)
+    _, more = cache_fingerprint(config(teachers=[CachedTeacherConfig(kind="third")]), "d", 2)
     assert {name: more[name] for name in parts} == parts
     assert {name.split(".")[0] for name in set(more) - set(parts)} == {"third"}
     assert (more["third.output"], more["third.codec"]) == ("2 x 16 x 6", "int8 token v1")
@@ -92,6 +92,6 @@ def test_further_teacher_adds_its_parts_and_changes_no_other(monkeypatch: pytest
 def test_two_teachers_of_one_field_and_a_cache_of_none_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TEACHERS, "third", third_teacher("sam"))
     with pytest.raises(RecipeError, match=r"cache.teachers.0: sam and third both give the field sam"):
-        cache_layout(config(teachers=[CachedTeacherConfig(kind="third")]))
+        cache_layout(config(teachers=[CachedTeacherConfig(kind="third")]), 2)
     with pytest.raises(RecipeError, match="names no teacher"):
-        cache_layout(CacheConfig(root=Path("c"), sam=None, vggt=None))
+        cache_layout(CacheConfig(root=Path("c"), sam=None, vggt=None), 2)

@@ -4,6 +4,8 @@ import torch
 
 import pokevla.model.presets as presets
 from pokevla.data.statistics import compute_statistics
+from pokevla.embodiment.libero import LIBERO
+from pokevla.errors import UsageError
 from pokevla.evaluation.serving_loop import act_padded
 from pokevla.evaluation.worker import Query
 from pokevla.model.building import build_vla
@@ -27,7 +29,8 @@ def policy() -> Policy:
     return Policy(
         model=model,
         tokenizer=load_tokenizer(),
-        statistics=compute_statistics([actions], [rng.uniform(-1, 1, (50, 8))]),
+        statistics=compute_statistics([actions], [rng.uniform(-1, 1, (50, 8))], LIBERO),
+        embodiment=LIBERO,
         image_size=28,
         crop_area=0.9,
         system_prompt=None,
@@ -79,6 +82,18 @@ def test_a_blanked_policy_needs_no_images_and_sees_none(policy: Policy, queries:
 def test_a_looking_policy_without_images_is_a_mistake(policy: Policy) -> None:
     with pytest.raises(ValueError, match="needs images"):
         policy.act(None, np.zeros((1, 8)), ["a"])
+
+
+@pytest.mark.parametrize(
+    ("views", "width", "message"),
+    [
+        (3, 8, r"images has shape \(1, 3, 32, 32, 3\).*libero.*\(N, 2, H, W, 3\).*base, wrist, in this order"),
+        (2, 7, r"proprio has shape \(1, 7\).*\(N, 8\).*position \(3, m\), axis_angle \(3, rad\), fingers \(2, m\)"),
+    ],
+)
+def test_an_observation_of_another_robot_is_refused(policy: Policy, views: int, width: int, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        policy.act(np.zeros((1, views, 32, 32, 3), np.uint8), np.zeros((1, width)), ["a"])
 
 
 def test_masks_cover_the_crop_and_nothing_outside(policy: Policy, queries: list[Query]) -> None:

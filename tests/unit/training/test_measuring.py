@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pokevla.distributed.environment import RankInfo
+from pokevla.embodiment.libero import LIBERO
 from pokevla.recipe.load import load_recipe
 from pokevla.recipe.planning.compute import flops_per_sample
 from pokevla.recipe.schema import PretrainRecipe
@@ -37,11 +38,11 @@ def recipe(tmp_path: Path, precision: str = "bf16", checkpointing: str = "false"
 
 @pytest.mark.parametrize(("precision", "peak"), [("bf16", 312.0), ("fp32", 156.0)])
 def test_peak_is_that_of_the_arithmetic_that_runs(tmp_path: Path, precision: str, peak: float) -> None:
-    assert arithmetic(recipe(tmp_path, precision), 2, on_gpu=True).peak_tflops == peak
+    assert arithmetic(recipe(tmp_path, precision), LIBERO, 2, on_gpu=True).peak_tflops == peak
 
 
 def test_on_a_cpu_there_is_no_peak_and_no_utilisation(tmp_path: Path) -> None:
-    meter = build_meter(recipe(tmp_path), RankInfo(0, 1, 0), torch.device("cpu"))
+    meter = build_meter(recipe(tmp_path), LIBERO, RankInfo(0, 1, 0), torch.device("cpu"))
     meter.add(4)
     values = meter.take()
     assert values["tflops_per_rank"] > 0
@@ -51,4 +52,4 @@ def test_on_a_cpu_there_is_no_peak_and_no_utilisation(tmp_path: Path) -> None:
 def test_what_is_computed_twice_is_counted_once(tmp_path: Path) -> None:
     once, twice = recipe(tmp_path), recipe(tmp_path, checkpointing="true")
     assert flops_per_sample(twice) > flops_per_sample(once)
-    assert arithmetic(twice, 1, on_gpu=False).flops_per_sample == flops_per_sample(once)
+    assert arithmetic(twice, LIBERO, 1, on_gpu=False).flops_per_sample == flops_per_sample(once)

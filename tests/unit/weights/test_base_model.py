@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import RecipeError
 from pokevla.model.building import build_vla
 from pokevla.model.presets import preset
@@ -40,7 +41,7 @@ def test_a_text_without_tokens_or_with_more_than_there_are_queries_is_refused(co
 def test_the_demo_s_queries_start_as_the_words_before_a_point() -> None:
     recipe = load_recipe(DEMO, ["model.vlm=null"], {}).recipe
     assert isinstance(recipe, PosttrainRecipe)
-    model = build_base(recipe)
+    model = build_base(recipe, LIBERO)
     assert isinstance(model, PokeVLA)
     ids = torch.tensor(load_tokenizer()("[(0.5, 0.")["input_ids"])
     assert len(ids) == 8, "as many as mini has queries"

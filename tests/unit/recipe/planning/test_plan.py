@@ -9,8 +9,9 @@ import pytest
 
 from pokevla.errors import UsageError
 from pokevla.recipe.planning.compute import flops_per_sample, memory_per_gpu
-from pokevla.recipe.planning.plan import SAMPLE_BYTES, plan
+from pokevla.recipe.planning.plan import VIEW_BYTES, plan
 from pokevla.recipe.schema import GroundingRecipe, PosttrainRecipe, PretrainRecipe
+from tests.unit.embodiment.robots import TWO_HANDED
 
 COMMON = {
     "name": "x",
@@ -47,6 +48,20 @@ def test_frozen_vision_costs_its_forward_pass_only() -> None:
     vision_forward = 2 * 687_831_200 * 256 + 4 * 256**2 * (23 * 1024 + 26 * 1152)
 
     assert full - frozen == pytest.approx(2 * vision_forward)
+
+
+def test_a_plan_counts_the_views_and_widths_of_the_data_s_robot(tmp_path: Path) -> None:
+    libero = plan(posttrain())
+    info = {"schema_version": 1, "kind": "robot", "fingerprint": "f", "fields": [], "shards": {}, "num_samples": 1}
+    (tmp_path / "dataset.json").write_text(json.dumps(info | {"embodiment": TWO_HANDED.to_dict()}))
+    parquet.write_table(pa.table({"split": ["train"], "episode": [0], "frame": [0]}), tmp_path / "samples.parquet")
+    parquet.write_table(pa.table({"episode": [0], "length": [8]}), tmp_path / "episodes.parquet")
+    made = plan(posttrain(data={"datasets": [{"path": str(tmp_path)}]}))
+
+    assert made.tokens_per_sample - libero.tokens_per_sample == 256
+    assert made.total_parameters - libero.total_parameters == 2 * 896 + 2 * 897, "two more of proprio and action each"
+    assert made.flops_per_sample > 1.3 * libero.flops_per_sample
+    assert made.disk.dataset == 3 * VIEW_BYTES["robot"]
 
 
 def test_frozen_language_model_still_passes_gradients_to_what_trains_before_it() -> None:
@@ -93,7 +108,7 @@ def test_samples_come_from_the_datasets_and_their_train_split(tmp_path: Path) ->
     made = plan(pretrain(data=data, steps=None, epochs=2))
 
     assert (made.samples, made.samples_from, made.steps) == (640, "the datasets", 20)
-    assert made.disk.dataset == SAMPLE_BYTES["vlm"] * 740, "val samples are on the disk too"
+    assert made.disk.dataset == VIEW_BYTES["vlm"] * 740, "val samples are on the disk too"
     assert plan(pretrain(data=data | {"train_split": "all"}, steps=None, epochs=2)).samples == 740
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from pokevla.embodiment.description import Embodiment
+from pokevla.embodiment.libero import LIBERO
 from pokevla.model.building import TrainableSpec, apply_trainable, parameter_report
 from pokevla.model.presets import PokeVLAConfig, preset
 from pokevla.model.vla import PokeVLA
@@ -19,14 +21,15 @@ from pokevla.recipe.planning.sizes import (
     preset_size,
 )
 from pokevla.recipe.sections import CacheConfig, ModelConfig, TeacherConfig
+from tests.unit.embodiment.robots import TWO_HANDED
 
 VLM_PARTS = {"dino_featurizer": "vision", "siglip_featurizer": "vision", "projector": "projector",
              "language_model": "language_model"}  # fmt: skip
 
 
-def counted(name: str, *, lora: bool) -> dict[str, tuple[int, int]]:
+def counted(name: str, embodiment: Embodiment, *, lora: bool) -> dict[str, tuple[int, int]]:
     with torch.device("meta"):
-        model = PokeVLA(preset(name))
+        model = PokeVLA(preset(name, embodiment))
         mode = "lora" if lora else "full"
         model = apply_trainable(model, TrainableSpec(mode, mode, mode, lora_rank=1))
     sums: dict[str, tuple[int, int]] = {}
@@ -37,15 +40,18 @@ def counted(name: str, *, lora: bool) -> dict[str, tuple[int, int]]:
     return sums
 
 
+@pytest.mark.parametrize("embodiment", [LIBERO, TWO_HANDED], ids=["libero", "two-handed"])
 @pytest.mark.parametrize("name", ["tiny", "mini", "pocket"])
-def test_parameters_are_those_of_the_model(name: str) -> None:
-    size, full, adapted = PRESETS[name], counted(name, lora=False), counted(name, lora=True)
+def test_parameters_are_those_of_the_model(name: str, embodiment: Embodiment) -> None:
+    size = PRESETS[name]
+    full, adapted = counted(name, embodiment, lora=False), counted(name, embodiment, lora=True)
 
     for part in ("vision", "projector", "language_model"):
         numbers = getattr(size, part)
         assert (numbers.total, numbers.used) == full[part]
         assert numbers.lora_per_rank == adapted[part][1]
-    assert (size.own_total, size.own_trainable) == full["own"]
+    robot = size.per_robot(embodiment)
+    assert (size.own_total + robot, size.own_trainable + robot) == full["own"]
 
 
 def test_encoders_and_language_model_count_as_the_paper_says() -> None:
@@ -90,7 +96,9 @@ def test_width_of_the_geometry_projector_is_counted() -> None:
     with torch.device("meta"):
         model = PokeVLA(dataclasses.replace(config, geometry=dataclasses.replace(config.geometry, target_dim=8)))
     own = [row for row in parameter_report(model) if row[0] not in (*VLM_PARTS, "all")]
-    assert (size.own_total, size.own_trainable) == (sum(row[1] for row in own), sum(row[2] for row in own))
+    robot = size.per_robot(LIBERO)
+    assert size.own_total + robot == sum(row[1] for row in own)
+    assert size.own_trainable + robot == sum(row[2] for row in own)
     assert size.vggt_shape == (4, 8)
 
 
@@ -101,8 +109,8 @@ def test_teachers_fit_the_models_that_read_them() -> None:
 
 def test_record_of_the_published_teachers_takes_what_was_measured() -> None:
     sam, vggt = TeacherConfig(kind="sam", preset="vit_b"), TeacherConfig(kind="vggt", preset="vggt_1b")
-    int8 = cache_record_bytes(CacheConfig(root=Path("c"), sam=sam, vggt=vggt))
-    fp16 = cache_record_bytes(CacheConfig(root=Path("c"), sam=sam, vggt=vggt, sam_codec="fp16", vggt_codec="fp16"))
+    int8 = cache_record_bytes(CacheConfig(root=Path("c"), sam=sam, vggt=vggt), LIBERO.num_views)
+    fp16 = cache_record_bytes(CacheConfig(root=Path("c"), sam=sam, vggt=vggt, sam_codec="fp16", vggt_codec="fp16"), 2)
 
     assert int8 / 2**20 == pytest.approx(3.06, abs=0.02)  # docs/cache.md
     assert fp16 / 2**20 == pytest.approx(6.0, abs=0.01)

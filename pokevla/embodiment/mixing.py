@@ -1,0 +1,54 @@
+"""Whether data of several robots can train one model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pokevla.embodiment.description import Embodiment
+from pokevla.errors import RecipeError
+
+
+def common_embodiment(datasets: Sequence[tuple[str, Embodiment]]) -> Embodiment:
+    """The embodiment of a mixture, given (name, embodiment) of each dataset: that of the first.
+
+    Two robots can be mixed when every width fits and the action columns are normalised alike. Names, units and control
+    rates may differ: the export carries the first one's.
+
+    Raises:
+        RecipeError: two do not fit; says what differs.
+    """
+    (first_name, first), *others = datasets
+    for name, other in others:
+        clauses = misfits(first, other)
+        if clauses:
+            raise RecipeError(
+                f"data.datasets: {first_name} (embodiment {first.name}) and {name} (embodiment {other.name}) cannot be "
+                f"mixed: {'; '.join(clauses)}.",
+                "Train on datasets of one robot, or convert them to the same views and widths.",
+            )
+    return first
+
+
+def misfits(one: Embodiment, other: Embodiment) -> list[str]:
+    """One clause per difference that keeps two robots from sharing a model: `views base, wrist against front`."""
+    pairs = {
+        "views": (", ".join(one.views), ", ".join(other.views)),
+        "proprio width": (one.proprio_width, other.proprio_width),
+        "action width": (one.action_width, other.action_width),
+    }
+    clauses = [f"{what} {mine} against {theirs}" for what, (mine, theirs) in pairs.items() if mine != theirs]
+    if one.action_width == other.action_width:
+        conventions = {
+            "grippers": (_grippers(one), _grippers(other)),
+            "normalised action columns": (_columns(one), _columns(other)),
+        }
+        clauses += [f"{what} {mine} against {theirs}" for what, (mine, theirs) in conventions.items() if mine != theirs]
+    return clauses
+
+
+def _grippers(embodiment: Embodiment) -> str:
+    return ", ".join(f"column {g.column} open {g.open:g} closed {g.closed:g}" for g in embodiment.grippers) or "none"
+
+
+def _columns(embodiment: Embodiment) -> str:
+    return ", ".join(str(column) for column, scaled in enumerate(embodiment.action_mask) if scaled) or "none"
