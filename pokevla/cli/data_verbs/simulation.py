@@ -96,7 +96,7 @@ def scenes(
     fast_rendering: _Fast = False,
 ) -> None:
     """Render still images of rearranged scenes with instance masks, for VLM pre-training."""
-    from pokevla.simulation.scenes import collect_scenes
+    from pokevla.simulation.recordings.scenes import collect_scenes
     from pokevla.simulation.suites import list_tasks
 
     tasks = tuple(task) if task else tuple(info.index for info in list_tasks(suite))

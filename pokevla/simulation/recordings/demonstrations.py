@@ -17,8 +17,8 @@ from typing import Any
 from pokevla.errors import SimulationError, UsageError
 from pokevla.simulation.recordings.episodes import Attempts, DemoSettings
 from pokevla.simulation.recordings.hdf5 import DemonstrationsFile, demonstrations_path, new_hdf5
+from pokevla.simulation.recordings.workers import run_ordered
 from pokevla.simulation.suites import get_task
-from pokevla.simulation.workers import run_ordered
 
 __all__ = ["DemoReport", "DemoSettings", "collect_demonstrations"]
 

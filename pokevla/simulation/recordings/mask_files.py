@@ -18,8 +18,8 @@ from pokevla.errors import DataError, UsageError
 from pokevla.simulation.recordings.hdf5 import new_hdf5
 from pokevla.simulation.recordings.mask_replay import EpisodeMasks, EpisodeReplay, figures
 from pokevla.simulation.recordings.stored_episodes import CAMERAS, DemoSource, open_episode
+from pokevla.simulation.recordings.workers import run_ordered
 from pokevla.simulation.suites import get_task, load_init_states
-from pokevla.simulation.workers import run_ordered
 
 Progress = Callable[[int, int, int], None]
 

@@ -17,7 +17,7 @@ from pokevla.simulation.environment import LiberoEnvironment
 from pokevla.simulation.expert.scripted import ScriptedExpert
 from pokevla.simulation.recordings import demonstrations
 from pokevla.simulation.recordings.demonstrations import DemoSettings, collect_demonstrations
-from pokevla.simulation.scenes import collect_scenes
+from pokevla.simulation.recordings.scenes import collect_scenes
 from pokevla.simulation.suites import get_task
 
 pytestmark = pytest.mark.simulator

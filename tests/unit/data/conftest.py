@@ -97,7 +97,7 @@ def write_libero_file(
 
 
 def write_scenes_file(path: Path, *, count: int = 6, side: int = 64, seed: int = 0) -> Path:
-    """A file of still scenes with instance masks (contract of pokevla.simulation.scenes)."""
+    """A file of still scenes with instance masks (contract of pokevla.simulation.recordings.scenes)."""
     rng = np.random.default_rng(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:

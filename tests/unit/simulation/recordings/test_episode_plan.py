@@ -10,7 +10,7 @@ import pytest
 from pokevla.errors import UsageError
 from pokevla.simulation.recordings.demonstrations import collect_demonstrations
 from pokevla.simulation.recordings.episodes import DemoSettings, episode_seed, init_state_of
-from pokevla.simulation.scenes import SceneSettings
+from pokevla.simulation.recordings.scenes import SceneSettings
 
 SETTINGS = DemoSettings("libero_object", 3, 4, Path("unused"), init_states=(10, 20))
 

@@ -14,8 +14,8 @@ from pokevla.errors import UsageError
 from pokevla.simulation.environment import LiberoEnvironment
 from pokevla.simulation.geometry import clearance
 from pokevla.simulation.recordings.hdf5 import new_hdf5
+from pokevla.simulation.recordings.workers import run_ordered
 from pokevla.simulation.suites import get_task
-from pokevla.simulation.workers import run_ordered
 
 VAL_EVERY = 10  # every tenth scene is for validation
 SCENES_PER_JOB = 20  # of one task, so that they share one environment
