@@ -7,7 +7,7 @@ from collections import deque
 import pytest
 
 from pokevla.errors import SimulationError
-from pokevla.simulation import workers
+from pokevla.simulation.recordings import workers
 
 
 class ScriptedPipe:
