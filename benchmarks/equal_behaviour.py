@@ -4,8 +4,9 @@
 
 Each commit runs from a git worktree of its own: the demo's two trainings on small data of the demo's own kind (made
 once, by BASE), the toy runs of `kill_storm.py`, the elastic run of `elastic.py`, and the first samples of each loader.
-Then NEW verifies, resumes, exports and evaluates what BASE left. The result is a table; exit code 1 if anything
-differs. With --work, DIR keeps everything, and steps that a commit has done there are not repeated.
+Then NEW verifies, resumes, exports and evaluates what BASE left. The result is a table; the exit code is 1 if anything
+differs, 2 if BASE itself fails. With --work, DIR keeps everything, and a step that a commit has done there is not
+repeated.
 """
 
 from __future__ import annotations
@@ -85,7 +86,11 @@ def main() -> None:
         if arguments.work is None:
             for checkout in (base, new):
                 stack.callback(checkout.remove_tree)
-        rows = compare_commits(base, new, sizes)
+        try:
+            rows = compare_commits(base, new, sizes)
+        except CommandFailed as error:
+            print(f"{arguments.base} itself fails: {error}", file=sys.stderr)
+            sys.exit(2)
     sys.exit(print_rows(rows, (arguments.base, arguments.new)))
 
 
