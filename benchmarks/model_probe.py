@@ -48,12 +48,18 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def sample_digests(batch: Any, count: int = SAMPLES) -> list[dict[str, str]]:
-    """One dictionary for each of the first `count` samples of a batch: field -> hash, or the text of a list's item."""
+    """One dictionary for each of the first `count` samples of a batch: field -> hash, or the text of a list's item.
+
+    A field with another length than the batch belongs to every sample.
+    """
+    size = len(batch.keys)
+
+    def part(value: Tensor | list[Any], row: int) -> str:
+        own = value[row] if len(value) == size else value
+        return digest(own) if isinstance(own, Tensor) else str(own)
+
     fields = list(leaves(batch))
-    return [
-        {name: digest(value[row]) if isinstance(value, Tensor) else str(value[row]) for name, value in fields}
-        for row in range(min(count, len(batch.keys)))
-    ]
+    return [{name: part(value, row) for name, value in fields} for row in range(min(count, size))]
 
 
 @dataclass

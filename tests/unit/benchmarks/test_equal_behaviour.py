@@ -100,11 +100,12 @@ def test_the_probe_notes_the_samples_and_actions_of_a_command(tmp_path: Path) ->
         "    keys: list\n"
         "    positions: torch.Tensor\n"
         "    features: dict\n"
+        "    views: list\n"
         "class Model(torch.nn.Module):\n"
         "    def forward(self, batch):\n"
         "        self.actions = torch.ones(2, 8, 7)\n"
         "        return self\n"
-        "batch = Batch(['a', 'b'], torch.arange(2), {'depth': torch.zeros(2, 3)})\n"
+        "batch = Batch(['a', 'b'], torch.arange(2), {'depth': torch.zeros(2, 3)}, ['base', 'left', 'right'])\n"
         "Model()(batch)\n"
         "with torch.no_grad():\n"
         "    Model()(dataclasses.replace(batch, keys=['c', 'd']))\n"
@@ -118,7 +119,7 @@ def test_the_probe_notes_the_samples_and_actions_of_a_command(tmp_path: Path) ->
     assert [sample["keys"] for sample in notes["training"]] == ["a", "b"]
     assert [sample["keys"] for sample in notes["validation"]] == ["c", "d"]
     first, second = notes["training"]
-    assert sorted(first) == ["features.depth", "keys", "positions"]
+    assert sorted(first) == ["features.depth", "keys", "positions", "views"]
     assert first["positions"] != second["positions"]
     assert first["features.depth"] == second["features.depth"]
     assert len(notes["actions"]) == 1
