@@ -94,12 +94,16 @@ def dataset_values(folder: Path) -> Values:
 
 
 def copy_unfinished(run_dir: Path, target: Path) -> Path:
-    """Copy a run as if it had been killed after its oldest checkpoint: no later one, no export."""
+    """Copy a run as if it had been killed after its oldest checkpoint: nothing later in it, no export."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(run_dir, target)
     shutil.rmtree(target / "export")
-    for folder in sorted((target / "checkpoints").glob("step-*"))[1:]:
+    oldest, *later = sorted((target / "checkpoints").glob("step-*"))
+    for folder in later:
         shutil.rmtree(folder)
+    metrics = target / "metrics.jsonl"
+    lines = [line for line in read_lines(metrics) if line["step"] <= int(oldest.name.removeprefix("step-"))]
+    metrics.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     return target
 
 

@@ -65,6 +65,19 @@ def test_one_other_loss_in_a_resumed_run_ends_with_1(
     assert different[0].endswith("NO: first at [2, 0.25] / [2, 0.2500000001]")
 
 
+def test_a_copied_run_holds_nothing_after_its_oldest_checkpoint(script: ModuleType, tmp_path: Path) -> None:
+    for folder in ("checkpoints/step-00000009", "checkpoints/step-00000012", "export"):
+        (tmp_path / "run" / folder).mkdir(parents=True)
+    lines = [f'{{"step": {step}}}\n' for step in (8, 9, 10, 12)]
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(lines))
+
+    copy = importlib.import_module("behaviour_steps").copy_unfinished(tmp_path / "run", tmp_path / "copy")
+
+    assert sorted(path.name for path in copy.rglob("*")) == ["checkpoints", "metrics.jsonl", "step-00000009"]
+    assert (copy / "metrics.jsonl").read_text() == "".join(lines[:2])
+    assert (tmp_path / "run" / "export").is_dir()
+
+
 @pytest.mark.parametrize(
     ("output", "remedy"),
     [
