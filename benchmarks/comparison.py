@@ -66,7 +66,7 @@ def _difference(before: Any, after: Any) -> str:
         )
         return f"only in BASE {', '.join(gone) or '-'}; only in NEW {', '.join(come) or '-'}"
     if not isinstance(before, list) or not isinstance(after, list):
-        return f"{before} / {after}"
+        return f"{summary(before)} / {after if isinstance(after, str) else summary(after)}"
     pairs = zip(before, after, strict=False)
     parted = next((pair for pair in pairs if _comparable(pair[0]) != _comparable(pair[1])), None)
     return f"{len(before)} / {len(after)} values" if parted is None else f"first at {parted[0]} / {parted[1]}"

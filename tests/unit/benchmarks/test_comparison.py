@@ -29,6 +29,13 @@ def test_the_last_bit_of_one_loss_is_a_difference_and_its_step_is_named() -> Non
     assert verdict(LOSSES, changed) == "NO: first at [2, 0.2] / [2, 0.20000000000000004]"
 
 
+def test_a_failure_is_shown_in_full_in_place_of_a_value() -> None:
+    failure = "failed: probe: cache.root has no cache for this dataset (exit code 3, commands.log)"
+    difference = verdict({"images": "ab"}, failure)
+    assert difference.startswith("NO: 1 fields ")
+    assert difference.endswith(f" / {failure}")
+
+
 def test_a_shorter_series_is_a_difference() -> None:
     assert verdict(LOSSES, LOSSES[:2]) == "NO: 3 / 2 values"
 
