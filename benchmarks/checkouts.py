@@ -128,6 +128,14 @@ def git(*words: str) -> str:
     return done.stdout.strip()
 
 
+def full_hash(name: str) -> str:
+    """Hash of the commit that a branch, a tag or a short hash names; RuntimeError if there is none."""
+    try:
+        return git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+    except RuntimeError as error:
+        raise RuntimeError(f"{name} is no commit of {REPOSITORY}.") from error
+
+
 def free_port() -> str:
     """A TCP port that nobody uses now."""
     with socket.socket() as probe:

@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from behaviour_steps import ACCEPTED, CROSS, FULL, OWN, QUICK, Sizes, Step, Values, make_data
-from checkouts import Checkout, CommandFailed, git
+from checkouts import Checkout, CommandFailed, full_hash
 from comparison import REFUSED, Row, compare, print_rows
 
 
@@ -76,21 +76,19 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="directory to work in; it is kept, worktrees included")
     arguments = parser.parse_args()
     sizes = QUICK if arguments.quick else FULL
-    with ExitStack() as stack:
-        work = arguments.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        base_sha, new_sha = (
-            git("rev-parse", "--verify", f"{name}^{{commit}}") for name in (arguments.base, arguments.new)
-        )
-        root = work.resolve() / f"{base_sha[:12]}-{'quick' if arguments.quick else 'full'}"
-        base, new = Checkout(root, base_sha), Checkout(root, new_sha)
-        if arguments.work is None:
-            for checkout in (base, new):
-                stack.callback(checkout.remove_tree)
-        try:
+    try:
+        with ExitStack() as stack:
+            work = arguments.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            base_sha, new_sha = full_hash(arguments.base), full_hash(arguments.new)
+            root = work.resolve() / f"{base_sha[:12]}-{'quick' if arguments.quick else 'full'}"
+            base, new = Checkout(root, base_sha), Checkout(root, new_sha)
+            if arguments.work is None:
+                stack.callback(new.remove_tree)
+                stack.callback(base.remove_tree)
             rows = compare_commits(base, new, sizes)
-        except CommandFailed as error:
-            print(f"{arguments.base} itself fails: {error}", file=sys.stderr)
-            sys.exit(2)
+    except (CommandFailed, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     sys.exit(print_rows(rows, (arguments.base, arguments.new)))
 
 

@@ -23,7 +23,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def store(script: ModuleType, work: Path, name: str, values: dict[str, Any]) -> None:
     """Results of a step of HEAD, as an earlier call in `work` would have left them."""
-    sha = script.git("rev-parse", "HEAD")
+    sha = script.full_hash("HEAD")
     folder = work / f"{sha[:12]}-quick" / sha[:12] / "results"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(values))
@@ -63,6 +63,15 @@ def test_one_other_loss_in_a_resumed_run_ends_with_1(
     assert len(different) == 1
     assert different[0].startswith("post-training of BASE, resumed: loss")
     assert different[0].endswith("NO: first at [2, 0.25] / [2, 0.2500000001]")
+
+
+def test_an_unknown_commit_ends_with_2(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["equal_behaviour.py", "HEAD", "no-such-branch", "--work", str(tmp_path)])
+    with pytest.raises(SystemExit, match="2"):
+        script.main()
+    assert "no-such-branch is no commit of" in capsys.readouterr().err
 
 
 def test_a_copied_run_holds_nothing_after_its_oldest_checkpoint(script: ModuleType, tmp_path: Path) -> None:
