@@ -76,14 +76,14 @@ def _exit_note(run_dir: Path, job_id: str, rank: int) -> Path:
     return log_folder(run_dir, job_id) / f"{job_id.removeprefix(LOCAL)}_{rank}_exit.json"
 
 
-def note_exit(run_dir: Path, job_id: str, rank: int, code: int, message: str) -> None:
+def record_exit(run_dir: Path, job_id: str, rank: int, code: int, message: str) -> None:
     """Record why a task failed: Slurm keeps only its exit code."""
     path = _exit_note(run_dir, job_id, rank)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"code": code, "message": message}) + "\n", encoding="utf-8")
 
 
-def forget_exit(run_dir: Path, job_id: str, rank: int) -> None:
+def remove_exit(run_dir: Path, job_id: str, rank: int) -> None:
     """Delete the record of why a task failed, because it is starting again."""
     _exit_note(run_dir, job_id, rank).unlink(missing_ok=True)
 

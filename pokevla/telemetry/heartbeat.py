@@ -70,14 +70,14 @@ def read_heartbeats(run_dir: Path) -> list[Heartbeat]:
     return heartbeats
 
 
-def forget_heartbeats(run_dir: Path, world_size: int) -> None:
+def remove_heartbeats(run_dir: Path, world_size: int) -> None:
     """Remove heartbeats of ranks from `world_size` on, left by an earlier job with more ranks."""
     for path in (run_dir / FOLDER).glob("rank_*.json"):
         if int(path.stem.removeprefix("rank_")) >= world_size:
             path.unlink(missing_ok=True)
 
 
-def who_is_behind(beats: Sequence[Heartbeat], at: datetime | None = None) -> list[str]:
+def lagging_ranks(beats: Sequence[Heartbeat], at: datetime | None = None) -> list[str]:
     """One sentence for each rank that the others wait for; none if all have the same progress.
 
     Ages are relative to `at` (default: the newest heartbeat, for a rank that has just written its own).
@@ -100,7 +100,7 @@ def who_is_behind(beats: Sequence[Heartbeat], at: datetime | None = None) -> lis
     ]
 
 
-def speaks_for_all(beats: Sequence[Heartbeat], rank: int) -> bool:
+def is_lowest_reporting(beats: Sequence[Heartbeat], rank: int) -> bool:
     """Whether `rank` is the lowest rank that is not silent: rank 0, unless rank 0 is the one that hangs."""
     silent = {one.rank for one in _silent(beats)[1]}
     return rank == min((one.rank for one in beats if one.rank not in silent), default=rank)
@@ -128,8 +128,8 @@ def hang_report(run_dir: Path) -> str:
         f"heartbeat {one.age_s(at):.0f} s ago"
         for one in beats
     ]
-    behind = who_is_behind(beats, at)
+    behind = lagging_ranks(beats, at)
     verdict = [f"behind: {text}" for text in behind] or ["no rank is behind the others"]
-    if len(beats) > 1 and len(behind) == len(beats) and not who_is_behind(beats):
+    if len(beats) > 1 and len(behind) == len(beats) and not lagging_ranks(beats):
         verdict = ["all ranks are silent: the job has ended, or this machine's clock is ahead of the file system's"]
     return "\n".join([*lines, *verdict, *(f"stacks: {path}" for path in list_stacks(run_dir))])

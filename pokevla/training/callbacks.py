@@ -153,7 +153,7 @@ class StopWhenAsked:
         leave(self.guard.stop_reason, result.step, result.position, self.run_dir, self.events)
 
 
-def leave_if_asked(
+def stop_if_requested(
     guards: Guards, device: torch.device, step: int, position: int, run_dir: Path, events: EventLog | None
 ) -> None:
     """Before the first step: a signal that came during start-up ends the job here; nothing has to be saved.

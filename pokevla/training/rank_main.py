@@ -69,7 +69,7 @@ def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo, stop: StopFlag, pu
     from pokevla.telemetry.jsonl import EVENTS, EventLog
     from pokevla.telemetry.writers import MetricWriter
     from pokevla.training.building import build_callbacks, build_state, build_trainer
-    from pokevla.training.callbacks import leave_if_asked
+    from pokevla.training.callbacks import stop_if_requested
     from pokevla.training.health.guards import build_guards
     from pokevla.training.measuring import describe_run
     from pokevla.training.restoring import restore
@@ -104,7 +104,7 @@ def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo, stop: StopFlag, pu
         writer = stack.enter_context(closing(MetricWriter(run_dir, info.rank, start.step, recipe.log.sinks)))
         describe_run(writer, recipe, run_dir, start.step)
         events = stack.enter_context(closing(EventLog(run_dir / EVENTS))) if info.is_main else None
-        leave_if_asked(trainer.guards, device, start.step, start.position, run_dir, events)
+        stop_if_requested(trainer.guards, device, start.step, start.position, run_dir, events)
         trainer.run(loader, start.step, build_callbacks(recipe, task, trainer, state, run_dir, writer, events))
         with pulse.phase("export", patient=True):
             if info.is_main:
@@ -123,7 +123,7 @@ def main() -> None:
         run_rank(Path(sys.argv[1]))
     except PokeVLAError as error:
         print(str(error), file=sys.stderr, flush=True)
-        leave(error.exit_code)
+        exit_with(error.exit_code)
     except OSError as error:
         from pokevla.errors import NO_ROOM
         from pokevla.runs.checkpoints import save_error
@@ -132,10 +132,10 @@ def main() -> None:
             raise
         named = save_error(error, Path(error.filename or sys.argv[1]))
         print(str(named), file=sys.stderr, flush=True)
-        leave(named.exit_code)
+        exit_with(named.exit_code)
 
 
-def leave(code: int) -> None:
+def exit_with(code: int) -> None:
     """End at once when a parent watches over the ranks: an orderly end would wait for collectives that never come."""
     if PARENT_VARIABLE in os.environ:
         os._exit(code)

@@ -23,9 +23,9 @@ from typing import NoReturn
 from pokevla.errors import HangError, PokeVLAError, Requeued
 from pokevla.jobs.code_copy import require_code_copy
 from pokevla.jobs.launcher import Launcher, launcher_named, read_task
-from pokevla.jobs.record import forget_exit, note_exit
+from pokevla.jobs.record import record_exit, remove_exit
 from pokevla.jobs.task.job_task import JobTask, export_rendezvous
-from pokevla.jobs.task.restarts import Cause, note_restart
+from pokevla.jobs.task.restarts import Cause, record_restart
 from pokevla.recipe.kinds import AnyRecipe, kind_of
 from pokevla.recipe.load import load_recipe
 from pokevla.runs.directory import RECIPE
@@ -52,7 +52,7 @@ class Job:
         recipe = load_recipe(folder / RECIPE).recipe  # first: its extensions may add the launcher
         task = read_task()
         work = _work(folder, recipe, self.piece, task)
-        forget_exit(folder, task.recorded_id, task.rank)
+        remove_exit(folder, task.recorded_id, task.rank)
         _watch_signals(work)
         try:
             require_code_copy(folder)
@@ -156,9 +156,9 @@ def _restart_after_hang(work: Work, error: HangError) -> None:
     Only one rank does it, to avoid conflicts over files: rank 0, or if rank 0 itself is silent, the lowest rank that is
     not. The others wait to be killed; a non-zero exit code of theirs would make srun kill that rank first.
     """
-    from pokevla.telemetry.heartbeat import read_heartbeats, speaks_for_all
+    from pokevla.telemetry.heartbeat import is_lowest_reporting, read_heartbeats
 
-    if not speaks_for_all(read_heartbeats(work.folder), work.task.rank):
+    if not is_lowest_reporting(read_heartbeats(work.folder), work.task.rank):
         time.sleep(HANG_PATIENCE_S)
         return
     try:
@@ -186,14 +186,14 @@ def restart_killed_job(folder: Path, piece: int | None) -> None:
 def _run_again(work: Work, cause: Cause | None, why: str = "Saved") -> NoReturn:
     """Request a restart and end the process. Repeated restarts for one cause without progress are an error."""
     if cause is not None:
-        note_restart(work.folder, work.piece, work.task, work.progress(), cause)
+        record_restart(work.folder, work.piece, work.task, work.progress(), cause)
     code = work.launcher.run_again(work.task)
     _exit_with(code, f"{why}; {'put back into the queue' if work.launcher.is_cluster else 'starting again'}.")
 
 
 def _fail(work: Work, error: PokeVLAError) -> NoReturn:
     """Record a named error with the job and end with its exit code."""
-    note_exit(work.folder, work.task.recorded_id, work.task.rank, error.exit_code, str(error))
+    record_exit(work.folder, work.task.recorded_id, work.task.rank, error.exit_code, str(error))
     _exit_with(error.exit_code, str(error))
 
 

@@ -38,7 +38,7 @@ class Restart:
     why: str  # for the log
 
 
-def note_restart(folder: Path, piece: int | None, task: JobTask, progress: int, cause: Cause) -> None:
+def record_restart(folder: Path, piece: int | None, task: JobTask, progress: int, cause: Cause) -> None:
     """Record the progress of a job that is to be restarted (`progress`: steps saved, shards or trials done).
 
     Reports of several ranks about one start count once. A newly submitted job starts at 0.

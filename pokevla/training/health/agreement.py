@@ -40,8 +40,8 @@ def agree(*, step: int, position: int, grad_norm: float | None, worst_loss: torc
     own = torch.tensor(
         [stop_code, step, -step, position, -position, norm, -norm], dtype=torch.float64, device=worst_loss.device
     )
-    told = max_over_ranks(torch.cat([own, worst_loss.double().reshape(1)])).tolist()
-    code, most_steps, least_steps, most_position, least_position, most_norm, least_norm, loss = told
+    gathered = max_over_ranks(torch.cat([own, worst_loss.double().reshape(1)])).tolist()
+    code, most_steps, least_steps, most_position, least_position, most_norm, least_norm, loss = gathered
     same_norm = math.isclose(most_norm, -least_norm, rel_tol=NORM_TOLERANCE)
     if most_steps != -least_steps or most_position != -least_position or not same_norm:
         ranks = enumerate(gather_objects((socket.gethostname(), step, position, grad_norm)))

@@ -24,14 +24,14 @@ def poison_if_bad(loss: Tensor, limit: float = math.inf) -> Tensor:
     way, so that no further exchange between ranks is needed.
     """
     # A constant factor, not where(good, loss, loss * nan): the branch not taken would still send 0 * nan back.
-    told = loss.detach()
-    return loss * torch.where(torch.isfinite(told) & (told.double() <= limit), 1.0, math.nan)
+    value = loss.detach()
+    return loss * torch.where(torch.isfinite(value) & (value.double() <= limit), 1.0, math.nan)
 
 
 def worse(worst: Tensor, loss: Tensor) -> Tensor:
     """The larger of two losses; one that is not finite is passed over."""
-    told = loss.detach().float()
-    return torch.maximum(worst, torch.where(torch.isfinite(told), told, -math.inf))
+    value = loss.detach().float()
+    return torch.maximum(worst, torch.where(torch.isfinite(value), value, -math.inf))
 
 
 class SkipCounter:

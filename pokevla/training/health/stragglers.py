@@ -93,21 +93,21 @@ class StragglerReport:
 
     def take(self, step: int, steps: int) -> dict[str, float]:
         """Columns for a log line after `step` over the last `steps` steps. Called by all ranks."""
-        found = find_slowest(gather_objects(self._own_work.take() / max(steps, 1)), self._hosts)
-        self.judge(found, step, steps)
-        return {"step_s/mean": found.mean_step_s, "step_s/max": found.step_s}
+        slowest = find_slowest(gather_objects(self._own_work.take() / max(steps, 1)), self._hosts)
+        self.judge(slowest, step, steps)
+        return {"step_s/mean": slowest.mean_step_s, "step_s/max": slowest.step_s}
 
-    def judge(self, found: Slowest, step: int, steps: int) -> None:
+    def judge(self, slowest: Slowest, step: int, steps: int) -> None:
         """Count how long the same host has been slow."""
-        host = found.host if found.factor >= self._factor else None
+        host = slowest.host if slowest.factor >= self._factor else None
         self._slow_steps = steps + (self._slow_steps if host == self._slow_host else 0)
         self._slow_host = host
         if host is None or self._slow_steps < self._steps:
             return
         self._slow_steps = 0
         if self._events is not None:
-            logger.warning("%s (rank %d) works %.2f times as long as the mean", host, found.rank, found.factor)
-            self._events.add("straggler", step=step, host=host, rank=found.rank, factor=round(found.factor, 3))
+            logger.warning("%s (rank %d) works %.2f times as long as the mean", host, slowest.rank, slowest.factor)
+            self._events.add("straggler", step=step, host=host, rank=slowest.rank, factor=round(slowest.factor, 3))
 
 
 def build_straggler_report(config: GuardsConfig, own_work: OwnWork, events: EventLog | None) -> StragglerReport:

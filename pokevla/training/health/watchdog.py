@@ -21,7 +21,7 @@ from typing import Self
 
 from pokevla.distributed.environment import RankInfo
 from pokevla.errors import DataError, HangError, Requeued
-from pokevla.telemetry.heartbeat import beat, forget_heartbeats, read_heartbeats, speaks_for_all, who_is_behind
+from pokevla.telemetry.heartbeat import beat, is_lowest_reporting, lagging_ranks, read_heartbeats, remove_heartbeats
 from pokevla.telemetry.jsonl import EVENTS, EventLog, now
 from pokevla.telemetry.logging import stacks_path
 from pokevla.training.health.pulse import Pulse
@@ -69,7 +69,7 @@ class Watchdog:
 
     def __enter__(self) -> Self:
         if self.info.is_main:
-            forget_heartbeats(self.run_dir, self.info.world_size)
+            remove_heartbeats(self.run_dir, self.info.world_size)
         for thread in self._threads:
             thread.start()
         return self
@@ -122,14 +122,14 @@ class Watchdog:
         self._done.wait(LINGER_S)  # the others dump, and write their last heartbeats
         self._beat()
         beats = read_heartbeats(self.run_dir)
-        behind = who_is_behind(beats)
+        behind = lagging_ranks(beats)
         error = HangError(
             f"{where} for {still_s:.0f} s, longer than {limit_s:g} s. "
             f"Behind: {'; '.join(behind) or 'nobody more than the others'}. Stacks: {stacks}.",
             f"Continue with: pokevla resume {self.run_dir}",
         )
         logger.critical("%s", error)
-        if speaks_for_all(beats, self.info.rank):
+        if is_lowest_reporting(beats, self.info.rank):
             with closing(EventLog(self.run_dir / EVENTS)) as events:
                 events.add("hang", step=step, phase=phase, behind=behind)
         if self._on_hang is not None:

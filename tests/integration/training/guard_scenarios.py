@@ -66,7 +66,7 @@ def events_of(bench: Any, job: Any) -> list[dict[str, Any]]:
 
 
 def a_signal_to_one_rank_stops_both(bench: Any) -> dict[str, Any]:
-    """Rank 1 alone is told that the time limit is near, in its third step."""
+    """Rank 1 alone is notified that the time limit is near, in its third step."""
     whole = bench.make("signal-whole")
     train(bench, whole, 0)
     first = bench.make("signal", "checkpoint.every_steps=100")
@@ -149,7 +149,7 @@ def a_spike_on_one_rank_is_skipped_by_all_after_a_resume_too(bench: Any) -> dict
 def a_rank_that_hangs_is_named_by_all(bench: Any) -> dict[str, Any]:
     """Rank 1 waits for data that does not come, rank 0 for rank 1."""
     job = bench.make("hang", "steps=3")
-    told: list[str] = []
+    reports: list[str] = []
     over = threading.Event()
     ended = [job.run_dir / f"ended-{rank}" for rank in range(bench.INFO.world_size)]
 
@@ -165,12 +165,12 @@ def a_rank_that_hangs_is_named_by_all(bench: Any) -> dict[str, Any]:
 
     pulse = job.trainer.guards.pulse = Pulse(start_timeout_s=600.0, step_timeout_s=10.0)
     pulse.govern(set_collective_timeout)
-    with Watchdog(job.run_dir, bench.INFO, pulse, lambda error: told.append(str(error)), end=end):
+    with Watchdog(job.run_dir, bench.INFO, pulse, lambda error: reports.append(str(error)), end=end):
         train(bench, job, 0, hang, at=1)
         over.wait(120)
     set_collective_timeout(1800)  # for the scenarios that follow
     stacks = (job.run_dir / "logs" / f"rank_{bench.INFO.rank:05d}.hang").read_text()
-    return {"told": told, "stacks": stacks}
+    return {"reports": reports, "stacks": stacks}
 
 
 SCENARIOS = (

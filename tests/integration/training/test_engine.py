@@ -194,7 +194,7 @@ def test_a_spike_on_one_rank_is_skipped_by_all_and_after_a_resume_alike(results:
 def test_a_rank_that_hangs_is_named_by_all_with_their_stacks(results: list[dict[str, Any]]) -> None:
     outcomes = [results[rank]["a_rank_that_hangs_is_named_by_all"] for rank in range(2)]
     for rank, outcome in enumerate(outcomes):
-        (text,) = outcome["told"]
+        (text,) = outcome["reports"]
         assert text.startswith(f"rank {rank} on ")
         assert re.search(r"Behind: rank 1 on \S+: in data after step 1 for \d+ s\.", text), text
     assert "in wait" in outcomes[1]["stacks"], "rank 1 waits for its data"

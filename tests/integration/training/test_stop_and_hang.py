@@ -1,4 +1,4 @@
-"""`pokevla train` as a user starts it, on two ranks: one hangs, then the command is told to stop, then it goes on."""
+"""`pokevla train` as a user starts it, on two ranks: one hangs, then it is asked to stop, then it continues."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_hung_stopped_and_resumed_run_ends_bit_identical(
     assert "training/loop.py" in (run_dir / "logs" / "rank_00000.hang").read_text()  # where depends on the moment
     assert not psutil.pid_exists(stuck.pid), "the stopped rank is gone too"
 
-    # The command is told to stop: it saves on all ranks.
+    # The command is asked to stop: it saves on all ranks.
     code, output = until_step(["resume", str(run_dir)], tiny_run_env, 3, lambda pid: os.kill(pid, signal.SIGTERM))
     assert code == 75, output
     stopped = [row for row in read_jsonl(run_dir / "events.jsonl") if row["event"] == "stopped"]

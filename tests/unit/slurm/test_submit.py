@@ -14,7 +14,7 @@ from pokevla.jobs.code_copy import copy_code
 from pokevla.jobs.plan import plan_job
 from pokevla.jobs.preparation import prepare
 from pokevla.jobs.profile import Mail, Profile
-from pokevla.jobs.record import JobRecord, add_job, forget_exit, note_exit, read_exit, read_jobs
+from pokevla.jobs.record import JobRecord, add_job, read_exit, read_jobs, record_exit, remove_exit
 from pokevla.runs.directory import read_run_recipe
 from slurm.submit import script
 
@@ -127,10 +127,10 @@ def test_jobs_are_remembered_in_order(tmp_path: Path) -> None:
 
 
 def test_the_first_cause_of_a_jobs_end_is_told(tmp_path: Path) -> None:
-    note_exit(tmp_path, "12", 0, 1, "Connection lost.")
-    note_exit(tmp_path, "12", 1, 3, "x.tar is damaged.")
+    record_exit(tmp_path, "12", 0, 1, "Connection lost.")
+    record_exit(tmp_path, "12", 1, 3, "x.tar is damaged.")
     assert read_exit(tmp_path, "12") == (3, "x.tar is damaged.")
-    forget_exit(tmp_path, "12", 1)
+    remove_exit(tmp_path, "12", 1)
     assert read_exit(tmp_path, "12") == (1, "Connection lost.")
-    note_exit(tmp_path, "14_3", 0, 3, "Of an array.")
+    record_exit(tmp_path, "14_3", 0, 3, "Of an array.")
     assert read_exit(tmp_path, "14") == (3, "Of an array.")

@@ -13,11 +13,11 @@ from pokevla.errors import DataError
 from pokevla.telemetry.heartbeat import (
     Heartbeat,
     beat,
-    forget_heartbeats,
     hang_report,
+    is_lowest_reporting,
+    lagging_ranks,
     read_heartbeats,
-    speaks_for_all,
-    who_is_behind,
+    remove_heartbeats,
 )
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -38,7 +38,7 @@ def test_what_is_written_is_read_by_rank(tmp_path: Path) -> None:
 
 def test_a_silent_rank_is_behind() -> None:
     silent = replace(WELL, rank=1, host="b", time=(NOW - timedelta(seconds=40)).isoformat())
-    (text,) = who_is_behind([WELL, silent], NOW)
+    (text,) = lagging_ranks([WELL, silent], NOW)
     assert text.startswith("rank 1 on b: no heartbeat for 40 s, last in backward after step 7")
 
 
@@ -46,7 +46,7 @@ def test_a_host_whose_clock_is_wrong_is_not_taken_for_silent(tmp_path: Path, mon
     write(tmp_path, 0)
     monkeypatch.setattr("pokevla.telemetry.heartbeat.now", lambda: "2001-01-01T00:00:00+00:00")
     write(tmp_path, 1)
-    assert who_is_behind(read_heartbeats(tmp_path)) == []
+    assert lagging_ranks(read_heartbeats(tmp_path)) == []
 
 
 @pytest.mark.parametrize(
@@ -62,20 +62,20 @@ def test_the_clock_of_who_looks_may_be_wrong(tmp_path: Path, ahead_s: int, verdi
 
 def test_among_ranks_that_live_the_least_progress_is_behind() -> None:
     stuck = replace(WELL, rank=2, host="c", phase="data", phase_s=301.0, progress=86)
-    assert who_is_behind([WELL, stuck, replace(WELL, rank=3)], NOW) == ["rank 2 on c: in data after step 7 for 301 s"]
+    assert lagging_ranks([WELL, stuck, replace(WELL, rank=3)], NOW) == ["rank 2 on c: in data after step 7 for 301 s"]
 
 
 def test_the_lowest_rank_that_is_heard_of_speaks_for_all() -> None:
     silent = replace(WELL, time=(NOW - timedelta(seconds=40)).isoformat())
     others = [replace(WELL, rank=1), replace(WELL, rank=2)]
-    assert [speaks_for_all([WELL, *others], rank) for rank in range(3)] == [True, False, False]
-    assert [speaks_for_all([silent, *others], rank) for rank in range(3)] == [False, True, False]
-    assert speaks_for_all([], 5)
+    assert [is_lowest_reporting([WELL, *others], rank) for rank in range(3)] == [True, False, False]
+    assert [is_lowest_reporting([silent, *others], rank) for rank in range(3)] == [False, True, False]
+    assert is_lowest_reporting([], 5)
 
 
 def test_ranks_at_the_same_place_and_ranks_that_have_ended_are_not_behind() -> None:
     ended = replace(WELL, rank=1, phase="finished", progress=2, time=(NOW - timedelta(days=1)).isoformat())
-    assert who_is_behind([WELL, replace(WELL, rank=2), ended], NOW) == []
+    assert lagging_ranks([WELL, replace(WELL, rank=2), ended], NOW) == []
 
 
 def test_the_report_names_every_rank_the_one_behind_and_its_stacks(tmp_path: Path) -> None:
@@ -101,5 +101,5 @@ def test_a_run_without_heartbeats_and_a_damaged_one_are_refused(tmp_path: Path) 
 def test_ranks_of_a_larger_job_before_are_forgotten(tmp_path: Path) -> None:
     for rank in range(4):
         write(tmp_path, rank)
-    forget_heartbeats(tmp_path, world_size=2)
+    remove_heartbeats(tmp_path, world_size=2)
     assert [one.rank for one in read_heartbeats(tmp_path)] == [0, 1]

@@ -14,7 +14,7 @@ from pokevla.recipe.running import CheckpointConfig, GuardsConfig
 from pokevla.telemetry.jsonl import EventLog, read_jsonl
 from pokevla.telemetry.meters import StepMeter
 from pokevla.telemetry.writers import MetricWriter
-from pokevla.training.callbacks import StepGuard, StepResult, StopWhenAsked, leave_if_asked
+from pokevla.training.callbacks import StepGuard, StepResult, StopWhenAsked, stop_if_requested
 from pokevla.training.health.guards import Guards, build_guards
 from pokevla.training.saving import Saver, SaveWhenDue
 
@@ -118,8 +118,8 @@ def test_a_run_that_is_finished_anyway_is_not_stopped(tmp_path: Path) -> None:
 def test_a_signal_during_start_up_ends_the_job_before_its_first_step(tmp_path: Path) -> None:
     guards = build_guards(GuardsConfig(), CPU)
     events = EventLog(tmp_path / "events.jsonl")
-    leave_if_asked(guards, CPU, 4, 32, tmp_path, events)
+    stop_if_requested(guards, CPU, 4, 32, tmp_path, events)
     guards.stop.code = 3
     with pytest.raises(Requeued, match="saved at step 4"):
-        leave_if_asked(guards, CPU, 4, 32, tmp_path, events)
+        stop_if_requested(guards, CPU, 4, 32, tmp_path, events)
     assert [row["event"] for row in read_jsonl(tmp_path / "events.jsonl")] == ["stopped"]

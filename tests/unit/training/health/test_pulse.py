@@ -20,14 +20,14 @@ def test_limits_are_long_until_the_first_step_and_in_patient_phases() -> None:
 
 
 def test_collectives_wait_a_little_longer_than_a_phase_may_last() -> None:
-    told: list[float] = []
+    reports: list[float] = []
     pulse = Pulse(start_timeout_s=100.0, step_timeout_s=10.0)
-    pulse.govern(told.append)
+    pulse.govern(reports.append)
     pulse.step_done(1)
     pulse.step_done(2)
     with pulse.phase("save", patient=True):
         pass
-    assert told == [limit + COLLECTIVE_MARGIN_S for limit in (100.0, 10.0, 100.0, 10.0)]
+    assert reports == [limit + COLLECTIVE_MARGIN_S for limit in (100.0, 10.0, 100.0, 10.0)]
 
 
 def test_every_change_is_progress_and_an_error_leaves_the_phase() -> None:

@@ -14,9 +14,9 @@ SLOW, EVEN = Slowest("b", 2, 2.0, 1.25), Slowest("b", 2, 1.02, 1.0)
 
 
 def test_the_slowest_rank_and_its_host_are_found() -> None:
-    found = find_slowest([1.0, 1.0, 3.0, 1.0], ["a", "a", "b", "b"])
-    assert found == Slowest("b", 2, 3.0, 1.5)
-    assert found.factor == 2.0
+    slowest = find_slowest([1.0, 1.0, 3.0, 1.0], ["a", "a", "b", "b"])
+    assert slowest == Slowest("b", 2, 3.0, 1.5)
+    assert slowest.factor == 2.0
 
 
 def report(tmp_path: Path) -> tuple[StragglerReport, Path]:
@@ -38,8 +38,8 @@ def test_an_event_names_a_host_that_stays_slow_and_again_while_it_lasts(tmp_path
 def test_a_host_that_recovers_in_between_or_changes_is_not_reported(tmp_path: Path) -> None:
     stragglers, path = report(tmp_path)
     other = Slowest("a", 0, 2.0, 1.25)
-    for step, found in enumerate([SLOW, SLOW, EVEN, SLOW, SLOW, other, other, SLOW, SLOW]):
-        stragglers.judge(found, step, 10)
+    for step, slowest in enumerate([SLOW, SLOW, EVEN, SLOW, SLOW, other, other, SLOW, SLOW]):
+        stragglers.judge(slowest, step, 10)
     assert read_jsonl(path) == []
 
 

@@ -35,7 +35,7 @@ def until(condition: Callable[[], bool]) -> None:
 def test_a_rank_that_stands_still_dumps_its_stacks_says_where_and_ends(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told: list[HangError] = []
+    reports: list[HangError] = []
     ended: list[int] = []
     over = threading.Event()
 
@@ -44,14 +44,14 @@ def test_a_rank_that_stands_still_dumps_its_stacks_says_where_and_ends(
         over.set()
 
     pulse = Pulse(start_timeout_s=0.1, step_timeout_s=0.1)
-    with Watchdog(tmp_path, RankInfo(1, 2, 1), pulse, told.append, end), pulse.phase("data"):
+    with Watchdog(tmp_path, RankInfo(1, 2, 1), pulse, reports.append, end), pulse.phase("data"):
         assert over.wait(WAIT_S)
     assert ended == [HangError.exit_code] == [4]
-    assert "rank 1 on" in str(told[0])
-    assert "in data for" in str(told[0])
+    assert "rank 1 on" in str(reports[0])
+    assert "in data for" in str(reports[0])
     stacks = (tmp_path / "logs" / "rank_00001.hang").read_text()
     assert "test_a_rank_that_stands_still" in stacks, "the stack of the thread that hangs"
-    assert str(told[0]) == capsys.readouterr().err.splitlines()[-1], "the last line of its output says why"
+    assert str(reports[0]) == capsys.readouterr().err.splitlines()[-1], "the last line of its output says why"
 
 
 def test_a_rank_that_moves_is_left_alone(tmp_path: Path) -> None:
@@ -67,14 +67,14 @@ def test_a_rank_that_moves_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_the_rank_behind_is_named_by_the_one_that_waits(tmp_path: Path) -> None:
-    told: list[HangError] = []
+    reports: list[HangError] = []
     over = threading.Event()
     beat(tmp_path, rank=1, host="node7", step=3, phase="data", phase_s=99.0, progress=0, every_s=1e9)
     pulse = Pulse(2.0, 2.0)  # heartbeats tell the time to the second
-    with Watchdog(tmp_path, RankInfo(0, 2, 0), pulse, told.append, lambda _code: over.set()):
+    with Watchdog(tmp_path, RankInfo(0, 2, 0), pulse, reports.append, lambda _code: over.set()):
         pulse.step_done(4)
         assert over.wait(WAIT_S)
-    assert "Behind: rank 1 on node7: in data after step 3 for 99 s" in str(told[0])
+    assert "Behind: rank 1 on node7: in data after step 3 for 99 s" in str(reports[0])
 
 
 def test_heartbeats_come_by_themselves_and_tell_how_it_ended(tmp_path: Path) -> None:
