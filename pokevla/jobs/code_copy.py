@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pokevla
 from pokevla.errors import ClusterError
+from pokevla.files.writing import atomic_folder
 from pokevla.telemetry.code_version import COPIED_FROM, code_commit
 
 CODE = "code"
@@ -20,18 +20,18 @@ def copy_code(run_dir: Path) -> Path:
     """Copy the packages of this process to RUN/code, replacing an earlier copy; returns that folder.
 
     From a checkout it copies the files that git tracks or would add, from an installed package all but bytecode.
+
+    Raises:
+        DiskFullError: no room. ClusterError: RUN/code is something else, or cannot be written.
     """
     root = Path(pokevla.__file__).resolve().parent.parent
-    target, temporary = run_dir / CODE, run_dir / f".{CODE}-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    for name in _files(root):
-        copy = temporary / name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(root / name, copy)
-    (temporary / COPIED_FROM).write_text(f"{code_commit() or ''}\n", encoding="utf-8")
-    if target.exists():
-        shutil.rmtree(target)
-    temporary.rename(target)
+    target = run_dir / CODE
+    with atomic_folder(target, replaces_marker=COPIED_FROM, durable=False, kind=ClusterError) as new:
+        for name in _files(root):
+            copy = new / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, copy)
+        (new / COPIED_FROM).write_text(f"{code_commit() or ''}\n", encoding="utf-8")
     return target
 
 

@@ -177,6 +177,23 @@ def test_no_python_file_is_longer_than_the_limit() -> None:
     assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
 
 
+def test_only_one_package_writes_complete_or_not_at_all() -> None:
+    """Others use it. Appending (metrics, the content of a lock) needs fsync but replaces nothing."""
+    appending = {"pokevla/telemetry/jsonl.py", "pokevla/jobs/task/job_lock.py"}
+    renaming_others_files = {"pokevla/telemetry/tensorboard.py"}
+    pattern = re.compile(
+        r"\bos\.(replace|rename|fsync)\(|\.rename\(|\.replace\((self\.)?_?(path|out|target)\b|mkstemp|mkdtemp"
+    )
+    writers = {
+        name
+        for path in python_files()
+        if (name := str(path.relative_to(ROOT))).startswith(("pokevla/", "slurm/", "monitoring/", "checkpoints_tools/"))
+        and pattern.search(path.read_text())
+    }
+    others = {name for name in writers if not name.startswith("pokevla/files/")}
+    assert others == appending | renaming_others_files
+
+
 def test_package_init_files_hold_no_code_but_the_version() -> None:
     packages = ("pokevla", "slurm", "checkpoints_tools", "monitoring")
     inits = [p for p in python_files() if p.name == "__init__.py" and p.relative_to(ROOT).parts[0] in packages]
