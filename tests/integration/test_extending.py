@@ -78,7 +78,6 @@ def test_parts_from_outside_train_are_cached_saved_exported_and_act(
 
     assert json.loads((run / "slurm.json").read_text())["jobs"][0]["job_id"].startswith("spawn-")
     weights = load_file(run / "export" / "model.safetensors")
-    weights = load_file(run / "export" / "model.safetensors")
     assert weights["action_head.mlp.2.weight"].shape[0] == 4 * 9, "chunk length times the toy robot's actions"
     lines = (run / "losses.csv").read_text().splitlines()
     assert [line.partition(",")[0] for line in lines] == ["1", "2", "3", "4", "end"]
