@@ -1,14 +1,14 @@
-"""The parts that a recipe names, and where each is built: one table per kind of part.
+"""The parts a recipe can name: one table per kind of part.
 
-An entry is the part itself, or the text `module:attribute`, which is imported when the part is built: so a table costs
-nothing, and a check of a recipe imports neither torch nor the simulator. A module that a recipe lists under
-`extensions` adds entries of its own:
+An entry is the part itself, or a string `module:attribute` that is imported when the part is built. So the tables cost
+nothing to import, and checking a recipe loads neither torch nor the simulator. A module listed under `extensions` in a
+recipe adds its own entries:
 
     from pokevla.parts import ACTION_HEADS
 
     ACTION_HEADS["my_head"] = MyHead
 
-What each kind of entry must offer is written at its table.
+The docstring below each table says what its entries must provide.
 """
 
 from __future__ import annotations
@@ -25,45 +25,46 @@ ACTION_HEADS: dict[str, Any] = {"poke": "pokevla.model.heads.poke:ActionHead"}
 proprio (B, 1, D) to normalised actions (B, K, A). `model.head` of a recipe."""
 
 LANGUAGE_MODELS: dict[str, Any] = {"qwen2": "pokevla.model.language_models:build_qwen2"}
-"""LanguageModelConfig -> a causal language model of transformers, of random weights. `model.language_model`."""
+"""LanguageModelConfig -> a causal language model of transformers with random weights. `model.language_model`."""
 
 VISION_TOWERS: dict[str, Any] = {"timm_vit": "pokevla.model.vision_towers:TIMM_VIT"}
-"""A `VisionTower` (pokevla.model.vision_towers): how one is built and read. `kind` of a `VisionTowerConfig`."""
+"""A `VisionTower` (pokevla.model.vision_towers): how to build a tower and read its weights. `kind` of a
+`VisionTowerConfig`."""
 
 TEACHERS: dict[str, Any] = {"sam": "pokevla.teachers.sam:SAM", "vggt": "pokevla.teachers.vggt:VGGT"}
-"""A `TeacherDefinition` (pokevla.teachers.teacher): a frozen encoder with its sizes and the fields of features that it
-gives. `kind` of a teacher in `cache.teachers`; `cache.sam` and `cache.vggt` are the entries of these names."""
+"""A `TeacherDefinition` (pokevla.teachers.teacher): a frozen encoder with its sizes and the feature fields it outputs.
+`kind` of a teacher in `cache.teachers`; `cache.sam` and `cache.vggt` are the entries with these names."""
 
 OPTIMIZERS: dict[str, Any] = {"adamw": "pokevla.training.optimizer:build_adamw"}
-"""(parameter groups, OptimConfig) -> optimizer. The groups are the matrices and the vectors of the model, each with its
-weight decay; the optimizer keeps their order, which is part of a checkpoint. `optim.name`. What `pokevla plan` counts
-for the optimizer, and going on with another number of ranks, assume two moments per weight, as AdamW has them."""
+"""(parameter groups, OptimConfig) -> optimizer. `optim.name`. The groups are the matrices and the vectors of the model,
+each with its weight decay. The optimizer must keep their order, which is part of a checkpoint. The memory estimate of
+`pokevla plan`, and resuming with another number of ranks, assume two moments per weight, as in AdamW."""
 
 METRIC_SINKS: dict[str, Any] = {
     "jsonl": "pokevla.telemetry.writers:JsonlSink",
     "tensorboard": "pokevla.telemetry.tensorboard:TensorBoardSink",
     "wandb": "pokevla.telemetry.weights_and_biases:WandbSink",
 }
-"""(run directory, step that the run resumes from or None) -> `MetricSink` (pokevla.telemetry.writers). An attribute
-`package` of the entry names a package that has to be installed. `log.sinks`."""
+"""(run directory, step that the run resumes from or None) -> `MetricSink` (pokevla.telemetry.writers). The attribute
+`package` of an entry names a package it requires. `log.sinks`."""
 
 ENVIRONMENTS: dict[str, Any] = {"libero": "pokevla.simulation.libero:LIBERO"}
-"""A `Benchmark` (pokevla.simulation.benchmark): a simulator with its suites of tasks. `trials.environment`."""
+"""A `Benchmark` (pokevla.simulation.benchmark): a simulator with its task suites. `trials.environment`."""
 
 EMBODIMENTS: dict[str, Any] = {"libero": "pokevla.embodiment.libero:LIBERO"}
 """An `Embodiment` (pokevla.embodiment.description): a robot's views, proprio and actions. A dataset stores the whole
 description; `Benchmark.embodiment` names an entry."""
 
 LAUNCHERS: dict[str, Any] = {"slurm": "slurm.slurm_launcher:SLURM", "local": "pokevla.jobs.local:LOCAL_LAUNCHER"}
-"""A `Launcher` (pokevla.jobs.launcher): what starts jobs, tells how they stand and stops them. `pokevla submit
+"""A `Launcher` (pokevla.jobs.launcher): starts jobs, reports their state and stops them. `pokevla submit
 --launcher NAME`."""
 
 DATA_SOURCES: dict[str, Any] = {
     "libero": "pokevla.cli.data_verbs.converters:convert_libero",
     "libero-vlm": "pokevla.cli.data_verbs.converters:convert_libero_vlm",
 }
-"""A function that makes a dataset directory (`pokevla.data.writer.DatasetWriter`). Its parameters become the arguments
-and options of `pokevla data convert NAME`, as typer reads them."""
+"""A function that writes a dataset directory (`pokevla.data.writer.DatasetWriter`). Its parameters become the arguments
+and options of `pokevla data convert NAME`, as typer interprets them."""
 
 
 def import_extensions(modules: Iterable[str]) -> None:
@@ -83,7 +84,7 @@ def import_extensions(modules: Iterable[str]) -> None:
 
 
 def unknown_part(name: str, table: Mapping[str, Any]) -> str | None:
-    """A sentence with the nearest name and what there is, if a table does not have `name`; otherwise None."""
+    """A sentence with the nearest name and all known names if the table has no entry `name`; otherwise None."""
     if name in table:
         return None
     nearest = difflib.get_close_matches(name, table, n=1)
@@ -92,7 +93,7 @@ def unknown_part(name: str, table: Mapping[str, Any]) -> str | None:
 
 
 def get_part(what: str, name: str, table: Mapping[str, Any]) -> Any:
-    """The entry `name` of a table, imported if it is text. `what` is how a person calls the part.
+    """The entry `name` of a table, imported if it is a string. `what` is the name of the part in error messages.
 
     Raises:
         RecipeError: the table has no such entry.

@@ -1,4 +1,4 @@
-"""The parts of the loop, built from a recipe: the trainer, and what happens after each of its steps."""
+"""Builds the trainer and its callbacks from a recipe."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def build_trainer(
 ) -> Trainer:
     """Build optimizer and engine around the task's objective. Called by all ranks.
 
-    Without `guards`: those of the recipe, which nobody can stop.
+    Without `guards`, the recipe's guards are used, with no stop flag.
 
     Raises:
-        RecipeError: the global batch is no multiple of micro-batch times ranks.
+        RecipeError: the global batch is not a multiple of micro-batch times ranks.
     """
     optim, steps = recipe.optim, total_steps(recipe, task.mixture.sizes)
     optimizer = build_optimizer(task.objective, optim)
@@ -60,7 +60,7 @@ def build_trainer(
 
 
 def build_state(recipe: TrainRecipe, task: Task, info: RankInfo, guards: Guards) -> RunState:
-    """Build what a checkpoint holds beside the state of the engine."""
+    """Build the part of a checkpoint that is not the engine's state."""
     identity = build_identity(recipe, info.world_size, task.frozen_hash, task.mixture, task.caches)
     return RunState(identity, guards)
 
@@ -74,7 +74,7 @@ def build_callbacks(
     writer: MetricWriter,
     events: EventLog | None,
 ) -> list[Callback]:
-    """Build what happens after each step, in this order. `events` is None on all ranks but rank 0."""
+    """Build the callbacks in the order in which they run after each step. `events` is None except on rank 0."""
     guards, meter, every_steps = trainer.guards, trainer.meter, recipe.checkpoint.every_steps
     guard = StepGuard(guards, events)
     stragglers = build_straggler_report(recipe.guards, guards.own_work, events)

@@ -1,4 +1,4 @@
-"""What happens around the loop, once per step: agreeing, writing figures, judging, saving, stopping."""
+"""Callbacks that run after every step: agreement between ranks, guards, metrics, stopping."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ logger = logging.getLogger(__name__)
 class StepResult:
     """One finished optimizer step."""
 
-    step: int  # steps done so far, this one included
+    step: int  # steps completed so far, including this one
     position: int  # samples consumed globally so far
     is_last: bool
     values: dict[str, torch.Tensor]  # name -> scalar, this rank's mean over its micro-batches
-    rate: float  # learning rate that was applied
+    rate: float  # learning rate applied in this step
     grad_norm: float | None  # before clipping; None if the step was skipped
-    loss_norms: dict[str, float]  # gradient norm of each loss on the shared model, when measured
+    loss_norms: dict[str, float]  # gradient norm of each loss on the shared parameters; empty if not measured
     worst_loss: torch.Tensor  # scalar, the largest finite loss of this rank's micro-batches
 
 
@@ -47,16 +47,21 @@ class Callback(Protocol):
 
 @dataclass
 class StepGuard:
-    """First after every step: all ranks are at the same place, the step was a good one or it is written down, and all
-    know whether one of them was asked to stop."""
+    """Runs first after every step. Checks that all ranks are at the same step and position, records skipped steps and
+    loss spikes, and shares any request to stop."""
 
     guards: Guards
     events: EventLog | None  # rank 0 only
     stop_reason: str | None = field(default=None, init=False)
-    """Why the job shall stop after this step, agreed by all ranks."""
+    """Why the job stops after this step, agreed by all ranks; None to continue."""
 
     def after_step(self, result: StepResult) -> None:
-        """TrainingError on all ranks: they disagree, too many steps were left out, or a spike that is to stop."""
+        """Check the step.
+
+        Raises (on all ranks):
+            TrainingError: ranks disagree, too many steps in a row were skipped, or a spike occurred and the recipe says
+                to stop on spikes.
+        """
         with self.guards.pulse.phase("agree"):
             agreed = agree(
                 step=result.step,
@@ -95,7 +100,7 @@ class StepGuard:
 
 @dataclass
 class MetricLog:
-    """Writes the mean of every value over the steps since the last line, over all ranks."""
+    """Writes the mean of every value, over all ranks and the steps since the previous line."""
 
     writer: MetricWriter
     meter: StepMeter
@@ -106,7 +111,7 @@ class MetricLog:
     stragglers: StragglerReport
 
     def after_step(self, result: StepResult) -> None:
-        """Add up; write a line every `every_steps`, after the run's first step and after its last."""
+        """Accumulate the values. Write a line every `every_steps`, and after the first and last step of the run."""
         self.meter.add(self.samples_per_step)
         self.sums.add(result.values, result.grad_norm, result.loss_norms)
         if not (result.step == 1 or result.is_last or result.step % self.every_steps == 0):
@@ -120,7 +125,7 @@ class MetricLog:
 
 
 def log_line(line: dict[str, Any]) -> str:
-    """One line of metrics for a person."""
+    """Format one line of metrics for the text log."""
     parts = [f"step {line['step']}"]
     parts += [f"{name.removeprefix('loss/')} {value:.4g}" for name, value in line.items() if name.startswith("loss")]
     parts += [f"lr {line['lr']:.3g}", f"{line['samples_per_s']:.1f} samples/s"]
@@ -128,17 +133,17 @@ def log_line(line: dict[str, Any]) -> str:
 
 
 class LastSave(Protocol):
-    """What saves before a job leaves (pokevla.training.saving.SaveWhenDue)."""
+    """Saves before a job exits (pokevla.training.saving.SaveWhenDue)."""
 
     def before_leaving(self, result: StepResult) -> None:
-        """Save the state after this step, unless that was done; return when it is complete."""
+        """Save the state after this step unless it is already saved. Returns once the checkpoint is complete."""
         ...
 
 
 @dataclass
 class StopWhenAsked:
-    """Last after every step: if a rank was asked to stop, all save and leave. A run that is finished anyway goes on to
-    its end."""
+    """Runs last after every step. If any rank was asked to stop, all ranks save and exit. After the final step of a run
+    a request to stop has no effect."""
 
     guard: StepGuard
     saving: LastSave
@@ -146,7 +151,7 @@ class StopWhenAsked:
     events: EventLog | None  # rank 0 only
 
     def after_step(self, result: StepResult) -> None:
-        """Requeued on all ranks, after a save."""
+        """Raise Requeued on all ranks after a save, if a stop was requested."""
         if self.guard.stop_reason is None or result.is_last:
             return
         self.saving.before_leaving(result)
@@ -156,7 +161,7 @@ class StopWhenAsked:
 def stop_if_requested(
     guards: Guards, device: torch.device, step: int, position: int, run_dir: Path, events: EventLog | None
 ) -> None:
-    """Before the first step: a signal that came during start-up ends the job here; nothing has to be saved.
+    """End the job before the first step if a signal arrived during start-up. There is nothing to save.
 
     Called by all ranks; Requeued on all of them.
     """
@@ -167,7 +172,7 @@ def stop_if_requested(
 
 
 def leave(reason: str, step: int, position: int, run_dir: Path, events: EventLog | None) -> NoReturn:
-    """Write down that the run stops with everything up to `step` saved, and raise Requeued."""
+    """Log that the run stops with everything up to `step` saved, and raise Requeued."""
     logger.info("%s: stops at step %d", reason, step)
     if events is not None:
         events.add("stopped", reason=reason, step=step, position=position)

@@ -1,4 +1,4 @@
-"""From the command line to running ranks. No torch in this process: it only watches."""
+"""Starts the ranks of a training and monitors them. This process does not import torch."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ RANK_MODULE = "pokevla.training.rank_main"
 
 
 def run_training(run_dir: Path, overrides: Sequence[str] = ()) -> None:
-    """Train a run from where it stands to its end, with as many ranks as its recipe says, or as this one rank.
+    """Train a run from its newest checkpoint to its last step. Starts the ranks of the recipe, or runs as one rank if a
+    launcher has started this process as one.
 
-    `overrides` change what it runs on, from now on (`pokevla.runs.changes`).
+    `overrides` change settings of the run from now on (`pokevla.runs.changes`).
 
     Raises:
-        UsageError: the run is being trained already.
-        RecipeError: an override that a run that has begun does not allow.
-        DataError: a dataset has changed since the run began.
-        Requeued: a signal asked it to stop; it has saved.
-        TrainingError: a rank died; with the exit code of its error.
+        UsageError: the run is already being trained.
+        RecipeError: an override is not allowed for a started run.
+        DataError: a dataset has changed since the run started.
+        Requeued: a signal asked the run to stop, and it has saved.
+        TrainingError: a rank died. It carries the exit code of that rank's error.
     """
     recipe = changed_recipe(run_dir, overrides)
     refuse_changed_data(run_dir, recipe)

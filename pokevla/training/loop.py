@@ -1,7 +1,7 @@
-"""The training loop: one for both tasks.
+"""The training loop, shared by both tasks.
 
-A step takes the positions [step * B, (step + 1) * B) of the global order, whatever happens: a step that the guard
-skips has used them up, and the learning rate goes on. So batch and rate of a step depend on its number alone.
+A step consumes the positions [step * B, (step + 1) * B) of the global order. A skipped step consumes them too, and the
+learning-rate schedule advances. So batch and learning rate of a step depend only on its number.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Trainer:
-    """What the steps of a run need on one rank (`pokevla.training.building.build_trainer`)."""
+    """Runs the training steps on one rank. Built by `pokevla.training.building.build_trainer`."""
 
     engine: DeepSpeedEngine
     optimizer: torch.optim.Optimizer
@@ -38,7 +38,7 @@ class Trainer:
     meter: StepMeter
     seed: int  # of dropout
     steps: int  # of the whole run
-    rate: Callable[[int], float]  # step from 0 -> learning rate
+    rate: Callable[[int], float]  # step (from 0) -> learning rate
     max_grad_norm: float
     loss_norms: LossNorms
 
@@ -51,7 +51,7 @@ class Trainer:
                 callback.after_step(result)
 
     def step(self, loader: TrainLoader[Any], step: int) -> StepResult:
-        """One optimizer step, the one after `step` others."""
+        """Run one optimizer step. `step` counts from 0."""
         pulse, accumulation = self.guards.pulse, self.engine.gradient_accumulation_steps()
         sums: dict[str, torch.Tensor] = {}
         grad_norm: float | None = None
@@ -85,8 +85,8 @@ class Trainer:
 def guarded_step(engine: DeepSpeedEngine, max_grad_norm: float) -> float | None:
     """Apply the optimizer at the accumulation boundary, unless the gradient is not finite.
 
-    A skipped step changes neither weights nor optimizer state. DeepSpeed's wrappers see to that (stages 1 to 3, and
-    bf16); stage 0 in fp32 has none, so we do.
+    A skipped step changes neither weights nor optimizer state. DeepSpeed's optimizer wrappers ensure this for stages 1
+    to 3 and for bf16; stage 0 in fp32 has no wrapper, so this function does it.
 
     Returns:
         The gradient's global norm before clipping, the same on all ranks; None if the step was skipped.

@@ -1,8 +1,8 @@
-"""The losses, each a mean over samples of a mean within the sample.
+"""The losses. Each is a mean over samples of a mean within the sample.
 
-Every micro-batch holds the same number of samples, so the mean over micro-batches and ranks of such a loss is the mean
-over the global batch: accumulation and world size do not change the gradient. Hence no loss here is divided by a
-count that differs between micro-batches (label tokens, visible masks); those means are taken inside one sample.
+Every micro-batch has the same number of samples, so averaging such a loss over micro-batches and ranks gives the mean
+over the global batch: accumulation and world size do not change the gradient. No loss here is divided by a count that
+varies between micro-batches (label tokens, visible masks); those means are taken within each sample.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 FOCAL_ALPHA = 0.25
 """Weight of the foreground (sigmoid focal loss of RetinaNet; GLOVER++ model/GLOVER_plus.py)."""
 FOCAL_GAMMA = 2.0
-"""Exponent that fades easy pixels (same sources)."""
+"""Focusing exponent that down-weights easy pixels (same sources)."""
 
 
 def action_l1(actions: Tensor, target: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ def focal(logits: Tensor, target: Tensor) -> Tensor:
 
     Args:
         logits: (B, V, M, M).
-        target: (B, V, M, M) in [0, 1]. An empty map (nothing visible) counts like any other.
+        target: (B, V, M, M) in [0, 1]. Empty maps (nothing visible) are included in the mean.
 
     Formula: BCE(x, t) * (1 - p_t)^gamma * alpha_t with p = sigmoid(x), p_t = p t + (1 - p)(1 - t) and alpha_t =
     alpha t + (1 - alpha)(1 - t).
@@ -41,11 +41,11 @@ def focal(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def kl_divergence(logits: Tensor, target: Tensor) -> Tensor:
-    """KL(T || P) of maps normalised to sum one, in nats: mean over a sample's visible maps, then over samples.
+    """KL(T || P) of maps normalised to sum to one, in nats: mean over a sample's visible maps, then over samples.
 
     Args:
-        logits: (B, V, M, M); P is sigmoid(logits) over its sum.
-        target: (B, V, M, M) in [0, 1]; T is it over its sum. A map without foreground has no T and is left out; a
+        logits: (B, V, M, M); P is sigmoid(logits) divided by its sum.
+        target: (B, V, M, M) in [0, 1]; T is the target divided by its sum. Maps without foreground are excluded; a
             sample without any visible map contributes 0.
     """
     logits, target = logits.float().flatten(2), target.float().flatten(2)  # (B, V, M * M)
@@ -72,9 +72,8 @@ def cosine_alignment(predicted: Tensor, target: Tensor) -> Tensor:
 def next_token(logits: Tensor, targets: Tensor, sample: Tensor, num_samples: int) -> Tensor:
     """Cross-entropy: mean over a sample's trained tokens, then over samples.
 
-    Prismatic takes the mean over the micro-batch's tokens, so that the same answer weighs more or less depending on
-    the other samples of the batch (github.com/TRI-ML/prismatic-vlms, prismatic/training/strategies). A mean per sample
-    avoids this.
+    Prismatic averages over all tokens of the micro-batch, so the weight of an answer depends on the other samples of
+    the batch (github.com/TRI-ML/prismatic-vlms, prismatic/training/strategies). A mean per sample avoids this.
 
     Args:
         logits: (N, vocab), the trained positions of the micro-batch only.

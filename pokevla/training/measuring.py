@@ -1,4 +1,4 @@
-"""What a run measures about itself: sums for the lines of metrics, gradient norms of each loss, speed, settings."""
+"""Measurements of a run: metric sums, gradient norm of each loss, speed, and the settings shown in the sinks."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from pokevla.telemetry.writers import MetricWriter
 from pokevla.training.objectives import Objective
 
 LossNorms = Callable[[int, Any], dict[str, float]]
-"""(step from 0, its first micro-batch) -> {"grad_norm/<loss>": norm}, empty where nothing is measured."""
+"""(step from 0, its first micro-batch) -> {"grad_norm/<loss>": norm}; empty for steps that are not measured."""
 
 
 @dataclass
 class MetricSums:
-    """What one rank adds up between two lines of metrics. It is part of a checkpoint: a line after a resume covers the
-    same steps as it would have without."""
+    """Sums of one rank since the last line of metrics. They are part of a checkpoint, so that a line written after a
+    resume covers the same steps as without the interruption."""
 
     steps: int = 0
-    sums: Tensor | None = None  # float64, one value per name; steps that were skipped are not in it
+    sums: Tensor | None = None  # float64, one value per name; skipped steps are excluded
     grad_norms: list[float] = field(default_factory=list)  # of the same steps
-    loss_grad_norms: dict[str, float] = field(default_factory=dict)  # the newest
+    loss_grad_norms: dict[str, float] = field(default_factory=dict)  # the most recent measurement
 
     def add(self, values: Mapping[str, Tensor], grad_norm: float | None, loss_grad_norms: Mapping[str, float]) -> None:
-        """Add a step's values. `grad_norm` None: it was skipped, and its values would make the mean meaningless."""
+        """Add a step's values. `grad_norm` is None for a skipped step, whose values are left out of the sums."""
         self.steps += 1
         self.loss_grad_norms |= loss_grad_norms
         if grad_norm is not None:
@@ -50,7 +50,7 @@ class MetricSums:
             self.grad_norms.append(grad_norm)
 
     def take(self, names: Mapping[str, Any]) -> dict[str, float]:
-        """Means over steps and ranks by name, and start again. Called by all ranks."""
+        """Return the means over steps and ranks by name, and reset the sums. Called by all ranks."""
         line: dict[str, float] = {}
         if self.sums is not None:
             means = mean_over_ranks(self.sums / len(self.grad_norms)).tolist()
@@ -60,7 +60,7 @@ class MetricSums:
         return line
 
     def state(self) -> dict[str, Any]:
-        """For the checkpoint, as plain values: the sums of every rank. Called by all ranks."""
+        """The sums of every rank as plain values, to store in a checkpoint. Called by all ranks."""
         sums = gather_objects(None if self.sums is None else self.sums.tolist())
         return {
             "steps": self.steps,
@@ -70,8 +70,9 @@ class MetricSums:
         }
 
     def restore(self, state: Mapping[str, Any], rank: int, world_size: int, device: torch.device) -> None:
-        """Go on from `state()`. Another number of ranks goes on from the mean of those that were."""
-        if not state:  # a checkpoint from before they were kept
+        """Restore the sums from `state()`. If the number of ranks has changed, each rank gets the mean over the old
+        ranks."""
+        if not state:  # a checkpoint of an earlier version, which did not store sums
             return
         self.steps = state["steps"]
         self.grad_norms, self.loss_grad_norms = list(state["grad_norms"]), dict(state["loss_grad_norms"])
@@ -81,10 +82,10 @@ class MetricSums:
 
 
 def build_loss_norms(recipe: TrainRecipe, objective: Objective) -> LossNorms:
-    """The measurement of each loss's gradient norm, in step 0 and as often as the recipe says.
+    """Measure the gradient norm of each loss, in step 0 and at the interval of the recipe.
 
-    Never with ZeRO stage 3: weights are gathered by the engine's forward pass only, and the measurement must not go
-    through the engine.
+    Not available with ZeRO stage 3: only the engine's forward pass gathers the weights, and the measurement bypasses
+    the engine.
     """
     every_steps = recipe.log.grad_norms_every_steps
     if every_steps == 0 or recipe.zero.stage == 3:
@@ -102,12 +103,12 @@ def build_loss_norms(recipe: TrainRecipe, objective: Objective) -> LossNorms:
 def loss_gradient_norms(objective: Objective, batch: object) -> dict[str, float]:
     """Norm of each weighted loss's gradient on the shared parameters, over one micro-batch of every rank.
 
-    Called by all ranks. A forward pass of its own, outside the engine, and `torch.autograd.grad` instead of
-    `backward`: no gradient is accumulated, no hook of DeepSpeed runs, so training goes on as if it had not happened
-    (tested bit for bit). It costs a forward pass and a backward pass per loss.
+    Called by all ranks. Runs a separate forward pass outside the engine, and `torch.autograd.grad` instead of
+    `backward`: no gradient is accumulated and no DeepSpeed hook runs, so training is unaffected (tested bit for bit).
+    The cost is one forward pass, and one backward pass per loss.
 
     Returns:
-        {"grad_norm/<loss>": norm}; nothing when the VLM is frozen, since then there is no shared parameter.
+        {"grad_norm/<loss>": norm}; empty when the VLM is frozen, since then no parameter is shared.
     """
     shared = objective.shared_parameters()
     if not shared:
@@ -121,7 +122,7 @@ def loss_gradient_norms(objective: Objective, batch: object) -> dict[str, float]
 
 
 def _norm_of_mean(gradients: list[Tensor]) -> float:
-    """Norm of the gradient's mean over ranks. Which parameters a loss reaches is the same on all ranks."""
+    """Norm of the gradient averaged over ranks. A loss reaches the same parameters on all ranks."""
     if not gradients:
         return 0.0
     flat = torch.cat([gradient.float().flatten() for gradient in gradients])
@@ -132,7 +133,7 @@ def _norm_of_mean(gradients: list[Tensor]) -> float:
 
 
 def build_meter(recipe: TrainRecipe, embodiment: Embodiment, info: RankInfo, device: torch.device) -> StepMeter:
-    """The meter of one rank: with FLOP/s, and on rank 0 of a GPU job with what NVML tells."""
+    """Build the meter of one rank. It reports FLOP/s, and NVML readings on rank 0 of a GPU job."""
     gpu = None
     if device.type == "cuda" and info.is_main:
         gpu = start_gpu_sampler(str(torch.cuda.get_device_properties(device).uuid))
@@ -140,9 +141,9 @@ def build_meter(recipe: TrainRecipe, embodiment: Embodiment, info: RankInfo, dev
 
 
 def arithmetic(recipe: TrainRecipe, embodiment: Embodiment, world_size: int, *, on_gpu: bool) -> Arithmetic:
-    """The plan's FLOP count, without what activation checkpointing computes twice: that is no work of the model.
+    """The plan's FLOP count without the recomputation of activation checkpointing, which is not useful work.
 
-    On a CPU there is no peak: what its cores reach depends on clock, vector units and who else runs.
+    A CPU has no peak value: what its cores reach depends on clock rate, vector units and other load.
     """
     model_only = recipe.model_copy(update={"activation_checkpointing": False})
     peak_tflops = recipe.resources.gpu_bf16_tflops * PRECISIONS[recipe.precision].peak_share if on_gpu else None
@@ -150,7 +151,7 @@ def arithmetic(recipe: TrainRecipe, embodiment: Embodiment, world_size: int, *, 
 
 
 def describe_run(writer: MetricWriter, recipe: TrainRecipe, run_dir: Path, step: int) -> None:
-    """Show settings, recipe and manifest (with every restart so far) in the sinks. Called by every rank."""
+    """Write settings, recipe and manifest (with all restarts so far) to the sinks. Called by every rank."""
     if not writer.sinks:
         return
     texts = {name: (run_dir / name).read_text(encoding="utf-8") for name in (RECIPE, MANIFEST)}

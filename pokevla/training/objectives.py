@@ -1,4 +1,4 @@
-"""What is minimised: a model and its losses as one module, so that the engine's forward pass ends in a scalar."""
+"""Objectives: model and losses wrapped in one module, so that the engine's forward pass returns a scalar."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pokevla.recipe.sections import LossConfig
 from pokevla.training import losses
 
 MASK_FEATURES = "sam"
-"""Cached field that the mask decoders read."""
+"""Name of the cached field that the mask decoders read."""
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Terms:
     """The losses of one micro-batch."""
 
     weighted: dict[str, Tensor] = field(default_factory=dict)  # name -> scalar; their sum is what is minimised
-    logged: dict[str, Tensor] = field(default_factory=dict)  # name -> scalar, unweighted, as it is written down
+    logged: dict[str, Tensor] = field(default_factory=dict)  # name -> scalar, unweighted, as logged
 
     @property
     def total(self) -> Tensor:
@@ -48,8 +48,8 @@ class PretrainObjective(nn.Module):
         """Next-token loss of a micro-batch."""
         vision = self.model.encode_images(batch.pixel_values)
         states, layout = self.model.run_sequence(vision, batch.input_ids, batch.attention_mask)
-        # Text token t >= 1 stands at N + t, so the state at N + t - 1 predicts it. Only trained positions pass the
-        # head: logits of all would cost more than a quarter of the body.
+        # Text token t >= 1 is at position N + t, so the state at N + t - 1 predicts it. The head runs on trained
+        # positions only: logits at all positions would cost more than a quarter of the body.
         targets = batch.labels[:, 1:]
         trained = targets != IGNORE_INDEX
         logits = self.model.language_model.lm_head(states[-1][:, layout.num_vision : -1][trained])
@@ -57,7 +57,7 @@ class PretrainObjective(nn.Module):
         return Terms({"next_token": loss}, {"loss/next_token": loss})
 
     def shared_parameters(self) -> list[nn.Parameter]:
-        """All trainable parameters: there is one loss."""
+        """All trainable parameters, since there is only one loss."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
 

@@ -1,6 +1,6 @@
-"""The optimizer, with weight decay where it belongs, and the learning rate as a pure function of the step.
+"""The optimizer with its parameter groups, and the learning rate as a pure function of the step.
 
-So there is no scheduler to save or restore.
+So there is no scheduler state to save or restore.
 """
 
 from __future__ import annotations
@@ -21,36 +21,37 @@ Schedule = Literal["cosine", "linear", "constant"]
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split the trainable parameters: matrices decay; vectors (biases, norms, single embeddings) do not."""
+    """Split the trainable parameters: weight decay applies to matrices, not to vectors (biases, norms, single
+    embeddings)."""
     parameters = dict(model.named_parameters())
     groups = [[parameters[name] for name in names] for names in parameter_names_by_group(model)]
     return [{"params": group, "weight_decay": weight_decay if group[0].ndim >= 2 else 0.0} for group in groups]
 
 
 def build_optimizer(model: nn.Module, optim: OptimConfig) -> Optimizer:
-    """The optimizer of a recipe over the trainable parameters.
+    """Build the optimizer of a recipe over the trainable parameters.
 
     Raises:
-        RecipeError: `optim.name` is no entry of `pokevla.parts.OPTIMIZERS`.
+        RecipeError: `optim.name` is not an entry of `pokevla.parts.OPTIMIZERS`.
     """
     build = get_part("optim.name", optim.name, OPTIMIZERS)
     return build(parameter_groups(model, optim.weight_decay), optim)
 
 
 def build_adamw(groups: list[dict[str, Any]], optim: OptimConfig) -> torch.optim.AdamW:
-    """torch's AdamW: DeepSpeed's own would be compiled on first use, and on a CPU is no faster.
+    """Build torch's AdamW. DeepSpeed's own is compiled on first use and is no faster on a CPU.
 
-    `fused` does one pass over each (flattened) parameter, on CPU and GPU alike.
+    `fused` makes one pass over each (flattened) parameter, on CPU and GPU.
     """
     return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, fused=True)
 
 
 def rate_factor(steps: int, warmup_steps: int, schedule: Schedule, final_fraction: float) -> Callable[[int], float]:
-    """Return f(step) for step in [0, steps): the share of the peak rate that the step is applied with.
+    """Return f(step) for step in [0, steps): the learning rate of the step as a fraction of the peak rate.
 
-    Warm-up is linear, 1/warmup_steps at step 0 (never zero: DeepSpeed's WarmupCosineLR wastes its first step) and 1
-    at step warmup_steps - 1. Cosine or linear decay would reach `final_fraction` at step `steps`, one past the last:
-    with `final_fraction` 0 no step is wasted at the end either.
+    Warm-up is linear, from 1/warmup_steps at step 0 to 1 at step warmup_steps - 1. It never starts at zero, which would
+    waste the first step, as DeepSpeed's WarmupCosineLR does. Cosine or linear decay reaches `final_fraction` at step
+    `steps`, one past the last, so with `final_fraction` 0 the last step is not wasted either.
     """
     decay_steps = max(steps - warmup_steps, 0) + 1
 
@@ -67,11 +68,11 @@ def rate_factor(steps: int, warmup_steps: int, schedule: Schedule, final_fractio
 
 
 def apply_rate(optimizer: Optimizer, rate: float) -> None:
-    """Set the rate of every parameter group."""
+    """Set the learning rate of every parameter group."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 
 
 def applied_rate(optimizer: Optimizer) -> float:
-    """Read back what the next update will use."""
+    """The learning rate that the next update will use."""
     return float(optimizer.param_groups[0]["lr"])

@@ -1,4 +1,4 @@
-"""What a person sees of a run in the terminal that started it: read from `metrics.jsonl`, which rank 0 writes."""
+"""Progress display in the terminal that started a run. Reads `metrics.jsonl`, which rank 0 writes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _SHOWN = ("loss", "loss/action", "loss/next_token", "val/loss", "grad_norm", "lr
 
 
 class ProgressView:
-    """A bar on a terminal, plain lines in a log. `update` is called every now and then; it never blocks."""
+    """Shows a progress bar on a terminal and plain lines in a log. Call `update` regularly; it never blocks."""
 
     def __init__(self, run_dir: Path, total_steps: int | None, console: Console | None = None) -> None:
-        # From the end, also when the ranks begin by cutting off what a killed run has written past its checkpoint.
+        # From the end, even if the ranks first truncate what a killed run wrote after its last checkpoint.
         self._metrics = JsonlFollower(run_dir / METRICS, tail_bytes=0)
         self.console = console or Console(file=sys.stderr)
         self._total = total_steps
@@ -42,7 +42,7 @@ class ProgressView:
             self._bar.stop()
 
     def update(self) -> None:
-        """Show the lines that have been written since the last call."""
+        """Show the lines written since the last call."""
         for row in self._metrics.read():
             self._show(row)
 

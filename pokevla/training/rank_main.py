@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 
 def run_rank(run_dir: Path, overrides: Sequence[str] = (), on_hang: Callable[[HangError], None] | None = None) -> None:
-    """Train the run in this process, which is one of its ranks. Rank 0 keeps the overrides in the run's recipe.
+    """Train the run in this process, which is one of its ranks. Rank 0 writes the overrides to the run's recipe.
 
-    From here until the return SIGUSR2, SIGTERM and SIGINT make all ranks save after the step under way and raise
-    Requeued, with its `reason`; the former handlers are back then. A rank that hangs ends its process with HangError's
-    exit code; before that it calls `on_hang` in a thread of its own.
+    Until this function returns, SIGUSR2, SIGTERM and SIGINT make all ranks save after the current step and raise
+    Requeued with the `reason`; then the previous handlers are restored. A rank that hangs first calls `on_hang` in the
+    watchdog's thread, then ends its process with the exit code of HangError.
 
     Raises:
         Requeued: the job was asked to stop. PokeVLAError: another named error.
     """
-    with stop_signals() as stop:  # before torch: a signal during its import must not be deadly
+    with stop_signals() as stop:  # before torch: a signal during its import must not kill the rank
         import torch
 
         from pokevla.distributed.engine import leave_ranks
@@ -51,16 +51,16 @@ def run_rank(run_dir: Path, overrides: Sequence[str] = (), on_hang: Callable[[Ha
             try:
                 train(recipe, run_dir, info, stop, pulse)
             except Requeued:
-                leave_ranks()  # in order, since all ranks are here
+                leave_ranks()  # an orderly shutdown works here: all ranks have reached this point
                 raise
 
 
 def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo, stop: StopFlag, pulse: Pulse) -> None:
-    """Train a run to its end, from its newest complete checkpoint or from step 0. Called by every rank.
+    """Train a run to its last step, from its newest complete checkpoint or from step 0. Called by every rank.
 
     Raises:
-        Requeued: `stop` was set on one of the ranks; all have saved.
-        PokeVLAError: a named error; checkpoints made so far stay usable.
+        Requeued: `stop` was set on one of the ranks, and all have saved.
+        PokeVLAError: a named error. Existing checkpoints remain usable.
     """
     from pokevla.data.loader import build_loader
     from pokevla.distributed.collectives import barrier, set_collective_timeout
@@ -117,7 +117,7 @@ def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo, stop: StopFlag, pu
 
 
 def main() -> None:
-    """Entry point of a spawned rank. Its last line of output says what went wrong."""
+    """Entry point of a spawned rank. On failure, the last line of its output is the error."""
     die_with_parent()
     try:
         run_rank(Path(sys.argv[1]))
@@ -136,7 +136,7 @@ def main() -> None:
 
 
 def exit_with(code: int) -> None:
-    """End at once when a parent watches over the ranks: an orderly end would wait for collectives that never come."""
+    """Exit immediately if a parent process monitors the ranks. A normal exit would block on collectives."""
     if PARENT_VARIABLE in os.environ:
         os._exit(code)
     sys.exit(code)

@@ -32,18 +32,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class RunState:
-    """What a checkpoint holds beside the state of the engine, on one rank."""
+    """The part of a checkpoint that is not the engine's state, on one rank."""
 
     identity: CheckpointInfo  # of this job's checkpoints, at step 0
     guards: Guards
     metric_sums: MetricSums = field(default_factory=MetricSums)
 
     def at(self, step: int, position: int) -> CheckpointInfo:
-        """What a checkpoint of this job says about itself, without what guards and sums hold."""
+        """The description of a checkpoint of this job, without the state of guards and metric sums."""
         return dataclasses.replace(self.identity, step=step, position=position)
 
     def checkpoint_info(self, step: int, position: int) -> CheckpointInfo:
-        """What a checkpoint that is saved now says about itself. Called by all ranks."""
+        """The description of a checkpoint saved now. Called by all ranks."""
         return dataclasses.replace(
             self.at(step, position),
             recent_losses=self.guards.spikes.state(),
@@ -52,7 +52,7 @@ class RunState:
         )
 
     def restore(self, saved: CheckpointInfo, rank: RankInfo, device: torch.device) -> None:
-        """Go on from what a checkpoint says."""
+        """Restore guards and metric sums from a checkpoint."""
         self.guards.spikes.restore(saved.recent_losses)
         self.guards.skips.restore(saved.skips)
         self.metric_sums.restore(saved.metrics, rank.rank, rank.world_size, device)
@@ -61,10 +61,10 @@ class RunState:
 def build_identity(
     recipe: TrainRecipe, world_size: int, frozen_hash: str, mixture: Mixture, caches: dict[str, str]
 ) -> CheckpointInfo:
-    """What all checkpoints of a job have in common.
+    """The values shared by all checkpoints of a job.
 
-    `frozen_hash` is that of the weights that are not trained; `caches` maps the path of a dataset to the fingerprint of
-    its features.
+    `frozen_hash` is the hash of the frozen weights. `caches` maps the path of a dataset to the fingerprint of its
+    feature cache.
     """
     return CheckpointInfo(
         step=0,
@@ -84,10 +84,10 @@ def build_identity(
 def restore(
     engine: DeepSpeedEngine, state: RunState, run_dir: Path, rank: RankInfo, device: torch.device
 ) -> CheckpointInfo:
-    """Load the newest complete checkpoint, if there is one; return the step and position that training starts from.
+    """Load the newest complete checkpoint, if any, and return the step and position that training starts from.
 
     Raises:
-        CheckpointError: all checkpoints are damaged, or the newest does not fit this job.
+        CheckpointError: all checkpoints are damaged, or the newest does not match this job.
     """
     if rank.is_main:
         remove_unfinished(run_dir)
@@ -108,7 +108,7 @@ def restore(
 
 
 def _record_start(run_dir: Path, start: CheckpointInfo, resumed: bool, damaged: Sequence[str], changes: str) -> None:
-    """Record where training starts, which checkpoints are damaged, and in one sentence every setting that is new."""
+    """Log where training starts, which checkpoints are damaged, and which settings have changed."""
     changed = {"changed": f"Resumed at step {start.step} with {changes}."} if changes else {}
     with closing(EventLog(run_dir / EVENTS)) as events:
         for message in damaged:
@@ -124,5 +124,5 @@ def _record_start(run_dir: Path, start: CheckpointInfo, resumed: bool, damaged: 
 
 
 def _changeable(info: CheckpointInfo) -> dict[str, Any]:
-    """The settings of a job that may differ between two starts of a run."""
+    """The settings that may change between two starts of a run."""
     return {**info.settings, "number of ranks": info.world_size}

@@ -1,4 +1,4 @@
-"""When and how a run saves: what it costs the loop, what happens when the disk is full, which checkpoints stay."""
+"""When and how a run saves: blocking or in the background, failed saves, pruning, healthy checkpoints."""
 
 from __future__ import annotations
 
@@ -41,34 +41,34 @@ class Saver:
     engine: DeepSpeedEngine
     run_dir: Path
     settings: CheckpointConfig
-    checkpoint_info: Callable[[int, int], CheckpointInfo]  # (step, position) -> what the checkpoint says of itself
+    checkpoint_info: Callable[[int, int], CheckpointInfo]  # (step, position) -> description of the checkpoint
     writer: MetricWriter | None = None  # flushed before a save
     events: EventLog | None = None  # rank 0 only
     blocked_s: float = field(default=0.0, init=False)
-    """Seconds the loop stood still for the last save."""
+    """Seconds for which the last save blocked the loop."""
     _snapshot: StagingBuffer = field(default_factory=StagingBuffer, init=False)
     _pending: PendingCheckpoint | None = field(default=None, init=False)
     _failures: int = field(default=0, init=False)  # in a row
 
     @property
     def is_main(self) -> bool:
-        """Whether this rank writes the files that exist once."""
+        """Whether this rank writes the files that exist once per run."""
         return self.engine.global_rank == 0
 
     def save(self, result: StepResult, *, wait: bool, last_chance: bool = False) -> bool:
-        """Save the state after a step; the loop stands still meanwhile. Tells whether that worked.
+        """Save the state after a step and return whether that succeeded. Blocks the loop.
 
-        `wait` returns when the checkpoint is complete on the disk. Without it, and if the recipe says so, a thread
-        writes it while training goes on; `look_after` ends that.
+        With `wait`, returns when the checkpoint is complete on disk. Without it, and if the recipe says so, a thread
+        writes it while training continues; `look_after` completes it.
 
         Raises:
-            DiskFullError, CheckpointError: as many saves in a row have failed as the recipe allows, or this is the last
-                step, whose state is the outcome of the run, or the `last_chance` of a job that has to stop.
+            DiskFullError, CheckpointError: the save failed, and the recipe's limit of consecutive failures is reached,
+                or this is the last step of the run, or the `last_chance` of a job that has to stop.
         """
         started = time.perf_counter()
         self.complete_pending(result)
         if self.writer is not None:
-            self.writer.flush()  # a run that is killed later goes on from here, and so should its curves
+            self.writer.flush()  # a run killed later resumes from here, so its metrics must reach this step
         info = self.checkpoint_info(result.step, result.position)
         try:
             if wait or not self.settings.background:
@@ -85,12 +85,12 @@ class Saver:
         return True
 
     def look_after(self, result: StepResult) -> None:
-        """Complete a checkpoint that the threads have written. After every step; costs nothing when there is none."""
+        """Complete a checkpoint that the threads have written. Called after every step; free if none is pending."""
         if self._pending is not None and self._pending.is_written():
             self.complete_pending(result)
 
     def complete_pending(self, result: StepResult, *, last_chance: bool = False) -> None:
-        """Complete a checkpoint that is on its way, waiting for the threads. Errors as `save`."""
+        """Wait for the threads and complete the pending checkpoint, if any. Raises the same errors as `save`."""
         pending, self._pending = self._pending, None
         if pending is None:
             return
@@ -102,7 +102,8 @@ class Saver:
             self._note_success(info, self.blocked_s + pending.written_s)
 
     def _note_success(self, info: CheckpointInfo, save_s: float) -> None:
-        """`save_s`: from the end of the step until it is on the disk, which a job that has to leave must wait for."""
+        """`save_s` is the time from the end of the step until the checkpoint is on disk. A job that has to stop waits
+        this long."""
         self._failures = 0
         folder = checkpoint_folder(self.run_dir, info.step)
         logger.info("saved %s (%.3f GiB, %.2f s blocked)", folder, info.size_bytes / GIB, self.blocked_s)
@@ -121,7 +122,7 @@ class Saver:
             )
 
     def _note_failure(self, error: DiskFullError | CheckpointError, result: StepResult, *, last_chance: bool) -> None:
-        """Say so and let the run go on, or raise."""
+        """Log the error and let the run continue, or raise."""
         self._failures += 1
         final = last_chance or result.is_last or self._failures >= self.settings.max_failed_saves
         outcome = "the run ends" if final else "the run goes on from the checkpoint before"
@@ -134,7 +135,7 @@ class Saver:
 
 @dataclass
 class SaveWhenDue:
-    """Callback: saves every few steps and after the last one."""
+    """Callback: saves at the interval of the recipe and after the last step."""
 
     saver: Saver
     writer: MetricWriter
@@ -143,13 +144,14 @@ class SaveWhenDue:
     _saved_at: int | None = field(default=None, init=False)
 
     def after_step(self, result: StepResult) -> None:
-        """Save when due; look after a save that is still on its way."""
+        """Save when due, and complete a pending background save."""
         self.saver.look_after(result)
         if result.is_last or result.step % self.saver.settings.every_steps == 0:
             self._act(result, wait=result.is_last)
 
     def before_leaving(self, result: StepResult) -> None:
-        """Save the state after this step, unless that was done; wait until it is complete. Errors as `Saver.save`."""
+        """Save the state after this step unless it is already saved, and wait until it is complete. Raises the same
+        errors as `Saver.save`."""
         if self._saved_at == result.step:
             self.saver.complete_pending(result, last_chance=True)
         else:
@@ -163,19 +165,20 @@ class SaveWhenDue:
             self.writer.write(
                 {"step": result.step, "position": result.position, "save_blocked_s": round(self.saver.blocked_s, 3)}
             )
-        self.meter.restart()  # its seconds do not count as training
+        self.meter.restart()  # saving does not count as training time
 
 
 @dataclass
 class HealthWatch:
-    """Callback of rank 0: marks checkpoints from which the run went on for long enough without a skipped step."""
+    """Callback of rank 0: marks a checkpoint as healthy once enough steps followed it without a skipped one."""
 
     run_dir: Path
     after_steps: int
-    _streak: int = field(default=0, init=False)  # finite steps in a row
+    _streak: int = field(default=0, init=False)  # consecutive finite steps
 
     def after_step(self, result: StepResult) -> None:
-        """Count; mark what has become healthy. The folder is looked at only once in `after_steps` steps."""
+        """Count finite steps and mark newly healthy checkpoints. The directory is read only once per `after_steps`
+        steps."""
         self._streak = self._streak + 1 if result.grad_norm is not None else 0
         if self._streak == 0 or self._streak % self.after_steps:
             return

@@ -1,4 +1,4 @@
-"""The two tasks of training: what a recipe's kind means for model, data and losses. The loop knows neither."""
+"""The two training tasks: model, data and losses for each kind of recipe. The loop depends on neither."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ from pokevla.weights.base_model import build_base, tokenizer_folder
 from pokevla.weights.frozen_hash import frozen_hash
 
 VALIDATION_BATCHES = 4
-"""Micro-batches of the split `val` that each rank judges at every checkpoint."""
+"""Number of micro-batches of the split `val` that each rank evaluates per validation."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What the loop needs of a task."""
+    """What the loop needs from a task."""
 
     objective: Objective  # the module that is trained; its forward pass maps a batch to (loss, values to log)
-    frozen_hash: str  # of the weights that are not trained, in fp32
+    frozen_hash: str  # of the frozen weights, in fp32
     mixture: Mixture
     samples: SampleMaker[Any]  # makes the batches of training and validation
     validation: list[Any]  # fixed micro-batches of this rank; the same number on every rank, possibly none
-    caches: dict[str, str] = field(default_factory=dict)  # dataset -> fingerprint of the cache read beside it
+    caches: dict[str, str] = field(default_factory=dict)  # dataset -> fingerprint of its feature cache
 
 
 def build_task(recipe: TrainRecipe, info: RankInfo) -> Task:
     """Build model, losses and data of a recipe.
 
     Raises:
-        DataError, CacheMismatchError: data or cache are missing or do not fit.
-        RecipeError: the datasets are of robots that do not fit together.
-        CheckpointError: the model's weights or tokenizer are missing or do not fit.
+        DataError, CacheMismatchError: a dataset or cache is missing or does not match.
+        RecipeError: the datasets are of robots that cannot be mixed.
+        CheckpointError: the model's weights or tokenizer are missing or do not match.
     """
     mixture = open_mixture(recipe.data, data_kind_of(recipe))
     base = build_base(recipe, mixture.embodiment or LIBERO)
@@ -86,7 +86,7 @@ def _posttrain(recipe: PosttrainRecipe, model: PokeVLA, hash_of_frozen: str, mix
 
 
 def _features(recipe: PosttrainRecipe, mixture: Mixture) -> list[FeatureReader] | None:
-    """A reader of cached features per dataset, or None when no loss needs them."""
+    """One reader of cached features per dataset, or None if no loss needs them."""
     if not recipe.supervises_masks and recipe.loss.geometry == 0:
         return None
     if recipe.cache is None:
@@ -97,7 +97,7 @@ def _features(recipe: PosttrainRecipe, mixture: Mixture) -> list[FeatureReader] 
 def held_out_batches(mixture: Mixture, samples: SampleMaker[Any], micro: int, info: RankInfo) -> list[Any]:
     """This rank's share of a few full micro-batches, evenly spread over the split `val`.
 
-    None when all samples are trained on, or when the split is too small for a micro-batch on every rank.
+    Empty if all samples are used for training, or if the split is too small for one micro-batch per rank.
     """
     if mixture.config.train_split == ALL_SPLITS:
         return []
@@ -110,6 +110,6 @@ def held_out_batches(mixture: Mixture, samples: SampleMaker[Any], micro: int, in
 
 
 def save_statistics(mixture: Mixture, run_dir: Path) -> None:
-    """Write the normalisation of a robot mixture into the run, so that an export needs no dataset."""
+    """Write the statistics of a robot mixture to the run directory, so that an export needs no dataset."""
     if mixture.statistics is not None:
         write_json(run_dir / STATISTICS, mixture.statistics.to_dict(), sort_keys=True)

@@ -1,4 +1,4 @@
-"""Losses on held-out batches, every few steps."""
+"""Losses on held-out batches, at the interval of the recipe."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class Validation:
-    """Callback: writes the mean of each loss over fixed held-out batches, and again with the images of other samples.
+    """Callback: writes the mean of each loss over fixed held-out batches, and again with images of other samples.
 
-    The difference is what looking is worth. Training does not see the outcome.
+    The difference measures how much the model uses its images. The result does not affect training.
     """
 
     engine: DeepSpeedEngine
@@ -35,7 +35,7 @@ class Validation:
     pulse: Pulse
 
     def after_step(self, result: StepResult) -> None:
-        """Validate when due, and after the last step. The seconds do not count as training."""
+        """Validate when due and after the last step. Validation does not count as training time."""
         if not (result.is_last or result.step % self.every_steps == 0):
             return
         with self.pulse.phase("validate", patient=True):
@@ -46,7 +46,7 @@ class Validation:
 
     @torch.no_grad()
     def mean_losses(self, prefix: str, batches: Sequence[Any]) -> dict[str, float]:
-        """Mean of each logged value over `batches` of all ranks, without dropout; {prefix/name: mean}."""
+        """Mean of each logged value over `batches` of all ranks, without dropout: {"prefix/name": mean}."""
         self.engine.eval()
         logged = [self.engine(batch.to(self.device))[1] for batch in batches]
         self.engine.train()

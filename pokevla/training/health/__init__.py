@@ -1,1 +1,1 @@
-"""What watches over a running training."""
+"""Checks on a running training: guards, watchdog, stragglers, signals."""

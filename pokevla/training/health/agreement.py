@@ -1,5 +1,5 @@
-"""What ranks tell each other after every step, in one small all-reduce: where they are, how bad the worst loss was,
-and whether anyone was asked to stop."""
+"""One small all-reduce after every step. Ranks compare step, position and gradient norm, and share the worst loss and
+any request to stop."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from pokevla.distributed.collectives import gather_objects, max_over_ranks
 from pokevla.errors import TrainingError
 
 NORM_TOLERANCE = 1e-4
-"""Relative difference of gradient norms that still counts as agreement: GPUs of two kinds round differently."""
-_SKIPPED = -1.0  # stands for the norm of a step that was left out
+"""Relative tolerance for gradient norms: different GPU models round differently."""
+_SKIPPED = -1.0  # stands for the gradient norm of a skipped step
 
 
 @dataclass(frozen=True)
 class Agreed:
-    """What all ranks know after the exchange."""
+    """The values all ranks share after the exchange."""
 
     worst_loss: float  # largest micro-batch loss of all ranks; -inf if none was finite
     stop_code: int  # largest stop code of all ranks (pokevla.training.health.signals)
 
 
 def agree(*, step: int, position: int, grad_norm: float | None, worst_loss: torch.Tensor, stop_code: int) -> Agreed:
-    """Compare notes. Called by all ranks after every step.
+    """Check that all ranks agree, and share loss and stop code. Called by all ranks after every step.
 
-    A maximum of x and of -x shows whether all ranks have the same x, whatever their number.
+    The maxima of x and of -x show whether all ranks have the same x, for any number of ranks.
 
     Args:
         worst_loss: scalar, this rank's largest finite micro-batch loss; the exchange runs on its device.
 
-    Raises (on all ranks alike):
-        TrainingError: step, position or gradient norm differ; it names ranks and values.
+    Raises (on all ranks):
+        TrainingError: step, position or gradient norm differ. The message names ranks and values.
     """
     norm = _SKIPPED if grad_norm is None else grad_norm
     own = torch.tensor(

@@ -1,4 +1,4 @@
-"""What happens when a loss or a gradient is not finite, or a loss is far too large: all ranks leave the step out."""
+"""Guards against bad steps: all ranks skip a step with a non-finite loss or gradient, or with a far too large loss."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from pokevla.training.health.stragglers import OwnWork
 def poison_if_bad(loss: Tensor, limit: float = math.inf) -> Tensor:
     """Make every gradient NaN if the loss is not finite, or above `limit`.
 
-    The norm of the reduced gradient is the one thing all ranks agree on anyway. A bad loss on one rank reaches it this
-    way, so that no further exchange between ranks is needed.
+    All ranks already share the norm of the reduced gradient. A bad loss on one rank makes that norm NaN everywhere, so
+    no further communication is needed.
     """
-    # A constant factor, not where(good, loss, loss * nan): the branch not taken would still send 0 * nan back.
+    # A constant factor, not where(good, loss, loss * nan): the branch not taken would still backpropagate 0 * nan.
     value = loss.detach()
     return loss * torch.where(torch.isfinite(value) & (value.double() <= limit), 1.0, math.nan)
 
 
 def worse(worst: Tensor, loss: Tensor) -> Tensor:
-    """The larger of two losses; one that is not finite is passed over."""
+    """The larger of two losses. Non-finite values are ignored."""
     value = loss.detach().float()
     return torch.maximum(worst, torch.where(torch.isfinite(value), value, -math.inf))
 
 
 class SkipCounter:
-    """Counts steps that were left out, and ends the run when too many come in a row."""
+    """Counts skipped steps and ends the run when too many occur in a row."""
 
     def __init__(self, max_consecutive: int) -> None:
         self.max_consecutive = max_consecutive
@@ -57,17 +57,17 @@ class SkipCounter:
             )
 
     def state(self) -> dict[str, int]:
-        """For the checkpoint."""
+        """The counters to store in a checkpoint."""
         return {"total": self.total, "consecutive": self.consecutive}
 
     def restore(self, state: Mapping[str, int]) -> None:
-        """Go on from `state()`."""
+        """Restore the counters from `state()`."""
         self.total, self.consecutive = state.get("total", 0), state.get("consecutive", 0)
 
 
 @dataclass
 class Guards:
-    """What watches over the steps of one rank."""
+    """The guards of one rank."""
 
     pulse: Pulse
     stop: StopFlag
@@ -79,7 +79,8 @@ class Guards:
 def build_guards(
     config: GuardsConfig, device: torch.device, stop: StopFlag | None = None, pulse: Pulse | None = None
 ) -> Guards:
-    """The guards that a recipe asks for. Without `stop` and `pulse` nobody can stop the job, or see it hang."""
+    """Build the guards of a recipe. Without `stop` the job cannot be stopped by a signal; without `pulse` a hang goes
+    undetected."""
     return Guards(
         pulse=pulse or Pulse(config.start_timeout_s, config.step_timeout_s),
         stop=stop or StopFlag(),

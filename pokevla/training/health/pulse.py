@@ -1,4 +1,4 @@
-"""Where a rank is, and how long it may stay there. Written by the loop, read by the watchdog's thread. No torch."""
+"""The current phase of a rank and its time limit. The loop writes it, the watchdog's thread reads it. No torch."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 COLLECTIVE_MARGIN_S = 60.0
-"""Seconds that a collective waits longer than a phase may last: the watchdog comes first, because it says more."""
+"""Seconds added to a phase's limit to get the timeout of collectives. The watchdog fires first because its report is
+more detailed."""
 
 
 class Pulse:
-    """The present phase of one rank and its limit.
+    """The current phase of one rank and its time limit.
 
     with pulse.phase("data"):
         batch = next(loader)
@@ -24,24 +25,25 @@ class Pulse:
         self.step = 0
         """Steps done."""
         self.name = "start"
-        """The present phase."""
+        """Name of the current phase."""
         self.progress = 0
-        """Phases begun and ended. All ranks go through the same ones, so the least progress is the rank behind."""
+        """Number of phase changes so far. All ranks pass through the same phases, so the rank with the lowest count is
+        behind."""
         self.since = time.monotonic()
-        """When the present phase began."""
+        """When the current phase started."""
         self.limit_s = start_timeout_s
-        """How long the present phase may last."""
+        """Time limit of the current phase."""
         self.start_timeout_s, self.step_timeout_s = start_timeout_s, step_timeout_s
         self._set_collective_timeout: Callable[[float], None] = lambda _timeout_s: None
 
     def govern(self, set_collective_timeout: Callable[[float], None]) -> None:
-        """Tell, now and whenever the limit changes, how long collectives may wait for other ranks."""
+        """Set the timeout of collectives, now and whenever the phase limit changes."""
         self._set_collective_timeout = set_collective_timeout
         set_collective_timeout(self.limit_s + COLLECTIVE_MARGIN_S)
 
     @contextmanager
     def phase(self, name: str, *, patient: bool = False) -> Iterator[None]:
-        """Be in phase `name` within the block."""
+        """Enter phase `name` for the duration of the block."""
         outer, outer_limit_s = self.name, self.limit_s
         self._enter(name, self.start_timeout_s if patient else self.limit_s)
         try:
@@ -50,11 +52,11 @@ class Pulse:
             self._enter(outer, outer_limit_s)
 
     def enter(self, name: str) -> None:
-        """Be in phase `name` from here on."""
+        """Enter phase `name` until the next change of phase."""
         self._enter(name, self.limit_s)
 
     def step_done(self, step: int) -> None:
-        """The loop has done `step` steps; from the first one on, phases are short."""
+        """Record that `step` steps are complete. After the first one the shorter `step_timeout_s` applies."""
         self.step = step
         self._enter("loop", self.step_timeout_s)
 

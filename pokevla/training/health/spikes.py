@@ -1,7 +1,8 @@
-"""Loss spikes: is a step's loss far above those of the last steps?
+"""Detects loss spikes: a loss far above the losses of the preceding steps.
 
-The quantity is the step's largest micro-batch loss over all ranks, the limit a median plus so many robust deviations.
-Both sides are the same on all ranks, and the history is stored in the checkpoint: a resumed run judges alike.
+Compares the largest micro-batch loss of a step, over all ranks, with the median of the history plus a number of robust
+deviations. Both values are the same on all ranks. The history is part of the checkpoint, so a resumed run decides the
+same way.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from statistics import median
 from pokevla.recipe.running import GuardsConfig
 
 SIGMA_OF_MAD = 1.4826
-"""Standard deviation of a normal distribution over its median absolute deviation."""
+"""Ratio of standard deviation to median absolute deviation for a normal distribution."""
 LEAST_DEVIATION = 0.01
-"""Smallest deviation as a share of the median: rounding is no spike where the loss stands still."""
+"""Minimum deviation as a fraction of the median, so that rounding noise on a flat loss is not reported as a spike."""
 
 
 class SpikeWatch:
-    """Remembers the last losses and tells the limit for the next."""
+    """Keeps the most recent losses and derives the limit for the next one."""
 
     def __init__(self, config: GuardsConfig) -> None:
         self.action = config.spike
@@ -31,14 +32,14 @@ class SpikeWatch:
 
     @property
     def skip_limit(self) -> float:
-        """A micro-batch loss above this makes the step be left out."""
+        """A step is skipped if a micro-batch loss exceeds this."""
         return self.limit if self.action == "skip" else math.inf
 
     def note(self, loss: float, applied: bool) -> bool:
-        """Take in the largest loss of a step; return whether it was a spike.
+        """Record the largest loss of a step and return whether it was a spike.
 
-        The loss of a step that was left out does not count as history: it says nothing about the model as it is. All
-        others do, spikes too, so that a level that has changed for good is not reported for ever.
+        The loss of a skipped step does not enter the history: the model was not updated with it. All others do, spikes
+        included, so that a lasting change of level is not reported indefinitely.
         """
         spiked = self.action != "off" and loss > self.limit
         if applied and math.isfinite(loss):
@@ -47,11 +48,11 @@ class SpikeWatch:
         return spiked
 
     def state(self) -> tuple[float, ...]:
-        """What a checkpoint has to keep."""
+        """The loss history to store in a checkpoint."""
         return tuple(self._history)
 
     def restore(self, history: Iterable[float]) -> None:
-        """Go on from `state()`."""
+        """Restore the history from `state()`."""
         self._history = deque(history, maxlen=self._window)
         self._set_limit()
 

@@ -1,8 +1,8 @@
-"""Which host is slow: every rank's own work per step, without the time in which it waits for the others.
+"""Finds slow hosts from each rank's own work per step, excluding the time it waits for other ranks.
 
-All ranks end a step together, so the time of a step says nothing about who was late. What a rank does before it meets
-the others does: fetching batches and the forward passes (with ZeRO stage 3 forward passes gather weights, and the
-report sees less). A slow processor, GPU or disk shows there.
+All ranks finish a step together, so step time does not reveal the slow one. The work before the first collective does:
+fetching batches and the forward passes. A slow CPU, GPU or disk shows up there. With ZeRO stage 3, forward passes
+gather weights, so the measurement is less sensitive.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 
 
 class OwnWork:
-    """Seconds within `with own_work:` blocks. On a GPU between events in its stream: kernels run after the call."""
+    """Seconds spent in `with own_work:` blocks. On a GPU, measured with CUDA events, because kernels run
+    asynchronously."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
@@ -50,7 +51,7 @@ class OwnWork:
             self._seconds += time.perf_counter() - self._started
 
     def take(self) -> float:
-        """Seconds since the last call."""
+        """Seconds of own work since the last call."""
         for begun, ended in self._events:
             ended.synchronize()
             self._seconds += begun.elapsed_time(ended) / 1e3  # ms
@@ -61,7 +62,7 @@ class OwnWork:
 
 @dataclass(frozen=True)
 class Slowest:
-    """The slowest rank and its host, against all."""
+    """The slowest rank and its host, compared with the mean of all ranks."""
 
     host: str
     rank: int
@@ -70,22 +71,22 @@ class Slowest:
 
     @property
     def factor(self) -> float:
-        """How many times the mean."""
+        """Ratio of its own work to the mean."""
         return self.step_s / self.mean_step_s if self.mean_step_s > 0 else 1.0
 
 
 def find_slowest(step_s: list[float], hosts: list[str]) -> Slowest:
-    """From every rank's own seconds per step and host."""
+    """Find the slowest rank from the seconds of own work and the host of each rank."""
     rank = max(range(len(step_s)), key=step_s.__getitem__)
     return Slowest(hosts[rank], rank, step_s[rank], sum(step_s) / len(step_s))
 
 
 class StragglerReport:
-    """Two columns for the log, and an event for a host that stays slow."""
+    """Adds two columns to the log and records an event when a host stays slow."""
 
     def __init__(self, own_work: OwnWork, hosts: list[str], factor: float, steps: int, events: EventLog | None) -> None:
-        """`hosts` by rank. A host `factor` times as slow as the mean for `steps` steps on end is reported, again and
-        again while it lasts."""
+        """`hosts` is indexed by rank. A host is reported when it is `factor` times slower than the mean for `steps`
+        consecutive steps, and again every `steps` steps while it stays slow."""
         self._own_work, self._hosts, self._events = own_work, hosts, events
         self._factor, self._steps = factor, steps
         self._slow_host: str | None = None
@@ -98,7 +99,7 @@ class StragglerReport:
         return {"step_s/mean": slowest.mean_step_s, "step_s/max": slowest.step_s}
 
     def judge(self, slowest: Slowest, step: int, steps: int) -> None:
-        """Count how long the same host has been slow."""
+        """Count for how many steps the same host has been slow, and report it when due."""
         host = slowest.host if slowest.factor >= self._factor else None
         self._slow_steps = steps + (self._slow_steps if host == self._slow_host else 0)
         self._slow_host = host
@@ -111,6 +112,6 @@ class StragglerReport:
 
 
 def build_straggler_report(config: GuardsConfig, own_work: OwnWork, events: EventLog | None) -> StragglerReport:
-    """The report of a recipe. Called by all ranks: they tell each other their hosts."""
+    """Build the report of a recipe. Called by all ranks, which exchange their host names."""
     hosts = gather_objects(socket.gethostname())
     return StragglerReport(own_work, hosts, config.straggler_factor, config.straggler_steps, events)

@@ -1,7 +1,7 @@
-"""A watchdog per rank: writes the heartbeat, and ends a rank that has not moved for too long.
+"""A watchdog per rank: writes the heartbeat, and ends a rank that makes no progress for too long.
 
-A hang burns the whole job's hours: one rank stops, all others wait for it in a collective. All of them dump their
-stacks, so that the one that does something else than waiting can be found.
+When one rank hangs, all others wait for it in a collective and the job wastes its remaining hours. Every rank dumps its
+stacks, so the one that is not waiting in a collective can be identified.
 """
 
 from __future__ import annotations
@@ -29,22 +29,24 @@ from pokevla.training.health.pulse import Pulse
 logger = logging.getLogger(__name__)
 
 EVERY_S = 10.0
-"""Longest time between two heartbeats."""
+"""Maximum time between two heartbeats, in seconds."""
 BEATS = 5
-"""Heartbeats, at least, within the time that a phase may last."""
+"""Minimum number of heartbeats within the time limit of a phase."""
 LOOK_S = 1.0
-"""Longest time between two looks at the pulse: all ranks should notice a hang within LINGER_S of each other."""
+"""Maximum time between two checks of the pulse, in seconds. All ranks should detect a hang within LINGER_S of each
+other."""
 LINGER_S = 5.0
-"""Seconds between dump and end: the first rank that ends takes the others along, and they should have dumped."""
+"""Seconds between dump and exit. When one rank exits, the others are terminated; by then they should have dumped their
+stacks."""
 LAST_RESORT_S = 60.0
-"""Seconds after which a rank ends although its dump is not written: the file system may be what hangs."""
+"""Seconds after which a rank exits even if its dump is not written: the hang may be in the file system."""
 
 
 class Watchdog:
-    """Two threads beside the loop: one writes heartbeats, the other watches the pulse. Only the first touches a file
-    system while all is well, so that a file system that hangs cannot stop the second.
+    """Two threads beside the loop: one writes heartbeats, the other watches the pulse. In normal operation only the
+    first accesses the file system, so a hanging file system cannot block the second.
 
-    A C function that never lets go of the interpreter stops both threads; then the other ranks' watchdogs end the job.
+    A C function that never releases the GIL blocks both threads; then the watchdogs of the other ranks end the job.
     """
 
     def __init__(
@@ -88,7 +90,7 @@ class Watchdog:
         try:
             beat(self.run_dir, rank=self.info.rank, host=self.host, step=pulse.step, phase=pulse.name,
                  phase_s=time.monotonic() - pulse.since, progress=pulse.progress, every_s=self._every_s)  # fmt: skip
-        except DataError as error:  # a full disk must not end training here: the next save will say so
+        except DataError as error:  # a full disk must not end training here; the next save reports it
             if not self._unwritable:
                 logger.warning("no heartbeat can be written: %s", error)
             self._unwritable = True
@@ -105,7 +107,7 @@ class Watchdog:
             if self._done.wait(look_s):
                 return
             at = time.monotonic()
-            # Time counts only while this thread runs: a job that was suspended as a whole has not hung.
+            # Count only the time in which this thread runs: a suspended job has not hung.
             still_s = still_s + min(at - last, 2 * look_s) if pulse.progress == seen else 0.0
             seen, last = pulse.progress, at
             if still_s > pulse.limit_s:
@@ -119,7 +121,7 @@ class Watchdog:
         step, phase, limit_s = self.pulse.step, self.pulse.name, self.pulse.limit_s
         where = f"rank {self.info.rank} on {self.host} after step {step}: in {phase}"
         stacks = self.dump(where)
-        self._done.wait(LINGER_S)  # the others dump, and write their last heartbeats
+        self._done.wait(LINGER_S)  # time for the other ranks to dump and write their last heartbeats
         self._beat()
         beats = read_heartbeats(self.run_dir)
         behind = lagging_ranks(beats)
@@ -139,7 +141,7 @@ class Watchdog:
         self._end(error.exit_code)
 
     def dump(self, where: str) -> Path:
-        """Append the stacks of all threads to `logs/rank_0000r.hang`."""
+        """Append the stacks of all threads to `logs/rank_0000r.hang` and return its path."""
         path = stacks_path(self.run_dir, self.info.rank)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
