@@ -1,7 +1,7 @@
-"""What one micro-batch holds. The model takes these tensors as plain arguments; `data` fills them.
+"""The contents of a micro-batch. `pokevla.data` fills these tensors; the model takes them as plain arguments.
 
-Shapes: B batch, V views in the order of the embodiment, P and A its proprio and action width, S image side, T text
-tokens, K chunk, M mask side; of cached features C channels and G side of a grid, N tokens per view and W their width.
+Shapes: B batch, V views in the order of the embodiment, P proprio width, A action width, S image side, T text tokens, K
+chunk, M mask side. For cached features: C channels and side G of a grid, or N tokens per view of width W.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ IGNORED_LABEL = -100
 class StoredFeature(NamedTuple):
     """One field of cached teacher features of one sample, as stored.
 
-    `values` are (V,C,G,G) or (V,N,W), int8 or float16; `scales` are float16, or None where the codec has none. `codec`
-    is a name of `pokevla.features.codec.CODECS`.
+    `values` are (V,C,G,G) or (V,N,W), int8 or float16; `scales` are float16, or None if the codec has none. `codec`
+    is a key of `pokevla.features.codec.CODECS`.
     """
 
     values: np.ndarray
@@ -35,20 +35,20 @@ class FeatureSource(Protocol):
     """Cached features by sample key. `pokevla.features` implements it; `data` never imports it."""
 
     def read(self, key: str) -> Mapping[str, StoredFeature]:
-        """Fields of the sample `key` by name; DataError when they are missing or damaged."""
+        """Fields of the sample `key` by name. Raises DataError if they are missing or damaged."""
         ...
 
 
 @dataclass
 class QuantisedFeatures:
-    """A batch of one field as stored; `pokevla.features.codec.dequantise` makes numbers of it on the device."""
+    """A batch of one field as stored. `pokevla.features.codec.dequantise` converts it to floats on the device."""
 
     values: Tensor
     """(B,V,C,G,G) or (B,V,N,W); int8 or float16."""
     scales: Tensor | None
-    """float16; None where the codec has none."""
+    """float16; None if the codec has none."""
     codec: str
-    """Name of `pokevla.features.codec.CODECS`."""
+    """Key of `pokevla.features.codec.CODECS`."""
 
     def to(self, device: torch.device | str) -> Self:
         """The same features on `device`."""
@@ -69,7 +69,7 @@ class VLMBatch:
     attention_mask: Tensor
     """(B,T) bool, True for real tokens."""
     labels: Tensor
-    """(B,T) int64, -100 where not trained."""
+    """(B,T) int64, -100 at positions without loss."""
 
     @property
     def size(self) -> int:
@@ -83,7 +83,7 @@ class VLMBatch:
 
 @dataclass
 class RobotBatch:
-    """Frames of demonstrations with the action chunk that follows each."""
+    """Frames of demonstrations, each with the action chunk that follows it."""
 
     keys: list[str]
     positions: Tensor
@@ -99,11 +99,11 @@ class RobotBatch:
     actions: Tensor
     """(B,K,A) float32, normalised; grippers 1 open, 0 closed."""
     masks: Tensor | None
-    """(B,V,M,M) float32 of 0 and 1; None when no mask size was asked for."""
+    """(B,V,M,M) float32 with values 0 and 1; None if no mask size was requested."""
     crop_boxes: Tensor
-    """(B,V,4) float32 x1, y1, x2, y2 in [0,1] of the clean image: what image and mask show of it."""
+    """(B,V,4) float32 x1, y1, x2, y2 in [0,1] of the uncropped image: the area that image and mask show."""
     features: dict[str, QuantisedFeatures] = field(default_factory=dict)
-    """Cached teacher features by field: `sam`, `vggt`, and those of further teachers."""
+    """Cached teacher features by field: `sam`, `vggt`, and those of other teachers."""
 
     @property
     def size(self) -> int:
@@ -119,15 +119,15 @@ BatchT = TypeVar("BatchT", "VLMBatch", "RobotBatch")
 
 
 def swap_images(batch: BatchT) -> BatchT:
-    """The same batch with each sample's images taken from the sample half a batch away, all else in its place.
+    """The same batch with each sample's images replaced by those of the sample half a batch away.
 
-    What a model loses by this is what its looking is worth. A batch of one sample stays as it is.
+    The increase in loss measures how much the model uses its images. A batch of one sample is returned unchanged.
     """
     return replace(batch, pixel_values=batch.pixel_values.roll(batch.size // 2, dims=0))
 
 
 def _to_device(batch: Any, device: torch.device | str) -> Any:
-    """Copy of a batch dataclass with every tensor inside moved."""
+    """Copy of a batch dataclass with every tensor moved to `device`."""
 
     def moved(value: Any) -> Any:
         if isinstance(value, dict):
@@ -138,7 +138,7 @@ def _to_device(batch: Any, device: torch.device | str) -> Any:
 
 
 def stack_features(samples: Sequence[Mapping[str, StoredFeature]]) -> dict[str, QuantisedFeatures]:
-    """One batch of samples' features by field; empty when no sample has any.
+    """Stack the features of samples into one batch per field. Empty if no sample has features.
 
     Raises:
         DataError: the samples have different fields.
@@ -161,7 +161,7 @@ def stack_features(samples: Sequence[Mapping[str, StoredFeature]]) -> dict[str, 
 
 
 def pad_texts(texts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Right padded ids (B,T) int64 and their mask (B,T) bool, T the longest text."""
+    """Right-padded ids (B,T) int64 and their mask (B,T) bool. T is the length of the longest text."""
     longest = max(len(text) for text in texts)
     ids = torch.full((len(texts), longest), pad_id, dtype=torch.int64)
     mask = torch.zeros((len(texts), longest), dtype=torch.bool)

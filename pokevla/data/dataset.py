@@ -1,6 +1,6 @@
 """A dataset directory: `dataset.json`, `samples.parquet`, for robots `episodes.parquet`, and `shards/`.
 
-Everything but the pictures is in the two tables, so that filtering, mixing, statistics and chunking never open a tar.
+The tables hold everything except images and masks, so filtering, mixing, statistics and chunking never open a tar.
 """
 
 from __future__ import annotations
@@ -36,29 +36,29 @@ class Dataset:
 
     @property
     def shard_names(self) -> list[str]:
-        """File names of the shards; column `shard` of the samples counts in this list."""
+        """File names of the shards. The column `shard` of the samples is an index into this list."""
         return list(self.info["shards"])
 
     @property
     def fields(self) -> list[str]:
-        """Members every sample has in its shard, by extension."""
+        """Extensions of the members that every sample has in its shard."""
         return list(self.info["fields"])
 
     @property
     def num_views(self) -> int:
-        """Images of one sample."""
+        """Number of images per sample."""
         return self.embodiment.num_views if self.embodiment is not None else 1
 
     @property
     def has_masks(self) -> bool:
-        """Whether robot samples carry a mask of each view."""
+        """Whether robot samples have a mask for each view."""
         return self.embodiment is not None and self.embodiment.mask_members <= set(self.fields)
 
 
 def open_dataset(root: Path) -> Dataset:
-    """Open a dataset directory (tables are read, shards are not).
+    """Open a dataset directory. Reads the tables, not the shards.
 
-    Raises DataError when `dataset.json` is missing or of another schema version, or a table cannot be read.
+    Raises DataError if `dataset.json` is missing or has another schema version, or if a table cannot be read.
     """
     info = read_info(root)
     samples = read_table(root / SAMPLES_NAME)
@@ -83,7 +83,7 @@ def open_dataset(root: Path) -> Dataset:
 def usable_rows(dataset: Dataset, split: str, chunk_length: int = 1) -> np.ndarray:
     """Rows (n,) int64 that may be sampled (`pokevla.recipe.checking.datasets.usable`).
 
-    Raises DataError when nothing is left.
+    Raises DataError if no row is usable.
     """
     rows = np.flatnonzero(usable(dataset.samples, dataset.episodes, split, chunk_length))
     if rows.size == 0:
@@ -95,6 +95,6 @@ def usable_rows(dataset: Dataset, split: str, chunk_length: int = 1) -> np.ndarr
 
 
 def shard_sizes(dataset: Dataset, rows: np.ndarray) -> list[int]:
-    """How many of `rows` (ascending) lie in each shard that has any, in the order of the shards."""
+    """Number of `rows` (ascending) in each shard, in the order of the shards. Shards without any are omitted."""
     shards = dataset.samples["shard"].to_numpy()[rows]
     return np.unique(shards, return_counts=True)[1].tolist()

@@ -1,4 +1,4 @@
-"""Looking at a dataset: what a sample holds, counts, a picture of samples, and a check of every checksum."""
+"""Inspecting a dataset: contents of a sample, counts, contact sheet, verification of every checksum."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from pokevla.shards.index import index_path
 from pokevla.shards.shard_reader import Shards
 
 TILE = 192
-"""Side of one picture of a contact sheet, in pixels."""
+"""Side of one tile of a contact sheet, in pixels."""
 OUTLINE = (255, 40, 40)
 GOAL = (40, 255, 40)
 
 
 def find_row(dataset: Dataset, sample: str) -> int:
-    """Row of a sample given by key or number. UsageError when there is none."""
+    """Row of a sample given by key or number. Raises UsageError if there is no such sample."""
     if sample.isdigit() and int(sample) < dataset.samples.num_rows:
         return int(sample)
     keys = dataset.samples["key"].to_pylist()
@@ -39,14 +39,14 @@ def find_row(dataset: Dataset, sample: str) -> int:
 
 
 def describe_sample(dataset: Dataset, row: int) -> dict[str, Any]:
-    """Light columns of a sample, and size of each of its members in bytes."""
+    """Table columns of a sample, and the size of each of its members in bytes."""
     columns = dataset.samples.slice(row, 1).to_pylist()[0]
     members = ShardReader(dataset).read(row)
     return {**columns, "members": {extension: len(payload) for extension, payload in members.items()}}
 
 
 def contact_sheet(dataset: Dataset, rows: Sequence[int]) -> Image.Image:
-    """Pictures of samples with the outline of their masks and, for questions, the answer; one row of tiles each."""
+    """Images of samples with mask outlines and, for questions, the answer. One row of tiles per sample."""
     reader = ShardReader(dataset)
     tiles = [_tiles(dataset, reader, row) for row in rows]
     height, caption = TILE, 28
@@ -62,7 +62,7 @@ def contact_sheet(dataset: Dataset, rows: Sequence[int]) -> Image.Image:
 
 
 def _tiles(dataset: Dataset, reader: ShardReader, row: int) -> tuple[list[Image.Image], str]:
-    """Pictures of one sample and its caption."""
+    """Images of one sample, and its caption."""
     members, columns = reader.read(row), dataset.samples.slice(row, 1).to_pylist()[0]
     key = columns["key"]
     if dataset.embodiment is not None:
@@ -79,7 +79,7 @@ def _tiles(dataset: Dataset, reader: ShardReader, row: int) -> tuple[list[Image.
 
 
 def _outlined(members: dict[str, bytes], image: str, mask: str, key: str) -> Image.Image:
-    """A picture enlarged to a tile, with the outline of its mask where it has one."""
+    """An image enlarged to a tile, with the outline of its mask if it has one."""
     picture = decode_image(members[image], key).resize((TILE, TILE), Image.Resampling.BICUBIC)
     if mask not in members:
         return picture
@@ -126,7 +126,7 @@ def _counts(values: Sequence[str]) -> dict[str, int]:
 
 
 def verify_dataset(root: Path, on_shard: Callable[[int, int], None] | None = None) -> int:
-    """Check every member of every shard against its checksum, and all of it against the fingerprint.
+    """Check every member of every shard against its checksum, and the whole dataset against its fingerprint.
 
     Returns the number of samples. Raises DataError naming the first shard and key that differ. Calls
     `on_shard(done, total)` after each shard.
@@ -157,6 +157,6 @@ def verify_dataset(root: Path, on_shard: Callable[[int, int], None] | None = Non
 
 
 def _check_json(members: dict[str, bytes], key: str, path: Path) -> None:
-    """DataError unless the sample's own JSON names its key."""
+    """Raise DataError unless the sample's own JSON names its key."""
     if json.loads(members["json"]).get("key") != key:
         raise DataError(f"{path}: the JSON of {key} names another sample.", "Convert the dataset again.")

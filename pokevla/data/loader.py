@@ -1,6 +1,6 @@
-"""Batches for training and validation: order, reading, decoding and collation, ahead of the model in threads.
+"""Batches for training and validation. Threads read, decode and collate samples ahead of the model.
 
-The only state is the position: the number of samples consumed over all ranks since the start of training.
+The only state is the position: the number of samples consumed by all ranks since the start of training.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ BatchT_co = TypeVar("BatchT_co", VLMBatch, RobotBatch, covariant=True)
 
 
 class SampleMaker(Protocol[BatchT_co]):
-    """Makes batches out of rows of a mixture (`pokevla.data.samples`). Called by several threads."""
+    """Makes batches from rows of a mixture (`pokevla.data.samples`). Must be thread-safe."""
 
     def batch(self, positions: np.ndarray, datasets: np.ndarray, rows: np.ndarray, augment: bool) -> BatchT_co:
-        """The samples (datasets[i], rows[i]) that stand at positions[i]; all (B,) int64."""
+        """A batch of the samples (datasets[i], rows[i]) at positions[i]. All arguments are (B,) int64."""
         ...
 
 
 class TrainLoader(Generic[BatchT]):
-    """Endless micro-batches of one rank, made ahead by threads; at most `prefetch` of them wait in memory."""
+    """Infinite stream of micro-batches for one rank, prepared by threads. At most `prefetch` of them wait in memory."""
 
     def __init__(
         self,
@@ -42,9 +42,9 @@ class TrainLoader(Generic[BatchT]):
         threads: int = 2,
         prefetch: int = 4,
     ) -> None:
-        """`make_batch` turns positions (micro,) into a batch; an error in it reaches the caller at that batch's turn.
+        """`make_batch` turns positions (micro,) into a batch. Its errors are raised when that batch is due.
 
-        Rank r of micro-step m of step s gets positions s*B + m*world*micro + r*micro + [0, micro).
+        Rank r gets the positions s*B + m*world*micro + r*micro + [0, micro) in micro-step m of step s.
         """
         self._make_batch = make_batch
         self._stride, self._micro, self._rank = world_size * micro, micro, rank
@@ -53,7 +53,7 @@ class TrainLoader(Generic[BatchT]):
         self._waiting: deque[Future[BatchT]] = deque()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pokevla-data")
         self.position = start_position
-        """Samples consumed over all ranks, this rank's last batch included."""
+        """Number of samples consumed by all ranks, including this rank's last batch."""
 
     def __iter__(self) -> Self:
         return self
@@ -69,7 +69,7 @@ class TrainLoader(Generic[BatchT]):
         return batch
 
     def close(self) -> None:
-        """Stop the threads; batches not yet made are dropped."""
+        """Stop the threads and drop pending batches."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._waiting.clear()
 
@@ -89,7 +89,7 @@ def build_loader(
     world_size: int,
     start_position: int,
 ) -> TrainLoader[BatchT]:
-    """Training batches of one rank, from a position on."""
+    """Build the loader of one rank's training batches, starting at `start_position`."""
     order = mixture.order(recipe.seed)
 
     def make_batch(positions: np.ndarray) -> BatchT:
@@ -116,9 +116,9 @@ def validation_batches(
     split: str = "val",
     max_samples: int | None = None,
 ) -> Iterator[BatchT]:
-    """Samples of `split` in a fixed order, centre crop, no augmentation; the last batch may be smaller.
+    """Samples of `split` in a fixed order with a centre crop and no augmentation. The last batch may be smaller.
 
-    `max_samples` takes that many, evenly spread over the split. The statistics are those of training.
+    `max_samples` selects that many, evenly spread over the split. The statistics are those of the training split.
     """
     pairs = mixture.samples_of(split)
     if max_samples is not None and max_samples < len(pairs):

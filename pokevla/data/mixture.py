@@ -20,17 +20,17 @@ from pokevla.recipe.sections import DataConfig
 
 @dataclass(frozen=True)
 class Mixture:
-    """Opened datasets of one kind, with what a recipe says about data."""
+    """Opened datasets of one kind, with the data settings of a recipe."""
 
     config: DataConfig
     datasets: tuple[Dataset, ...]  # in the order of the recipe
-    train_rows: tuple[np.ndarray, ...]  # (n,) int64 of each dataset: the rows that are trained on
+    train_rows: tuple[np.ndarray, ...]  # training rows of each dataset, (n,) int64
     statistics: Statistics | None  # normalisation of robot data; None for questions
     embodiment: Embodiment | None  # the robot; None for questions
 
     @property
     def sizes(self) -> list[int]:
-        """Training samples of each dataset."""
+        """Number of training samples of each dataset."""
         return [len(rows) for rows in self.train_rows]
 
     @property
@@ -39,7 +39,7 @@ class Mixture:
         return {str(dataset.root): dataset.fingerprint for dataset in self.datasets}
 
     def order(self, seed: int) -> Order:
-        """The order in which a recipe with this seed goes through the training rows."""
+        """The order of the training rows for a given seed."""
         return Order(
             seed,
             [shard_sizes(dataset, rows) for dataset, rows in zip(self.datasets, self.train_rows, strict=True)],
@@ -66,8 +66,8 @@ def open_mixture(config: DataConfig, kind: Literal["vlm", "robot"]) -> Mixture:
     """Open every dataset of a recipe.
 
     Raises:
-        DataError: one is missing, damaged, of another kind than the recipe needs, or has nothing to train on.
-        RecipeError: datasets of robots that do not fit together; says what differs.
+        DataError: a dataset is missing or damaged, is not of the kind the recipe needs, or has no training samples.
+        RecipeError: the datasets are of robots that cannot be mixed. The message says what differs.
     """
     datasets = tuple(open_dataset(source.path) for source in config.datasets)
     for dataset in datasets:
@@ -82,12 +82,12 @@ def open_mixture(config: DataConfig, kind: Literal["vlm", "robot"]) -> Mixture:
 
 
 def chunk_length(config: DataConfig, kind: Literal["vlm", "robot"]) -> int:
-    """Actions that a sample of this kind needs after it."""
+    """Number of actions that must follow a frame for it to be a sample of this kind."""
     return config.chunk_length if kind == "robot" else 1
 
 
 def mixture_fingerprints(config: DataConfig) -> dict[str, str]:
-    """`Mixture.fingerprints` without opening a table. DataError when a dataset is missing."""
+    """`Mixture.fingerprints` without opening a table. Raises DataError if a dataset is missing."""
     return {str(source.path): read_info(source.path)["fingerprint"] for source in config.datasets}
 
 
@@ -95,8 +95,8 @@ def mixture_embodiment(datasets: Sequence[Dataset]) -> Embodiment:
     """The embodiment of a mixture of robot datasets.
 
     Raises:
-        DataError: one is a dataset of questions.
-        RecipeError: robots that do not fit together; says what differs.
+        DataError: a dataset holds questions.
+        RecipeError: the robots cannot be mixed. The message says what differs.
     """
     described = []
     for dataset in datasets:
@@ -107,7 +107,8 @@ def mixture_embodiment(datasets: Sequence[Dataset]) -> Embodiment:
 
 
 def mixture_statistics(datasets: Sequence[Dataset], split: str = "train") -> Statistics:
-    """Normalisation for a mixture of robot datasets: the only one's own, or computed over all their episodes."""
+    """Normalisation statistics of a mixture of robot datasets. A single dataset's own statistics are used as stored;
+    otherwise they are computed over all episodes."""
     if len(datasets) == 1 and datasets[0].statistics is not None:
         return datasets[0].statistics
     actions: list[np.ndarray] = []

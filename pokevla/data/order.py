@@ -1,8 +1,9 @@
 """Which sample comes at which position: a pure function of (seed, dataset fingerprints, mixture weights, position).
 
-World size, threads and restarts cannot change it. Within a dataset each epoch is a permutation, shuffled in windows of
-shards: the shards are permuted, each run of `shuffle_window` of them is mixed, so that reads stay nearly sequential on
-a parallel file system. Across datasets, draws follow the weights exactly, by a low-discrepancy sequence.
+World size, threads and restarts do not change it. Within a dataset each epoch is a permutation, shuffled in windows of
+shards: the shards are permuted, and samples are shuffled within each group of `shuffle_window` consecutive shards, so
+reads stay nearly sequential on a parallel file system. Across datasets, a low-discrepancy sequence makes draws follow
+the weights exactly.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from pokevla.data.randomness import permutation, raw
 from pokevla.errors import DataError
 
 SHARE_BITS = 24
-"""Mixture shares are fractions of 2**24: positions up to 2**39 fit in 63 bits, weights are exact to 6e-8."""
+"""Mixture shares are multiples of 2**-24: positions up to 2**39 fit in 63 bits, and weights are exact to 6e-8."""
 CACHED_WINDOWS = 64
-"""Permutations kept in memory; a loader walks through one window per dataset at a time."""
+"""Number of permutations kept in memory. A loader reads one window per dataset at a time."""
 
 
 @dataclass(frozen=True)
 class _Epoch:
-    """Layout of one epoch of one dataset: its windows, in reading order."""
+    """Layout of one epoch of one dataset: its windows in reading order."""
 
     window_starts: np.ndarray
-    """(W+1,) place in the epoch at which each window begins."""
+    """(W+1,) offset in the epoch at which each window starts."""
     window_shards: tuple[tuple[int, ...], ...]
 
 
@@ -42,9 +43,9 @@ class Order:
         shuffle_window: int,
         fingerprints: Sequence[str],
     ) -> None:
-        """`shard_sizes[d]` counts the usable samples in each shard of dataset d; weights need not sum to 1.
+        """`shard_sizes[d]` is the number of usable samples in each shard of dataset d. Weights need not sum to 1.
 
-        Raises DataError for an empty dataset, a weight that is not positive, or lists of different lengths.
+        Raises DataError for an empty dataset, a non-positive weight, or lists of different lengths.
         """
         if not (len(shard_sizes) == len(weights) == len(fingerprints) > 0):
             raise DataError("a mixture needs as many weights and fingerprints as datasets, and at least one.")
@@ -77,13 +78,13 @@ class Order:
         return datasets, indices, epochs
 
     def _draws(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Which dataset a position draws from, and the how-manieth draw from it this is.
+        """The dataset that each position draws from, and the index of that draw within the dataset.
 
-        Dataset 0 takes its share of all positions, evenly spread (a Beatty sequence); dataset 1 takes its share of
-        what is left, and so on. `count(q)` draws fall before q, so the draw number needs no history.
+        Dataset 0 takes its share of all positions, evenly spread (a Beatty sequence). Dataset 1 takes its share of the
+        remaining positions, and so on. `count(q)` draws precede q, so the draw index needs no history.
         """
         datasets = np.full(positions.shape, len(self.sizes) - 1, dtype=np.int64)
-        left = positions.copy()  # number among the positions that earlier datasets left over
+        left = positions.copy()  # index among the positions that earlier datasets did not take
         draws = positions.copy()
         open_ = np.ones(positions.shape, dtype=bool)
         for dataset in range(len(self.sizes) - 1):
@@ -97,7 +98,7 @@ class Order:
         return datasets, draws
 
     def _indices(self, dataset: int, epoch: int, places: np.ndarray) -> np.ndarray:
-        """Sample indices at places (n,) of one epoch."""
+        """Sample indices at the offsets `places` (n,) of one epoch."""
         layout = self._epoch(dataset, epoch)
         windows = np.searchsorted(layout.window_starts, places, side="right") - 1
         out = np.empty_like(places)

@@ -1,6 +1,6 @@
-"""The text of every example: Qwen's ChatML, one form for training, evaluation and the policy.
+"""The text of every example: Qwen's ChatML, the same for training, evaluation and the policy.
 
-The system block is one setting for both stages (Prismatic dropped it in VLM training and kept it for actions).
+One setting controls the system block in both stages (Prismatic dropped it in VLM training and kept it for actions).
 Image embeddings are spliced in by the model after the first token, `<|im_start|>`, so no image token appears here.
 """
 
@@ -16,53 +16,53 @@ from pokevla.errors import DataError
 
 START_OF_TURN = "<|im_start|>"
 END_OF_TURN = "<|im_end|>"
-"""Closes each turn; the model writes it after its answer, so generation stops at its id."""
+"""Ends each turn. The model emits it after its answer, so generation stops at its id."""
 INSTRUCTION_TEMPLATE = "What action should the robot take to {instruction}?"
-"""OpenVLA's question (prismatic/vla/datasets); the instruction goes in lower case."""
+"""OpenVLA's question (prismatic/vla/datasets). The instruction is inserted in lower case."""
 
 
 class Example(NamedTuple):
-    """A trained example: the loss is on `completion` only."""
+    """A training example. The loss is computed on `completion` only."""
 
     prompt: str
     completion: str
 
 
 class EncodedExample(NamedTuple):
-    """Ids of prompt and completion, and labels with -100 on the prompt; same length."""
+    """Token ids of prompt and completion, and labels of the same length with -100 on the prompt."""
 
     ids: list[int]
     labels: list[int]
 
 
 def chat_prompt(user_text: str, system: str | None) -> str:
-    """ChatML up to and including the header of the assistant's turn; `system=None` leaves that block out."""
+    """ChatML up to and including the header of the assistant's turn. `system=None` omits the system block."""
     head = f"{START_OF_TURN}system\n{system}{END_OF_TURN}\n" if system is not None else ""
     return f"{head}{START_OF_TURN}user\n{user_text}{END_OF_TURN}\n{START_OF_TURN}assistant\n"
 
 
 def vla_prompt(instruction: str, system: str | None) -> str:
-    """Prompt of the policy for one instruction; ends in the assistant's header, action queries follow it."""
+    """Prompt of the policy for one instruction. It ends with the assistant's header; the action queries follow."""
     return chat_prompt(INSTRUCTION_TEMPLATE.format(instruction=instruction.lower()), system)
 
 
 def vlm_prompt(question: str, system: str | None) -> str:
-    """Prompt of one question about an image."""
+    """Prompt for one question about an image."""
     return chat_prompt(question, system)
 
 
 def vlm_example(question: str, answer: str, system: str | None) -> Example:
-    """One question and its answer; the completion ends in `<|im_end|>`, which is trained too."""
+    """A training example of one question. The completion, and so the loss, includes the final `<|im_end|>`."""
     return Example(vlm_prompt(question, system), answer + END_OF_TURN)
 
 
 def encode_text(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a text as it stands: special tokens written in it are recognised, none are added."""
+    """Token ids of a text. Special tokens written in the text are recognised; none are added."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def end_of_turn_id(tokenizer: Any) -> int:
-    """Id at which generation stops. DataError when the tokenizer does not have `<|im_end|>` as one token."""
+    """Id at which generation stops. Raises DataError if `<|im_end|>` is not a single token of the tokenizer."""
     ids = encode_text(tokenizer, END_OF_TURN)
     if len(ids) != 1:
         raise DataError(f"the tokenizer cuts {END_OF_TURN} into {len(ids)} tokens.", "Use a Qwen2 tokenizer.")
@@ -70,16 +70,16 @@ def end_of_turn_id(tokenizer: Any) -> int:
 
 
 def pad_token_id(tokenizer: Any) -> int:
-    """Id of the padding; DataError when the tokenizer has none."""
+    """Id of the padding token. Raises DataError if the tokenizer has none."""
     if tokenizer.pad_token_id is None:
         raise DataError("the tokenizer has no padding token.", "Use a Qwen2 tokenizer (<|endoftext|>).")
     return int(tokenizer.pad_token_id)
 
 
 def encode_example(tokenizer: Any, example: Example, max_tokens: int) -> EncodedExample:
-    """Ids and labels of an example, cut at the end to `max_tokens`.
+    """Ids and labels of an example, truncated to `max_tokens`.
 
-    Prompt and completion are tokenised apart, so that the prompt's ids are those seen at inference.
+    Prompt and completion are tokenised separately, so the prompt's ids are the same as at inference.
     """
     prompt, completion = encode_text(tokenizer, example.prompt), encode_text(tokenizer, example.completion)
     ids = (prompt + completion)[:max_tokens]
@@ -87,5 +87,5 @@ def encode_example(tokenizer: Any, example: Example, max_tokens: int) -> Encoded
 
 
 def encode_prompts(tokenizer: Any, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Right padded ids (B,T) int64 and mask (B,T) bool of several prompts, for inference."""
+    """Right-padded ids (B,T) int64 and mask (B,T) bool of several prompts, for inference."""
     return pad_texts([encode_text(tokenizer, prompt) for prompt in prompts], pad_token_id(tokenizer))

@@ -1,6 +1,7 @@
-"""Random numbers as pure functions of what they are for, by the counter-based generator Philox.
+"""Random numbers as pure functions of their purpose, from the counter-based generator Philox.
 
-Only `random_raw` of numpy's Philox is used: numpy promises its stream for ever, unlike that of `Generator` methods.
+Only `random_raw` of numpy's Philox is used: numpy guarantees that its stream never changes, unlike that of `Generator`
+methods.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def permutation(count: int, *parts: str | int) -> np.ndarray:
 
 
 def uniform(seed: int, purpose: str, position: int, lane: int, count: int) -> np.ndarray:
-    """(count,) float64 in [0, 1) for one purpose at one position of the sample order; `lane` e.g. the view."""
+    """(count,) float64 in [0, 1) for one purpose at one position of the sample order. `lane` is, for example, the
+    view."""
     return (raw(count, seed, purpose, position, lane) >> np.uint64(11)).astype(np.float64) * _UNIT
 
 

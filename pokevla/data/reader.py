@@ -1,4 +1,4 @@
-"""Reading samples of a data set by their row of the table."""
+"""Reading samples of a dataset by table row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ShardReader:
     """Random access to the samples of a dataset. Safe to share between threads."""
 
     def __init__(self, dataset: Dataset) -> None:
-        """Nothing is opened before the first read."""
+        """Files are opened at the first read."""
         self._folder = dataset.root / SHARDS_NAME
         self._shards = Shards(self._folder, REMEDY)
         self._names = dataset.shard_names
@@ -26,7 +26,7 @@ class ShardReader:
     def read(self, row: int) -> dict[str, bytes]:
         """Members of the sample at `row` of the table, by extension (`base.jpg`, `json`, ...).
 
-        Raises DataError naming shard and key when the shard is missing, truncated or corrupted.
+        Raises DataError naming shard and key if the shard is missing, truncated or corrupted.
         """
         shard, key = int(self._shard_of_row[row]), self._keys[row]
         name, number = self._names[shard], row - int(self._first_rows[shard])

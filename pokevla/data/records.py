@@ -1,6 +1,6 @@
-"""One question and answer about a picture, and the text form of points, boxes and choices.
+"""A question and answer about an image, and the text format of points, boxes and choices.
 
-Coordinates are relative to the raw picture in [0, 1), boxes are x1, y1, x2, y2. Numbers are always printed with three
+Coordinates are relative to the raw image, in [0, 1); boxes are x1, y1, x2, y2. Numbers are always printed with three
 decimals and never reach 1: the scorers of Where2Place (github.com/wentaoyuan/RoboPoint,
 robopoint/eval/summarize_vqa.py) and RefSpatial-Bench read a tuple of bare integers as pixels.
 """
@@ -28,7 +28,7 @@ REPLY_WITH: dict[str, str] = {
     "choice": "Reply with the option letter only.",
     "text": "Reply with a word or a short phrase.",
 }
-"""Ends each question: a small model mixes the kinds of answer when the question does not say which is wanted."""
+"""Appended to each question to state the answer format; without it a small model confuses the formats."""
 
 _NUMBER = r"\s*(\d*\.\d+|[01])\s*"
 _POINT = re.compile(rf"\({_NUMBER},{_NUMBER}\)")
@@ -37,7 +37,7 @@ _CHOICE = re.compile(r"^\s*\(?([A-Z])\)?\s*(?:[.:)]|$)")
 
 
 def quantise(value: float) -> float:
-    """A coordinate as the text carries it: three decimals, in [0, 0.999]."""
+    """A coordinate as it appears in text: three decimals, in [0, 0.999]."""
     return round(min(max(value, 0.0), LARGEST), 3)
 
 
@@ -56,26 +56,26 @@ def _format(tuples: Sequence[Sequence[float]]) -> str:
 
 
 def parse_points(text: str) -> list[Point]:
-    """Points in a reply, in order; empty when there is none. Pairs outside [0, 1] are no points."""
+    """Points in a reply, in order; empty if there are none. Pairs outside [0, 1] are ignored."""
     pairs = [(float(x), float(y)) for x, y in _POINT.findall(text)]
     return [p for p in pairs if max(p) <= 1.0]
 
 
 def parse_boxes(text: str) -> list[Box]:
-    """Boxes in a reply, in order; empty when there is none. A box whose corners are swapped is no box."""
+    """Boxes in a reply, in order; empty if there are none. Boxes with swapped corners are ignored."""
     boxes = [(float(a), float(b), float(c), float(d)) for a, b, c, d in _BOX.findall(text)]
     return [b for b in boxes if max(b) <= 1.0 and b[0] <= b[2] and b[1] <= b[3]]
 
 
 def parse_choice(text: str) -> str | None:
-    """Letter of a reply that begins with one: `B`, `(B)`, `B.`, `B) left`; None when it does not."""
+    """The letter at the start of a reply, as in `B`, `(B)`, `B.` or `B) left`; None if there is none."""
     match = _CHOICE.match(text)
     return match.group(1) if match else None
 
 
 @dataclass(frozen=True)
 class VLMRecord:
-    """One question and answer; the JSON member of a sample is `to_json()`."""
+    """One question and answer. `to_json()` is the JSON member of the sample."""
 
     key: str
     source: str
@@ -106,7 +106,7 @@ class VLMRecord:
         return values
 
     def check(self) -> None:
-        """DataError unless the answer's text gives back exactly the target it was made from."""
+        """Raise DataError unless parsing the answer gives exactly its target."""
         parsed = {
             "point": lambda: tuple(parse_points(self.answer)) == self.points,
             "trace": lambda: tuple(parse_points(self.answer)) == self.points,

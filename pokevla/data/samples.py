@@ -1,4 +1,4 @@
-"""From rows of datasets to batches: decode, crop, colour, tokenise, stack. Runs in the loader's threads."""
+"""Makes batches from dataset rows: decode, crop, change colours, tokenise, stack. Runs in the loader's threads."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from pokevla.recipe.sections import AugmentConfig, DataConfig
 
 
 def decode_image(payload: bytes, key: str) -> Image.Image:
-    """A stored JPEG as an RGB picture. DataError naming the sample when it cannot be decoded."""
+    """Decode a stored JPEG as an RGB image. Raises DataError naming the sample if it cannot be decoded."""
     return _decode(payload, key, "JPEG")
 
 
 def decode_mask(payload: bytes, key: str) -> Image.Image:
-    """A stored mask as a picture of mode "1". DataError naming the sample when it cannot be decoded."""
+    """Decode a stored mask as an image of mode "1". Raises DataError naming the sample if it cannot be decoded."""
     return _decode(payload, key, "PNG")
 
 
@@ -59,14 +59,14 @@ def _decode(payload: bytes, key: str, form: str) -> Image.Image:
 
 
 def member(members: dict[str, bytes], extension: str, key: str) -> bytes:
-    """One member of a sample; DataError when the sample lacks it."""
+    """One member of a sample. Raises DataError if the sample lacks it."""
     if extension not in members:
         raise DataError(f"sample {key} has no member {extension}.", "Convert the dataset again.")
     return members[extension]
 
 
 class RobotSampleMaker:
-    """Makes RobotBatches out of rows of robot datasets. Safe to call from several threads."""
+    """Makes RobotBatches from rows of robot datasets. Thread-safe."""
 
     def __init__(
         self,
@@ -79,10 +79,10 @@ class RobotSampleMaker:
     ) -> None:
         """Tokenises every instruction and normalises every episode once.
 
-        `mask_size` None leaves masks out; `features` holds a cache, or None, per dataset.
+        With `mask_size` None, batches have no masks. `features` has one entry per dataset: its cache, or None.
 
         Raises:
-            DataError: masks are asked of a dataset that has none, or the datasets hold questions.
+            DataError: masks are requested but a dataset has none, or the datasets hold questions.
         """
         embodiment = mixture.embodiment
         if mixture.statistics is None or embodiment is None:
@@ -103,7 +103,7 @@ class RobotSampleMaker:
         self._tables = [_RobotTable(dataset, mixture.statistics, config, tokenizer) for dataset in datasets]
 
     def batch(self, positions: np.ndarray, datasets: np.ndarray, rows: np.ndarray, augment: bool) -> RobotBatch:
-        """The samples (datasets[i], rows[i]) that stand at positions[i]; all (B,) int64."""
+        """A batch of the samples (datasets[i], rows[i]) at positions[i]. All arguments are (B,) int64."""
         count, views, size, config = len(positions), len(self._views), self._image_size, self._config
         pixels = np.zeros((count, views, 3, size, size), dtype=np.float32)
         boxes = np.empty((count, views, 4), dtype=np.float32)
@@ -152,7 +152,7 @@ class RobotSampleMaker:
 
 
 class _RobotTable:
-    """The light columns of one robot dataset, normalised and tokenised, for access by row."""
+    """The table columns of one robot dataset, normalised and tokenised, for access by row."""
 
     def __init__(self, dataset: Dataset, statistics: Statistics, config: DataConfig, tokenizer: Any) -> None:
         if dataset.episodes is None:
@@ -178,7 +178,7 @@ class _RobotTable:
         return self._proprio[self._episodes[row]][self._frames[row]]
 
     def chunk_at(self, row: int) -> np.ndarray:
-        """(K,A) float32 normalised: the actions from this frame on."""
+        """(K,A) float32 normalised: the action chunk that starts at this frame."""
         frame = int(self._frames[row])
         return self._actions[self._episodes[row]][frame : frame + self._chunk_length]
 
@@ -188,10 +188,10 @@ class _RobotTable:
 
 
 class VLMSampleMaker:
-    """Makes VLMBatches out of rows of VLM datasets. Safe to call from several threads."""
+    """Makes VLMBatches from rows of VLM datasets. Thread-safe."""
 
     def __init__(self, mixture: Mixture, seed: int, tokenizer: Any, image_size: int) -> None:
-        """Only light columns are read here."""
+        """Reads the tables only, no shards."""
         self._config, self._seed, self._image_size = mixture.config, seed, image_size
         self._tokenizer, self._tokenizer_lock = tokenizer, threading.Lock()
         self._pad_id = pad_token_id(tokenizer)
@@ -200,9 +200,9 @@ class VLMSampleMaker:
         self._columns = [{name: dataset.samples[name].to_pylist() for name in columns} for dataset in mixture.datasets]
 
     def batch(self, positions: np.ndarray, datasets: np.ndarray, rows: np.ndarray, augment: bool) -> VLMBatch:
-        """The samples (datasets[i], rows[i]) that stand at positions[i]; all (B,) int64.
+        """A batch of the samples (datasets[i], rows[i]) at positions[i]. All arguments are (B,) int64.
 
-        Answers hold coordinates of the whole picture, so pictures are resized whole; only colours are augmented.
+        Answers contain coordinates of the full image, so images are resized without a crop; only colours are augmented.
         """
         config, size = self._config, self._image_size
         pixels = np.zeros((len(positions), 1, 3, size, size), dtype=np.float32)
@@ -236,5 +236,5 @@ class VLMSampleMaker:
 
 
 def _change(config: AugmentConfig, seed: int, position: int, view: int, augment: bool) -> ViewAugmentation:
-    """Drawn augmentation in training, the centre crop of the same area otherwise."""
+    """A random augmentation in training, otherwise the centre crop of the same area."""
     return draw_augmentation(config, seed, position, view) if augment else no_augmentation(config.crop_area)

@@ -1,6 +1,6 @@
 """Normalisation of actions and proprio: OpenVLA-OFT's q01-q99 rule and its gripper convention.
 
-Normalised: the action columns of the embodiment's mask and all of proprio lie in [-1, 1]; grippers are 1 open, 0
+Normalised: the action columns in the embodiment's mask and all of proprio are in [-1, 1]; grippers are 1 open, 0
 closed. Raw: the robot's own units, and its own commands for open and closed.
 
 Shapes: A action width, P proprio width of the embodiment, T frames.
@@ -18,7 +18,7 @@ from pokevla.embodiment.description import Embodiment, Gripper
 from pokevla.errors import DataError
 
 EPSILON = 1e-8
-"""OFT's guard against a zero range (prismatic/vla/datasets, normalize_action_and_proprio)."""
+"""OFT's protection against a zero range (prismatic/vla/datasets, normalize_action_and_proprio)."""
 
 
 @dataclass(frozen=True)
@@ -54,37 +54,37 @@ _MOMENT_NAMES = ("q01", "q99", "min", "max", "mean", "std")
 
 @dataclass(frozen=True)
 class Statistics:
-    """Moments of actions (A) in OFT's gripper convention and of proprio (P), and which actions are scaled."""
+    """Moments of actions (A) in OFT's gripper convention and of proprio (P), and the mask of scaled actions."""
 
     action: Moments
     proprio: Moments
     action_mask: np.ndarray
     """(A,) bool: True where the q01-q99 rule applies; False for grippers."""
     grippers: tuple[Gripper, ...]
-    """Not in the JSON form: the embodiment's description stands beside it."""
+    """Not part of the JSON form: the embodiment's description is stored beside it."""
     num_frames: int
     num_episodes: int
 
     def normalise_actions(self, raw: np.ndarray) -> np.ndarray:
-        """Raw actions (..., A) to the model's: float32, [-1, 1], grippers 1 open and 0 closed."""
+        """Convert raw actions (..., A) to the model's: float32, [-1, 1], grippers 1 open and 0 closed."""
         actions = open_is_one(raw, self.grippers)
         scaled = _to_unit(actions, self.action.q01, self.action.q99)
         scaled = np.where(self.action.min == self.action.max, 0.0, scaled)  # OFT: constant dimensions become 0
         return np.where(self.action_mask, scaled, actions).astype(np.float32)
 
     def denormalise_actions(self, normalised: np.ndarray) -> np.ndarray:
-        """The model's actions (..., A) back to raw ones, float32; a gripper gets exactly its open or closed command."""
+        """Convert the model's actions (..., A) to raw ones (float32). A gripper gets its exact command."""
         normalised = np.asarray(normalised, dtype=np.float64)
         span = self.action.q99 - self.action.q01 + EPSILON
         raw = np.where(self.action_mask, 0.5 * (normalised + 1.0) * span + self.action.q01, normalised)
-        # A constant dimension was normalised to 0, the middle of its range: both bounds are its only value.
+        # A constant dimension was normalised to 0, the middle of its range: both bounds equal its only value.
         for gripper in self.grippers:
             is_open = normalised[..., gripper.column] > 0.5
             raw[..., gripper.column] = np.where(is_open, gripper.open, gripper.closed)
         return raw.astype(np.float32)
 
     def normalise_proprio(self, raw: np.ndarray) -> np.ndarray:
-        """Raw proprio (..., P) to float32 in [-1, 1]."""
+        """Normalise raw proprio (..., P) to float32 in [-1, 1]."""
         scaled = _to_unit(np.asarray(raw, dtype=np.float64), self.proprio.q01, self.proprio.q99)
         return np.where(self.proprio.min == self.proprio.max, 0.0, scaled).astype(np.float32)
 
@@ -99,10 +99,10 @@ class Statistics:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], embodiment: Embodiment) -> Self:
-        """Inverse of `to_dict`, for the embodiment whose data they were computed from.
+        """Inverse of `to_dict`. `embodiment` is the one whose data the statistics were computed from.
 
         Raises:
-            DataError: something is missing, or the widths are not the embodiment's.
+            DataError: a value is missing, or the widths differ from the embodiment's.
         """
         try:
             statistics = cls(
@@ -128,8 +128,8 @@ class Statistics:
 def open_is_one(raw: np.ndarray, grippers: Sequence[Gripper]) -> np.ndarray:
     """Actions (..., A) float64, grippers as OFT trains them: 1 from `open` to the middle, falling to 0 at `closed`.
 
-    OFT has -1 open and +1 closed, clips to [0, 1] and takes 1 - g (prismatic/vla/datasets); for these commands the
-    formula here is the same to the last bit.
+    OFT has -1 open and +1 closed, clips to [0, 1] and takes 1 - g (prismatic/vla/datasets). For these commands this
+    formula gives bit-identical values.
     """
     actions = np.array(raw, dtype=np.float64)
     for gripper in grippers:
@@ -146,7 +146,7 @@ def _to_unit(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarra
 def compute_statistics(
     actions: Sequence[np.ndarray], proprio: Sequence[np.ndarray], embodiment: Embodiment
 ) -> Statistics:
-    """Statistics over episodes: raw actions (T,A) and proprio (T,P) each. DataError without any frame."""
+    """Statistics over episodes, each with raw actions (T,A) and proprio (T,P). Raises DataError without any frame."""
     if sum(len(episode) for episode in actions) == 0:
         raise DataError("there is no frame to compute statistics from.", "Check that the split `train` has episodes.")
     all_actions, all_proprio = np.concatenate(actions), np.concatenate(proprio)

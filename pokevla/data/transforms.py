@@ -1,11 +1,11 @@
-"""From stored pictures to what the model sees: crop, resize, colours. One set of functions for training and test.
+"""Transforms stored images into model inputs: crop, resize, colours. Training and test time use the same functions.
 
-Random numbers are a pure function of (seed, position, view). The crop is exact at sub-pixel level and resampled once,
-with antialiasing (PIL bilinear, as OpenVLA-OFT crops), alike for the picture and, by area, for its mask.
+Random numbers are a pure function of (seed, position, view). The crop is exact at sub-pixel level. Image and mask are
+resampled once from the same crop: the image with antialiasing (PIL bilinear, as in OpenVLA-OFT), the mask by area.
 
 Colour changes take and return planar RGB (3,H,W) float32 in [0,1], clipped. Their definitions are those of tf.image
 (random_brightness, random_contrast, random_saturation, random_hue), which OpenVLA-OFT uses through dlimp; saturation
-and hue are HSV operations written without the detour through HSV.
+and hue are HSV operations computed without converting to HSV.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ PURPOSE = "augment"
 
 @dataclass(frozen=True)
 class ViewAugmentation:
-    """What is done to one view of one sample."""
+    """The augmentation of one view of one sample."""
 
     crop_box: tuple[float, float, float, float]
-    """x1, y1, x2, y2 in [0,1] of the clean image."""
+    """Crop box x1, y1, x2, y2 in [0,1] of the uncropped image."""
     brightness: float = 0.0
     """Added to values in [0,1]."""
     contrast: float = 1.0
-    """Factor on the distance to the channel's mean."""
+    """Factor applied to the difference from the channel mean."""
     saturation: float = 1.0
-    """Factor on HSV saturation."""
+    """Factor applied to HSV saturation."""
     hue: float = 0.0
-    """Shift in turns."""
+    """Hue shift in turns."""
 
 
 def centre_crop_box(crop_area: float) -> tuple[float, float, float, float]:
@@ -45,9 +45,10 @@ def centre_crop_box(crop_area: float) -> tuple[float, float, float, float]:
 
 
 def draw_augmentation(config: AugmentConfig, seed: int, position: int, view: int) -> ViewAugmentation:
-    """Augmentation of view number `view` of the sample at `position`; OFT's five, drawn independently per view.
+    """Augmentation of view number `view` of the sample at `position`: OFT's five, drawn independently per view.
 
-    Crop: area exactly `crop_area`, ratio 1, place uniform. Source: openvla-oft prismatic/vla/datasets (image_aug).
+    Crop: area exactly `crop_area`, aspect ratio 1, uniform location. Source: openvla-oft prismatic/vla/datasets
+    (image_aug).
     """
     u = uniform(seed, PURPOSE, position, view, 6)
     side = math.sqrt(config.crop_area)
@@ -63,7 +64,7 @@ def draw_augmentation(config: AugmentConfig, seed: int, position: int, view: int
 
 
 def no_augmentation(crop_area: float) -> ViewAugmentation:
-    """Centre crop, colours untouched: validation and test time."""
+    """Centre crop without colour changes, for validation and test time."""
     return ViewAugmentation(centre_crop_box(crop_area))
 
 
@@ -79,8 +80,8 @@ def crop_image(image: Image.Image, box: tuple[float, float, float, float], size:
 def crop_mask(mask: Image.Image, box: tuple[float, float, float, float], size: int) -> np.ndarray:
     """Crop a 0/1 mask (PIL mode "1") to `box` and resize it to (size,size) float32 of 0 and 1.
 
-    A cell is 1 when at least half of it is covered; where an object is too small for any such cell, the cells covered
-    most are 1, so that a visible object never vanishes.
+    A cell is 1 if at least half of it is covered. If an object is too small for any such cell, the cells with the
+    highest coverage are 1, so that a visible object never vanishes.
     """
     width, height = mask.size
     pixels = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
@@ -108,26 +109,26 @@ def adjust_brightness(image: np.ndarray, delta: float) -> np.ndarray:
 
 
 def adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    """Scale the distance to each channel's mean by `factor`."""
+    """Scale the difference from each channel's mean by `factor`."""
     mean = image.mean(axis=(1, 2), keepdims=True)
     return np.clip((image - mean) * np.float32(factor) + mean, 0.0, 1.0)
 
 
 def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
-    """Scale HSV saturation by `factor`, at most to 1.
+    """Scale HSV saturation by `factor`, clipped at 1.
 
-    With value V = max(R,G,B) and hue fixed, each channel is V minus a part proportional to S; so V - channel scales,
+    With value V = max(R,G,B) and hue fixed, each channel is V minus a term proportional to S. So V - channel is scaled,
     and S <= 1 bounds the factor by V / (V - min).
     """
     value = np.maximum(np.maximum(image[0], image[1]), image[2])
     chroma = value - np.minimum(np.minimum(image[0], image[1]), image[2])
     bound = np.divide(value, chroma, out=np.full_like(value, np.float32(factor)), where=chroma > 0)
     out = value - np.minimum(bound, np.float32(factor)) * (value - image)
-    return np.clip(out, np.float32(0.0), np.float32(1.0), out=out)  # of rounding only
+    return np.clip(out, np.float32(0.0), np.float32(1.0), out=out)  # removes rounding errors only
 
 
 def adjust_hue(image: np.ndarray, turns: float) -> np.ndarray:
-    """Shift HSV hue by `turns` of the circle; value and saturation stay."""
+    """Shift HSV hue by `turns` of the circle. Value and saturation are unchanged."""
     red, green, blue = image
     value = np.maximum(np.maximum(red, green), blue)
     low = np.minimum(np.minimum(red, green), blue)
@@ -142,7 +143,8 @@ def adjust_hue(image: np.ndarray, turns: float) -> np.ndarray:
     sixths += np.float32(6.0 * turns)
     sixths -= np.float32(6.0) * np.floor(sixths * np.float32(1.0 / 6.0))  # floor, not %: much faster in numpy
     out = np.empty_like(image)
-    # Share of the chroma in each channel over the circle: a plateau of two sixths with ramps of one on both sides.
+    # Fraction of the chroma in each channel around the circle: a plateau of two sixths with ramps of one sixth on both
+    # sides.
     np.abs(sixths - np.float32(3.0), out=out[0])
     out[0] -= np.float32(1.0)
     for channel, centre in ((1, np.float32(2.0)), (2, np.float32(4.0))):
@@ -155,7 +157,7 @@ def adjust_hue(image: np.ndarray, turns: float) -> np.ndarray:
 
 
 def test_time_images(images: np.ndarray, image_size: int, crop_area: float) -> np.ndarray:
-    """What the policy sees of camera pictures: (N,V,H,W,3) uint8 to (N,V,3,S,S) float32 in [0,1], centre crop."""
+    """The policy's input for camera images: (N,V,H,W,3) uint8 to (N,V,3,S,S) float32 in [0,1], centre crop."""
     box = centre_crop_box(crop_area)
     out = np.empty((*images.shape[:2], 3, image_size, image_size), dtype=np.float32)
     for index in np.ndindex(*images.shape[:2]):
@@ -163,5 +165,5 @@ def test_time_images(images: np.ndarray, image_size: int, crop_area: float) -> n
     return out
 
 
-# pytest would collect this function by its name wherever a test imports it
+# The name starts with "test", so pytest would collect this function in every test module that imports it.
 test_time_images.__test__ = False  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
-"""Writing a dataset directory: all of it under a temporary name, then synced and renamed as a whole.
+"""Writes a dataset directory under a temporary name, syncs it to disk and renames it.
 
-The bytes depend on the content only (no times, no paths), so two conversions of one input are identical.
+The bytes depend on the content only (no times, no paths), so two conversions of the same input are identical.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def encode_json(value: Any) -> bytes:
 
 
 class ShardFile:
-    """One tar in WebDataset format, and the index that will stand beside it."""
+    """One tar in WebDataset format, and the index file beside it."""
 
     def __init__(self, path: Path) -> None:
         """Opens `path` for writing; it must not exist."""
@@ -55,7 +55,7 @@ class ShardFile:
         self._writer.write(key, members)
 
     def close(self) -> dict[str, Any]:
-        """Finish the shard and its index; what `dataset.json` says of it."""
+        """Finish the shard and its index. Returns the entry of the shard in `dataset.json`."""
         self._writer.close()
         self._file.close()
         text = dump_index(self._writer.entries).encode()
@@ -67,13 +67,13 @@ class ShardFile:
         }
 
     def abandon(self) -> None:
-        """Let go of the file after an error; it will be deleted."""
+        """Close the file after an error. The caller deletes it."""
         with suppress(OSError):
             self._file.close()
 
 
 class _Table:
-    """A parquet file written in row groups as rows come."""
+    """A parquet file, written in row groups as rows arrive."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._schema = schema
@@ -83,24 +83,24 @@ class _Table:
         self.num_rows = 0
 
     def add(self, row: dict[str, Any]) -> None:
-        """Append a row; it is written with the next row group."""
+        """Append a row. It is written with the next row group."""
         self._rows.append(row)
         self.num_rows += 1
 
     def flush(self) -> None:
-        """Write the rows that came since the last time as one row group."""
+        """Write the pending rows as one row group."""
         if self._rows:
             self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
             self._rows = []
 
     def close(self) -> None:
-        """Write what is left, finish the file."""
+        """Write the pending rows and finish the file."""
         self.flush()
         self._writer.close()
         self._file.close()
 
     def abandon(self) -> None:
-        """Let go of the file after an error; it will be deleted."""
+        """Close the file after an error. The caller deletes it."""
         with suppress(OSError):
             self._writer.close()
         with suppress(OSError):
@@ -108,7 +108,7 @@ class _Table:
 
 
 class DatasetWriter:
-    """Writes one dataset directory. Use as a context manager: an error leaves nothing under the final name."""
+    """Writes one dataset directory. Use it as a context manager: an error leaves nothing under the final name."""
 
     def __init__(
         self,
@@ -121,9 +121,9 @@ class DatasetWriter:
         shard_samples: int = 256,
         overwrite: bool = False,
     ) -> None:
-        """`group` begins the shards' names; `embodiment` is the robot of demonstrations, None for questions.
+        """`group` is the prefix of the shard names. `embodiment` is the robot of demonstrations, None for questions.
 
-        Raises DataError when `out` exists and `overwrite` is not set.
+        Raises DataError if `out` exists and `overwrite` is not set.
         """
         if out.exists() and not overwrite:
             raise DataError(f"{out} exists already.", "Remove it, choose another place, or pass --overwrite.")
@@ -163,7 +163,7 @@ class DatasetWriter:
     def add_sample(self, key: str, members: Mapping[str, bytes], row: dict[str, Any]) -> None:
         """Append one sample; `row` goes to samples.parquet with `key` and `shard` added.
 
-        Raises DataError when a robot's sample lacks the image of a view, or its proprio has another width.
+        Raises DataError if a robot sample lacks the image of a view, or its proprio has the wrong width.
         """
         if self._samples is None:
             raise RuntimeError("DatasetWriter is used outside its `with` block")
@@ -179,7 +179,8 @@ class DatasetWriter:
             self._close_shard()
 
     def add_episode(self, row: dict[str, Any]) -> None:
-        """Append one episode with its full sequences. DataError when one is not as wide as the embodiment says."""
+        """Append one episode with its full sequences. Raises DataError if a sequence does not have the width of the
+        embodiment."""
         if self._episodes is None or self.embodiment is None:
             raise RuntimeError("this dataset has no episodes")
         actions, proprio = self.embodiment.action_width, self.embodiment.proprio_width
@@ -199,7 +200,7 @@ class DatasetWriter:
     def finish(self, info: dict[str, Any]) -> Path:
         """Close everything, write `dataset.json` (`info` plus counts, shards, fingerprint) and rename into place.
 
-        Raises DataError when there is no sample.
+        Raises DataError if there is no sample.
         """
         self._close_shard()
         if self._samples is None or self._samples.num_rows == 0:
@@ -226,9 +227,9 @@ class DatasetWriter:
 
 
 def dataset_fingerprint(root: Path, shard_names: list[str], embodiment: Embodiment | None) -> str:
-    """sha256 hex over the shards' indices (they hold every member's checksum), the tables and the embodiment.
+    """sha256 (hex) over the shard indices, which hold every member's checksum, the tables and the embodiment.
 
-    LIBERO's description is left out: datasets from before embodiments were described keep their fingerprint.
+    LIBERO's description is excluded, so datasets from before embodiments were described keep their fingerprint.
     """
     digest = hashlib.sha256()
     for name in shard_names:
@@ -253,7 +254,7 @@ def _check_sample(embodiment: Embodiment, key: str, members: Mapping[str, bytes]
 
 
 def _check_width(values: Any, width: int, what: str, embodiment: Embodiment) -> None:
-    """DataError unless the last axis of `values` has `width` numbers."""
+    """Raise DataError unless the last axis of `values` has length `width`."""
     shape = np.shape(values)
     if not shape or shape[-1] != width:
         raise DataError(

@@ -155,7 +155,7 @@ class StopWhenAsked:
         if self.guard.stop_reason is None or result.is_last:
             return
         self.saving.before_leaving(result)
-        leave(self.guard.stop_reason, result.step, result.position, self.run_dir, self.events)
+        stop_run(self.guard.stop_reason, result.step, result.position, self.run_dir, self.events)
 
 
 def stop_if_requested(
@@ -168,10 +168,10 @@ def stop_if_requested(
     code = int(max_over_ranks(torch.tensor(guards.stop.code, device=device)))
     reason = reason_of(code)
     if reason is not None:
-        leave(reason, step, position, run_dir, events)
+        stop_run(reason, step, position, run_dir, events)
 
 
-def leave(reason: str, step: int, position: int, run_dir: Path, events: EventLog | None) -> NoReturn:
+def stop_run(reason: str, step: int, position: int, run_dir: Path, events: EventLog | None) -> NoReturn:
     """Log that the run stops with everything up to `step` saved, and raise Requeued."""
     logger.info("%s: stops at step %d", reason, step)
     if events is not None:

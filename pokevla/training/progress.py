@@ -47,7 +47,7 @@ class ProgressView:
             self._show(row)
 
     def say(self, text: str) -> None:
-        """Print one line above the bar."""
+        """Print one line of text above the bar."""
         self.console.print(text, highlight=False, soft_wrap=True)
 
     def _show(self, row: dict[str, Any]) -> None:

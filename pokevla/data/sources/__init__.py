@@ -1,1 +1,1 @@
-"""Converters: each turns one raw source into a dataset directory."""
+"""Converters. Each turns one raw source into a dataset directory."""

@@ -1,8 +1,8 @@
-"""Reading LIBERO demonstrations (HDF5), the published ones and ours alike, one episode at a time.
+"""Reads LIBERO demonstrations (HDF5), both the published ones and ours, one episode at a time.
 
-Published files store the observation AFTER the action of the same row; ours say `pokevla_obs_alignment = before`. Both
-come out as: frame t is what the robot saw before action t. Pictures are stored upside down (OpenGL) in both, and come
-out the right way up.
+Published files store the observation AFTER the action of the same row; ours set `pokevla_obs_alignment = before`. The
+reader returns both in the same form: frame t is what the robot saw before action t. Both store images upside down
+(OpenGL); the reader returns them upright.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REMEDY = "Give a file in the official LIBERO layout, whole and readable."
 
 @dataclass(frozen=True)
 class DemoFile:
-    """What a file says of all its episodes."""
+    """Metadata that a file stores for all its episodes."""
 
     path: Path
     suite: str
@@ -48,15 +48,15 @@ class Demo:
 
     name: str
     actions: np.ndarray
-    """(T,A) float64, raw LIBERO: the clean label."""
+    """(T,A) float64, raw LIBERO actions without noise: the training target."""
     executed_actions: np.ndarray
-    """(T,A) float64: what the robot did; equals `actions` where the file has no such column."""
+    """(T,A) float64, the actions that were executed; equal to `actions` if the file has no such column."""
     proprio: np.ndarray
     """(T,P) float32: position 3 m, axis-angle 3 rad, fingers 2 m."""
     images: dict[str, np.ndarray]
-    """View to (T,H,W,3) uint8, right way up; rows outside `rendered` are void."""
+    """View -> (T,H,W,3) uint8, upright. Rows outside `rendered` are undefined."""
     masks: dict[str, np.ndarray] | None
-    """View to (T,H,W) uint8 instance numbers, right way up."""
+    """View -> (T,H,W) uint8 instance numbers, upright."""
     rendered: np.ndarray
     """(T,) bool."""
     split: str | None
@@ -65,7 +65,7 @@ class Demo:
 
 
 def find_files(source: Path) -> list[Path]:
-    """The HDF5 files of a source: the file itself, or all below a folder, sorted. DataError when there is none."""
+    """The HDF5 files of a source, sorted: the file itself, or all below a folder. Raises DataError if there is none."""
     if source.is_file():
         return [source]
     files = sorted(source.rglob("*.hdf5")) if source.is_dir() else []
@@ -75,7 +75,7 @@ def find_files(source: Path) -> list[Path]:
 
 
 def open_hdf5(path: Path) -> h5py.File:
-    """Open for reading. DataError when the file is missing, truncated, or not HDF5."""
+    """Open for reading. Raises DataError if the file is missing, truncated, or not HDF5."""
     try:
         return h5py.File(path, "r")
     except FileNotFoundError as error:
@@ -85,7 +85,7 @@ def open_hdf5(path: Path) -> h5py.File:
 
 
 def describe(path: Path) -> DemoFile:
-    """The header of a demonstration file. DataError naming file and key when something is missing."""
+    """Read the header of a demonstration file. Raises DataError naming file and key if something is missing."""
     with open_hdf5(path) as file:
         data: Any = file.get("data")
         if not isinstance(data, h5py.Group):
@@ -111,7 +111,7 @@ def describe(path: Path) -> DemoFile:
 
 
 def read_demos(header: DemoFile) -> Iterator[Demo]:
-    """The episodes of a file, one in memory at a time. DataError naming file, demo and key."""
+    """Yield the episodes of a file, one in memory at a time. Raises DataError naming file, demo and key."""
     with open_hdf5(header.path) as file:
         data: Any = file["data"]
         for name in header.demo_names:
@@ -129,7 +129,7 @@ def _read_demo(header: DemoFile, group: Any, name: str) -> Demo:
     ee_states = _array(group, "obs/ee_states", where, (length, position + axis_angle))
     gripper = _array(group, "obs/gripper_states", where, (length, fingers))
     proprio = np.concatenate([ee_states, gripper], axis=1).astype(np.float32)
-    upright = (slice(None), slice(None, None, -1), slice(None, None, -1))  # the 180 degree turn, once
+    upright = (slice(None), slice(None, None, -1), slice(None, None, -1))  # rotate by 180 degrees, here only
     images = {
         view: _array(group, f"obs/{camera}_rgb", where, (length, None, None, 3), np.uint8)[upright]
         for view, camera in CAMERAS.items()
@@ -161,7 +161,8 @@ def _read_demo(header: DemoFile, group: Any, name: str) -> Demo:
 
 
 def _shift_to_before(demo: Demo) -> Demo:
-    """Published alignment to ours: the picture after action t-1 is the one before action t; the first action goes."""
+    """Convert the published alignment to ours: the image after action t-1 is the one before action t. The first action
+    is dropped."""
     return Demo(
         name=demo.name,
         actions=demo.actions[1:],
@@ -177,7 +178,7 @@ def _shift_to_before(demo: Demo) -> Demo:
 
 
 def _array(group: Any, key: str, where: str, shape: tuple[int | None, ...], dtype: type | None = None) -> np.ndarray:
-    """A dataset of the expected shape (None: any). DataError naming file, demo and key otherwise."""
+    """An HDF5 dataset of the expected shape (None: any). Raises DataError naming file, demo and key otherwise."""
     if key not in group:
         raise DataError(f"{where}/{key} is missing.", REMEDY)
     try:
@@ -191,12 +192,12 @@ def _array(group: Any, key: str, where: str, shape: tuple[int | None, ...], dtyp
 
 
 def _text(value: Any) -> str:
-    """A string attribute, whichever way it was stored."""
+    """A string attribute, stored as bytes or text."""
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _json_attr(group: Any, key: str, path: Path) -> Any:
-    """A JSON attribute of `data`, or None where the file has none. DataError when it is not JSON."""
+    """A JSON attribute of `data`, or None if the file has none. Raises DataError if it is not JSON."""
     if key not in group.attrs:
         return None
     try:
@@ -206,7 +207,7 @@ def _json_attr(group: Any, key: str, path: Path) -> Any:
 
 
 def _instruction(group: Any, path: Path) -> str:
-    """The task's language. Published files hold it as a string or as a list of characters, sometimes in quotes."""
+    """The task instruction. Published files store it as a string or as a list of characters, sometimes in quotes."""
     info = _json_attr(group, "problem_info", path)
     if not isinstance(info, dict) or "language_instruction" not in info:
         raise DataError(f"{path}: attribute `problem_info` of data lacks `language_instruction`.", REMEDY)

@@ -1,4 +1,4 @@
-"""The tables of a robot dataset, the same for every robot: widths are in the values, not in the columns."""
+"""Table schemas of a robot dataset. They are the same for every robot: widths are in the values, not the columns."""
 
 from __future__ import annotations
 

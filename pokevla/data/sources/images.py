@@ -11,14 +11,14 @@ JPEG_QUALITY = 95
 
 
 def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
-    """A picture (H,W,3) uint8 as JPEG. Colour is not sub-sampled: small objects are told apart by it."""
+    """Encode an image (H,W,3) uint8 as JPEG, without chroma subsampling: colour distinguishes small objects."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()
 
 
 def encode_mask(mask: np.ndarray) -> bytes:
-    """A mask (H,W), non-zero inside, as PNG of one bit a pixel."""
+    """Encode a mask (H,W), non-zero inside, as PNG with one bit per pixel."""
     buffer = io.BytesIO()
     Image.fromarray(np.asarray(mask, dtype=bool)).save(buffer, "PNG")
     return buffer.getvalue()

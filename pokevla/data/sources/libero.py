@@ -1,4 +1,4 @@
-"""`pokevla data convert libero`: LIBERO demonstrations to a robot dataset, one episode in memory at a time."""
+"""`pokevla data convert libero`: converts LIBERO demonstrations to a robot dataset, one episode in memory at a time."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ from pokevla.errors import DataError
 
 @dataclass(frozen=True)
 class LiberoSettings:
-    """What `convert libero` is told."""
+    """Options of `convert libero`."""
 
     source: Path
     out: Path
     shard_samples: int = 256
     jpeg_quality: int = JPEG_QUALITY
     val_fraction: float = 0.0
-    """Share of each file's episodes, the last ones, that becomes split `val` where the file does not say."""
+    """Fraction of each file's episodes, taken from the end, for the split `val`, if the file does not define splits."""
     overwrite: bool = False
     noops: Literal["auto", "drop", "keep"] = "auto"
     """Frames without motion: `auto` drops them in published files (OpenVLA-OFT's rule) and keeps them in ours. The
-    scripted expert stands still only while the gripper closes or opens; without those frames a policy learns to lift
-    before it holds (measured: 13 of 103 frames of an episode)."""
+    scripted expert pauses only while the gripper closes or opens (measured: 13 of 103 frames of an episode). Without
+    these frames a policy learns to lift before it has grasped."""
 
 
 def target_mask(instances: np.ndarray, header: DemoFile) -> np.ndarray:
-    """(..., H, W) bool: pixels of the task's target and reference objects. DataError for a target without a number."""
+    """(..., H, W) bool: pixels of the task's target and reference objects. Raises DataError for a target that is
+    not among the instances."""
     if header.instances is None or header.target_instances is None:
         raise DataError(f"{header.path} has masks, but no attributes `instances` and `target_instances`.")
     unknown = sorted(set(header.target_instances) - set(header.instances))
@@ -49,10 +50,10 @@ def target_mask(instances: np.ndarray, header: DemoFile) -> np.ndarray:
 
 
 def convert_libero(settings: LiberoSettings, on_episode: Callable[[int, int], None] | None = None) -> Path:
-    """Convert a file or folder of LIBERO demonstrations; returns the dataset directory.
+    """Convert a file or folder of LIBERO demonstrations and return the dataset directory.
 
-    Calls `on_episode(done, total)` after each episode. Raises DataError naming file, demo and key for input that is
-    damaged or of another layout, DiskFullError when there is no room; neither leaves anything under the final name.
+    Calls `on_episode(done, total)` after each episode. Raises DataError naming file, demo and key for damaged input or
+    another layout, and DiskFullError if the disk is full. Neither leaves anything under the final name.
     """
     headers = [describe(path) for path in find_files(settings.source)]
     total = sum(len(header.demo_names) for header in headers)
@@ -111,12 +112,12 @@ def convert_libero(settings: LiberoSettings, on_episode: Callable[[int, int], No
 
 
 def _default_split(place: int, count: int, val_fraction: float) -> str:
-    """Split of episode `place` of `count` in a file that does not say: the last ones are `val`."""
+    """Split of episode `place` of `count` in a file that does not define splits. The last episodes are `val`."""
     return "val" if place >= count - round(count * val_fraction) else "train"
 
 
 def _source(header: DemoFile, init_states: list[int]) -> dict[str, Any]:
-    """Entry of one input file in dataset.json; initial states tell that test trials are not among them."""
+    """Entry of one input file in dataset.json. The initial states show that no test trial is among the data."""
     return source_entry(
         header.path,
         suite=header.suite,
@@ -137,7 +138,7 @@ def _write_episode(
     keep: np.ndarray,
     quality: int,
 ) -> None:
-    """Write one episode's row and a sample for each kept frame that was rendered."""
+    """Write the row of one episode, and a sample for each kept frame that was rendered."""
     task_index = header.task_index if header.task_index is not None else number
     shared = {
         "episode": episode,

@@ -1,4 +1,7 @@
-"""`pokevla data convert libero-vlm`: questions about LIBERO scenes and demonstration frames, true by their masks."""
+"""`pokevla data convert libero-vlm`: writes questions about LIBERO scenes and demonstration frames.
+
+The answers are derived from instance masks.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ from pokevla.data.writer import DatasetWriter, encode_json
 from pokevla.errors import UsageError
 
 LICENSE = "CC-BY-4.0"
-"""Of LIBERO's data; the pictures are renderings of its scenes."""
+"""Licence of LIBERO's data. The images are renderings of its scenes."""
 ORDER = {category: place for place, category in enumerate(CATEGORIES)}
 _PAIRS = pa.list_(pa.list_(pa.float64()))
 SAMPLE_SCHEMA = pa.schema(
@@ -53,16 +56,16 @@ SAMPLE_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class LiberoVLMSettings:
-    """What `convert libero-vlm` is told."""
+    """Options of `convert libero-vlm`."""
 
     sources: Sequence[Path]
     out: Path
     per_image: int = 4
-    """Questions per picture (a picture is one view)."""
+    """Questions per image. An image is one view."""
     frame_stride: int = 8
-    """Every how-manieth rendered frame of a demonstration is asked about: neighbours look alike."""
+    """Use every Nth rendered frame of a demonstration: neighbouring frames look alike."""
     category_weights: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(CATEGORIES, 1.0))
-    """Relative share of each category."""
+    """Relative weight of each category."""
     seed: int = 0
     shard_samples: int = 256
     jpeg_quality: int = JPEG_QUALITY
@@ -70,10 +73,10 @@ class LiberoVLMSettings:
 
 
 def convert_libero_vlm(settings: LiberoVLMSettings, on_picture: Callable[[int], None] | None = None) -> Path:
-    """Write a VLM dataset from scenes and demonstration files; returns its directory.
+    """Write a VLM dataset from scenes and demonstration files and return its directory.
 
-    Calls `on_picture(done)` after each picture. Raises DataError for files that are damaged, of another layout or
-    without masks, UsageError for weights that sum to nothing.
+    Calls `on_picture(done)` after each image. Raises DataError for files that are damaged, have another layout or lack
+    masks, and UsageError if the weights sum to 0.
     """
     if sum(settings.category_weights.values()) <= 0 or set(settings.category_weights) - set(CATEGORIES):
         raise UsageError(f"category weights must be of {', '.join(CATEGORIES)} and not all 0.")
@@ -111,7 +114,7 @@ def convert_libero_vlm(settings: LiberoVLMSettings, on_picture: Callable[[int], 
 
 
 def _pictures(files: Sequence[Path], vocabulary: set[str], frame_stride: int) -> Iterator[LabelledPicture]:
-    """Pictures of all files, one in memory at a time."""
+    """Labelled images of all files, one in memory at a time."""
     for path in files:
         if is_scenes_file(path):
             yield from scene_pictures(path, vocabulary)
@@ -126,7 +129,7 @@ def _write_picture(
     rng: np.random.Generator,
     asked: Counter[str],
 ) -> None:
-    """Ask up to `per_image` different questions about a picture; the category furthest behind its share comes first."""
+    """Write up to `per_image` different questions about an image. The category furthest below its share comes first."""
     seen: set[str] = set()
     jpeg = encode_jpeg(picture.image, settings.jpeg_quality)
     height, width = picture.image.shape[:2]
@@ -137,7 +140,7 @@ def _write_picture(
             if question is not None and question.question not in seen:
                 break
         else:
-            continue  # nothing (new) can be asked about this picture
+            continue  # no (new) question applies to this image
         key = f"{picture.key}-q{len(seen)}"
         seen.add(question.question)
         asked[category] += 1
@@ -163,7 +166,7 @@ def _write_picture(
 
 
 def _row(record: VLMRecord) -> dict[str, Any]:
-    """The light columns of a record."""
+    """The table columns of a record."""
     return {
         "split": record.split,
         "source": record.source,
@@ -181,7 +184,7 @@ def _row(record: VLMRecord) -> dict[str, Any]:
 
 
 def _source(path: Path) -> dict[str, Any]:
-    """Entry of one input file; initial states tell that test trials are not among them."""
+    """Entry of one input file. The initial states show that no test trial is among the data."""
     with open_hdf5(path) as file:
         scenes = "scene_task" in file
         owner: Any = file if scenes else file["data"]

@@ -7,14 +7,14 @@ import numpy as np
 from pokevla.embodiment.libero import LIBERO
 
 THRESHOLD = 1e-4
-"""Least norm of the arm's columns (openvla-oft regenerate_libero_dataset.py, is_noop)."""
+"""Minimum norm of the arm's columns (openvla-oft regenerate_libero_dataset.py, is_noop)."""
 
 
 def moving_frames(actions: np.ndarray) -> np.ndarray:
-    """(T,) bool: frames of raw LIBERO actions (T,A) that do something.
+    """(T,) bool: frames whose raw LIBERO action (T,A) has an effect.
 
-    A frame is dropped when its arm action is (nearly) zero and its gripper command is that of the previously kept
-    frame; the first frame is judged by its arm action alone.
+    A frame is dropped if its arm action is (nearly) zero and its gripper command equals that of the previous kept
+    frame. For the first frame only the arm action counts.
     """
     (hand,) = LIBERO.grippers
     still = np.linalg.norm(actions[:, np.array(LIBERO.action_mask)], axis=1) < THRESHOLD

@@ -1,6 +1,6 @@
-"""Labelled pictures for questions: a picture, its instances, and where each of them is. From scenes or demonstrations.
+"""Labelled images for questions: an image, its instances and their locations. From scenes or demonstrations.
 
-Both come out the right way up, one view at a time: a question is about one picture.
+Images are upright and contain one view, since a question is about one image.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import DataError
 
 SMALLEST_AREA = 0.0012
-"""Share of the picture an instance must cover to count as visible: 20 pixels of 128 x 128."""
+"""Fraction of the image an instance must cover to count as visible: 20 pixels of 128 x 128."""
 FURNITURE = ("cabinet", "stove", "rack", "microwave", "basket", "caddy", "desk", "drawer", "shelf")
 """Words in the names of instances that a gripper cannot lift in LIBERO."""
 CONTAINERS = ("basket", "plate", "bowl", "caddy", "tray", "ramekin", "frypan")
-"""Words in the names of instances that other objects are put into or onto."""
+"""Words in the names of instances that other objects are placed in or on."""
 
 INSTANCES_OF_TASK = "instances/"
-"""Begin of the attributes of a scenes file that name the instances of a task, in the order of their mask values."""
+"""Prefix of the attributes of a scenes file that name the instances of a task, in the order of their mask values."""
 
 
 @dataclass(frozen=True)
 class Visible:
-    """One instance that shows in a picture. Coordinates are relative to the picture, in [0,1]."""
+    """One instance visible in an image. Coordinates are relative to the image, in [0,1]."""
 
     instance: str
     phrase: str
@@ -53,12 +53,13 @@ class Visible:
 
     @cached_property
     def centre(self) -> tuple[float, float]:
-        """Centroid of the mask, moved to the nearest pixel of the mask (rings and clipped shapes); pixel centre."""
+        """Centre of the mask pixel nearest to the centroid, which itself may lie outside the mask (rings, clipped
+        shapes)."""
         return snapped_centroid(self.mask)
 
     @cached_property
     def grasp(self) -> tuple[float, float]:
-        """A point on the upper half of the mask: seen from the front, an object's top is where a gripper takes it."""
+        """A point on the upper half of the mask: seen from the front, a gripper grasps an object at its top."""
         rows = np.flatnonzero(self.mask.any(axis=1))
         upper = self.mask.copy()
         upper[(rows[0] + rows[-1]) // 2 + 1 :] = False
@@ -66,22 +67,22 @@ class Visible:
 
     @property
     def graspable(self) -> bool:
-        """Whether it is an object that a gripper lifts."""
+        """Whether a gripper can lift this object."""
         return not any(word in self.instance for word in FURNITURE)
 
     @property
     def container(self) -> bool:
-        """Whether other objects are put into or onto it."""
+        """Whether other objects are placed in or on it."""
         return is_container(self.instance)
 
 
 def is_container(name: str) -> bool:
-    """Whether a name of an instance, or what it is called, tells of something to put objects into or onto."""
+    """Whether the name or phrase of an instance denotes something that objects are placed in or on."""
     return any(word in name for word in CONTAINERS)
 
 
 def snapped_centroid(mask: np.ndarray) -> tuple[float, float]:
-    """Relative (x, y) of the mask pixel (its centre) nearest to the centroid of a non-empty mask (H,W)."""
+    """Relative (x, y) of the centre of the mask pixel nearest to the centroid of a non-empty mask (H,W)."""
     ys, xs = np.nonzero(mask)
     nearest = int(np.argmin((ys - ys.mean()) ** 2 + (xs - xs.mean()) ** 2))
     height, width = mask.shape
@@ -97,21 +98,21 @@ class LabelledPicture:
     split: str
     view: str
     at_rest: bool
-    """Whether all objects stand on the table (scenes), so that lower in the base view means further from the robot."""
+    """Whether all objects stand on the table (scenes). If so, lower in the base view means further from the robot."""
     image: np.ndarray
     """(H,W,3) uint8."""
     visible: tuple[Visible, ...]
     hidden: tuple[str, ...]
-    """Phrases of objects of the same suite that this picture does not show."""
+    """Phrases of objects of the same suite that are not visible in this image."""
 
     @property
     def hidden_containers(self) -> tuple[str, ...]:
-        """Those of `hidden` that other objects are put into or onto: the wrist view seldom shows the basket."""
+        """Those of `hidden` that other objects are placed in or on: the wrist view rarely shows the basket."""
         return tuple(name for name in self.hidden if is_container(name))
 
     @property
     def nameable(self) -> tuple[Visible, ...]:
-        """Visible instances whose phrase means them alone in this picture."""
+        """Visible instances whose phrase is unambiguous in this image."""
         phrases = [v.phrase for v in self.visible]
         return tuple(v for v in self.visible if phrases.count(v.phrase) == 1)
 
@@ -127,13 +128,13 @@ def _visible(mask: np.ndarray, instances: tuple[str, ...]) -> tuple[Visible, ...
 
 
 def _hidden(mask: np.ndarray, instances: tuple[str, ...], vocabulary: set[str]) -> tuple[str, ...]:
-    """Phrases of the vocabulary of which not one pixel shows."""
+    """Phrases of the vocabulary whose objects have no visible pixel."""
     shown = {phrase(instances[n - 1]) for n in np.unique(mask) if n > 0}
     return tuple(sorted(vocabulary - shown))
 
 
 def scene_pictures(path: Path, vocabulary: set[str]) -> Iterator[LabelledPicture]:
-    """Both views of every scene of a scenes file. DataError naming file and key."""
+    """Both views of every scene of a scenes file. Raises DataError naming file and key."""
     with open_hdf5(path) as file:
         for key in ("images", "masks", "scene_task", "split"):
             if key not in file:
@@ -185,13 +186,13 @@ def demo_pictures(path: Path, vocabulary: set[str], frame_stride: int) -> Iterat
 
 
 def is_scenes_file(path: Path) -> bool:
-    """Whether an HDF5 file holds scenes (else it should hold demonstrations). DataError when it cannot be opened."""
+    """Whether an HDF5 file holds scenes rather than demonstrations. Raises DataError if it cannot be opened."""
     with open_hdf5(path) as file:
         return "scene_task" in file
 
 
 def instance_phrases(path: Path) -> set[str]:
-    """What the instances of a file are called: together the vocabulary of questions about absent objects."""
+    """Phrases of the instances of a file: the vocabulary of questions about absent objects."""
     if is_scenes_file(path):
         with open_hdf5(path) as file:
             tasks = [key for key in file.attrs if key.startswith(INSTANCES_OF_TASK)]
@@ -200,7 +201,7 @@ def instance_phrases(path: Path) -> set[str]:
 
 
 def _json(attributes: Any, key: str, path: Path) -> Any:
-    """A JSON attribute, or DataError naming file and attribute."""
+    """A JSON attribute. Raises DataError naming file and attribute."""
     if key not in attributes:
         raise DataError(f"{path}: attribute `{key}` is missing.", "Give a file written by `pokevla data scenes`.")
     value = attributes[key]

@@ -1,7 +1,7 @@
-"""Questions about a labelled picture, by template. Every answer is true by the instance mask.
+"""Template questions about a labelled image. Every answer is derived from the instance mask.
 
-Each maker returns one question or None where the picture does not admit it. Which template, object and option letter
-are drawn comes from the generator that is passed in.
+Each maker returns one question, or None if the image does not allow it. The random generator passed in selects
+template, object and option letter.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ from pokevla.data.sources.pictures import LabelledPicture, Visible
 from pokevla.embodiment.libero import BASE
 
 CLEAR_GAP = 0.08
-"""Least distance between two objects, of the picture's side, for a question that compares their places."""
+"""Minimum distance between two objects, relative to the image side, for questions that compare their positions."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a template gives: the answer's fields, and the region that counts as right."""
+    """A question made from a template: the fields of the answer, and the region that counts as correct."""
 
     category: Category
     task: str
     question: str
     answer: dict[str, Any]
     region: np.ndarray | None = None
-    """(H,W) bool; None where the answer is no place."""
+    """(H,W) bool; None if the answer is not a location."""
 
 
 Maker = Callable[[LabelledPicture, np.random.Generator], Question | None]
 
 
 def _pick(rng: np.random.Generator, options: Sequence[Any]) -> Any:
-    """One of several, by the generator."""
+    """A random choice of `options`."""
     return options[int(rng.integers(len(options)))]
 
 
 def _ask(rng: np.random.Generator, templates: Sequence[str], kind: str, **words: str) -> str:
-    """A template filled in, with the sentence that tells which kind of answer is wanted."""
+    """A random template, filled in, followed by the sentence that states the answer format."""
     return f"{_pick(rng, templates).format(**words)} {REPLY_WITH[kind]}"
 
 
 def _any(
     picture: LabelledPicture, rng: np.random.Generator, accepts: Callable[[Visible], bool] = lambda _: True
 ) -> Visible | None:
-    """A nameable object of the image that `accepts` allows, or None."""
+    """A random nameable object of the image that satisfies `accepts`, or None."""
     candidates = [v for v in picture.nameable if accepts(v)]
     return _pick(rng, candidates) if candidates else None
 
@@ -113,10 +113,10 @@ PLACE = (
 
 
 def act_on(picture: LabelledPicture, rng: np.random.Generator) -> Question | None:
-    """The policy's own question, answered by where the hand has to go first (ours).
+    """The policy's own question, answered with the point where the gripper has to go first (ours).
 
-    No sentence tells the kind of answer: the prompt is word for word the one that post-training puts before the
-    action queries, so that what pre-training has learnt to look for is what the policy is asked for.
+    No sentence states the answer format: the prompt is identical to the one that precedes the action queries in
+    post-training, so the policy is prompted for what pre-training has learned to locate.
     """
     thing = _any(picture, rng, lambda v: v.graspable)
     places = sorted({v.phrase for v in picture.visible if v.container} | set(picture.hidden_containers))
@@ -128,17 +128,17 @@ def act_on(picture: LabelledPicture, rng: np.random.Generator) -> Question | Non
 
 
 def grasp_point(picture: LabelledPicture, rng: np.random.Generator) -> Question | None:
-    """A point of an object that a gripper can take."""
+    """A grasp point of an object that a gripper can lift."""
     thing = _any(picture, rng, lambda v: v.graspable)
     if thing is None:
         return None
-    point = thing.grasp if picture.view == BASE else thing.centre  # the wrist camera looks down on the top
+    point = thing.grasp if picture.view == BASE else thing.centre  # the wrist camera sees objects from above
     text = _ask(rng, GRASP, "point", name=thing.phrase)
     return Question("affordance", "grasp_point", text, point_record([point]), thing.mask)
 
 
 def place_point(picture: LabelledPicture, rng: np.random.Generator) -> Question | None:
-    """A point of a container to put something into."""
+    """A point of a container in or on which something can be placed."""
     thing = _any(picture, rng, lambda v: v.container)
     if thing is None:
         return None
@@ -167,7 +167,8 @@ IS_LEFT = (
 
 
 def _apart(picture: LabelledPicture, rng: np.random.Generator, axis: int) -> tuple[Visible, Visible] | None:
-    """Two objects clearly apart along x (0) or, by their lower edges, along y (1): the lesser one first."""
+    """Two objects clearly apart along x (axis 0) or, by their lower edges, along y (axis 1). The smaller coordinate
+    comes first."""
     place = (lambda v: v.centre[0]) if axis == 0 else (lambda v: v.box[3])
     things = picture.nameable
     pairs = [(a, b) for a in things for b in things if place(b) - place(a) >= CLEAR_GAP]
@@ -177,7 +178,7 @@ def _apart(picture: LabelledPicture, rng: np.random.Generator, axis: int) -> tup
 def _two_options(
     rng: np.random.Generator, task: str, templates: Sequence[str], right: Visible, wrong: Visible, **words: str
 ) -> Question:
-    """A choice between two objects; the letter of the right one is drawn evenly."""
+    """A choice between two objects. The letter of the correct one is uniformly random."""
     first = bool(rng.integers(2))
     a, b = (right, wrong) if first else (wrong, right)
     text = _ask(rng, templates, "choice", a=a.phrase, b=b.phrase, **words)
@@ -185,7 +186,7 @@ def _two_options(
 
 
 def further_to_side(picture: LabelledPicture, rng: np.random.Generator) -> Question | None:
-    """Which of two objects is further left or right in the picture."""
+    """Which of two objects is further left or right in the image."""
     pair = _apart(picture, rng, 0)
     if pair is None:
         return None
@@ -196,9 +197,9 @@ def further_to_side(picture: LabelledPicture, rng: np.random.Generator) -> Quest
 
 
 def nearer_to_robot(picture: LabelledPicture, rng: np.random.Generator) -> Question | None:
-    """Which of two objects stands nearer the robot: LIBERO's base camera faces the robot, so the higher one.
+    """Which of two objects is nearer to the robot. LIBERO's base camera faces the robot, so it is the higher one.
 
-    Asked only where everything stands on the table; the lower edge of a mask is then its foot.
+    Asked only if all objects stand on the table: then the lower edge of a mask is where the object touches the table.
     """
     if picture.view != BASE or not picture.at_rest:
         return None
@@ -212,7 +213,7 @@ def nearer_to_robot(picture: LabelledPicture, rng: np.random.Generator) -> Quest
 
 
 def is_to_side(picture: LabelledPicture, rng: np.random.Generator) -> Question | None:
-    """Whether one object is left (or right) of another: yes and no, and their letters, drawn evenly."""
+    """Whether one object is to the left (or right) of another. Yes and no, and their letters, are uniformly random."""
     pair = _apart(picture, rng, 0)
     if pair is None:
         return None
@@ -255,7 +256,7 @@ def name_at_point(picture: LabelledPicture, rng: np.random.Generator) -> Questio
 
 
 def count_visible(picture: LabelledPicture, rng: np.random.Generator) -> Question | None:
-    """How many of some named objects show."""
+    """How many of several named objects are visible."""
     shown = sorted({v.phrase for v in picture.visible})
     most = min(3, len(shown))
     if not picture.hidden or not shown:
@@ -269,7 +270,7 @@ def count_visible(picture: LabelledPicture, rng: np.random.Generator) -> Questio
 
 
 def is_visible(picture: LabelledPicture, rng: np.random.Generator) -> Question | None:
-    """Whether an object shows; yes and no drawn evenly."""
+    """Whether an object is visible. Yes and no are equally likely."""
     shown = sorted({v.phrase for v in picture.visible})
     if not picture.hidden or not shown:
         return None
@@ -284,11 +285,11 @@ MAKERS: dict[str, tuple[Maker, ...]] = {
     "reasoning": (further_to_side, nearer_to_robot, is_to_side),
     "general": (name_at_point, count_visible, is_visible),
 }
-"""Makers by category; one is drawn, and the next ones are tried where it does not fit the picture."""
+"""Makers by category. One is drawn; if it does not apply to the image, the next ones are tried."""
 
 
 def ask(picture: LabelledPicture, category: str, rng: np.random.Generator) -> Question | None:
-    """A question of a category about a picture, or None where no maker of it fits."""
+    """A question of a category about an image, or None if none of its makers applies."""
     makers = MAKERS[category]
     for place in rng.permutation(len(makers)):
         question = makers[place](picture, rng)

@@ -1,4 +1,4 @@
-"""Names of LIBERO's tasks, so that a file on disk finds its suite and index without the simulator installed."""
+"""Names of LIBERO's tasks, to identify suite and index of a file without the simulator installed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 SUFFIX = "_demo.hdf5"
-"""Official demonstrations are `<suite>/<task name>_demo.hdf5`."""
+"""Suffix of official demonstration files: `<suite>/<task name>_demo.hdf5`."""
 
 
 @cache
@@ -19,9 +19,9 @@ def libero_tasks() -> dict[str, tuple[str, ...]]:
 
 
 def identify(path: Path) -> tuple[str, str, int | None]:
-    """(suite, task name, index in the suite or None) of a demonstration file, by its name and folder.
+    """(suite, task name, index in the suite or None) of a demonstration file, from its name and folder.
 
-    A name that several suites could have belongs to the folder's; an unknown one keeps the folder's name as its suite.
+    The folder decides if several suites have a task of that name. For an unknown task the suite is the folder's name.
     """
     name = path.name.removesuffix(SUFFIX).removesuffix(path.suffix)
     tasks = libero_tasks()
@@ -33,6 +33,6 @@ def identify(path: Path) -> tuple[str, str, int | None]:
 
 
 def phrase(instance: str) -> str:
-    """How a person calls an instance: `bbq_sauce_1` is "bbq sauce"."""
+    """Natural-language name of an instance: `bbq_sauce_1` is "bbq sauce"."""
     head, _, tail = instance.rpartition("_")
     return (head if head and tail.isdigit() else instance).replace("_", " ")

@@ -35,9 +35,9 @@ class OwnWork:
 
     def __enter__(self) -> Self:
         if self._cuda:
-            begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begun.record()
-            self._events.append((begun, ended))
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            self._events.append((start, end))
         else:
             self._started = time.perf_counter()
         return self
@@ -52,9 +52,9 @@ class OwnWork:
 
     def take(self) -> float:
         """Seconds of own work since the last call."""
-        for begun, ended in self._events:
-            ended.synchronize()
-            self._seconds += begun.elapsed_time(ended) / 1e3  # ms
+        for start, end in self._events:
+            end.synchronize()
+            self._seconds += start.elapsed_time(end) / 1e3  # ms
         seconds, self._seconds = self._seconds, 0.0
         self._events.clear()
         return seconds
