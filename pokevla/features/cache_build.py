@@ -1,4 +1,4 @@
-"""Building a cache: every image of a dataset through all teachers, once."""
+"""Builds a cache: runs every image of a dataset through all teachers, once."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def build_cache(
     on_progress: Progress | None = None,
     device: str | None = None,
 ) -> Path:
-    """Compute the cache of one robot dataset and return its directory. A finished cache is returned as it is.
+    """Compute the cache of one robot dataset and return its directory. A finished cache is left unchanged.
 
-    A feature shard per dataset shard, with the same keys in the same order. Shards that a killed build finished are
-    kept; the rest is made. `on_progress(done, total)` counts samples, those of finished shards first.
+    Writes one feature shard per dataset shard, with the same keys in the same order. Finished shards of an interrupted
+    build are kept. `on_progress(done, total)` counts samples and starts with those of the finished shards.
 
     Raises:
         DataError: not a robot dataset, damaged shards, images that are not square, or features that are not finite.
-        CheckpointError: teacher weights that are missing or do not fit.
-        DiskFullError: no room. Finished shards stay, nothing half-written does.
+        CheckpointError: the teacher weights are missing or do not match.
+        DiskFullError: the disk is full. Finished shards remain; no partial file does.
         UsageError: another process is building this cache.
     """
     build = _prepare(dataset_root, cache, device)
@@ -76,10 +76,11 @@ def build_shards(
     on_progress: Progress | None = None,
     device: str | None = None,
 ) -> Path:
-    """Compute some shards of a cache, beside others that compute the rest; whoever makes the last one completes it.
+    """Compute some shards of a cache while other processes compute the rest. The process that writes the last shard
+    completes the cache.
 
-    Shards that are there already are kept. `on_progress(done, total)` counts the samples of `names`. Returns the
-    directory of the cache. Errors of `build_cache`.
+    Existing shards are kept. `on_progress(done, total)` counts the samples of `names`. Returns the directory of the
+    cache. Raises the same errors as `build_cache`.
     """
     build = _prepare(dataset_root, cache, device)
     if (build.directory / COMPLETE_NAME).is_file():
@@ -100,10 +101,10 @@ def build_shards(
 
 
 def cache_shards(dataset_root: Path, cache: CacheConfig) -> tuple[Path, list[str], list[str]]:
-    """(directory of a cache, names of all its shards, names of those that are missing). Loads no teacher.
+    """(directory of a cache, names of all its shards, names of the missing ones). Loads no teacher.
 
     Raises:
-        DataError: not a robot dataset. CheckpointError: teacher weights that are missing.
+        DataError: not a robot dataset. CheckpointError: the teacher weights are missing.
     """
     dataset = _open_robot_dataset(dataset_root)
     fingerprint, _ = cache_fingerprint(cache, dataset.fingerprint, dataset.num_views)
@@ -124,7 +125,7 @@ def _open_robot_dataset(root: Path) -> Dataset:
 
 @dataclass(frozen=True)
 class _Build:
-    """One cache in the making."""
+    """One cache being built."""
 
     dataset: Dataset
     cache: CacheConfig
@@ -140,11 +141,11 @@ class _Build:
 
     @property
     def missing(self) -> list[str]:
-        """Shards that are not there at this moment."""
+        """Names of the shards that do not exist yet."""
         return _missing(self.directory, self.rows_by_shard)
 
     def count(self, names: Iterable[str]) -> int:
-        """Samples in some shards."""
+        """Number of samples in the shards `names`."""
         return sum(len(self.rows_by_shard[name]) for name in names)
 
     @contextmanager
@@ -161,13 +162,13 @@ class _Build:
         write_shard(self.directory / SHARDS_NAME / name, encoder.run(self.rows_by_shard[name], counter), self.layout)
 
     def finish(self) -> None:
-        """Write the manifest and the marker that says the cache is complete."""
+        """Write the manifest and the marker of a complete cache."""
         write_manifest(self.directory, _manifest(self))
 
 
 def _prepare(dataset_root: Path, cache: CacheConfig, device: str | None) -> _Build:
     dataset = _open_robot_dataset(dataset_root)
-    layout = cache_layout(cache, dataset.num_views)  # refused before any weights are read
+    layout = cache_layout(cache, dataset.num_views)  # raises before any weights are read
     teachers = build_teachers(cache, device)
     fingerprint, parts = cache_fingerprint(
         cache, dataset.fingerprint, dataset.num_views, [teacher.spec for teacher in teachers]
@@ -176,7 +177,7 @@ def _prepare(dataset_root: Path, cache: CacheConfig, device: str | None) -> _Bui
 
 
 def _rows_by_shard(dataset: Dataset) -> dict[str, np.ndarray]:
-    """Rows of each shard that has any, by file name, in file order."""
+    """Rows of each non-empty shard, by file name, in file order."""
     shards = dataset.samples["shard"].to_numpy()
     return {name: rows for i, name in enumerate(dataset.shard_names) if (rows := np.flatnonzero(shards == i)).size}
 
@@ -215,7 +216,7 @@ def _manifest(build: _Build) -> dict[str, Any]:
 
 
 def _with_absolute_paths(cache: CacheConfig) -> CacheConfig:
-    """The same cache, named so that it is found from any directory."""
+    """The same configuration with absolute paths, so that it is valid from any working directory."""
 
     def absolute(teacher: TeacherConfig) -> TeacherConfig:
         return teacher.model_copy(update={"weights": teacher.weights.absolute() if teacher.weights else None})

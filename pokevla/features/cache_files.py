@@ -1,10 +1,10 @@
 """The files of a cache: `ROOT/<fingerprint>/` with `shards/*.tar`, `shards/*.idx`, `manifest.json` and `COMPLETE`.
 
-Feature shards are ordinary tars with one member `<key>.pkvf` per sample. Their sidecars have the form of a dataset's,
-but point at the payload of a record, past its header and padding.
+Feature shards are ordinary tars with one member `<key>.pkvf` per sample. Their index files have the same format as
+those of a dataset, but their offsets point at the payload of a record, past its header and padding.
 
-Every file appears whole or not at all. A shard is there when its `.idx` is, which is written after the tar; a cache is
-there when `COMPLETE` is, which comes last of all.
+Every file is either complete or absent. A shard exists once its `.idx` exists, which is written after the tar. A cache
+exists once `COMPLETE` exists, which is written last.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pokevla.shards.index import Member, dump_index, index_path, load_index
 from pokevla.shards.shard_writer import PLAIN_HEADER, ShardWriter
 
 SCHEMA_VERSION = 2
-"""Of the manifest. Version 1 knew SAM and VGGT only; it is read, and no longer written."""
+"""Version of the manifest. Version 1 supported SAM and VGGT only; it can be read but is no longer written."""
 _READ_VERSIONS = (1, 2)
 MANIFEST_NAME = "manifest.json"
 COMPLETE_NAME = "COMPLETE"
@@ -36,11 +36,11 @@ _FINISH_WAIT_S = 60.0
 
 
 def write_shard(path: Path, samples: Iterable[tuple[str, Features]], layout: RecordLayout) -> None:
-    """Write a feature shard and then its sidecar. Until the sidecar has its name, the shard does not count.
+    """Write a feature shard and then its index. The shard does not count until the index has its final name.
 
     Raises:
-        DiskFullError: no room; neither file exists under its final name.
-        DataError: a key too long for a tar header, or whatever `samples` raises.
+        DiskFullError: the disk is full; neither file exists under its final name.
+        DataError: a key is too long for a tar header, or `samples` raised it.
     """
     with atomic_file(path) as file:
         writer = ShardWriter(file, PLAIN_HEADER)
@@ -52,10 +52,10 @@ def write_shard(path: Path, samples: Iterable[tuple[str, Features]], layout: Rec
 
 
 def read_index(shard: Path) -> dict[str, Member]:
-    """Return where the payload of each record of a shard is, by key, in file order.
+    """Return the location of each record's payload in a shard, by key, in file order.
 
     Raises:
-        DataError: missing or damaged.
+        DataError: the index is missing or damaged.
     """
     return {entry.key: entry.members[0] for entry in load_index(shard, REBUILD)}
 
@@ -74,7 +74,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     """Read the manifest of a complete cache.
 
     Raises:
-        DataError: not a cache, not complete, damaged, or of an unknown version.
+        DataError: not a cache, or the cache is incomplete, damaged, or of an unknown version.
     """
     if not directory.is_dir():
         raise DataError(f"There is no feature cache at {directory}.", REBUILD)
@@ -91,8 +91,8 @@ def find_cache(root: Path, fingerprint: str, parts: dict[str, str] | None = None
     """Return the directory of the complete cache `fingerprint` under `root`.
 
     Raises:
-        CacheMismatchError: only caches with other parts are there; names what differs from the nearest one.
-        DataError: there is no cache at all, or it is not complete.
+        CacheMismatchError: only caches with other parts exist. The message lists the differences to the nearest one.
+        DataError: there is no cache, or it is incomplete.
     """
     directory = root / fingerprint
     if directory.is_dir():
@@ -116,14 +116,14 @@ def find_cache(root: Path, fingerprint: str, parts: dict[str, str] | None = None
 
 
 def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest, then the marker that says the cache is complete."""
+    """Write the manifest, then the marker of a complete cache."""
     write_json(directory / MANIFEST_NAME, {"schema_version": SCHEMA_VERSION, **manifest})
     write_text(directory / COMPLETE_NAME, f"{manifest['fingerprint']}\n")
 
 
 @contextmanager
 def build_lock(directory: Path) -> Iterator[None]:
-    """Hold the right to write into a cache.
+    """Hold the lock for writing a whole cache.
 
     Raises:
         UsageError: another process is building this cache.
@@ -135,10 +135,10 @@ def build_lock(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def shard_lock(directory: Path, shard: str) -> Iterator[None]:
-    """Hold the right to write one shard of a cache, beside others that write other shards (the tasks of a job array).
+    """Hold the lock for writing one shard of a cache. Other processes (parts of a job array) may write other shards.
 
     Raises:
-        UsageError: another process builds the whole cache, or this shard.
+        UsageError: another process is building the whole cache, or this shard.
     """
     (directory / SHARDS_NAME).mkdir(parents=True, exist_ok=True)
     busy = f"Another process is building {shard} of {directory}."
@@ -151,10 +151,10 @@ def shard_lock(directory: Path, shard: str) -> Iterator[None]:
 
 @contextmanager
 def finish_lock(directory: Path) -> Iterator[None]:
-    """Hold the right to write manifest and marker; waits for another process that has it, which takes moments.
+    """Hold the lock for writing manifest and marker. Waits for another process that holds it, usually very briefly.
 
     Raises:
-        UsageError: the other process still has it after a minute.
+        UsageError: the other process still holds it after a minute.
     """
     busy = f"Another process is completing {directory}."
     with advisory_lock(directory / _shard_lock_name("manifest"), busy=busy, remedy=_WAIT, wait_s=_FINISH_WAIT_S):

@@ -1,4 +1,4 @@
-"""Checking a finished cache: what it holds, whether its bytes are whole, whether the teachers still give the same."""
+"""Verifies a finished cache: contents, checksums, and whether the teachers still produce the same features."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from pokevla.features.layout import REBUILD, Features, RecordLayout, decode_reco
 from pokevla.recipe.sections import CacheConfig
 
 LEAST_COSINE = 0.98
-"""Recomputed features must agree with the stored ones by this, at every cell of the grid. int8 costs at most 0.001 on
-features without outliers; other devices and library versions far less (ours)."""
+"""Minimum cosine similarity of recomputed and stored features, at every cell of the grid. int8 costs at most 0.001 on
+features without outliers; other devices and library versions cost far less (ours)."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class VerifyReport:
     records: int
     recomputed: int
     cosines: dict[str, float]
-    """By field, the least over all cells of the recomputed samples; empty when none was recomputed."""
+    """Minimum cosine per field over all cells of the recomputed samples; empty if none was recomputed."""
 
 
 def cache_info(directory: Path) -> dict[str, Any]:
-    """Return the manifest of a complete cache, with the bytes it takes on disk (`disk_bytes`).
+    """Return the manifest of a complete cache, with its size on disk in bytes (`disk_bytes`).
 
     Raises:
-        DataError: not a cache, not complete, or damaged.
+        DataError: not a cache, or the cache is incomplete or damaged.
     """
     manifest = read_manifest(directory)
     sizes = [path.stat().st_size for path in (directory / SHARDS_NAME).iterdir() if path.is_file()]
@@ -61,10 +61,10 @@ def verify_cache(
 ) -> VerifyReport:
     """Check every record's header and checksum, then recompute `recompute` samples, evenly spread, and compare.
 
-    Dataset and teachers are those the manifest names, unless `dataset_root` and `cache` say otherwise.
+    Dataset and teachers are taken from the manifest unless `dataset_root` and `cache` override them.
 
     Raises:
-        DataError: a damaged shard, a sample that is missing, or features that come out differently.
+        DataError: a shard is damaged, a sample is missing, or recomputed features differ.
         CacheMismatchError: the dataset or a weights file is not the one the cache was made from.
     """
     manifest = read_manifest(directory)
@@ -86,10 +86,10 @@ def verify_cache(
 
 
 def checked_records(shard: Path, layout: RecordLayout) -> Iterator[tuple[str, Features]]:
-    """Yield (key, features) of a shard, read as the tar it is, every header and checksum checked.
+    """Yield (key, features) of a shard, read as a plain tar, checking every header and checksum.
 
     Raises:
-        DataError: names the shard, and the key where there is one.
+        DataError: names the shard, and the key if there is one.
     """
     index = read_index(shard)
     keys = []
@@ -116,7 +116,7 @@ def checked_records(shard: Path, layout: RecordLayout) -> Iterator[tuple[str, Fe
 def _recompute(
     directory: Path, made_from: dict[str, str], dataset: Dataset, cache: CacheConfig, count: int
 ) -> tuple[int, dict[str, float]]:
-    """Encode `count` samples anew; return how many, and the least cosine of each field."""
+    """Encode `count` samples again. Returns their number and the minimum cosine of each field."""
     teachers = build_teachers(cache)
     _, parts = cache_fingerprint(cache, dataset.fingerprint, dataset.num_views, [teacher.spec for teacher in teachers])
     if changed := differences(made_from, parts):
@@ -144,7 +144,7 @@ def _recompute(
 
 
 def _least_cosine(stored: Tensor, recomputed: Tensor) -> float:
-    """Least cosine over the cells of (B, V, C, G, G) or (B, V, N, T); of a map with one channel, over whole views."""
+    """Minimum cosine over the cells of (B, V, C, G, G) or (B, V, N, T). For maps with one channel, over whole views."""
     if stored.ndim == 5 and stored.shape[2] == 1:
         stored, recomputed = stored.flatten(2), recomputed.flatten(2)
     dim = 2 if stored.ndim == 5 else -1
@@ -152,5 +152,5 @@ def _least_cosine(stored: Tensor, recomputed: Tensor) -> float:
 
 
 def stored_features(samples: list[Features]) -> dict[str, Tensor]:
-    """The numbers of stored samples as float32 by field: (B, V, C, G, G) or (B, V, N, T)."""
+    """Dequantise stored samples: float32 by field, (B, V, C, G, G) or (B, V, N, T)."""
     return {name: dequantise(features) for name, features in stack_features(samples).items()}

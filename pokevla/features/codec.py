@@ -1,8 +1,8 @@
-"""Codecs of cached features: from numbers to stored values and scales, and back on the device.
+"""Codecs of cached features: quantise floats to stored values and scales, and dequantise them on the device.
 
 Scales are rounded up to the next float16, so no value is ever clipped and |x - x'| <= scale / 2. One scale per 64
-values of a channel was the best 8-bit code for SAM's image embedding. One scale per token is enough for VGGT, of whose
-tokens only the direction is used.
+values of a channel was the best 8-bit code for SAM's image embedding. One scale per token is enough for VGGT, because
+only the direction of its tokens is used.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from pokevla.errors import DataError
 from pokevla.recipe.sections import FeatureCodec
 
 CODEC_VERSION = 1
-"""Version of the numbers below; part of every fingerprint."""
+"""Version of the codecs' numerics; part of every fingerprint."""
 CHANNEL_GROUP = 64
-"""Values of one channel's flattened grid that share a scale (ours)."""
+"""Number of values of one channel's flattened grid that share a scale (ours)."""
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 _INT8_MAX = 127.0
 
 
 @dataclass(frozen=True)
 class Codec:
-    """How one field is stored. Shapes are those of a sample or of a batch: only the last axes count."""
+    """How one field is stored. Works on a sample or a batch: only the last axes matter."""
 
     dtype: Literal["int8", "float16"]
-    """Of the stored values."""
+    """Data type of the stored values."""
     group: str
-    """Which values share a scale: `channel64`, `token` or `none`. In fingerprints and in manifests of version 1."""
+    """Which values share a scale: `channel64`, `token` or `none`. Used in fingerprints and in version 1 manifests."""
     scale_shape: Callable[[tuple[int, ...]], tuple[int, ...] | None]
-    """Shape of the values -> shape of the float16 scales; None where there are none."""
+    """Shape of the values -> shape of the float16 scales, or None without scales."""
     quantise: Callable[[np.ndarray, str], tuple[np.ndarray, np.ndarray | None]]
-    """(float32 values, name of the field for errors) -> (stored values of the same shape, scales). DataError for values
-    that are not finite or too large."""
+    """(float32 values, name of the field for errors) -> (stored values of the same shape, scales). Raises DataError for
+    values that are not finite or too large."""
     dequantise: Callable[[Tensor, Tensor | None], Tensor]
     """(stored values, scales) -> float32 of the same shape, on the device of the values."""
 
@@ -54,7 +54,7 @@ def quantise_channel64(values: np.ndarray, what: str) -> tuple[np.ndarray, np.nd
     _check_finite(values, what)
     lead, cells = values.shape[:-2], values.shape[-2] * values.shape[-1]
     groups = _num_groups(cells)
-    flat = np.zeros((*lead, groups * min(CHANNEL_GROUP, cells)), dtype=np.float32)  # a short last group ends in zeros
+    flat = np.zeros((*lead, groups * min(CHANNEL_GROUP, cells)), dtype=np.float32)  # the last group is zero-padded
     flat[..., :cells] = values.reshape(*lead, cells)
     grouped = flat.reshape(*lead, groups, -1)
     scales = _scales(np.abs(grouped).max(axis=-1), what)
@@ -75,7 +75,7 @@ def quantise_token(values: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarra
 
 
 def to_float16(values: np.ndarray, what: str) -> tuple[np.ndarray, None]:
-    """Return `values` as float16; there are no scales.
+    """Return `values` as float16, without scales.
 
     Raises:
         DataError: a value is not finite or outside float16's range.
@@ -109,21 +109,21 @@ CODECS: dict[str, Codec] = {
     "int8_token": Codec("int8", "token", lambda shape: shape[:-1], quantise_token, _dequantise_token),
     "fp16": Codec("float16", "none", lambda _: None, to_float16, lambda values, _: values.float()),
 }
-"""Codecs by the name that a manifest gives them. A new one is one entry, and keeps its name for good."""
+"""Codecs by their name in a manifest. A new codec is one entry; names must never change."""
 
 
 def codec_for(view_shape: tuple[int, ...], stored_as: FeatureCodec) -> str:
-    """Name of the codec of a field whose shape for one view is (C, G, G) or (N, T), stored as the recipe says."""
+    """Name of the codec for a field with shape (C, G, G) or (N, T) per view, stored as the recipe says."""
     if stored_as == "fp16":
         return "fp16"
     return "int8_channel64" if len(view_shape) == 3 else "int8_token"
 
 
 def dequantise(features: QuantisedFeatures) -> Tensor:
-    """Numbers of stored features: float32 on the features' own device, in the shape of `features.values`.
+    """Convert stored features to float32, on their own device and in the shape of `features.values`.
 
     Raises:
-        DataError: an unknown codec, or scales that are missing or do not fit.
+        DataError: the codec is unknown, or scales are missing or have the wrong shape.
     """
     if features.codec not in CODECS:
         raise DataError(f"unknown codec of features {features.codec!r}; known are {', '.join(CODECS)}.")
@@ -139,7 +139,7 @@ def _checked(scales: Tensor | None, expected: tuple[int, ...], values: Tensor) -
 
 
 def _num_groups(cells: int) -> int:
-    """How many groups of 64 a channel's `cells` flattened values make (the last one may be shorter)."""
+    """Number of groups of 64 in a channel of `cells` flattened values. The last group may be shorter."""
     return -(-cells // CHANNEL_GROUP)
 
 
@@ -157,7 +157,7 @@ def _scales(largest: np.ndarray, what: str) -> np.ndarray:
 
 
 def _round(grouped: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """Divide (..., n, k) by scales (..., n), round to int8. A scale of 0 stands for a group of zeros."""
+    """Divide (..., n, k) by scales (..., n) and round to int8. A scale of 0 means that the whole group is 0."""
     divisor = scales.astype(np.float32)[..., None]
     divisor = np.where(divisor == 0.0, np.float32(1.0), divisor)
     return np.rint(grouped / divisor).astype(np.int8)

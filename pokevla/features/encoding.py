@@ -1,4 +1,4 @@
-"""From the images of a dataset to features: reading, encoding, quantising, several batches at once."""
+"""Computes features from the images of a dataset: reads, encodes and quantises several batches in parallel."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ Progress = Callable[[int, int], None]
 
 
 def build_teachers(cache: CacheConfig, device: str | None = None) -> list[Teacher]:
-    """Build all teachers of a cache on `device`; None takes a GPU if there is one. Raises as `build_teacher`."""
+    """Build all teachers of a cache on `device`; None selects a GPU if available. Raises the errors of
+    `build_teacher`."""
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return [build_teacher(teacher, chosen) for teacher in cache.all_teachers.values()]
 
 
 def encode_images(teachers: Sequence[Teacher], images: np.ndarray) -> dict[str, np.ndarray]:
-    """Fields of all teachers for clean images (B, V, H, W, 3) uint8: float32 (B, V, C, G, G) or (B, V, N, T)."""
+    """Fields of all teachers for uncropped images (B, V, H, W, 3) uint8: float32 (B, V, C, G, G) or (B, V, N, T)."""
     pixels = torch.from_numpy(images)
     return {name: values.cpu().numpy() for one in teachers for name, values in one.encode(pixels).items()}
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where images come from: `keys[row]` names the sample that `reader` reads at `row`."""
+    """A source of images: `keys[row]` is the key of the sample that `reader` reads at `row`."""
 
     reader: ShardReader
     keys: list[str]
@@ -46,14 +47,14 @@ class Source:
 
 
 def image_source(dataset: Dataset) -> Source:
-    """The images of a robot dataset. Whoever gets it closes its reader. DataError for a dataset of questions."""
+    """The images of a robot dataset. The caller closes the reader. Raises DataError for a dataset of questions."""
     views = mixture_embodiment([dataset]).views
     return Source(ShardReader(dataset), dataset.samples["key"].to_pylist(), views)
 
 
 @dataclass
 class Counter:
-    """Samples done so far; `listener` is called whenever there are more."""
+    """Counts finished samples and calls `listener` after each change."""
 
     done: int
     total: int
@@ -68,7 +69,8 @@ class Counter:
 
 @dataclass(frozen=True)
 class Encoder:
-    """From rows to features, several batches at once: `pool` holds `workers` threads with few torch threads each."""
+    """Computes features of rows, several batches in parallel. `pool` has `workers` threads with few torch threads
+    each."""
 
     source: Source
     teachers: Sequence[Teacher]
@@ -98,10 +100,10 @@ class Encoder:
 
 @contextmanager
 def encoding_threads(on_gpu: bool) -> Iterator[tuple[ThreadPoolExecutor, int]]:
-    """Yield threads that each encode a batch, and their number; torch's own threads are shared out among them.
+    """Yield a pool whose threads encode one batch each, and their number. torch's own threads are divided among them.
 
-    Batches in parallel, rather than operators: small operators spend more time waiting for each other's threads than
-    they save. With a GPU two are enough, one decodes while the other encodes.
+    Parallelism is over batches rather than within operators: small operators lose more time to thread synchronisation
+    than they gain. With a GPU two threads are enough: one decodes while the other encodes.
     """
     before = torch.get_num_threads()
     workers = 2 if on_gpu else max(1, min(4, os.cpu_count() or 1))
@@ -114,10 +116,10 @@ def encoding_threads(on_gpu: bool) -> Iterator[tuple[ThreadPoolExecutor, int]]:
 
 
 def read_images(source: Source, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Return the clean images of some rows, (B, V, H, W, 3) uint8, views in the order of the embodiment.
+    """Return the uncropped images of `rows`, (B, V, H, W, 3) uint8, views in the order of the embodiment.
 
     Raises:
-        DataError: a damaged sample, or images of different sizes.
+        DataError: a sample is damaged, or images have different sizes.
     """
     samples = []
     for row in rows:

@@ -1,7 +1,7 @@
-"""Crop cached feature grids as the student's image was cropped, on the device.
+"""Crops cached feature grids like the student's image, on the device.
 
-The teacher saw the clean image. Cropping its grid instead of running it on the crop is exact up to resampling, and
-costs nothing (docs/cache.md, The crop).
+The teacher saw the uncropped image. Cropping its grid instead of running it on the crop is exact up to resampling, and
+costs almost nothing (docs/cache.md, The crop).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ def crop_grids(grids: Tensor, boxes: Tensor, size: int) -> Tensor:
         grids: (N, C, G, G), cells centred at ((i + 0.5) / G).
         boxes: (N, 4) x1, y1, x2, y2 in [0, 1] of the image that the grid covers. (0, 0, 1, 1) with size G is the
             identity up to rounding.
-        size: cells on a side of the result.
+        size: side of the result in cells.
 
     Returns:
-        (N, C, size, size) in the dtype of `grids`. Past the outermost cell centres the edge is repeated.
+        (N, C, size, size) in the dtype of `grids`. Beyond the outermost cell centres, edge values are repeated.
     """
     centres = (torch.arange(size, device=boxes.device, dtype=boxes.dtype) + 0.5) / size  # in [0, 1] of the box
     x = boxes[:, 0, None] + centres * (boxes[:, 2] - boxes[:, 0])[:, None]  # (N, size)
@@ -36,13 +36,13 @@ def crop_grids(grids: Tensor, boxes: Tensor, size: int) -> Tensor:
 
 
 def crop_image_features(features: Tensor, boxes: Tensor) -> Tensor:
-    """Crop grids (B, V, C, G, G) with boxes (B, V, 4); same shape."""
+    """Crop grids (B, V, C, G, G) to boxes (B, V, 4). The shape is unchanged."""
     batch, views = features.shape[:2]
     return crop_grids(features.flatten(0, 1), boxes.flatten(0, 1), features.shape[-1]).unflatten(0, (batch, views))
 
 
 def crop_to_patches(features: Tensor, boxes: Tensor, num_patches: int) -> Tensor:
-    """Crop features of any field with boxes (B, V, 4), and resample them to the student's patch grid.
+    """Crop features of any field to boxes (B, V, 4) and resample them to the student's patch grid.
 
     Args:
         features: a grid (B, V, T, G, G), or tokens (B, V, N, T) of a square row-major grid.

@@ -1,4 +1,4 @@
-"""Reading cached features by sample key, straight from the shards into numpy arrays."""
+"""Reads cached features by sample key, directly from the shards into numpy arrays."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from pokevla.teachers.teacher import teacher_spec
 
 
 class FeatureReader:
-    """Cached features of one dataset, by key. May be used by several threads at once."""
+    """Cached features of one dataset, by key. Thread-safe."""
 
     def __init__(
         self, shards: Shards, index: dict[str, tuple[str, Member]], layout: RecordLayout, fingerprint: str = ""
     ) -> None:
-        """Prefer `FeatureReader.open` or `open_features`. `index` holds name of the shard and payload of each key."""
+        """Prefer `FeatureReader.open` or `open_features`. `index` maps each key to its shard's name and its payload."""
         self.layout = layout
         self.fingerprint = fingerprint
         self._shards = shards
@@ -33,11 +33,11 @@ class FeatureReader:
 
     @classmethod
     def open(cls, root: Path, fingerprint: str, dataset: Dataset, parts: dict[str, str] | None = None) -> Self:
-        """Open the cache `root/fingerprint` for `dataset`; `parts` lets a refusal say what differs.
+        """Open the cache `root/fingerprint` for `dataset`. With `parts`, error messages can say what differs.
 
         Raises:
-            CacheMismatchError: only caches made from other parts are there, or this one is of another dataset.
-            DataError: no cache, an incomplete or damaged one, or one that lacks a sample of the dataset.
+            CacheMismatchError: only caches made from other parts exist, or this one is of another dataset.
+            DataError: the cache is missing, incomplete or damaged, or lacks a sample of the dataset.
         """
         directory = find_cache(root, fingerprint, parts)
         reader = cls(*_read_directory(directory), fingerprint)
@@ -58,10 +58,10 @@ class FeatureReader:
         return list(self._index)
 
     def read(self, key: str, into: Features | None = None) -> Features:
-        """Return the stored features of one sample; `into` (contiguous, of `layout`) saves allocating.
+        """Return the stored features of one sample. `into` (contiguous, matching `layout`) avoids an allocation.
 
         Raises:
-            DataError: unknown key, or a shard that is missing, truncated or corrupted; names shard and key.
+            DataError: the key is unknown, or the shard is missing, truncated or corrupted. Names shard and key.
         """
         if key not in self._index:
             raise DataError(f"The feature cache holds no sample {key}.", REBUILD)
@@ -80,15 +80,15 @@ def _read_directory(directory: Path) -> tuple[Shards, dict[str, tuple[str, Membe
 
 
 def open_directory(directory: Path) -> FeatureReader:
-    """Open a complete cache by its own directory, whatever it was made from."""
+    """Open a complete cache by its directory, without checking what it was made from."""
     return FeatureReader(*_read_directory(directory))
 
 
 def open_features(cache: CacheConfig, datasets: Sequence[Dataset]) -> list[FeatureReader]:
-    """Open the cache that `cache` names for each dataset of a mixture, in order.
+    """Open the cache that `cache` specifies for each dataset of a mixture, in order.
 
     Raises:
-        CacheMismatchError: a cache was made from other teachers, codecs or another dataset; names what differs.
+        CacheMismatchError: a cache was made from other teachers, codecs or another dataset. Names what differs.
         DataError: a cache is missing, incomplete or damaged.
     """
     specs = [teacher_spec(teacher) for teacher in cache.all_teachers.values()]

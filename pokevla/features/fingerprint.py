@@ -1,4 +1,4 @@
-"""What a cache depends on, as readable parts, and the hash of them that names its directory."""
+"""The fingerprint of a cache: everything it depends on as readable parts, and their hash, which names its directory."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pokevla.teachers.teacher import TeacherSpec, teacher_definition, teacher_sp
 
 
 def cache_layout(cache: CacheConfig, num_views: int) -> RecordLayout:
-    """Return what a record of the cache looks like for a dataset of `num_views` views. Cheap: no weights are read.
+    """Return the layout of the cache's records for a dataset of `num_views` views. Cheap: no weights are read.
 
     Raises:
-        RecipeError: no teacher, one that does not exist, or two that give a field of one name.
-        CheckpointError: a preset that does not exist.
+        RecipeError: there is no teacher, a teacher does not exist, or two output a field of the same name.
+        CheckpointError: a preset does not exist.
     """
     fields: dict[str, FieldLayout] = {}
     for place, teacher in cache.all_teachers.items():
@@ -54,12 +54,12 @@ def fingerprint_of(parts: dict[str, str]) -> str:
 def cache_fingerprint(
     cache: CacheConfig, dataset_fingerprint: str, num_views: int, specs: Sequence[TeacherSpec] | None = None
 ) -> tuple[str, dict[str, str]]:
-    """Return (16 hex digits, readable parts) of the cache that `cache` names for one dataset of `num_views` views.
+    """Return (16 hex digits, readable parts) of the cache that `cache` specifies for a dataset of `num_views` views.
 
-    `specs` of its teachers, in the order of `cache.all_teachers`, save hashing the weights once more.
+    Passing the `specs` of its teachers, in the order of `cache.all_teachers`, avoids hashing the weights again.
 
     Raises:
-        RecipeError, CheckpointError: as `cache_layout`, or a weights file that is not there.
+        RecipeError, CheckpointError: as `cache_layout`, or a weights file is missing.
     """
     layout = cache_layout(cache, num_views)
     teachers = list(cache.all_teachers.values())

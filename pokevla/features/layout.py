@@ -1,11 +1,12 @@
 """The record of one sample: its named fields, and their bytes behind a fixed header.
 
-A record is `[header, 64 B][zeros][payload]`. The payload holds raw little-endian tensors one after the other: the
-values of all fields, then the scales of those that have any. The zeros are as many as it takes for the payload to
-start at a multiple of 4 KiB in the file, so that it can be read without the page cache.
+A record is `[header, 64 B][zeros][payload]`. The payload holds raw little-endian tensors, concatenated: the values of
+all fields, then the scales of those that have any. The zeros align the payload to a multiple of 4 KiB in the file, so
+that it can be read with direct I/O.
 
-The manifest of a cache lists the fields; the header follows from that list. Version 1 of the header has the shapes of
-SAM and VGGT in it and is written for these two. Version 2, for all other fields, has a digest of the list.
+The manifest of a cache lists the fields; the header follows from that list. Version 1 of the header contains the shapes
+of SAM and VGGT and is written for exactly these two. Version 2, for any other set of fields, contains a digest of the
+list.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ Features = dict[str, StoredFeature]
 
 REBUILD = "Build it with: pokevla cache build RECIPE"
 MAGIC = b"PKVF"
-ALIGNMENT = 4096  # page size, and the sector size that O_DIRECT wants
+ALIGNMENT = 4096  # page size, and the alignment that O_DIRECT requires
 HEADER_BYTES = 64
-# Both begin with magic, version, a short number, payload offset and payload bytes, and have 52 bytes.
+# Both start with magic, version, a 16-bit number, payload offset and payload bytes, and have 52 bytes.
 _HEADER_1 = struct.Struct("<4sHHIQ5I3I")  # dtypes of SAM and VGGT; V, C, G, N, T; numbers of scales
 _HEADER_2 = struct.Struct("<4sHHIQ32s")  # number of fields; sha256 of their list
 _DTYPE_CODES = {"int8": 1, "float16": 2}
@@ -48,12 +49,12 @@ class FieldLayout:
 
     @property
     def stored_as(self) -> Codec:
-        """The entry of `CODECS`."""
+        """The codec of the field."""
         return CODECS[self.codec]
 
     @property
     def scale_shape(self) -> tuple[int, ...] | None:
-        """Shape of the float16 scales, None where there are none."""
+        """Shape of the float16 scales, or None without scales."""
         return self.stored_as.scale_shape(self.shape)
 
     @property
@@ -63,7 +64,7 @@ class FieldLayout:
         return prod(self.shape) * np.dtype(self.stored_as.dtype).itemsize + scale_bytes
 
     def new_arrays(self) -> StoredFeature:
-        """Uninitialised arrays that the field of one record fits into."""
+        """Uninitialised arrays for the field of one record."""
         scales = None if self.scale_shape is None else np.empty(self.scale_shape, dtype=np.float16)
         return StoredFeature(np.empty(self.shape, dtype=self.stored_as.dtype), scales, self.codec)
 
@@ -80,7 +81,7 @@ class FieldLayout:
 
 @dataclass(frozen=True)
 class RecordLayout:
-    """What every record of a cache looks like."""
+    """The layout of every record of a cache."""
 
     fields: tuple[FieldLayout, ...]
 
@@ -90,23 +91,23 @@ class RecordLayout:
         return sum(field.num_bytes for field in self.fields)
 
     def field(self, name: str) -> FieldLayout:
-        """The field called `name`. KeyError if there is none."""
+        """The field called `name`. Raises KeyError if there is none."""
         return {field.name: field for field in self.fields}[name]
 
     def new_arrays(self) -> Features:
-        """Uninitialised arrays that one record fits into."""
+        """Uninitialised arrays for one record."""
         return {field.name: field.new_arrays() for field in self.fields}
 
     def to_list(self) -> list[dict[str, Any]]:
-        """The list of fields as a manifest holds it."""
+        """The list of fields in the form of a manifest."""
         return [field.to_dict() for field in self.fields]
 
     @staticmethod
     def from_manifest(manifest: Mapping[str, Any]) -> RecordLayout:
-        """The layout that a manifest describes, of version 1 (SAM and VGGT under `layout`) or 2 (`fields`).
+        """The layout described by a manifest of version 1 (SAM and VGGT under `layout`) or 2 (`fields`).
 
         Raises:
-            DataError: a codec that this program does not know, or entries that are missing.
+            DataError: a codec is unknown, or entries are missing.
         """
         try:
             if "layout" in manifest:
@@ -131,10 +132,10 @@ def _field_of_version_1(name: str, entry: Mapping[str, Any]) -> FieldLayout:
 
 
 def encode_features(outputs: Mapping[str, np.ndarray], layout: RecordLayout) -> list[Features]:
-    """Quantise a batch of teacher outputs, float32 (B, V, ...) by field; returns one entry per sample.
+    """Quantise a batch of teacher outputs, float32 (B, V, ...) by field. Returns one entry per sample.
 
     Raises:
-        DataError: fields or shapes that are not the layout's, values that are not finite or too large.
+        DataError: fields or shapes differ from the layout, or values are not finite or too large.
     """
     stored: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
     for field in layout.fields:
@@ -155,18 +156,18 @@ def encode_features(outputs: Mapping[str, np.ndarray], layout: RecordLayout) -> 
 
 
 def in_file_order(features: Features) -> list[np.ndarray]:
-    """The arrays as they follow each other in a payload: all values, then all scales."""
+    """The arrays in the order of the payload: all values, then all scales."""
     values = [field.values for field in features.values()]
     return [*values, *(field.scales for field in features.values() if field.scales is not None)]
 
 
 def payload_offset(start: int) -> int:
-    """Return the payload's offset inside a record that begins at byte `start` of its file: 64 B to 4 KiB + 63 B."""
+    """Return the payload's offset inside a record that starts at byte `start` of its file: 64 B to 4 KiB + 63 B."""
     return -(-(start + HEADER_BYTES) // ALIGNMENT) * ALIGNMENT - start
 
 
 def encode_record(features: Features, layout: RecordLayout, start: int = 0) -> bytes:
-    """Return the bytes of one record that will begin at byte `start` of its file; fields in the layout's order."""
+    """Return the bytes of one record that starts at byte `start` of its file. Fields are in the layout's order."""
     offset = payload_offset(start)
     header = _pack_header(layout, offset)
     payload = [np.ascontiguousarray(array).tobytes() for array in in_file_order(features)]
@@ -180,7 +181,8 @@ def decode_record(record: bytes, layout: RecordLayout, where: str = "record") ->
     """Return the features of one record.
 
     Raises:
-        DataError: `where` is truncated, has another header, or its sizes are not those of `layout`.
+        DataError: the record is truncated, has another header, or its sizes differ from `layout`. The message starts
+            with `where`.
     """
     if len(record) < HEADER_BYTES:
         raise DataError(f"{where} is truncated: {len(record)} B, its header alone has {HEADER_BYTES} B.")
