@@ -1,1 +1,1 @@
-"""PokeVLM and PokeVLA and their parts. Takes plain arguments, never a recipe."""
+"""PokeVLM, PokeVLA and their parts. They take plain arguments, never a recipe."""

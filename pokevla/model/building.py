@@ -30,11 +30,11 @@ WEIGHTS_NAME = "model.safetensors"
 
 
 def build_vlm(config: PokeVLMConfig, *, seed: int = 0, weights: Path | None = None) -> PokeVLM:
-    """Build a PokeVLM: random weights as a pure function of `seed`, or those of our own export `weights`.
+    """Build a PokeVLM with random weights, a pure function of `seed`, or with the weights of our own export `weights`.
 
     Raises:
-        UsageError: sizes that do not fit together.
-        CheckpointError: weights whose names or shapes do not fit.
+        UsageError: sizes are inconsistent.
+        CheckpointError: names or shapes of the weights do not match.
     """
     model = PokeVLM(config, seed)
     if weights is not None:
@@ -43,7 +43,8 @@ def build_vlm(config: PokeVLMConfig, *, seed: int = 0, weights: Path | None = No
 
 
 def build_vla(config: PokeVLAConfig, *, seed: int = 0, vlm_weights: Path | None = None) -> PokeVLA:
-    """Build a PokeVLA of random weights; `vlm_weights` (an exported PokeVLM) fills its VLM. Raises as `build_vlm`."""
+    """Build a PokeVLA with random weights. `vlm_weights` (an exported PokeVLM) initialises its VLM. Raises the errors
+    of `build_vlm`."""
     model = PokeVLA(config, seed)
     if vlm_weights is not None:
         load_weights(model.vlm, vlm_weights)
@@ -51,7 +52,7 @@ def build_vla(config: PokeVLAConfig, *, seed: int = 0, vlm_weights: Path | None 
 
 
 def _stored_names(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The state dict without the second name of tied embeddings."""
+    """The state dict without the duplicate name of tied embeddings."""
     state = dict(model.state_dict())
     if vlm_of(model).config.language_model.tie_embeddings:  # pyright: ignore[reportArgumentType]
         state = {name: value for name, value in state.items() if not name.endswith("lm_head.weight")}
@@ -62,7 +63,8 @@ def load_weights(model: PokeVLM | PokeVLA, path: Path) -> None:
     """Load our own export (a folder, or its safetensors file) into `model`, strictly.
 
     Raises:
-        CheckpointError: no file there, not a safetensors file, or names or shapes that differ (the first are named).
+        CheckpointError: the file is missing or not a safetensors file, or names or shapes differ. The message gives the
+            first ones.
     """
     file = path / WEIGHTS_NAME if path.is_dir() else path
     if not file.is_file():
@@ -100,7 +102,8 @@ def _refuse_misfit(
 
 
 def parameter_report(model: PokeVLM | PokeVLA) -> list[tuple[str, int, int]]:
-    """Count parameters by part: (part, total, trainable), the last row is the sum. Tied weights count once."""
+    """Count parameters by part: rows of (part, total, trainable), the last one being the sum. Tied weights count
+    once."""
     vlm = vlm_of(model)
     parts: list[tuple[str, nn.Module | nn.Parameter]] = [
         ("dino_featurizer", vlm.vision_backbone.dino_featurizer),

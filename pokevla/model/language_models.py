@@ -1,4 +1,4 @@
-"""Language models: transformers' classes of random weights, with positions that bf16 cannot round."""
+"""Language models: transformers' classes with random weights and rotary positions that bf16 cannot round."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pokevla.model.presets import LanguageModelConfig
 
 
 class FloatRotary(nn.Module):
-    """Qwen2's rotary angles from the configuration alone.
+    """Qwen2's rotary angles, computed from the configuration alone.
 
     transformers keeps the inverse frequencies in a buffer, which `module.bfloat16()` (DeepSpeed's bf16 engine)
-    rounds: at position 600 the fastest angle would be off by more than a radian. Here nothing can be rounded.
+    rounds: at position 600 the fastest angle would be off by more than a radian. This module has no buffer to round.
     """
 
     def __init__(self, config: LanguageModelConfig) -> None:
@@ -32,7 +32,7 @@ class FloatRotary(nn.Module):
 
 
 def build_qwen2(config: LanguageModelConfig) -> Qwen2ForCausalLM:
-    """Build Qwen2 of random weights with fused (SDPA) attention."""
+    """Build Qwen2 with random weights and fused (SDPA) attention."""
     qwen = Qwen2Config(
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
@@ -44,7 +44,7 @@ def build_qwen2(config: LanguageModelConfig) -> Qwen2ForCausalLM:
         rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
         rms_norm_eps=config.rms_eps,
         tie_word_embeddings=config.tie_embeddings,
-        attn_implementation="sdpa",  # pyright: ignore[reportCallIssue]  (taken by the base class)
+        attn_implementation="sdpa",  # pyright: ignore[reportCallIssue]  (accepted by the base class)
     )
     model = Qwen2ForCausalLM(qwen)
     model.model.register_module("rotary_emb", FloatRotary(config))

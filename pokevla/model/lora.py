@@ -1,4 +1,4 @@
-"""What trains: frozen, LoRA or full, for each part of the VLM."""
+"""Selects how each part of the VLM trains: frozen, LoRA or full."""
 
 from __future__ import annotations
 
@@ -32,16 +32,17 @@ class TrainableSpec:
     lora_rank: int = 64  # VLA-Adapter; OFT 32
     lora_alpha: float = 128.0  # VLA-Adapter: 2 * rank
     lora_dropout: float = 0.0
-    lora_targets: str = "all-linear"  # or a comma list of last names: "q_proj,v_proj"
+    lora_targets: str = "all-linear"  # or a comma-separated list of module names: "q_proj,v_proj"
 
 
 def vlm_of(model: PokeVLM | PokeVLA) -> PokeVLM:
-    """The PokeVLM in a model of either kind."""
+    """The PokeVLM itself, or the one inside a PokeVLA."""
     return model.vlm if isinstance(model, PokeVLA) else model
 
 
 def _linear_names(part: nn.Module) -> list[str]:
-    """Full names of the Linears in `part` that carry a gradient: no lm_head, nothing behind the used vision block."""
+    """Full names of the Linears in `part` that receive a gradient: excludes lm_head and everything after the vision
+    block that provides the features."""
     idle: list[str] = []
     if isinstance(part, VisionBackbone):
         for tower, kind in part.towers.items():
@@ -80,13 +81,13 @@ def _check_spec(vlm: PokeVLM, spec: TrainableSpec) -> None:
 
 
 def apply_trainable(model: ModelT, spec: TrainableSpec, *, seed: int = 0) -> ModelT:
-    """Set what trains, in place, and return the model.
+    """Set which parameters train, in place, and return the model.
 
-    LoRA by peft: gaussian A, zero B (OFT, VLA-Adapter), so that outputs are unchanged at first. Base weights
-    under LoRA are frozen. A part whose Linears match none of `lora_targets` stays frozen.
+    LoRA by peft: Gaussian A, zero B (OFT, VLA-Adapter), so that outputs are initially unchanged. Base weights under
+    LoRA are frozen. A part whose Linears match none of `lora_targets` stays frozen.
 
     Raises:
-        UsageError: an unknown mode or target, a rank below 1, or LoRA layers already there.
+        UsageError: a mode or target is unknown, the rank is below 1, or the model already has LoRA layers.
     """
     vlm = vlm_of(model)
     _check_spec(vlm, spec)
@@ -112,5 +113,5 @@ def apply_trainable(model: ModelT, spec: TrainableSpec, *, seed: int = 0) -> Mod
 
 
 def has_lora(model: nn.Module) -> bool:
-    """Whether any layer of `model` carries LoRA."""
+    """Whether any layer of `model` has LoRA."""
     return any(isinstance(module, LoraLayer) for module in model.modules())

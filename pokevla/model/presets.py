@@ -1,7 +1,7 @@
 """Sizes of the model: configuration dataclasses, the presets tiny, mini and pocket, and their JSON form.
 
-A preset is numbers only: all three run the same classes and the same code path. Views and the widths of proprio and
-actions are no numbers of a preset: they are those of the embodiment.
+A preset consists of numbers only: all three use the same classes and the same code path. The views and the widths of
+proprio and actions come from the embodiment, not from the preset.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Condition = Literal["last", "per_layer"]
 
 @dataclass(frozen=True)
 class VisionTowerConfig:
-    """One image encoder. `depth` counts all blocks; features come from block depth-2 (Prismatic), the last idles."""
+    """One image encoder. `depth` counts all blocks. Features come from block depth-2 (Prismatic); the last is idle."""
 
     timm_name: str
     image_size: int  # px, square
@@ -33,13 +33,13 @@ class VisionTowerConfig:
     num_heads: int
     mlp_ratio: float
     num_registers: int
-    layer_scale: float | None  # init of LayerScale; None builds none. 1e-5 trained from scratch is nearly dead
+    layer_scale: float | None  # init of LayerScale; None builds none. With 1e-5, from-scratch training barely starts
     position_init: PositionInit = "timm"  # timm: N(0, 0.02); sincos: 2-D Fourier code of amplitude 1, then learned
     kind: str = "timm_vit"  # entry of pokevla.parts.VISION_TOWERS
 
     @property
     def grid(self) -> int:
-        """Patches along one side."""
+        """Number of patches along one side."""
         return self.image_size // self.patch_size
 
 
@@ -62,7 +62,7 @@ class LanguageModelConfig:
 
 @dataclass(frozen=True)
 class SegmentationConfig:
-    """SAM's prompt encoder and mask decoder, once coarse and once fine. Masks have `4 * grid` px a side."""
+    """SAM's prompt encoder and mask decoder, one coarse and one fine. Masks have a side of `4 * grid` px."""
 
     embed_dim: int
     grid: int  # side of SAM's image embedding
@@ -70,7 +70,7 @@ class SegmentationConfig:
     num_heads: int = 8
     mlp_dim: int = 2048
     mask_input_channels: int = 16
-    num_multimask_outputs: int = 3  # SAM's ambiguity masks: their tokens stay, only mask 0 is read
+    num_multimask_outputs: int = 3  # SAM's ambiguity masks: their tokens are kept, only mask 0 is used
 
     @property
     def mask_size(self) -> int:
@@ -88,7 +88,7 @@ class GeometryConfig:
 
 @dataclass(frozen=True)
 class ActionHeadConfig:
-    """The action head: by default the paper's, of four attentions."""
+    """The action head; by default the paper's, with four attentions per layer."""
 
     num_layers: int
     width: int
@@ -112,17 +112,17 @@ class PokeVLMConfig:
     siglip: VisionTowerConfig
     language_model: LanguageModelConfig
     attention: Attention = "causal"
-    linear_init: LinearInit = "library"  # fan_in: N(0, 1 / fan in) in the VLM and all that PokeVLA adds
+    linear_init: LinearInit = "library"  # fan_in: N(0, 1 / fan in) in the VLM and in what PokeVLA adds
 
     @property
     def num_patches(self) -> int:
-        """Vision tokens per view."""
+        """Number of vision tokens per view."""
         return self.dino.grid**2
 
 
 @dataclass(frozen=True)
 class PokeVLAConfig:
-    """PokeVLM and everything post-training adds."""
+    """PokeVLM and everything that post-training adds."""
 
     vlm: PokeVLMConfig
     segmentation: SegmentationConfig
@@ -158,7 +158,7 @@ def _head(embodiment: Embodiment, num_layers: int, width: int, num_heads: int, n
 
 
 def _tiny(embodiment: Embodiment) -> PokeVLAConfig:
-    """For tests: milliseconds a step, everything minimal."""
+    """For tests: minimal sizes, milliseconds per step."""
     return PokeVLAConfig(
         vlm=PokeVLMConfig(
             image_size=28,
@@ -174,7 +174,7 @@ def _tiny(embodiment: Embodiment) -> PokeVLAConfig:
 
 
 def _mini(embodiment: Embodiment) -> PokeVLAConfig:
-    """What the demo trains from scratch on two CPU cores (ours)."""
+    """For the demo, which trains it from scratch on two CPU cores (ours)."""
     return PokeVLAConfig(
         vlm=PokeVLMConfig(
             image_size=112,
@@ -191,7 +191,8 @@ def _mini(embodiment: Embodiment) -> PokeVLAConfig:
 
 
 def _pocket(embodiment: Embodiment) -> PokeVLAConfig:
-    """The paper's model (arXiv 2604.20834 sec. IV-B, V); head depth and width are not told, 24 x 896 is ours."""
+    """The paper's model (arXiv 2604.20834 sec. IV-B, V). It does not specify depth and width of the head; 24 x 896 is
+    our choice."""
     return PokeVLAConfig(
         vlm=PokeVLMConfig(
             image_size=224,
@@ -211,7 +212,7 @@ PRESET_NAMES = tuple(_PRESETS)
 
 
 def preset(name: str, embodiment: Embodiment = LIBERO) -> PokeVLAConfig:
-    """Return the configuration called `name` (tiny, mini or pocket), for a robot's views, proprio and actions.
+    """Return the configuration `name` (tiny, mini or pocket) for a robot's views, proprio and actions.
 
     Raises:
         UsageError: there is no such preset.
@@ -224,7 +225,7 @@ def preset(name: str, embodiment: Embodiment = LIBERO) -> PokeVLAConfig:
 
 
 def to_dict(config: PokeVLAConfig | PokeVLMConfig) -> dict[str, Any]:
-    """Return `config` as nested plain dictionaries, fit for JSON."""
+    """Return `config` as nested plain dictionaries that JSON can store."""
     return dataclasses.asdict(config)
 
 
@@ -267,10 +268,10 @@ def vlm_config_from_dict(values: dict[str, Any]) -> PokeVLMConfig:
 
 
 def check_config(config: PokeVLMConfig) -> None:
-    """Refuse sizes that cannot fit together.
+    """Check that the sizes are consistent.
 
     Raises:
-        UsageError: names the two fields that clash.
+        UsageError: names the fields in conflict.
     """
     for name, tower in (("dino", config.dino), ("siglip", config.siglip)):
         if tower.image_size != config.image_size:

@@ -1,6 +1,6 @@
 """Random numbers of the model as pure functions: initial weights of (seed, part), dropout of (seed, position).
 
-So no random state has to be saved. The initialisation is fit for training from scratch.
+So no random state has to be saved. Also contains the initialisation for training from scratch.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch import nn
 
 @contextmanager
 def seeded(seed: int, part: str) -> Iterator[None]:
-    """Run the body with torch's CPU generator seeded from `(seed, part)`, and restore the generator after it.
+    """Run the body with torch's CPU generator seeded from `(seed, part)`, and restore the generator afterwards.
 
-    Each part has its own stream, so that changing the size of one leaves the weights of the others alone.
+    Each part has its own stream, so changing the size of one part does not change the weights of the others.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(zlib.crc32(f"{seed}/{part}".encode()))
@@ -27,11 +27,11 @@ def seeded(seed: int, part: str) -> Iterator[None]:
 
 @torch.no_grad()
 def reset_fan_in(module: nn.Module) -> None:
-    """Draw every Linear and convolution of `module` anew from N(0, 1 / fan in), biases 0 (LeCun).
+    """Reinitialise every Linear and convolution of `module` from N(0, 1 / fan in), biases 0 (LeCun).
 
-    timm's and Qwen2's fixed 0.02 suits widths around 1,000 and published weights; at width 100 it shrinks each
-    block's contribution five times and leaves attention flat. torch's own default loses a factor of 1.7 a layer and
-    adds constant biases. Together they let under 1 % of the states at the action head depend on the image at all.
+    The fixed 0.02 of timm and Qwen2 suits widths around 1,000 and published weights. At width 100 it shrinks each
+    block's contribution by a factor of five and leaves attention flat. torch's own default loses a factor of 1.7 per
+    layer and adds constant biases. With both, less than 1 % of the states at the action head depends on the image.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
@@ -45,13 +45,13 @@ def reset_fan_in(module: nn.Module) -> None:
 
 @torch.no_grad()
 def standardise_outputs(layers: Sequence[nn.Linear], inputs: torch.Tensor) -> None:
-    """Shift and scale a chain of Linears with GELU between so that each gives mean 0 and deviation 1 per channel.
+    """Shift and scale a chain of Linears, with GELU between them, to mean 0 and deviation 1 per output channel.
 
-    Layer-sequential unit variance (Mishkin and Matas 2015) with the mean removed too. What an encoder of random
-    weights puts out is a constant vector by nine tenths of its power, whatever it sees; every norm behind it would
-    shrink what differs between pictures and places by as much, and attention to vision would start out flat.
+    Layer-sequential unit variance (Mishkin and Matas 2015) with the mean removed too. Nine tenths of the output power
+    of a randomly initialised encoder is a constant vector, independent of the image. Every norm after it would shrink
+    the differences between images and positions accordingly, and attention to vision would start out flat.
 
-    `inputs` (..., C) is what the first layer sees.
+    `inputs` (..., C) is the input of the first layer.
     """
     states = inputs.flatten(0, -2)
     for layer in layers:
@@ -63,7 +63,7 @@ def standardise_outputs(layers: Sequence[nn.Linear], inputs: torch.Tensor) -> No
 
 
 def smooth_noise(count: int, size: int) -> torch.Tensor:
-    """(count, 3, size, size) in [0, 1]: pictures of coloured blobs from torch's generator, to calibrate with."""
+    """(count, 3, size, size) in [0, 1]: images of coloured blobs from torch's generator, for calibration."""
     coarse = torch.rand(count, 3, 8, 8)
     return nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
 
@@ -75,5 +75,5 @@ def seed_for(seed: int, position: int) -> int:
 
 
 def seed_dropout(seed: int, position: int) -> None:
-    """Seed torch (all devices) for one micro-batch: what it draws depends on nothing that came before."""
+    """Seed torch (all devices) for one micro-batch, so that its random numbers do not depend on earlier ones."""
     torch.manual_seed(seed_for(seed, position))

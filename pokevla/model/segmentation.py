@@ -1,6 +1,6 @@
 """Coarse-to-fine masks with SAM's prompt encoder and mask decoder, guided by the SEG state.
 
-transformers' SAM has no text prompt, so its two modules are called by hand: the projected SEG state is the only
+transformers' SAM has no text prompt, so its two modules are called directly: the projected SEG state is the only
 sparse embedding (LISA). Coarse: dense = no-mask vector. Fine: dense = the coarse low-resolution logits through
 the mask prompt, SEG again as sparse embedding (arXiv 2604.20834, sec. V-B; GLOVER++).
 """
@@ -25,7 +25,7 @@ SAM_PATCH_SIZE = 16
 
 
 def build_prompt_encoder(config: SegmentationConfig) -> SamPromptEncoder:
-    """Build SAM's prompt encoder (published names). All but the two dense prompts is frozen: never used here."""
+    """Build SAM's prompt encoder (published names). All but the two dense prompts is unused here and frozen."""
     image_size = SAM_PATCH_SIZE * config.grid
     sam = SamConfig(
         vision_config=SamVisionConfig(num_pos_feats=config.embed_dim // 2, image_size=image_size),
@@ -45,7 +45,7 @@ def build_prompt_encoder(config: SegmentationConfig) -> SamPromptEncoder:
 
 
 def build_mask_decoder(config: SegmentationConfig) -> SamMaskDecoder:
-    """Build SAM's mask decoder. Frozen in it: the IoU head and the heads of the masks 1..3, which nobody reads."""
+    """Build SAM's mask decoder. The IoU head and the heads of masks 1..3 are unused and frozen."""
     sam = SamMaskDecoderConfig(
         hidden_size=config.embed_dim,
         mlp_dim=config.mlp_dim,
@@ -54,7 +54,7 @@ def build_mask_decoder(config: SegmentationConfig) -> SamMaskDecoder:
         num_multimask_outputs=config.num_multimask_outputs,
         iou_head_hidden_dim=config.embed_dim,
     )
-    sam._attn_implementation = "sdpa"  # transformers has no public way for a bare module
+    sam._attn_implementation = "sdpa"  # transformers has no public API for this on a bare module
     decoder = SamMaskDecoder(sam)
     decoder.iou_prediction_head.requires_grad_(False)
     for head in decoder.output_hypernetworks_mlps[1:]:

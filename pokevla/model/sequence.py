@@ -1,9 +1,9 @@
-"""Where every token of the language model's input stands.
+"""The position of every token in the language model's input.
 
     [text 0][patches of the last view] .. [patches of the first view][text 1 .. n-1][SEG][queries][padding]
 
-Text comes right padded; SEG and the queries follow the last REAL text token of their row directly, and all
-padding goes to the end. So positions count 0, 1, 2 ... in every row, and causal attention never sees padding.
+Text is right-padded. SEG and the queries directly follow the last REAL text token of their row, and all padding moves
+to the end. So positions count 0, 1, 2 ... in every row, and causal attention never sees padding.
 Order after token 0: prismatic.py of TRI-ML/prismatic-vlms; SEG before the queries so that causal queries see it.
 """
 
@@ -22,7 +22,7 @@ from pokevla.model.presets import Attention
 class SequenceLayout:
     """Positions of one batch. L = T text + N vision + S tail tokens."""
 
-    source: Tensor  # (B, L) int64: which of the T + N + S given embeddings stands here
+    source: Tensor  # (B, L) int64: index into the T + N + S embeddings
     valid: Tensor  # (B, L) bool: real token, not padding
     text_lengths: Tensor  # (B,) int64: real text tokens
     tail_positions: Tensor  # (B, S) int64
@@ -30,21 +30,21 @@ class SequenceLayout:
 
     @property
     def position_ids(self) -> Tensor:
-        """(1, L): the same in every row, because padding stands at the end."""
+        """(1, L): the same for every row, because padding is at the end."""
         return torch.arange(self.source.shape[1], device=self.source.device)[None]
 
     @property
     def vision_slice(self) -> slice:
-        """Vision tokens always stand at 1 .. N."""
+        """Vision tokens are always at positions 1 .. N."""
         return slice(1, 1 + self.num_vision)
 
 
 def check_right_padded(attention_mask: Tensor) -> None:
-    """Refuse a text mask with holes, left padding or an empty row.
+    """Check that a text mask has no holes, left padding or empty rows.
 
     Raises:
-        UsageError: on the CPU. On a GPU the same check is an asynchronous device assertion: reading the answer
-            back would make every step wait for the device.
+        UsageError: on the CPU. On a GPU the check is an asynchronous device assertion, because reading the result back
+            would make every step wait for the device.
     """
     mask = attention_mask.bool()
     good = (mask[:, 1:] <= mask[:, :-1]).all() & mask[:, 0].all()
@@ -64,7 +64,7 @@ def splice_layout(attention_mask: Tensor, num_vision: int, num_tail: int) -> Seq
     device = attention_mask.device
     lengths = attention_mask.sum(dim=1)[:, None]  # (B, 1)
     position = torch.arange(num_text + num_vision + num_tail, device=device)[None]  # (1, L)
-    after_vision = position - num_vision  # text index, if no tail stood before it
+    after_vision = position - num_vision  # text index, ignoring the tail
     tail_start = num_text + num_vision
     source = torch.where(
         after_vision < lengths,
@@ -103,10 +103,11 @@ def take_rows(values: Tensor, positions: Tensor) -> Tensor:
 
 
 def attention_mask_for(layout: SequenceLayout, attention: Attention) -> Tensor | None:
-    """Return the mask for scaled-dot-product attention, True = may look; None = plain causal.
+    """Return the mask for scaled-dot-product attention, True = attend; None = plain causal.
 
-    Causal needs no padding mask: padding stands behind every real token, and nobody looks forward. Leaving the
-    mask out lets the fused causal kernels work. Bidirectional: (B, 1, L, L), every token sees every real token.
+    Causal attention needs no padding mask: padding follows every real token, and no token attends to later ones.
+    Without a mask the fused causal kernels can be used. Bidirectional: (B, 1, L, L), every token attends to every real
+    token.
     """
     if attention == "causal":
         return None

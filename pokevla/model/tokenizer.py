@@ -12,9 +12,9 @@ MINI_TOKENIZER = Path(__file__).parent / "tokenizers" / "mini"
 
 
 def load_tokenizer(folder: Path | str | None = None) -> PreTrainedTokenizerBase:
-    """Load the tokenizer in `folder`; None gives the small one of the presets tiny and mini.
+    """Load the tokenizer in `folder`; None loads the small one of the presets tiny and mini.
 
-    Never asks the network. The pad token is `<|endoftext|>`, padding goes to the right.
+    Never accesses the network. The pad token is `<|endoftext|>`; padding is on the right.
 
     Raises:
         CheckpointError: the folder holds no tokenizer, or one without ChatML's tokens.

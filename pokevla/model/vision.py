@@ -1,4 +1,4 @@
-"""Prismatic's image encoder: DINOv2 with registers and SigLIP on the same image, joined on the channel axis."""
+"""Prismatic's image encoder: DINOv2 with registers and SigLIP on the same image, concatenated along the channels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIGLIP_MEAN = SIGLIP_STD = (0.5, 0.5, 0.5)
 
 
 class VisionBackbone(nn.Module):
-    """Both towers on the same image, features joined on the channel axis, DINO first."""
+    """Both towers on the same image, features concatenated along the channels, DINO first."""
 
     mean: Tensor
     std: Tensor
@@ -30,9 +30,9 @@ class VisionBackbone(nn.Module):
             "dino_featurizer": vision_tower(config.dino),
             "siglip_featurizer": vision_tower(config.siglip),
         }
-        """Kind of each encoder, by the name of its module."""
+        """The kind of each encoder, by module name."""
         self.width = config.dino.width + config.siglip.width
-        # Not persistent: constants, not weights. (2, 1, 3, 1, 1)
+        # Not persistent, because they are constants. (2, 1, 3, 1, 1)
         shape = (2, 1, 3, 1, 1)
         self.register_buffer("mean", torch.tensor((IMAGENET_MEAN, SIGLIP_MEAN)).view(shape), persistent=False)
         self.register_buffer("std", torch.tensor((IMAGENET_STD, SIGLIP_STD)).view(shape), persistent=False)

@@ -1,4 +1,4 @@
-"""Image encoders: how one is built, read and left out of training where its features never pass.
+"""Image encoders: how to build them, read their features, and freeze the parameters that the features do not use.
 
 Prismatic's two towers are timm ViTs whose features are the patches of the penultimate block
 (github.com/TRI-ML/prismatic-vlms, prismatic/models/backbones/vision/dinosiglip_vit.py).
@@ -29,18 +29,19 @@ class VisionTower:
     patch_features: Callable[[nn.Module, Tensor], Tensor]
     """(encoder, images (N, 3, S, S) normalised for it) -> (N, P, width)."""
     is_unused: Callable[[nn.Module, str], bool]
-    """Whether `patch_features` never touches a parameter, or a module whose name is given with a dot behind it."""
+    """(encoder, name) -> whether `patch_features` does not use a parameter, or a module if the name ends with a dot."""
     set_checkpointing: Callable[[nn.Module, bool], None]
     """Recompute each block's activations in the backward pass, or keep them."""
 
 
 def vision_tower(config: VisionTowerConfig) -> VisionTower:
-    """The entry that a configuration names. RecipeError if there is none."""
+    """The table entry that a configuration names. Raises RecipeError if there is none."""
     return get_part("vision tower", config.kind, VISION_TOWERS)
 
 
 def build_tower(config: VisionTowerConfig) -> nn.Module:
-    """Build an encoder of random weights. What its features never touch is frozen, so that no engine waits for it."""
+    """Build an encoder with random weights. Unused parameters are frozen, so that the engine does not wait for their
+    gradients."""
     kind = vision_tower(config)
     encoder = kind.build(config)
     freeze_unused(kind, encoder)
@@ -48,17 +49,16 @@ def build_tower(config: VisionTowerConfig) -> nn.Module:
 
 
 def freeze_unused(kind: VisionTower, encoder: nn.Module) -> None:
-    """Freeze what the encoder's features never touch."""
+    """Freeze the parameters that the encoder's features do not use."""
     for name, parameter in encoder.named_parameters():
         if kind.is_unused(encoder, name):
             parameter.requires_grad_(False)
 
 
 def build_timm_vit(config: VisionTowerConfig) -> VisionTransformer:
-    """Build one timm ViT of random weights.
+    """Build one timm ViT with random weights.
 
-    The last block, the final norm and SigLIP's pooling head stay in place by name, so that published weights load
-    strictly.
+    The last block, the final norm and SigLIP's pooling head are kept, so that published weights load strictly.
     """
     tower = timm.create_model(
         config.timm_name,
@@ -82,11 +82,11 @@ def build_timm_vit(config: VisionTowerConfig) -> VisionTransformer:
 
 
 def sincos_position(grid: int, width: int) -> Tensor:
-    """2-D sine-cosine code of a patch grid, row by row: (grid * grid, width), amplitude 1.
+    """2-D sine-cosine position code of a patch grid, row-major: (grid * grid, width), amplitude 1.
 
-    Wavelengths run geometrically from 2 to 4 * grid patches, so that the slowest pair is nearly linear in the
-    coordinate. From scratch, a position code of timm's 0.02 drowns in the patches' content; with this start a
-    place can be read out from the first step (ours, for presets without published weights).
+    Wavelengths increase geometrically from 2 to 4 * grid patches, so that the slowest pair is nearly linear in the
+    coordinate. In training from scratch, timm's position code with deviation 0.02 is negligible against the patches'
+    content; with this one, positions can be read out from the first step (ours, for presets without published weights).
     """
     num_waves = width // 4
     exponent = torch.arange(num_waves) / max(num_waves - 1, 1)
@@ -99,13 +99,13 @@ def sincos_position(grid: int, width: int) -> Tensor:
 
 
 def is_unused(tower: nn.Module, name: str) -> bool:
-    """Whether a parameter or module `name.` of a timm ViT lies behind its penultimate block."""
+    """Whether a parameter, or a module `name.`, of a timm ViT comes after its penultimate block."""
     depth = len(cast(VisionTransformer, tower).blocks)
     return name.startswith((f"blocks.{depth - 1}.", "norm.", "fc_norm.", "attn_pool.", "head."))
 
 
 def penultimate_patches(tower: nn.Module, images: Tensor) -> Tensor:
-    """Return the penultimate block's patch tokens, no final norm, no class or register tokens.
+    """Return the penultimate block's patch tokens, without final norm, class token or register tokens.
 
     Args:
         images: (N, 3, S, S), normalised for this tower.
@@ -125,4 +125,4 @@ def _set_checkpointing(tower: nn.Module, enabled: bool) -> None:
 
 
 TIMM_VIT = VisionTower(build_timm_vit, penultimate_patches, is_unused, _set_checkpointing)
-"""A ViT of timm, by `timm_name`."""
+"""A timm ViT, selected by `timm_name`."""

@@ -27,7 +27,7 @@ class VLAOutput:
     fine_logits: Tensor | None  # (B, V, M, M)
     vision_hidden_states: Tensor  # (B, V, P, D), last layer
     seg_hidden_state: Tensor  # (B, D), last layer
-    geometry: Tensor | None  # (B, V, P, T), None if not asked for
+    geometry: Tensor | None  # (B, V, P, T), None if not requested
 
 
 def _mlp(input_dim: int, hidden_dim: int, output_dim: int, activation: type[nn.Module]) -> nn.Sequential:
@@ -55,7 +55,7 @@ class PokeVLA(nn.Module):
         # Each stage has its own dense prompt: the no-mask vector (coarse), the mask convolutions (fine).
         self.coarse_prompt_encoder.no_mask_embed.requires_grad_(True)
         self.fine_prompt_encoder.mask_embed.requires_grad_(True)
-        with torch.no_grad():  # both stages see the same position code
+        with torch.no_grad():  # both stages use the same position code
             self.fine_prompt_encoder.shared_embedding.positional_embedding.copy_(
                 self.coarse_prompt_encoder.shared_embedding.positional_embedding
             )
@@ -66,10 +66,10 @@ class PokeVLA(nn.Module):
             self.action_head = get_part("model.head", head.kind, ACTION_HEADS)(head, width)
         if config.vlm.linear_init == "fan_in":
             for name, part in self.named_children():
-                if name not in ("vlm", "geometry_projector"):  # done; Xavier by Spatial Forcing
+                if name not in ("vlm", "geometry_projector"):  # already initialised; Xavier, as in Spatial Forcing
                     with seeded(seed, f"fan_in.{name}"):
                         reset_fan_in(part)
-        if not config.vlm.language_model.tie_embeddings:  # no words are predicted here
+        if not config.vlm.language_model.tie_embeddings:  # PokeVLA predicts no text
             self.vlm.language_model.lm_head.requires_grad_(False)
 
     def forward(
@@ -82,22 +82,22 @@ class PokeVLA(nn.Module):
         *,
         with_geometry: bool = True,
     ) -> VLAOutput:
-        """Predict an action chunk, and what training supervises beside it.
+        """Predict an action chunk, and the auxiliary outputs that training supervises.
 
         Args:
             pixel_values: (B, V, 3, S, S) in [0, 1], views in the order of the embodiment.
             input_ids, attention_mask: (B, T), the prompt, right padded.
             proprio: (B, P) normalised.
-            sam_features: (B, V, C, G, G) SAM image embeddings; None decodes no masks (inference).
+            sam_features: (B, V, C, G, G) SAM image embeddings; without them no masks are decoded (inference).
             with_geometry: project the vision states for the geometry loss; False at inference.
 
         Raises:
-            UsageError: a tensor of the wrong shape.
+            UsageError: a tensor has the wrong shape.
         """
         self._check(pixel_values, proprio, sam_features)
         batch = pixel_values.shape[0]
-        # Last view first: the main view then stands right before the text, where pre-training's one picture stood.
-        # The other way round the pre-trained model reads LIBERO's wrist view only (docs/model.md).
+        # Last view first: the main view is then right before the text, where pre-training has its only image. In the
+        # opposite order the pre-trained model reads LIBERO's wrist view only (docs/model.md).
         vision = self.vlm.encode_images(pixel_values.flip(1))
         tail = torch.cat([self.seg_token[None], self.action_queries]).expand(batch, -1, -1)
         per_layer = self.config.action_head.condition == "per_layer"
@@ -145,7 +145,7 @@ class PokeVLA(nn.Module):
             )
 
     def shared_parameters(self) -> list[nn.Parameter]:
-        """The trainable parameters of the VLM: all three losses reach every one of them."""
+        """The trainable parameters of the VLM. All three losses reach each of them."""
         return [parameter for parameter in self.vlm.parameters() if parameter.requires_grad]
 
     def set_activation_checkpointing(self, enabled: bool) -> None:
@@ -154,6 +154,6 @@ class PokeVLA(nn.Module):
 
 
 def _condition(state: Tensor, layout: SequenceLayout) -> HeadCondition:
-    """Cut one layer's states (B, L, D) into vision (B, N, D), queries (B, Q, D) and SEG (B, D), by position."""
+    """Split one layer's states (B, L, D) by position into vision (B, N, D), queries (B, Q, D) and SEG (B, D)."""
     tail = take_rows(state, layout.tail_positions)
     return HeadCondition(vision=state[:, layout.vision_slice], queries=tail[:, 1:], seg=tail[:, 0])

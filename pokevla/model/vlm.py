@@ -18,7 +18,7 @@ IGNORE_INDEX = -100
 
 
 class PokeVLM(nn.Module):
-    """The vision-language model. One view for question answering, several for a robot: views are just more tokens."""
+    """The vision-language model. Questions have one view, robots several: each view adds tokens to the sequence."""
 
     def __init__(self, config: PokeVLMConfig, seed: int = 0) -> None:
         super().__init__()
@@ -38,7 +38,8 @@ class PokeVLM(nn.Module):
 
     @torch.no_grad()
     def _standardise_projector(self, seed: int) -> None:
-        """Let the projector of random weights start with outputs of mean 0 and deviation 1 (nothing on meta)."""
+        """Make the randomly initialised projector's outputs have mean 0 and deviation 1. Does nothing on the meta
+        device."""
         layers = [self.projector.fc1, self.projector.fc2, self.projector.fc3]
         if not layers[0].weight.is_meta:
             with seeded(seed, "calibration"):
@@ -66,16 +67,16 @@ class PokeVLM(nn.Module):
         *,
         all_layers: bool = False,
     ) -> tuple[list[Tensor], SequenceLayout]:
-        """Splice the embeddings together and run the language model's body.
+        """Splice the embeddings together and run the language model without its head.
 
         Args:
             vision: (B, N, D) from `encode_images`.
             input_ids, attention_mask: (B, T), text only, right padded.
             tail: (B, S, D) embeddings appended after each row's last real token, or None.
-            all_layers: return the states after every layer instead of the last only.
+            all_layers: return the states after every layer instead of only the last.
 
         Returns:
-            list of hidden states (B, L, D), the last one after the final norm; and the layout.
+            a list of hidden states (B, L, D), the last one after the final norm, and the layout.
         """
         check_text(input_ids, attention_mask, vision.shape[0])
         layout = splice_layout(attention_mask, vision.shape[1], 0 if tail is None else tail.shape[1])
@@ -87,25 +88,26 @@ class PokeVLM(nn.Module):
             use_cache=False,
             output_hidden_states=all_layers,
         )
-        if all_layers:  # drop the embeddings; transformers' last entry is the normed one
+        if all_layers:  # drop the embeddings; transformers' last entry is already normalised
             return list(output.hidden_states[1:]), layout
         return [output.last_hidden_state], layout
 
     def _mask(self, layout: SequenceLayout) -> Tensor | None:
-        """The attention mask, refused where the chosen kernel would silently ignore it."""
+        """The attention mask. Raises UsageError if the selected kernel would silently ignore it."""
         kernel = self.language_model.config._attn_implementation
         if kernel != "sdpa" and not (kernel == "flash_attention_2" and self.config.attention == "causal"):
-            # transformers' eager attention takes "no mask" for "see everything"; flash takes no (B, 1, L, L) mask.
+            # transformers' eager attention without a mask attends to everything; flash does not support a (B, 1, L, L)
+            # mask.
             raise UsageError(
                 f"{self.config.attention} attention does not work with the {kernel} kernel.", "Choose sdpa."
             )
         return attention_mask_for(layout, self.config.attention)
 
     def _by_layer_type(self, mask: Tensor | None) -> Tensor | dict[str, Tensor | None] | None:
-        """The mask as transformers' models take it: by layer type where their configuration has `layer_types`.
+        """The mask in the form transformers' models expect: by layer type if their configuration has `layer_types`.
 
         Raises:
-            UsageError: the language model has layers of sliding-window or linear attention.
+            UsageError: the language model has layers with sliding-window or linear attention.
         """
         layer_types = set(getattr(self.language_model.config, "layer_types", None) or ())
         if not layer_types <= {"full_attention"}:
@@ -131,11 +133,11 @@ class PokeVLM(nn.Module):
     ) -> Tensor:
         """Greedy decoding of right-padded prompts with a KV cache.
 
-        Each row goes on at its own length: cached padding keys are masked, positions count on from the row's last
-        real token. (Bidirectional models attend causally among the new tokens, fully to the prompt.)
+        Each row continues at its own length: cached padding keys are masked, and positions continue from the row's last
+        real token. (Bidirectional models attend causally among the new tokens and fully to the prompt.)
 
         Returns:
-            (B, <= max_new_tokens) int64; a row that has ended is filled with its first end token.
+            (B, <= max_new_tokens) int64; a finished row is filled with its first end token.
         """
         vision = self.encode_images(pixel_values)
         check_text(input_ids, attention_mask, vision.shape[0])
@@ -185,7 +187,7 @@ class PokeVLM(nn.Module):
 
 
 def check_text(input_ids: Tensor, attention_mask: Tensor, batch: int) -> None:
-    """Refuse text tensors that are not (B, T) each."""
+    """Raise UsageError unless both text tensors are (B, T)."""
     if input_ids.ndim != 2 or input_ids.shape != attention_mask.shape or input_ids.shape[0] != batch:
         raise UsageError(
             f"input_ids {tuple(input_ids.shape)} and attention_mask {tuple(attention_mask.shape)} "

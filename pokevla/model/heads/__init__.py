@@ -1,1 +1,1 @@
-"""Action heads: what turns hidden states of the language model into a chunk of actions."""
+"""Action heads: modules that turn hidden states of the language model into an action chunk."""

@@ -1,4 +1,4 @@
-"""What an action head reads, whichever it is."""
+"""The input shared by all action heads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class HeadCondition:
-    """What one head layer looks at, all of the language model's width D."""
+    """The hidden states that one head layer attends to. D is the width of the language model."""
 
     vision: Tensor  # (B, N, D), N = V * P
     queries: Tensor  # (B, Q, D)

@@ -1,7 +1,7 @@
-"""The action head: learned latents that attend to themselves, the queries and proprio, the vision and SEG.
+"""The action head: learned latents that attend to themselves, to queries and proprio, to vision, and to SEG.
 
-Paper sec. V-D: four attention modules a layer, outputs concatenated, then used to update the latents; last
-LayerNorm and MLP. Not told and ours: pre-norm, FFN of expansion 1, learned latents, one Linear 4W->W as the
+Paper sec. V-D: four attention modules per layer, whose concatenated outputs update the latents; finally LayerNorm and
+MLP. Not specified in the paper, our choice: pre-norm, FFN with expansion 1, learned latents, one Linear 4W->W as the
 output projection of all four (docs/model.md).
 """
 
@@ -16,7 +16,7 @@ from pokevla.model.presets import ActionHeadConfig
 
 
 class Attention(nn.Module):
-    """Multi-head attention without output projection: the layer's fuse Linear is the projection of all four."""
+    """Multi-head attention without output projection: the layer's fuse Linear projects all four outputs."""
 
     def __init__(self, width: int, source_width: int, num_heads: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(source_width, 2 * width, bias=False)
 
     def forward(self, latents: Tensor, source: Tensor) -> Tensor:
-        """latents (B, K, W) look at source (B, S, source width) -> (B, K, W)."""
+        """latents (B, K, W) attend to source (B, S, source width) -> (B, K, W)."""
         batch, num_latents, width = latents.shape
         heads = (self.num_heads, width // self.num_heads)
         query = self.query(latents).view(batch, num_latents, *heads).transpose(1, 2)
@@ -46,8 +46,8 @@ class ActionHeadLayer(nn.Module):
         self.self_attention = Attention(width, width, config.num_heads)
         self.query_attention = Attention(width, hidden_size, config.num_heads)
         self.vision_attention = Attention(width, hidden_size, config.num_heads)
-        # Attention over ONE key has weight 1 whatever the query: it is exactly its value projection, and a query
-        # or key projection would never receive a gradient.
+        # Attention over ONE key has weight 1 for any query: it reduces to the value projection, and query and key
+        # projections would never receive a gradient.
         self.seg_attention = nn.Linear(hidden_size, width, bias=False) if config.seg_injection else None
         num_branches = 4 if config.seg_injection else 3
         self.gate = nn.Parameter(torch.zeros(num_branches)) if config.gate else None
@@ -72,7 +72,7 @@ class ActionHeadLayer(nn.Module):
 
 
 class ActionHead(nn.Module):
-    """Conditions of the language model -> a chunk of normalised actions."""
+    """Maps conditions from the language model to a chunk of normalised actions."""
 
     def __init__(self, config: ActionHeadConfig, hidden_size: int) -> None:
         super().__init__()
@@ -84,10 +84,10 @@ class ActionHead(nn.Module):
         )
 
     def forward(self, conditions: list[HeadCondition], proprio: Tensor) -> Tensor:
-        """Read one condition per layer.
+        """Predict an action chunk.
 
         Args:
-            conditions: one per head layer (the same object in each place for condition "last").
+            conditions: one per head layer (the same object for every layer with condition "last").
             proprio: (B, 1, D), the projected robot state.
 
         Returns:

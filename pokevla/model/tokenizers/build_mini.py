@@ -2,8 +2,8 @@
 
     python -m pokevla.model.tokenizers.build_mini [FOLDER]
 
-Byte-level BPE learnt from `mini_corpus.txt`. Qwen2's pre-tokeniser cuts numbers into single digits, so `0.123` is
-`0 . 1 2 3`, five tokens in every context. The same corpus gives the same files, byte for byte.
+Byte-level BPE trained on `mini_corpus.txt`. Qwen2's pre-tokeniser splits numbers into single digits, so `0.123` is
+always the five tokens `0 . 1 2 3`. The same corpus gives the same files, byte for byte.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 VOCAB_SIZE = 1024
-# Of Qwen2.5 (its tokenizer_config.json), in its order, behind the learnt words like there.
+# From Qwen2.5's tokenizer_config.json, in the same order. As there, their ids follow those of the learned vocabulary.
 SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -37,7 +37,7 @@ HERE = Path(__file__).parent
 
 
 def read_corpus(path: Path = HERE / "mini_corpus.txt") -> list[str]:
-    """Return the corpus lines, each also in lower case and with a leading space, as words stand inside sentences."""
+    """Return the corpus lines, each also in lower case and with a leading space, as words appear inside sentences."""
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
     return [form for line in lines for form in (line, line.lower(), f" {line.lower()}")]
 
@@ -64,7 +64,7 @@ def learn(corpus: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def build(folder: Path) -> None:
-    """Write `vocab.json`, `merges.txt` and `tokenizer_config.json`, the files of Qwen2.5, into `folder`."""
+    """Write `vocab.json`, `merges.txt` and `tokenizer_config.json`, in the format of Qwen2.5, into `folder`."""
     vocab, merges = learn(read_corpus())
     folder.mkdir(parents=True, exist_ok=True)
     ordered = dict(sorted(vocab.items(), key=lambda item: item[1]))
