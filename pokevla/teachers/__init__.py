@@ -1,1 +1,1 @@
-"""Frozen encoders, SAM and VGGT among them: images in, features out."""
+"""Frozen encoders such as SAM and VGGT: images in, features out."""

@@ -1,4 +1,4 @@
-"""The SAM teacher: transformers' `SamVisionModel` at any size, weights in either published layout.
+"""The SAM teacher: transformers' `SamVisionModel` at any size. Loads weights in either published layout.
 
 Its field `sam` is the image embedding (C, G, G) of each view. Constants are segment-anything's
 (github.com/facebookresearch/segment-anything, `segment_anything/build_sam.py`, `modeling/sam.py`).
@@ -23,8 +23,8 @@ FIELD = "sam"
 PIXEL_MEAN = (123.675, 116.28, 103.53)  # of 0..255 RGB
 PIXEL_STD = (58.395, 57.12, 57.375)
 
-# transformers draws with std 1e-10 by default, for weights that are always overwritten: LayerNorm would then amplify
-# rounding noise. 0.02 is what ViTs use.
+# transformers' default std is 1e-10, since it expects the weights to be overwritten; LayerNorm would amplify rounding
+# noise. 0.02 is the usual value for ViTs.
 _INITIALIZER_RANGE = 0.02
 
 _OFFICIAL_TO_TRANSFORMERS = (
@@ -41,7 +41,8 @@ _OFFICIAL_TO_TRANSFORMERS = (
 
 
 def sam_config(name: str) -> SamVisionConfig:
-    """Return the configuration of teacher preset `name`: tiny, mini (as the model preset of that name), vit_b, l, h."""
+    """Return the configuration of teacher preset `name`: tiny or mini (for the model presets of these names), vit_b,
+    vit_l or vit_h."""
     published = {
         "vit_b": (768, 12, 12, (2, 5, 8, 11)),
         "vit_l": (1024, 24, 16, (5, 11, 17, 23)),
@@ -57,7 +58,7 @@ def sam_config(name: str) -> SamVisionConfig:
             initializer_range=_INITIALIZER_RANGE,
         )
     segmentation = preset(name).segmentation
-    # tiny pads its windows (4 is no multiple of 3) as the published sizes do (64 and 14); mini saves the padding.
+    # tiny pads its windows (4 is not a multiple of 3), as the published sizes do (64 and 14); mini needs no padding.
     width, depth, heads, window = (16, 2, 2, 3) if name == "tiny" else (64, 2, 4, 8)
     return SamVisionConfig(
         hidden_size=width,
@@ -77,7 +78,7 @@ def load_sam_weights(model: SamVisionModel, path: Path) -> None:
     """Load a file in transformers' layout (`SamModel` or `SamVisionModel`) or in segment-anything's (`.pth`).
 
     Raises:
-        CheckpointError: no SAM image encoder in it, or one of another size.
+        CheckpointError: the file has no SAM image encoder, or one of another size.
     """
     state = read_state(path)
     if any(name.startswith("image_encoder.") for name in state):
@@ -89,7 +90,7 @@ def load_sam_weights(model: SamVisionModel, path: Path) -> None:
 
 
 def official_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the image encoder's tensors of a segment-anything state under transformers' names."""
+    """Return the image encoder's tensors of a segment-anything state dict under transformers' names."""
     renamed = {}
     for name, value in state.items():
         if not name.startswith("image_encoder."):
@@ -101,7 +102,8 @@ def official_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def preprocess_sam(images: Tensor, size: int) -> Tensor:
-    """(N, H, W, 3) uint8 -> (N, 3, size, size) float32: longest side to `size`, normalised, zeros right and below."""
+    """(N, H, W, 3) uint8 -> (N, 3, size, size) float32: longest side resized to `size`, normalised, zero-padded at the
+    right and bottom."""
     pixels = images.permute(0, 3, 1, 2).float()
     height, width = pixels.shape[-2:]
     scale = size / max(height, width)

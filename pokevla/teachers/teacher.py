@@ -1,7 +1,7 @@
-"""Frozen teachers: what an entry of `pokevla.parts.TEACHERS` offers, and an encoder built from it.
+"""Frozen teachers: the definition of an entry of `pokevla.parts.TEACHERS`, and the encoder built from it.
 
-A teacher gives one or more named fields of features for every view. A field is a grid (C, G, G), or the tokens (N, T)
-of a square, row-major grid. Everything else (storing, cropping, aligning) follows from the shapes of the fields.
+A teacher outputs one or more named feature fields for every view. A field is a grid (C, G, G), or the tokens (N, T) of
+a square, row-major grid. Everything else (storing, cropping, aligning) follows from the shapes of the fields.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ class TeacherDefinition:
     """One kind of teacher: an entry of `pokevla.parts.TEACHERS`."""
 
     presets: tuple[str, ...]
-    """Names of its sizes."""
+    """Names of the available sizes."""
     fields: Callable[[str], dict[str, tuple[int, ...]]]
-    """preset -> name of each field and its shape for one view, (C, G, G) or (N, T). Cheap: no weights are made."""
+    """preset -> name of each field and its shape for one view, (C, G, G) or (N, T). Cheap: builds no weights."""
     preprocessing: Callable[[str], str]
-    """preset -> what happens to an image before the encoder, in one line. It enters the fingerprint of a cache."""
+    """preset -> one line that describes the preprocessing of an image. Part of a cache's fingerprint."""
     build: Callable[[str], nn.Module]
-    """preset -> encoder of random weights, drawn from torch's global generator, which the caller seeds."""
+    """preset -> encoder with random weights from torch's global generator, which the caller seeds."""
     encode: Callable[[Any, Tensor], dict[str, Tensor]]
     """(encoder, images (B, V, H, W, 3) uint8 on its device) -> fields, each (B, V, C, G, G) or (B, V, N, T)."""
     load_weights: Callable[[Any, Path], None] = load_file
-    """(encoder, file): fill all weights, or raise CheckpointError. Default: a file with exactly the encoder's names."""
+    """(encoder, file): load all weights, or raise CheckpointError. The default expects exactly the encoder's names."""
 
 
 @dataclass(frozen=True)
 class TeacherSpec:
-    """What a teacher is. All of it enters a cache's fingerprint."""
+    """The identity of a teacher. All fields are part of a cache's fingerprint."""
 
     kind: str
     preset: str
@@ -54,7 +54,7 @@ class TeacherSpec:
     compute_dtype: str = "float32"
 
     def describe(self) -> str:
-        """One line for people."""
+        """One readable line: kind, preset, shapes and origin of the weights."""
         weights = RANDOM_NOTE if self.random else f"weights {self.weights_hash[:12]}"
         shapes = " and ".join(" x ".join(map(str, shape)) for shape in self.fields.values())
         return f"{self.kind} {self.preset}, {shapes} a view, {weights}"
@@ -71,13 +71,13 @@ class Teacher:
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> dict[str, Tensor]:
-        """Encode clean images (B, V, H, W, 3) uint8 -> float32 fields, (B, V, C, G, G) or (B, V, N, T), by name.
+        """Encode uncropped images (B, V, H, W, 3) uint8 -> float32 fields by name, (B, V, C, G, G) or (B, V, N, T).
 
-        Views are in the order of the dataset: VGGT takes the first as its reference.
+        Views are in the order of the dataset: VGGT uses the first as its reference.
 
         Raises:
-            DataError: images of another type or shape, or not square (crops are fractions of a square); or fields
-                other than those the teacher declares.
+            DataError: images have another type or shape, or are not square (crops are fractions of a square), or the
+                fields differ from those the teacher declares.
         """
         if images.dtype != torch.uint8 or images.ndim != 5 or images.shape[-1] != 3:
             raise DataError(f"A teacher needs uint8 images (B, V, H, W, 3), not {images.dtype} {tuple(images.shape)}.")
@@ -93,11 +93,11 @@ class Teacher:
 
 
 def teacher_definition(config: TeacherConfig) -> TeacherDefinition:
-    """The entry of the table that a recipe names.
+    """The table entry that a recipe names.
 
     Raises:
         RecipeError: the table has no such entry.
-        CheckpointError: it has no such preset.
+        CheckpointError: the teacher has no such preset.
     """
     definition: TeacherDefinition = get_part("teacher", config.kind, TEACHERS)
     if config.preset not in definition.presets:
@@ -124,10 +124,11 @@ def _load(config: TeacherConfig, path: Path) -> nn.Module:
 
 
 def teacher_spec(config: TeacherConfig, module: nn.Module | None = None) -> TeacherSpec:
-    """Return what the teacher of `config` is; `module` saves building random weights once more for their hash.
+    """Return the identity of the teacher of `config`. Passing `module` avoids building random weights again to hash
+    them.
 
     Raises:
-        RecipeError, CheckpointError: as `teacher_definition`, or a weights file that is not there.
+        RecipeError, CheckpointError: as `teacher_definition`, or a weights file is missing.
     """
     definition = teacher_definition(config)
     if config.weights is not None:
@@ -148,7 +149,7 @@ def build_teacher(config: TeacherConfig, device: str | torch.device = "cpu") -> 
     """Build a frozen teacher from its weights file, or with random weights from its seed.
 
     Raises:
-        RecipeError, CheckpointError: as `teacher_definition`, or weights that are missing, damaged or of another size.
+        RecipeError, CheckpointError: as `teacher_definition`, or the weights are missing, damaged or of another size.
     """
     definition = teacher_definition(config)
     module = _random_module(config, on_meta=False) if config.weights is None else _load(config, config.weights)

@@ -1,4 +1,4 @@
-"""The VGGT teacher: sizes, input and weights of the aggregator. Its field `vggt` holds pooled tokens (N, T) a view."""
+"""The VGGT teacher: sizes, input and weights of the aggregator. Its field `vggt` has pooled tokens (N, T) per view."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ FIELD = "vggt"
 
 
 def vggt_config(name: str) -> VGGTConfig:
-    """Return the sizes of teacher preset `name`: tiny, mini (as the model preset of that name) or vggt_1b."""
+    """Return the sizes of teacher preset `name`: tiny or mini (for the model presets of these names), or vggt_1b."""
     if name == "vggt_1b":
         return VGGTConfig(image_size=518, width=1024, num_heads=16, dino_depth=24, depth=24, pooled_grid=16)
     geometry = preset(name).geometry
     heads, dino_depth, depth = (3, 1, 1) if name == "tiny" else (2, 2, 2)
-    # One or two patches more than the target grid, so that the pooling of the published size is on the path.
+    # Slightly more patches than the target grid, so that these sizes also use the pooling of the published one.
     return VGGTConfig(14 * (geometry.grid + 1), geometry.target_dim // 2, heads, dino_depth, depth, geometry.grid)
 
 
 def load_vggt_weights(module: VGGTEncoder, path: Path) -> None:
-    """Load the `aggregator.` tensors of a VGGT file; its camera, depth, point and track heads are left out.
+    """Load the `aggregator.` tensors of a VGGT file. Its camera, depth, point and track heads are ignored.
 
     Raises:
-        CheckpointError: no aggregator in it, or one of another size.
+        CheckpointError: the file has no aggregator, or one of another size.
     """
     state = {name: value for name, value in read_state(path).items() if name.startswith("aggregator.")}
     if not state:

@@ -1,7 +1,7 @@
-"""The VGGT aggregator: a DINOv2 ViT, then blocks that attend within a frame and over all frames in turn.
+"""The VGGT aggregator: a DINOv2 ViT, then blocks that alternate between attention within a frame and over all frames.
 
-Written from the published architecture (Wang et al., VGGT, CVPR 2025; facebookresearch/vggt, models/aggregator.py), so
-that the `aggregator.` weights of `facebook/VGGT-1B` load by name. B scenes, V frames, P patches, D width.
+Follows the published architecture (Wang et al., VGGT, CVPR 2025; facebookresearch/vggt, models/aggregator.py), so the
+`aggregator.` weights of `facebook/VGGT-1B` load by name. B scenes, V frames, P patches, D width.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BLOCK_EPS = 1e-5
 
 @dataclass(frozen=True)
 class VGGTConfig:
-    """Sizes of the aggregator. Output width is `2 * width`; `pooled_grid` tokens a side are kept per view."""
+    """Sizes of the aggregator. The output width is `2 * width`, with `pooled_grid` x `pooled_grid` tokens per view."""
 
     image_size: int  # px, square
     width: int
@@ -36,12 +36,12 @@ class VGGTConfig:
 
     @property
     def grid(self) -> int:
-        """Patches along one side of the input."""
+        """Number of patches along one side of the input."""
         return self.image_size // self.patch_size
 
 
 class LayerScale(nn.Module):
-    """Multiply by a learnt vector (D,)."""
+    """Multiply by a learned vector (D,)."""
 
     def __init__(self, width: int, initial: float) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two layers with GELU, four times as wide inside."""
+    """Two layers with GELU and a hidden width of four times the input."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class DinoEncoder(nn.Module):
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + config.grid**2, width))
         self.register_tokens = nn.Parameter(torch.empty(1, NUM_REGISTERS, width))
-        self.mask_token = nn.Parameter(torch.empty(1, width))  # unused here; the published file holds it
+        self.mask_token = nn.Parameter(torch.empty(1, width))  # unused here, but part of the published file
         self.patch_embed = PatchProjection(width, config.patch_size)
         self.blocks = nn.ModuleList(
             Block(width, config.num_heads, normalise_qk=False, scale=1.0, eps=_DINO_EPS)
@@ -143,7 +143,7 @@ class DinoEncoder(nn.Module):
 
 
 class Aggregator(nn.Module):
-    """Frame and global attention in turn over the DINO tokens of all frames."""
+    """Alternating frame and global attention over the DINO tokens of all frames."""
 
     def __init__(self, config: VGGTConfig) -> None:
         super().__init__()
@@ -161,7 +161,7 @@ class Aggregator(nn.Module):
         self.initialise()
 
     def initialise(self) -> None:
-        """Fill with random weights as VGGT does: Linear N(0, 0.02) truncated, zero biases, tokens near zero."""
+        """Initialise random weights as in VGGT: Linear N(0, 0.02) truncated, zero biases, tokens near zero."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -221,9 +221,9 @@ def _first_and_others(token: Tensor, batch: int, views: int) -> Tensor:
 
 
 def rope_tables(grid: int, head_width: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return cos and sin (5 + grid^2, head_width) of the 2-D rotary code: first half turns with y, second with x.
+    """Return cos and sin (5 + grid^2, head_width) of the 2-D rotary code: the first half encodes y, the second x.
 
-    Special tokens stand at position 0, the patch in row y and column x at (y + 1, x + 1).
+    Special tokens are at position 0, the patch in row y and column x is at (y + 1, x + 1).
     """
     half = head_width // 2
     rates = ROPE_BASE ** (-torch.arange(0, half, 2, dtype=torch.float32, device=like.device) / half)
@@ -235,7 +235,7 @@ def rope_tables(grid: int, head_width: int, like: Tensor) -> tuple[Tensor, Tenso
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate (N, H, L, head_width) by `rope_tables`, each spatial half of the head on its own."""
+    """Rotate (N, H, L, head_width) by `rope_tables`, each spatial half of the head separately."""
     cos, sin = rotation
     quarters = x.chunk(4, dim=-1)
     turned = torch.cat([-quarters[1], quarters[0], -quarters[3], quarters[2]], dim=-1)
@@ -245,7 +245,7 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
 def uv_position_code(grid: int, width: int, like: Tensor) -> Tensor:
     """Return (width, grid, grid): sines and cosines of the patch centres on a plane of unit diagonal, x then y.
 
-    The plane of a square image reaches from -1/sqrt(2) to 1/sqrt(2) at its edges (vggt/heads/utils.py).
+    For a square image the plane extends from -1/sqrt(2) to 1/sqrt(2) (vggt/heads/utils.py).
     """
     edge = 2.0**-0.5 * (grid - 1) / grid
     line = torch.linspace(-edge, edge, grid, dtype=torch.float64, device=like.device)

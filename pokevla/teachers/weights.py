@@ -1,4 +1,4 @@
-"""Reading teacher weights from files, and hashing them."""
+"""Reads and hashes teacher weights."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """Read a `.safetensors` file, or a `torch.save` file that holds tensors only, onto the CPU.
 
     Raises:
-        CheckpointError: no such file, damaged, or something else than a mapping from names to tensors.
+        CheckpointError: the file is missing or damaged, or is not a mapping from names to tensors.
     """
     if not path.is_file():
         raise CheckpointError(f"Teacher weights {path} do not exist.", "Correct `weights`, or leave it out.")
@@ -66,15 +66,16 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def load_file(module: nn.Module, path: Path) -> None:
-    """Fill `module` from a file that holds exactly its tensors. Raises as `read_state` and `load_strictly`."""
+    """Load `module` from a file that holds exactly its tensors. Raises the errors of `read_state` and
+    `load_strictly`."""
     load_strictly(module, read_state(path), path)
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Copy `state` into `module`; every name and shape must fit.
+    """Copy `state` into `module`. Every name and shape must match.
 
     Raises:
-        CheckpointError: names the first tensors that are missing, unknown or of another shape.
+        CheckpointError: lists the first tensors that are missing, unknown or of another shape.
     """
     target = module.state_dict()
     missing = [name for name in target if name not in state]
