@@ -1,1 +1,1 @@
-"""Embodiments: what a robot is to data, model and policy, as a description that travels with them."""
+"""Embodiments: descriptions of robots that are stored with data, models and policies."""

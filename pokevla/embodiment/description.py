@@ -1,7 +1,7 @@
-"""The description of a robot: its views, its state, its commands, and how it is stored as JSON.
+"""The description of a robot: its views, state and commands, and its JSON form.
 
-Everything that depends on the robot takes its widths and conventions from here. A dataset, a checkpoint and an export
-each carry the description, so none of them needs the program that defined it.
+Everything that depends on the robot takes its widths and conventions from here. Datasets, checkpoints and exports store
+the description, so they do not need the code that defined it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal, Self, get_args
 from pokevla.errors import DataError
 
 SCHEMA_VERSION = 1
-"""Of the JSON form. `Embodiment.version` counts the changes of one robot's description."""
+"""Version of the JSON form. `Embodiment.version` counts the changes of one robot's description."""
 MAX_VIEWS = 4
 ControlMode = Literal[
     "delta_end_effector", "absolute_end_effector", "delta_joint", "absolute_joint", "end_effector_velocity",
@@ -26,20 +26,20 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 @dataclass(frozen=True)
 class FieldSpec:
-    """Adjacent numbers of proprio or action that belong together, such as a position."""
+    """A group of adjacent proprio or action columns, such as a position."""
 
     name: str
     size: int
     unit: str
-    """Of one number: `m`, `rad`, `N`; `1` without a unit; `0.05 m` where a value of 1 means 5 cm."""
+    """Unit of each column: `m`, `rad`, `N`; `1` if dimensionless; `0.05 m` if a value of 1 means 5 cm."""
 
 
 @dataclass(frozen=True)
 class Gripper:
     """One gripper and the action column that commands it.
 
-    Raw commands lie between `open` and `closed`. The model sees 1 for open and 0 for closed, whatever the robot's
-    numbers are (`pokevla.data.statistics`).
+    Raw commands are between `open` and `closed`. The model uses 1 for open and 0 for closed for every robot
+    (`pokevla.data.statistics`).
     """
 
     column: int
@@ -48,7 +48,7 @@ class Gripper:
 
     @property
     def middle(self) -> float:
-        """The raw command between open and closed."""
+        """The raw command halfway between open and closed."""
         return (self.open + self.closed) / 2
 
 
@@ -57,25 +57,25 @@ class Embodiment:
     """One embodiment.
 
     Raises:
-        DataError: a description that contradicts itself; names the field.
+        DataError: the description is inconsistent. The message names the field.
     """
 
     name: str
     version: int
-    """Counts up when the description changes under the same name."""
+    """Increases when the description changes under the same name."""
     views: tuple[str, ...]
-    """Cameras in the order of every image tensor, 1 to 4. The first one is the main view, read right before the
-    instruction. Members of a dataset's samples are called `VIEW.jpg` and `VIEW.mask.png`."""
+    """Cameras in the order of every image tensor, 1 to 4. The first one is the main view, which is placed right before
+    the instruction. In a dataset's samples the members are named `VIEW.jpg` and `VIEW.mask.png`."""
     proprio: tuple[FieldSpec, ...]
     """Fields of the robot's own state, in order."""
     action: tuple[FieldSpec, ...]
     """Fields of the command for one control step, in order."""
     grippers: tuple[Gripper, ...]
     action_mask: tuple[bool, ...]
-    """One entry per action column: True where the q01-q99 rule scales it to [-1, 1]; False for grippers, and for
-    columns that the model predicts as they are."""
+    """One entry per action column: True if the q01-q99 rule scales it to [-1, 1]; False for grippers and for columns
+    that the model predicts unscaled."""
     control_mode: ControlMode
-    """What the action fields are: differences to the present pose, absolute targets, or velocities."""
+    """Meaning of the action fields: differences from the current pose, absolute targets, or velocities."""
     control_rate_hz: float
     """Actions per second."""
 
@@ -86,17 +86,17 @@ class Embodiment:
 
     @property
     def proprio_width(self) -> int:
-        """P, numbers of proprio."""
+        """P, the number of proprio columns."""
         return sum(field.size for field in self.proprio)
 
     @property
     def action_width(self) -> int:
-        """A, numbers of one action."""
+        """A, the number of action columns."""
         return sum(field.size for field in self.action)
 
     @property
     def mask_members(self) -> frozenset[str]:
-        """Members of a sample that hold the mask of each view."""
+        """Names of the members of a sample that hold the masks, one per view."""
         return frozenset(f"{view}.mask.png" for view in self.views)
 
     def __post_init__(self) -> None:
@@ -104,7 +104,7 @@ class Embodiment:
             raise DataError(f"embodiment {self.name!r}: {problem}", "Correct its description.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, the same before and after JSON."""
+        """Plain values that a JSON round trip leaves unchanged."""
         values = dataclasses.asdict(self)
         return {
             "schema_version": SCHEMA_VERSION,
@@ -116,7 +116,7 @@ class Embodiment:
         """Inverse of `to_dict`.
 
         Raises:
-            DataError: not such a mapping, of another schema version, or a description that contradicts itself.
+            DataError: not a valid mapping, another schema version, or an inconsistent description.
         """
         version = values.get("schema_version") if isinstance(values, dict) else None
         if version != SCHEMA_VERSION:
@@ -141,7 +141,7 @@ class Embodiment:
 
 
 def _problems(embodiment: Embodiment) -> list[str]:
-    """What contradicts itself in a description, one sentence each."""
+    """The inconsistencies of a description, one sentence each."""
     problems = []
     if not _NAME.fullmatch(embodiment.name):
         problems.append("the name should consist of letters, digits, dash and underscore.")
@@ -165,7 +165,7 @@ def _problems(embodiment: Embodiment) -> list[str]:
 
 
 def _action_problems(embodiment: Embodiment) -> list[str]:
-    """The same for everything that refers to action columns, and for the control loop."""
+    """The inconsistencies in action columns, control mode and control rate, one sentence each."""
     problems, width = [], embodiment.action_width
     if len(embodiment.action_mask) != width:
         problems.append(f"action_mask has {len(embodiment.action_mask)} entries for {width} action columns.")

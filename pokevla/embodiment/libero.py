@@ -1,13 +1,13 @@
-"""The robot of LIBERO: a Franka Panda with a parallel gripper, as OpenVLA-OFT reads and commands it."""
+"""The robot of LIBERO: a Franka Panda with a parallel gripper, in OpenVLA-OFT's conventions."""
 
 from __future__ import annotations
 
 from pokevla.embodiment.description import Embodiment, FieldSpec, Gripper
 
 BASE = "base"
-"""The third-person camera, `agentview` of the simulator."""
+"""The third-person camera, `agentview` in the simulator."""
 WRIST = "wrist"
-"""The camera on the hand, `robot0_eye_in_hand` of the simulator."""
+"""The wrist camera, `robot0_eye_in_hand` in the simulator."""
 
 LIBERO = Embodiment(
     name="libero",

@@ -1,4 +1,4 @@
-"""Whether data of several robots can train one model."""
+"""Checks whether data of several robots can train one model."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pokevla.errors import RecipeError
 
 
 def common_embodiment(datasets: Sequence[tuple[str, Embodiment]]) -> Embodiment:
-    """The embodiment of a mixture, given (name, embodiment) of each dataset: that of the first.
+    """The embodiment of a mixture, given (name, embodiment) of each dataset: that of the first dataset.
 
-    Two robots can be mixed when every width fits and the action columns are normalised alike. Names, units and control
-    rates may differ: the export carries the first one's.
+    Robots can be mixed if all widths match and the action columns are normalised alike. Names, units and control rates
+    may differ; the export stores those of the first.
 
     Raises:
-        RecipeError: two do not fit; says what differs.
+        RecipeError: two robots cannot be mixed. The message says what differs.
     """
     (first_name, first), *others = datasets
     for name, other in others:
@@ -30,7 +30,7 @@ def common_embodiment(datasets: Sequence[tuple[str, Embodiment]]) -> Embodiment:
 
 
 def misfits(one: Embodiment, other: Embodiment) -> list[str]:
-    """One clause per difference that keeps two robots from sharing a model: `views base, wrist against front`."""
+    """One clause per difference that prevents two robots from sharing a model: `views base, wrist against front`."""
     pairs = {
         "views": (", ".join(one.views), ", ".join(other.views)),
         "proprio width": (one.proprio_width, other.proprio_width),

@@ -1,4 +1,4 @@
-"""The embodiment that a file names: `dataset.json`, `COMPLETE.json` of a checkpoint, `config.json` of an export."""
+"""Reads the embodiment from `dataset.json`, `COMPLETE.json` of a checkpoint, or `config.json` of an export."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import DataError
 
 KEY = "embodiment"
-"""Where the three files keep the description."""
+"""Key of the description in the three files."""
 
 
 def read_embodiment(stored: Any, path: Path) -> Embodiment:
-    """The robot of a file, from what it holds under `KEY`. Without a description (None or empty) it is LIBERO's:
-    files from before embodiments were described know no other robot.
+    """The robot of a file, from the value stored under `KEY`. Without a description (None or empty) it is LIBERO's,
+    the only robot before descriptions were introduced.
 
     Raises:
-        DataError: the description is damaged or of another schema version; names `path`.
+        DataError: the description is damaged or has another schema version. The message names `path`.
     """
     if not stored:
         return LIBERO

@@ -1,4 +1,4 @@
-"""The robots known by name: entries of `pokevla.parts.EMBODIMENTS`."""
+"""Look-up of robots by name in `pokevla.parts.EMBODIMENTS`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ def get_embodiment(name: str) -> Embodiment:
     """The description of the robot `name`.
 
     Raises:
-        RecipeError: there is none of this name.
+        RecipeError: there is no robot with this name.
     """
     return get_part("embodiment", name, EMBODIMENTS)

@@ -1,4 +1,4 @@
-"""What an evaluation needs of a policy, whatever it is made of."""
+"""The interface between policies and evaluations."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pokevla.embodiment.description import Embodiment
 
 
 class ActingPolicy(Protocol):
-    """Turns observations into action chunks. Several trials are served in one call, so a policy keeps no state."""
+    """Turns observations into action chunks. One call serves several trials, so a policy is stateless."""
 
     @property
     def embodiment(self) -> Embodiment:
-        """The robot that it observes and commands."""
+        """The robot that the policy observes and controls."""
         ...
 
     @property
     def needs_images(self) -> bool:
-        """False: `images` may be None, and nothing is rendered for this policy."""
+        """If False, `images` may be None and no image is rendered for this policy."""
         ...
 
     def act(
@@ -30,10 +30,10 @@ class ActingPolicy(Protocol):
         instructions: Sequence[str],
         steps: Sequence[int] | None = None,
     ) -> np.ndarray:
-        """The next actions of N trials, in views, fields and units of the policy's embodiment.
+        """The next actions of N trials. Views, fields and units are those of the policy's embodiment.
 
         Args:
-            images: (N, V, H, W, 3) uint8, the right way up.
+            images: (N, V, H, W, 3) uint8, upright.
             proprio: (N, P) raw.
             instructions: one per trial.
             steps: actions executed so far in each trial.

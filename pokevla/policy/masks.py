@@ -1,4 +1,4 @@
-"""Masks that a policy decodes at test time, drawn back onto the whole picture."""
+"""Decodes a policy's masks at test time and maps them back to the full image."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pokevla.teachers.teacher import Teacher, build_teacher
 
 
 class MaskReader:
-    """Predicts the mask of target and reference objects in every view. Acting needs none of this: only pictures for
-    people do, so the SAM teacher runs here and nowhere else at test time."""
+    """Predicts the mask of target and reference objects in every view. Masks are for visualisation only and not needed
+    for acting, so at test time the SAM teacher runs only here."""
 
     def __init__(self, policy: Policy, teacher: Teacher) -> None:
         if teacher.spec.kind != "sam":
@@ -26,7 +26,8 @@ class MaskReader:
 
     @classmethod
     def from_teacher_config(cls, policy: Policy, config: TeacherConfig) -> MaskReader:
-        """With the SAM teacher of the training recipe (its weights, or its seed). Raises as `build_teacher`."""
+        """Build with the SAM teacher of the training recipe (its weights or seed). Raises the errors of
+        `build_teacher`."""
         return cls(policy, build_teacher(config, device=policy.model.seg_token.device))
 
     def __call__(self, images: np.ndarray, proprio: np.ndarray, instruction: str) -> np.ndarray:
@@ -47,7 +48,7 @@ class MaskReader:
 
 
 def paste(logits: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
-    """Logits (M, M) over `box` (relative x1, y1, x2, y2) -> mask (H, W) bool of the whole picture."""
+    """Logits (M, M) over `box` (relative x1, y1, x2, y2) -> mask (H, W) bool of the full image."""
     height, width = size
     left, top = round(box[0] * width), round(box[1] * height)
     right, bottom = round(box[2] * width), round(box[3] * height)

@@ -1,4 +1,4 @@
-"""Pictures of what a policy sees: all views side by side, with predicted and true masks drawn on them."""
+"""Visualisation of a policy's input: all views side by side, with predicted and true masks drawn on them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ FILL_ALPHA = 0.28
 
 
 def outline(mask: np.ndarray) -> np.ndarray:
-    """Pixels of a boolean mask (H, W) that touch its outside: one pixel wide, inside the mask."""
+    """The outline of a boolean mask (H, W): one pixel wide, inside the mask."""
     return mask & ~ndimage.binary_erosion(mask, border_value=1)
 
 
 def draw_masks(image: np.ndarray, predicted: np.ndarray | None, true: np.ndarray | None, scale: int = 2) -> np.ndarray:
-    """Enlarge one view (H, W, 3) uint8 by `scale` and draw masks (H, W): predicted filled with an outline, true as an
+    """Enlarge one view (H, W, 3) uint8 by `scale` and draw masks (H, W): `predicted` filled and outlined, `true` as an
     outline. Returns (scale*H, scale*W, 3) uint8."""
     canvas = np.repeat(np.repeat(image, scale, axis=0), scale, axis=1).astype(np.float32)
     for mask, colour, fill in ((predicted, PREDICTED_COLOUR, True), (true, TRUE_COLOUR, False)):
@@ -42,14 +42,14 @@ def draw_views(images: np.ndarray, predicted: np.ndarray | None, true: np.ndarra
 
 
 def caption(picture: np.ndarray, text: str) -> np.ndarray:
-    """Write one line of `text` on a dark bar under `picture` (H, W, 3); returns (H + 18, W, 3)."""
+    """Add a dark bar with one line of `text` below `picture` (H, W, 3). Returns (H + 18, W, 3)."""
     bar = Image.new("RGB", (picture.shape[1], 18), (24, 26, 32))
     ImageDraw.Draw(bar).text((4, 3), text, fill=(235, 235, 240))
     return np.concatenate([picture, np.asarray(bar)], axis=0)
 
 
 def strip(pictures: list[np.ndarray], columns: int) -> np.ndarray:
-    """Lay equally large pictures out in rows of `columns`, with thin gaps; missing ones stay dark."""
+    """Arrange images of equal size in rows of `columns`, with thin gaps. Empty cells stay dark."""
     height, width = pictures[0].shape[:2]
     gap, rows = 4, -(-len(pictures) // columns)
     canvas = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 24, np.uint8)
@@ -60,6 +60,6 @@ def strip(pictures: list[np.ndarray], columns: int) -> np.ndarray:
 
 
 def mask_iou(predicted: np.ndarray, true: np.ndarray) -> float | None:
-    """Intersection over union of two boolean masks; None where both are empty (nothing to find, nothing found)."""
+    """Intersection over union of two boolean masks; None if both are empty."""
     union = np.logical_or(predicted, true).sum()
     return float(np.logical_and(predicted, true).sum() / union) if union else None

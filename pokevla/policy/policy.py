@@ -26,7 +26,7 @@ from pokevla.weights.export import load_exported
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the model takes for a batch of observations, on its device."""
+    """The model's inputs for a batch of observations, on its device."""
 
     pixel_values: torch.Tensor  # (N, V, 3, S, S) float32 in [0, 1]
     input_ids: torch.Tensor  # (N, T)
@@ -36,7 +36,8 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Policy:
-    """A PokeVLA with all it needs to act. `blank` replaces every image by zeros: what is left without eyes."""
+    """A PokeVLA with everything it needs to act. `blank` replaces every image with zeros, as a baseline without
+    vision."""
 
     model: PokeVLA
     tokenizer: Any
@@ -51,7 +52,7 @@ class Policy:
     def from_pretrained(cls, folder: Path, device: str | None = None) -> Policy:
         """Load an exported model, or the export of a post-training run directory.
 
-        `device`: None takes the GPU when there is one. Raises CheckpointError when there is no exported PokeVLA.
+        With `device` None, uses a GPU if available. Raises CheckpointError if there is no exported PokeVLA.
         """
         model, config, tokenizer_folder, statistics = load_exported(folder)
         if not isinstance(model, PokeVLA) or statistics is None:
@@ -60,7 +61,8 @@ class Policy:
 
     @classmethod
     def untrained(cls, folder: Path, seed: int, device: str | None = None) -> Policy:
-        """The same model as `folder`'s with random weights from `seed`, and its statistics. Raises as above."""
+        """The model and statistics of `folder`, with random weights from `seed`. Raises the errors of
+        `from_pretrained`."""
         trained, config, tokenizer_folder, statistics = load_exported(folder)
         if not isinstance(trained, PokeVLA) or statistics is None:
             raise CheckpointError(f"{folder} is no policy: it holds a PokeVLM.", "Name a post-training run.")
@@ -80,17 +82,17 @@ class Policy:
             image_size=config["image_size"],
             crop_area=config["crop_area"],
             system_prompt=config["system_prompt"],
-            blank=config.get("blank_images", False),  # trained without eyes: judged without eyes
+            blank=config.get("blank_images", False),  # trained on blank images, so evaluated on blank images
         )
 
     @property
     def needs_images(self) -> bool:
-        """False for a blanked policy: nothing has to be rendered for it."""
+        """False for a blanked policy, which needs no rendering."""
         return not self.blank
 
     @property
     def chunk_length(self) -> int:
-        """Actions per query (K)."""
+        """Number of actions per query (K)."""
         return self.model.config.action_head.chunk_length
 
     def blanked(self) -> Policy:
@@ -107,8 +109,8 @@ class Policy:
         """See `ActingPolicy.act`; `steps` is not used.
 
         Raises:
-            UsageError: images or proprio that are not the embodiment's.
-            ValueError: images are needed and None.
+            UsageError: images or proprio do not have the shape of the embodiment.
+            ValueError: images are required but None.
         """
         with torch.inference_mode():
             inputs = self.prepare(images, proprio, instructions)
@@ -118,8 +120,8 @@ class Policy:
         return self.statistics.denormalise_actions(output.actions.float().cpu().numpy())
 
     def prepare(self, images: np.ndarray | None, proprio: np.ndarray, instructions: Sequence[str]) -> Inputs:
-        """Images (N, V, H, W, 3) uint8 (None when blank), proprio (N, P) raw -> the model's inputs: the test-time
-        crop, resize and normalisation of `pokevla.data`, nothing of our own. Raises as `act`."""
+        """Images (N, V, H, W, 3) uint8 (None if blank), proprio (N, P) raw -> the model's inputs. Uses the test-time
+        crop, resize and normalisation of `pokevla.data`. Raises the errors of `act`."""
         self._check(images, proprio)
         device = self.model.seg_token.device
         pixels = self._pixels(images, len(instructions))

@@ -1,4 +1,4 @@
-"""The executed actions of one expert episode, played back blindly: a baseline that cannot look."""
+"""Replays the executed actions of one expert episode in open loop: a baseline without vision."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from pokevla.recipe.checking.datasets import EPISODES_NAME, read_dataset_info, r
 
 
 class ReplayPolicy:
-    """Plays `actions` (T, A) from each trial's first step on; after the end it stands still, grippers as they were."""
+    """Replays `actions` (T, A) from each trial's first step. After the last one the robot stands still and the grippers
+    keep their state."""
 
     needs_images = False
-    """Nothing is rendered for a replay."""
+    """A replay needs no rendering."""
 
     def __init__(self, actions: np.ndarray, embodiment: Embodiment, chunk_length: int) -> None:
         width = embodiment.action_width
@@ -28,7 +29,7 @@ class ReplayPolicy:
 
     @classmethod
     def from_dataset(cls, dataset: Path, episode: int, chunk_length: int) -> ReplayPolicy:
-        """The `executed_actions` of `episode` in a robot dataset. DataError when there is no such episode."""
+        """Replay the `executed_actions` of `episode` of a robot dataset. Raises DataError if the episode is missing."""
         embodiment = read_dataset_info(dataset).embodiment
         if embodiment is None:
             raise DataError(f"{dataset} is a dataset of questions: it has no episode.", "Name a robot dataset.")
@@ -49,7 +50,7 @@ class ReplayPolicy:
         instructions: Sequence[str],
         steps: Sequence[int] | None = None,
     ) -> np.ndarray:
-        """(N, K, A): the next actions of each trial. `steps` is needed; images and instructions are ignored."""
+        """(N, K, A): the next actions of each trial. `steps` is required; images and instructions are ignored."""
         if steps is None:
             raise ValueError("a replay needs to know how many actions each trial has executed")
         return np.stack([self._chunk(step) for step in steps])
@@ -60,7 +61,7 @@ class ReplayPolicy:
         return np.concatenate([chunk, np.tile(self._still(), (missing, 1))])
 
     def _still(self) -> np.ndarray:
-        """(A,) the action that keeps the robot where the episode has left it."""
+        """(A,) the action that holds the robot where the episode ended."""
         last = self.actions[-1]
         if self.embodiment.control_mode.startswith("absolute"):
             return last
