@@ -1,7 +1,7 @@
-"""What `equal_behaviour.py` runs: a commit's own behaviour, and a commit on the files of another.
+"""The steps of `equal_behaviour.py`: a commit's own behaviour, and its behaviour on files of another commit.
 
-Steps use the command line, the benchmark scripts of the commit and files with a documented format; none imports a
-module of the package. Values are JSON: numbers, texts, series of [step, value], dictionaries of hashes.
+Steps use the command line, the commit's benchmark scripts and files with a documented format. None imports a module of
+the package. Values are JSON: numbers, strings, series of [step, value], dictionaries of hashes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Values = dict[str, Any]
 ACCEPTED: Values = {"files": "accepted"}
 CACHE_RECIPE = "recipes/demo/posttrain.yaml"
 MEASURED = re.compile(r"^time$|_s$|_s/|_gib$|_share$|^tflops|^mfu|gpu")
-"""Metrics that depend on the machine: times, memory, utilisation."""
+"""Metrics that depend on the machine, such as times, memory and utilisation."""
 ELASTIC = """\
 import json, sys
 sys.path.insert(0, "benchmarks")
@@ -36,7 +36,7 @@ work, stages, steps = Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is run."""
+    """How much each step runs."""
 
     episodes: int
     scenes: int
@@ -75,7 +75,8 @@ def newest_checkpoint(run_dir: Path) -> Path:
 
 
 def run_values(run_dir: Path) -> Values:
-    """Every metric of a finished run as a series, its recipe's and frozen weights' hash, and its exported weights."""
+    """Values of a finished run: every metric as a series, and the hashes of recipe, frozen weights and exported
+    weights."""
     series: Values = {}
     for line in read_lines(run_dir / "metrics.jsonl"):
         for name, value in line.items():
@@ -87,14 +88,14 @@ def run_values(run_dir: Path) -> Values:
 
 
 def dataset_values(folder: Path) -> Values:
-    """Fingerprint of a dataset, and a hash of each shard."""
+    """Fingerprint of a dataset, and the hash of each shard."""
     fingerprint = json.loads((folder / "dataset.json").read_text())["fingerprint"]
     shards = sorted((folder / "shards").glob("*.tar"))
     return {"fingerprint": fingerprint, "shards": {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in shards}}
 
 
 def copy_unfinished(run_dir: Path, target: Path) -> Path:
-    """Copy a run as if it had been killed after its oldest checkpoint: nothing later in it, no export."""
+    """Copy a run as if it had been killed after its oldest checkpoint: without anything later, and without export."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(run_dir, target)
     shutil.rmtree(target / "export")
@@ -111,7 +112,7 @@ def copy_unfinished(run_dir: Path, target: Path) -> Path:
 
 
 def make_data(work: Checkout, sizes: Sizes) -> Values:
-    """The demo's data, smaller: the same verbs and options as `recipes/demo/demo.yaml`."""
+    """Make a smaller version of the demo's data, with the verbs and options of `recipes/demo/demo.yaml`."""
     shutil.rmtree(work.data, ignore_errors=True)
     scene = ("--suite", "libero_object", "--task", 3, "--init-states", "0:30", "--image-size", 128, "--fast-rendering")
     noise = ("--target-shift", "0:0.08", "--dart-sigma", 0.2, "--random-start-steps", 16, "--image-stride", 4)
@@ -155,19 +156,19 @@ def _train(work: Checkout, name: str, dataset: str, sizes: Sizes) -> Values:
 
 
 def pretraining(work: Checkout, sizes: Sizes) -> Values:
-    """The demo's pre-training, shortened."""
+    """Run a short version of the demo's pre-training."""
     return _train(work, "pretrain", "vlm", sizes)
 
 
 def posttraining(work: Checkout, sizes: Sizes) -> Values:
-    """The demo's post-training from this commit's pre-training, on features of its own cache."""
+    """Run the demo's post-training, starting from this commit's pre-training and using this commit's cache."""
     work.fresh("cache")
     work.pokevla("cache", "build", CACHE_RECIPE, _on(work, "robot"))
     return _train(work, "posttrain", "robot", sizes)
 
 
 def first_samples(work: Checkout, _: Sizes) -> Values:
-    """Every field of the first samples of each loader."""
+    """Hash every field of the first samples of each loader."""
     values: Values = {}
     for name, dataset in (("pretrain", "vlm"), ("posttrain", "robot")):
         work.fresh("probe")
@@ -193,7 +194,7 @@ def grounding(work: Checkout, _: Sizes) -> Values:
 
 
 def trial(work: Checkout, _: Sizes) -> Values:
-    """Actions of the policy in `job`/posttrain in 24 steps of a trial, and where the trial ended."""
+    """Actions of the policy in `job`/posttrain over 24 steps of a trial, and how the trial ended."""
     out = work.folder / "evaluations"
     policy = f"policies=[{{name: trained, kind: model, run: {work.job / 'posttrain'}}}]"
     words = ("trials.max_steps=24", "trials.init_states=[30, 31]", "workers=1", "videos=0")
@@ -205,7 +206,7 @@ def trial(work: Checkout, _: Sizes) -> Values:
 
 
 def kill_storm(work: Checkout, sizes: Sizes) -> Values:
-    """The toy runs of the kill storm: the undisturbed one and the killed one."""
+    """The toy runs of the kill storm: the uninterrupted one and the killed one."""
     folder = work.fresh("storm")
     folder.mkdir()
     work.python("benchmarks/kill_storm.py", "--kills", sizes.kills, "--work", folder)
@@ -214,7 +215,7 @@ def kill_storm(work: Checkout, sizes: Sizes) -> Values:
 
 
 def elastic(work: Checkout, sizes: Sizes) -> Values:
-    """The elastic run on 2, 1, 3 and 2 ranks, and the same one on 2 ranks throughout."""
+    """The elastic run on 2, 1, 3 and 2 ranks, and the same run on 2 ranks throughout."""
     folder = work.fresh("elastic")
     folder.mkdir()
     work.python("-c", ELASTIC, folder, json.dumps(sizes.stages), sizes.steps_per_phase)
@@ -243,7 +244,7 @@ def resumed_posttraining(work: Checkout, _: Sizes) -> Values:
 
 
 def resumed_on_one_rank(work: Checkout, _: Sizes) -> Values:
-    """The undisturbed toy run in `job`, begun on two ranks and resumed on one."""
+    """The uninterrupted toy run in `job`, started on two ranks and resumed on one."""
     return _resume(work, "storm/runs/calm", "--ranks", 1)
 
 
@@ -256,7 +257,7 @@ def exported_again(work: Checkout, _: Sizes) -> Values:
 
 
 def verified(*words: str) -> Step:
-    """A step that runs a verb which checks files; {root} and {job} in `words` are paths."""
+    """A step that runs a verification command. {root} and {job} in `words` are replaced by paths."""
 
     def verify(work: Checkout, _: Sizes) -> Values:
         work.pokevla(*(word.format(root=work.root, job=work.job) for word in words))
@@ -277,7 +278,7 @@ OWN: dict[str, Step] = {
     "export": exported_again,
     "elastic": elastic,
 }
-"""In this order: a step may use the runs of those before it."""
+"""The steps in order: each may use the runs of earlier ones."""
 
 CROSS: dict[str, tuple[str | None, Step]] = {
     "robot dataset of BASE": (None, verified("data", "verify", "{root}/data/robot")),
@@ -293,4 +294,5 @@ CROSS: dict[str, tuple[str | None, Step]] = {
     "export of BASE, grounding": ("grounding", grounding),
     "export of BASE, trial": ("trial", trial),
 }
-"""What NEW does with the files of BASE, and the step of BASE whose results it must repeat (None: it accepts them)."""
+"""Steps that NEW runs on the files of BASE, each with the step of BASE whose results it must reproduce. None: NEW only
+has to accept the files."""

@@ -1,4 +1,4 @@
-"""A commit of this repository, checked out beside others, and commands that run on its code."""
+"""Worktrees of several commits of this repository, and commands that run on their code."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROBE = Path(__file__).with_name("model_probe.py")
 TIME_LIMIT_S = 3600.0
-"""For one command."""
+"""Time limit of one command."""
 
 
 class CommandFailed(Exception):
-    """A command ended with an error; `remedy` tells whether it is a refusal that says which command helps."""
+    """A command failed. `remedy` is True if it refused its input and named a command that helps."""
 
     def __init__(self, exit_code: int, output: str, log: Path) -> None:
         lines = [line for line in output.splitlines() if line.strip()] or ["(no output)"]
@@ -33,8 +33,8 @@ class CommandFailed(Exception):
 class Checkout:
     """A commit in a worktree, with its runs, results and logs beside it.
 
-    `root` is shared by the compared commits. Recipes hash the paths they name, so every commit writes to
-    `root`/job, a link to the runs of the commit whose turn it is.
+    `root` is shared by the compared commits. Recipe hashes include paths, so every commit writes to `root`/job, a link
+    to the runs of the active commit.
     """
 
     root: Path
@@ -42,7 +42,7 @@ class Checkout:
 
     @property
     def folder(self) -> Path:
-        """Everything of this commit."""
+        """Directory of this commit's worktree, runs, results and logs."""
         return self.root / self.sha[:12]
 
     @property
@@ -57,28 +57,28 @@ class Checkout:
 
     @property
     def job(self) -> Path:
-        """The runs of the commit whose turn it is, under a path that is the same for all."""
+        """The runs of the active commit, under the same path for all commits."""
         return self.root / "job"
 
     def take_turn(self) -> None:
-        """Let `job` show this commit's runs."""
+        """Make this commit active: point `job` at its runs."""
         runs = self.folder / "runs"
         runs.mkdir(parents=True, exist_ok=True)
         self.job.unlink(missing_ok=True)
         self.job.symlink_to(runs)
 
     def check_out(self) -> None:
-        """Make the worktree if it is not there."""
+        """Create the worktree unless it exists."""
         if not self.tree.exists():
             git("worktree", "add", "--quiet", "--detach", str(self.tree), self.sha)
 
     def remove_tree(self) -> None:
-        """Remove the worktree if it is there."""
+        """Remove the worktree if it exists."""
         if self.tree.exists():
             git("worktree", "remove", "--force", str(self.tree))
 
     def python(self, *arguments: object, environment: Mapping[str, str] | None = None) -> None:
-        """Run this Python on the commit's code, with the worktree as working directory. CommandFailed if it fails."""
+        """Run the current Python on the commit's code, in the worktree. Raises CommandFailed on failure."""
         self.check_out()
         log = self.folder / "commands.log"
         words = [sys.executable, *map(str, arguments)]
@@ -103,25 +103,26 @@ class Checkout:
             raise CommandFailed(done.returncode, output, log)
 
     def pokevla(self, *words: object) -> None:
-        """Run a command line of the commit. CommandFailed if it fails."""
+        """Run a `pokevla` command of the commit. Raises CommandFailed on failure."""
         self.python("-m", "pokevla.cli.main", *words)
 
     def probe(self, *words: object, one_rank: bool = False) -> dict[str, Any]:
-        """Run a command line, and return what its models got and returned; `one_rank` makes the process rank 0 of 1."""
+        """Run a `pokevla` command under `model_probe.py` and return the recorded inputs and outputs of its models.
+        `one_rank` makes the process rank 0 of 1."""
         out = self.folder / "probe.json"
         rank = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
         self.python(PROBE, out, *words, environment={**rank, "MASTER_PORT": free_port()} if one_rank else None)
         return json.loads(out.read_text())
 
     def fresh(self, name: str) -> Path:
-        """`job`/`name` without what was there."""
+        """Path `job`/`name`, after removing what was there."""
         path = self.job / name
         shutil.rmtree(path, ignore_errors=True)
         return path
 
 
 def git(*words: str) -> str:
-    """Run git in the repository and return its output; RuntimeError with git's own words if it fails."""
+    """Run git in the repository and return its output. Raises RuntimeError with git's message on failure."""
     done = subprocess.run(["git", "-C", str(REPOSITORY), *words], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.strip())
@@ -129,7 +130,7 @@ def git(*words: str) -> str:
 
 
 def full_hash(name: str) -> str:
-    """Hash of the commit that a branch, a tag or a short hash names; RuntimeError if there is none."""
+    """Full hash of the commit that a branch, tag or short hash names. Raises RuntimeError if there is none."""
     try:
         return git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
     except RuntimeError as error:
@@ -137,7 +138,7 @@ def full_hash(name: str) -> str:
 
 
 def free_port() -> str:
-    """A TCP port that nobody uses now."""
+    """A TCP port that is currently free."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return str(probe.getsockname()[1])

@@ -2,13 +2,14 @@
 
     python benchmarks/checkpoint.py [--quick] [--parameters N] [--out DIR] [--json PATH]
 
-First the ways to save, in turn, on one engine; then the measurements of benchmarks/consolidation.py, at the same size.
+First all ways to save, alternating, on one engine; then the measurements of benchmarks/consolidation.py, at the same
+size.
 
 Two ranks, ZeRO 2, fp32: weights, master copies and both AdamW moments are written. `blocked` is the wall time until
-both ranks can train on. `with ten steps` is the time of a save and ten steps until the checkpoint is complete: what
-writing in the background takes from the steps shows there (on a GPU these processors are idle). Plain `save_checkpoint`
-neither syncs nor checks nor commits; the second row adds the fsync of its files, which is what it would take to survive
-a power cut. Best of several rounds.
+both ranks can continue training. `with ten steps` is the time of a save and ten steps until the checkpoint is complete;
+it includes the slowdown of the steps by background writing (on a GPU these CPU cores are idle). Plain `save_checkpoint`
+does not sync, check or commit. The second row adds an fsync of its files, which is needed to survive a power failure.
+Best of several rounds.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Bench:
     def plain(self, number: int) -> None:
         """DeepSpeed's own save."""
         self.engine.checkpoint_engine = self.own_writer
-        self.engine.__dict__.pop("_copy_recovery_script", None)  # ours leaves it out
+        self.engine.__dict__.pop("_copy_recovery_script", None)  # ours omits it
         self.engine.save_checkpoint(str(self.out / "plain"), tag=str(number))
         barrier()
 
@@ -84,7 +85,7 @@ class Bench:
         barrier()
 
     def ours(self, number: int) -> None:
-        """Our save: synced, with checksums, complete or absent."""
+        """Our save: synced, with checksums, atomic."""
         save_checkpoint(self.engine, self.out / "ours", self._info(number))
 
     def behind(self, number: int) -> Callable[[], object]:
@@ -119,7 +120,7 @@ class Bench:
 
 
 def work(info: RankInfo, parameters: int, rounds: int, out: Path) -> None:
-    """Save in every way, in turn; rank 0 writes the measurements to `out`.json."""
+    """Save in every way, alternating. Rank 0 writes the measurements to `out`.json."""
     join_ranks(info)
     bench = Bench(parameters, out)
     ways: dict[str, Callable[[int], Any]] = {
@@ -140,7 +141,7 @@ def work(info: RankInfo, parameters: int, rounds: int, out: Path) -> None:
 
 
 def rows_of(measured: dict[str, list[list[float]]]) -> list[dict[str, Any]]:
-    """Best of the rounds, over plain `save_checkpoint`."""
+    """Rows with the best of all rounds, relative to plain `save_checkpoint`."""
     best = {name: [min(values) for values in zip(*times, strict=True)] for name, times in measured.items()}
     rows = []
     for index, what in enumerate(("blocked", "with ten steps")):

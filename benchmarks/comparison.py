@@ -1,4 +1,4 @@
-"""Rows `what | BASE | NEW | equal` of two commits' results, bit for bit."""
+"""Compares the results of two commits bit for bit, as rows `what | BASE | NEW | equal`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 REFUSED = "refused: "
-"""Begin of a result that is a refusal with a remedy, which is allowed where a commit reads the files of another."""
+"""Prefix of a result in which a commit refuses the files of another and names a remedy. This is allowed."""
 SHOWN = 30
-"""Characters of a value in the table."""
+"""Maximum number of characters of a value in the table."""
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,16 @@ class Row:
 
 
 def compare(title: str, base: Mapping[str, Any], new: Mapping[str, Any], *, may_refuse: bool = False) -> list[Row]:
-    """One row for each name of either result.
+    """One row for each name in either result.
 
-    Numbers, texts and series ([step, value] pairs) are equal when every bit is; NaN equals NaN. Two dictionaries are
-    equal when they hold the same values under any names: a renamed tensor is still the same tensor.
+    Numbers, strings and series ([step, value] pairs) are equal if all bits are equal; NaN equals NaN. Dictionaries are
+    equal if they hold the same values under any names: a renamed tensor is still the same tensor.
 
     Args:
-        title: what the results are of; begins the first column.
+        title: the step that produced the results; prefix of the first column.
         base: name -> JSON value.
-        new: the same names.
-        may_refuse: a value of `new` that begins with REFUSED is no difference.
+        new: name -> JSON value.
+        may_refuse: a value of `new` that starts with REFUSED does not count as a difference.
     """
     names = [*base, *(name for name in new if name not in base)]
     return [_row(f"{title}: {name}", name, base, new, may_refuse) for name in names]
@@ -53,12 +53,12 @@ def _row(what: str, name: str, base: Mapping[str, Any], new: Mapping[str, Any], 
 
 
 def _comparable(value: Any) -> str:
-    """JSON text of a value: Python writes every bit of a float, and NaN as NaN."""
+    """JSON text of a value. Python's JSON represents floats exactly, and NaN as NaN."""
     return json.dumps(sorted(map(str, value.values())) if isinstance(value, dict) else value, sort_keys=True)
 
 
 def _difference(before: Any, after: Any) -> str:
-    """The first point at which two values part."""
+    """The first point at which two values differ."""
     if isinstance(before, dict) and isinstance(after, dict):
         gone, come = (
             sorted(name for name in one if str(one[name]) not in map(str, other.values()))
@@ -73,7 +73,7 @@ def _difference(before: Any, after: Any) -> str:
 
 
 def summary(value: Any) -> str:
-    """A value in at most SHOWN characters; long ones by a hash."""
+    """A value in at most SHOWN characters. Long values are shown as a hash."""
     text = _comparable(value).strip('"')
     short = hashlib.sha256(text.encode()).hexdigest()[:8]
     if isinstance(value, dict):
@@ -84,7 +84,7 @@ def summary(value: Any) -> str:
 
 
 def print_rows(rows: Sequence[Row], names: tuple[str, str]) -> int:
-    """Print the table with a last line that counts; returns the exit code, 1 if anything differs."""
+    """Print the table, followed by a line of totals. Returns the exit code, 1 if anything differs."""
     lines = [Row("what", *names, "equal"), *rows]
     widths = [
         max(len(text) for text in column) for column in zip(*((r.what, r.base, r.new) for r in lines), strict=True)

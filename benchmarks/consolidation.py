@@ -1,15 +1,14 @@
-"""Consolidating the shards of a checkpoint: ours against DeepSpeed's `zero_to_fp32`, time and peak memory.
+"""Compares our consolidation of a sharded checkpoint with DeepSpeed's `zero_to_fp32`: time and peak memory.
 
 python benchmarks/consolidation.py [--quick] [--parameters 2e8] [--work DIR] [--json OUT]
 
 A real engine on two ranks (ZeRO stage 2 and stage 3, bf16 with fp32 master weights) trains a plain torch model of 200
 million parameters for one step and saves. Then both sides write one fp32 safetensors file from the same checkpoint,
-each in its own process, in turn; the outputs are compared bit for bit at the end. Imports are not counted, neither in
-time nor in memory.
+alternating, each in its own process. The outputs are compared bit for bit at the end. Time and memory exclude imports.
 
-Peak memory is resident memory above that of the imports. It includes pages of mapped files, of which `zero_to_fp32` has
-many and which the kernel can reclaim; so memory that cannot be reclaimed (anonymous memory, sampled every 5 ms) is
-reported as well.
+Peak memory is resident memory above that of the imports. It includes pages of mapped files, which the kernel can
+reclaim and of which `zero_to_fp32` has many. So memory that cannot be reclaimed (anonymous memory, sampled every 5 ms)
+is reported as well.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ SAMPLE_S = 0.005
 
 
 def write_checkpoint(run_dir: Path, stage: int, parameters: int) -> None:
-    """Runs on every rank: one step of a plain model, then a checkpoint through our store."""
+    """Run one step of a plain model, then save a checkpoint with our store. Called by every rank."""
     import torch
     from torch import nn
 
@@ -55,7 +54,7 @@ def write_checkpoint(run_dir: Path, stage: int, parameters: int) -> None:
     torch.manual_seed(0)
 
     class Objective(nn.Module):
-        """A stack of Linears under the name that our engine's objectives have, ending in a scalar."""
+        """A stack of Linears that returns a scalar, with the attribute name that our objectives use for the model."""
 
         def __init__(self, layers: int) -> None:
             super().__init__()
@@ -91,7 +90,7 @@ def write_checkpoint(run_dir: Path, stage: int, parameters: int) -> None:
 
 
 def consolidate_side(side: str, folder: Path, out: Path) -> Callable[[], None]:
-    """The function of one side, with everything imported."""
+    """The function that runs one side, with all imports done."""
     if side == "zero_to_fp32":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         from deepspeed.utils.zero_to_fp32 import convert_zero_checkpoint_to_fp32_state_dict
@@ -127,7 +126,7 @@ def status_kib(key: str) -> int:
 
 @contextmanager
 def anonymous_peak(result: dict[str, float]) -> Iterator[None]:
-    """Sample anonymous memory within the block; writes its peak above the start to `result["anonymous_mib"]`."""
+    """Sample anonymous memory during the block and write its peak above the start to `result["anonymous_mib"]`."""
     stop = threading.Event()
     start = highest = status_kib("RssAnon")
 
@@ -206,7 +205,7 @@ def compare(work: Path, stage: int, parameters: int, repeats: int) -> list[dict[
 
 
 def refuse_different(ours: Path, theirs: Path) -> None:
-    """End the benchmark if the two files do not hold the same bits."""
+    """End the benchmark if the two files differ in any bit."""
     import torch
     from safetensors import safe_open
 
@@ -220,7 +219,7 @@ def refuse_different(ours: Path, theirs: Path) -> None:
 
 
 def rows_of(stage: int, model_mib: float, best: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
-    """Best of the repeats, over `zero_to_fp32`; below 1 is better."""
+    """Rows with the best of all repeats, relative to `zero_to_fp32`; below 1 is better."""
     rows = []
     theirs = best["zero_to_fp32"]
     for side in SIDES[1:]:

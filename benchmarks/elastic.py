@@ -1,10 +1,10 @@
-"""One training on 2, then 1, then 3, then 2 ranks, compared with the same training on 2 ranks throughout.
+"""Compares a training on 2, 1, 3 and again 2 ranks with the same training on 2 ranks throughout.
 
     python benchmarks/elastic.py [--quick] [--json PATH] [--recipe RECIPE] [--work DIR]
 
-Each change of ranks is a save, new processes, a conversion of the checkpoint and a resume, as `pokevla resume RUN
---ranks N` does it. A row is the largest difference between the two loss curves, step by step. Without `--recipe` the
-job is a pre-training of `tiny` on a mixture of two datasets, with LoRA, dropout and a frozen image encoder.
+Each change of ranks is a save, new processes, a conversion of the checkpoint and a resume, as in `pokevla resume RUN
+--ranks N`. A row is the largest difference between the two loss curves, step by step. Without `--recipe` the job is a
+pre-training of `tiny` on a mixture of two datasets, with LoRA, dropout and a frozen image encoder.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ from pokevla.training.saving import Saver
 from pokevla.training.tasks import build_task
 
 PHASES = (2, 1, 3, 2)
-"""Ranks, one after the other."""
+"""Number of ranks in each phase."""
 LIMIT = 1e-6
 
 
 class Stopped(Exception):
-    """The phase has finished its steps."""
+    """Raised when the phase has finished its steps."""
 
 
 class Curve:
-    """Callback that records the loss of every step and stops after a given one."""
+    """Callback: records the loss of every step and stops after step `stop`."""
 
     def __init__(self, stop: int) -> None:
         self.stop, self.losses, self.last = stop, {}, None
 
     def after_step(self, result: StepResult) -> None:
-        """Record the mean over ranks."""
+        """Record the mean loss over ranks."""
         self.losses[result.step] = float(mean_over_ranks(result.values["loss"].reshape(1)))
         self.last = result
         if result.step == self.stop:
@@ -115,7 +115,7 @@ def read_curve(run_dir: Path) -> dict[int, float]:
 
 
 def compare(recipe: Path, work: Path, stages: Sequence[int], steps_per_phase: int) -> list[dict[str, Any]]:
-    """Train both ways; one row per ZeRO stage."""
+    """Run both trainings. Returns one row per ZeRO stage."""
     total = steps_per_phase * len(PHASES)
     alone, moved = (Job(recipe, work / name, tuple(sorted(stages)), total) for name in ("alone", "moved"))
     for job in (alone, moved):

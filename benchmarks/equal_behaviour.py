@@ -1,12 +1,12 @@
-"""Do two commits behave the same, bit for bit? And does NEW read what BASE wrote?
+"""Check that two commits behave the same, bit for bit, and that NEW reads the files that BASE wrote.
 
     python benchmarks/equal_behaviour.py BASE NEW [--quick] [--work DIR]
 
-Each commit runs from a git worktree of its own: the demo's two trainings on small data of the demo's own kind (made
-once, by BASE), the toy runs of `kill_storm.py`, the elastic run of `elastic.py`, and the first samples of each loader.
-Then NEW verifies, resumes, exports and evaluates what BASE left. The result is a table; the exit code is 1 if anything
-differs, 2 if BASE itself fails. With --work, DIR keeps everything, and a step that a commit has done there is not
-repeated.
+Each commit runs in its own git worktree: the demo's two trainings on a smaller version of the demo's data (made once,
+by BASE), the toy runs of `kill_storm.py`, the elastic run of `elastic.py`, and the first samples of each loader. Then
+NEW verifies, resumes, exports and evaluates the files of BASE. The result is a table. The exit code is 1 if anything
+differs and 2 if BASE itself fails. With --work, everything is kept in DIR, and steps that a commit has completed there
+are not repeated.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from comparison import REFUSED, Row, compare, print_rows
 
 
 def perform(name: str, step: Step, work: Checkout, sizes: Sizes) -> Values:
-    """Run a step, or read what it gave before. CommandFailed, or what a missing file raises."""
+    """Run a step, or read its stored result. Raises CommandFailed, or the error of a missing file."""
     stored = work.folder / "results" / f"{name}.json"
     if stored.is_file():
         return json.loads(stored.read_text())
@@ -39,17 +39,17 @@ def perform(name: str, step: Step, work: Checkout, sizes: Sizes) -> Values:
 
 
 def attempt(name: str, step: Step, work: Checkout, sizes: Sizes, expected: Values) -> Values:
-    """`perform`; a step that fails gives its error in place of each expected value."""
+    """Like `perform`, but a failed step returns its error in place of each expected value."""
     try:
         return perform(name, step, work, sizes)
     except CommandFailed as error:
         return dict.fromkeys(expected, f"{REFUSED if error.remedy else 'failed: '}{error}")
-    except (OSError, KeyError, ValueError, RuntimeError) as error:  # the commit keeps its files in another way
+    except (OSError, KeyError, ValueError, RuntimeError) as error:  # the commit stores its files differently
         return dict.fromkeys(expected, f"failed: {type(error).__name__}: {error}")
 
 
 def compare_commits(base: Checkout, new: Checkout, sizes: Sizes) -> list[Row]:
-    """All rows. CommandFailed when a step of BASE fails."""
+    """All rows of the comparison. Raises CommandFailed if a step of BASE fails."""
     base.take_turn()
     perform("data", make_data, base, sizes)
     expected = {name: perform(name, step, base, sizes) for name, step in OWN.items()}
@@ -57,7 +57,7 @@ def compare_commits(base: Checkout, new: Checkout, sizes: Sizes) -> list[Row]:
     rows: list[Row] = []
     for name, step in OWN.items():
         rows += compare(name, expected[name], attempt(name, step, new, sizes, expected[name]))
-    base.take_turn()  # NEW's code, BASE's runs
+    base.take_turn()  # NEW's code on the runs of BASE
     for name, (reference, step) in CROSS.items():
         values = ACCEPTED if reference is None else expected[reference]
         seen = attempt(name, step, new, sizes, values)
@@ -66,14 +66,14 @@ def compare_commits(base: Checkout, new: Checkout, sizes: Sizes) -> list[Row]:
 
 
 def main() -> None:
-    """Compare, print the table, leave with 1 if anything differs."""
+    """Compare, print the table and exit with 1 if anything differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("base", metavar="BASE", help="the commit that says what is right")
-    parser.add_argument("new", metavar="NEW", help="the commit that is compared with it")
+    parser.add_argument("base", metavar="BASE", help="the reference commit")
+    parser.add_argument("new", metavar="NEW", help="the commit to compare with it")
     parser.add_argument(
         "--quick", action="store_true", help="a few steps of everything: minutes instead of a quarter of an hour"
     )
-    parser.add_argument("--work", type=Path, help="directory to work in; it is kept, worktrees included")
+    parser.add_argument("--work", type=Path, help="working directory; it is kept, worktrees included")
     arguments = parser.parse_args()
     sizes = QUICK if arguments.quick else FULL
     try:

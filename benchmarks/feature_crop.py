@@ -1,11 +1,11 @@
-"""How well cropping cached features approximates encoding the cropped image.
+"""Measures how well cropping cached features approximates encoding the cropped image.
 
     python benchmarks/feature_crop.py --dataset DIR [--quick] [--json PATH]
 
-The teachers see an image once, uncropped; training crops their features with the student's crop. Each row is the mean
-cosine between features of the cropped image and cropped features of the whole image, per grid cell, over images and
-crop offsets (area 0.9, as in OpenVLA-OFT). The reference is the same cosine with uncropped features, as from a cache
-that ignores the crop.
+The teachers encode each image once, uncropped; training crops their features with the student's crop. Each row is the
+mean cosine, per grid cell, between features of the cropped image and cropped features of the full image, over images
+and crop offsets (area 0.9, as in OpenVLA-OFT). The reference is the same cosine with uncropped features, as if the
+cache ignored the crop.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ OFFSETS = {
 
 
 def crop_box(offset: tuple[float, float]) -> tuple[float, float, float, float]:
-    """Return x1, y1, x2, y2 in [0, 1] of the square crop whose free room is split as `offset` says."""
+    """Return x1, y1, x2, y2 in [0, 1] of the square crop; `offset` is its position as a fraction of the free margin."""
     side = CROP_AREA**0.5
     x, y = (share * (1 - side) for share in offset)
     return x, y, x + side, y + side
@@ -61,12 +61,12 @@ def crop_images(images: Tensor, box: tuple[float, float, float, float]) -> Tenso
 
 
 def cosines(first: Tensor, second: Tensor, dim: int) -> Tensor:
-    """Cosine at every cell of the grid, flattened."""
+    """Cosine similarity at every cell of the grid, flattened."""
     return functional.cosine_similarity(first, second, dim=dim).flatten()
 
 
 def measure(kind: str, images: Tensor, seed: int) -> list[dict[str, Any]]:
-    """Return one row per crop offset for the mini teacher of one kind, and a row over all of them."""
+    """Return one row per crop offset for the mini teacher of one kind, and one row over all offsets."""
     teacher = build_teacher(TeacherConfig.model_validate({"kind": kind, "preset": "mini", "seed": seed}))
     tokens = teacher.spec.fields[kind][0]
     crop: Callable[[Tensor, Tensor], Tensor]

@@ -1,4 +1,4 @@
-"""Ranks forked from a process that has imported torch and DeepSpeed: a process group costs a second, not ten."""
+"""Forks ranks from a process that has already imported torch and DeepSpeed: starting them takes one second, not ten."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ import_deepspeed()
 
 
 def start_ranks(world_size: int, work: Work, log: Path | None = None) -> list[BaseProcess]:
-    """Fork `world_size` ranks that call `work(rank)`, which joins them. Their output is appended to `log`."""
+    """Fork `world_size` ranks that form a process group and call `work(rank)`. Their output is appended to `log`."""
     port = choose_port()
     context = multiprocessing.get_context("fork")
     ranks = [context.Process(target=_rank, args=(rank, world_size, port, work, log)) for rank in range(world_size)]
@@ -45,7 +45,7 @@ def end_ranks(ranks: list[BaseProcess]) -> None:
 
 
 def run_ranks(world_size: int, work: Work) -> None:
-    """Run `start_ranks` and wait for all of them; RuntimeError if one fails."""
+    """Start `world_size` ranks and wait for all of them. Raises RuntimeError if one fails."""
     ranks = start_ranks(world_size, work)
     try:
         while any(process.is_alive() for process in ranks) and not any(process.exitcode for process in ranks):
@@ -78,4 +78,4 @@ def _rank(rank: int, world_size: int, port: int, work: Work, log: Path | None) -
         if not done:
             traceback.print_exc()
             sys.stderr.flush()
-            os._exit(1)  # a regular exit would wait for the other ranks
+            os._exit(1)  # a normal exit would block on the other ranks

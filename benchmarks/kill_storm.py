@@ -1,11 +1,11 @@
-"""Kill a training many times and compare its result with an undisturbed run.
+"""Kill a training many times and compare its result with an uninterrupted run.
 
     python benchmarks/kill_storm.py [--kills 30] [--quick] [--seed N] [--json PATH] [--work DIR]
 
-A run of two ranks with ZeRO 2 (`tiny`, LoRA, dropout) is killed with SIGKILL at random moments: every other kill waits
-for a save to begin, the others come at any time, start-up included; they hit all ranks or one. Then it is resumed as by
-`pokevla resume`, except that the ranks are forked from a process that has imported everything. At the end its exported
-weights and its loss curve are compared with those of an undisturbed run.
+A run of two ranks with ZeRO 2 (`tiny`, LoRA, dropout) is killed with SIGKILL at random moments. Every other kill waits
+until a save starts; the others happen at any time, including start-up. A kill hits all ranks or one. Then the run is
+resumed as by `pokevla resume`, except that its ranks are forked from a process that has imported everything. At the end
+its exported weights and its loss curve are compared with those of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from pokevla.training.rank_main import train
 
 POLL_S = 0.002
 LIFE_LIMIT_S = 1800.0
-"""Longest wait for the moment of a kill. After it the benchmark fails, because something hangs."""
+"""Maximum wait for the moment of a kill. After it the benchmark fails, because something hangs."""
 STEPS_PER_KILL = 8
 WORLD_SIZE = 2
 
@@ -51,12 +51,12 @@ def live(info: RankInfo, run_dir: Path) -> None:
     setup_logging(run_dir, info.rank)
     recipe = read_run_recipe(run_dir)
     pulse = Pulse(recipe.guards.start_timeout_s, recipe.guards.step_timeout_s)
-    train(recipe, run_dir, info, StopFlag(), pulse)  # these ranks are killed, never asked to stop
+    train(recipe, run_dir, info, StopFlag(), pulse)  # these ranks are only ever killed, never asked to stop
 
 
 @dataclass
 class Storm:
-    """A run that is killed, with counts of what happened."""
+    """A run that is killed repeatedly, with counts of the outcomes."""
 
     run_dir: Path
     draw: random.Random
@@ -86,7 +86,7 @@ class Storm:
         return codes == [0] * WORLD_SIZE
 
     def wait_for_moment(self, ranks: list[BaseProcess], known: int) -> bool:
-        """Wait for the moment of the kill; False if the ranks end before it."""
+        """Wait for the moment of the kill. Returns False if the ranks end first."""
         inside = self.kills % 2 == 1
         if not inside and self.draw.random() < 0.2:
             return self.outlive(ranks, self.draw.uniform(0, 3.0))  # while they start
@@ -100,7 +100,7 @@ class Storm:
         return reached and self.outlive(ranks, self.draw.uniform(0, 1.0))
 
     def wait_until(self, ranks: list[BaseProcess], condition: Callable[[], bool], poll_s: float) -> bool:
-        """Wait for a condition; False if a rank ends before it holds."""
+        """Wait for a condition. Returns False if a rank ends first."""
         deadline = time.monotonic() + LIFE_LIMIT_S
         while not condition():
             if not all(process.is_alive() for process in ranks):
@@ -113,12 +113,12 @@ class Storm:
         return True
 
     def outlive(self, ranks: list[BaseProcess], seconds: float) -> bool:
-        """Wait for `seconds`; False if a rank ends meanwhile."""
+        """Wait for `seconds`. Returns False if a rank ends first."""
         until = time.monotonic() + seconds
         return self.wait_until(ranks, lambda: time.monotonic() > until, POLL_S)
 
     def strike(self, ranks: list[BaseProcess]) -> None:
-        """Send SIGKILL to all ranks at once, or to one and a little later to the other, as the launcher does."""
+        """Send SIGKILL to all ranks at once, or to one and shortly afterwards to the other, as the launcher does."""
         name = self.draw.choice(["all ranks", "one rank"])
         self.inside_a_save += self.is_saving()
         if name == "one rank":
@@ -132,7 +132,7 @@ class Storm:
         self.victims[name] = self.victims.get(name, 0) + 1
 
     def judge(self, newest: int, events: list[dict[str, Any]]) -> None:
-        """Compare the step at which a start resumed with the newest checkpoint at the end of the previous start."""
+        """Compare the step from which the run resumed with the newest checkpoint before the restart."""
         begun = [event for event in events if event["event"] in ("resumed", "started")]
         self.checkpoints_lost += sum(event["step"] != newest for event in begun)
         self.checkpoints_lost += sum(event["event"] == "damaged" for event in events)
@@ -150,7 +150,7 @@ class Storm:
         return read_jsonl(path) if path.is_file() else []
 
     def logged(self) -> int:
-        """The last step in metrics.jsonl."""
+        """The last logged step in metrics.jsonl."""
         return max((line["step"] for line in losses(self.run_dir)), default=0)
 
     def is_saving(self) -> bool:
@@ -165,7 +165,7 @@ def losses(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def same_curve(one: Path, other: Path) -> bool:
-    """Whether two runs have logged the same losses, each step once."""
+    """Whether two runs have logged the same losses, and each step exactly once."""
     first, second = ([(line["step"], line["loss"]) for line in losses(run_dir)] for run_dir in (one, other))
     return first == second
 
@@ -179,7 +179,7 @@ def make_run(work: Path, name: str, steps: int) -> Path:
 
 
 def storm(work: Path, kills: int, seed: int) -> list[dict[str, Any]]:
-    """Run both trainings; returns the rows of the report."""
+    """Run both trainings and return the rows of the report."""
     steps = STEPS_PER_KILL * kills
     calm = Storm(make_run(work, "calm", steps), random.Random(seed))
     calm.live(kill=False)

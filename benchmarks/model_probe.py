@@ -1,9 +1,9 @@
-"""Run a `pokevla` command in this process, and note which samples its models get and which actions they return.
+"""Run a `pokevla` command in this process and record the samples its models receive and the actions they return.
 
     python benchmarks/model_probe.py OUT.json train recipes/demo/pretrain.yaml steps=1
 
-It names no module of the package, so it works with every commit. It watches calls of torch modules: an argument with
-`keys` and `positions` is a batch, and a batch without gradients is a validation batch; `actions` of an output is a
+It refers to no module of the package, so it works with every commit. It hooks the calls of torch modules: an argument
+with `keys` and `positions` is a batch, and a batch without gradients is a validation batch; `actions` of an output is a
 batch of action chunks.
 """
 
@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 SAMPLES = 5
-"""Samples of the first batch, and action chunks, that are kept."""
+"""Number of samples of the first batch, and of action chunks, to record."""
 
 
 def digest(tensor: Tensor) -> str:
@@ -36,7 +36,7 @@ def digest(tensor: Tensor) -> str:
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Tensors and lists of a batch by dotted name: fields of dataclasses and items of dictionaries, nested or not."""
+    """Tensors and lists of a batch by dotted name, from (nested) dataclasses and dictionaries."""
     if isinstance(value, Tensor | list):
         yield path, value
     elif isinstance(value, Mapping):
@@ -48,9 +48,9 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def sample_digests(batch: Any, count: int = SAMPLES) -> list[dict[str, str]]:
-    """One dictionary for each of the first `count` samples of a batch: field -> hash, or the text of a list's item.
+    """One dictionary for each of the first `count` samples of a batch: field -> hash, or the text of a list item.
 
-    A field with another length than the batch belongs to every sample.
+    A field whose length differs from the batch size is shared by all samples.
     """
     size = len(batch.keys)
 
@@ -64,28 +64,28 @@ def sample_digests(batch: Any, count: int = SAMPLES) -> list[dict[str, str]]:
 
 @dataclass
 class Notes:
-    """What the models of a command got and gave."""
+    """Inputs and outputs of a command's models."""
 
     training: list[dict[str, str]] = field(default_factory=list)
     validation: list[dict[str, str]] = field(default_factory=list)
     actions: list[str] = field(default_factory=list)
 
     def before_call(self, _: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
-        """Keep the first training batch and the first validation batch."""
+        """Record the first training batch and the first validation batch."""
         for batch in arguments:
             if hasattr(batch, "keys") and hasattr(batch, "positions"):
                 noted = self.training if torch.is_grad_enabled() else self.validation
                 noted += [] if noted else sample_digests(batch)
 
     def after_call(self, _: torch.nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        """Keep the first chunks that a model without gradients returned."""
+        """Record the first action chunks that a model returns without gradients."""
         actions = getattr(output, "actions", None)
         if isinstance(actions, Tensor) and not torch.is_grad_enabled() and len(self.actions) < SAMPLES:
             self.actions.append(digest(actions))
 
 
 def main() -> None:
-    """Run the command with its own exit code, and write what was noted."""
+    """Run the command, write the recorded values, and exit with the command's exit code."""
     out, arguments = Path(sys.argv[1]), sys.argv[2:]
     notes = Notes()
     register_module_forward_pre_hook(notes.before_call)

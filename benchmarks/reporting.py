@@ -1,4 +1,4 @@
-"""Output of all benchmarks: a table for a person, JSON for a script."""
+"""Output of all benchmarks: a table on the terminal, and JSON."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 def row(
     name: str, value: float, unit: str, reference: str = "", ratio: float | None = None, **more: Any
 ) -> dict[str, Any]:
-    """One result; `ratio` is ours over the named reference of the same run."""
+    """One result. `ratio` is our value divided by the reference of the same run."""
     return {"name": name, "value": value, "unit": unit, "reference": reference, "ratio": ratio, **more}
 
 
 def report(rows: Sequence[dict[str, Any]], json_path: Path | None) -> None:
-    """Print the table; write JSON if a path is given."""
+    """Print the table, and write JSON if a path is given."""
     width = max(len(entry["name"]) for entry in rows)
     for entry in rows:
         ratio = "" if entry["ratio"] is None else f"{entry['ratio']:8.3f} x"

@@ -39,7 +39,7 @@ def picture_with_square(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarra
 
 
 def write_questions(out: Path, count: int, seed: int, num_val: int = 0) -> Path:
-    """A VLM dataset: where is the square? The last `num_val` images are of split `val`."""
+    """Write a VLM dataset that asks for the position of a square. The last `num_val` images are in the split `val`."""
     rng = np.random.default_rng(seed)
     with DatasetWriter(out, group="toy", samples=SAMPLE_SCHEMA, shard_samples=16) as writer:
         for number in range(count):
@@ -65,7 +65,7 @@ def write_questions(out: Path, count: int, seed: int, num_val: int = 0) -> Path:
 
 
 def write_recipe(work: Path, name: str) -> Path:
-    """The toy recipe below `work`, with its data; the run will be `work`/runs/`name`."""
+    """Write the toy recipe and its data below `work`. The run directory will be `work`/runs/`name`."""
     datasets = [work / "data" / part for part in ("first", "second")]
     for seed, path in enumerate(datasets):
         if not path.exists():
