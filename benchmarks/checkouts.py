@@ -134,7 +134,7 @@ def full_hash(name: str) -> str:
     try:
         return git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
     except RuntimeError as error:
-        raise RuntimeError(f"{name} is no commit of {REPOSITORY}.") from error
+        raise RuntimeError(f"{name} is not a commit of {REPOSITORY}.") from error
 
 
 def free_port() -> str:

@@ -29,10 +29,10 @@ def perform(name: str, step: Step, work: Checkout, sizes: Sizes) -> Values:
     stored = work.folder / "results" / f"{name}.json"
     if stored.is_file():
         return json.loads(stored.read_text())
-    begun = time.monotonic()
+    started_at = time.monotonic()
     print(f"{work.sha[:12]} {name} ...", file=sys.stderr, flush=True)
     values = step(work, sizes)
-    print(f"{work.sha[:12]} {name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    print(f"{work.sha[:12]} {name}: {time.monotonic() - started_at:.0f} s", file=sys.stderr, flush=True)
     stored.parent.mkdir(parents=True, exist_ok=True)
     stored.write_text(json.dumps(values))
     return json.loads(stored.read_text())

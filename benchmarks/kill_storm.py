@@ -133,10 +133,10 @@ class Storm:
 
     def judge(self, newest: int, events: list[dict[str, Any]]) -> None:
         """Compare the step from which the run resumed with the newest checkpoint before the restart."""
-        begun = [event for event in events if event["event"] in ("resumed", "started")]
-        self.checkpoints_lost += sum(event["step"] != newest for event in begun)
+        starts = [event for event in events if event["event"] in ("resumed", "started")]
+        self.checkpoints_lost += sum(event["step"] != newest for event in starts)
         self.checkpoints_lost += sum(event["event"] == "damaged" for event in events)
-        if begun:  # otherwise it was killed during start-up and has not resumed yet
+        if starts:  # otherwise it was killed during start-up and has not resumed yet
             self.steps_redone += max(0, self.logged() - self.newest())
 
     def newest(self) -> int:

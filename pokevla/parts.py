@@ -89,7 +89,7 @@ def unknown_part(name: str, table: Mapping[str, Any]) -> str | None:
         return None
     nearest = difflib.get_close_matches(name, table, n=1)
     hint = f" Did you mean {nearest[0]}?" if nearest else ""
-    return f"there is no {name!r}.{hint} Known: {', '.join(table)}; `extensions` names modules that add others."
+    return f"there is no {name!r}.{hint} Known: {', '.join(table)}; modules listed in `extensions` can add others."
 
 
 def get_part(what: str, name: str, table: Mapping[str, Any]) -> Any:

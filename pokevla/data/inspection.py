@@ -138,7 +138,7 @@ def verify_dataset(root: Path, on_shard: Callable[[int, int], None] | None = Non
         path = root / SHARDS_NAME / name
         entries = shards.entries(name)
         if xxhash.xxh64_hexdigest(index_path(path).read_bytes()) != dataset.info["shards"][name]["index_xxh64"]:
-            raise DataError(f"{index_path(path)} differs from what dataset.json says.", "Convert the dataset again.")
+            raise DataError(f"{index_path(path)} differs from dataset.json.", "Convert the dataset again.")
         if [entry.key for entry in entries] != keys[row : row + len(entries)]:
             raise DataError(f"{path}: its samples are not those of samples.parquet.", "Convert the dataset again.")
         for entry in entries:

@@ -65,7 +65,7 @@ def end_of_turn_id(tokenizer: Any) -> int:
     """Id at which generation stops. Raises DataError if `<|im_end|>` is not a single token of the tokenizer."""
     ids = encode_text(tokenizer, END_OF_TURN)
     if len(ids) != 1:
-        raise DataError(f"the tokenizer cuts {END_OF_TURN} into {len(ids)} tokens.", "Use a Qwen2 tokenizer.")
+        raise DataError(f"the tokenizer splits {END_OF_TURN} into {len(ids)} tokens.", "Use a Qwen2 tokenizer.")
     return ids[0]
 
 

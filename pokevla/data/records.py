@@ -115,7 +115,7 @@ class VLMRecord:
             "text": lambda: bool(self.answer.strip()),
         }
         if not parsed[self.answer_kind]():
-            raise DataError(f"record {self.key}: the answer {self.answer!r} does not give back its target.")
+            raise DataError(f"record {self.key}: the answer {self.answer!r} does not parse back to its target.")
         if not self.question.strip():
             raise DataError(f"record {self.key} has no question.")
 

@@ -53,7 +53,7 @@ def _decode(payload: bytes, key: str, form: str) -> Image.Image:
         image = Image.open(io.BytesIO(payload), formats=(form,))
         image.load()
     except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"sample {key} holds a picture that cannot be decoded ({error}).") from error
+        raise DataError(f"sample {key} has an image that cannot be decoded ({error}).") from error
     mode = "RGB" if form == "JPEG" else "1"
     return image if image.mode == mode else image.convert(mode)
 
@@ -91,7 +91,7 @@ class RobotSampleMaker:
         for dataset in datasets:
             if mask_size is not None and not dataset.has_masks:
                 raise DataError(
-                    f"{dataset.root} has no masks (published demonstrations carry none).",
+                    f"{dataset.root} has no masks (published demonstrations have none).",
                     "Draw them with `pokevla data masks` and convert again, or set loss.segmentation.weight=0.",
                 )
         self._config, self._seed = config, seed

@@ -126,7 +126,7 @@ class DatasetWriter:
         Raises DataError if `out` exists and `overwrite` is not set.
         """
         if out.exists() and not overwrite:
-            raise DataError(f"{out} exists already.", "Remove it, choose another place, or pass --overwrite.")
+            raise DataError(f"{out} already exists.", "Remove it, choose another directory, or pass --overwrite.")
         self.out, self.group, self.embodiment = out, group, embodiment
         self.shard_samples, self._overwrite = shard_samples, overwrite
         self._schemas = (samples, episodes)
@@ -204,7 +204,7 @@ class DatasetWriter:
         """
         self._close_shard()
         if self._samples is None or self._samples.num_rows == 0:
-            raise DataError(f"nothing to write to {self.out}: the source gave no sample.")
+            raise DataError(f"nothing to write to {self.out}: the source has no samples.")
         self._samples.close()
         if self._episodes is not None:
             self._episodes.close()

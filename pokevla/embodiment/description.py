@@ -176,7 +176,9 @@ def _action_problems(embodiment: Embodiment) -> list[str]:
         elif len(embodiment.action_mask) == width and embodiment.action_mask[gripper.column]:
             problems.append(f"action_mask scales column {gripper.column}, a gripper: it should be False there.")
         if gripper.open == gripper.closed:
-            problems.append(f"the gripper of column {gripper.column} has one command, {gripper.open:g}, for both ways.")
+            problems.append(
+                f"gripper column {gripper.column} has the same command, {gripper.open:g}, for open and closed."
+            )
     if embodiment.control_mode not in get_args(ControlMode):
         modes = ", ".join(get_args(ControlMode))
         problems.append(f"control_mode {embodiment.control_mode!r} should be one of {modes}.")

@@ -31,7 +31,7 @@ MANIFEST_NAME = "manifest.json"
 COMPLETE_NAME = "COMPLETE"
 LOCK_NAME = ".build.lock"
 EXTENSION = "pkvf"
-_WAIT = "Wait until it ends."
+_WAIT = "Wait until it finishes."
 _FINISH_WAIT_S = 60.0
 
 
@@ -82,7 +82,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         finished = len(list((directory / SHARDS_NAME).glob("[!.]*.idx")))
         raise DataError(
             f"The feature cache {directory} is not complete ({finished} shards are).",
-            "Go on with: pokevla cache build RECIPE",
+            "Continue with: pokevla cache build RECIPE",
         )
     return _read_manifest_file(directory)
 
@@ -98,7 +98,7 @@ def find_cache(root: Path, fingerprint: str, parts: dict[str, str] | None = None
     if directory.is_dir():
         stored = read_manifest(directory).get("fingerprint")
         if stored != fingerprint:
-            raise CacheMismatchError(f"The cache {directory} was made as {stored}, not {fingerprint}.", REBUILD)
+            raise CacheMismatchError(f"The cache {directory} has the fingerprint {stored}, not {fingerprint}.", REBUILD)
         return directory
     complete = [path for path in sorted(root.glob("*")) if (path / COMPLETE_NAME).is_file()]
     others = {path: _read_manifest_file(path) for path in complete}
@@ -110,7 +110,7 @@ def find_cache(root: Path, fingerprint: str, parts: dict[str, str] | None = None
     clauses = {path: differences(manifest["parts"], parts) for path, manifest in others.items()}
     nearest = min(clauses, key=lambda path: (len(clauses[path]), path.name))
     raise CacheMismatchError(
-        f"No cache in {root} fits this recipe; the nearest, {nearest.name}, differs: {'; '.join(clauses[nearest])}.",
+        f"No cache in {root} matches this recipe; the nearest, {nearest.name}, differs: {'; '.join(clauses[nearest])}.",
         REBUILD,
     )
 

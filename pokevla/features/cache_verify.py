@@ -136,8 +136,8 @@ def _recompute(
     cosines = {name: _least_cosine(values, torch.from_numpy(recomputed[name])) for name, values in stored.items()}
     if min(cosines.values()) < LEAST_COSINE:
         raise DataError(
-            f"{directory}: recomputed features differ from the stored ones (least cosine: "
-            f"{', '.join(f'{name} {value:.4f}' for name, value in cosines.items())}; needed {LEAST_COSINE}).",
+            f"{directory}: recomputed features differ from the stored ones (minimum cosine: "
+            f"{', '.join(f'{name} {value:.4f}' for name, value in cosines.items())}; required: {LEAST_COSINE}).",
             REBUILD,
         )
     return len(rows), cosines

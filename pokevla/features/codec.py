@@ -132,9 +132,9 @@ def dequantise(features: QuantisedFeatures) -> Tensor:
 
 def _checked(scales: Tensor | None, expected: tuple[int, ...], values: Tensor) -> Tensor:
     if scales is None:
-        raise DataError(f"features {tuple(values.shape)} carry no scales.", "Rebuild the cache.")
+        raise DataError(f"features {tuple(values.shape)} have no scales.", "Rebuild the cache.")
     if tuple(scales.shape) != expected:
-        raise DataError(f"scales {tuple(scales.shape)} do not fit features {tuple(values.shape)}.")
+        raise DataError(f"scales {tuple(scales.shape)} do not match features {tuple(values.shape)}.")
     return scales
 
 

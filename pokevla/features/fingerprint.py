@@ -24,7 +24,7 @@ def cache_layout(cache: CacheConfig, num_views: int) -> RecordLayout:
     for place, teacher in cache.all_teachers.items():
         for name, shape in teacher_definition(teacher).fields(teacher.preset).items():
             if name in fields:
-                raise RecipeError(f"{place}: {fields[name].teacher} and {teacher.kind} both give the field {name}.")
+                raise RecipeError(f"{place}: {fields[name].teacher} and {teacher.kind} both output the field {name}.")
             fields[name] = FieldLayout(name, teacher.kind, (num_views, *shape), codec_for(shape, teacher.codec))
     if not fields:
         raise RecipeError("The cache names no teacher.", "Set cache.sam, cache.vggt or cache.teachers.")

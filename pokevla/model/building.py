@@ -95,7 +95,7 @@ def _refuse_misfit(
     wrong = [name for name in sorted(target) if tuple(target[name].shape) != shapes[name]]
     if wrong:
         raise CheckpointError(
-            f"{file}: {wrong[0]} has shape {shapes[wrong[0]]}, the model wants {tuple(target[wrong[0]].shape)} "
+            f"{file}: {wrong[0]} has shape {shapes[wrong[0]]}, the model expects {tuple(target[wrong[0]].shape)} "
             f"({len(wrong)} such tensors).",
             remedy,
         )

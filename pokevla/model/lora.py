@@ -69,7 +69,9 @@ def _check_spec(vlm: PokeVLM, spec: TrainableSpec) -> None:
     if spec.lora_rank < 1:
         raise UsageError(f"lora_rank is {spec.lora_rank}.", "Give a rank of at least 1.")
     if has_lora(vlm):
-        raise UsageError("The model has LoRA layers already.", "Build it anew, or merge them: pokevla ckpt merge-lora.")
+        raise UsageError(
+            "The model already has LoRA layers.", "Build a new model or merge them: pokevla ckpt merge-lora."
+        )
     if spec.lora_targets == "all-linear":
         return
     known = sorted({name.rpartition(".")[2] for part in PARTS.values() for name in _linear_names(getattr(vlm, part))})
@@ -77,7 +79,7 @@ def _check_spec(vlm: PokeVLM, spec: TrainableSpec) -> None:
         if word not in known:
             nearest = difflib.get_close_matches(word, known, n=1)
             hint = f"Did you mean {nearest[0]}?" if nearest else f"Known: {', '.join(known)}."
-            raise UsageError(f"lora_targets names {word!r}, which is no Linear of this model.", hint)
+            raise UsageError(f"lora_targets names {word!r}, which is not a Linear of this model.", hint)
 
 
 def apply_trainable(model: ModelT, spec: TrainableSpec, *, seed: int = 0) -> ModelT:

@@ -56,7 +56,7 @@ class Policy:
         """
         model, config, tokenizer_folder, statistics = load_exported(folder)
         if not isinstance(model, PokeVLA) or statistics is None:
-            raise CheckpointError(f"{folder} is no policy: it holds a PokeVLM.", "Name a post-training run.")
+            raise CheckpointError(f"{folder} is not a policy: it holds a PokeVLM.", "Name a post-training run.")
         return cls._assemble(model, config, tokenizer_folder, statistics, device)
 
     @classmethod
@@ -65,7 +65,7 @@ class Policy:
         `from_pretrained`."""
         trained, config, tokenizer_folder, statistics = load_exported(folder)
         if not isinstance(trained, PokeVLA) or statistics is None:
-            raise CheckpointError(f"{folder} is no policy: it holds a PokeVLM.", "Name a post-training run.")
+            raise CheckpointError(f"{folder} is not a policy: it holds a PokeVLM.", "Name a post-training run.")
         model = build_vla(config_from_dict(config["model"]), seed=seed)
         return cls._assemble(model, config, tokenizer_folder, statistics, device)
 
@@ -152,5 +152,5 @@ class Policy:
         if self.blank:
             return np.zeros((count, views, 3, self.image_size, self.image_size), np.float32)
         if images is None:
-            raise ValueError("this policy looks: it needs images")
+            raise ValueError("this policy needs images")
         return test_time_images(images, self.image_size, self.crop_area)

@@ -88,7 +88,7 @@ class Teacher:
         }
         shapes = {name: tuple(values.shape[2:]) for name, values in fields.items()}
         if shapes != self.spec.fields:
-            raise DataError(f"The teacher {self.spec.kind} gave features {shapes} a view, not {self.spec.fields}.")
+            raise DataError(f"The teacher {self.spec.kind} returned {shapes} per view, not {self.spec.fields}.")
         return fields
 
 

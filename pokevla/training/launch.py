@@ -44,7 +44,7 @@ def run_training(run_dir: Path, overrides: Sequence[str] = ()) -> None:
     derive_batch(recipe.batch, world_size, begun=True)
     if recipe.resources.nodes > 1:
         raise UsageError(
-            f"The recipe wants {recipe.resources.nodes} machines; this command starts ranks on one.",
+            f"The recipe needs {recipe.resources.nodes} machines; this command starts ranks on one.",
             "Start it on all of them through Slurm or torchrun, which set RANK.",
         )
     with run_lock(run_dir) as descriptor, end_noted(run_dir), ProgressView(run_dir, recipe.steps) as view:

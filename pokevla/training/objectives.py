@@ -117,7 +117,7 @@ class PosttrainObjective(nn.Module):
 
     def _add_geometry(self, terms: Terms, output: VLAOutput, batch: RobotBatch) -> None:
         if output.geometry is None:
-            raise RuntimeError("the model was asked for geometry and gave none")
+            raise RuntimeError("geometry was requested, but the model returned none")
         name = self.weights.geometry_features
         target = crop_to_patches(_features(batch, name, "geometry"), batch.crop_boxes, output.geometry.shape[2])
         width = target.shape[-1]

@@ -112,7 +112,7 @@ def _record_start(run_dir: Path, start: CheckpointInfo, resumed: bool, damaged: 
     changed = {"changed": f"Resumed at step {start.step} with {changes}."} if changes else {}
     with closing(EventLog(run_dir / EVENTS)) as events:
         for message in damaged:
-            logger.error("damaged checkpoint passed over: %s", message)
+            logger.error("skipped a damaged checkpoint: %s", message)
             events.add("damaged", message=message)
         events.add("resumed" if resumed else "started", step=start.step, position=start.position, **changed)
     if changes:

@@ -125,7 +125,7 @@ class Saver:
         """Log the error and let the run continue, or raise."""
         self._failures += 1
         final = last_chance or result.is_last or self._failures >= self.settings.max_failed_saves
-        outcome = "the run ends" if final else "the run goes on from the checkpoint before"
+        outcome = "the run ends" if final else "training continues, the previous checkpoint remains"
         logger.error("save failed (%d in a row), %s: %s", self._failures, outcome, error)
         if self.events is not None:
             self.events.add("save_failed", step=result.step, in_a_row=self._failures, message=str(error))

@@ -57,7 +57,7 @@ def build_task(recipe: TrainRecipe, info: RankInfo) -> Task:
         return _pretrain(recipe, base, hash_of_frozen, mixture, info)
     if isinstance(recipe, PosttrainRecipe) and isinstance(base, PokeVLA):
         return _posttrain(recipe, base, hash_of_frozen, mixture, info)
-    raise RecipeError(f"A recipe of kind {type(recipe).__name__} trains no model.")
+    raise RecipeError(f"A recipe of kind {type(recipe).__name__} does not train a model.")
 
 
 def _pretrain(recipe: PretrainRecipe, model: PokeVLM, hash_of_frozen: str, mixture: Mixture, info: RankInfo) -> Task:

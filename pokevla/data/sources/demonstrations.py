@@ -22,7 +22,7 @@ from pokevla.embodiment.libero import BASE, LIBERO, WRIST
 from pokevla.errors import DataError
 
 CAMERAS = {BASE: "agentview", WRIST: "eye_in_hand"}
-REMEDY = "Give a file in the official LIBERO layout, whole and readable."
+REMEDY = "Give a complete, readable file in the official LIBERO layout."
 
 
 @dataclass(frozen=True)

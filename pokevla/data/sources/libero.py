@@ -78,7 +78,7 @@ def convert_libero(settings: LiberoSettings, on_episode: Callable[[int, int], No
                 if with_masks not in (None, demo.masks is not None):
                     raise DataError(
                         f"{header.path}: data/{demo.name} {'has' if demo.masks else 'lacks'} masks, unlike the others.",
-                        "Convert files with and without masks apart.",
+                        "Convert files with and without masks separately.",
                     )
                 with_masks = demo.masks is not None
                 split = demo.split or _default_split(place, len(header.demo_names), settings.val_fraction)

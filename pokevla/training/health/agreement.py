@@ -47,7 +47,7 @@ def agree(*, step: int, position: int, grad_norm: float | None, worst_loss: torc
         ranks = enumerate(gather_objects((socket.gethostname(), step, position, grad_norm)))
         raise TrainingError(
             "Ranks disagree: " + "; ".join(f"rank {rank} {_describe(*place)}" for rank, place in ranks) + ".",
-            "One of them computes or communicates wrongly: leave its host out and resume.",
+            "One of them computes or communicates incorrectly. Exclude its host and resume.",
         )
     return Agreed(worst_loss=loss, stop_code=int(code))
 

@@ -52,8 +52,8 @@ class SkipCounter:
         self.total += skipped
         if self.consecutive >= self.max_consecutive:
             raise TrainingError(
-                f"Loss or gradient were bad in {self.consecutive} steps in a row, the last was step {step}.",
-                "Lower optim.lr, or look at the data of these steps; checkpoints from before are kept.",
+                f"Loss or gradient was bad in {self.consecutive} steps in a row, the last was step {step}.",
+                "Lower optim.lr, or inspect the data of these steps. Earlier checkpoints are kept.",
             )
 
     def state(self) -> dict[str, int]:

@@ -107,7 +107,7 @@ class StragglerReport:
             return
         self._slow_steps = 0
         if self._events is not None:
-            logger.warning("%s (rank %d) works %.2f times as long as the mean", host, slowest.rank, slowest.factor)
+            logger.warning("%s (rank %d) takes %.2f times as long as the mean", host, slowest.rank, slowest.factor)
             self._events.add("straggler", step=step, host=host, rank=slowest.rank, factor=round(slowest.factor, 3))
 
 

@@ -127,7 +127,7 @@ class Watchdog:
         behind = lagging_ranks(beats)
         error = HangError(
             f"{where} for {still_s:.0f} s, longer than {limit_s:g} s. "
-            f"Behind: {'; '.join(behind) or 'nobody more than the others'}. Stacks: {stacks}.",
+            f"Behind: {'; '.join(behind) or 'no rank more than the others'}. Stacks: {stacks}.",
             f"Continue with: pokevla resume {self.run_dir}",
         )
         logger.critical("%s", error)

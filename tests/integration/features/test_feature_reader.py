@@ -63,7 +63,7 @@ def test_cache_under_a_wrong_name_is_refused(dataset_root: Path, cache_config: C
     dataset = open_dataset(dataset_root)
     fingerprint, parts = cache_fingerprint(other, dataset.fingerprint, 2)
     shutil.copytree(directory, cache_config.root / fingerprint)
-    with pytest.raises(CacheMismatchError, match="was made as"):
+    with pytest.raises(CacheMismatchError, match="has the fingerprint"):
         FeatureReader.open(cache_config.root, fingerprint, dataset, parts)
 
 

@@ -71,7 +71,7 @@ def test_an_unknown_commit_ends_with_2(
     monkeypatch.setattr(sys, "argv", ["equal_behaviour.py", "HEAD", "no-such-branch", "--work", str(tmp_path)])
     with pytest.raises(SystemExit, match="2"):
         script.main()
-    assert "no-such-branch is no commit of" in capsys.readouterr().err
+    assert "no-such-branch is not a commit of" in capsys.readouterr().err
 
 
 def test_a_copied_run_holds_nothing_after_its_oldest_checkpoint(script: ModuleType, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_json_gives_back_the_same_description(embodiment: Embodiment) -> None:
         ({"action_mask": (True,) * 9}, "action_mask scales column 3, a gripper"),
         ({"grippers": (Gripper(9, 1.0, 0.0),)}, "gripper column 9 should be one of 0 to 8"),
         ({"grippers": (Gripper(3, 1.0, 0.0), Gripper(3, 0.0, 1.0))}, "gripper column 3 .* each used once"),
-        ({"grippers": (Gripper(3, 1.0, 1.0),)}, "column 3 has one command, 1, for both ways"),
+        ({"grippers": (Gripper(3, 1.0, 1.0),)}, "column 3 has the same command, 1, for open and closed"),
         ({"control_mode": "telepathy"}, "control_mode 'telepathy' should be one of delta_end_effector"),
         ({"control_rate_hz": 0.0}, "control_rate_hz should be above 0"),
     ],

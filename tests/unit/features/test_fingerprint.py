@@ -91,7 +91,7 @@ def test_further_teacher_adds_its_parts_and_changes_no_other(monkeypatch: pytest
 
 def test_two_teachers_of_one_field_and_a_cache_of_none_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TEACHERS, "third", third_teacher("sam"))
-    with pytest.raises(RecipeError, match=r"cache.teachers.0: sam and third both give the field sam"):
+    with pytest.raises(RecipeError, match=r"cache.teachers.0: sam and third both output the field sam"):
         cache_layout(config(teachers=[CachedTeacherConfig(kind="third")]), 2)
     with pytest.raises(RecipeError, match="names no teacher"):
         cache_layout(CacheConfig(root=Path("c"), sam=None, vggt=None), 2)

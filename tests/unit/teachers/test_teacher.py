@@ -181,7 +181,7 @@ def test_teacher_that_gives_other_features_than_it_declares_is_refused(monkeypat
         encode=lambda _, images: {"depth": torch.zeros(*images.shape[:2], 1, 8, 8)},
     )
     monkeypatch.setitem(TEACHERS, "liar", liar)
-    with pytest.raises(DataError, match="The teacher liar gave features"):
+    with pytest.raises(DataError, match="The teacher liar returned"):
         build_teacher(TeacherConfig(kind="liar")).encode(images())
 
 
