@@ -90,7 +90,7 @@ class StepGuard:
         if spiked and spikes.action == "stop":
             raise TrainingError(
                 f"A loss of {worst_loss:.4g} in step {result.step} is a spike (above {limit:.4g}).",
-                f"Inspect the data before position {result.position}, or set guards.spike to skip. Checkpoints are kept.",
+                f"Inspect the data before position {result.position}, or set guards.spike=skip. Checkpoints are kept.",
             )
 
     def _note(self, event: str, result: StepResult, **fields: Any) -> None:

@@ -58,7 +58,7 @@ def run_training(run_dir: Path, overrides: Sequence[str] = ()) -> None:
                 log_dir=run_dir / LOGS,
                 keep_open=(descriptor,),
                 on_poll=view.update,
-                on_signal=view.say,
+                on_signal=view.print_line,
                 grace_s=recipe.guards.stop_grace_s,
             )
         except Requeued as error:

@@ -46,7 +46,7 @@ class ProgressView:
         for row in self._metrics.read():
             self._show(row)
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """Print one line of text above the bar."""
         self.console.print(text, highlight=False, soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""The comparing part of `benchmarks/equal_behaviour.py`."""
+"""The comparison of `benchmarks/equal_behaviour.py`."""
 
 from __future__ import annotations
 

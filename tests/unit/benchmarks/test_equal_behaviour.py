@@ -1,4 +1,4 @@
-"""Steps, failures and exit codes of `benchmarks/equal_behaviour.py`, on results that are stored already."""
+"""Steps, failures and exit codes of `benchmarks/equal_behaviour.py`, with stored results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def store(script: ModuleType, work: Path, name: str, values: dict[str, Any]) -> None:
-    """Results of a step of HEAD, as an earlier call in `work` would have left them."""
+    """Results of a step of HEAD, as stored by an earlier call in `work`."""
     sha = script.full_hash("HEAD")
     folder = work / f"{sha[:12]}-quick" / sha[:12] / "results"
     folder.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def store(script: ModuleType, work: Path, name: str, values: dict[str, Any]) -> 
 
 @pytest.fixture
 def work(script: ModuleType, tmp_path: Path) -> Path:
-    """HEAD compared with itself: every step is done."""
+    """Compare HEAD with itself, with the results of every step stored."""
     for name in ("data", *script.OWN):
         store(script, tmp_path, name, {"loss": [[1, 0.5], [2, 0.25]]})
     for name, (reference, _) in script.CROSS.items():
@@ -112,7 +112,7 @@ def test_a_failing_step_fails_every_value_that_was_expected(script: ModuleType, 
 
 
 def test_the_probe_notes_the_samples_and_actions_of_a_command(tmp_path: Path) -> None:
-    """With a package of another layout: only its entry point has the known name."""
+    """The package has another layout: only its entry point has the known name."""
     package = tmp_path / "pokevla" / "cli"
     package.mkdir(parents=True)
     (package / "main.py").write_text(

@@ -1,4 +1,4 @@
-"""Small synthetic inputs in the real layouts: random pictures, official structure."""
+"""Small synthetic inputs in the real layouts: random images, official structure."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ INSTANCES = ["milk_1", "basket_1", "bbq_sauce_1"]
 
 
 def smooth_pictures(rng: np.random.Generator, count: int, side: int) -> np.ndarray:
-    """(count,side,side,3) uint8: enlarged noise, so that JPEG has something like a photo to keep."""
+    """(count,side,side,3) uint8: enlarged noise, which JPEG preserves as well as a photo."""
     noise = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
     return np.stack([np.asarray(Image.fromarray(n).resize((side, side), Image.Resampling.BICUBIC)) for n in noise])
 
 
 def instance_squares(count: int, side: int) -> np.ndarray:
-    """(count,side,side) uint8: three squares of instances 1, 2, 3, right way up, moving with time."""
+    """(count,side,side) uint8: three squares of instances 1, 2, 3, upright, moving over time."""
     masks = np.zeros((count, side, side), dtype=np.uint8)
     unit = side // 8
     for t in range(count):
@@ -45,7 +45,7 @@ def write_libero_file(
     splits: tuple[str, ...] = ("train", "val"),
     seed: int = 0,
 ) -> Path:
-    """A demonstration file: official layout, with `ours` our additions as well. Some frames are no-ops."""
+    """A demonstration file in the official layout; `ours` adds our extensions. Some frames are no-ops."""
     rng = np.random.default_rng(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
@@ -112,13 +112,13 @@ def write_scenes_file(path: Path, *, count: int = 6, side: int = 64, seed: int =
 
 @pytest.fixture(scope="session")
 def write_libero() -> Callable[..., Path]:
-    """`write_libero_file`, for fixtures of a wider scope."""
+    """`write_libero_file`, for fixtures with a wider scope."""
     return write_libero_file
 
 
 @pytest.fixture(scope="session")
 def write_scenes() -> Callable[..., Path]:
-    """`write_scenes_file`, for fixtures of a wider scope."""
+    """`write_scenes_file`, for fixtures with a wider scope."""
     return write_scenes_file
 
 
@@ -156,7 +156,7 @@ def robot_dataset(tmp_path: Path, libero_file: Callable[..., Path]) -> Callable[
 
 
 class WordTokenizer:
-    """A tokenizer of the interface used here, one id per word piece: special tokens, else single characters."""
+    """A tokenizer with the interface used here. Each special token and each character is one id."""
 
     pad_token_id = 0
     specials = ("<|im_start|>", "<|im_end|>")

@@ -73,7 +73,7 @@ def test_masks_hold_target_and_reference_objects_only(tmp_path: Path, libero_fil
     mask = np.asarray(Image.open(io.BytesIO(members["base.mask.png"])))
     expected = np.zeros((32, 32), dtype=bool)
     expected[4:12, 4:12] = True  # milk_1
-    expected[16:28, 16:28] = True  # basket_1; bbq_sauce_1 is no target
+    expected[16:28, 16:28] = True  # basket_1; bbq_sauce_1 is not a target
     assert np.array_equal(mask, expected)
 
 
@@ -172,7 +172,7 @@ def test_noop_rule_keeps_changes_of_the_gripper() -> None:
     actions = np.zeros((6, 7))
     actions[:, 6] = [-1, -1, 1, 1, -1, -1]
     actions[1, 0] = 0.5
-    # The first frame is judged by its arm alone; later ones are kept where the gripper command changes.
+    # For the first frame only the arm counts; later ones are kept if the gripper command changes.
     assert moving_frames(actions).tolist() == [False, True, True, False, True, False]
 
 
@@ -182,7 +182,7 @@ def test_pauses_of_our_own_expert_are_kept_by_default(tmp_path: Path, libero_fil
     assert ours.episodes is not None
     assert published.episodes is not None
     assert ours.episodes["length"].to_pylist() == [20]
-    assert published.episodes["length"].to_pylist() == [20 - 1 - 2]  # no first action, no no-ops
+    assert published.episodes["length"].to_pylist() == [20 - 1 - 2]  # without the first action and the no-ops
 
 
 def test_task_names_find_their_suite_and_index() -> None:

@@ -27,7 +27,7 @@ from pokevla.errors import DataError, UsageError
 def vlm_dataset(
     tmp_path_factory: pytest.TempPathFactory, write_libero: Callable[..., Path], write_scenes: Callable[..., Path]
 ) -> Dataset:
-    """Questions about scenes, demonstrations, and objects that another task's file has."""
+    """Questions about scenes, demonstrations, and objects from another task's file."""
     folder = tmp_path_factory.mktemp("vlm")
     scenes = write_scenes(folder / "libero_object_scenes.hdf5", count=20)
     suite = folder / "libero_object"
@@ -90,7 +90,7 @@ def test_every_box_is_the_tight_one(vlm_dataset: Dataset) -> None:
 
 
 def test_choices_are_true_and_letters_balanced(vlm_dataset: Dataset) -> None:
-    # In the synthetic pictures, from left to right: bbq sauce, milk, basket; milk stands highest.
+    # In the synthetic images, from left to right: bbq sauce, milk, basket; milk is highest.
     place = {"bbq sauce": 0, "milk": 1, "basket": 2}
     asked = [r for r in rows(vlm_dataset, task="compare_side") if "ketchup" not in r["question"]]
     asked = [r for r in asked if "salad" not in r["question"]]

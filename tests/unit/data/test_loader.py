@@ -85,7 +85,7 @@ def test_samples_carry_their_own_actions_and_state(robot_dataset: Callable[..., 
 
 
 def collect(recipe: PosttrainRecipe, tokenizer: Any, world: int, start: int, steps: int) -> dict[int, Any]:
-    """Position to (key, pixels, masks) over all ranks."""
+    """Position -> (key, pixels, masks) over all ranks."""
     seen: dict[int, Any] = {}
     for rank in range(world):
         with robot_loader(recipe, tokenizer, rank=rank, world_size=world, start_position=start) as loader:
@@ -120,7 +120,7 @@ def test_resuming_at_a_position_goes_on_where_it_stopped(robot_dataset: Callable
 
 
 def test_a_mixture_goes_on_in_the_same_order_on_other_ranks(robot_dataset: Callable[..., Path], tokenizer: Any) -> None:
-    """Two ranks, then one, then four: what each position holds is what one rank alone would have got."""
+    """On two ranks, then one, then four, each position has the same sample as on a single rank."""
     first = robot_dataset()
     recipe = robot_recipe(first, first)
     weighted = [
@@ -198,7 +198,7 @@ def test_masks_asked_of_a_dataset_without_them_are_refused(robot_dataset: Callab
 
 
 class Features:
-    """Cached features that tell which sample they are of."""
+    """Cached features that identify their sample."""
 
     def read(self, key: str) -> dict[str, StoredFeature]:
         grid = np.full((2, 3, 8, 8), int(key[-4:]), dtype=np.int8)

@@ -76,7 +76,7 @@ def test_reads_stay_within_a_window_of_shards() -> None:
 
 
 def test_the_order_is_pinned() -> None:
-    # A change here changes every run that is resumed with newer code: do not update the numbers lightly.
+    # If these numbers change, every run resumed with newer code changes. Do not update them lightly.
     order = Order(7, [[4, 4, 4], [5]], [2.0, 1.0], 2, ["a", "b"])
     datasets, indices, epochs = order.samples_at(np.arange(12))
     assert datasets.tolist() == [1, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0]

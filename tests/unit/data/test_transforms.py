@@ -55,7 +55,7 @@ def test_crop_moves_mask_with_image(x: int, y: int, side: int, position: int) ->
     box = draw_augmentation(CONFIG, 0, position, 0).crop_box
     image = crop_image(Image.fromarray(picture), box, 64)[0]
     mask = crop_mask(Image.fromarray(inside), box, 64)
-    # Both may only differ on the object's edge, where the antialiased picture is grey.
+    # They may differ only on the object's edge, where the antialiased image is grey.
     assert not mask[image < 0.02].any()
     assert mask[image > 0.98].all()
 

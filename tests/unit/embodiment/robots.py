@@ -19,4 +19,4 @@ TWO_HANDED = Embodiment(
     control_mode="absolute_end_effector",
     control_rate_hz=10.0,
 )
-"""Ten proprio numbers, nine actions; the last one is predicted as it is."""
+"""Ten proprio columns and nine action columns; the last action is predicted unscaled."""

@@ -1,4 +1,4 @@
-"""A description is stored whole, and one that contradicts itself is refused."""
+"""A description is stored completely, and an inconsistent one is refused."""
 
 from __future__ import annotations
 

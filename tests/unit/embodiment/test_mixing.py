@@ -1,4 +1,4 @@
-"""Two robots share a model only when every width fits."""
+"""Two robots share a model only if all widths match."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files without a description are LIBERO's; a bad one names its file."""
+"""Files without a description are LIBERO's; the error for an invalid one names its file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Robots by name, those of other packages included."""
+"""Look-up of robots by name, including those of other packages."""
 
 from __future__ import annotations
 

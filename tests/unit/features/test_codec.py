@@ -1,4 +1,4 @@
-"""The codecs keep every value within half a scale, and refuse what they cannot keep."""
+"""The codecs store every value to within half a scale, and refuse values they cannot represent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cached features are cropped with the box that cropped the student's picture."""
+"""Cached features are cropped with the same box as the student's image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fingerprint changes with everything the features depend on, and with nothing else."""
+"""A fingerprint changes with everything the features depend on, and only with that."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_weights_file_counts_by_its_content_and_not_by_its_name(tmp_path: Path) 
 
 
 def test_fingerprint_of_sam_and_vggt_is_that_of_commit_3331dba() -> None:
-    """Computed with the code of that commit, which knew these two teachers only."""
+    """Computed with the code of that commit, which supported only these two teachers."""
     sam = TeacherSpec("sam", "tiny", {"sam": (16, 4, 4)}, "1" * 64, True, "p")
     vggt = TeacherSpec("vggt", "tiny", {"vggt": (4, 24)}, "2" * 64, False, "q")
     fingerprint, _ = cache_fingerprint(config(sam_codec="fp16"), "d" * 64, 2, [sam, vggt])

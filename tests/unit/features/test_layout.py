@@ -1,4 +1,4 @@
-"""A record comes back as it was stored, and one of other fields, or a damaged one, is refused."""
+"""A record is read back as it was stored; damaged records and records with other fields are refused."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_record_of_any_fields_comes_back(layout: RecordLayout, start: int, seed:
     ],
 )
 def test_record_of_sam_and_vggt_has_the_bytes_of_commit_3331dba(sam: str, vggt: str, start: int, digest: str) -> None:
-    """The digests were computed with the code of that commit, which knew these two teachers only."""
+    """The digests were computed with the code of that commit, which supported only these two teachers."""
     rng = np.random.default_rng(11)
     outputs = {
         "sam": rng.normal(size=(1, 2, 3, 9, 9)).astype(np.float32),

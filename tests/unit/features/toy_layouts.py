@@ -1,4 +1,4 @@
-"""Layouts of small records: SAM and VGGT as before there were other teachers, and a third teacher beside them."""
+"""Layouts of small records: SAM and VGGT alone, and with a third teacher."""
 
 from __future__ import annotations
 

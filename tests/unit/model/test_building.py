@@ -1,4 +1,4 @@
-"""Building is a pure function of the seed; exports come back bit by bit or are refused by name."""
+"""Building is a pure function of the seed; exports load bit for bit or are refused with the tensor's name."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_changing_one_part_leaves_the_others_weights_alone() -> None:
 
 
 def store(model: PokeVLA | PokeVLM, folder: Path) -> Path:
-    """Weights as an export holds them: tied weights once."""
+    """Weights as in an export, with tied weights stored once."""
     folder.mkdir(exist_ok=True)
     tied = model.vlm if isinstance(model, PokeVLA) else model
     second = "lm_head.weight" if tied.config.language_model.tie_embeddings else "no such name"

@@ -1,4 +1,4 @@
-"""LoRA touches what it should and starts as nothing."""
+"""LoRA is applied to the selected layers only and initially changes no output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Presets are numbers that fit together, survive JSON, and pocket has the published shapes."""
+"""Presets are consistent and survive JSON, and pocket has the published shapes."""
 
 from __future__ import annotations
 

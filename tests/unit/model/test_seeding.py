@@ -1,4 +1,4 @@
-"""The start of models that are trained from scratch."""
+"""Initialisation of models that are trained from scratch."""
 
 from __future__ import annotations
 

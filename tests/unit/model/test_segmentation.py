@@ -1,4 +1,4 @@
-"""Masks: SAM's size, gradient through both stages, only what is read trains."""
+"""Masks: SAM's size, gradient through both stages, unused parameters are frozen."""
 
 from __future__ import annotations
 

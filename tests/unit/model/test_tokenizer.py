@@ -1,4 +1,4 @@
-"""The small tokenizer: Qwen2's class, reproducible, single digits, nothing lost."""
+"""The small tokenizer: Qwen2's class, reproducible, single digits, lossless."""
 
 from __future__ import annotations
 

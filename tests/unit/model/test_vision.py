@@ -1,4 +1,4 @@
-"""Vision towers: penultimate features, own normalisation, idle parts frozen."""
+"""Vision towers: penultimate features, separate normalisation, unused parts frozen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PokeVLA: shapes, who sees whom, and gradients that reach every trainable parameter."""
+"""PokeVLA: shapes, attention, and gradients that reach every trainable parameter."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_shapes_follow_the_contract(tiny_vla: PokeVLA, make_inputs: Callable[...
 def test_the_base_view_stands_last_and_sees_the_wrist_view(
     tiny_vla: PokeVLA, make_inputs: Callable[..., dict[str, Tensor]]
 ) -> None:
-    """Attention is causal, so what stands first does not change with what stands behind it."""
+    """Attention is causal, so earlier tokens do not depend on later ones."""
     inputs = make_inputs(tiny_vla.config)
     states = tiny_vla(**inputs).vision_hidden_states
     for view, unchanged in ((0, [1]), (1, [])):
@@ -72,7 +72,7 @@ def test_every_trainable_parameter_gets_a_gradient(
 ) -> None:
     config = with_head(preset("tiny"), condition=condition, seg_injection=seg_injection, gate=gate)
     model = build_vla(config)
-    if gate:  # a gate of zero shuts the gradient of its branch off at the first step
+    if gate:  # a gate of zero blocks the gradient of its branch in the first step
         for layer in model.action_head.layers:
             torch.nn.init.ones_(layer.gate)
     loss_of(model(**make_inputs(config))).backward()

@@ -1,4 +1,4 @@
-"""PokeVLM: padding never matters, masks mean what they say, the cache changes nothing."""
+"""PokeVLM: padding has no effect, masks are respected, the KV cache does not change results."""
 
 from __future__ import annotations
 

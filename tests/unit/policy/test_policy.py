@@ -23,7 +23,7 @@ def policy() -> Policy:
     actions = rng.uniform(-1, 1, (50, 7))
     actions[:, 6] = np.where(actions[:, 6] > 0, 1, -1)
     model = build_vla(presets.preset("tiny"), seed=1).eval()
-    with torch.no_grad():  # the head starts at zero: give it something to say
+    with torch.no_grad():  # the head is initialised to zero: make its output non-zero
         for parameter in model.action_head.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)) * 0.2)
     return Policy(

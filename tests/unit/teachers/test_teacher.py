@@ -1,4 +1,4 @@
-"""Teachers as entries of a table: shapes as the model expects them, seeds, weights files of both layouts, refusals."""
+"""Teachers as table entries: shapes that match the model, seeds, weights files in both layouts, errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The aggregator has the published size and names, and attends where VGGT attends."""
+"""The aggregator has the published size and names, and the attention pattern of VGGT."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_special_tokens_are_not_rotated() -> None:
 
 def test_first_rotary_angle_is_the_patch_row_then_its_column() -> None:
     cosines, _ = rope_tables(3, 8, torch.zeros(1))
-    patch = 5 + 1 * 3 + 2  # row 1, column 2 stand at positions 2 and 3
+    patch = 5 + 1 * 3 + 2  # row 1, column 2 are at positions 2 and 3
     assert cosines[patch, 0].item() == pytest.approx(math.cos(2.0), abs=1e-6)
     assert cosines[patch, 4].item() == pytest.approx(math.cos(3.0), abs=1e-6)
     assert cosines[patch, 1].item() == pytest.approx(math.cos(2.0 * 100 ** (-2 / 4)), abs=1e-6)

@@ -1,4 +1,4 @@
-"""What is written down, and who stops, after a step. One rank, no process group."""
+"""What is logged after a step, and when a run stops. One rank, no process group."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def result(step: int, loss: float = 2.0, norm: float | None = 1.0, is_last: bool
 
 
 class RecordingSaver:
-    """Stands for the Saver, which needs an engine: notes at which steps it is asked to save."""
+    """Replaces the Saver, which needs an engine, and records the steps at which it is asked to save."""
 
     blocked_s = 0.5
 
@@ -47,7 +47,7 @@ class RecordingSaver:
 
 
 class Bench:
-    """A chain of guard, saving and stopping, with its events."""
+    """The callbacks for guard, saving and stopping, with their events."""
 
     def __init__(self, run_dir: Path, **settings: Any) -> None:
         self.guards: Guards = build_guards(GuardsConfig.model_validate({"spike_window": 8, **settings}), CPU)

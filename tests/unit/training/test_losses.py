@@ -1,4 +1,4 @@
-"""The losses are what their docstrings say, and do not depend on how a batch is cut."""
+"""The losses match their docstrings and do not depend on how a batch is split."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_geometry_aligns_with_the_features_of_any_teacher_whose_width_the_model_
 def test_pretraining_loss_weighs_samples_alike() -> None:
     objective = PretrainObjective(build_vlm(CONFIG.vlm, seed=0))
     labels = torch.randint(1, 100, (2, 8), generator=torch.Generator().manual_seed(2))
-    labels[0, :6] = -100  # a short answer beside a long one
+    labels[0, :6] = -100  # a short and a long answer
     batch = vlm_batch(labels)
     batch.input_ids = torch.randint(1, 100, (2, 8), generator=torch.Generator().manual_seed(3))
     both = objective(batch)[0]
@@ -128,7 +128,7 @@ def test_pretraining_loss_of_one_sample_is_the_next_token_loss_of_the_full_logit
     labels[0, :3] = -100
     batch = vlm_batch(labels)
     logits = model(batch.pixel_values, batch.input_ids, batch.attention_mask)
-    text_logits = logits[:, -labels.shape[1] :]  # vision stands after the first text token
+    text_logits = logits[:, -labels.shape[1] :]  # vision follows the first text token
     expected = F.cross_entropy(text_logits[0, :-1], labels[0, 1:], ignore_index=-100)
     torch.testing.assert_close(PretrainObjective(model)(batch)[0], expected)
 

@@ -1,4 +1,5 @@
-"""Decay where it belongs; a rate that is a pure function of the step, above zero from the first step to the last."""
+"""Weight decay on matrices only; the rate is a pure function of the step, above zero from the first step to the
+last."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def test_new_lines_are_printed_once_and_old_ones_not_at_all(tmp_path: Path) -> N
         view.update()
         view.update()
         with path.open("a") as file:
-            file.write('{"step": 3, "lo')  # half a line
+            file.write('{"step": 3, "lo')  # an incomplete line
         view.update()
         with path.open("a") as file:
             file.write('ss": null}\n')

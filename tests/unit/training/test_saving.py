@@ -1,4 +1,4 @@
-"""Which checkpoints the run went on from without trouble."""
+"""Which checkpoints count as healthy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task takes of the data: one opening of the datasets, batches for training and for validation."""
+"""Data of a task: datasets are opened once, with batches for training and validation."""
 
 from __future__ import annotations
 

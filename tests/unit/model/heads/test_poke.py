@@ -1,4 +1,4 @@
-"""The head: one-key attention is a value projection, a shut gate is silence, steps differ."""
+"""The head: one-key attention is a value projection, a gate of zero disables its branch, steps differ."""
 
 from __future__ import annotations
 

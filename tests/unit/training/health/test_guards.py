@@ -1,4 +1,4 @@
-"""A loss that is not finite spoils every gradient on its rank; a finite one none."""
+"""A non-finite loss makes every gradient of its rank NaN; a finite one changes none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A phase may last long at the start and while saving, and not in a step."""
+"""A phase has the long time limit at start-up and while saving, and the short one in a step."""
 
 from __future__ import annotations
 

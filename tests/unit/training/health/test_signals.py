@@ -1,4 +1,4 @@
-"""A signal sets a flag, wherever it comes, and nothing else."""
+"""A signal only sets a flag, whenever it arrives."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_former_handlers_are_back_afterwards() -> None:
 def test_a_signal_held_back_before_the_handler_stood_is_not_lost() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, REASONS)
     try:
-        # To this thread: another one, of a library, would take a signal to the process. Deadly, were it not held back.
+        # To this thread: a library thread might receive a signal sent to the process, and not being blocked, it would kill us.
         signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
         with stop_signals() as stop:
             assert reason_of(stop.code) == "terminated"

@@ -1,4 +1,4 @@
-"""What counts as a spike is a pure function of the last losses."""
+"""Whether a loss is a spike is a pure function of the preceding losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The slow host is named once it has been slow for long."""
+"""A slow host is reported once it has been slow for enough steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A rank that does not move is found, named, and ended; one that moves is left alone."""
+"""A rank without progress is detected, named and ended; one with progress is not."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_the_rank_behind_is_named_by_the_one_that_waits(tmp_path: Path) -> None:
     reports: list[HangError] = []
     over = threading.Event()
     beat(tmp_path, rank=1, host="node7", step=3, phase="data", phase_s=99.0, progress=0, every_s=1e9)
-    pulse = Pulse(2.0, 2.0)  # heartbeats tell the time to the second
+    pulse = Pulse(2.0, 2.0)  # heartbeats have a resolution of one second
     with Watchdog(tmp_path, RankInfo(0, 2, 0), pulse, reports.append, lambda _code: over.set()):
         pulse.step_done(4)
         assert over.wait(WAIT_S)
