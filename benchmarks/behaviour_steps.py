@@ -57,12 +57,12 @@ Step = Callable[[Checkout, Sizes], Values]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Lines of a JSONL file."""
+    """Read the lines of a JSONL file."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def hash_weights(export: Path) -> str:
-    """Hash of names, types, shapes and bits of exported weights."""
+    """Hash of names, types, shapes and values of exported weights."""
     total = hashlib.sha256()
     for name, array in sorted(load_file(export / "model.safetensors").items()):
         total.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
@@ -70,7 +70,7 @@ def hash_weights(export: Path) -> str:
 
 
 def newest_checkpoint(run_dir: Path) -> Path:
-    """Directory of the last saved step."""
+    """Directory of the checkpoint with the highest step."""
     return max((run_dir / "checkpoints").glob("step-*"))
 
 
@@ -136,7 +136,7 @@ def _convert(work: Checkout, out: Path) -> None:
 
 
 def conversion(work: Checkout, _: Sizes) -> Values:
-    """Convert BASE's recordings again."""
+    """Convert the recordings of BASE again."""
     out = work.fresh("converted")
     _convert(work, out)
     kinds = ("robot", "vlm")
@@ -234,12 +234,12 @@ def _resume(work: Checkout, name: str, *words: object) -> Values:
 
 
 def resumed_pretraining(work: Checkout, _: Sizes) -> Values:
-    """The pre-training in `job`, resumed from its first checkpoint."""
+    """Resume the pre-training in `job` from its first checkpoint."""
     return _resume(work, "pretrain")
 
 
 def resumed_posttraining(work: Checkout, _: Sizes) -> Values:
-    """The post-training in `job`, resumed from its first checkpoint."""
+    """Resume the post-training in `job` from its first checkpoint."""
     return _resume(work, "posttrain")
 
 

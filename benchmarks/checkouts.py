@@ -52,7 +52,7 @@ class Checkout:
 
     @property
     def data(self) -> Path:
-        """Datasets, made by BASE."""
+        """Datasets, created by BASE."""
         return self.root / "data"
 
     @property

@@ -65,19 +65,19 @@ class Bench:
         self.step()
 
     def step(self) -> None:
-        """One training step."""
+        """Run one training step."""
         self.engine.backward(self.engine(torch.ones(8, WIDTH)).square().mean())
         self.engine.step()
 
     def plain(self, number: int) -> None:
-        """DeepSpeed's own save."""
+        """Save with DeepSpeed."""
         self.engine.checkpoint_engine = self.own_writer
         self.engine.__dict__.pop("_copy_recovery_script", None)  # ours omits it
         self.engine.save_checkpoint(str(self.out / "plain"), tag=str(number))
         barrier()
 
     def synced(self, number: int) -> None:
-        """DeepSpeed's own save, then fsync."""
+        """Save with DeepSpeed, then fsync."""
         self.plain(number)
         for path in sorted((self.out / "plain" / str(number)).iterdir())[self.engine.global_rank :: 2]:
             with path.open("rb") as file:
@@ -85,11 +85,11 @@ class Bench:
         barrier()
 
     def ours(self, number: int) -> None:
-        """Our save: synced, with checksums, atomic."""
+        """Save with our store: synced, with checksums, atomic."""
         save_checkpoint(self.engine, self.out / "ours", self._info(number))
 
     def behind(self, number: int) -> Callable[[], object]:
-        """Our save in the background; returns the function that completes it."""
+        """Save with our store in the background. Returns the function that completes the save."""
         return save_in_background(self.engine, self.out / "ours", self._info(number), self.buffer).finish
 
     def _info(self, number: int) -> CheckpointInfo:

@@ -161,7 +161,7 @@ def measure_side(side: str, folder: Path, out: Path) -> dict[str, float]:
 
 
 def child(*arguments: object) -> dict[str, Any]:
-    """Run this script with hidden arguments and return the JSON of its last line."""
+    """Run this script with internal arguments and return the JSON of its last line."""
     environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     done = run_process(
         [sys.executable, __file__, *map(str, arguments)], capture_output=True, text=True, env=environment

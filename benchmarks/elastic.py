@@ -61,7 +61,7 @@ class Curve:
 
 
 def train_until(trainer: Trainer, loader: TrainLoader[Any], start: int, stop: int) -> Curve:
-    """Run steps (start, stop] of the run."""
+    """Train from after step `start` to step `stop`."""
     curve = Curve(stop)
     with loader, contextlib.suppress(Stopped):
         trainer.run(loader, start, [curve])

@@ -104,7 +104,7 @@ class Storm:
         deadline = time.monotonic() + LIFE_LIMIT_S
         while not condition():
             if not all(process.is_alive() for process in ranks):
-                for process in ranks:  # at the end of a run the ranks end one after another
+                for process in ranks:  # at the end of a run the ranks exit one after another
                     process.join(10.0)
                 return False
             if time.monotonic() > deadline:
@@ -154,7 +154,7 @@ class Storm:
         return max((line["step"] for line in losses(self.run_dir)), default=0)
 
     def is_saving(self) -> bool:
-        """Whether a checkpoint is being written right now."""
+        """Whether a checkpoint is currently being written."""
         return bool(list_temporary(self.run_dir))
 
 

@@ -1,1 +1,1 @@
-"""What a sample is: records, sources, shards, index, order, reader, transforms, statistics, batches."""
+"""Datasets, samples and batches: records, sources, order, reader, transforms, statistics, loader."""

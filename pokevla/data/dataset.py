@@ -22,7 +22,7 @@ SHARDS_NAME = "shards"
 
 @dataclass(frozen=True)
 class Dataset:
-    """An opened dataset directory. Rows of `samples` are in the order of the shards."""
+    """An opened dataset directory. The rows of `samples` are in the order of the shards."""
 
     root: Path
     kind: Literal["vlm", "robot"]

@@ -92,7 +92,7 @@ def _outlined(members: dict[str, bytes], image: str, mask: str, key: str) -> Ima
 
 
 def summarise(dataset: Dataset) -> dict[str, Any]:
-    """Counts by split, task and category, sizes on disk, and the normalisation."""
+    """Counts by split, task and category, sizes on disk, and normalisation statistics."""
     samples = dataset.samples
     shards = dataset.info["shards"].values()
     summary: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The datasets of a recipe, opened once and passed on as one object."""
+"""The datasets of a recipe, opened once and passed around as one object."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Mixture:
     config: DataConfig
     datasets: tuple[Dataset, ...]  # in the order of the recipe
     train_rows: tuple[np.ndarray, ...]  # training rows of each dataset, (n,) int64
-    statistics: Statistics | None  # normalisation of robot data; None for questions
+    statistics: Statistics | None  # normalisation statistics of robot data; None for questions
     embodiment: Embodiment | None  # the robot; None for questions
 
     @property

@@ -12,7 +12,7 @@ REMEDY = "Restore the shard, or convert the dataset again."
 
 
 class ShardReader:
-    """Random access to the samples of a dataset. Safe to share between threads."""
+    """Random access to the samples of a dataset. Thread-safe."""
 
     def __init__(self, dataset: Dataset) -> None:
         """Files are opened at the first read."""

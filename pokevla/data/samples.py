@@ -219,7 +219,7 @@ class VLMSampleMaker:
                 image = decode_image(member(members, "jpg", key), key)
                 pixels[i, 0] = apply_colours(crop_image(image, change.crop_box, size), change)
             example = vlm_example(columns["question"][row], columns["answer"][row], config.system_prompt)
-            with self._tokenizer_lock:  # the fast tokenizers borrow their state mutably while they encode
+            with self._tokenizer_lock:  # fast tokenizers borrow their state mutably while encoding
                 encoded = encode_example(self._tokenizer, example, config.max_text_tokens)
             keys.append(key)
             ids.append(encoded.ids)

@@ -32,7 +32,7 @@ REMEDY = "Free some space or choose another disk."
 
 
 def encode_json(value: Any) -> bytes:
-    """JSON in one fixed form: sorted keys, no spaces, UTF-8."""
+    """Encode JSON in a canonical form: sorted keys, no spaces, UTF-8."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -40,14 +40,14 @@ class ShardFile:
     """One tar in WebDataset format, and the index file beside it."""
 
     def __init__(self, path: Path) -> None:
-        """Opens `path` for writing; it must not exist."""
+        """Open `path` for writing. It must not exist."""
         self.path = path
         self._file = path.open("xb")
         self._writer = ShardWriter(self._file, WEBDATASET_HEADER)
 
     @property
     def num_samples(self) -> int:
-        """Samples written so far."""
+        """Number of samples written so far."""
         return len(self._writer.entries)
 
     def write(self, key: str, members: Mapping[str, bytes]) -> None:

@@ -1,1 +1,1 @@
-"""Features of the teachers: stored once in a cache, read back in training."""
+"""Teacher features: computed once, stored in a cache, read in training."""

@@ -59,7 +59,7 @@ class FieldLayout:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of values and scales."""
+        """Number of bytes of values and scales."""
         scale_bytes = 2 * prod(self.scale_shape) if self.scale_shape is not None else 0
         return prod(self.shape) * np.dtype(self.stored_as.dtype).itemsize + scale_bytes
 
@@ -69,7 +69,7 @@ class FieldLayout:
         return StoredFeature(np.empty(self.shape, dtype=self.stored_as.dtype), scales, self.codec)
 
     def to_dict(self) -> dict[str, Any]:
-        """The entry of a manifest."""
+        """The entry of the field in a manifest."""
         return {
             "name": self.name,
             "teacher": self.teacher,
@@ -87,7 +87,7 @@ class RecordLayout:
 
     @property
     def payload_bytes(self) -> int:
-        """Bytes of one record without its header."""
+        """Number of bytes of one record without header and padding."""
         return sum(field.num_bytes for field in self.fields)
 
     def field(self, name: str) -> FieldLayout:

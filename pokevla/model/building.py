@@ -1,4 +1,4 @@
-"""Building models from a configuration and a seed, saving and loading them as safetensors + config.json."""
+"""Builds models from a configuration and a seed, and loads exported weights."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def vggt_config(name: str) -> VGGTConfig:
         return VGGTConfig(image_size=518, width=1024, num_heads=16, dino_depth=24, depth=24, pooled_grid=16)
     geometry = preset(name).geometry
     heads, dino_depth, depth = (3, 1, 1) if name == "tiny" else (2, 2, 2)
-    # Slightly more patches than the target grid, so that these sizes also use the pooling of the published one.
+    # One or two patches more than the target grid, so that these sizes also use the pooling of the published one.
     return VGGTConfig(14 * (geometry.grid + 1), geometry.target_dim // 2, heads, dino_depth, depth, geometry.grid)
 
 

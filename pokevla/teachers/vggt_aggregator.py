@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 NUM_REGISTERS = 4
-PATCH_START = 1 + NUM_REGISTERS  # camera token and registers come before the patches
+PATCH_START = 1 + NUM_REGISTERS  # the camera token and the registers precede the patches
 ROPE_BASE = 100.0
 UV_BASE = 100.0
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

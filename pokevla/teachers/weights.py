@@ -22,7 +22,7 @@ def file_hash(path: Path) -> str:
     """Return the sha256 of a weights file in hex.
 
     Raises:
-        CheckpointError: there is no such file.
+        CheckpointError: the file does not exist.
     """
     if not path.is_file():
         raise CheckpointError(f"Teacher weights {path} do not exist.", "Correct `weights`, or leave it out.")

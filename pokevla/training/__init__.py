@@ -1,1 +1,1 @@
-"""The loop, its two tasks, losses, optimizer, callbacks, saving and restoring."""
+"""The training loop, its two tasks, losses, optimizer, callbacks, saving and restoring."""

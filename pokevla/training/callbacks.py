@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StepResult:
-    """One finished optimizer step."""
+    """The result of one optimizer step on one rank."""
 
     step: int  # steps completed so far, including this one
     position: int  # samples consumed globally so far

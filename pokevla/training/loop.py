@@ -43,7 +43,7 @@ class Trainer:
     loss_norms: LossNorms
 
     def run(self, loader: TrainLoader[Any], start: int, callbacks: Sequence[Callback]) -> None:
-        """Train from step `start` to the last one."""
+        """Train from step `start` to the last step."""
         for step in range(start, self.steps):
             apply_rate(self.optimizer, self.rate(step))
             result = self.step(loader, step)
@@ -69,7 +69,7 @@ class Trainer:
             worst_loss = worse(worst_loss, loss)
             with pulse.phase("optimizer"):
                 if number < accumulation:
-                    self.engine.step()  # only counts the micro-batch
+                    self.engine.step()  # only counts the micro-batch; no optimizer step yet
                 else:
                     grad_norm = guarded_step(self.engine, self.max_grad_norm)
         rate, is_last = applied_rate(self.optimizer), step + 1 == self.steps

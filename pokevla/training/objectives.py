@@ -135,7 +135,8 @@ Objective = PretrainObjective | PosttrainObjective
 
 
 def _features(batch: RobotBatch, name: str, loss: str) -> Tensor:
-    """A field of cached features as float32, (B, V, C, G, G) or (B, V, N, T). DataError if the batch has none."""
+    """A field of cached features as float32, (B, V, C, G, G) or (B, V, N, T). Raises DataError if it is
+    missing."""
     if name not in batch.features:
         cached = f"only {', '.join(batch.features)}" if batch.features else "none"
         raise DataError(

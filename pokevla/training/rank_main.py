@@ -83,7 +83,7 @@ def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo, stop: StopFlag, pu
     task = build_task(recipe, info)
     trainer = build_trainer(recipe, task, info, device, build_guards(recipe.guards, device, stop, pulse))
     state = build_state(recipe, task, info, trainer.guards)
-    pulse.govern(set_collective_timeout)  # DeepSpeed has made its own groups
+    pulse.govern(set_collective_timeout)  # here, because DeepSpeed has now created its process groups
     pulse.enter("restoring")
     start = restore(trainer.engine, state, run_dir, info, device)
     pulse.step = start.step

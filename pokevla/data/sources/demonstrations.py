@@ -44,7 +44,7 @@ class DemoFile:
 
 @dataclass(frozen=True)
 class Demo:
-    """One episode; T frames, each seen before the action of the same row. Widths A and P are LIBERO's."""
+    """One episode of T frames, each observed before the action of the same row. Widths A and P are LIBERO's."""
 
     name: str
     actions: np.ndarray

@@ -1,4 +1,4 @@
-"""How images and masks are stored in the shards of a dataset."""
+"""Encoding of images and masks for the shards of a dataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which frames of a demonstration are kept: OpenVLA-OFT's no-op rule."""
+"""OpenVLA-OFT's no-op rule, which selects the frames of a demonstration to keep."""
 
 from __future__ import annotations
 

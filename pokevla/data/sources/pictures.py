@@ -41,7 +41,7 @@ class Visible:
 
     @cached_property
     def box(self) -> tuple[float, float, float, float]:
-        """Tight box x1, y1, x2, y2."""
+        """Tight bounding box x1, y1, x2, y2."""
         rows, columns = np.flatnonzero(self.mask.any(axis=1)), np.flatnonzero(self.mask.any(axis=0))
         height, width = self.mask.shape
         return (
@@ -91,7 +91,7 @@ def snapped_centroid(mask: np.ndarray) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class LabelledPicture:
-    """One view of one moment."""
+    """One view at one moment, with its visible and hidden instances."""
 
     key: str
     subset: str

@@ -79,7 +79,7 @@ BOX = (
 
 
 def point_to(picture: LabelledPicture, rng: np.random.Generator) -> Question | None:
-    """One point on an object."""
+    """Ask for one point on an object."""
     thing = _any(picture, rng)
     if thing is None:
         return None
@@ -88,7 +88,7 @@ def point_to(picture: LabelledPicture, rng: np.random.Generator) -> Question | N
 
 
 def box_of(picture: LabelledPicture, rng: np.random.Generator) -> Question | None:
-    """The tight box of an object."""
+    """Ask for the tight bounding box of an object."""
     thing = _any(picture, rng)
     if thing is None:
         return None
@@ -113,7 +113,7 @@ PLACE = (
 
 
 def act_on(picture: LabelledPicture, rng: np.random.Generator) -> Question | None:
-    """The policy's own question, answered with the point where the gripper has to go first (ours).
+    """Ask the policy's own question. The answer is the point where the gripper has to go first (ours).
 
     No sentence states the answer format: the prompt is identical to the one that precedes the action queries in
     post-training, so the policy is prompted for what pre-training has learned to locate.
@@ -128,7 +128,7 @@ def act_on(picture: LabelledPicture, rng: np.random.Generator) -> Question | Non
 
 
 def grasp_point(picture: LabelledPicture, rng: np.random.Generator) -> Question | None:
-    """A grasp point of an object that a gripper can lift."""
+    """Ask for a grasp point of an object that a gripper can lift."""
     thing = _any(picture, rng, lambda v: v.graspable)
     if thing is None:
         return None
@@ -138,7 +138,7 @@ def grasp_point(picture: LabelledPicture, rng: np.random.Generator) -> Question 
 
 
 def place_point(picture: LabelledPicture, rng: np.random.Generator) -> Question | None:
-    """A point of a container in or on which something can be placed."""
+    """Ask for a point of a container in or on which something can be placed."""
     thing = _any(picture, rng, lambda v: v.container)
     if thing is None:
         return None
@@ -186,7 +186,7 @@ def _two_options(
 
 
 def further_to_side(picture: LabelledPicture, rng: np.random.Generator) -> Question | None:
-    """Which of two objects is further left or right in the image."""
+    """Ask which of two objects is further left or right in the image."""
     pair = _apart(picture, rng, 0)
     if pair is None:
         return None
@@ -197,7 +197,7 @@ def further_to_side(picture: LabelledPicture, rng: np.random.Generator) -> Quest
 
 
 def nearer_to_robot(picture: LabelledPicture, rng: np.random.Generator) -> Question | None:
-    """Which of two objects is nearer to the robot. LIBERO's base camera faces the robot, so it is the higher one.
+    """Ask which of two objects is nearer to the robot. LIBERO's base camera faces the robot, so it is the higher one.
 
     Asked only if all objects stand on the table: then the lower edge of a mask is where the object touches the table.
     """
@@ -213,7 +213,7 @@ def nearer_to_robot(picture: LabelledPicture, rng: np.random.Generator) -> Quest
 
 
 def is_to_side(picture: LabelledPicture, rng: np.random.Generator) -> Question | None:
-    """Whether one object is to the left (or right) of another. Yes and no, and their letters, are uniformly random."""
+    """Ask whether one object is left (or right) of another. Yes and no, and their letters, are uniformly random."""
     pair = _apart(picture, rng, 0)
     if pair is None:
         return None
@@ -246,7 +246,7 @@ IS_VISIBLE = (
 
 
 def name_at_point(picture: LabelledPicture, rng: np.random.Generator) -> Question | None:
-    """The name of the object under a point."""
+    """Ask for the name of the object at a point."""
     if not picture.visible:
         return None
     thing = _pick(rng, picture.visible)
@@ -256,7 +256,7 @@ def name_at_point(picture: LabelledPicture, rng: np.random.Generator) -> Questio
 
 
 def count_visible(picture: LabelledPicture, rng: np.random.Generator) -> Question | None:
-    """How many of several named objects are visible."""
+    """Ask how many of several named objects are visible."""
     shown = sorted({v.phrase for v in picture.visible})
     most = min(3, len(shown))
     if not picture.hidden or not shown:
@@ -270,7 +270,7 @@ def count_visible(picture: LabelledPicture, rng: np.random.Generator) -> Questio
 
 
 def is_visible(picture: LabelledPicture, rng: np.random.Generator) -> Question | None:
-    """Whether an object is visible. Yes and no are equally likely."""
+    """Ask whether an object is visible. Yes and no are equally likely."""
     shown = sorted({v.phrase for v in picture.visible})
     if not picture.hidden or not shown:
         return None

@@ -43,7 +43,7 @@ def read_corpus(path: Path = HERE / "mini_corpus.txt") -> list[str]:
 
 
 def learn(corpus: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Learn the vocabulary (word -> id) and the ordered merges from `corpus`."""
+    """Train on `corpus`. Returns the vocabulary (token -> id) and the ordered merges."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # pyright: ignore[reportAttributeAccessIssue]

@@ -23,7 +23,7 @@ class Pulse:
 
     def __init__(self, start_timeout_s: float, step_timeout_s: float) -> None:
         self.step = 0
-        """Steps done."""
+        """Number of completed steps."""
         self.name = "start"
         """Name of the current phase."""
         self.progress = 0

@@ -93,7 +93,7 @@ class StragglerReport:
         self._slow_steps = 0
 
     def take(self, step: int, steps: int) -> dict[str, float]:
-        """Columns for a log line after `step` over the last `steps` steps. Called by all ranks."""
+        """Columns of the log line after `step`, averaged over the last `steps` steps. Called by all ranks."""
         slowest = find_slowest(gather_objects(self._own_work.take() / max(steps, 1)), self._hosts)
         self.judge(slowest, step, steps)
         return {"step_s/mean": slowest.mean_step_s, "step_s/max": slowest.step_s}

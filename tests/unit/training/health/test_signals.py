@@ -41,7 +41,7 @@ def test_former_handlers_are_back_afterwards() -> None:
 def test_a_signal_held_back_before_the_handler_stood_is_not_lost() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, REASONS)
     try:
-        # To this thread: a library thread might receive a signal sent to the process, and not being blocked, it would kill us.
+        # To this thread: another one might receive a signal sent to the process and, not blocking it, end the tests.
         signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
         with stop_signals() as stop:
             assert reason_of(stop.code) == "terminated"
