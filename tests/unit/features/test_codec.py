@@ -114,8 +114,8 @@ def test_codec_follows_from_the_shape_of_a_field() -> None:
     ("codec", "scales", "message"),
     [
         ("int8_token", None, "have no scales"),
-        ("int8_token", torch.ones(2, 4), r"scales \(2, 4\) do not fit"),
-        ("int8_channel64", torch.ones(2, 3, 2), "do not fit"),
+        ("int8_token", torch.ones(2, 4), r"scales \(2, 4\) do not match"),
+        ("int8_channel64", torch.ones(2, 3, 2), "do not match"),
         ("int4", None, "unknown codec of features 'int4'"),
     ],
 )

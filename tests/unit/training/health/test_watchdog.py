@@ -58,9 +58,9 @@ def test_a_rank_that_moves_is_left_alone(tmp_path: Path) -> None:
     ended: list[int] = []
     pulse = Pulse(start_timeout_s=WAIT_S, step_timeout_s=WAIT_S)
     pulse.limit_s = 1.0
-    begun = time.monotonic()
+    start = time.monotonic()
     with Watchdog(tmp_path, RankInfo(0, 1, 0), pulse, end=ended.append):
-        while time.monotonic() < begun + 3 * pulse.limit_s:
+        while time.monotonic() < start + 3 * pulse.limit_s:
             with pulse.phase("forward"):
                 time.sleep(0.01)
     assert ended == []
