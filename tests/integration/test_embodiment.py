@@ -1,4 +1,4 @@
-"""A robot of another package, with three views, nine actions and two grippers: from its data to its policy."""
+"""A robot from another package, with three views, nine actions and two grippers: from its data to its policy."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A small robot dataset on disk, written by the writer that converters use."""
+"""A small robot dataset on disk, written with the converters' writer."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def dataset_root(make_dataset: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def cache_config(tmp_path: Path) -> CacheConfig:
-    """Tiny teachers of random weights."""
+    """Tiny teachers with random weights."""
     return CacheConfig(
         root=tmp_path / "cache",
         sam=TeacherConfig(kind="sam", preset="tiny"),

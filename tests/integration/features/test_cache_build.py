@@ -1,4 +1,4 @@
-"""A cache has the dataset's keys in the dataset's shards, survives a kill, and never leaves half a file behind."""
+"""A cache has the dataset's keys in the dataset's shards, survives a kill, and never leaves an incomplete file."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_killed_build_goes_on_with_the_missing_shards_only(
     stamp = finished.stat().st_mtime_ns
     first: list[int] = []
     build_cache(dataset_root, cache_config, 2, on_progress=lambda done, total: first.append(done))
-    assert first[0] == 10  # 8 were there
+    assert first[0] == 10  # 8 existed already
     assert finished.stat().st_mtime_ns == stamp
     assert not list(finished.parent.glob(".tmp-*"))
     elsewhere = cache_config.model_copy(update={"root": cache_config.root.with_name("whole")})
@@ -148,7 +148,7 @@ def test_full_disk_ends_with_one_line_and_no_half_written_shard(
 ) -> None:
     root = make_dataset("uneven", samples=12, shard_samples=8)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # A limit on the size of files refuses a write in its middle, as a full disk or a quota does.
+    # A limit on the file size makes a write fail halfway, like a full disk or a quota.
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
         with pytest.raises(DiskFullError, match="No room to write"):

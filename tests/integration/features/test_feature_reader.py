@@ -1,4 +1,4 @@
-"""The reader joins a cache with its dataset by key, and refuses what does not fit, saying why."""
+"""The reader joins a cache with its dataset by key, and refuses a mismatch with the reason."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_threads_read_what_one_thread_reads(dataset_root: Path, cache_config: Ca
 
 
 def open_shards() -> list[str]:
-    """Feature shards that this process has open."""
+    """The feature shards that this process has opened."""
     links = Path("/proc/self/fd").iterdir()
     targets = [os.readlink(link) for link in links if link.exists()]
     return [target for target in targets if target.endswith(".tar") and "/cache/" in target]

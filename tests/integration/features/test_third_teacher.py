@@ -1,4 +1,4 @@
-"""A teacher from outside the package: cached by `pokevla cache`, read into a batch, and trained against."""
+"""A teacher from outside the package: cached by `pokevla cache`, read into a batch, and used in training."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ cache:
 
 @pytest.fixture(autouse=True)
 def toy_parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The folder of `toy_teacher` is on the path, as PYTHONPATH puts it there; its entry leaves with the test."""
+    """Put the folder of `toy_teacher` on the path, as PYTHONPATH would. Its entry is removed after the test."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "toy_parts"))
     yield
     TEACHERS.pop("toy", None)

@@ -1,4 +1,4 @@
-"""Runs on the toy datasets, made once a session."""
+"""Runs on the toy datasets, made once per session."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def toy_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def write_recipe(toy_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Write the toy post-training recipe under a name; its cache is built at the first call."""
+    """Write the toy post-training recipe under a name. The first call builds its cache."""
     from pokevla.features.cache_build import build_cache
 
     root = tmp_path_factory.mktemp("recipes")
@@ -57,7 +57,7 @@ def whole_run(repository: Path, write_recipe: Callable[..., Path], tmp_path_fact
 
 @pytest.fixture
 def pokevla(tiny_run_env: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a command line as a user does."""
+    """Run a command line as a user would."""
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -1,8 +1,8 @@
 """Runs on every rank: `python engine_scenarios.py POSTTRAIN_RECIPE PRETRAIN_RECIPE OUT`.
 
-What happened goes to OUT/rank_R.json for the tests. One process group for all scenarios, because starting one costs
-more than all of them. Stage 3 comes last: DeepSpeed patches `torch.nn.functional.linear` for the rest of the process
-then.
+The results go to OUT/rank_R.json for the tests. All scenarios share one process group, because starting it costs more
+than running all of them. Stage 3 runs last: it makes DeepSpeed patch `torch.nn.functional.linear` for the rest of the
+process.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Collector:
 
 
 class Spoiled:
-    """A loader whose micro-batches of one step hold NaN."""
+    """A loader whose micro-batches of one step contain NaN."""
 
     def __init__(self, loader: Any, bad_position: int) -> None:
         self.loader, self.bad_position = loader, bad_position
@@ -106,7 +106,7 @@ class Job:
         return restore(self.trainer.engine, self.state, self.run_dir, INFO, DEVICE)
 
     def save(self, result: StepResult) -> bool:
-        """Save out of turn, and return when it is on the disk."""
+        """Save outside the schedule, and return when the checkpoint is on disk."""
         return self.saver.save(result, wait=True)
 
     def callbacks(self, writer: MetricWriter, events: EventLog | None) -> list[Any]:
@@ -114,7 +114,7 @@ class Job:
 
 
 def make(name: str, *overrides: str, task_kind: str = "posttrain") -> Job:
-    """A run of six steps, unless the overrides tell another number."""
+    """A run of six steps, unless the overrides set another number."""
     steps = [] if any(override.startswith("steps=") for override in overrides) else ["steps=6"]
     recipe = training_of(load_recipe(RECIPES[task_kind], [*overrides, *steps]).recipe)
     assert recipe is not None
@@ -131,7 +131,7 @@ def make(name: str, *overrides: str, task_kind: str = "posttrain") -> Job:
 
 
 def weights(job: Job) -> dict[str, torch.Tensor]:
-    """Trained weights, whole, on every rank (ZeRO-3 gathers them)."""
+    """Full trained weights on every rank (gathered with ZeRO stage 3)."""
     import deepspeed
 
     named = [(name, p) for name, p in job.trainer.engine.module.named_parameters() if p.requires_grad]
@@ -218,7 +218,7 @@ def applied_rates() -> dict[str, Any]:
 
 
 def resume_is_exact(stage: int, precision: str) -> dict[str, Any]:
-    """Both tasks, with one and with four micro-batches a step: a run that saves and goes on, and one that resumes."""
+    """Both tasks, with one and four micro-batches per step: a run that saves and continues, and one that resumes."""
     return {
         f"{kind}/{accumulation}": _resume_is_exact(stage, precision, kind, accumulation)
         for kind in RECIPES
@@ -246,7 +246,7 @@ def _resume_is_exact(stage: int, precision: str, kind: str, accumulation: int) -
 
 
 def saving_changes_nothing() -> dict[str, Any]:
-    """Written while the loop waits, and by a thread while training goes on."""
+    """Write a checkpoint while the loop waits, and in a thread while training continues."""
     outcome: dict[str, Any] = {}
     for name, setting in (("none", None), ("direct", "false"), ("background", "true")):
         job = make(f"saving-{name}", f"checkpoint.background={setting or 'false'}")
@@ -263,7 +263,7 @@ def saving_changes_nothing() -> dict[str, Any]:
 
 
 def export_equals_engine(stage: int, precision: str) -> dict[str, Any]:
-    """Weights consolidated from a checkpoint against those in the engine."""
+    """Compare weights consolidated from a checkpoint with those in the engine."""
     job = make(f"export-{stage}-{precision}", f"zero.stage={stage}", f"precision={precision}")
     job.save(result_of(run(job, 0, 2)))
     folder = checkpoint_folder(job.run_dir, 2)
@@ -305,7 +305,7 @@ def half_and_damaged_checkpoints() -> dict[str, Any]:
         dist.barrier()
     if INFO.is_main:
         (OUT / "damage-step-1").rename(checkpoint_folder(job.run_dir, 1))
-        (checkpoint_folder(job.run_dir, 3) / MARKER).unlink()  # half written
+        (checkpoint_folder(job.run_dir, 3) / MARKER).unlink()  # incomplete
         part = next((checkpoint_folder(job.run_dir, 2) / STATE).glob("*optim*"))
         content = bytearray(part.read_bytes())
         content[len(content) // 2] ^= 1
@@ -337,7 +337,7 @@ def a_full_disk_lets_the_run_go_on() -> dict[str, Any]:
     with limited_files():
         saved.append(job.save(result_of(run(job, 1, 2))))
     left = sorted(path.name for path in (job.run_dir / "checkpoints").iterdir())
-    saved.append(job.save(result_of(run(job, 2, 3))))  # with room again, the same job saves
+    saved.append(job.save(result_of(run(job, 2, 3))))  # once there is space again, the same job saves
     with limited_files():
         saved.append(job.save(result_of(run(job, 3, 4))))
         result = result_of(run(job, 4, 5))
@@ -353,7 +353,7 @@ def a_full_disk_lets_the_run_go_on() -> dict[str, Any]:
 
 
 def the_last_save_must_not_fail() -> dict[str, Any]:
-    """Its state is the outcome of the run."""
+    """The save of the last step, whose state is the result of the run."""
     job = make("last", "steps=1")
     result = result_of(run(job, 0, 1))
     with limited_files():
@@ -366,7 +366,7 @@ def the_last_save_must_not_fail() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def limited_files() -> Iterator[None]:
-    """No room for a checkpoint on rank 1."""
+    """Within the block, writes of rank 1 fail as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     if INFO.rank == 1:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))

@@ -24,7 +24,7 @@ from pokevla.training.health.watchdog import Watchdog
 
 
 class Disturbed:
-    """A loader that does something before this rank's first micro-batch of one step."""
+    """A loader that calls a function before this rank's first micro-batch of one step."""
 
     def __init__(self, loader: Any, step: int, global_batch: int, disturb: Callable[[Disturbed], None]) -> None:
         self.loader, self.disturb = loader, disturb
@@ -46,7 +46,7 @@ class Disturbed:
 
 
 def train(bench: Any, job: Any, start: int, disturb: Callable[[Disturbed], None] | None = None, at: int = 0) -> None:
-    """From step `start` to the end with the callbacks that a real run has; rank 1 is disturbed in step `at`."""
+    """Train from step `start` to the end with the callbacks of a real run; rank 1 is disturbed in step `at`."""
     events = EventLog(job.run_dir / "events.jsonl") if bench.INFO.is_main else None
     with (
         job.loader(start) as loader,
@@ -98,7 +98,7 @@ def a_rank_elsewhere_in_the_data_is_found(bench: Any) -> dict[str, Any]:
 
 
 def agreement(bench: Any) -> dict[str, Any]:
-    """What ranks that differ in one value say; what an exchange costs."""
+    """The errors of ranks that differ in one value, and the cost of the exchange."""
     same: dict[str, Any] = {
         "step": 3, "position": 24, "grad_norm": 1.5, "worst_loss": torch.tensor(1.0), "stop_code": 0
     }  # fmt: skip
@@ -124,7 +124,7 @@ def agreement(bench: Any) -> dict[str, Any]:
 
 
 def a_spike_on_one_rank_is_skipped_by_all_after_a_resume_too(bench: Any) -> dict[str, Any]:
-    """Step 6 is bad on rank 1 only; one run goes through, the other is stopped and restored just before."""
+    """Step 6 is bad on rank 1 only. One run is uninterrupted, the other is stopped and restored just before it."""
     settings = ("steps=8", "guards.spike=skip", "guards.spike_window=8", "checkpoint.every_steps=5")
 
     def shout(loader: Disturbed) -> None:
@@ -147,7 +147,7 @@ def a_spike_on_one_rank_is_skipped_by_all_after_a_resume_too(bench: Any) -> dict
 
 
 def a_rank_that_hangs_is_named_by_all(bench: Any) -> dict[str, Any]:
-    """Rank 1 waits for data that does not come, rank 0 for rank 1."""
+    """Rank 1 waits for data that never arrives, rank 0 waits for rank 1."""
     job = bench.make("hang", "steps=3")
     reports: list[str] = []
     over = threading.Event()
@@ -158,7 +158,7 @@ def a_rank_that_hangs_is_named_by_all(bench: Any) -> dict[str, Any]:
         over.set()
 
     def hang(_loader: Disturbed) -> None:
-        """Until every rank's watchdog has spoken: a rank that went on earlier would free the other one."""
+        """Wait until every rank's watchdog has reported: a rank that continued earlier would unblock the other one."""
         deadline = time.monotonic() + 120
         while not all(path.exists() for path in ended) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -168,7 +168,7 @@ def a_rank_that_hangs_is_named_by_all(bench: Any) -> dict[str, Any]:
     with Watchdog(job.run_dir, bench.INFO, pulse, lambda error: reports.append(str(error)), end=end):
         train(bench, job, 0, hang, at=1)
         over.wait(120)
-    set_collective_timeout(1800)  # for the scenarios that follow
+    set_collective_timeout(1800)  # for the next scenarios
     stacks = (job.run_dir / "logs" / f"rank_{bench.INFO.rank:05d}.hang").read_text()
     return {"reports": reports, "stacks": stacks}
 

@@ -28,7 +28,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rows(repository: Path, write_recipe: Callable[..., Path], work: Path) -> dict[int, dict[str, Any]]:
     """ZeRO stage -> row of the benchmark: LoRA post-training with dropout and a frozen image encoder, 8 steps."""
     recipe = write_recipe("elastic", work)
-    # So much decay that a bias or a norm that decays, although it must not, shows in the loss at once.
+    # Weight decay so strong that a decaying bias or norm (a bug) immediately shows in the loss.
     recipe.write_text(recipe.read_text().replace("optim: {", "optim: {weight_decay: 3.0, "))
     command = [sys.executable, str(repository / "benchmarks/elastic.py"), "--quick", "--stages", "0", "1", "2", "3"]
     command += ["--recipe", str(recipe), "--work", str(work), "--json", str(work / "out.json")]
@@ -42,7 +42,7 @@ def test_the_loss_is_that_of_the_run_left_alone(rows: dict[int, dict[str, Any]],
     row = rows[stage]
     assert row["name"].startswith(f"ZeRO {stage}, 2 -> 1 -> 3 -> 2 ranks")
     assert row["value"] <= 1e-6
-    # The curve moves a thousand times further than that: a state that was not restored would show.
+    # The curve moves a thousand times more than that, so a state that was not restored would show.
     losses = list(row["undisturbed"].values())
     assert max(losses) - min(losses) > 1e-3
 

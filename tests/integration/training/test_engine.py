@@ -1,4 +1,4 @@
-"""Promises of the engine on two real ranks. All scenarios run in one pair of processes (engine_scenarios.py)."""
+"""Properties of the engine on two real ranks. All scenarios run in one pair of processes (engine_scenarios.py)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def results(
     pretrain_recipe: Callable[..., Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> list[dict[str, Any]]:
-    """What each rank reports."""
+    """The report of each rank."""
     out = tmp_path_factory.mktemp("engine")
     recipes = [str(write_recipe("engine", out)), str(pretrain_recipe("engine", out))]
     spawn_ranks(
@@ -124,7 +124,7 @@ def test_a_restored_engine_goes_on_bit_by_bit(
 def test_exported_weights_are_the_engines_master_copies(results: list[dict[str, Any]], kind: str) -> None:
     outcome = results[0][f"export_equals_engine/{kind}"]
     assert outcome["difference"] == 0.0
-    # In bf16 the masters are finer than what the engine computes with.
+    # In bf16 the master weights are more precise than the weights the engine computes with.
     assert (outcome["unrounded"] > 0) == kind.endswith("bf16")
 
 

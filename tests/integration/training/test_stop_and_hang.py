@@ -1,4 +1,4 @@
-"""`pokevla train` as a user starts it, on two ranks: one hangs, then it is asked to stop, then it continues."""
+"""`pokevla train` as a user starts it, on two ranks: one rank hangs; later the run is asked to stop, then continues."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_hung_stopped_and_resumed_run_ends_bit_identical(
 ) -> None:
     run_dir = tmp_path / "stopped"
 
-    # A rank that does not answer: SIGSTOP, as a host that swaps or a driver that is stuck.
+    # SIGSTOP makes a rank unresponsive, like a host that swaps or a driver that is stuck.
     code, output = until_step(
         ["train", str(write_recipe("stopped", tmp_path)), *SETTINGS],
         tiny_run_env,
@@ -52,7 +52,7 @@ def test_hung_stopped_and_resumed_run_ends_bit_identical(
     last = output.strip().splitlines()[-1]
     assert f"Behind: rank 1 on {stuck.host}: no heartbeat for" in last
     assert f"pokevla resume {run_dir}" in last
-    assert "training/loop.py" in (run_dir / "logs" / "rank_00000.hang").read_text()  # where depends on the moment
+    assert "training/loop.py" in (run_dir / "logs" / "rank_00000.hang").read_text()  # the phase depends on timing
     assert not psutil.pid_exists(stuck.pid), "the stopped rank is gone too"
 
     # The command is asked to stop: it saves on all ranks.

@@ -1,4 +1,4 @@
-"""`pokevla train` and `pokevla resume` as a user types them, two ranks, killed in mid-run."""
+"""`pokevla train` and `pokevla resume` as a user types them, on two ranks, killed in the middle of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pokevla.telemetry.jsonl import read_jsonl
 
 pytestmark = pytest.mark.engine
 TIMED = ("time", "samples_per_s", "data_wait_share", "step_s", "rss_gib", "tflops", "mfu")
-"""Beginnings of the names of what depends on the machine's speed and load."""
+"""Prefixes of metrics that depend on the machine's speed and load."""
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -40,18 +40,18 @@ def exported(run_dir: Path) -> bytes:
 
 
 def read_losses(run_dir: Path) -> dict[int, float]:
-    """Step -> mean loss since the line before."""
+    """Step -> mean loss since the previous line."""
     return {row["step"]: row["loss"] for row in read_jsonl(run_dir / "metrics.jsonl") if "loss" in row}
 
 
 def read_curves(run_dir: Path) -> list[dict[str, Any]]:
-    """The lines of metrics that tell what was learnt."""
+    """The lines of metrics, without those values."""
     rows = [row for row in read_jsonl(run_dir / "metrics.jsonl") if "loss" in row]
     return [{name: value for name, value in row.items() if not name.startswith(TIMED)} for row in rows]
 
 
 def kill_after_step(command: list[str], environment: dict[str, str], run_dir: Path, step: int) -> None:
-    """SIGKILL the command as soon as it has saved `step`: it is then somewhere in the steps after it."""
+    """SIGKILL the command as soon as it has saved `step`, so it is in one of the following steps."""
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
@@ -91,7 +91,7 @@ def test_run_killed_before_its_first_checkpoint_starts_again(
 
 
 def test_a_run_goes_on_with_half_the_ranks(pokevla: Run, runs: Path, whole: Path) -> None:
-    """`whole` as it was at step 8, with one rank instead of two. Nothing else is asked for."""
+    """`whole` as it was at step 8, resumed with one rank instead of two and no other change."""
     run_dir = runs / "moved" / "whole"
     shutil.copytree(whole, run_dir, ignore=shutil.ignore_patterns("export", "step-00000012"))
     resumed = pokevla("resume", run_dir, "--ranks", 1)

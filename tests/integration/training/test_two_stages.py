@@ -22,14 +22,14 @@ def test_posttraining_starts_from_the_weights_of_pretraining(
     first = pokevla("train", pretrain_recipe("vlm", tmp_path))
     assert first.returncode == 0, first.stderr
     rows = [row for row in read_jsonl(tmp_path / "vlm" / "metrics.jsonl") if "loss" in row]
-    assert rows[-1]["step"] == 8  # 2 epochs of 32 training samples, 8 a step
+    assert rows[-1]["step"] == 8  # 2 epochs of 32 training samples, 8 per step
     assert rows[-1]["loss/next_token"] < rows[0]["loss/next_token"]
     assert "grad_norm/next_token" in rows[0]
     vlm, config, _, statistics = load_exported(tmp_path / "vlm")
     assert config["kind"] == "pokevlm"
     assert statistics is None
 
-    # Frozen VLM: what comes out of post-training must be what came out of pre-training, bit for bit.
+    # Frozen VLM: its weights after post-training must equal those after pre-training, bit for bit.
     second = pokevla(
         "train",
         write_recipe("vla", tmp_path),
