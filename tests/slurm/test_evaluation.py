@@ -54,7 +54,7 @@ def test_tasks_are_shared_out_and_only_missing_ones_are_done_again(
     assert "is complete" in again.stderr
     shutil.rmtree(folder / "parts" / "task-05")
     (folder / "summary.json").unlink()
-    assert "one task: no more than one task of the suite is missing" in submit_and_wait()
+    assert "one task: at most one task of the suite is missing" in submit_and_wait()
     assert read_jobs(folder)[1].array_size == 0
     assert (folder / "parts" / "task-02" / "episodes.jsonl").stat().st_mtime_ns == kept
     assert json.loads((folder / "summary.json").read_text())["policies"].keys() == first["policies"].keys()
