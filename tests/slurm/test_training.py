@@ -408,6 +408,6 @@ def test_finished_run_is_not_submitted_again(disturbed: Training, pokevla, recip
 
 
 def test_run_that_has_ended_cannot_be_stopped(disturbed: Training) -> None:
-    with pytest.raises(UsageError, match=r"No job of .* runs or waits"):
+    with pytest.raises(UsageError, match=r"No job of .* is running or queued"):
         stop_run(disturbed.run_dir)
     assert (explain(disturbed.run_dir) or "").endswith("COMPLETED")
