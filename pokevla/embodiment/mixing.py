@@ -1,4 +1,4 @@
-"""Checks whether data of several robots can train one model."""
+"""Checks whether robots are similar enough: those of a mixture, or of a policy and its simulator."""
 
 from __future__ import annotations
 
@@ -27,6 +27,21 @@ def common_embodiment(datasets: Sequence[tuple[str, Embodiment]]) -> Embodiment:
                 "Train on datasets of one robot, or convert them to the same views and widths.",
             )
     return first
+
+
+def refuse_other_robot(policy: str, trained: Embodiment, simulated: Embodiment) -> None:
+    """Refuse a policy, called by its name in the recipe, that cannot drive the simulated robot.
+
+    Raises:
+        RecipeError: says what differs.
+    """
+    clauses = misfits(trained, simulated)
+    if clauses:
+        raise RecipeError(
+            f"policies: {policy} drives the embodiment {trained.name}, trials.environment simulates "
+            f"{simulated.name}: {'; '.join(clauses)}.",
+            "Evaluate it in an environment of its own robot.",
+        )
 
 
 def misfits(one: Embodiment, other: Embodiment) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pokevla.embodiment.mixing import misfits
+from pokevla.embodiment.mixing import refuse_other_robot
 from pokevla.embodiment.table import get_embodiment
 from pokevla.errors import RecipeError
 from pokevla.evaluation.videos import MaskPredictor
@@ -56,13 +56,7 @@ def refuse_other_robots(policies: Mapping[str, ActingPolicy], embodiment: str) -
     """
     simulated = get_embodiment(embodiment)
     for name, policy in policies.items():
-        clauses = misfits(policy.embodiment, simulated)
-        if clauses:
-            raise RecipeError(
-                f"policies: {name} drives the embodiment {policy.embodiment.name}, trials.environment simulates "
-                f"{simulated.name}: {'; '.join(clauses)}.",
-                "Evaluate it in an environment of its own robot.",
-            )
+        refuse_other_robot(name, policy.embodiment, simulated)
 
 
 def weights_identity(recipe: EvalRecipe) -> dict[str, Any]:

@@ -11,15 +11,19 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+from pokevla.embodiment.mixing import refuse_other_robot
+from pokevla.embodiment.reading import KEY, read_embodiment
+from pokevla.embodiment.table import get_embodiment
 from pokevla.errors import DataError, DiskFullError, EnvironmentSetupError, PokeVLAError, RecipeError
-from pokevla.parts import METRIC_SINKS, get_part
+from pokevla.files.texts import read_json
+from pokevla.parts import ENVIRONMENTS, METRIC_SINKS, get_part
 from pokevla.recipe import schema, sections
 from pokevla.recipe.checking.datasets import ALL_SPLITS, count_usable, read_dataset_info, read_mixture_embodiment
 from pokevla.recipe.derive import derive_batch
 from pokevla.recipe.kinds import DataKind, TrainingRecipe, data_kind_of, kind_of, model_of
 from pokevla.recipe.load import LoadedRecipe, load_recipe
 from pokevla.recipe.planning.plan import disk_needs, gib
-from pokevla.runs.directory import EXPORT_WEIGHTS, find_export
+from pokevla.runs.directory import EXPORT_CONFIG, EXPORT_WEIGHTS, find_export
 
 _CACHE_MARKER = "COMPLETE"
 _TOLERANCE = 0.05
@@ -76,7 +80,7 @@ def _of_cache(recipe: schema.CacheRecipe, _path: Path, _made_before: frozenset[P
 
 def _of_trials(recipe: schema.EvalRecipe, _path: Path, made_before: frozenset[Path]) -> Checks:
     for policy in recipe.policies:
-        yield lambda policy=policy: _policy(policy, made_before)
+        yield lambda policy=policy: _policy(policy, recipe.trials.environment, made_before)
 
 
 def _of_grounding(recipe: schema.GroundingRecipe, _path: Path, made_before: frozenset[Path]) -> Checks:
@@ -189,10 +193,18 @@ def _teachers(cache: sections.CacheConfig) -> list[str]:
     return remarks
 
 
-def _policy(policy: schema.PolicySpec, made_before: frozenset[Path]) -> list[str]:
+def _policy(policy: schema.PolicySpec, environment: str, made_before: frozenset[Path]) -> list[str]:
+    simulated = get_embodiment(get_part("trials.environment", environment, ENVIRONMENTS).embodiment)
     if policy.kind == "replay" and policy.dataset is not None:
-        return _dataset(sections.DatasetSource(path=policy.dataset), "robot")
-    return _run(f"policy {policy.name}: run", policy.run, made_before)
+        remarks = _dataset(sections.DatasetSource(path=policy.dataset), "robot")
+        refuse_other_robot(policy.name, read_mixture_embodiment([policy.dataset]), simulated)
+        return remarks
+    remarks = _run(f"policy {policy.name}: run", policy.run, made_before)
+    export = None if policy.run is None else find_export(policy.run)
+    if export is not None and (export / EXPORT_CONFIG).is_file():
+        path = export / EXPORT_CONFIG
+        refuse_other_robot(policy.name, read_embodiment(read_json(path).get(KEY), path), simulated)
+    return remarks
 
 
 def _training_disk(recipe: schema.TrainRecipe) -> list[str]:

@@ -1,5 +1,6 @@
 """Checks of what a recipe names."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
+from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import DataError, DiskFullError, EnvironmentSetupError, PokeVLAError, RecipeError
 from pokevla.parts import METRIC_SINKS
 from pokevla.recipe.load import load_recipe
@@ -198,6 +200,12 @@ def test_a_run_without_an_exported_model_is_refused_before_the_job_starts(tmp_pa
     (run / "export" / "model.safetensors").touch()
 
     assert check_recipe(load_recipe(path, (), {})) == []
+
+    other = dataclasses.replace(LIBERO, name="three-eyes", views=("base", "wrist", "side"))
+    (run / "export" / "config.json").write_text(json.dumps({"embodiment": other.to_dict()}))
+    assert "policies: a drives the embodiment three-eyes, trials.environment simulates libero: views" in str(
+        problem(path)
+    )
 
 
 def test_a_task_beyond_the_suite_is_refused(tmp_path: Path) -> None:
