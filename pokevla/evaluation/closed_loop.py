@@ -77,7 +77,7 @@ def run_closed_loop(
     _limit_threads(recipe.workers)
     settings = EnvironmentSettings(recipe.image_size, recipe.fast_rendering, ENVIRONMENT_SEED)
     factory = BenchmarkFactory(recipe.trials.environment, recipe.extensions, settings)
-    with worker_pool(min(recipe.workers, max(1, len(remaining))), factory) as pool:
+    with worker_pool(min(recipe.workers, max(1, len(remaining))), factory, recipe.worker_timeout_s) as pool:
         run_trials(remaining, policies, pool, recipe.actions_per_query, watch, on_record)
     return write_summary(recipe, records, trials, max_steps)
 

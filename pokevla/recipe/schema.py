@@ -242,6 +242,9 @@ class EvalRecipe(JobRecipe):
     """Actions of a chunk that are executed before the next query."""
     workers: Positive = 2
     """Environment processes."""
+    worker_timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds that an environment process may take to load a task and reset it, or to execute the actions of one
+    query. Then it is killed, its trial is recorded as crashed, and the evaluation goes on."""
     videos: Annotated[int, Field(ge=0)] = 2
     """Videos to keep per policy that uses images; those of kind `model` show predicted masks."""
 

@@ -67,8 +67,9 @@ def refuse_other_learning(before: BaseModel, after: BaseModel) -> None:
     """
     learnt = learnt_differences(before, after)
     if learnt:
+        changeable = [name for name in NEUTRAL if name.partition(".")[0] in type(before).model_fields]
         raise RecipeError(
-            f"{', '.join(learnt)} cannot be changed in a run that has started, only {', '.join(NEUTRAL)} can.",
+            f"{', '.join(learnt)} cannot be changed in a run that has started, only {', '.join(changeable)} can.",
             "Train under another name: pokevla train RECIPE name=... with the change.",
         )
 

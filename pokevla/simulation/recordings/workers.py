@@ -14,18 +14,24 @@ from pokevla.simulation.simulator import load_simulator
 # A job: (number) -> result. Built inside the worker, so that environments and GL contexts are its own.
 Work = Callable[[int], Any]
 _GRACE_S = 10.0
+JOB_TIMEOUT_S = 1800.0
+"""How long to wait for the next result. A demonstration with all its attempts takes minutes on a busy machine."""
 _AHEAD = 2  # jobs per worker that may be started or done before their result is consumed: results are large
 
 
 def run_ordered(
-    build: Callable[..., Work], arguments: tuple[Any, ...], num_jobs: int, workers: int
+    build: Callable[..., Work],
+    arguments: tuple[Any, ...],
+    num_jobs: int,
+    workers: int,
+    timeout_s: float = JOB_TIMEOUT_S,
 ) -> Generator[Any, None, None]:
     """Yield the results of jobs 0, 1, ... num_jobs - 1 in this order, computed by `workers` processes.
 
     Each process calls `build(*arguments)` once and then the returned function for each job number. Few results wait in
     memory: each worker is at most two jobs ahead of the consumer. Closing the iterator early stops the processes.
-    Raises what a job raised, SimulationError if a process died, and EnvironmentSetupError before any is started if the
-    simulator or its GL library cannot be loaded.
+    Raises what a job raised, SimulationError if a process died or none answers for `timeout_s` seconds, and
+    EnvironmentSetupError before any is started if the simulator or its GL library cannot be loaded.
     """
     load_simulator()  # fail early and once if GL or the simulator is missing
     # Neither a GL context nor MuJoCo's threads survive a fork of this process.
@@ -39,16 +45,17 @@ def run_ordered(
         processes.append(process)
         pipes.append(here)
     try:
-        yield from _dispatch(pipes, num_jobs)
+        yield from _dispatch(pipes, num_jobs, timeout_s)
     finally:
         for pipe in pipes:
             pipe.close()
         for process in processes:
             process.terminate()
             process.join(_GRACE_S)
+            process.kill()  # a hung one; otherwise the interpreter would wait for it at its exit
 
 
-def _dispatch(pipes: list[Connection], num_jobs: int) -> Iterator[Any]:
+def _dispatch(pipes: list[Connection], num_jobs: int, timeout_s: float) -> Iterator[Any]:
     results: dict[int, Any] = {}
     idle = list(pipes)
     sent = 0
@@ -59,7 +66,13 @@ def _dispatch(pipes: list[Connection], num_jobs: int) -> Iterator[Any]:
                 sent += 1
             if position in results:
                 break
-            for pipe in cast("list[Connection]", wait(pipes)):  # an idle worker sends nothing unless it has died
+            ready = cast("list[Connection]", wait(pipes, timeout_s))  # an idle worker sends nothing unless it has died
+            if not ready:
+                raise SimulationError(
+                    f"No simulator process has answered for {timeout_s:g} s, while job {position} is due: it hangs.",
+                    "Run it again with one worker to see its output.",
+                )
+            for pipe in ready:
                 number, answer = _receive(pipe)
                 results[number] = answer
                 idle.append(pipe)
@@ -79,7 +92,7 @@ def _send(pipe: Connection, number: int) -> None:
 def _receive(pipe: Connection) -> tuple[int, Any]:
     try:
         return pipe.recv()
-    except (EOFError, ConnectionResetError) as error:
+    except (EOFError, OSError) as error:  # between two results, or in the middle of one
         raise _died() from error
 
 

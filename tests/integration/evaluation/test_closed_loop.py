@@ -129,7 +129,7 @@ def test_a_dead_simulator_is_a_crash_and_trials_are_pure_functions_of_their_plac
     again = plan_trials(trials_config(init_states=(0, 1)), ["idle"], max_steps=16)
     recorder = TrialRecorder(tmp_path, "idle", None)
     records: list[TrialRecord] = []
-    with worker_pool(1, FACTORY) as pool:
+    with worker_pool(1, FACTORY, 120.0) as pool:
         policy.pool = pool
         watch = lambda trial: recorder if trial.init_state_index == 2 else None  # noqa: E731
         run_trials([*trials, *again], {"idle": policy}, pool, 8, watch, records.append)

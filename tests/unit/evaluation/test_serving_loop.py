@@ -1,4 +1,9 @@
 import importlib
+import multiprocessing
+import os
+import pickle
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +11,7 @@ import pytest
 
 from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import SimulationError
-from pokevla.evaluation.pool import worker_pool
+from pokevla.evaluation.pool import Crash, Worker, WorkerPool, worker_pool
 from pokevla.evaluation.serving_loop import act_padded, run_trials
 from pokevla.evaluation.trials import plan_trials
 from pokevla.evaluation.worker import Query
@@ -36,11 +41,11 @@ def factory(monkeypatch):
     return importlib.import_module("toy_environment").ToyEnvironment
 
 
-def run(factory, workers: int, states: tuple[int, int], policies=None, tasks=(0,), shift=(0.0, 0.1)):
+def run(factory, workers: int, states: tuple[int, int], policies=None, tasks=(0,), shift=(0.0, 0.1), timeout_s=60.0):
     policies = policies or {"stepper": Stepper()}
     config = TrialsConfig(suite="libero_object", tasks=list(tasks), init_states=states, target_shift_m=shift)
     records = []
-    with worker_pool(workers, factory) as pool:
+    with worker_pool(workers, factory, timeout_s) as pool:
         trials = plan_trials(config, list(policies), max_steps=20)
         run_trials(trials, policies, pool, 3, lambda trial: None, records.append)
     return sorted(records, key=lambda record: (record.task_index, record.policy, record.init_state_index))
@@ -62,7 +67,7 @@ def test_every_policy_meets_the_same_placements(factory) -> None:
 
 
 def test_a_killed_worker_is_a_crashed_trial_and_the_rest_goes_on(factory) -> None:
-    records = run(factory, 2, (11, 17))
+    records = run(factory, 2, (11, 15))
     outcomes = {record.init_state_index: record.outcome for record in records}
     assert outcomes.pop(13) == "crashed"
     assert outcomes.pop(14) == "crashed"
@@ -70,6 +75,31 @@ def test_a_killed_worker_is_a_crashed_trial_and_the_rest_goes_on(factory) -> Non
     errors = {record.init_state_index: record.error for record in records}
     assert "-9" in errors[13]
     assert "ZeroDivisionError: physics" in errors[14]
+
+
+def test_a_worker_that_hangs_is_killed_and_the_rest_goes_on(factory) -> None:
+    started = time.monotonic()
+    records = run(factory, 2, (15, 19), timeout_s=3.0)
+    outcomes = {record.init_state_index: record.outcome for record in records}
+    assert outcomes.pop(15) == "crashed"
+    assert set(outcomes.values()) == {"success"}
+    assert "not answered for 3 s (worker_timeout_s) and was killed" in str(records[0].error)
+    assert time.monotonic() - started < 60
+
+
+def test_a_worker_that_hangs_in_the_middle_of_a_message_is_killed() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    process.start()
+    whole = pickle.dumps(b"x" * 1000)
+    os.write(theirs.fileno(), len(whole).to_bytes(4, "big") + whole[:100])
+    # The pipe closes when its process ends; here the test holds the other end.
+    threading.Thread(target=lambda: (process.join(), theirs.close())).start()
+    pool = WorkerPool(1, factory=None, timeout_s=0.5)
+    pool.workers[0] = Worker(process, ours, running=object())
+    ((slot, report),) = pool.reports([0])
+    assert (slot, type(report)) == (0, Crash)
+    assert "was killed" in report.reason
 
 
 def test_an_error_of_ours_ends_the_evaluation_with_its_sentence(factory) -> None:

@@ -1,6 +1,7 @@
 """A point that has to reach 1.0, with the interface of LiberoEnvironment: quick enough for tests of the processes."""
 
 import os
+import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ from pokevla.errors import SimulationError
 
 DYING_STATE = 13
 RAISING_STATE = 14
+HANGING_STATE = 15
 
 
 class ToyEnvironment:
@@ -29,6 +31,8 @@ class ToyEnvironment:
             os.kill(os.getpid(), 9)
         if self.index == RAISING_STATE:
             raise ZeroDivisionError("physics")
+        if self.index == HANGING_STATE:
+            os.kill(os.getpid(), signal.SIGSTOP)
         self.place += float(action[0])
         return self.place >= 1.0
 

@@ -31,12 +31,12 @@ class ScriptedPipe:
 def slow_and_fast(monkeypatch: pytest.MonkeyPatch) -> tuple[ScriptedPipe, ScriptedPipe]:
     """Two workers; the slow one answers only when the fast one has nothing to do."""
     slow, fast = ScriptedPipe(), ScriptedPipe()
-    monkeypatch.setattr(workers, "wait", lambda pipes: [fast if fast.jobs else slow])
+    monkeypatch.setattr(workers, "wait", lambda pipes, timeout_s: [fast if fast.jobs else slow])
     return slow, fast
 
 
 def test_results_come_in_the_order_of_the_jobs(slow_and_fast: tuple[ScriptedPipe, ScriptedPipe]) -> None:
-    results = workers._dispatch(list(slow_and_fast), 20)  # type: ignore[arg-type]
+    results = workers._dispatch(list(slow_and_fast), 20, 60.0)  # type: ignore[arg-type]
 
     assert list(results) == [f"result {number}" for number in range(20)]
 
@@ -47,7 +47,7 @@ def test_a_fast_worker_waits_for_a_slow_one_instead_of_filling_the_memory(
     slow, fast = slow_and_fast
     answered: list[int] = []
     monkeypatch.setattr(fast, "recv", lambda: (answered.append(fast.jobs[0]), ScriptedPipe.recv(fast))[1])
-    results = workers._dispatch([slow, fast], 100)  # type: ignore[list-item]
+    results = workers._dispatch([slow, fast], 100, 60.0)  # type: ignore[list-item]
 
     assert next(results) == "result 0"  # the slow worker's
 
@@ -56,9 +56,17 @@ def test_a_fast_worker_waits_for_a_slow_one_instead_of_filling_the_memory(
 
 def test_a_worker_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = ScriptedPipe(dies_at=2)
-    monkeypatch.setattr(workers, "wait", lambda pipes: pipes)
-    results = workers._dispatch([pipe], 5)  # type: ignore[list-item]
+    monkeypatch.setattr(workers, "wait", lambda pipes, timeout_s: pipes)
+    results = workers._dispatch([pipe], 5, 60.0)  # type: ignore[list-item]
 
     assert [next(results), next(results)] == ["result 0", "result 1"]
     with pytest.raises(SimulationError, match="died without a message"):
+        next(results)
+
+
+def test_workers_that_hang_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "wait", lambda pipes, timeout_s: [])
+    results = workers._dispatch([ScriptedPipe()], 5, 60.0)  # type: ignore[list-item]
+
+    with pytest.raises(SimulationError, match="No simulator process has answered for 60 s, while job 0 is due"):
         next(results)
