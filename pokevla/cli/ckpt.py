@@ -102,8 +102,9 @@ def consolidate(
 ) -> None:
     """Write all weights of a checkpoint, frozen ones included, in fp32 as safetensors, from any ZeRO stage."""
     from checkpoints_tools.consolidate import consolidate as write
-    from checkpoints_tools.source import open_checkpoint_source
+    from checkpoints_tools.source import open_checkpoint_source, refuse_output
 
+    refuse_output(run, out)
     source = open_checkpoint_source(run, step, _warn)
     with _progress("consolidate") as listen:
         write(source, out, trained_only=trained_only, max_file_bytes=_bytes(max_file_gib), on_progress=listen)
@@ -116,8 +117,9 @@ def merge_lora(
 ) -> None:
     """Merge LoRA into the weights it adapts, of a checkpoint or of the output of `consolidate`."""
     from checkpoints_tools.merge_lora import merge_lora as write
-    from checkpoints_tools.source import CheckpointSource, open_checkpoint_source, open_source
+    from checkpoints_tools.source import CheckpointSource, open_checkpoint_source, open_source, refuse_output
 
+    refuse_output(source, out)
     opened = open_source(source, _warn) if step is None else open_checkpoint_source(source, step)
     with _progress("merge-lora") as listen:
         write(opened, out, max_file_bytes=_bytes(max_file_gib), on_progress=listen)
@@ -127,8 +129,9 @@ def merge_lora(
 @app.command()
 def export(run: _Run, out: _Out, step: _Step = None, as_json: _Json = False) -> None:
     """Write the model of a checkpoint as a self-contained directory: LoRA merged, fp32."""
-    from checkpoints_tools.source import open_checkpoint_source
+    from checkpoints_tools.source import open_checkpoint_source, refuse_output
 
+    refuse_output(run, out, is_export=True)
     source = open_checkpoint_source(run, step, _warn)
     from pokevla.weights.export import export_checkpoint  # takes seconds: import only when there is something to export
 

@@ -11,17 +11,21 @@ from typing import Any
 import numpy as np
 import xxhash
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 from pokevla.data.dataset import SHARDS_NAME, Dataset, open_dataset
 from pokevla.data.reader import REMEDY, ShardReader
 from pokevla.data.samples import decode_image, decode_mask
 from pokevla.data.writer import dataset_fingerprint
 from pokevla.errors import DataError, UsageError
+from pokevla.files.writing import atomic_path
 from pokevla.shards.index import index_path
 from pokevla.shards.shard_reader import Shards
 
 TILE = 192
 """Side of one tile of a contact sheet, in pixels."""
+SHEET_SIGNATURE = b"pokevla data show"
+"""Text in a contact sheet (PNG) that tells it from any other image."""
 OUTLINE = (255, 40, 40)
 GOAL = (40, 255, 40)
 
@@ -59,6 +63,14 @@ def contact_sheet(dataset: Dataset, rows: Sequence[int]) -> Image.Image:
         for half, part in enumerate((text[:64], text[64:128])):
             draw.text((2, top + height + 13 * half), part, fill="black")
     return sheet
+
+
+def save_contact_sheet(sheet: Image.Image, path: Path) -> None:
+    """Write a contact sheet, atomically, with the signature by which a later one may replace it."""
+    information = PngInfo()
+    information.add_text("Software", SHEET_SIGNATURE.decode())
+    with atomic_path(path) as temporary:
+        sheet.save(temporary, pnginfo=information)
 
 
 def _tiles(dataset: Dataset, reader: ShardReader, row: int) -> tuple[list[Image.Image], str]:

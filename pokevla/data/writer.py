@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -23,8 +23,9 @@ from pokevla.embodiment.description import Embodiment
 from pokevla.embodiment.libero import LIBERO
 from pokevla.embodiment.reading import KEY
 from pokevla.errors import DataError
-from pokevla.files.writing import atomic_folder
-from pokevla.recipe.checking.datasets import EPISODES_NAME, INFO_NAME, SAMPLES_NAME, SCHEMA_VERSION
+from pokevla.files.ownership import Ownership, literal, refuse_foreign, refuse_overlap
+from pokevla.files.writing import atomic_folder, refuse_second_writer
+from pokevla.recipe.checking.datasets import EPISODES_NAME, INFO_NAME, SAMPLES_NAME, SCHEMA_VERSION, read_info
 from pokevla.shards.index import dump_index, index_path
 from pokevla.shards.shard_writer import WEBDATASET_HEADER, ShardWriter
 
@@ -34,6 +35,45 @@ REMEDY = "Free some space or choose another disk."
 def encode_json(value: Any) -> bytes:
     """Encode JSON in a canonical form: sorted keys, no spaces, UTF-8."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def refuse_output(out: Path, sources: Iterable[Path], *, overwrite: bool) -> None:
+    """Refuse a dataset directory that cannot be written, before any work.
+
+    Args:
+        sources: files and folders that the dataset is made of; none may overlap `out`.
+        overwrite: whether a dataset of ours may be replaced. Anything else never is.
+
+    Raises:
+        UsageError: `out` overlaps a source.
+        DataError: `out` exists, and `overwrite` is not set or it holds more than a dataset. Or another process writes
+            it.
+    """
+    refuse_overlap(out, sources)
+    refuse_second_writer(out)
+    if not out.exists():
+        return
+    if not overwrite:
+        raise DataError(f"{out} already exists.", "Remove it, choose another directory, or pass --overwrite.")
+    refuse_replacing_dataset(out)
+
+
+def refuse_replacing_dataset(out: Path) -> None:
+    """Refuse to replace what is not a dataset of ours, or holds anything else.
+
+    Raises:
+        DataError: names what stands in the way.
+    """
+    try:
+        shards = read_info(out)["shards"]
+    except DataError as error:
+        raise DataError(
+            f"{out} is not replaced: it cannot be recognised as a dataset ({error.message})",
+            "Remove it yourself, or choose another directory.",
+        ) from error
+    files = [path for name in shards for path in (Path(SHARDS_NAME, name), index_path(Path(SHARDS_NAME, name)))]
+    names = [INFO_NAME, SAMPLES_NAME, EPISODES_NAME, *(literal(path.as_posix()) for path in files)]
+    refuse_foreign(out, "dataset", names)
 
 
 class ShardFile:
@@ -123,10 +163,9 @@ class DatasetWriter:
     ) -> None:
         """`group` is the prefix of the shard names. `embodiment` is the robot of demonstrations, None for questions.
 
-        Raises DataError if `out` exists and `overwrite` is not set.
+        Raises what `refuse_output` raises; a converter calls that first, with its sources.
         """
-        if out.exists() and not overwrite:
-            raise DataError(f"{out} already exists.", "Remove it, choose another directory, or pass --overwrite.")
+        refuse_output(out, (), overwrite=overwrite)
         self.out, self.group, self.embodiment = out, group, embodiment
         self.shard_samples, self._overwrite = shard_samples, overwrite
         self._schemas = (samples, episodes)
@@ -139,8 +178,8 @@ class DatasetWriter:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        marker = INFO_NAME if self._overwrite else None
-        self._folder = self._stack.enter_context(atomic_folder(self.out, replaces_marker=marker, remedy=REMEDY))
+        proof: Ownership | None = refuse_replacing_dataset if self._overwrite else None
+        self._folder = self._stack.enter_context(atomic_folder(self.out, replaces=proof, remedy=REMEDY))
         try:
             (self._folder / SHARDS_NAME).mkdir()
             samples, episodes = self._schemas

@@ -2,16 +2,19 @@
 
     FOLDER/.tmp-NAME             a file being written, or
     FOLDER/.tmp-NAME/NAME        a file or folder that a library writes by its path
+    FOLDER/.tmp-NAME/.writer     its process
     FOLDER/NAME                  after the rename
 
 The temporary name is locked while it is written. The next writer of the same name takes over what a killed writer left
-behind, and two writers never mix. On a file system without locks the name is the only protection.
+behind, and two writers never mix. On a file system without locks the name is the only protection. A folder of the
+temporary name that no writer of ours has made is never touched.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,12 +22,16 @@ from typing import IO, Any
 
 from pokevla.errors import DataError, EnvironmentSetupError, PokeVLAError
 from pokevla.files.failures import FREE_SPACE, naming_errors
-from pokevla.files.locks import lock_within
+from pokevla.files.locks import is_locked, lock_within
 from pokevla.files.names import fsync_folder, fsync_tree, make_parents, put_in_place, remove_leftover, temporary_name
+from pokevla.files.ownership import Ownership
 
 _REPLACED = ".replaced"
+_WRITER = ".writer"
 _WAIT_S = 10.0
 """How long to wait for another writer of the same file. Most files take milliseconds."""
+_FOLDER_WAIT_S = 0.2
+"""The same for what takes long to write: only as long as `refuse_second_writer` may hold the lock."""
 
 
 @contextmanager
@@ -70,7 +77,7 @@ def atomic_file(
 def atomic_path(
     path: Path,
     *,
-    replaces_marker: str | None = None,
+    replaces: Ownership | None = None,
     durable: bool = True,
     kind: type[PokeVLAError] = DataError,
     remedy: str = FREE_SPACE,
@@ -78,23 +85,24 @@ def atomic_path(
     """Yield a path to write to, which becomes `path` if the block succeeds: for libraries that take a path, not a file.
 
     It has the name of `path` and lies in a temporary folder beside it, where the library may put temporary files of its
-    own. Parents of `path` are created; an older file is replaced. Otherwise like `atomic_file` and `atomic_folder`.
+    own. Parents of `path` are created. An older file is replaced; `replaces` is called with it before the block and
+    again before the rename, and raises if it must stay. Otherwise like `atomic_file` and `atomic_folder`.
     """
     path = path.resolve() if path.is_symlink() else path
     temporary = temporary_name(path)
     new = temporary / path.name
     with naming_errors(path, kind=kind, remedy=remedy):
         make_parents(path)
-        with _claimed(temporary, path, kind, 0.0, is_folder=True):
+        with _claimed(temporary, path, kind, _FOLDER_WAIT_S, is_folder=True):
             try:
                 _put_back(temporary / _REPLACED, path)
-                _empty(temporary)
-                _refuse_replacing(path, replaces_marker, kind)
+                _begin(temporary)
+                _refuse_replacing(path, replaces, kind)
                 yield new
                 if durable:
                     fsync_tree(new)
+                _refuse_replacing(path, replaces, kind)
                 if path.is_dir():
-                    _refuse_replacing(path, replaces_marker, kind)
                     path.rename(temporary / _REPLACED)
                 put_in_place(new, path) if durable else new.replace(path)
             finally:
@@ -106,14 +114,14 @@ def atomic_path(
 def atomic_folder(
     path: Path,
     *,
-    replaces_marker: str | None = None,
+    replaces: Ownership | None = None,
     durable: bool = True,
     kind: type[PokeVLAError] = DataError,
     remedy: str = FREE_SPACE,
 ) -> Iterator[Path]:
     """Yield an empty folder that becomes `path` if the block succeeds, and is deleted otherwise.
 
-    An existing folder is refused, or replaced if it holds a file named `replaces_marker`; it stays until the new one is
+    An existing folder is refused, or replaced if `replaces` does not raise for it; it stays until the new one is
     complete. `durable` syncs everything in the folder before the rename.
 
     Raises:
@@ -122,9 +130,23 @@ def atomic_folder(
     """
     if path.is_file():
         raise kind(f"{path} exists.", "Choose another name.")
-    with atomic_path(path, replaces_marker=replaces_marker, durable=durable, kind=kind, remedy=remedy) as new:
+    with atomic_path(path, replaces=replaces, durable=durable, kind=kind, remedy=remedy) as new:
         new.mkdir()
         yield new
+
+
+def refuse_second_writer(path: Path, *, kind: type[PokeVLAError] = DataError) -> None:
+    """Refuse if a process is writing `path` with `atomic_path` or `atomic_folder`: a check before long preparations.
+
+    The claim itself is atomic; this only says earlier what it would say.
+
+    Raises:
+        PokeVLAError: a `kind` that names the process.
+    """
+    temporary = temporary_name(path.resolve() if path.is_symlink() else path)
+    with suppress(EnvironmentSetupError):  # no locks
+        if temporary.is_dir() and is_locked(temporary):
+            raise kind(f"{_writer(temporary)} is writing {path}.", "Wait until it ends.")
 
 
 @contextmanager
@@ -139,7 +161,8 @@ def _claimed(
         if is_folder:
             temporary.mkdir(exist_ok=True)
         try:
-            flags = os.O_RDONLY | os.O_DIRECTORY if is_folder else os.O_CREAT | os.O_RDWR
+            # Not through a link: what it points to is not ours.
+            flags = os.O_NOFOLLOW | (os.O_RDONLY | os.O_DIRECTORY if is_folder else os.O_CREAT | os.O_RDWR)
             descriptor = os.open(temporary, flags, 0o666)
         except FileNotFoundError:
             if is_folder:  # removed since mkdir
@@ -148,8 +171,10 @@ def _claimed(
         try:
             with suppress(EnvironmentSetupError):  # no locks: the name is the only protection
                 if not lock_within(descriptor, wait_s):
-                    raise kind(f"Another process is writing {path}.", "Wait until it ends.")
+                    raise kind(f"{_writer(temporary)} is writing {path}.", "Wait until it ends.")
             if _is_still(temporary, descriptor):
+                if is_folder:
+                    _refuse_unknown(temporary, path.name, kind)
                 yield descriptor
                 return
         finally:
@@ -163,22 +188,43 @@ def _is_still(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _refuse_replacing(path: Path, marker: str | None, kind: type[PokeVLAError]) -> None:
-    """Refuse to replace a folder that the caller's program did not write."""
-    if not path.is_dir():
+def _writer(temporary: Path) -> str:
+    """Who writes under a temporary name, for a message."""
+    try:
+        return f"Another process ({(temporary / _WRITER).read_text(encoding='utf-8')})"
+    except (OSError, ValueError):  # a file, or a folder whose writer is just beginning or ending
+        return "Another process"
+
+
+def _refuse_unknown(temporary: Path, name: str, kind: type[PokeVLAError]) -> None:
+    """Refuse a temporary folder that is not the one of a killed writer."""
+    entries = {entry.name for entry in temporary.iterdir()}
+    foreign = set() if _WRITER in entries else entries - {name, _REPLACED}
+    if foreign:
+        raise kind(
+            f"{temporary} is in the way: it was not made by pokevla (it holds {min(foreign)}).", "Move it elsewhere."
+        )
+
+
+def _begin(temporary: Path) -> None:
+    """Empty the locked temporary folder, and note who writes in it."""
+    for entry in temporary.iterdir():
+        remove_leftover(entry)
+    with suppress(OSError):  # on a full disk, the content itself may still fit, or says what is wrong
+        (temporary / _WRITER).write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+
+
+def _refuse_replacing(path: Path, replaces: Ownership | None, kind: type[PokeVLAError]) -> None:
+    """Refuse to replace a folder without proof, or what `replaces` refuses."""
+    if not path.exists():
         return
-    if marker is None:
+    if replaces is not None:
+        replaces(path)
+    elif path.is_dir():
         raise kind(f"{path} exists.", "Choose another name.")
-    if not (path / marker).is_file():
-        raise kind(f"{path} exists and holds no {marker}: it is not replaced.", "Choose another name, or remove it.")
 
 
 def _put_back(replaced: Path, path: Path) -> None:
     """Restore the old folder if the new one did not take its place."""
     if replaced.exists() and not path.exists():
         replaced.rename(path)
-
-
-def _empty(folder: Path) -> None:
-    for entry in folder.iterdir():
-        remove_leftover(entry)

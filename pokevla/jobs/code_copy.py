@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pokevla
 from pokevla.errors import ClusterError
+from pokevla.files.ownership import refuse_foreign
 from pokevla.files.writing import atomic_folder
 from pokevla.telemetry.code_version import COPIED_FROM, code_commit
 
@@ -26,13 +27,19 @@ def copy_code(run_dir: Path) -> Path:
     """
     root = Path(pokevla.__file__).resolve().parent.parent
     target = run_dir / CODE
-    with atomic_folder(target, replaces_marker=COPIED_FROM, durable=False, kind=ClusterError) as new:
+    with atomic_folder(target, replaces=_refuse_replacing, durable=False, kind=ClusterError) as new:
         for name in _files(root):
             copy = new / name
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, copy)
         (new / COPIED_FROM).write_text(f"{code_commit() or ''}\n", encoding="utf-8")
     return target
+
+
+def _refuse_replacing(target: Path) -> None:
+    if not (target / COPIED_FROM).is_file():
+        raise ClusterError(f"{target} exists and is no code copy (it has no {COPIED_FROM}).", "Move it elsewhere.")
+    refuse_foreign(target, "code copy", [COPIED_FROM, *(f"{name}/**" for name in PACKAGES)], kind=ClusterError)
 
 
 def _files(root: Path) -> list[str]:

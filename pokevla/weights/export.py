@@ -19,6 +19,7 @@ from pokevla.data.prompts import INSTRUCTION_TEMPLATE
 from pokevla.data.statistics import Statistics
 from pokevla.embodiment.reading import KEY, read_embodiment
 from pokevla.errors import CheckpointError, UsageError
+from pokevla.files.ownership import refuse_foreign
 from pokevla.files.texts import write_json, write_text
 from pokevla.files.writing import atomic_folder
 from pokevla.model.building import build_vla, build_vlm, load_weights
@@ -67,16 +68,29 @@ def export_checkpoint(
     copies, LoRA is merged. Memory: the base model once, and three tensors of the largest layer.
 
     Raises:
-        CheckpointError: the base model differs, or `out` exists (only the run's own export is replaced).
+        CheckpointError: the base model differs, or `out` exists (only the run's own export is replaced, and only if
+            nothing else lies in it).
         DiskFullError: disk full; nothing is left under the name `out`.
     """
-    replaced = MARKER if out == run_dir / EXPORT else None
-    with atomic_folder(out, replaces_marker=replaced, kind=CheckpointError, remedy=FREE_SPACE) as new:
+    proof = refuse_replacing_export if out.resolve() == (run_dir / EXPORT).resolve() else None
+    with atomic_folder(out, replaces=proof, kind=CheckpointError, remedy=FREE_SPACE) as new:
         trained = open_trained(recipe, folder, info)
         weights = merged(trained, recipe)
         write_weights(weights, new, metadata={}, on_progress=on_progress)
         count = sum(spec.numel for name, spec in weights.specs.items() if name not in trained.buffers)
         _describe(recipe, run_dir, info, count, new)
+
+
+def refuse_replacing_export(folder: Path) -> None:
+    """Refuse to replace a folder that is not an export, or holds anything else.
+
+    Raises:
+        CheckpointError: names what stands in the way.
+    """
+    if not (folder / MARKER).is_file():
+        raise CheckpointError(f"{folder} exists and is not an exported model.", "Remove it, or choose another name.")
+    files = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "README.md")
+    refuse_foreign(folder, "exported model", [*files, MARKER, STATISTICS, "tokenizer/**"], kind=CheckpointError)
 
 
 def _describe(recipe: TrainRecipe, run_dir: Path, info: CheckpointInfo, num_parameters: int, folder: Path) -> None:

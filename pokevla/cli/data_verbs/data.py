@@ -67,9 +67,11 @@ def show(
 ) -> None:
     """Print the fields of one sample; with --image also draw samples and their masks."""
     from pokevla.data.dataset import open_dataset
-    from pokevla.data.inspection import contact_sheet, describe_sample, find_row
-    from pokevla.files.writing import atomic_path
+    from pokevla.data.inspection import SHEET_SIGNATURE, contact_sheet, describe_sample, find_row, save_contact_sheet
+    from pokevla.files.ownership import refuse_other_file
 
+    if image is not None:
+        refuse_other_file(image, SHEET_SIGNATURE, "contact sheet")
     opened = open_dataset(dataset)
     row = find_row(opened, sample)
     fields = describe_sample(opened, row)
@@ -80,9 +82,7 @@ def show(
     if image is not None:
         left = opened.samples.num_rows - row
         chosen = [row + left * i // count for i in range(min(count, left))]
-        sheet = contact_sheet(opened, chosen)
-        with atomic_path(image) as temporary:
-            sheet.save(temporary)
+        save_contact_sheet(contact_sheet(opened, chosen), image)
         typer.echo(f"wrote {image}")
 
 

@@ -40,13 +40,17 @@ def masks(
 
 
 def _sources(source: Path, out: Path) -> list[DemoSource]:
-    """Files to replay. DataError for one that is damaged or belongs to no task of the four suites."""
+    """Files to replay. DataError for one that is damaged or belongs to no task of the four suites; UsageError if OUT
+    overlaps the source."""
     from pokevla.data.sources.demonstrations import describe, find_files
     from pokevla.errors import DataError
+    from pokevla.files.ownership import refuse_overlap
     from pokevla.simulation.recordings.stored_episodes import DemoSource
 
+    paths = find_files(source)
+    refuse_overlap(out, [source, *paths])
     files = []
-    for path in find_files(source):
+    for path in paths:
         header = describe(path)
         if header.task_index is None:
             raise DataError(

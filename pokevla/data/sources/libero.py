@@ -15,7 +15,7 @@ from pokevla.data.sources.images import JPEG_QUALITY, encode_jpeg, encode_mask
 from pokevla.data.sources.noops import moving_frames
 from pokevla.data.sources.provenance import made_by, source_entry
 from pokevla.data.statistics import compute_statistics
-from pokevla.data.writer import DatasetWriter, encode_json
+from pokevla.data.writer import DatasetWriter, encode_json, refuse_output
 from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import DataError
 
@@ -53,9 +53,12 @@ def convert_libero(settings: LiberoSettings, on_episode: Callable[[int, int], No
     """Convert a file or folder of LIBERO demonstrations and return the dataset directory.
 
     Calls `on_episode(done, total)` after each episode. Raises DataError naming file, demo and key for damaged input or
-    another layout, and DiskFullError if the disk is full. Neither leaves anything under the final name.
+    another layout, and DiskFullError if the disk is full. Neither leaves anything under the final name. Also raises
+    what `refuse_output` raises.
     """
-    headers = [describe(path) for path in find_files(settings.source)]
+    files = find_files(settings.source)
+    refuse_output(settings.out, [settings.source, *files], overwrite=settings.overwrite)
+    headers = [describe(path) for path in files]
     total = sum(len(header.demo_names) for header in headers)
     actions: list[np.ndarray] = []
     proprio: list[np.ndarray] = []

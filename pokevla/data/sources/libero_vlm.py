@@ -27,7 +27,7 @@ from pokevla.data.sources.pictures import (
 )
 from pokevla.data.sources.provenance import made_by, source_entry
 from pokevla.data.sources.questions import ask
-from pokevla.data.writer import DatasetWriter, encode_json
+from pokevla.data.writer import DatasetWriter, encode_json, refuse_output
 from pokevla.errors import UsageError
 
 LICENSE = "CC-BY-4.0"
@@ -76,11 +76,12 @@ def convert_libero_vlm(settings: LiberoVLMSettings, on_picture: Callable[[int], 
     """Write a VLM dataset from scenes and demonstration files and return its directory.
 
     Calls `on_picture(done)` after each image. Raises DataError for files that are damaged, have another layout or lack
-    masks, and UsageError if the weights sum to 0.
+    masks, and UsageError if the weights sum to 0. Also raises what `refuse_output` raises.
     """
     if sum(settings.category_weights.values()) <= 0 or set(settings.category_weights) - set(CATEGORIES):
         raise UsageError(f"category weights must be of {', '.join(CATEGORIES)} and not all 0.")
     files = [path for source in settings.sources for path in find_files(source)]
+    refuse_output(settings.out, [*settings.sources, *files], overwrite=settings.overwrite)
     vocabulary = {name for path in files for name in instance_phrases(path)}
     rng = np.random.Generator(np.random.Philox(settings.seed))
     asked: Counter[str] = Counter()

@@ -16,7 +16,7 @@ from typing import Any
 
 from pokevla.errors import SimulationError, UsageError
 from pokevla.simulation.recordings.episodes import Attempts, DemoSettings
-from pokevla.simulation.recordings.hdf5 import DemonstrationsFile, demonstrations_path, new_hdf5
+from pokevla.simulation.recordings.hdf5 import COLLECTION, DemonstrationsFile, demonstrations_path, new_hdf5
 from pokevla.simulation.recordings.workers import run_ordered
 from pokevla.simulation.suites import get_task
 
@@ -51,6 +51,7 @@ def collect_demonstrations(settings: DemoSettings, on_progress: Progress | None 
 
     Raises:
         UsageError: invalid settings.
+        DataError: the file exists and was not recorded by us, or another process is recording it.
         SimulationError: no attempt succeeded.
         DiskFullError: disk full; no file is left.
     """
@@ -59,7 +60,7 @@ def collect_demonstrations(settings: DemoSettings, on_progress: Progress | None 
     path = demonstrations_path(settings)
     failed = 0
     cpu_s: dict[str, float] = {}
-    with new_hdf5(path) as file:
+    with new_hdf5(path, COLLECTION) as file:
         kept = DemonstrationsFile(file, settings)
         for episode in run_ordered(Attempts, (settings,), attempts, settings.workers):
             for name, seconds in episode.cpu_s.items():

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pokevla.errors import DataError
 from pokevla.files.failures import named_error
 from pokevla.files.writing import atomic_path
 from pokevla.simulation.suites import TaskInfo, get_task
@@ -27,17 +28,42 @@ if TYPE_CHECKING:
     from pokevla.simulation.recordings.episodes import DemoSettings, Episode
 
 
-@contextmanager
-def new_hdf5(path: Path) -> Iterator[h5py.File]:
-    """Yield a new HDF5 file that gets its name if the block succeeds; otherwise nothing is left.
+COLLECTION, MASKS = "pokevla_collection", "pokevla_masks"
+"""Attributes, in JSON, of the files that we record and of the copies to which we add masks."""
+
+
+def refuse_other_recording(path: Path, attribute: str) -> None:
+    """Refuse to replace an existing file without this attribute, at its root or on `data`: we did not write it.
 
     Raises:
-        DiskFullError: disk full.
-        DataError: writing failed otherwise.
+        DataError: names the file.
     """
     import h5py
 
-    with atomic_path(path) as new:
+    try:
+        with h5py.File(path, "r") as file:
+            data = file.get("data")
+            if attribute in file.attrs or (isinstance(data, h5py.Group) and attribute in data.attrs):
+                return
+    except OSError:  # a folder, unreadable, or not HDF5
+        pass
+    raise DataError(f"{path} exists and was not written by this command: it is not replaced.", "Choose another folder.")
+
+
+@contextmanager
+def new_hdf5(path: Path, made_with: str) -> Iterator[h5py.File]:
+    """Yield a new HDF5 file that gets its name if the block succeeds; otherwise nothing is left.
+
+    An existing file is replaced if it has the attribute `made_with`, which the caller writes.
+
+    Raises:
+        DiskFullError: disk full.
+        DataError: the existing file was not written by us, another process is writing this file, or writing failed
+            otherwise.
+    """
+    import h5py
+
+    with atomic_path(path, replaces=lambda old: refuse_other_recording(old, made_with)) as new:
         try:
             with h5py.File(new, "w") as file:
                 yield file
@@ -75,7 +101,7 @@ class DemonstrationsFile:
         """Write the counts and the split of each episode (the last `num_val` are "val")."""
         self._data.attrs["num_demos"] = len(self.steps)
         self._data.attrs["total"] = sum(self.steps)
-        self._data.attrs["pokevla_collection"] = json.dumps(_collection(self._settings, failed))
+        self._data.attrs[COLLECTION] = json.dumps(_collection(self._settings, failed))
         for index in range(len(self.steps)):
             self._data[f"demo_{index}"].attrs["split"] = "val" if index >= len(self.steps) - num_val else "train"
 

@@ -15,7 +15,8 @@ import h5py
 import numpy as np
 
 from pokevla.errors import DataError, UsageError
-from pokevla.simulation.recordings.hdf5 import new_hdf5
+from pokevla.files.writing import refuse_second_writer
+from pokevla.simulation.recordings.hdf5 import MASKS, new_hdf5, refuse_other_recording
 from pokevla.simulation.recordings.mask_replay import EpisodeMasks, EpisodeReplay, figures
 from pokevla.simulation.recordings.stored_episodes import CAMERAS, DemoSource, open_episode
 from pokevla.simulation.recordings.workers import run_ordered
@@ -52,10 +53,11 @@ def add_masks(
 
     Raises:
         UsageError: a target is a source, or exists (without `overwrite`) and was not made from the same source.
+        DataError: a target exists and was not written by us, or another process is writing it.
         DataError: an episode cannot be replayed; names file and demo. States of another model are detected first.
         DiskFullError: disk full.
     """
-    _check_targets(files)
+    _check_targets(files, overwrite)
     reports = {} if overwrite else {file.target: report for file in files if (report := _finished(file)) is not None}
     left = [file for file in files if file.target not in reports]
     for file in left:
@@ -75,13 +77,16 @@ def add_masks(
     return [reports[file.target] for file in files]
 
 
-def _check_targets(files: Sequence[DemoSource]) -> None:
+def _check_targets(files: Sequence[DemoSource], overwrite: bool) -> None:
     targets = [file.target.resolve() for file in files]
     for file, target in zip(files, targets, strict=True):
         if targets.count(target) > 1:
             raise UsageError(f"{file.source} is not the only file for {file.target}.", "Give one folder at a time.")
         if target in [other.source.resolve() for other in files]:
             raise UsageError(f"{file.target} is a source itself.", "Give another OUT: sources are not changed.")
+        refuse_second_writer(file.target)
+        if overwrite and file.target.exists():
+            refuse_other_recording(file.target, MASKS)
 
 
 def _finished(file: DemoSource) -> MaskReport | None:
@@ -90,7 +95,7 @@ def _finished(file: DemoSource) -> MaskReport | None:
         return None
     try:
         with h5py.File(file.target, "r") as target:
-            stored = json.loads(target["data"].attrs.get("pokevla_masks", "{}"))
+            stored = json.loads(target["data"].attrs.get(MASKS, "{}"))
     except (OSError, KeyError):  # not HDF5 or not in LIBERO's layout, so not written by us
         stored = {}
     if stored.get("source_sha256") != _sha256(file.source):
@@ -134,7 +139,7 @@ def write_with_masks(file: DemoSource, results: Iterator[EpisodeMasks], listen: 
     left_out: dict[str, str] = {}
     fits: dict[str, dict[str, float | None]] = {}
     rows = 0
-    with new_hdf5(file.target) as target, h5py.File(file.source, "r") as source:
+    with new_hdf5(file.target, MASKS) as target, h5py.File(file.source, "r") as source:
         stored: Any = source["data"]
         data = target.create_group("data")
         data.attrs.update(stored.attrs)
@@ -153,7 +158,7 @@ def write_with_masks(file: DemoSource, results: Iterator[EpisodeMasks], listen: 
         _refuse_mostly_unfit(file, left_out)
         data.attrs["num_demos"], data.attrs["total"] = len(fits) - len(left_out), rows
         made = {"source_sha256": _sha256(file.source), "mujoco": version("mujoco"), "left_out": left_out, "fit": fits}
-        data.attrs["pokevla_masks"] = json.dumps(made)
+        data.attrs[MASKS] = json.dumps(made)
     return MaskReport(file.source, file.target, len(fits) - len(left_out), left_out)
 
 

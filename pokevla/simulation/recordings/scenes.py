@@ -13,7 +13,7 @@ import numpy as np
 from pokevla.errors import UsageError
 from pokevla.simulation.environment import LiberoEnvironment
 from pokevla.simulation.geometry import clearance
-from pokevla.simulation.recordings.hdf5 import new_hdf5
+from pokevla.simulation.recordings.hdf5 import COLLECTION, new_hdf5
 from pokevla.simulation.recordings.workers import run_ordered
 from pokevla.simulation.suites import get_task
 
@@ -74,7 +74,7 @@ def collect_scenes(
     jobs = settings.jobs()
     path = out / f"{suite}_scenes.hdf5"
     size = settings.image_size
-    with new_hdf5(path) as file:
+    with new_hdf5(path, COLLECTION) as file:
         chunk = {"compression": "gzip", "compression_opts": 1}
         images = file.create_dataset(
             "images", (count, 2, size, size, 3), np.uint8, chunks=(1, 2, size, size, 3), **chunk
@@ -93,7 +93,7 @@ def collect_scenes(
         splits = ["val" if number % VAL_EVERY == VAL_EVERY - 1 else "train" for number in range(count)]
         file.create_dataset("split", data=np.array(splits, dtype="S5"))
         file.attrs["seed"] = seed
-        file.attrs["pokevla_collection"] = json.dumps(asdict(settings))
+        file.attrs[COLLECTION] = json.dumps(asdict(settings))
     return path
 
 

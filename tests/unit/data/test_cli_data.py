@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from pokevla.cli.main import run
+from pokevla.data.inspection import verify_dataset
+from pokevla.data.sources.libero import LiberoSettings, convert_libero
 
 
 def test_convert_show_stats_verify_from_the_command_line(
@@ -75,3 +78,53 @@ def test_bad_input_is_one_line_and_its_exit_code(
     assert error.count("\n") == 1
     assert message in error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["libero", "libero-vlm"])
+@pytest.mark.parametrize(
+    ("source", "out"),
+    [("data/raw", "data/raw"), ("data/raw", "data"), ("data/raw", "data/raw/out"), ("link", "data/raw")],
+)
+def test_a_source_is_never_overwritten(
+    tmp_path: Path,
+    libero_file: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+    source: str,
+    out: str,
+) -> None:
+    file = libero_file(folder="data/raw", demos=1)
+    (tmp_path / "link").symlink_to("data/raw")
+    before = file.read_bytes()
+    assert run(["data", "convert", kind, str(tmp_path / source), str(tmp_path / out), "--overwrite"]) == 2
+    assert "source" in capsys.readouterr().err
+    assert file.read_bytes() == before
+    assert not (tmp_path / "data" / "raw" / "out").exists()
+
+
+def test_a_second_conversion_is_refused_at_once_and_the_first_ends_well(
+    tmp_path: Path, libero_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = libero_file(demos=1), tmp_path / "out"
+    codes = []
+    settings = LiberoSettings(source, out)
+    convert_libero(
+        settings, lambda done, total: codes.append(run(["data", "convert", "libero", str(source), str(out)]))
+    )
+    assert codes == [3]
+    assert f"Another process (process {os.getpid()} on " in capsys.readouterr().err
+    assert verify_dataset(out) > 0
+
+
+def test_an_image_or_report_of_the_user_is_not_replaced(
+    tmp_path: Path, libero_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, holiday = tmp_path / "out", tmp_path / "holiday.png"
+    assert run(["data", "convert", "libero", str(libero_file(demos=1)), str(out)]) == 0
+    holiday.write_bytes(b"the only photo")
+    assert run(["data", "show", str(out), "--image", str(holiday)]) == 3
+    assert run(["report", str(out), "--out", str(holiday)]) == 3
+    assert holiday.read_bytes() == b"the only photo"
+    assert capsys.readouterr().err.count("it is not replaced") == 2
+    for _ in range(2):  # our own sheet is
+        assert run(["data", "show", str(out), "--image", str(tmp_path / "sheet.png")]) == 0

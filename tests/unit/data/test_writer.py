@@ -158,3 +158,18 @@ def test_a_full_disk_is_one_clear_error_and_no_dataset(
     assert list(out.parent.iterdir()) == []
     convert_libero(LiberoSettings(source, out))
     assert verify_dataset(out) > 0
+
+
+def test_only_a_dataset_without_foreign_files_is_replaced(tmp_path: Path) -> None:
+    root = write(tmp_path / "a")
+    (root / "shards" / "thesis.tex").write_text("ten years of work")
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "thesis.tex").write_text("ten years of work")
+    before = files(tmp_path)
+    with pytest.raises(DataError, match=r"a/shards/thesis.tex does not belong to the dataset"):
+        write(root, overwrite=True)
+    for out in (home, home / "thesis.tex"):
+        with pytest.raises(DataError, match="it cannot be recognised as a dataset"):
+            write(out, overwrite=True)
+    assert files(tmp_path) == before

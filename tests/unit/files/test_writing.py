@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from pokevla.errors import CheckpointError, DataError, DiskFullError
 from pokevla.files.names import temporary_name
+from pokevla.files.ownership import refuse_foreign
 from pokevla.files.texts import read_json, write_json, write_text
 from pokevla.files.writing import atomic_file, atomic_folder, atomic_path
 
@@ -30,9 +31,13 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def is_ours(path: Path) -> None:
+    refuse_foreign(path, "thing", ["marker", "sub/*"])
+
+
 def write_folder(path: Path, parts: list[bytes], *, error: bool = False, durable: bool = True) -> None:
     """A folder with its marker first, as bad an order as can be."""
-    with atomic_folder(path, replaces_marker="marker", durable=durable) as new:
+    with atomic_folder(path, replaces=is_ours, durable=durable) as new:
         (new / "marker").write_text("")
         (new / "sub").mkdir()
         for number, part in enumerate(parts):
@@ -218,7 +223,8 @@ def test_writers_of_one_file_never_mix(tmp_path: Path) -> None:
 def test_a_second_writer_of_a_folder_is_turned_away(tmp_path: Path) -> None:
     with atomic_folder(tmp_path / "out") as first:
         second = atomic_folder(tmp_path / "out", kind=CheckpointError)
-        with pytest.raises(CheckpointError, match=r"Another process is writing .*/out\. Wait"), second:
+        reason = rf"Another process \(process {os.getpid()} on .*\) is writing .*/out\. Wait"
+        with pytest.raises(CheckpointError, match=reason), second:
             pass
         (first / "whole").write_text("")
     assert names(tmp_path / "out") == ["whole"]
@@ -228,8 +234,8 @@ def test_what_is_there_already_is_not_replaced_unless_it_is_of_the_same_kind(tmp
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.tex").write_text("ten years of work")
-    for marker, reason in ((None, "exists"), ("marker", "holds no marker: it is not replaced")):
-        with pytest.raises(DataError, match=reason), atomic_folder(out, replaces_marker=marker):
+    for proof, reason in ((None, "exists"), (is_ours, "thesis.tex does not belong to the thing")):
+        with pytest.raises(DataError, match=reason), atomic_folder(out, replaces=proof):
             pass
     with pytest.raises(DataError, match="exists"), atomic_path(out):
         pass
@@ -237,6 +243,24 @@ def test_what_is_there_already_is_not_replaced_unless_it_is_of_the_same_kind(tmp
         pass
     assert (out / "thesis.tex").read_text() == "ten years of work"
     assert names(tmp_path) == ["out"]
+
+
+def test_a_temporary_name_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    temporary, elsewhere = temporary_name(tmp_path / "out"), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "thesis.tex").write_text("ten years of work")
+    temporary.mkdir()
+    (temporary / "thesis.tex").write_text("ten years of work")
+    with pytest.raises(DataError, match=r"was not made by pokevla \(it holds thesis.tex\)"):
+        write_folder(tmp_path / "out", [b"new"])
+    assert names(temporary) == ["thesis.tex"]
+    temporary_name(tmp_path / "folder").symlink_to(elsewhere)
+    temporary_name(tmp_path / "file").symlink_to(elsewhere / "thesis.tex")
+    with pytest.raises(DataError, match="Cannot write"):
+        write_folder(tmp_path / "folder", [b"new"])
+    with pytest.raises(DataError, match="Cannot write"):
+        write_text(tmp_path / "file", "new")
+    assert (elsewhere / "thesis.tex").read_text() == "ten years of work"
 
 
 def test_a_link_is_followed_to_the_folder_that_is_replaced(tmp_path: Path) -> None:

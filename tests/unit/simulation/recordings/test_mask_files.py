@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from pokevla.errors import DataError
-from pokevla.simulation.recordings.mask_files import write_with_masks
+from pokevla.files.writing import atomic_path
+from pokevla.simulation.recordings.mask_files import add_masks, write_with_masks
 from pokevla.simulation.recordings.mask_replay import EpisodeFit, EpisodeMasks
 from pokevla.simulation.recordings.stored_episodes import DemoSource
 
@@ -59,3 +60,20 @@ def test_a_file_of_misfits_is_refused_and_nothing_is_left(source: DemoSource) ->
     with pytest.raises(DataError, match=r"data/demo_0: .*grey levels.* the same holds for 2 of 3 episodes"):
         write_with_masks(source, results, lambda fits: None)
     assert list(source.target.parent.iterdir()) == []
+
+
+def test_what_is_not_ours_stays_even_with_overwrite(source: DemoSource) -> None:
+    source.target.parent.mkdir()
+    source.target.write_bytes(source.source.read_bytes())
+    with pytest.raises(DataError, match="was not written by this command: it is not replaced"):
+        add_masks([source], 1, overwrite=True)
+    assert source.target.read_bytes() == source.source.read_bytes()
+
+
+def test_a_second_writer_is_refused_before_any_work(source: DemoSource) -> None:
+    unreadable = replace(source, source=source.source.with_name("missing.hdf5"), target=source.target.with_name("a"))
+    with atomic_path(source.target) as first:
+        with pytest.raises(DataError, match=r"Another process \(process \d+ on .*\) is writing .*new.hdf5"):
+            add_masks([unreadable, source], 1)
+        first.write_text("whole")
+    assert source.target.read_text() == "whole"
