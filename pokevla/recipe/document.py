@@ -9,15 +9,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.constructor import SafeConstructor
+from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from pokevla.errors import RecipeError
+from pokevla.files.texts import read_text
+from pokevla.recipe.yaml_nodes import MAX_BYTES, RefusedYAML, compose, construct_scalar, describe, new_constructor
 
 KeyPath = tuple[str | int, ...]
 
@@ -28,7 +32,7 @@ _VARIABLE = re.compile(
 # Characters of Unicode's private area: allowed in plain YAML scalars, so that `{path: ${DATA}/x}` parses although
 # braces end a plain scalar in flow style.
 _OPEN, _CLOSE = "\ue000", "\ue001"
-_PLACEHOLDER = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
+_PLACEHOLDER = re.compile(f"{_OPEN}([0-9]{{1,7}}){_CLOSE}")
 
 
 @dataclass(frozen=True)
@@ -62,14 +66,12 @@ def dotted(path: Sequence[str | int]) -> str:
 
 
 def read_document(path: Path) -> Document:
-    """Read one file. RecipeError if it is missing, not YAML, not a mapping, or names a key twice."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise RecipeError(f"{path} does not exist.", "`pokevla recipe ls` lists the recipes.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} cannot be read: {error}.") from error
-    return parse_document(text, display_path(path))
+    """Read one file. RecipeError if it is missing, not YAML, not a mapping, names a key twice, or is beyond the bounds
+    of `yaml_nodes`."""
+    with suppress(PermissionError):  # `read_text` says it
+        if not path.exists():
+            raise RecipeError(f"{path} does not exist.", "`pokevla recipe ls` lists the recipes.")
+    return parse_document(read_text(path, max_bytes=MAX_BYTES, kind=RecipeError), display_path(path))
 
 
 def display_path(path: Path) -> str:
@@ -81,26 +83,25 @@ def display_path(path: Path) -> str:
 def parse_document(text: str, name: str) -> Document:
     """Parse YAML 1.2 text; `name` is the file's name in locations and messages. Raises what `read_document` raises."""
     prepared, variables = _hide_variables(text)
-    try:
-        root = YAML(typ="safe", pure=True).compose(prepared)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f":{mark.line + 1}" if mark else ""
-        raise RecipeError(f"{name}{line}: not valid YAML: {error.problem or error.context}.") from error
-    except YAMLError as error:
-        raise RecipeError(f"{name}: not valid YAML: {str(error).splitlines()[0]}.") from error
     document = Document({}, {(): name})
-    if root is None:
-        return document
-    if not isinstance(root, MappingNode):
-        raise RecipeError(f"{name}:1: a recipe is a mapping (`field: value` lines).")
-    document.values = _Reader(name, variables, document.locations).value(root, ())
+    try:
+        root = compose(prepared)
+        if root is None:
+            return document
+        if not isinstance(root, MappingNode):
+            raise RecipeError(f"{name}:1: a recipe is a mapping (`field: value` lines).")
+        document.values = _Reader(name, variables, document.locations).value(root, ())
+    except YAMLError as error:
+        raise RecipeError(describe(error, name)) from error
     return document
 
 
 def parse_value(text: str, location: str) -> Any:
-    """Parse the YAML value of an override. RecipeError naming `location` if it is not YAML."""
-    return parse_document(f"value: {text}\n", location).values["value"]
+    """Parse the YAML value of an override. RecipeError naming `location` if it is not YAML, or more than one value."""
+    values = parse_document(f"value: {text}\n", location).values
+    if list(values) != ["value"]:
+        raise RecipeError(f"{location}: give one value, in one line of YAML.")
+    return values["value"]
 
 
 def _hide_variables(text: str) -> tuple[str, list[re.Match[str]]]:
@@ -121,6 +122,7 @@ class _Reader:
     name: str
     variables: list[re.Match[str]]
     locations: dict[KeyPath, str]
+    constructor: SafeConstructor = field(default_factory=new_constructor)
 
     def value(self, node: Node, path: KeyPath) -> Any:
         if path:
@@ -139,28 +141,33 @@ class _Reader:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, ScalarNode):
                 raise RecipeError(f"{self.name}:{line}: a field's name must be plain text.")
-            key = _PLACEHOLDER.sub(self._literal, key_node.value)
+            key = _PLACEHOLDER.sub(partial(self._literal, key_node), key_node.value)
             if key in values:
                 raise RecipeError(f"{self.name}:{line}: {dotted((*path, key))} is given twice.")
             values[key] = self.value(value_node, (*path, key))
             self.locations[*path, key] = f"{self.name}:{line}"
         return values
 
-    def _literal(self, placeholder: re.Match[str]) -> str:
+    def _literal(self, node: Node, placeholder: re.Match[str]) -> str:
         """Original text of a placeholder in a key: variables in field names are not expanded."""
-        match = self.variables[int(placeholder[1])]
+        match = self._variable(placeholder[1], node)
         return match["literal"] if match["literal"] is not None else match[0]
+
+    def _variable(self, index: str, node: Node) -> re.Match[str]:
+        if int(index) >= len(self.variables):  # the file itself holds our placeholders
+            raise RefusedYAML(problem="the text holds the private character U+E000", problem_mark=node.start_mark)
+        return self.variables[int(index)]
 
     def _scalar(self, node: ScalarNode) -> Any:
         if not _PLACEHOLDER.search(node.value):
-            return construct_scalar(node)
+            return construct_scalar(node, self.constructor)
         pieces = _PLACEHOLDER.split(node.value)  # literal, index, literal, index, ..., literal
         parts: list[str | tuple[str, str | None]] = []
         for number, piece in enumerate(pieces):
             if number % 2 == 0:
                 parts.append(piece)
                 continue
-            match = self.variables[int(piece)]
+            match = self._variable(piece, node)
             if match["literal"] is not None:
                 parts.append(match["literal"])
             else:
@@ -168,19 +175,9 @@ class _Reader:
         return Template(tuple(parts), plain=node.style is None)
 
 
-def construct_scalar(node: ScalarNode) -> Any:
-    """Value of a scalar by YAML 1.2's core rules: `1e-4` is a number, `24:00:00` and dates are text."""
-    if node.tag in _CORE_TAGS:
-        return YAML(typ="safe", pure=True).constructor.construct_object(node, deep=True)
-    return node.value
-
-
-_CORE_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "null", "str"))
-
-
 def merge(base: Document, over: Document) -> Document:
     """`over` on top of `base`: mappings merge field by field, everything else (lists too) replaces."""
-    locations = dict(base.locations)
+    replaced: set[KeyPath] = set()
 
     def combine(low: dict[str, Any], high: dict[str, Any], path: KeyPath) -> dict[str, Any]:
         result = dict(low)
@@ -189,12 +186,16 @@ def merge(base: Document, over: Document) -> Document:
             if isinstance(value, dict) and isinstance(low.get(key), dict):
                 result[key] = combine(low[key], value, here)
             else:
-                for stale in [location for location in locations if location[: len(here)] == here]:
-                    del locations[stale]
+                replaced.add(here)
                 result[key] = value
         return result
 
     values = combine(base.values, over.values, ())
+    locations = {
+        path: location
+        for path, location in base.locations.items()
+        if not any(path[:end] in replaced for end in range(1, len(path) + 1))
+    }
     return Document(values, locations | over.locations)
 
 
@@ -242,7 +243,9 @@ def expand_template(template: Template, environment: Mapping[str, str]) -> Any:
     if not template.plain:
         return text
     try:
-        node = YAML(typ="safe", pure=True).compose(text)
+        node = compose(text)
+        if isinstance(node, ScalarNode) and node.style is None:
+            return construct_scalar(node, new_constructor())
     except YAMLError:
-        return text  # not valid YAML, such as a path with a colon: plain text
-    return construct_scalar(node) if isinstance(node, ScalarNode) and node.style is None else text
+        pass  # not valid YAML, such as a path with a colon: plain text
+    return text

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import ScalarNode
 
 from pokevla.recipe.document import KeyPath, dotted
 from pokevla.recipe.load import OVERRIDE, LoadedRecipe
 from pokevla.recipe.values import plain_values
+from pokevla.recipe.yaml_nodes import compose
 
 _PLAIN_TEXT = re.compile(r"[A-Za-z_./~][A-Za-z0-9_./~+-]*")
 _STRING_TAG = "tag:yaml.org,2002:str"
@@ -92,7 +92,7 @@ def _scalar(value: Any) -> str:
 
 def _reads_as_text(text: str) -> bool:
     try:
-        node = YAML(typ="safe", pure=True).compose(text)
+        node = compose(text)
     except YAMLError:  # `...` ends a document
         return False
     return isinstance(node, ScalarNode) and node.tag == _STRING_TAG and node.value == text

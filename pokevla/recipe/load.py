@@ -17,6 +17,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ValidationError
 
 from pokevla.errors import RecipeError
+from pokevla.files.texts import shorten
 from pokevla.parts import import_extensions
 from pokevla.recipe.checking.consistency import inconsistencies
 from pokevla.recipe.document import (
@@ -33,8 +34,11 @@ from pokevla.recipe.document import (
 from pokevla.recipe.kinds import KINDS, AnyRecipe
 from pokevla.recipe.messages import messages, nearest
 from pokevla.recipe.values import learnt_values, plain_values
+from pokevla.recipe.yaml_nodes import MAX_DEPTH
 
 OVERRIDE = "override"
+MAX_BASES = 32
+"""Longest chain of `extends`."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,23 @@ def load_recipe(
     return _validated(expand(document, variables), Path(path))
 
 
-def merge_extends(path: Path, environment: Mapping[str, str], chain: tuple[Path, ...] = ()) -> Document:
+def merge_extends(path: Path, environment: Mapping[str, str]) -> Document:
     """`path` on top of the files of its `extends`; later bases win over earlier ones, the file over all.
 
     RecipeError on a cycle (shown link by link) and on a base that does not exist. Variables stay unexpanded.
     """
+    return _merged(path, environment, (), {})
+
+
+def _merged(
+    path: Path, environment: Mapping[str, str], chain: tuple[Path, ...], known: dict[Path, Document]
+) -> Document:
+    """`known`: what was merged so far. A base that many files share is read once."""
     real = path.resolve()
+    if real in known:
+        return known[real]
+    if len(chain) > MAX_BASES:
+        raise RecipeError(f"{chain[-1]}: `extends` goes through more than {MAX_BASES} files.", "Merge some of them.")
     if real in [link.resolve() for link in chain]:
         shown = " -> ".join(str(link) for link in (*chain, path))
         raise RecipeError(f"{chain[-1]}: `extends` is circular: {shown}.", "Remove one of the links.")
@@ -91,8 +106,9 @@ def merge_extends(path: Path, environment: Mapping[str, str], chain: tuple[Path,
             raise RecipeError(
                 f"{location}: extends names {target}, which does not exist. {_similar_file(target)}".strip()
             )
-        merged = merge(merged, merge_extends(target, environment, (*chain, path)))
-    return merge(merged, document)
+        merged = merge(merged, _merged(target, environment, (*chain, path), known))
+    known[real] = merge(merged, document)
+    return known[real]
 
 
 def _similar_file(target: Path) -> str:
@@ -107,6 +123,8 @@ def _apply_override(document: Document, override: str) -> None:
     if not equals or not name.strip():
         raise RecipeError(f"override {override!r} should be field=value, for example optim.lr=3e-4.")
     keys = name.strip().split(".")
+    if len(keys) > MAX_DEPTH:
+        raise RecipeError(f"override {shorten(override)}: no field lies that deep.")
     value = parse_value(text, f"override {override}")
     owner: Any = document.values
     path: KeyPath = ()
@@ -129,7 +147,7 @@ def _apply_override(document: Document, override: str) -> None:
 def _index(owner: dict[str, Any] | list[Any], key: str, override: str) -> str | int:
     if isinstance(owner, dict):
         return key
-    if not key.isdecimal() or int(key) >= len(owner):
+    if not key.isdecimal() or len(key) > 9 or int(key) >= len(owner):
         raise RecipeError(f"override {override}: {key} is not an item of that list; it has 0 to {len(owner) - 1}.")
     return int(key)
 

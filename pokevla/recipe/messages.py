@@ -76,9 +76,16 @@ def model_at(root: type[BaseModel], path: Sequence[str | int]) -> type[BaseModel
     return model
 
 
+MAX_MESSAGES = 20
+"""Mistakes that are listed; each takes a search for the name that was meant."""
+
+
 def messages(error: ValidationError, root: type[BaseModel], document: Document) -> list[str]:
-    """One line per mistake: `file:line: what is wrong`, in the order of the schema."""
-    return [f"{document.location(item['loc'])}: {_sentence(item, root)}" for item in error.errors()]
+    """One line per mistake: `file:line: what is wrong`, in the order of the schema; at most MAX_MESSAGES."""
+    items = error.errors(include_url=False)
+    lines = [f"{document.location(item['loc'])}: {_sentence(item, root)}" for item in items[:MAX_MESSAGES]]
+    more = len(items) - len(lines)
+    return [*lines, *([f"{document.location(())}: and {more} more mistakes."] if more else [])]
 
 
 def _sentence(item: ErrorDetails, root: type[BaseModel]) -> str:

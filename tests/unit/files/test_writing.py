@@ -320,14 +320,14 @@ def test_text_is_utf_8_and_json_of_the_asked_form(tmp_path: Path) -> None:
     assert (tmp_path / "b").read_bytes() == "ä".encode()
 
 
-@pytest.mark.parametrize(("content", "reason"), [(None, "is missing"), (b"{", "not JSON"), (b'"\xff"', "not JSON")])
+@pytest.mark.parametrize(("content", "reason"), [(None, "is missing"), (b"{", "not JSON"), (b'"\xff"', "not UTF-8")])
 def test_a_json_file_that_cannot_be_read_is_an_error_with_the_callers_remedy(
     tmp_path: Path, content: bytes | None, reason: str
 ) -> None:
     path = tmp_path / "a.json"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=f"{path} .*{reason}.*Write it again"):
+    with pytest.raises(CheckpointError, match=f"{path}.* .*{reason}.*Write it again"):
         read_json(path, kind=CheckpointError, remedy="Write it again.")
 
 

@@ -46,7 +46,7 @@ def test_each_value_knows_its_line() -> None:
         ("a: [1, 2\nb: 3\n", "f.yaml:2: not valid YAML"),
         ("a: 1\nb: 2\na: 3\n", "f.yaml:3: a is given twice"),
         ("- 1\n", "a recipe is a mapping"),
-        ("a: *nowhere\n", "f.yaml:1: not valid YAML"),
+        ("a: *nowhere\n", "f.yaml:1: recipes have no aliases"),
         ("a: \x01\n", "f.yaml: not valid YAML"),
     ],
 )
