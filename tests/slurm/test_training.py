@@ -103,15 +103,22 @@ def settings(nodes: int) -> list[str]:
 
 
 @contextmanager
-def held_still(training: Training, after_step: int, wait_until: Callable[..., None]) -> Iterator[list[psutil.Process]]:
-    """Wait for a step, then stop all ranks; what has not been woken by the end of the block is."""
+def held_still(
+    training: Training, after_step: int, wait_until: Callable[..., None], *, checkpoint: bool = False
+) -> Iterator[list[psutil.Process]]:
+    """Wait for a step, then stop all ranks; what has not been woken by the end of the block is.
+
+    `checkpoint` also waits for a complete one: threads write it while the steps go on, which takes many of them on a
+    busy machine.
+    """
 
     def both_ranks() -> bool:
         assert job_state(training.job_id).is_active, task_log(training.run_dir, training.job_id).read_text()[-3000:]
         return training.step() >= 1 and len(training.ranks()) == 2
 
     def step_is_done() -> bool:  # nothing slow in here: the ranks run on
-        return training.step() >= after_step or not any(rank.is_running() for rank in ranks)
+        is_saved = not checkpoint or any(training.run_dir.glob("checkpoints/step-*/COMPLETE.json"))
+        return (training.step() >= after_step and is_saved) or not any(rank.is_running() for rank in ranks)
 
     wait_until("the first step of two ranks", both_ranks)
     ranks = training.ranks()
@@ -360,7 +367,7 @@ def test_job_whose_rank_hangs_is_started_again_and_goes_on(
     assert done.returncode == 0, done.stderr
     run_dir = undisturbed.parent / f"hung{stuck}"
     training = Training(run_dir, read_jobs(run_dir)[0].job_id)
-    with held_still(training, 3, wait_until) as ranks:
+    with held_still(training, 3, wait_until, checkpoint=True) as ranks:
         (other,) = [rank for rank in ranks if rank.environ()["SLURM_PROCID"] != str(stuck)]
         other.resume()
         wait_until("a restart", lambda: not job_state(training.job_id).is_active or job_state(training.job_id).restarts)
