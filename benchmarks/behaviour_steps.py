@@ -209,7 +209,11 @@ def kill_storm(work: Checkout, sizes: Sizes) -> Values:
     """The toy runs of the kill storm: the uninterrupted one and the killed one."""
     folder = work.fresh("storm")
     folder.mkdir()
-    work.python("benchmarks/kill_storm.py", "--kills", sizes.kills, "--work", folder)
+    work.check_out()
+    script = "benchmarks/training_storm.py"
+    if not (work.tree / script).exists():  # an earlier commit
+        script = "benchmarks/kill_storm.py"
+    work.python(script, "--kills", sizes.kills, "--work", folder)
     runs = {name: run_values(folder / "runs" / name) for name in ("calm", "wild")}
     return {f"{run} {name}": value for run, values in runs.items() for name, value in values.items()}
 

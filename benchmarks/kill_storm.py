@@ -1,229 +1,94 @@
-"""Kill a training many times and compare its result with an uninterrupted run.
+"""Kill trainings and commands many times; nothing may be lost, and the results must be those of undisturbed ones.
 
-    python benchmarks/kill_storm.py [--kills 30] [--quick] [--seed N] [--json PATH] [--work DIR]
+    python benchmarks/kill_storm.py [--kills 100] [--quick] [--only NAME] [--seed N] [--json PATH] [--work DIR]
 
-A run of two ranks with ZeRO 2 (`tiny`, LoRA, dropout) is killed with SIGKILL at random moments. Every other kill waits
-until a save starts; the others happen at any time, including start-up. A kill hits all ranks or one. Then the run is
-resumed as by `pokevla resume`, except that its ranks are forked from a process that has imported everything. At the end
-its exported weights and its loss curve are compared with those of an uninterrupted run.
+Trainings: `--kills` kills in all, spread over ZeRO 0 to 3, fp32 and bf16, background saves on and off
+(`training_storm.py`). Commands: a fifth of that for each of `data demos`, `data convert`, `cache build`, `eval` and
+`ckpt export`, started as a user starts them (`command_storm.py`). Every other kill comes while something is being
+written; half of them hit one process, half all of them. The exit code is 1 if anything was lost or differs.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
+import itertools
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
-from multiprocessing.process import BaseProcess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from forked_ranks import end_ranks, start_ranks
-from reporting import report, row
-from toy_run import write_recipe
+from reporting import report
+from storm_commands import VICTIMS, storm_commands
+from storm_outcome import Outcome
 
-from pokevla.distributed.environment import RankInfo
-from pokevla.recipe.kinds import training_of
-from pokevla.recipe.load import load_recipe
-from pokevla.runs.checkpoints import list_checkpoints, list_temporary
-from pokevla.runs.creation import create_run
-from pokevla.runs.directory import EXPORT, EXPORT_WEIGHTS, read_run_recipe
-from pokevla.telemetry.jsonl import EVENTS, read_jsonl
-from pokevla.telemetry.logging import setup_logging
-from pokevla.telemetry.writers import METRICS
-from pokevla.training.health.pulse import Pulse
-from pokevla.training.health.signals import StopFlag
-from pokevla.training.rank_main import train
-
-POLL_S = 0.002
-LIFE_LIMIT_S = 1800.0
-"""Maximum wait for the moment of a kill. After it the benchmark fails, because something hangs."""
-STEPS_PER_KILL = 8
-WORLD_SIZE = 2
+QUICK_TRAININGS = ("train ZeRO 3, bf16, background saves",)
+QUICK_COMMANDS = ("data convert", "ckpt export")
 
 
-def live(info: RankInfo, run_dir: Path) -> None:
-    """Run one rank to the end of the run."""
-    setup_logging(run_dir, info.rank)
-    recipe = read_run_recipe(run_dir)
-    pulse = Pulse(recipe.guards.start_timeout_s, recipe.guards.step_timeout_s)
-    train(recipe, run_dir, info, StopFlag(), pulse)  # these ranks are only ever killed, never asked to stop
+def trainings() -> dict[str, tuple[str, ...]]:
+    """Settings of all trainings by their names."""
+    return {
+        f"train ZeRO {stage}, {precision}, {'background' if background else 'blocking'} saves": (
+            f"zero.stage={stage}",
+            f"precision={precision}",
+            f"checkpoint.background={str(background).lower()}",
+        )
+        for stage, precision, background in itertools.product(range(4), ("fp32", "bf16"), (True, False))
+    }
 
 
-@dataclass
-class Storm:
-    """A run that is killed repeatedly, with counts of the outcomes."""
+def storm_trainings(work: Path, kills: int, seed: int, names: tuple[str, ...]) -> Iterator[tuple[str, Outcome]]:
+    """Spread `kills` over the trainings. Yields the name of each and its outcome."""
+    from training_storm import storm_training
 
-    run_dir: Path
-    draw: random.Random
-    kills: int = 0
-    inside_a_save: int = 0
-    steps_redone: int = 0
-    checkpoints_lost: int = 0
-    victims: dict[str, int] = field(default_factory=dict)
-
-    def live(self, *, kill: bool) -> bool:
-        """Start the ranks; with `kill`, kill them at a random moment. Returns whether the run finished."""
-        newest, known = self.newest(), len(self.events())
-        log = self.run_dir.with_suffix(".log")
-        ranks = start_ranks(WORLD_SIZE, partial(live, run_dir=self.run_dir), log)
-        try:
-            struck = kill and self.wait_for_moment(ranks, known)
-            if struck:
-                self.strike(ranks)
-            else:
-                self.wait_until(ranks, lambda: False, 0.05)
-            codes = [process.exitcode for process in ranks]
-        finally:
-            end_ranks(ranks)
-        self.judge(newest, self.events()[known:])
-        if any(codes) and not struck:
-            raise RuntimeError(f"a rank failed by itself; see {log}")
-        return codes == [0] * WORLD_SIZE
-
-    def wait_for_moment(self, ranks: list[BaseProcess], known: int) -> bool:
-        """Wait for the moment of the kill. Returns False if the ranks end first."""
-        inside = self.kills % 2 == 1
-        if not inside and self.draw.random() < 0.2:
-            return self.outlive(ranks, self.draw.uniform(0, 3.0))  # while they start
-        if not self.wait_until(ranks, lambda: len(self.events()) > known, 0.02):
-            return False
-        if inside:
-            reached = self.wait_until(ranks, self.is_saving, POLL_S)
-            return reached and self.outlive(ranks, self.draw.uniform(0, 0.03))
-        last_step = self.logged()
-        reached = self.wait_until(ranks, lambda: self.logged() > last_step, 0.02)
-        return reached and self.outlive(ranks, self.draw.uniform(0, 1.0))
-
-    def wait_until(self, ranks: list[BaseProcess], condition: Callable[[], bool], poll_s: float) -> bool:
-        """Wait for a condition. Returns False if a rank ends first."""
-        deadline = time.monotonic() + LIFE_LIMIT_S
-        while not condition():
-            if not all(process.is_alive() for process in ranks):
-                for process in ranks:  # at the end of a run the ranks exit one after another
-                    process.join(10.0)
-                return False
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"{self.run_dir} makes no progress")
-            time.sleep(poll_s)
-        return True
-
-    def outlive(self, ranks: list[BaseProcess], seconds: float) -> bool:
-        """Wait for `seconds`. Returns False if a rank ends first."""
-        until = time.monotonic() + seconds
-        return self.wait_until(ranks, lambda: time.monotonic() > until, POLL_S)
-
-    def strike(self, ranks: list[BaseProcess]) -> None:
-        """Send SIGKILL to all ranks at once, or to one and shortly afterwards to the other, as the launcher does."""
-        name = self.draw.choice(["all ranks", "one rank"])
-        self.inside_a_save += self.is_saving()
-        if name == "one rank":
-            victim = self.draw.choice(ranks)
-            victim.kill()
-            victim.join()
-            time.sleep(self.draw.uniform(0, 0.2))
-        for process in ranks:
-            process.kill()
-        self.kills += 1
-        self.victims[name] = self.victims.get(name, 0) + 1
-
-    def judge(self, newest: int, events: list[dict[str, Any]]) -> None:
-        """Compare the step from which the run resumed with the newest checkpoint before the restart."""
-        starts = [event for event in events if event["event"] in ("resumed", "started")]
-        self.checkpoints_lost += sum(event["step"] != newest for event in starts)
-        self.checkpoints_lost += sum(event["event"] == "damaged" for event in events)
-        if starts:  # otherwise it was killed during start-up and has not resumed yet
-            self.steps_redone += max(0, self.logged() - self.newest())
-
-    def newest(self) -> int:
-        """Step of the newest complete checkpoint, 0 if there is none."""
-        checkpoints = list_checkpoints(self.run_dir)
-        return checkpoints[-1][0] if checkpoints else 0
-
-    def events(self) -> list[dict[str, Any]]:
-        """Events of the run."""
-        path = self.run_dir / EVENTS
-        return read_jsonl(path) if path.is_file() else []
-
-    def logged(self) -> int:
-        """The last logged step in metrics.jsonl."""
-        return max((line["step"] for line in losses(self.run_dir)), default=0)
-
-    def is_saving(self) -> bool:
-        """Whether a checkpoint is currently being written."""
-        return bool(list_temporary(self.run_dir))
+    settings = trainings()
+    for number, name in enumerate(names):
+        share = kills // len(names) + (number < kills % len(names))
+        if share:
+            folder = work / f"training-{number:02d}"
+            yield name, storm_training(folder, share, seed + number, settings[name])
 
 
-def losses(run_dir: Path) -> list[dict[str, Any]]:
-    """Lines of metrics.jsonl with a training loss."""
-    path = run_dir / METRICS
-    return [line for line in read_jsonl(path) if "loss" in line] if path.is_file() else []
-
-
-def same_curve(one: Path, other: Path) -> bool:
-    """Whether two runs have logged the same losses, and each step exactly once."""
-    first, second = ([(line["step"], line["loss"]) for line in losses(run_dir)] for run_dir in (one, other))
-    return first == second
-
-
-def make_run(work: Path, name: str, steps: int) -> Path:
-    """Create a run directory for the toy recipe."""
-    loaded = load_recipe(write_recipe(work, name), [f"steps={steps}"])
-    recipe = training_of(loaded.recipe)
-    assert recipe is not None
-    return create_run(loaded, recipe)
-
-
-def storm(work: Path, kills: int, seed: int) -> list[dict[str, Any]]:
-    """Run both trainings and return the rows of the report."""
-    steps = STEPS_PER_KILL * kills
-    calm = Storm(make_run(work, "calm", steps), random.Random(seed))
-    calm.live(kill=False)
-    wild = Storm(make_run(work, "wild", steps), random.Random(seed))
-    done = False
-    while not done:
-        done = wild.live(kill=wild.kills < kills)
-        seen = f"step {wild.logged()}, checkpoint {wild.newest()}"
-        print(f"{wild.kills} of {kills} kills: {seen}", file=sys.stderr, flush=True)
-    identical = exported(calm.run_dir) == exported(wild.run_dir)
-    same = same_curve(calm.run_dir, wild.run_dir)
-    victims = ", ".join(f"{name} {count}" for name, count in sorted(wild.victims.items()))
-    return [
-        row("kills", wild.kills, "kills", victims),
-        row("kills during a save", wild.inside_a_save, "kills"),
-        row("steps repeated", wild.steps_redone, "steps", f"steps of the run: {steps}", wild.steps_redone / steps),
-        row("checkpoints lost", wild.checkpoints_lost, "lost"),
-        row("final weights identical", identical, yes_or_no(identical), "undisturbed run"),
-        row("loss curve identical", same, yes_or_no(same), "undisturbed run"),
-    ]
-
-
-def exported(run_dir: Path) -> bytes:
-    """Final weights of a run."""
-    return (run_dir / EXPORT / EXPORT_WEIGHTS).read_bytes()
-
-
-def yes_or_no(answer: bool) -> str:
-    """Text for the column of units."""
-    return "yes" if answer else "NO"
+def storm(work: Path, kills: int, command_kills: int, seed: int, names: list[str]) -> list[dict[str, Any]]:
+    """Run everything that is named; returns the rows of the report."""
+    chosen_trainings = tuple(name for name in trainings() if name in names)
+    chosen_commands = tuple(name for name in VICTIMS if name in names)
+    outcomes = itertools.chain(
+        storm_commands(work / "commands", command_kills, seed, chosen_commands),
+        storm_trainings(work, kills, seed, chosen_trainings) if chosen_trainings else (),
+    )
+    rows = []
+    for name, outcome in outcomes:
+        rows.append(outcome.to_row(name))
+        print(f"{name}: {rows[-1]['reference']}", file=sys.stderr, flush=True)
+    return rows
 
 
 def main() -> None:
-    """Measure, print a table, write JSON if asked."""
+    """Measure, print a table, write JSON if asked; exit with 1 if anything was lost or differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--quick", action="store_true", help="3 kills")
+    parser.add_argument("--kills", type=int, default=100, help="of trainings; each command is killed a fifth as often")
+    parser.add_argument("--quick", action="store_true", help="a few kills of one training and two commands")
+    every_name = [*trainings(), *VICTIMS]
+    parser.add_argument("--only", action="append", metavar="NAME", choices=every_name, help="may be repeated")
     parser.add_argument("--seed", type=int, default=0, help="seed of moments and victims")
     parser.add_argument("--work", type=Path, help="folder to work in; it is kept")
     parser.add_argument("--json", type=Path, help="where the result is written")
     arguments = parser.parse_args()
+    kills = 2 if arguments.quick else arguments.kills
+    names = [*QUICK_TRAININGS, *QUICK_COMMANDS] if arguments.quick else every_name
+    started_at = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
-        rows = storm(arguments.work or Path(temporary), 3 if arguments.quick else arguments.kills, arguments.seed)
+        work = (arguments.work or Path(temporary)).absolute()
+        rows = storm(work, kills, max(kills // 5, 2), arguments.seed, arguments.only or names)
     report(rows, arguments.json)
+    bad = [row for row in rows if row["lost"] or row["differing"]]
+    total = sum(row["value"] for row in rows)
+    minutes = (time.monotonic() - started_at) / 60
+    print(f"{total} kills in {minutes:.0f} min; {len(bad)} of {len(rows)} lost or changed something")
+    sys.exit(1 if bad else 0)
 
 
 if __name__ == "__main__":
