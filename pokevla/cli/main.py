@@ -50,6 +50,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "app",
         "Inspect checkpoints and turn them into models: inspect, verify, diff, consolidate, export, ...",
     ),
+    "sandbox": ("sandbox", "sandbox", "Open a shell in a Slurm on this machine, to try jobs without a cluster."),
     "doctor": ("doctor", "app", "Check this machine (packages, GL library, GPUs, disk), or with `slurm` a cluster."),
 }
 USAGE_ERROR = typer.BadParameter.__mro__[1]  # click's UsageError: typer vendors click and does not export it

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pokevla.errors import ClusterError
 from slurm.sandbox.configuration import SandboxConfig, slurmdbd_conf
 
+ACCOUNT = "robots"
+"""The account of the user who runs the sandbox, and the only one."""
 _SETUP_TIMEOUT_S = 300.0
 
 
@@ -39,9 +41,9 @@ def start_accounting(
          f"create or replace user 'slurm'@'127.0.0.1' identified by '{password}'; "
          "grant all on slurm_acct_db.* to 'slurm'@'127.0.0.1'")  # fmt: skip
     start("slurmdbd", ["slurmdbd", "-D"])
-    add_cluster = ("sacctmgr", "--immediate", "add", "cluster", "sandbox")
     wait_for("slurmdbd to answer", lambda: _succeeds("sacctmgr", "--noheader", "show", "cluster", conf=config))
-    _run(*add_cluster, conf=config)
+    for words in (("cluster", "sandbox"), ("account", ACCOUNT), ("user", config.user, f"account={ACCOUNT}")):
+        _run("sacctmgr", "--immediate", "add", *words, conf=config)
 
 
 def _environment(conf: SandboxConfig | None) -> dict[str, str]:

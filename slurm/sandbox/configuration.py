@@ -32,7 +32,7 @@ class SandboxConfig:
 
 
 def slurm_conf(config: SandboxConfig) -> str:
-    """`slurm.conf`: N nodes on one machine, no cgroups, partitions `train` (preemptable, default) and `high`."""
+    """`slurm.conf`: N nodes on one machine, no cgroups, partitions `train` (default), `high`, `gpu` ..."""
     folder, user = config.folder, config.user
     lines = [
         "ClusterName=sandbox",
@@ -71,6 +71,7 @@ def slurm_conf(config: SandboxConfig) -> str:
             f"AccountingStoragePort={config.accounting_port}",
             # With munge this is no password but the socket for talking to slurmdbd (man slurm.conf).
             f"AccountingStoragePass={folder}/munge/socket",
+            "AccountingStorageEnforce=associations,limits,qos",
         ]
     if config.gpus_per_node:
         lines.append("GresTypes=gpu")
@@ -84,6 +85,10 @@ def slurm_conf(config: SandboxConfig) -> str:
         f"PartitionName=train Nodes=ALL Default=YES MaxTime=UNLIMITED PriorityTier=1 PreemptMode=REQUEUE "
         f"GraceTime={config.grace_s}",
         "PartitionName=high Nodes=ALL MaxTime=UNLIMITED PriorityTier=10 PreemptMode=OFF",
+        # The names that slurm/profiles/ and docs/cluster.md use.
+        "PartitionName=gpu Nodes=ALL MaxTime=1-00:00:00 PriorityTier=5 PreemptMode=OFF",
+        "PartitionName=preempt Nodes=ALL MaxTime=2-00:00:00 PriorityTier=1 PreemptMode=REQUEUE "
+        f"GraceTime={config.grace_s}",
         "PartitionName=short Nodes=ALL MaxTime=10 PriorityTier=1 PreemptMode=REQUEUE",
     ]
     return "\n".join(lines) + "\n"

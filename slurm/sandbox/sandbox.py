@@ -29,6 +29,7 @@ import psutil
 from pokevla.errors import ClusterError, EnvironmentSetupError
 from slurm.commands import TIMEOUT_S
 from slurm.sandbox.configuration import SandboxConfig, gres_conf, slurm_conf
+from slurm.sandbox.leftovers import end_processes, job_processes
 
 START_TIMEOUT_S = 120.0
 """Seconds within which all nodes must be idle. Usually takes about one; a machine that swaps takes long."""
@@ -92,7 +93,7 @@ class Sandbox:
         daemon = self.daemons.pop(f"slurmd.{name}")
         daemon.kill()
         daemon.wait()
-        for process in self._processes_of(name):
+        for process in job_processes(self.folder, name):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
 
@@ -144,11 +145,7 @@ class Sandbox:
         for name in sorted(self.daemons, key=_end_order):
             _end(self.daemons[name])
         self.daemons.clear()
-        leftovers = self._processes_of(None)
-        for process in leftovers:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(leftovers, timeout=_END_S)
+        end_processes(self.folder)
 
     def _start(self, name: str, command: list[str]) -> None:
         with (self.folder / "log" / f"{name}.out").open("ab") as log:
@@ -182,22 +179,6 @@ class Sandbox:
         lines = [line for path in texts if path.is_file() for line in path.read_text(errors="replace").splitlines()]
         errors = [line for line in lines if "error" in line.lower() or "fatal" in line.lower()]
         return (errors or lines or ["no output"])[-1]
-
-    def _processes_of(self, node: str | None) -> list[psutil.Process]:
-        """Processes that slurmd started (step daemons and tasks), on one node or on all."""
-        conf = str(self.folder / "slurm.conf")
-        by_pid: dict[int, psutil.Process] = {}
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                variables = process.environ()
-                if process.pid == os.getpid() or variables.get("SLURM_CONF") != conf:
-                    continue
-                belongs = "SLURM_JOB_ID" in variables if node is None else variables.get("SLURMD_NODENAME") == node
-                if belongs:
-                    by_pid[process.pid] = process
-        for process in _step_daemons(self.folder, node):
-            by_pid[process.pid] = process
-        return list(by_pid.values())
 
 
 @contextlib.contextmanager
@@ -300,20 +281,3 @@ def _end(daemon: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         daemon.kill()
         daemon.wait()
-
-
-def _step_daemons(folder: Path, node: str | None) -> list[psutil.Process]:
-    """slurmstepd processes, identified by their socket `FOLDER/spool.NODE/NODE_JOB.STEP`."""
-    prefix = f"{folder}/spool.{node}/" if node is not None else f"{folder}/spool."
-    pids = {
-        connection.pid
-        for connection in psutil.net_connections(kind="unix")
-        if isinstance(connection.laddr, str) and connection.laddr.startswith(prefix) and connection.pid
-    }
-    daemons = []
-    for pid in pids - {os.getpid()}:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(pid)
-            if process.name().startswith("slurmstepd"):
-                daemons.append(process)
-    return daemons

@@ -13,6 +13,8 @@ from types import ModuleType
 import pytest
 
 import tests.toys
+from pokevla.jobs.profile import Profile
+from pokevla.recipe.load import LoadedRecipe, load_recipe
 from slurm.sandbox.sandbox import Sandbox, missing_packages, slurm_sandbox
 
 Pokevla = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -86,6 +88,23 @@ def pokevla(repository: Path, shared: Path, profile: Path, sandbox: Sandbox) -> 
         )
 
     return run
+
+
+@pytest.fixture
+def walk(toys: ModuleType, shared: Path) -> Callable[..., LoadedRecipe]:
+    """A small pre-training that nobody has to run."""
+    dataset = shared / "questions"
+    if not dataset.exists():
+        toys.write_toy_questions(dataset)
+    path = shared / "walk.yaml"
+    path.write_text(toys.PRETRAIN_RECIPE.format(name="walk", output=shared / "runs", dataset=dataset))
+    return lambda *overrides: load_recipe(path, overrides)
+
+
+@pytest.fixture
+def seen(shared: Path) -> Profile:
+    """A profile that says that the tests' folder is seen by all nodes."""
+    return Profile(cpus_per_task=1, shared=(shared,))
 
 
 def await_that(what: str, holds: Callable[[], object], deadline_s: float = DEADLINE_S) -> None:
