@@ -13,12 +13,13 @@ from pathlib import Path
 from pokevla.errors import ClusterError
 from pokevla.jobs.profile import Profile, shown
 from pokevla.jobs.state import JobState
-from slurm.cluster import partitions
+from slurm.cluster import configuration, partitions
 from slurm.commands import ask_slurm, last_error_line, run_slurm
 from slurm.job_state import slurm_state
 
 _POLL_S = 0.5
-_CONFIG = ("SLURM_VERSION", "KillWait", "SlurmdTimeout", "JobRequeue", "PreemptType", "PreemptMode")
+_CONFIG = ("SLURM_VERSION", "KillWait", "SlurmdTimeout", "JobRequeue", "PreemptType", "PreemptMode",
+           "MaxArraySize")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,7 @@ def checkup(profile: Profile, profile_name: str, wait_s: float) -> Iterator[Resu
 
 
 def _configuration() -> Iterator[Result]:
-    lines = run_slurm("scontrol", "show", "config").splitlines()
-    config = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
+    config = configuration()
     settings = [f"{name} {config[name]}" for name in _CONFIG if name in config]
     yield Result("controller", ", ".join(settings))
 

@@ -22,6 +22,13 @@ class Partition:
     nodes: int
     nodes_up: int
     gpus_per_node: int  # of the node with the most GPUs
+    least_nodes: int = 0  # of one job
+    max_nodes: int | None = None  # of one job; None: no limit
+
+    @property
+    def most_nodes(self) -> int:
+        """Largest number of nodes that one job can have."""
+        return self.nodes if self.max_nodes is None else min(self.nodes, self.max_nodes)
 
     def describe(self) -> str:
         """One line for a person."""
@@ -37,17 +44,18 @@ def partitions() -> list[Partition]:
     Raises:
         ClusterError: Slurm is not available or does not answer.
     """
-    return parse_partitions(run_slurm("sinfo", "--noheader", "--format", "%P|%a|%l|%D|%G|%t"))
+    return parse_partitions(run_slurm("sinfo", "--noheader", "--format", "%P|%a|%l|%D|%G|%t|%s"))
 
 
 def parse_partitions(text: str) -> list[Partition]:
-    """Partitions of `sinfo --format %P|%a|%l|%D|%G|%t`, which has a line per partition, gres and node state."""
+    """Partitions of `sinfo --format %P|%a|%l|%D|%G|%t|%s`, which has a line per partition, gres and node state."""
     by_name: dict[str, Partition] = {}
     for line in text.splitlines():
-        name, available, limit, count, gres, state = line.split("|")
+        name, available, limit, count, gres, state, size = line.split("|")
         plain = name.rstrip("*")
         before = by_name.get(plain)
         nodes, usable = int(count), not state.startswith(_NOT_UP)
+        least, most = _range(size)
         by_name[plain] = Partition(
             name=plain,
             is_default=name.endswith("*"),
@@ -56,8 +64,27 @@ def parse_partitions(text: str) -> list[Partition]:
             nodes=nodes + (before.nodes if before else 0),
             nodes_up=nodes * usable + (before.nodes_up if before else 0),
             gpus_per_node=max(count_gpus(gres), before.gpus_per_node if before else 0),
+            least_nodes=least,
+            max_nodes=most,
         )
     return list(by_name.values())
+
+
+def _range(size: str) -> tuple[int, int | None]:
+    """Least and most nodes of a job: `1-infinite`, `2-16`, or `1` if both are the same."""
+    least, _, most = size.partition("-")
+    number = most or least
+    return (int(least) if least.isdigit() else 0, int(number) if number.isdigit() else None)
+
+
+def configuration() -> dict[str, str]:
+    """The controller's configuration, by Slurm's names.
+
+    Raises:
+        ClusterError: Slurm is not available or does not answer.
+    """
+    lines = run_slurm("scontrol", "show", "config").splitlines()
+    return {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
 
 
 def count_gpus(gres: str) -> int:

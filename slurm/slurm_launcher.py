@@ -13,6 +13,7 @@ from pokevla.jobs.task.job_task import JobTask
 from pokevla.jobs.task.restarts import Restart
 from slurm.commands import has_slurm
 from slurm.job_state import slurm_state
+from slurm.limits import require_allowance
 from slurm.partition_checks import partition_checks
 from slurm.requeue import REQUEUED_CODE, requeue, restart_after_kill, restart_after_signal
 from slurm.stop_job import stop_job
@@ -46,6 +47,7 @@ class SlurmLauncher:
     ) -> None:
         from slurm.submit import check_with_slurm, submit_chain
 
+        require_allowance(plans, profile)  # each job alone fits, but the chain may be too long
         for plan in plans:
             check_with_slurm(plan, profile)
         for job in submit_chain(plans, profile, profile_name):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from shlex import quote
 from typing import Any
 
@@ -13,6 +14,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from pokevla.errors import ClusterError
 from pokevla.jobs.code_copy import CODE
+from pokevla.jobs.plain_path import make_plain_path, plain_path
 from pokevla.jobs.plan import JobPlan, Submitted
 from pokevla.jobs.preparation import environment, job_record, jobs_of, prepare
 from pokevla.jobs.profile import Profile
@@ -36,7 +38,7 @@ class ScriptWriter(SlurmExecutor):
 
 def script(plan: JobPlan, profile: Profile, after: Sequence[str] = ()) -> str:
     """The batch script of a job, as passed to `sbatch`."""
-    executor = ScriptWriter(plan.folder / JOBS / "%j", python=profile.python)
+    executor = ScriptWriter(_logs(plain_path(plan.folder)), python=profile.python)
     executor.update_parameters(**parameters(plan, profile, after))
     if plan.pieces:
         executor.parameters["map_count"] = len(plan.pieces)
@@ -53,9 +55,11 @@ def check_with_slurm(plan: JobPlan, profile: Profile) -> str:
     """
     done = ask_slurm("sbatch", "--test-only", text=script(plan, profile))
     if done.returncode != 0:
-        raise ClusterError(
-            f"{plan.recipe.name}: Slurm would refuse this job: {last_error_line(done)}", "See the profile."
-        )
+        refusal = last_error_line(done)
+        remedy = "See the profile."
+        if "account" in refusal:
+            remedy = "Set `account` in the profile; yours are shown by: sacctmgr show associations user=$USER"
+        raise ClusterError(f"{plan.recipe.name}: Slurm would refuse this job: {refusal}", remedy)
     return last_error_line(done)
 
 
@@ -118,7 +122,13 @@ def _after_srun(plan: JobPlan, python: str | None) -> list[str]:
 
 def _exports(plan: JobPlan, profile: Profile) -> list[str]:
     lines = [f"export {name}={quote(value)}" for name, value in environment(plan, profile).items()]
-    return [*lines, f"export PYTHONPATH={quote(str(plan.folder / CODE))}${{PYTHONPATH:+:$PYTHONPATH}}"]
+    code = plain_path(plan.folder) / CODE
+    return [*lines, f"export PYTHONPATH={quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}"]
+
+
+def _logs(run_dir: Path) -> Path:
+    """Folder of a job's script and logs, with submitit's sign for the job id."""
+    return run_dir / JOBS / "%j"
 
 
 # ------------------------------------------------------------------------------------------------ into the queue
@@ -145,7 +155,7 @@ def submit_chain(plans: Sequence[JobPlan], profile: Profile, profile_name: str) 
 
 
 def _queue(plan: JobPlan, profile: Profile, after: Sequence[str]) -> str:
-    executor = SlurmExecutor(plan.folder / JOBS / "%j", python=profile.python)
+    executor = SlurmExecutor(_logs(make_plain_path(plan.folder)), python=profile.python)
     executor.update_parameters(**parameters(plan, profile, after))
     try:
         jobs = executor.submit_array(jobs_of(plan))

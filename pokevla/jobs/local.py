@@ -12,6 +12,7 @@ from pathlib import Path
 from pokevla.errors import PokeVLAError, TrainingError, UsageError
 from pokevla.jobs.code_copy import CODE
 from pokevla.jobs.launcher import Check
+from pokevla.jobs.plain_path import make_plain_path
 from pokevla.jobs.plan import JobPlan, Submitted
 from pokevla.jobs.profile import Profile
 from pokevla.jobs.record import JOBS, LOCAL, JobRecord, add_job, read_exit, task_log
@@ -107,14 +108,15 @@ def run_locally(
     before: list[Submitted] = []
     for plan in plans:
         prepare(plan)
-        executor = LocalExecutor(plan.folder / JOBS / "local")
+        folder = make_plain_path(plan.folder)
+        executor = LocalExecutor(folder / JOBS / "local")
         executor.update_parameters(
             timeout_min=plan.time_limit_s / 60,
             signal_delay_s=plan.signal_lead_s,
             tasks_per_node=plan.tasks_per_node,
             gpus_per_node=plan.gpus_per_node,
         )
-        with _variables(environment(plan, profile) | {"PYTHONPATH": _python_path(plan)}):
+        with _variables(environment(plan, profile) | {"PYTHONPATH": _python_path(folder)}):
             job = executor.submit(Job(str(plan.folder)))
         started = Submitted(plan, f"{LOCAL}{job.job_id}")
         add_job(plan.folder, job_record(started, profile, profile_name, before[-1:]))
@@ -136,8 +138,8 @@ def _failure(job: Submitted) -> PokeVLAError:
     return error
 
 
-def _python_path(plan: JobPlan) -> str:
-    return os.pathsep.join(part for part in (str(plan.folder / CODE), os.environ.get("PYTHONPATH")) if part)
+def _python_path(folder: Path) -> str:
+    return os.pathsep.join(part for part in (str(folder / CODE), os.environ.get("PYTHONPATH")) if part)
 
 
 @contextlib.contextmanager

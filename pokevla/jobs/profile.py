@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,7 +25,10 @@ from pokevla.recipe.schema import Positive
 
 VARIABLE = "POKEVLA_PROFILE"
 FOLDER = Path(str(files("slurm"))) / "profiles"
-Word = Annotated[str, StringConstraints(min_length=1, pattern=r"^\S+$")]
+Word = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\s\x00-\x1f\x7f]+$")]
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_FLAG = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 Event = Literal["BEGIN", "END", "FAIL", "REQUEUE", "TIME_LIMIT", "ALL"]
 OWN_FLAGS = frozenset({"dependency", "kill-on-invalid-dep", "signal", "requeue", "no-requeue", "open-mode", "array",
                        "output", "error", "job-name", "nodes", "ntasks", "ntasks-per-node", "time", "chdir",
@@ -45,7 +49,7 @@ class Profile(Section):
     """One cluster, or one partition of it."""
 
     partition: Word | None = None
-    """Partition; `null` is the cluster's default."""
+    """Partition, or several of which Slurm chooses (`gpu,preempt`); `null` is the cluster's default."""
     account: Word | None = None
     """Account to charge."""
     qos: Word | None = None
@@ -138,8 +142,23 @@ def _check(profile: Profile, document: Document) -> None:
         for name in profile.environment
         if name in ("PYTHONPATH", "PYTHONSAFEPATH", "RANK", "WORLD_SIZE", "LOCAL_RANK")
     ]
+    wrong += list(_unfit_for_script(profile))
     if wrong:
         raise RecipeError("\n".join(f"{document.location(path)}: {text}" for path, text in wrong))
+
+
+def _unfit_for_script(profile: Profile) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """Fields that would end a line of the batch script, or make another one of it."""
+    values = {("constraint",): profile.constraint, **{("sbatch", flag): text for flag, text in profile.sbatch.items()}}
+    for path, text in values.items():
+        if _CONTROL.search(str(text)):
+            yield path, f"{'.'.join(path)} holds a line break or another control character."
+    for flag in profile.sbatch:
+        if not _FLAG.fullmatch(flag):
+            yield ("sbatch", flag), f"{flag!r} is not a long flag of sbatch, such as `reservation`."
+    for name in profile.environment:
+        if not _VARIABLE.fullmatch(name):
+            yield ("environment", name), f"{name!r} is not the name of an environment variable."
 
 
 _OWN_REMEDY = {

@@ -16,28 +16,10 @@ from pokevla.jobs.profile import Profile
 from pokevla.jobs.record import read_jobs
 from pokevla.jobs.stopping import stop_run
 from pokevla.jobs.tracking import explain, job_state
-from pokevla.recipe.load import LoadedRecipe, load_recipe
+from pokevla.recipe.load import load_recipe
 from slurm.sandbox.sandbox import Sandbox
 from slurm.slurm_launcher import SLURM
 from slurm.submit import check_with_slurm, submit_chain
-
-
-@pytest.fixture
-def walk(sandbox: Sandbox, toys: ModuleType, shared: Path) -> Callable[..., LoadedRecipe]:
-    """A small pre-training that nobody has to run."""
-    dataset = shared / "questions"
-    if not dataset.exists():
-        toys.write_toy_questions(dataset)
-    path = shared / "walk.yaml"
-    path.write_text(toys.PRETRAIN_RECIPE.format(name="walk", output=shared / "runs", dataset=dataset))
-    return lambda *overrides: load_recipe(path, overrides)
-
-
-@pytest.fixture
-def seen(shared: Path) -> Profile:
-    """A profile that says that the tests' folder is seen by all nodes."""
-    return Profile(cpus_per_task=1, shared=(shared,))
-
 
 CACHE = """\
 kind: cache

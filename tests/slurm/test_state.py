@@ -6,9 +6,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from pokevla.errors import ClusterError
+from pokevla.jobs.plan import plan_job
+from pokevla.jobs.profile import Profile
 from pokevla.jobs.tracking import job_state, job_states
+from pokevla.recipe.load import LoadedRecipe
 from slurm.cluster import partitions
+from slurm.limits import require_allowance
 from slurm.sandbox.sandbox import Sandbox, slurm_sandbox
+from slurm.slurm_launcher import SLURM
+from slurm.submit import check_with_slurm
 
 Submit = Callable[..., str]
 
@@ -88,3 +95,36 @@ def test_accounting_remembers_what_the_controller_has_forgotten(
     assert job_state(good).state == "COMPLETED"
     assert job_state(bad).describe() == "FAILED, exit code 4"
     assert job_state("999999").state == "UNKNOWN"
+
+
+@pytest.fixture
+def two_jobs_at_most(accounting: Sandbox) -> Iterator[None]:
+    """As an administrator limits a user."""
+    limit = ("sacctmgr", "--immediate", "modify", "user", "where", f"name={accounting.config.user}", "set")
+    accounting.run(*limit, "MaxSubmitJobs=2")
+    yield
+    accounting.run(*limit, "MaxSubmitJobs=-1")
+
+
+def test_limit_of_an_account_is_found_before_anything_is_queued(
+    two_jobs_at_most: None, accounting: Sandbox, walk: Callable[..., LoadedRecipe]
+) -> None:
+    profile = Profile(cpus_per_task=1, account="robots")
+    plans = [plan_job(walk(f"name=walk{number}"), profile) for number in range(3)]
+    assert require_allowance(plans[:2], profile) == []
+    assert require_allowance(plans[:1], Profile(cpus_per_task=1)) == [], "robots is the user's default"
+    with pytest.raises(ClusterError, match="robots allows 2 jobs in the queue; 0 are there, and this would add 3"):
+        SLURM.submit(plans, profile, "", lambda job: None)
+    assert accounting.run("squeue", "--noheader") == ""
+    assert not plans[0].folder.exists()
+
+
+def test_account_that_is_not_ones_own_is_refused_as_slurm_refuses_it(
+    accounting: Sandbox, walk: Callable[..., LoadedRecipe]
+) -> None:
+    profile = Profile(cpus_per_task=1, account="robot")
+    plan = plan_job(walk(), profile)
+    with pytest.raises(ClusterError, match=r"may not use the account robot. Did you mean robots\?"):
+        require_allowance([plan], profile)
+    with pytest.raises(ClusterError, match=r"Invalid account.*Set `account` in the profile"):
+        check_with_slurm(plan, profile)

@@ -55,7 +55,7 @@ def submit(
             typer.echo(f"{plan.recipe.name}: all checks passed; {launcher}'s verdict: {verdict}")
         return
     runner.submit(plans, settings, name, _print_submitted)
-    typer.echo(f"watch it: pokevla watch {plans[0].folder}" if runner.is_cluster else "finished")
+    typer.echo(f"watch it: pokevla watch {shlex.quote(str(plans[0].folder))}" if runner.is_cluster else "finished")
 
 
 def _parse(text: str) -> tuple[Path, list[str]]:

@@ -45,9 +45,9 @@ def test_fields_may_hold_spaces_and_equal_signs() -> None:
 
 def test_partitions_are_summed_over_their_nodes_states() -> None:
     text = (
-        "gpu*|up|1-00:00:00|6|gpu:a100:8(S:0-1)|idle\n"
-        "gpu*|up|1-00:00:00|2|gpu:a100:4|down*\n"
-        "debug|inact|10:00|1|(null)|idle\n"
+        "gpu*|up|1-00:00:00|6|gpu:a100:8(S:0-1)|idle|1-infinite\n"
+        "gpu*|up|1-00:00:00|2|gpu:a100:4|down*|1-infinite\n"
+        "debug|inact|10:00|1|(null)|idle|1\n"
     )
     gpu, debug = parse_partitions(text)
     assert (gpu.name, gpu.is_default, gpu.nodes, gpu.nodes_up, gpu.gpus_per_node) == ("gpu", True, 8, 6, 8)
