@@ -50,7 +50,7 @@ def restart_after_signal(task: JobTask, reason: str) -> Restart | None:
         return Restart(None, "Saved")
     if state.state != "RUNNING" or state.comment == stop_mark(task.restarts):
         return None
-    return Restart("killed", "Saved; nothing on record explains the signal (docs/cluster.md)")
+    return Restart("terminated", "Saved; nothing on record explains the signal (docs/cluster.md)")
 
 
 def restart_after_kill(task: JobTask) -> Restart | None:

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import BaseModel
 
 NEUTRAL = ("resources", "batch.micro", "log", "checkpoint", "worker_timeout_s")
-"""Sections and fields that do not change what is learnt or measured. `micro` times accumulation times ranks stays the global
-batch; the loss is a mean over samples of a mean within the sample, so how a batch is divided does not affect the
+"""Sections and fields that do not change what is learnt or measured. `micro` times accumulation times ranks stays the
+global batch; the loss is a mean over samples of a mean within the sample, so how a batch is divided does not affect the
 gradient."""
 ADDED: dict[str, Any] = {
     "extensions": [],

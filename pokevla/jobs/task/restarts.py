@@ -13,19 +13,31 @@ from pokevla.files.texts import write_json
 from pokevla.jobs.record import JOBS
 from pokevla.jobs.task.job_task import JobTask
 
-MAX_FRUITLESS = 3
-"""Starts in a row that may reach their limit or hang without saving anything new. A single one can be bad luck: Slurm's
-warning comes up to a minute early, and the file system may be slow for a while."""
-Cause = Literal["timeout", "hang", "killed"]
-_FRUITLESS: dict[Cause, tuple[str, str]] = {
-    "timeout": (
-        "reached their time limit",
-        "Raise resources.time_limit of the recipe or time_limit of the profile.",
+Cause = Literal["timeout", "hang", "killed", "terminated"]
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How many starts in a row may end for one cause without saving anything new, and what to say of the last."""
+
+    starts: int
+    how: str
+    remedy: str
+
+
+PATIENCE: dict[Cause, Patience] = {
+    # A single one can be bad luck: Slurm's warning comes up to a minute early, and the file system may be slow.
+    "timeout": Patience(
+        3, "reached their time limit", "Raise resources.time_limit of the recipe or time_limit of the profile."
     ),
-    "hang": ("hung", "To see which rank hung, and where: pokevla doctor hang {folder}"),
-    "killed": (
-        "been killed by a signal that no cancellation, preemption or stop explains",
-        "Look for an out-of-memory kill in the nodes' logs (lower batch.micro), or for the sender in slurmd's.",
+    "hang": Patience(3, "hung", "To see which rank hung, and where: pokevla doctor hang {folder}"),
+    "killed": Patience(3, "been killed", "Look for an out-of-memory kill in the nodes' logs (lower batch.micro)."),
+    # Slurm sends the messages that a dead node has missed a minute apart. Each can end a start that has not reached its
+    # first save, and says nothing about the run. Such a start is cheap, and a run that is given up is not.
+    "terminated": Patience(
+        10,
+        "been ended by a SIGTERM that no cancellation, preemption or stop explains",
+        "Look for the sender in the logs of slurmctld and slurmd.",
     ),
 }
 
@@ -34,7 +46,7 @@ _FRUITLESS: dict[Cause, tuple[str, str]] = {
 class Restart:
     """Why a job is to be restarted."""
 
-    cause: Cause | None  # counted against MAX_FRUITLESS; None for a preemption by Slurm, which does not count
+    cause: Cause | None  # counted against PATIENCE; None for a preemption by Slurm, which does not count
     why: str  # for the log
 
 
@@ -44,7 +56,7 @@ def record_restart(folder: Path, piece: int | None, task: JobTask, progress: int
     Reports of several ranks about one start count once. A newly submitted job starts at 0.
 
     Raises:
-        ClusterError: MAX_FRUITLESS starts in a row have made no progress.
+        ClusterError: as many starts in a row as PATIENCE allows have made no progress.
     """
     path = folder / JOBS / ("restarts.json" if piece is None else f"restarts_{piece}.json")
     start = task.restarts
@@ -59,9 +71,9 @@ def record_restart(folder: Path, piece: int | None, task: JobTask, progress: int
     path.parent.mkdir(exist_ok=True)
     content = {"job_id": task.job_id, "start": start, "progress": progress, "fruitless": fruitless}
     write_json(path, content, sort_keys=True, kind=ClusterError)
-    if fruitless >= MAX_FRUITLESS:
-        how, remedy = _FRUITLESS[cause]
+    patience = PATIENCE[cause]
+    if fruitless >= patience.starts:
         raise ClusterError(
-            f"{fruitless} starts in a row have {how} without saving anything new in {folder}.",
-            remedy.format(folder=folder),
+            f"{fruitless} starts in a row have {patience.how} without saving anything new in {folder}.",
+            patience.remedy.format(folder=folder),
         )

@@ -15,7 +15,7 @@ from pokevla.jobs.launcher import launcher_of, read_task
 from pokevla.jobs.task.job import Job
 from pokevla.jobs.task.job_lock import holder, job_lock, refuse_second_job
 from pokevla.jobs.task.job_task import PORTS, export_rendezvous
-from pokevla.jobs.task.restarts import MAX_FRUITLESS, Cause, record_restart
+from pokevla.jobs.task.restarts import PATIENCE, Cause, record_restart
 from slurm.task import main_address
 
 TASK = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "31", "SLURM_PROCID": "5", "SLURM_NTASKS": "8",
@@ -66,18 +66,24 @@ def test_a_job_is_pickled_as_its_directory_and_no_more() -> None:
     assert pickle.loads(pickle.dumps(Job("/runs/walk", 3))) == Job("/runs/walk", 3)  # noqa: S301
 
 
-@pytest.mark.parametrize(("cause", "phrase"), [("timeout", "reached their time limit"), ("hang", "hung")])
-def test_limits_and_hangs_without_progress_end_the_restarts(tmp_path: Path, cause: Cause, phrase: str) -> None:
-    starts = [read_task({**TASK, "SLURM_RESTART_COUNT": str(number)}) for number in range(9)]
+@pytest.mark.parametrize(
+    ("cause", "limit", "phrase"),
+    [("timeout", 3, "reached their time limit"), ("hang", 3, "hung"), ("killed", 3, "been killed"),
+     ("terminated", 10, "been ended by a SIGTERM")],
+)  # fmt: skip
+def test_limits_and_hangs_without_progress_end_the_restarts(
+    tmp_path: Path, cause: Cause, limit: int, phrase: str
+) -> None:
+    starts = [read_task({**TASK, "SLURM_RESTART_COUNT": str(number)}) for number in range(16)]
     for start, progress in enumerate((0, 4, 4, 4)):
         record_restart(tmp_path, None, starts[start], progress, "timeout")
     record_restart(tmp_path, None, starts[4], 8, cause)
-    for start in starts[5 : 4 + MAX_FRUITLESS]:
+    for start in starts[5 : 4 + limit]:
         for _ in range(5):  # by several ranks: one start counts once
             record_restart(tmp_path, None, start, 8, cause)
     for _ in range(2):  # whoever of the ranks asks
-        with pytest.raises(ClusterError, match=f"3 starts in a row have {phrase} without"):
-            record_restart(tmp_path, None, starts[4 + MAX_FRUITLESS], 8, cause)
+        with pytest.raises(ClusterError, match=f"{limit} starts in a row have {phrase}.* without"):
+            record_restart(tmp_path, None, starts[4 + limit], 8, cause)
     again = read_task({**TASK, "SLURM_JOB_ID": "32", "SLURM_RESTART_COUNT": "0"})
     record_restart(tmp_path, None, again, 8, cause)  # submitted again: it counts anew
 
@@ -85,7 +91,7 @@ def test_limits_and_hangs_without_progress_end_the_restarts(tmp_path: Path, caus
 def test_restarts_on_this_machine_count_one_by_one(tmp_path: Path) -> None:
     local = {"SUBMITIT_LOCAL_JOB_ID": "7", "SUBMITIT_LOCAL_GLOBALID": "0", "SUBMITIT_LOCAL_NTASKS": "2",
              "SUBMITIT_LOCAL_LOCALID": "0"}  # fmt: skip
-    for _ in range(MAX_FRUITLESS):
+    for _ in range(PATIENCE["timeout"].starts):
         record_restart(tmp_path, None, read_task(local), 0, "timeout")
     with pytest.raises(ClusterError, match="3 starts in a row"):
         record_restart(tmp_path, None, read_task(local), 0, "timeout")
