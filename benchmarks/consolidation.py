@@ -106,7 +106,8 @@ def consolidate_side(side: str, folder: Path, out: Path) -> Callable[[], None]:
 
         return theirs
     from pokevla.files.writing import atomic_folder
-    from pokevla.runs.checkpoints import read_info, verify
+    from pokevla.runs.checkpoints import read_info
+    from pokevla.runs.verification import verify
     from pokevla.weights.safetensors_files import write_weights
     from pokevla.weights.zero_layout import open_checkpoint
 

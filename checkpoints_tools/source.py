@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from pokevla.errors import CheckpointError, UsageError
 from pokevla.files.ownership import refuse_overlap
 from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
-from pokevla.runs.checkpoints import CheckpointInfo, checkpoint_folder, latest_complete, list_checkpoints, verify
+from pokevla.runs.checkpoints import CheckpointInfo, checkpoint_folder, list_checkpoints
 from pokevla.runs.directory import CHECKPOINTS, EXPORT, EXPORT_WEIGHTS, holds_recipe, read_run_recipe
+from pokevla.runs.verification import OnDamage, latest_complete, verify
 
 if TYPE_CHECKING:
     from pokevla.weights.named_tensors import Weights
@@ -69,7 +70,7 @@ def refuse_output(source: Path, out: Path, *, is_export: bool = False) -> None:
 
 
 def open_checkpoint_source(
-    path: Path, step: int | None = None, on_damage: Callable[[str], None] = lambda message: None
+    path: Path, step: int | None = None, on_damage: OnDamage = lambda message: None
 ) -> CheckpointSource:
     """The checkpoint that `path` names: a checkpoint folder, or a run (its newest undamaged one, or that of `step`).
 
@@ -112,9 +113,7 @@ def existing_checkpoint(run_dir: Path, step: int) -> Path:
     raise CheckpointError(f"{run_dir} has no checkpoint of step {step}.", existing)
 
 
-def open_source(
-    path: Path, on_damage: Callable[[str], None] = lambda message: None
-) -> CheckpointSource | WeightsSource:
+def open_source(path: Path, on_damage: OnDamage = lambda message: None) -> CheckpointSource | WeightsSource:
     """The checkpoint or folder of weights that `path` names.
 
     Raises:

@@ -8,9 +8,9 @@ from typing import Any
 
 from checkpoints_tools.source import existing_checkpoint, is_checkpoint_folder, step_of
 from pokevla.errors import CheckpointError
-from pokevla.files.checksums import StoredFile, measure_file
-from pokevla.runs.checkpoints import MARKER, list_checkpoints, list_temporary, read_info
+from pokevla.runs.checkpoints import list_checkpoints, list_temporary, read_info
 from pokevla.runs.directory import CHECKPOINTS, read_run_recipe
+from pokevla.runs.verification import damages
 
 
 @dataclass
@@ -59,32 +59,11 @@ def verify_checkpoint(folder: Path) -> Verified:
         info = read_info(folder)
     except CheckpointError as error:
         return Verified(step_of(folder), str(folder), 0, 0, [error.message])
-    result = Verified(info.step, str(folder), len(info.files), sum(file.size for file in info.files))
-    for file in info.files:
-        complaint = _complaint(folder, file)
-        if complaint is not None:
-            result.damaged.append(complaint)
-    if not info.files:
-        result.damaged.append(f"{folder / MARKER} names no files.")
-    return result
-
-
-def _complaint(folder: Path, expected: StoredFile) -> str | None:
-    path = folder / expected.name
-    try:
-        size = path.stat().st_size
-        if size != expected.size:
-            return f"{path} has {size} bytes instead of {expected.size}."
-        if measure_file(folder, expected.name) != expected:
-            return f"{path} is damaged: its checksum differs."
-    except FileNotFoundError:
-        return f"{path} is missing."
-    except OSError as error:
-        return f"{path} cannot be read ({error.strerror})."
-    return None
+    return Verified(info.step, str(folder), len(info.files), info.size_bytes, list(damages(folder, info)))
 
 
 def unfinished(run_dir: Path) -> list[Path]:
     """Folders without a marker, which do not count as checkpoints: partly written or partly deleted."""
-    half = [folder for folder in (run_dir / CHECKPOINTS).glob("step-*") if not (folder / MARKER).is_file()]
+    complete = {folder for _, folder in list_checkpoints(run_dir)}
+    half = [folder for folder in (run_dir / CHECKPOINTS).glob("step-*") if folder not in complete]
     return sorted([*list_temporary(run_dir), *half])

@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -43,6 +44,21 @@ def tiny_run_env(repository: Path) -> dict[str, str]:
     """Environment for a subprocess of a test: that of this process, with the checkout importable."""
     python_path = os.pathsep.join(part for part in (str(repository), os.environ.get("PYTHONPATH")) if part)
     return {**os.environ, "PYTHONPATH": python_path}
+
+
+@pytest.fixture
+def as_user(tiny_run_env: dict[str, str]) -> Callable[[str], str]:
+    """Run Python code without the privileges of root, to which all files are readable; returns what it prints."""
+    drop = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"] if os.geteuid() == 0 else []
+
+    def run(code: str) -> str:
+        child = subprocess.run(
+            [*drop, sys.executable, "-c", code], env=tiny_run_env, capture_output=True, text=True, timeout=60
+        )
+        assert child.returncode == 0, child.stderr
+        return child.stdout
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -11,26 +11,25 @@ agree that all succeeded; then rank 0 writes COMPLETE.json and renames. docs/tra
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
 from pokevla.distributed.collectives import barrier, broadcast_object, first_error, gather_objects
 from pokevla.errors import CheckpointError, PokeVLAError
 from pokevla.files.checksums import StoredFile
 from pokevla.files.names import fsync_folder, put_in_place, remove_folder
-from pokevla.files.texts import write_json
 from pokevla.runs.checkpoints import (
-    FREE_SPACE,
     MARKER,
-    SCHEMA_VERSION,
     STATE,
     CheckpointInfo,
     checkpoint_folder,
-    latest_complete,
     save_error,
     temporary_folder,
+    write_info,
 )
+from pokevla.runs.verification import OnDamage, latest_complete
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
@@ -124,8 +123,7 @@ def _make_empty(folder: Path) -> None:
 
 def _commit(temporary: Path, final: Path, info: CheckpointInfo) -> None:
     fsync_folder(temporary / STATE)
-    content = {"schema_version": SCHEMA_VERSION, **asdict(info)}
-    write_json(temporary / MARKER, content, sort_keys=True, kind=CheckpointError, remedy=FREE_SPACE)
+    write_info(temporary, info)
     if final.exists():  # incomplete, damaged, or from steps that a resume has discarded
         remove_folder(final, MARKER)
     put_in_place(temporary, final)
@@ -149,7 +147,7 @@ def load_checkpoint(engine: DeepSpeedEngine, folder: Path, info: CheckpointInfo)
     try:
         if not (load_converted(engine, folder) if elastic else load_state(engine, folder, STATE)):
             error = CheckpointError(f"{folder} has no state that DeepSpeed can load.", "Use another checkpoint.")
-    except (OSError, RuntimeError, LookupError, AssertionError) as cause:
+    except (OSError, RuntimeError, LookupError, AssertionError, ValueError, EOFError, UnpicklingError) as cause:
         error = CheckpointError(f"{folder} cannot be loaded: {cause}", "Use another checkpoint.")
     failure = first_error(error)
     if failure is not None:
@@ -157,14 +155,14 @@ def load_checkpoint(engine: DeepSpeedEngine, folder: Path, info: CheckpointInfo)
 
 
 def find_on_all_ranks(
-    run_dir: Path, is_main: bool, on_damage: Callable[[str], None]
+    run_dir: Path, is_main: bool, on_damage: OnDamage, *, before: int | None = None
 ) -> tuple[Path, CheckpointInfo] | None:
     """`latest_complete` of rank 0, broadcast to all ranks so that all use the same checkpoint."""
     latest: tuple[Path, CheckpointInfo] | None = None
     error: PokeVLAError | None = None
     if is_main:
         try:
-            latest = latest_complete(run_dir, on_damage)
+            latest = latest_complete(run_dir, on_damage, before=before)
         except CheckpointError as cause:
             error = cause
     failure = first_error(error)

@@ -10,6 +10,7 @@ complete or absent, and is deleted with it.
 
 from __future__ import annotations
 
+import logging
 import threading
 from argparse import Namespace
 from collections.abc import Callable
@@ -19,16 +20,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pokevla.distributed.collectives import broadcast_object, first_error
 from pokevla.errors import CheckpointError, DiskFullError, PokeVLAError
-from pokevla.files.checksums import measure_file
+from pokevla.files.checksums import StoredFile, measure_file, with_checksum, without_checksum
 from pokevla.files.failures import free_bytes
 from pokevla.files.names import remove_folder
-from pokevla.files.texts import write_json
+from pokevla.files.texts import read_json, write_json
 from pokevla.files.writing import atomic_path
 from pokevla.runs.checkpoints import CONVERTED, FREE_SPACE, MARKER, STATE, CheckpointInfo, save_error
+from pokevla.runs.verification import damage_of
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
     from torch.optim import Optimizer
+
+logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
 """Seconds between two messages of the converting rank: a large state takes longer than the timeout of a collective."""
@@ -53,7 +57,7 @@ def convert(folder: Path, info: CheckpointInfo) -> Path:
         CheckpointError: DeepSpeed cannot convert it.
     """
     target = folder / CONVERTED
-    if (target / MARKER).is_file():
+    if _is_converted(target):
         return target
     need = int(ROOM * info.size_bytes)
     if free_bytes(folder) < need:
@@ -75,6 +79,21 @@ def convert(folder: Path, info: CheckpointInfo) -> Path:
             f"Resume with {info.world_size} ranks.",
         ) from error
     return target
+
+
+def _is_converted(target: Path) -> bool:
+    """Whether there is a conversion and it is whole. A damaged one is made again."""
+    if not (target / MARKER).exists():
+        return False
+    try:
+        content = read_json(target / MARKER, kind=CheckpointError)
+        content = without_checksum(content, target / MARKER, kind=CheckpointError)
+        damage = next((text for file in content["files"] if (text := damage_of(target, StoredFile(**file)))), None)
+    except (CheckpointError, TypeError, KeyError, AttributeError) as error:
+        damage = str(error)
+    if damage is not None:
+        logger.error("converting again: %s", damage)
+    return damage is None
 
 
 def _ds_to_universal(state: Path, out: Path) -> None:
@@ -102,7 +121,7 @@ def _seal(folder: Path, info: CheckpointInfo) -> None:
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     files = [asdict(measure_file(folder, name)) for name in names]
     content = {"step": info.step, "world_size": info.world_size, "files": files}
-    write_json(folder / MARKER, content, sort_keys=True)
+    write_json(folder / MARKER, with_checksum(content), sort_keys=True)
 
 
 def convert_while_all_wait(folder: Path, info: CheckpointInfo, *, is_main: bool) -> None:

@@ -1,15 +1,21 @@
-"""Size and checksum of a file, read from disk or computed while writing."""
+"""Checksums: of a file, read from disk or computed while writing, and of a JSON document, stored inside it."""
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import xxhash
 
+from pokevla.errors import DataError, PokeVLAError
+
 CHUNK_BYTES = 1 << 22
+CHECKSUM = "xxh64"
+"""Key of a JSON document with the checksum of everything else in it."""
 
 
 @dataclass(frozen=True)
@@ -56,3 +62,28 @@ class HashingFile:
     def stored_file(self, name: str) -> StoredFile:
         """Size and checksum of what has been written; `name` is relative to the checkpoint's folder."""
         return StoredFile(name, self._size, self._digest.hexdigest())
+
+
+def with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
+    """`content` with the checksum of its canonical JSON under CHECKSUM."""
+    return {**content, CHECKSUM: json_checksum(content)}
+
+
+def without_checksum(
+    content: dict[str, Any], path: Path, *, kind: type[PokeVLAError] = DataError, remedy: str | None = None
+) -> dict[str, Any]:
+    """Inverse of `with_checksum` for the content of `path`. Documents from before there were checksums have none.
+
+    Raises:
+        PokeVLAError: a `kind` with `remedy`: the document has changed since it was written.
+    """
+    rest = {key: value for key, value in content.items() if key != CHECKSUM}
+    if CHECKSUM in content and content[CHECKSUM] != json_checksum(rest):
+        raise kind(f"{path} is damaged: its content does not match its own checksum.", remedy)
+    return rest
+
+
+def json_checksum(content: Mapping[str, Any]) -> str:
+    """xxh64 (hex) of a document as it is read back: key order, white space and tuples make no difference."""
+    stored = json.loads(json.dumps(content))
+    return xxhash.xxh64_hexdigest(json.dumps(stored, sort_keys=True, separators=(",", ":")).encode())

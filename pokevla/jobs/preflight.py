@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from pokevla.errors import ClusterError, DataError, PokeVLAError, RecipeError, UsageError
+from pokevla.errors import CheckpointError, ClusterError, DataError, PokeVLAError, RecipeError, UsageError
 from pokevla.jobs.launcher import Check, Launcher
 from pokevla.jobs.plan import JobPlan
 from pokevla.jobs.profile import Profile
@@ -112,10 +112,17 @@ def _checkpoint_fits(plan: JobPlan) -> list[str]:
     checkpoints = list_checkpoints(plan.folder)
     if not checkpoints:
         return [f"{plan.folder} exists and has no checkpoint yet: it starts from step 0."]
-    step, folder = checkpoints[-1]
-    if read_info(folder).recipe_hash != recipe_hash(read_run_recipe(plan.folder)):
-        raise DataError(f"{folder} was saved with another recipe than the run's {RECIPE}.", f"Restore {RECIPE}.")
-    return [f"{plan.folder} continues from step {step}."]
+    remarks: list[str] = []
+    for step, folder in reversed(checkpoints):
+        try:
+            info = read_info(folder)
+        except CheckpointError as error:  # a resume passes over it
+            remarks.append(f"{error.message} It will be passed over.")
+            continue
+        if info.recipe_hash != recipe_hash(read_run_recipe(plan.folder)):
+            raise DataError(f"{folder} was saved with another recipe than the run's {RECIPE}.", f"Restore {RECIPE}.")
+        return [*remarks, f"{plan.folder} continues from step {step}."]
+    raise CheckpointError(f"All {len(checkpoints)} checkpoints of {plan.folder} are damaged.", " ".join(remarks))
 
 
 def _shards(datasets: Sequence[Path]) -> list[str]:

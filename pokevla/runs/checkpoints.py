@@ -1,19 +1,18 @@
-"""The checkpoints of a run on disk: finding, verifying, deleting. Without torch, so that commands start fast."""
+"""The checkpoints of a run on disk: listing, describing, deleting. Without torch, so that commands start fast."""
 
 from __future__ import annotations
 
-import json
+import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pokevla.errors import CheckpointError, PokeVLAError
-from pokevla.files.checksums import StoredFile, measure_file
+from pokevla.files.checksums import StoredFile, with_checksum, without_checksum
 from pokevla.files.failures import named_error
 from pokevla.files.names import TEMPORARY, remove_folder, temporary_name
-from pokevla.files.texts import write_text
+from pokevla.files.texts import read_json, write_json, write_text
 from pokevla.runs.directory import CHECKPOINTS
 
 MARKER = "COMPLETE.json"
@@ -24,6 +23,7 @@ CONVERTED = "universal"
 """Folder beside `state` with the same state for any number of ranks, created when needed."""
 SCHEMA_VERSION = 2
 FREE_SPACE = "Free some space, or lower checkpoint.keep_last; then continue with: pokevla resume RUN"
+USE_ANOTHER = "Use another checkpoint."
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -74,79 +74,68 @@ def save_error(error: BaseException, path: Path) -> PokeVLAError:
 
 
 def list_checkpoints(run_dir: Path) -> list[tuple[int, Path]]:
-    """Checkpoints with a marker, oldest first: (step, folder)."""
-    checkpoints = []
-    for folder in (run_dir / CHECKPOINTS).glob("step-*"):
-        match = _NAME.fullmatch(folder.name)
-        if match and (folder / MARKER).is_file():
-            checkpoints.append((int(match.group(1)), folder))
-    return sorted(checkpoints)
+    """Checkpoints with a marker, oldest first: (step, folder). A marker that cannot be reached counts: `read_info` says
+    what is wrong with it.
+
+    Raises:
+        CheckpointError: the folder of the checkpoints exists and cannot be listed.
+    """
+    parent = run_dir / CHECKPOINTS
+    try:
+        names = os.listdir(parent)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise CheckpointError(
+            f"The checkpoints in {parent} cannot be listed ({error.strerror}).", "Check the disk and your permissions."
+        ) from error
+    matches = [match for name in names if (match := _NAME.fullmatch(name)) and _has_marker(parent / name)]
+    return sorted((int(match.group(1)), parent / match.group()) for match in matches)
+
+
+def _has_marker(folder: Path) -> bool:
+    try:
+        os.lstat(folder / MARKER)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # no permission, or the disk fails
+        return True
+    return True
+
+
+def write_info(folder: Path, info: CheckpointInfo) -> None:
+    """Write COMPLETE.json, with its own checksum.
+
+    Raises:
+        CheckpointError: writing failed. DiskFullError: disk full.
+    """
+    content = with_checksum({"schema_version": SCHEMA_VERSION, **asdict(info)})
+    write_json(folder / MARKER, content, sort_keys=True, kind=CheckpointError, remedy=FREE_SPACE)
 
 
 def read_info(folder: Path) -> CheckpointInfo:
     """Read COMPLETE.json.
 
     Raises:
-        CheckpointError: it is missing, unreadable, or has another schema version.
+        CheckpointError: it is missing, unreadable, damaged, of another step, or has another schema version.
     """
     path = folder / MARKER
+    content = read_json(path, kind=CheckpointError, remedy=USE_ANOTHER)
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise CheckpointError(f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}.", USE_ANOTHER)
+    content = without_checksum(content, path, kind=CheckpointError, remedy=USE_ANOTHER)
+    del content["schema_version"]
     try:
-        content = json.loads(path.read_text())
-        version = content.pop("schema_version")
         files = tuple(StoredFile(**file) for file in content.pop("files"))
         losses = tuple(content.pop("recent_losses", ()))
         info = CheckpointInfo(**content, files=files, recent_losses=losses)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}).", "Use another checkpoint.") from error
-    if version != SCHEMA_VERSION:
-        raise CheckpointError(f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}.")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error!r}).", USE_ANOTHER) from error
+    match = _NAME.fullmatch(folder.name)
+    if match and info.step != int(match.group(1)):
+        raise CheckpointError(f"{path} is damaged: it describes step {info.step}.", USE_ANOTHER)
     return info
-
-
-def verify(folder: Path) -> CheckpointInfo:
-    """Check every file of a checkpoint against COMPLETE.json.
-
-    Raises:
-        CheckpointError: names the first file that is missing or has another size or checksum.
-    """
-    info = read_info(folder)
-    for expected in info.files:
-        path = folder / expected.name
-        if not path.is_file():
-            raise CheckpointError(f"{path} is missing.", "Use another checkpoint.")
-        size = path.stat().st_size
-        if size != expected.size:
-            raise CheckpointError(f"{path} has {size} bytes instead of {expected.size}.", "Use another checkpoint.")
-        if measure_file(folder, expected.name) != expected:
-            raise CheckpointError(f"{path} is damaged: its checksum differs.", "Use another checkpoint.")
-    return info
-
-
-def latest_complete(
-    run_dir: Path, on_damage: Callable[[str], None] = lambda message: None
-) -> tuple[Path, CheckpointInfo] | None:
-    """Find the newest undamaged checkpoint. Called by one rank.
-
-    A damaged one is reported through `on_damage`, and the one before it is tried.
-
-    Returns:
-        (folder, info), or None when the run has no checkpoint yet.
-
-    Raises:
-        CheckpointError: there are checkpoints, and all of them are damaged.
-    """
-    candidates = list_checkpoints(run_dir)
-    for _, folder in reversed(candidates):
-        try:
-            return folder, verify(folder)
-        except CheckpointError as error:
-            on_damage(str(error))
-    if candidates:
-        raise CheckpointError(
-            f"All {len(candidates)} checkpoints of {run_dir} are damaged.",
-            "Restore one from a backup, or delete the folder `checkpoints` to start from step 0.",
-        )
-    return None
 
 
 def refuse_misfit(folder: Path, stored: CheckpointInfo, current: CheckpointInfo) -> None:
@@ -203,7 +192,7 @@ def mark_healthy(folder: Path, step: int) -> None:
 
 def is_healthy(folder: Path) -> bool:
     """Whether the checkpoint was marked by `mark_healthy`."""
-    return (folder / HEALTHY).is_file()
+    return os.path.isfile(folder / HEALTHY)  # False also where the folder cannot be read
 
 
 def remove_unfinished(run_dir: Path) -> None:
@@ -212,15 +201,22 @@ def remove_unfinished(run_dir: Path) -> None:
         remove_folder(leftover, MARKER)
 
 
-def apply_retention(run_dir: Path, keep_last: int, keep_every_steps: int | None) -> list[int]:
-    """Delete old checkpoints and abandoned temporary ones. Called by one rank; returns the deleted steps.
+def apply_retention(run_dir: Path, saved_step: int, keep_last: int, keep_every_steps: int | None) -> list[int]:
+    """Delete old checkpoints and abandoned temporary ones. Called by one rank, after it has saved `saved_step`; returns
+    the deleted steps.
 
     Kept are the newest `keep_last`, every multiple of `keep_every_steps`, the newest healthy one, and the oldest one
     after it, which is the next candidate to become healthy. The order is that of the steps, not of time stamps.
     Conversions to other world sizes are deleted, except that of the newest checkpoint.
+
+    Checkpoints of later steps are those that this run has passed over as damaged when it resumed. They are not touched
+    and do not count: they must not displace good ones.
+
+    Raises:
+        CheckpointError: the checkpoints cannot be listed. OSError: one of them cannot be deleted.
     """
     remove_unfinished(run_dir)
-    checkpoints = list_checkpoints(run_dir)
+    checkpoints = [(step, folder) for step, folder in list_checkpoints(run_dir) if step <= saved_step]
     steps = [step for step, _ in checkpoints]
     healthy = max((step for step, folder in checkpoints if is_healthy(folder)), default=-1)
     kept = {*steps[-keep_last:], healthy, min((step for step in steps if step > healthy), default=-1)}

@@ -108,7 +108,7 @@ def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo, stop: StopFlag, pu
         trainer.run(loader, start.step, build_callbacks(recipe, task, trainer, state, run_dir, writer, events))
         with pulse.phase("export", patient=True):
             if info.is_main:
-                export_run(run_dir, run_dir / EXPORT)
+                export_run(run_dir, trainer.steps, run_dir / EXPORT)
                 writer.finish()
                 if events is not None:
                     events.add("finished", step=trainer.steps)

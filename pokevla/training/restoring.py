@@ -15,10 +15,12 @@ import torch
 from pokevla.checkpoint.store import find_on_all_ranks, load_checkpoint
 from pokevla.data.mixture import Mixture
 from pokevla.distributed.environment import RankInfo
+from pokevla.errors import CheckpointError
 from pokevla.recipe.load import recipe_hash
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.recipe.values import describe_changes, neutral_settings
 from pokevla.runs.checkpoints import CheckpointInfo, refuse_misfit, remove_unfinished
+from pokevla.runs.verification import OnDamage
 from pokevla.telemetry.jsonl import EVENTS, EventLog
 from pokevla.telemetry.manifest import add_caches, add_restart
 from pokevla.training.health.guards import Guards
@@ -84,7 +86,8 @@ def build_identity(
 def restore(
     engine: DeepSpeedEngine, state: RunState, run_dir: Path, rank: RankInfo, device: torch.device
 ) -> CheckpointInfo:
-    """Load the newest complete checkpoint, if any, and return the step and position that training starts from.
+    """Load the newest checkpoint that is complete and can be read, if any, and return the step and position that
+    training starts from.
 
     Raises:
         CheckpointError: all checkpoints are damaged, or the newest does not match this job.
@@ -92,19 +95,40 @@ def restore(
     if rank.is_main:
         remove_unfinished(run_dir)
     damaged: list[str] = []
-    newest = find_on_all_ranks(run_dir, rank.is_main, damaged.append)
-    start, changes = state.at(0, 0), ""
-    if newest is not None:
-        folder, start = newest
-        current = state.at(start.step, start.position)
-        refuse_misfit(folder, start, current)
-        load_checkpoint(engine, folder, start)
-        state.restore(start, rank, device)
-        changes = describe_changes(_changeable(start), _changeable(current))
+    loaded = _load_newest(engine, state, run_dir, rank, damaged.append)
+    start, changes = loaded or state.at(0, 0), ""
+    if loaded is not None:
+        state.restore(loaded, rank, device)
+        changes = describe_changes(_changeable(loaded), _changeable(state.at(loaded.step, loaded.position)))
     if rank.is_main:
-        _record_start(run_dir, start, newest is not None, damaged, changes)
+        _record_start(run_dir, start, loaded is not None, damaged, changes)
     logger.info("training starts at step %d, position %d", start.step, start.position)
     return start
+
+
+def _load_newest(
+    engine: DeepSpeedEngine, state: RunState, run_dir: Path, rank: RankInfo, on_damage: OnDamage
+) -> CheckpointInfo | None:
+    """Load the newest checkpoint that all ranks can read; None without checkpoints. Called by all ranks.
+
+    A file can become unreadable after its checksum was verified, or on the machine of another rank only. Loading the
+    one before replaces everything that a failed attempt has loaded.
+    """
+    before: int | None = None
+    failure: CheckpointError | None = None
+    while (found := find_on_all_ranks(run_dir, rank.is_main, on_damage, before=before)) is not None:
+        folder, info = found
+        refuse_misfit(folder, info, state.at(info.step, info.position))
+        try:
+            load_checkpoint(engine, folder, info)
+        except CheckpointError as error:
+            on_damage(str(error))
+            before, failure = info.step, error
+        else:
+            return info
+    if failure is not None:
+        raise failure
+    return None
 
 
 def _record_start(run_dir: Path, start: CheckpointInfo, resumed: bool, damaged: Sequence[str], changes: str) -> None:

@@ -109,7 +109,7 @@ class Saver:
         logger.info("saved %s (%.3f GiB, %.2f s blocked)", folder, info.size_bytes / GIB, self.blocked_s)
         if not self.is_main:
             return
-        deleted = apply_retention(self.run_dir, self.settings.keep_last, self.settings.keep_every_steps)
+        deleted = self._delete_old(info.step)
         if self.events is not None:
             self.events.add(
                 "saved",
@@ -120,6 +120,14 @@ class Saver:
                 size_bytes=info.size_bytes,
                 deleted=deleted,
             )
+
+    def _delete_old(self, saved_step: int) -> list[int]:
+        """Steps of the deleted checkpoints. One that cannot be deleted costs space, not the run."""
+        try:
+            return apply_retention(self.run_dir, saved_step, self.settings.keep_last, self.settings.keep_every_steps)
+        except (OSError, CheckpointError) as error:
+            logger.warning("old checkpoints are not deleted: %s", error)
+            return []
 
     def _note_failure(self, error: DiskFullError | CheckpointError, result: StepResult, *, last_chance: bool) -> None:
         """Log the error and let the run continue, or raise."""

@@ -28,8 +28,9 @@ from pokevla.model.vla import PokeVLA
 from pokevla.model.vlm import PokeVLM
 from pokevla.recipe.kinds import MODEL_TITLES, model_of
 from pokevla.recipe.schema import TrainRecipe
-from pokevla.runs.checkpoints import CheckpointInfo, latest_complete
+from pokevla.runs.checkpoints import CheckpointInfo, checkpoint_folder
 from pokevla.runs.directory import EXPORT, EXPORT_CONFIG, STATISTICS, read_run_recipe
+from pokevla.runs.verification import verify
 from pokevla.weights.base_model import exported_folder, model_config, tokenizer_folder
 from pokevla.weights.safetensors_files import FREE_SPACE, write_weights
 from pokevla.weights.trained import merged, open_trained
@@ -39,19 +40,19 @@ MARKER = EXPORT_CONFIG
 """Deleted first when an export is replaced: a folder without it is not an export."""
 
 
-def export_run(run_dir: Path, out: Path) -> Path:
-    """`export_checkpoint` for the newest undamaged checkpoint of a run.
+def export_run(run_dir: Path, step: int, out: Path) -> None:
+    """`export_checkpoint` for the last step of a run. An earlier checkpoint would not be the model that was trained.
 
     Raises:
-        CheckpointError: the run has none, or as in `export_checkpoint`.
+        CheckpointError: the checkpoint of `step` is missing or damaged, or as in `export_checkpoint`.
         DiskFullError: disk full.
     """
-    recipe = read_run_recipe(run_dir)
-    latest = latest_complete(run_dir)
-    if latest is None:
-        raise CheckpointError(f"{run_dir} has no complete checkpoint.", f"Continue with: pokevla resume {run_dir}")
-    export_checkpoint(run_dir, recipe, *latest, out)
-    return out
+    folder = checkpoint_folder(run_dir, step)
+    try:
+        info = verify(folder)
+    except CheckpointError as error:
+        raise CheckpointError(error.message, f"Repeat the last steps: pokevla resume {run_dir}") from error
+    export_checkpoint(run_dir, read_run_recipe(run_dir), folder, info, out)
 
 
 def export_checkpoint(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import resource
 import shutil
@@ -18,7 +19,7 @@ from torch import nn
 
 from pokevla.cli.main import run as run_command
 from pokevla.embodiment.libero import LIBERO
-from pokevla.runs.checkpoints import CONVERTED, MARKER, STATE, checkpoint_folder
+from pokevla.runs.checkpoints import CONVERTED, MARKER, STATE, checkpoint_folder, read_info, write_info
 from pokevla.runs.directory import read_run_recipe
 from pokevla.weights.base_model import build_base
 from pokevla.weights.export import load_exported
@@ -333,9 +334,9 @@ def test_a_file_that_would_run_code_is_refused(ckpt: Command, a_run: Path, tmp_p
     folder = checkpoint_folder(a_run, 2)
     name = f"{STATE}/mp_rank_00_model_states.pt"
     torch.save(Evil(), folder / name)
-    marker = json.loads((folder / MARKER).read_text())
-    marker["files"] = [vars(measure_file(folder, name)) if file["name"] == name else file for file in marker["files"]]
-    (folder / MARKER).write_text(json.dumps(marker))
+    info = read_info(folder)
+    files = tuple(measure_file(folder, name) if file.name == name else file for file in info.files)
+    write_info(folder, dataclasses.replace(info, files=files))
     code, _, err = ckpt("consolidate", folder, tmp_path / "out", "--trained-only")
     assert code == 3
     assert "cannot be read safely" in errors(err)[0]

@@ -26,9 +26,18 @@ from pokevla.distributed.engine import join_ranks, leave_ranks
 from pokevla.distributed.environment import read_rank
 from pokevla.distributed.process import die_with_parent
 from pokevla.errors import PokeVLAError
+from pokevla.files.checksums import measure_file
 from pokevla.recipe.kinds import TrainingRecipe, training_of
 from pokevla.recipe.load import load_recipe
-from pokevla.runs.checkpoints import MARKER, STATE, CheckpointInfo, checkpoint_folder, list_checkpoints
+from pokevla.runs.checkpoints import (
+    MARKER,
+    STATE,
+    CheckpointInfo,
+    checkpoint_folder,
+    list_checkpoints,
+    read_info,
+    write_info,
+)
 from pokevla.telemetry.jsonl import EventLog, read_jsonl
 from pokevla.telemetry.manifest import write_manifest
 from pokevla.telemetry.writers import MetricWriter
@@ -316,6 +325,26 @@ def half_and_damaged_checkpoints() -> dict[str, Any]:
     return {"step": step, "events": events}
 
 
+def a_file_that_one_rank_cannot_load() -> dict[str, Any]:
+    """It was whole when rank 0 verified it: another disk or machine fails, or it goes bad in between."""
+    job = make("unloadable")
+    for step in (1, 2):
+        job.save(result_of(run(job, step - 1, step)))
+    if INFO.is_main:
+        folder = checkpoint_folder(job.run_dir, 2)
+        part = next(path for path in (folder / STATE).glob("*optim*") if "rank_1_" in path.name)
+        part.write_bytes(b"no longer a state")
+        info = read_info(folder)
+        files = tuple(measure_file(folder, file.name) for file in info.files)
+        write_info(folder, dataclasses.replace(info, files=files))
+    dist.barrier()
+    again = make("unloadable")
+    step = again.restore().step
+    later = run(again, step, step + 1)
+    events = [row["event"] for row in read_jsonl(job.run_dir / "events.jsonl")] if INFO.is_main else []
+    return {"step": step, "events": events, "norms": later.norms, "equal": fingerprint(job) == fingerprint(again)}
+
+
 def other_frozen_weights_are_refused() -> dict[str, Any]:
     job = make("frozen")
     job.save(result_of(run(job, 0, 1)))
@@ -405,13 +434,14 @@ def main() -> None:
         measuring_norms_changes_nothing,
         applied_rates,
         half_and_damaged_checkpoints,
+        a_file_that_one_rank_cannot_load,
         other_frozen_weights_are_refused,
         a_full_disk_lets_the_run_go_on,
         the_last_save_must_not_fail,
         saving_changes_nothing,
         validation_changes_nothing,
     ):
-        if not only:
+        if not only or function.__name__ in only:
             scenario(function)
     for function in guard_scenarios.SCENARIOS:
         if not only or "guards" in only:

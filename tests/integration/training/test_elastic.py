@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from pokevla.checkpoint.universal import convert
-from pokevla.runs.checkpoints import CONVERTED, MARKER, checkpoint_folder, verify
+from pokevla.runs.checkpoints import CONVERTED, MARKER, checkpoint_folder
+from pokevla.runs.verification import verify
 from pokevla.telemetry.jsonl import read_jsonl
 from pokevla.telemetry.manifest import read_manifest
 

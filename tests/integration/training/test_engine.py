@@ -69,6 +69,13 @@ def test_half_written_and_damaged_checkpoints_are_passed_over(results: list[dict
     assert outcome == {"step": 1, "events": ["damaged", "resumed"]}
 
 
+def test_a_checkpoint_that_one_rank_cannot_load_is_passed_over_by_all(results: list[dict[str, Any]]) -> None:
+    for rank, events in ((0, ["damaged", "resumed"]), (1, [])):
+        outcome = results[rank]["a_file_that_one_rank_cannot_load"]
+        assert (outcome["step"], outcome["events"], outcome["equal"]) == (1, events, True)
+        assert all(norm > 0 for norm in outcome["norms"])
+
+
 def test_other_frozen_weights_are_refused(results: list[dict[str, Any]]) -> None:
     for rank in range(2):
         outcome = results[rank]["other_frozen_weights_are_refused"]

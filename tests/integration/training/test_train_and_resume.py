@@ -77,6 +77,24 @@ def test_killed_run_resumes_to_bit_identical_weights(
     assert len(json.loads((run_dir / "manifest.json").read_text())["restarts"]) == 1
 
 
+def test_an_unreadable_newest_checkpoint_is_passed_over_and_its_steps_are_trained_again(
+    pokevla: Run, runs: Path, whole: Path
+) -> None:
+    """`whole` before its export, with a last checkpoint whose marker is a folder."""
+    run_dir = runs / "unreadable" / "whole"
+    shutil.copytree(whole, run_dir, ignore=shutil.ignore_patterns("export"))
+    marker = run_dir / "checkpoints" / "step-00000012" / "COMPLETE.json"
+    marker.unlink()
+    marker.mkdir()
+    resumed = pokevla("resume", run_dir)
+    assert resumed.returncode == 0, resumed.stderr
+    assert exported(run_dir) == exported(whole)
+    assert marker.is_file()
+    damaged = [row["message"] for row in read_jsonl(run_dir / "events.jsonl") if row["event"] == "damaged"]
+    assert len(damaged) == 1
+    assert f"{marker} cannot be read" in damaged[0]
+
+
 def test_run_killed_before_its_first_checkpoint_starts_again(
     pokevla: Run, write_recipe: Callable[..., Path], runs: Path, whole: Path, tiny_run_env: dict[str, str]
 ) -> None:

@@ -13,7 +13,8 @@ from pokevla.checkpoint.staging import StagingBuffer
 from pokevla.checkpoint.store import begin
 from pokevla.checkpoint.writer import RecordingWriter
 from pokevla.errors import CheckpointError
-from pokevla.runs.checkpoints import CheckpointInfo, list_checkpoints, verify
+from pokevla.runs.checkpoints import CheckpointInfo, list_checkpoints
+from pokevla.runs.verification import verify
 
 INFO = CheckpointInfo(7, 56, 1, 2, "fp32", "a", "b")
 STATE = {"weights.pt": {"w": torch.arange(5000.0)}, "moments.pt": {"m": torch.ones(3), "step": 4}}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from pokevla.checkpoint import universal
 from pokevla.errors import CheckpointError, DiskFullError
-from pokevla.files.checksums import StoredFile
+from pokevla.files.checksums import StoredFile, measure_file, with_checksum
+from pokevla.files.texts import write_json
 from pokevla.runs.checkpoints import CONVERTED, MARKER, CheckpointInfo
 
 INFO = CheckpointInfo(1, 8, 2, 2, "fp32", "a", "b", files=(StoredFile("state/x.pt", 2**62, "0"),))
@@ -21,9 +23,15 @@ def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path: Path) 
 
 
 def test_what_is_converted_is_not_converted_again(tmp_path: Path) -> None:
-    (tmp_path / CONVERTED).mkdir()
-    (tmp_path / CONVERTED / MARKER).write_text("{}")
-    assert universal.convert(tmp_path, INFO) == tmp_path / CONVERTED
+    folder = tmp_path / CONVERTED
+    folder.mkdir()
+    (folder / "x.pt").write_bytes(b"whole")
+    content = {"step": 1, "world_size": 2, "files": [asdict(measure_file(folder, "x.pt"))]}
+    write_json(folder / MARKER, with_checksum(content))
+    assert universal.convert(tmp_path, INFO) == folder
+    (folder / "x.pt").write_bytes(b"Whole")
+    with pytest.raises(DiskFullError):  # a damaged one is
+        universal.convert(tmp_path, INFO)
 
 
 def test_a_state_that_is_not_deepspeeds_is_refused_and_leaves_nothing(tmp_path: Path) -> None:

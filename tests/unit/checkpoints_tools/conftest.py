@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pokevla.files.checksums import measure_file
-from pokevla.files.texts import write_json
-from pokevla.runs.checkpoints import MARKER, SCHEMA_VERSION, STATE, CheckpointInfo, checkpoint_folder
+from pokevla.runs.checkpoints import STATE, CheckpointInfo, checkpoint_folder, write_info
 
 RECIPE = """\
 kind: pretrain
@@ -47,7 +46,7 @@ def put(run_dir: Path) -> Callable[[int], Path]:
             (folder / STATE / name).write_bytes(b"weights %s of step %d" % (name.encode(), step))
         files = tuple(measure_file(folder, f"{STATE}/{name}") for name in ("one.pt", "two.pt"))
         info = replace(INFO, step=step, position=8 * step, files=files)
-        write_json(folder / MARKER, {"schema_version": SCHEMA_VERSION, **asdict(info)}, sort_keys=True)
+        write_info(folder, info)
         return folder
 
     return put

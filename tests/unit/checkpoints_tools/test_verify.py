@@ -41,7 +41,7 @@ def test_a_truncated_file_and_a_bad_marker_are_told(run_dir: Path, put: Put) -> 
     (put(2) / MARKER).write_text("{")
     first, second = verify_run(run_dir)
     assert "one.pt has 5 bytes instead of" in first.damaged[0]
-    assert "COMPLETE.json cannot be read" in second.damaged[0]
+    assert "COMPLETE.json is damaged: not JSON" in second.damaged[0]
 
 
 def test_one_checkpoint_may_be_named_by_step_or_folder(run_dir: Path, put: Put) -> None:
@@ -90,7 +90,7 @@ def test_inspect_lists_damage_and_health(run_dir: Path, put: Put) -> None:
     assert (rows[0]["position"], rows[0]["healthy"]) == (80, True)
     assert rows[1]["state"].startswith("damaged:")
     assert "two.pt is missing" in rows[1]["state"]
-    assert "cannot be read" in rows[2]["state"]
+    assert "is damaged: not JSON" in rows[2]["state"]
 
 
 def test_skipped_steps_do_not_count_as_good_ones(run_dir: Path) -> None:

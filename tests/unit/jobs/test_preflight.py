@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from pokevla.errors import ClusterError, DataError, RecipeError, UsageError
+from pokevla.errors import CheckpointError, ClusterError, DataError, RecipeError, UsageError
 from pokevla.jobs.plan import JobPlan, plan_job
 from pokevla.jobs.preflight import file_system, node_local, preflight
 from pokevla.jobs.profile import Profile
 from pokevla.recipe.dump import dump_recipe
+from pokevla.recipe.load import recipe_hash
 from pokevla.runs.changes import changed_recipe
+from pokevla.runs.checkpoints import MARKER, read_info, write_info
 from slurm.cluster import Partition
 from slurm.partition_checks import _partition
+from tests.unit.runs.whole_checkpoints import put
 
 PARTITION = Partition("gpu", True, True, 86400, 4, 4, 8)
 
@@ -69,6 +72,20 @@ def test_begun_run_goes_on_with_what_may_change_and_says_so(load) -> None:
         f"walk: {run} exists and has no checkpoint yet: it starts from step 0.",
         f"walk: {run} continues with batch.micro 2 -> 1, log.every_steps 10 -> 5, resources.cpu_ranks 2 -> 1.",
     ]
+
+
+def test_a_damaged_checkpoint_is_a_remark_where_an_earlier_one_is_left(load) -> None:
+    run = make_run(load)
+    for step in (10, 20):
+        folder = put(run, step)
+        write_info(folder, replace(read_info(folder), recipe_hash=recipe_hash(load().recipe)))
+    (folder / MARKER).write_text("{")
+    damaged, continues = check(plan_job(load(), Profile()))
+    assert "step-00000020/COMPLETE.json is damaged" in damaged
+    assert continues == f"walk: {run} continues from step 10."
+    (run / "checkpoints" / "step-00000010" / MARKER).write_text("{")
+    with pytest.raises(CheckpointError, match=r"All 2 checkpoints of .* are damaged"):
+        check(plan_job(load(), Profile()))
 
 
 def test_run_submitted_from_another_directory_is_the_same_run(

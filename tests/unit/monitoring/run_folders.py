@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pokevla.files.checksums import measure_file
-from pokevla.runs.checkpoints import MARKER, SCHEMA_VERSION, CheckpointInfo, checkpoint_folder
+from pokevla.runs.checkpoints import CheckpointInfo, checkpoint_folder, write_info
 
 RECIPE = (
     "kind: pretrain\nname: {name}\ndata: {{datasets: [{{path: d}}]}}\noptim: {{lr: {lr}}}\n"
@@ -60,7 +59,7 @@ def save(run_dir: Path, step: int, content: bytes = b"weights") -> Path:
     (folder / "state").mkdir(parents=True)
     (folder / "state" / "a.pt").write_bytes(content)
     info = CheckpointInfo(step, 32 * step, 2, 2, "fp32", "r", "f", files=(measure_file(folder, "state/a.pt"),))
-    (folder / MARKER).write_text(json.dumps({"schema_version": SCHEMA_VERSION, **asdict(info)}))
+    write_info(folder, info)
     return folder
 
 

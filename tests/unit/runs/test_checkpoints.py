@@ -4,65 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pokevla.errors import CheckpointError
-from pokevla.files.checksums import measure_file
-from pokevla.files.texts import write_json
 from pokevla.runs.checkpoints import (
     CONVERTED,
     MARKER,
-    SCHEMA_VERSION,
-    STATE,
-    CheckpointInfo,
     apply_retention,
     checkpoint_folder,
-    latest_complete,
     list_checkpoints,
     mark_healthy,
     read_info,
     refuse_misfit,
-    verify,
 )
-
-INFO = CheckpointInfo(
-    step=1,
-    position=8,
-    world_size=2,
-    zero_stage=2,
-    precision="fp32",
-    recipe_hash="a" * 64,
-    frozen_hash="b" * 16,
-    datasets={"data/robot": "f1"},
-    caches={"data/robot": "c1"},
-    settings={"batch.micro": 2},
-)
-
-
-def put(run_dir: Path, step: int) -> Path:
-    """A complete checkpoint with one file."""
-    folder = checkpoint_folder(run_dir, step)
-    (folder / STATE).mkdir(parents=True)
-    (folder / STATE / "weights.pt").write_bytes(b"weights of step %d" % step)
-    info = replace(INFO, step=step, files=(measure_file(folder, f"{STATE}/weights.pt"),))
-    write_json(folder / MARKER, {"schema_version": SCHEMA_VERSION, **asdict(info)}, sort_keys=True)
-    return folder
-
-
-def test_the_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
-    put(tmp_path, 9)
-    newest = put(tmp_path, 10)
-    latest = latest_complete(tmp_path)
-    assert latest is not None
-    assert latest[0] == newest
-    assert latest[1].step == 10
-
-
-def test_a_run_without_checkpoints_has_none(tmp_path: Path) -> None:
-    assert latest_complete(tmp_path) is None
+from tests.unit.runs.whole_checkpoints import INFO, put
 
 
 def test_a_checkpoint_without_marker_and_a_temporary_one_do_not_count(tmp_path: Path) -> None:
@@ -70,32 +28,6 @@ def test_a_checkpoint_without_marker_and_a_temporary_one_do_not_count(tmp_path: 
     put(tmp_path, 3).rename(tmp_path / "checkpoints" / ".tmp-step-00000003")
     put(tmp_path, 1)
     assert [step for step, _ in list_checkpoints(tmp_path)] == [1]
-
-
-@pytest.mark.parametrize("damage", ["missing", "truncated", "flipped", "marker"])
-def test_a_damaged_checkpoint_is_passed_over_loudly(tmp_path: Path, damage: str) -> None:
-    good, bad = put(tmp_path, 1), put(tmp_path, 2)
-    part = bad / STATE / "weights.pt"
-    if damage == "missing":
-        part.unlink()
-    elif damage == "truncated":
-        part.write_bytes(part.read_bytes()[:-1])
-    elif damage == "flipped":
-        part.write_bytes(b"W" + part.read_bytes()[1:])
-    else:
-        (bad / MARKER).write_text("{")
-    messages: list[str] = []
-    latest = latest_complete(tmp_path, messages.append)
-    assert latest is not None
-    assert latest[0] == good
-    assert len(messages) == 1
-    assert "step-00000002" in messages[0]
-
-
-def test_a_run_whose_checkpoints_are_all_damaged_is_refused(tmp_path: Path) -> None:
-    (put(tmp_path, 1) / STATE / "weights.pt").unlink()
-    with pytest.raises(CheckpointError, match="All 1 checkpoints"):
-        latest_complete(tmp_path)
 
 
 def steps_of(run_dir: Path) -> list[int]:
@@ -106,7 +38,7 @@ def test_retention_keeps_the_newest_and_the_milestones(tmp_path: Path) -> None:
     for step in range(1, 9):
         mark_healthy(put(tmp_path, step), step + 1)
     (tmp_path / "checkpoints" / ".tmp-step-00000004").mkdir()
-    assert apply_retention(tmp_path, keep_last=2, keep_every_steps=3) == [1, 2, 4, 5]
+    assert apply_retention(tmp_path, 99, keep_last=2, keep_every_steps=3) == [1, 2, 4, 5]
     assert steps_of(tmp_path) == [3, 6, 7, 8]
     assert not list((tmp_path / "checkpoints").glob(".tmp*"))
 
@@ -116,8 +48,21 @@ def test_the_newest_healthy_checkpoint_and_the_next_candidate_are_never_deleted(
         put(tmp_path, step)
     for step in (2, 3):
         mark_healthy(checkpoint_folder(tmp_path, step), step + 2)
-    assert apply_retention(tmp_path, keep_last=1, keep_every_steps=None) == [1, 2, 5, 6, 7]
+    assert apply_retention(tmp_path, 99, keep_last=1, keep_every_steps=None) == [1, 2, 5, 6, 7]
     assert steps_of(tmp_path) == [3, 4, 8]
+
+
+def test_a_later_checkpoint_that_a_resume_has_passed_over_displaces_no_good_one(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 9):
+        put(tmp_path, step)
+    assert apply_retention(tmp_path, 3, keep_last=1, keep_every_steps=None) == [2]  # 1 may turn out to be healthy
+    assert steps_of(tmp_path) == [1, 3, 9]
+
+
+def test_a_folder_of_checkpoints_that_cannot_be_listed_is_an_error_not_a_new_start(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("a file")
+    with pytest.raises(CheckpointError, match="checkpoints cannot be listed"):
+        list_checkpoints(tmp_path)
 
 
 def test_a_healthy_checkpoint_is_reached_however_often_is_saved(tmp_path: Path) -> None:
@@ -127,7 +72,7 @@ def test_a_healthy_checkpoint_is_reached_however_often_is_saved(tmp_path: Path) 
             if now - step >= 5:
                 mark_healthy(checkpoint_folder(tmp_path, step), now)
         put(tmp_path, now)
-        apply_retention(tmp_path, keep_last=1, keep_every_steps=None)
+        apply_retention(tmp_path, 99, keep_last=1, keep_every_steps=None)
         assert len(steps_of(tmp_path)) <= 3
     assert steps_of(tmp_path)[0] >= 39 - 2 * 5
 
@@ -137,16 +82,14 @@ def test_order_is_that_of_the_steps_whatever_the_clocks_say(tmp_path: Path) -> N
         folder = put(tmp_path, step)
         for path in (folder, *folder.rglob("*")):  # written by machines whose clocks go backwards
             os.utime(path, (2e9 - step * 1e6, 2e9 - step * 1e6))
-    latest = latest_complete(tmp_path)
-    assert latest is not None
-    assert latest[1].step == 3
-    assert apply_retention(tmp_path, keep_last=1, keep_every_steps=None) == [2]  # 1 may yet turn out to be healthy
+    assert steps_of(tmp_path) == [1, 2, 3]
+    assert apply_retention(tmp_path, 99, keep_last=1, keep_every_steps=None) == [2]  # 1 may yet turn out to be healthy
 
 
 def test_only_the_newest_checkpoint_keeps_its_conversion(tmp_path: Path) -> None:
     for step in (1, 2):
         (put(tmp_path, step) / CONVERTED).mkdir()
-    apply_retention(tmp_path, keep_last=2, keep_every_steps=None)
+    apply_retention(tmp_path, 99, keep_last=2, keep_every_steps=None)
     assert [(folder / CONVERTED).exists() for _, folder in list_checkpoints(tmp_path)] == [False, True]
 
 
@@ -181,7 +124,3 @@ def test_a_marker_of_another_version_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="schema version 99"):
         read_info(folder)
     assert content["step"] == 1
-
-
-def test_verify_returns_what_the_marker_says(tmp_path: Path) -> None:
-    assert verify(put(tmp_path, 5)).position == 8
