@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from pokevla.distributed.collectives import barrier, broadcast_object, first_error, gather_objects
 from pokevla.errors import CheckpointError, PokeVLAError
 from pokevla.files.checksums import StoredFile
-from pokevla.files.names import fsync_folder, put_in_place, remove_folder
+from pokevla.files.names import fsync_folder, make_way, put_in_place, remove_folder
 from pokevla.runs.checkpoints import (
     MARKER,
     STATE,
@@ -124,8 +124,7 @@ def _make_empty(folder: Path) -> None:
 def _commit(temporary: Path, final: Path, info: CheckpointInfo) -> None:
     fsync_folder(temporary / STATE)
     write_info(temporary, info)
-    if final.exists():  # incomplete, damaged, or from steps that a resume has discarded
-        remove_folder(final, MARKER)
+    make_way(final, MARKER)  # for one that is incomplete, damaged, or from steps that a resume has discarded
     put_in_place(temporary, final)
 
 

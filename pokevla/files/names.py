@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
@@ -32,8 +33,17 @@ def put_in_place(new: Path, path: Path) -> None:
 
 def remove_folder(folder: Path, marker: str) -> None:
     """Delete a folder, its marker first, so that an interrupted deletion leaves nothing that looks complete."""
-    (folder / marker).unlink(missing_ok=True)
+    remove_leftover(folder / marker)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_way(folder: Path, marker: str) -> None:
+    """`remove_folder`. If that is not possible, for example because the folder cannot be read, it is set aside under a
+    name that does not count: `NAME.damaged`."""
+    with suppress(OSError):
+        remove_folder(folder, marker)
+    if os.path.lexists(folder):
+        folder.rename(folder.with_name(f"{folder.name}.damaged"))
 
 
 def remove_leftover(path: Path) -> None:
