@@ -117,11 +117,13 @@ def read_json(
     path: Path,
     *,
     max_bytes: int = MAX_BYTES,
+    non_finite: bool = False,
     kind: type[PokeVLAError] = DataError,
     remedy: str | None = None,
 ) -> Any:
     """Content of a JSON file. Raises what `read_text` and `parse_json` raise."""
-    return parse_json(read_text(path, max_bytes=max_bytes, kind=kind, remedy=remedy), path, kind=kind, remedy=remedy)
+    text = read_text(path, max_bytes=max_bytes, kind=kind, remedy=remedy)
+    return parse_json(text, path, non_finite=non_finite, kind=kind, remedy=remedy)
 
 
 def read_json_object(
@@ -142,14 +144,16 @@ def parse_json(
     text: str | bytes,
     where: Path | str,
     *,
+    non_finite: bool = False,
     kind: type[PokeVLAError] = DataError,
     remedy: str | None = None,
 ) -> Any:
-    """Value of JSON text. `where` is its file, or file and line, for messages.
+    """Value of JSON text. `where` is its file, or file and line, for messages. `non_finite` allows NaN and Infinity as
+    Python writes them.
 
     Raises:
         PokeVLAError: a `kind` with `remedy`: not JSON, nested deeper than MAX_DEPTH, a key given twice, a number
-            beyond 64 bits, or NaN or Infinity, which JSON does not have.
+            beyond 64 bits, or (unless allowed) NaN or Infinity, which JSON does not have.
     """
     try:
         content = json.loads(
@@ -157,7 +161,7 @@ def parse_json(
             object_pairs_hook=_without_duplicates,
             parse_int=_whole_number,
             parse_float=_finite_number,
-            parse_constant=_refuse_constant,
+            parse_constant=float if non_finite else _refuse_constant,
         )
         _refuse_depth(content)
     except RecursionError as error:

@@ -120,7 +120,8 @@ def read_info(folder: Path) -> CheckpointInfo:
         CheckpointError: it is missing, unreadable, damaged, of another step, or has another schema version.
     """
     path = folder / MARKER
-    content = read_json(path, kind=CheckpointError, remedy=USE_ANOTHER)
+    # The metrics may hold a gradient norm that is not finite: that of a skipped step.
+    content = read_json(path, non_finite=True, kind=CheckpointError, remedy=USE_ANOTHER)
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
         raise CheckpointError(f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}.", USE_ANOTHER)

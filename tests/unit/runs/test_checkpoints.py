@@ -19,6 +19,7 @@ from pokevla.runs.checkpoints import (
     mark_healthy,
     read_info,
     refuse_misfit,
+    write_info,
 )
 from tests.unit.runs.whole_checkpoints import INFO, put
 
@@ -124,3 +125,12 @@ def test_a_marker_of_another_version_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="schema version 99"):
         read_info(folder)
     assert content["step"] == 1
+
+
+def test_norms_that_are_not_finite_are_read_as_they_were_written(tmp_path: Path) -> None:
+    folder = put(tmp_path, 1)
+    norms = {"grad_norm/action": float("inf")}
+    write_info(folder, replace(INFO, metrics={"loss_grad_norms": {**norms, "grad_norm/geometry": float("nan")}}))
+    read = read_info(folder).metrics["loss_grad_norms"]
+    assert read["grad_norm/action"] == float("inf")
+    assert read["grad_norm/geometry"] != read["grad_norm/geometry"]
