@@ -15,6 +15,7 @@ import typer.core
 import typer.main
 
 import pokevla
+from pokevla.cli.path_arguments import expand_path_arguments
 from pokevla.errors import NO_ROOM, DiskFullError, PokeVLAError, Requeued, UsageError
 from pokevla.recipe.messages import nearest
 
@@ -82,7 +83,7 @@ class LazyGroup(typer.core.TyperGroup):
             single.command(cmd_name)(target)
             command = typer.main.get_command(single)
         command.name = cmd_name
-        return command
+        return expand_path_arguments(command)
 
 
 app = typer.Typer(cls=LazyGroup, add_completion=False, rich_markup_mode=None, no_args_is_help=True,

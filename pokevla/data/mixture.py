@@ -15,6 +15,7 @@ from pokevla.embodiment.description import Embodiment
 from pokevla.embodiment.mixing import common_embodiment
 from pokevla.errors import DataError
 from pokevla.recipe.checking.datasets import read_info, usable
+from pokevla.recipe.schema import TrainRecipe
 from pokevla.recipe.sections import DataConfig
 
 
@@ -86,9 +87,21 @@ def chunk_length(config: DataConfig, kind: Literal["vlm", "robot"]) -> int:
     return config.chunk_length if kind == "robot" else 1
 
 
-def mixture_fingerprints(config: DataConfig) -> dict[str, str]:
-    """`Mixture.fingerprints` without opening a table. Raises DataError if a dataset is missing."""
-    return {str(source.path): read_info(source.path)["fingerprint"] for source in config.datasets}
+def mixture_fingerprints(recipe: TrainRecipe) -> dict[str, str]:
+    """Name (`dataset_names`) -> fingerprint of each dataset, without opening a table. Raises DataError if a dataset is
+    missing."""
+    names = dataset_names(recipe)
+    return {names[str(path)]: read_info(path)["fingerprint"] for path in recipe.dataset_paths}
+
+
+def dataset_names(recipe: TrainRecipe) -> dict[str, str]:
+    """Path -> name of each dataset in manifest and checkpoints: its path as the run's recipe spelled it at the start,
+    so that a dataset may move."""
+    spelled = recipe.paths_as_written
+    return {
+        str(path): spelled.get(f"data.datasets.{number}.path", str(path))
+        for number, path in enumerate(recipe.dataset_paths)
+    }
 
 
 def mixture_embodiment(datasets: Sequence[Dataset]) -> Embodiment:

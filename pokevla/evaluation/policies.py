@@ -15,7 +15,7 @@ from pokevla.policy.policy import Policy
 from pokevla.policy.replay import ReplayPolicy
 from pokevla.recipe.checking.datasets import EPISODES_NAME
 from pokevla.recipe.schema import EvalRecipe, PolicySpec
-from pokevla.runs.directory import EXPORT_WEIGHTS, RECIPE, holds_recipe
+from pokevla.runs.directory import EXPORT_WEIGHTS, holds_recipe, read_run_recipe
 from pokevla.weights.base_model import exported_folder
 
 
@@ -77,13 +77,11 @@ def weights_identity(recipe: EvalRecipe) -> dict[str, Any]:
 def mask_predictor(spec: PolicySpec, policy: ActingPolicy) -> MaskPredictor | None:
     """Mask predictor of a trained policy. Needs the SAM teacher of its training recipe (`RUN/recipe.yaml`).
     None if there is no such teacher: an exported model without its run, or a run without the mask loss."""
-    from pokevla.recipe.load import load_recipe
-
     if spec.kind != "model" or spec.run is None or not isinstance(policy, Policy) or not policy.needs_images:
         return None
     if not holds_recipe(spec.run):
         return None
-    recipe = load_recipe(spec.run / RECIPE).recipe
+    recipe = read_run_recipe(spec.run)
     if recipe.feature_cache is None or recipe.feature_cache.sam is None or not recipe.supervises_masks:
         return None
     from pokevla.policy.masks import MaskReader

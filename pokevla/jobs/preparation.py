@@ -11,7 +11,7 @@ from pokevla.jobs.plan import JobPlan, Submitted
 from pokevla.jobs.profile import Profile
 from pokevla.jobs.record import JOBS, JobRecord
 from pokevla.jobs.task.job import Job
-from pokevla.recipe.dump import dump_recipe
+from pokevla.recipe.dump import dump_absolute
 from pokevla.recipe.kinds import training_of
 from pokevla.runs.directory import RECIPE, holds_recipe
 from pokevla.telemetry.jsonl import now
@@ -39,7 +39,7 @@ def prepare(plan: JobPlan) -> None:
         keep_submission(plan.folder, training)
     else:
         plan.folder.mkdir(parents=True, exist_ok=True)
-        write_text(plan.folder / RECIPE, dump_recipe(plan.loaded))
+        write_text(plan.folder / RECIPE, dump_absolute(plan.loaded))
     copy_code(plan.folder)
     (plan.folder / JOBS).mkdir(exist_ok=True)
     if plan.pieces:

@@ -16,10 +16,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, ValidationError
 
 from pokevla.errors import ClusterError, RecipeError, UsageError
+from pokevla.files.paths import expanded
 from pokevla.jobs.durations import parse_duration_s
 from pokevla.recipe.document import Document, display_path, expand
 from pokevla.recipe.load import merge_extends
 from pokevla.recipe.messages import messages, nearest
+from pokevla.recipe.paths import ENVIRONMENT, UserPath
 from pokevla.recipe.running import Section
 from pokevla.recipe.schema import Positive
 
@@ -76,7 +78,7 @@ class Profile(Section):
     """Environment variables of the job, e.g. NCCL_SOCKET_IFNAME."""
     mail: Mail | None = None
     """Mail when jobs begin, end or fail."""
-    shared: tuple[Path, ...] = ()
+    shared: tuple[UserPath, ...] = ()
     """Folders that all nodes see although they look local (below /tmp, or on a tmpfs)."""
     sbatch: dict[str, str | int | bool] = Field(default_factory=dict)
     """Further flags of sbatch, by their long names: `exclusive: true`, `reservation: thursday`."""
@@ -101,7 +103,9 @@ def load_profile(chosen: str | None, environment: Mapping[str, str] | None = Non
     path = _find(name)
     document = expand(merge_extends(path, variables), variables)
     try:
-        profile = Profile.model_validate_json(json.dumps(document.values), strict=True)
+        profile = Profile.model_validate_json(
+            json.dumps(document.values), strict=True, context={ENVIRONMENT: variables}
+        )
     except ValidationError as error:
         raise RecipeError("\n".join(messages(error, Profile, document))) from None
     _check(profile, document)
@@ -114,7 +118,7 @@ def profile_names() -> list[str]:
 
 
 def _find(name: str) -> Path:
-    path = Path(name)
+    path = expanded(Path(name))
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         if not path.is_file():
             raise UsageError(f"The profile {path} does not exist.", "See docs/cluster.md, What to put in a profile.")

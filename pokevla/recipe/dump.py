@@ -13,6 +13,7 @@ from ruamel.yaml.nodes import ScalarNode
 
 from pokevla.recipe.document import KeyPath, dotted
 from pokevla.recipe.load import OVERRIDE, LoadedRecipe
+from pokevla.recipe.paths import AS_WRITTEN, with_absolute_paths
 from pokevla.recipe.values import plain_values
 from pokevla.recipe.yaml_nodes import compose
 
@@ -26,6 +27,11 @@ def dump_recipe(loaded: LoadedRecipe) -> str:
     lines = [f"# Resolved from {loaded.path}. Every value is here; the comment says where it came from."]
     _emit_mapping(plain_values(loaded.recipe), (), 0, loaded.origins, lines)
     return "\n".join(lines) + "\n"
+
+
+def dump_absolute(loaded: LoadedRecipe) -> str:
+    """`dump_recipe` with absolute paths, for a run or job that may continue in another working directory."""
+    return dump_recipe(replace(loaded, recipe=with_absolute_paths(loaded.recipe)))
 
 
 def dump_changed(path: Path, loaded: LoadedRecipe, origin: str) -> str:
@@ -65,7 +71,7 @@ def _emit_mapping(values: dict[str, Any], path: KeyPath, indent: int, origins: d
                 out.extend(block[1:])
         else:
             line = f"{head} {_inline(value)}"
-            origin = origins.get(dotted(here), "")
+            origin = origins.get(dotted(here), "") if here[0] != AS_WRITTEN else ""
             out.append(f"{line.ljust(_COMMENT_COLUMN)}  # {origin}" if origin else line)
 
 

@@ -16,7 +16,8 @@ from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
-from pokevla.errors import RecipeError
+from pokevla.errors import RecipeError, UsageError
+from pokevla.files.paths import expand_path
 from pokevla.files.texts import shorten
 from pokevla.parts import import_extensions
 from pokevla.recipe.checking.consistency import inconsistencies
@@ -33,6 +34,7 @@ from pokevla.recipe.document import (
 )
 from pokevla.recipe.kinds import KINDS, AnyRecipe
 from pokevla.recipe.messages import messages, nearest
+from pokevla.recipe.paths import AS_WRITTEN, ENVIRONMENT
 from pokevla.recipe.values import learnt_values, plain_values
 from pokevla.recipe.yaml_nodes import MAX_DEPTH
 
@@ -64,7 +66,7 @@ def load_recipe(
     document = merge_extends(Path(path), variables)
     for override in overrides:
         _apply_override(document, override)
-    return _validated(expand(document, variables), Path(path))
+    return _validated(expand(document, variables), Path(path), variables)
 
 
 def merge_extends(path: Path, environment: Mapping[str, str]) -> Document:
@@ -99,8 +101,11 @@ def _merged(
     for base in bases:
         try:
             name = str(expand_template(base, environment)) if isinstance(base, Template) else base
+            name = expand_path(name, environment)
         except KeyError as error:
             raise RecipeError(f"{location}: extends uses the variable {error.args[0]}, which is not set.") from None
+        except UsageError as error:
+            raise RecipeError(f"{location}: extends: {error}") from None
         target = Path(os.path.normpath(path.parent / name))
         if not target.is_file():
             raise RecipeError(
@@ -152,18 +157,27 @@ def _index(owner: dict[str, Any] | list[Any], key: str, override: str) -> str | 
     return int(key)
 
 
-def _validated(document: Document, path: Path) -> LoadedRecipe:
+def _validated(document: Document, path: Path, variables: Mapping[str, str]) -> LoadedRecipe:
     model = _model_of_kind(document, path)
     try:
         # Through JSON in strict mode: "8" is not a number and 1 is not true, while lists still become tuples.
-        recipe = model.model_validate_json(json.dumps(document.values), strict=True)
+        context = {ENVIRONMENT: variables}
+        recipe = model.model_validate_json(json.dumps(document.values), strict=True, context=context)
     except ValidationError as error:
         raise RecipeError("\n".join(messages(error, model, document))) from None
     import_extensions(getattr(recipe, "extensions", ()))
     wrong = inconsistencies(recipe)
     if wrong:
         raise RecipeError("\n".join(f"{document.location(tuple(field.split('.')))}: {text}" for field, text in wrong))
-    return LoadedRecipe(recipe, path, _origins(recipe, document))
+    origins = _origins(recipe, document)
+    return LoadedRecipe(_without_stale_spellings(recipe, origins), path, origins)
+
+
+def _without_stale_spellings(recipe: AnyRecipe, origins: Mapping[str, str]) -> AnyRecipe:
+    """A path that was overridden is no longer the one that `paths_as_written` spells."""
+    spelled: dict[str, str] = getattr(recipe, AS_WRITTEN, {})
+    kept = {field: text for field, text in spelled.items() if origins.get(field) != OVERRIDE}
+    return recipe if kept == spelled else recipe.model_copy(update={AS_WRITTEN: kept})
 
 
 def _model_of_kind(document: Document, path: Path) -> type[AnyRecipe]:

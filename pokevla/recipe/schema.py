@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from pokevla.recipe.paths import PathsAsWritten, UserPath
 from pokevla.recipe.running import (
     CheckpointConfig,
     GuardsConfig,
@@ -66,7 +67,7 @@ class TrainRecipe(JobRecipe):
 
     name: str
     """Name of the run; its directory is `output/name`."""
-    output: Path = Path("runs")
+    output: UserPath = Path("runs")
     """Folder of run directories."""
     extensions: tuple[str, ...] = ()
     """Python modules to import first: they add teachers, heads, environments, ... to the tables of `pokevla.parts`."""
@@ -102,6 +103,7 @@ class TrainRecipe(JobRecipe):
     """Logging."""
     resources: ResourcesConfig = ResourcesConfig()
     """GPUs, nodes, time limit."""
+    paths_as_written: PathsAsWritten = {}  # noqa: RUF012 (pydantic copies it)
 
     @property
     def dataset_paths(self) -> list[Path]:
@@ -157,16 +159,17 @@ class CacheRecipe(JobRecipe):
     """Kind of job."""
     name: str
     """Name of the job."""
-    output: Path = Path("runs")
+    output: UserPath = Path("runs")
     """Folder of job directories: `pokevla submit` writes to `output/name`."""
     extensions: tuple[str, ...] = ()
     """Python modules to import first: they add teachers, heads, environments, ... to the tables of `pokevla.parts`."""
-    dataset: Path
+    dataset: UserPath
     """Dataset directory."""
     cache: CacheConfig
     """Teachers, codec and folder."""
     batch: Positive = 8
     """Samples encoded together."""
+    paths_as_written: PathsAsWritten = {}  # noqa: RUF012
 
     @property
     def feature_cache(self) -> CacheConfig | None:
@@ -189,9 +192,9 @@ class PolicySpec(Section):
     kind: Literal["model", "untrained", "blanked", "replay"]
     """`model`: weights of a run. `untrained`: same model, random weights. `blanked`: `model` with its images zeroed.
     `replay`: the executed actions of one expert episode."""
-    run: Path | None = None
+    run: UserPath | None = None
     """Post-training run directory, or exported model (for `model`, `blanked`, and the shape of `untrained`)."""
-    dataset: Path | None = None
+    dataset: UserPath | None = None
     """Dataset whose episode is replayed."""
     episode: int = 0
     """Which episode is replayed."""
@@ -225,7 +228,7 @@ class EvalRecipe(JobRecipe):
     """Kind of job."""
     name: str
     """Name of the evaluation; its directory is `output/name`."""
-    output: Path = Path("runs")
+    output: UserPath = Path("runs")
     """Folder of evaluation directories."""
     extensions: tuple[str, ...] = ()
     """Python modules to import first: they add teachers, heads, environments, ... to the tables of `pokevla.parts`."""
@@ -247,6 +250,7 @@ class EvalRecipe(JobRecipe):
     query. Then it is killed, its trial is recorded as crashed, and the evaluation goes on."""
     videos: Annotated[int, Field(ge=0)] = 2
     """Videos to keep per policy that uses images; those of kind `model` show predicted masks."""
+    paths_as_written: PathsAsWritten = {}  # noqa: RUF012
 
     @property
     def processes(self) -> int:
@@ -264,16 +268,17 @@ class GroundingRecipe(JobRecipe):
     """Kind of job."""
     name: str
     """Name of the evaluation."""
-    output: Path = Path("runs")
+    output: UserPath = Path("runs")
     """Folder of evaluation directories."""
-    dataset: Path
+    dataset: UserPath
     """VLM dataset, whose split `val` has the questions."""
-    runs: Annotated[dict[str, Path | None], Field(min_length=1)]
+    runs: Annotated[dict[str, UserPath | None], Field(min_length=1)]
     """Models by name: a pre-training run, or `null` for random weights of `preset`."""
     preset: Literal["tiny", "mini", "pocket"] = "mini"
     """Preset of the random model."""
     max_questions: Positive = 200
     """Largest number of questions, evenly spread over the split."""
+    paths_as_written: PathsAsWritten = {}  # noqa: RUF012
 
     @property
     def dataset_paths(self) -> list[Path]:
@@ -296,7 +301,7 @@ class PipelineRecipe(JobRecipe):
     """Kind of job."""
     name: str
     """Name of the pipeline."""
-    output: Path
+    output: UserPath
     """Directory of the summary and of everything the stages write. `{output}` in a stage stands for it."""
     stages: Annotated[list[Stage], Field(min_length=1)]
     """The commands."""

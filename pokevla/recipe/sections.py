@@ -6,11 +6,11 @@ Each field's docstring is its documentation: `pokevla recipe explain FIELD` prin
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from pokevla.recipe.paths import UserPath
 from pokevla.recipe.running import Fraction, NonNegative, Positive, Section
 
 # ------------------------------------------------------------------------------------------------ data
@@ -19,7 +19,7 @@ from pokevla.recipe.running import Fraction, NonNegative, Positive, Section
 class DatasetSource(Section):
     """One dataset of the mixture."""
 
-    path: Path
+    path: UserPath
     """Dataset directory (it holds `dataset.json`), written by `pokevla data convert`."""
     weight: Annotated[float, Field(gt=0.0)] = 1.0
     """Share of the samples drawn from this dataset, relative to the other weights."""
@@ -79,7 +79,7 @@ class TeacherConfig(Section):
     (tokens, width) a view."""
     preset: str = "mini"
     """Size of the teacher. SAM has tiny, mini, vit_b, vit_l, vit_h; VGGT has tiny, mini, vggt_1b."""
-    weights: Path | None = None
+    weights: UserPath | None = None
     """Weights file. `null`: random weights from `seed`, which carry no knowledge, as every report says."""
     seed: int = 0
     """Seed of the random weights when there is no file."""
@@ -98,7 +98,7 @@ class CachedTeacherConfig(TeacherConfig):
 class CacheConfig(Section):
     """Where cached features are, and how they are stored."""
 
-    root: Path
+    root: UserPath
     """Folder that holds one sub-folder per fingerprint."""
     sam: TeacherConfig | None = TeacherConfig(kind="sam")
     """Teacher of the mask decoders; `null`: its features are not cached."""
@@ -143,9 +143,9 @@ class ModelConfig(Section):
 
     preset: Literal["tiny", "mini", "pocket"] = "mini"
     """Size. All sizes run the same code."""
-    vlm: Path | None = None
+    vlm: UserPath | None = None
     """Exported PokeVLM (or a pre-training run) to start from; `null`: random weights from the recipe's seed."""
-    tokenizer: Path | None = None
+    tokenizer: UserPath | None = None
     """Folder of a Qwen2 tokenizer; `null`: the small one shipped for `tiny` and `mini`."""
     attention: Literal["causal", "bidirectional"] = "causal"
     """Attention of the language model. The paper does not specify it; causal is VLA-Adapter's."""

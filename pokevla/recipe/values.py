@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
+from pokevla.recipe.paths import AS_WRITTEN
+
 NEUTRAL = ("resources", "batch.micro", "log", "checkpoint", "worker_timeout_s")
 """Sections and fields that do not change what is learnt or measured. `micro` times accumulation times ranks stays the
 global batch; the loss is a mean over samples of a mean within the sample, so how a batch is divided does not affect the
 gradient."""
+LOCATIONS = re.compile(r"data\.datasets\.\d+\.path|cache\.root|cache\.(sam|vggt|teachers\.\d+)\.weights")
+"""Paths that may change when a run is resumed, because a fingerprint shows that what lies there is the same."""
 ADDED: dict[str, Any] = {
     "extensions": [],
     "model.head": "poke",
@@ -38,13 +43,16 @@ ABSENT: Any = _Absent()
 
 
 def plain_values(recipe: BaseModel) -> dict[str, Any]:
-    """All values of a recipe as JSON types, defaults included, by their names in the file."""
+    """All values of a recipe as JSON types, defaults included, by their names in the file. `paths_as_written` is there
+    only in the recipe of a run or job."""
     values = recipe.model_dump(mode="json", by_alias=True)
+    if not values.get(AS_WRITTEN, True):
+        del values[AS_WRITTEN]
     return {"kind": values.pop("kind"), **values} if "kind" in values else values
 
 
 def flat_values(recipe: BaseModel) -> dict[str, Any]:
-    """All values by dotted field: `{"batch.micro": 2, "data.datasets.0.path": ...}`."""
+    """All values by dotted field: `{"batch.micro": 2, "data.datasets.0.path": ...}`, without `paths_as_written`."""
 
     def walk(value: Any, path: str) -> dict[str, Any]:
         if isinstance(value, dict) and value:
@@ -56,7 +64,7 @@ def flat_values(recipe: BaseModel) -> dict[str, Any]:
         parts = [walk(item, f"{path}.{key}" if path else str(key)) for key, item in items]
         return {name: leaf for part in parts for name, leaf in part.items()}
 
-    return walk(plain_values(recipe), "")
+    return walk({name: value for name, value in plain_values(recipe).items() if name != AS_WRITTEN}, "")
 
 
 def is_neutral(field: str) -> bool:
@@ -65,8 +73,12 @@ def is_neutral(field: str) -> bool:
 
 
 def learnt_values(recipe: BaseModel) -> dict[str, Any]:
-    """Values that identify a run: `plain_values` without neutral fields and without unused fields of `ADDED`."""
+    """Values that identify a run: `plain_values` without neutral fields and without unused fields of `ADDED`, and with
+    paths as the original recipe spelled them."""
     values = plain_values(recipe)
+    spelled = values.pop(AS_WRITTEN, {})
+    if spelled:
+        values = _respelled(values, "", spelled)
     for name in (*NEUTRAL, *ADDED):
         *sections, last = name.split(".")
         owner: Any = values
@@ -77,6 +89,15 @@ def learnt_values(recipe: BaseModel) -> dict[str, Any]:
         if name not in ADDED or owner[last] == ADDED[name]:
             del owner[last]
     return values
+
+
+def _respelled(value: Any, field: str, spelled: Mapping[str, str]) -> Any:
+    """`value` with the texts of `spelled`, by dotted field; null stays null."""
+    if isinstance(value, dict):
+        return {key: _respelled(part, f"{field}.{key}".lstrip("."), spelled) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_respelled(part, f"{field}.{index}", spelled) for index, part in enumerate(value)]
+    return value if value is None else spelled.get(field, value)
 
 
 def neutral_settings(recipe: BaseModel) -> dict[str, Any]:
@@ -101,8 +122,10 @@ def differences(*sides: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 
 def learnt_differences(before: BaseModel, after: BaseModel) -> list[str]:
-    """Dotted fields that differ between two recipes and are not neutral, so that they cannot be one run."""
-    return [field for field in differences(flat_values(before), flat_values(after)) if not is_neutral(field)]
+    """Dotted fields that differ between two recipes and are neither neutral nor a mere location, so that they cannot be
+    one run."""
+    differing = differences(flat_values(before), flat_values(after))
+    return [field for field in differing if not is_neutral(field) and not LOCATIONS.fullmatch(field)]
 
 
 def describe_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from pokevla.data.mixture import mixture_fingerprints
+from pokevla.data.mixture import dataset_names
 from pokevla.errors import DataError, RecipeError, UsageError
+from pokevla.files.paths import literal_path
 from pokevla.files.texts import write_text
+from pokevla.recipe.checking.datasets import read_info
 from pokevla.recipe.dump import dump_changed
 from pokevla.recipe.load import load_recipe
+from pokevla.recipe.paths import AS_WRITTEN, paths_of, with_absolute_paths
 from pokevla.recipe.schema import TrainRecipe
-from pokevla.recipe.values import NEUTRAL, differences, flat_values, learnt_differences
+from pokevla.recipe.values import LOCATIONS, NEUTRAL, differences, flat_values, learnt_differences
 from pokevla.runs.creation import run_lock
 from pokevla.runs.directory import RECIPE, read_run_recipe
 from pokevla.telemetry.manifest import read_manifest
@@ -56,7 +60,15 @@ def changed_recipe(run_dir: Path, overrides: Sequence[str]) -> TrainRecipe:
         return before
     after = read_run_recipe(run_dir, overrides)
     refuse_other_learning(before, after)
-    return after
+    return _same_identity(before, after)
+
+
+def _same_identity(before: TrainRecipe, after: TrainRecipe) -> TrainRecipe:
+    """`after`, known by the paths of `before`: what has moved is the same, as its fingerprint shows."""
+    paths = {field: literal_path(path) for field, path in paths_of(before).items()}
+    moved = differences(flat_values(before), flat_values(after))
+    spelled = {field: paths[field] for field in moved if field in paths} | before.paths_as_written
+    return after.model_copy(update={AS_WRITTEN: spelled})
 
 
 def refuse_other_learning(before: BaseModel, after: BaseModel) -> None:
@@ -81,12 +93,16 @@ def changes_of_submission(run_dir: Path, recipe: TrainRecipe) -> dict[str, list[
 
     Raises:
         RecipeError: as in `changed_recipe`.
+        DataError: as in `refuse_changed_data`.
         UsageError: not a run directory of training.
     """
     before = read_run_recipe(run_dir)
-    after = recipe.model_copy(update={"output": before.output})
+    after = with_absolute_paths(recipe).model_copy(update={"output": before.output})
     refuse_other_learning(before, after)
-    return differences(flat_values(before), flat_values(after))
+    changes = differences(flat_values(before), flat_values(after))
+    if any(LOCATIONS.fullmatch(field) for field in changes):
+        refuse_changed_data(run_dir, after)
+    return changes
 
 
 def keep_submission(run_dir: Path, recipe: TrainRecipe) -> None:
@@ -109,22 +125,22 @@ def keep_changes(run_dir: Path, overrides: Sequence[str]) -> None:
         RecipeError: as in `changed_recipe`.
         DiskFullError: disk full; the old file stays.
     """
-    changed_recipe(run_dir, overrides)
     path = run_dir / RECIPE
-    write_text(path, dump_changed(path, load_recipe(path, overrides), ORIGIN))
+    changed = replace(load_recipe(path, overrides), recipe=changed_recipe(run_dir, overrides))
+    write_text(path, dump_changed(path, changed, ORIGIN))
 
 
 def refuse_changed_data(run_dir: Path, recipe: TrainRecipe) -> None:
-    """Refuse to continue if a dataset has changed since the run started.
+    """Refuse to continue if a dataset has changed since the run started. It may have moved.
 
     Raises:
         DataError: names the dataset that has changed or is missing.
     """
-    recorded = read_manifest(run_dir).get("datasets", {})
-    for path, fingerprint in mixture_fingerprints(recipe.data).items():
-        if recorded.get(path, fingerprint) != fingerprint:
+    recorded, names = read_manifest(run_dir).get("datasets", {}), dataset_names(recipe)
+    for path in recipe.dataset_paths:
+        before, now = recorded.get(names[str(path)]), read_info(path)["fingerprint"]
+        if before not in (None, now):
             raise DataError(
-                f"The dataset {path} has changed since the run started: fingerprint {fingerprint} instead of "
-                f"{recorded[path]}.",
+                f"The dataset {path} has changed since the run started: fingerprint {now} instead of {before}.",
                 "Restore the dataset, or train under another name.",
             )

@@ -15,6 +15,7 @@ from pokevla.embodiment.mixing import refuse_other_robot
 from pokevla.embodiment.reading import KEY, read_embodiment
 from pokevla.embodiment.table import get_embodiment
 from pokevla.errors import DataError, DiskFullError, EnvironmentSetupError, PokeVLAError, RecipeError
+from pokevla.files.paths import expanded, literal_path
 from pokevla.files.texts import read_json
 from pokevla.parts import ENVIRONMENTS, METRIC_SINKS, get_part
 from pokevla.recipe import schema, sections
@@ -224,8 +225,9 @@ def _pipeline(recipe: schema.PipelineRecipe) -> list[str]:
     for stage in recipe.stages:
         for word in stage.run:
             if word.endswith((".yaml", ".yml")) and "{output}" not in word:
-                overrides = [item.replace("{output}", str(recipe.output)) for item in stage.run if _is_override(item)]
-                load_recipe(Path(word), overrides)
+                output = literal_path(recipe.output)
+                overrides = [item.replace("{output}", output) for item in stage.run if _is_override(item)]
+                load_recipe(expanded(Path(word)), overrides)
     return []
 
 

@@ -14,7 +14,7 @@ from pokevla.files.locks import advisory_lock
 from pokevla.files.locks import is_locked as is_file_locked
 from pokevla.files.texts import write_text
 from pokevla.files.writing import atomic_folder
-from pokevla.recipe.dump import dump_recipe
+from pokevla.recipe.dump import dump_absolute
 from pokevla.recipe.load import LoadedRecipe, recipe_hash
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.runs.directory import RECIPE, holds_recipe, run_directory
@@ -41,7 +41,7 @@ def create_run(loaded: LoadedRecipe, recipe: TrainRecipe) -> Path:
         )
     provenance = _provenance(recipe)
     with atomic_folder(run_dir) as new:
-        write_text(new / RECIPE, dump_recipe(loaded))
+        write_text(new / RECIPE, dump_absolute(loaded))
         write_manifest(new, provenance)
     return run_dir
 
@@ -63,7 +63,7 @@ def _provenance(recipe: TrainRecipe) -> dict[str, Any]:
     return {
         "recipe_hash": recipe_hash(recipe),
         "world_size": recipe.resources.world_size,
-        "datasets": mixture_fingerprints(recipe.data),
+        "datasets": mixture_fingerprints(recipe),
     }
 
 

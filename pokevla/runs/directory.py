@@ -19,13 +19,16 @@ Each name is defined once: here, or in the module named beside it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from pokevla.errors import UsageError
+from pokevla.errors import DataError, UsageError
+from pokevla.files.paths import absolute
 from pokevla.recipe.kinds import AnyRecipe, TrainingRecipe, training_of
-from pokevla.recipe.load import load_recipe
+from pokevla.recipe.load import OVERRIDE, load_recipe
+from pokevla.recipe.paths import with_absolute_paths
 from pokevla.recipe.schema import TrainRecipe
-from pokevla.telemetry.manifest import MANIFEST
+from pokevla.telemetry.manifest import MANIFEST, read_manifest
 
 RECIPE = "recipe.yaml"
 CHECKPOINTS = "checkpoints"
@@ -58,7 +61,10 @@ def holds_recipe(folder: Path) -> bool:
 
 
 def read_run_recipe(run_dir: Path, overrides: Sequence[str] = ()) -> TrainingRecipe:
-    """The recipe of a training run, with overrides (`field=value`) applied.
+    """The recipe of a training run, with overrides (`field=value`) applied and all paths absolute.
+
+    A path that no longer exists is looked for from the working directory as the recipe spelled it: a project may have
+    moved as a whole. Relative paths of runs from before paths were kept absolute begin where the run was started.
 
     Raises:
         UsageError: `run_dir` is not a run directory of training.
@@ -66,11 +72,26 @@ def read_run_recipe(run_dir: Path, overrides: Sequence[str] = ()) -> TrainingRec
     """
     if not holds_recipe(run_dir):
         raise UsageError(f"{run_dir} is not a run directory: it has no {RECIPE}.", "Name one below `runs/`.")
-    job = load_recipe(run_dir / RECIPE, overrides).recipe
-    recipe = training_of(job)
+    loaded = load_recipe(run_dir / RECIPE, overrides)
+    recipe = training_of(loaded.recipe)
     if recipe is None:
-        raise UsageError(f"{run_dir} is a run of kind {job.kind}, not of training.")
-    return recipe
+        raise UsageError(f"{run_dir} is a run of kind {loaded.recipe.kind}, not of training.")
+    started_in = _started_in(run_dir)
+
+    def place(field: str, path: Path) -> Path:
+        base = Path.cwd() if loaded.origins.get(field) == OVERRIDE else started_in
+        written = Path(recipe.paths_as_written.get(field, path))
+        choices = (absolute(base / path), absolute(written))
+        return next((choice for choice in choices if choice.exists()), choices[0])
+
+    return with_absolute_paths(recipe, place)
+
+
+def _started_in(run_dir: Path) -> Path:
+    """Working directory of the first start; the present one if the manifest does not tell."""
+    with suppress(DataError, KeyError, TypeError):
+        return Path(read_manifest(run_dir)["start"]["cwd"])
+    return Path.cwd()
 
 
 def is_exported(run_dir: Path) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pokevla.checkpoint.store import find_on_all_ranks, load_checkpoint
-from pokevla.data.mixture import Mixture
+from pokevla.data.mixture import Mixture, dataset_names
 from pokevla.distributed.environment import RankInfo
 from pokevla.errors import CheckpointError
 from pokevla.recipe.load import recipe_hash
@@ -68,6 +68,7 @@ def build_identity(
     `frozen_hash` is the hash of the frozen weights. `caches` maps the path of a dataset to the fingerprint of its
     feature cache.
     """
+    names = dataset_names(recipe)
     return CheckpointInfo(
         step=0,
         position=0,
@@ -76,9 +77,9 @@ def build_identity(
         precision=recipe.precision,
         recipe_hash=recipe_hash(recipe),
         frozen_hash=frozen_hash,
-        datasets=mixture.fingerprints,
+        datasets={names[path]: fingerprint for path, fingerprint in mixture.fingerprints.items()},
         embodiment=mixture.embodiment.to_dict() if mixture.embodiment is not None else {},
-        caches=caches,
+        caches={names[path]: fingerprint for path, fingerprint in caches.items()},
         settings=neutral_settings(recipe),
     )
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pokevla.data.mixture import dataset_names
 from pokevla.data.prompts import INSTRUCTION_TEMPLATE
 from pokevla.data.statistics import Statistics
 from pokevla.embodiment.reading import KEY, read_embodiment
@@ -127,8 +128,10 @@ def _describe(recipe: TrainRecipe, run_dir: Path, info: CheckpointInfo, num_para
 
 def _card(recipe: TrainRecipe, info: CheckpointInfo, num_parameters: int) -> str:
     model = MODEL_TITLES[model_of(recipe)]
-    sources = "\n".join(f"- `{source.path}`, weight {source.weight:g}" for source in recipe.data.datasets)
-    start = f"`{recipe.model.vlm}`" if recipe.model.vlm else f"random weights of seed {recipe.seed}"
+    names, spelled = dataset_names(recipe), recipe.paths_as_written  # not the paths of this machine
+    sources = "\n".join(f"- `{names[str(source.path)]}`, weight {source.weight:g}" for source in recipe.data.datasets)
+    base = spelled.get("model.vlm", recipe.model.vlm)
+    start = f"`{base}`" if recipe.model.vlm else f"random weights of seed {recipe.seed}"
     lines = [
         f"# {recipe.name}",
         "",

@@ -13,6 +13,7 @@ import typer.main
 
 from pokevla.cli.data_verbs.masks import masks
 from pokevla.cli.data_verbs.simulation import demos, scenes
+from pokevla.cli.path_arguments import expand_path_arguments
 from pokevla.cli.progress import progress
 from pokevla.parts import DATA_SOURCES, get_part, import_extensions
 
@@ -33,7 +34,7 @@ class ConverterGroup(typer.core.TyperGroup):
         single.command(cmd_name)(get_part("data convert", cmd_name, DATA_SOURCES))
         command = typer.main.get_command(single)
         command.name = cmd_name
-        return command
+        return expand_path_arguments(command)
 
 
 app = typer.Typer(no_args_is_help=True, help="Make and inspect datasets.", rich_markup_mode=None)

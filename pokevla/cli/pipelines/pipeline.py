@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pokevla.cli.pipelines.memory_sampler import MemorySampler
 from pokevla.errors import PokeVLAError, RecipeError, UsageError
+from pokevla.files.paths import expanded, literal_path
 from pokevla.files.texts import write_json
 from pokevla.recipe.kinds import AnyRecipe, kind_of
 from pokevla.recipe.load import load_recipe, recipe_hash
@@ -67,7 +68,7 @@ def run_pipeline(
     upstream_changed = False
     commit = code_commit()
     for number, stage in enumerate(recipe.stages, start=1):
-        arguments = [argument.replace("{output}", str(output)) for argument in stage.run]
+        arguments = [argument.replace("{output}", literal_path(output)) for argument in stage.run]
         command, fingerprint = shlex.join(["pokevla", *arguments]), _fingerprint(arguments)
         before = remembered.get(stage.name)
         label = f"[{number}/{len(recipe.stages)}] {stage.name}"
@@ -131,7 +132,7 @@ def _fingerprint(arguments: list[str]) -> str:
 def _recipes(arguments: list[str]) -> list[AnyRecipe]:
     """Recipes that a command names, with the overrides that follow them."""
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
-    paths = [Path(argument) for argument in arguments if argument.endswith((".yaml", ".yml"))]
+    paths = [expanded(Path(argument)) for argument in arguments if argument.endswith((".yaml", ".yml"))]
     return [load_recipe(path, overrides).recipe for path in paths if path.is_file()]
 
 

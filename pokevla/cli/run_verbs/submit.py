@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pokevla.files.paths import expanded
+
 if TYPE_CHECKING:
     from pokevla.jobs.launcher import Launcher
     from pokevla.jobs.plan import JobPlan, Submitted
@@ -62,7 +64,7 @@ def _parse(text: str) -> tuple[Path, list[str]]:
     words = shlex.split(text)
     if not words:
         raise typer.BadParameter("--then needs a recipe.")
-    return Path(words[0]), words[1:]
+    return expanded(Path(words[0])), words[1:]
 
 
 def _print_scripts(plans: list[JobPlan], profile: Profile, runner: Launcher) -> None:

@@ -16,6 +16,7 @@ import pytest
 from safetensors.torch import load_file
 
 from pokevla.runs.checkpoints import list_checkpoints, read_info
+from pokevla.runs.directory import read_run_recipe
 from pokevla.telemetry.jsonl import read_jsonl
 
 pytestmark = pytest.mark.engine
@@ -124,6 +125,17 @@ def test_a_run_goes_on_with_half_the_ranks(pokevla: Run, runs: Path, whole: Path
     changed = [row["changed"] for row in read_jsonl(run_dir / "events.jsonl") if row["event"] == "resumed"]
     assert changed == ["Resumed at step 8 with resources.cpu_ranks 2 -> 1, number of ranks 2 -> 1."]
     assert "cpu_ranks: 1" in (run_dir / "recipe.yaml").read_text()
+
+
+def test_a_run_goes_on_elsewhere_with_its_data_moved(runs: Path, whole: Path, tiny_run_env: dict[str, str]) -> None:
+    """Run folder and dataset have moved, and the working directory is another one."""
+    run_dir, disk = runs / "elsewhere" / "whole", runs / "disk"
+    shutil.copytree(whole, run_dir, ignore=shutil.ignore_patterns("export", "step-00000012"))
+    shutil.copytree(read_run_recipe(whole).data.datasets[0].path, disk)
+    command = [sys.executable, "-m", "pokevla.cli.main", "resume", str(run_dir), "data.datasets.0.path=disk"]
+    subprocess.run(command, env=tiny_run_env, cwd=runs, check=True, timeout=900)
+    assert exported(run_dir) == exported(whole)
+    assert read_run_recipe(run_dir).data.datasets[0].path == disk
 
 
 def test_a_change_of_what_is_learnt_is_refused_on_resume(pokevla: Run, runs: Path, whole: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pokevla.errors import DataError, RecipeError, UsageError
+from pokevla.recipe.dump import dump_recipe
 from pokevla.recipe.load import load_recipe, recipe_hash
 from pokevla.recipe.schema import PretrainRecipe
 from pokevla.runs.changes import (
@@ -141,4 +142,89 @@ def test_a_run_that_is_being_trained_keeps_its_recipe(run_dir: Path) -> None:
     before = (run_dir / "recipe.yaml").read_text()
     with run_lock(run_dir), pytest.raises(UsageError, match="being trained"):
         run_training(run_dir, ["resources.cpu_ranks=1"])
+    assert (run_dir / "recipe.yaml").read_text() == before
+
+
+@pytest.fixture
+def spelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str]:
+    """A run of a recipe with relative paths, started in `project`, and the hash of that recipe."""
+    (tmp_path / "project" / "data").mkdir(parents=True)
+    (tmp_path / "project" / "data" / "dataset.json").write_text(json.dumps(INFO))
+    (tmp_path / "project" / "recipe.yaml").write_text(RECIPE.format(output="runs", dataset="./data"))
+    monkeypatch.chdir(tmp_path / "project")
+    loaded = load_recipe(Path("recipe.yaml"))
+    assert isinstance(loaded.recipe, PretrainRecipe)
+    return create_run(loaded, loaded.recipe).absolute(), recipe_hash(loaded.recipe)
+
+
+def test_a_run_is_the_same_from_any_working_directory(
+    spelled: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir, hash_before = spelled
+    monkeypatch.chdir("/")
+    recipe = read_run_recipe(run_dir)
+    assert recipe.data.datasets[0].path == tmp_path / "project" / "data"
+    assert f"path: {tmp_path}/project/data" in (run_dir / "recipe.yaml").read_text()
+    assert recipe_hash(recipe) == hash_before
+    assert json.loads((run_dir / "manifest.json").read_text())["datasets"] == {"data": "f"}
+    refuse_changed_data(run_dir, recipe)
+    keep_changes(run_dir, ["batch.micro=1"])
+    assert recipe_hash(read_run_recipe(run_dir)) == hash_before
+
+
+def test_a_dataset_may_move_but_not_change(
+    spelled: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir, hash_before = spelled
+    (tmp_path / "project" / "data").rename(tmp_path / "disk")
+    monkeypatch.chdir(tmp_path)
+    moved = changed_recipe(run_dir, ["data.datasets.0.path=disk"])
+    assert (moved.data.datasets[0].path, recipe_hash(moved)) == (tmp_path / "disk", hash_before)
+    refuse_changed_data(run_dir, moved)
+    keep_changes(run_dir, ["data.datasets.0.path=disk"])
+    monkeypatch.chdir("/")
+    kept = read_run_recipe(run_dir)
+    assert (kept.data.datasets[0].path, recipe_hash(kept)) == (tmp_path / "disk", hash_before)
+    (tmp_path / "disk" / "dataset.json").write_text(json.dumps(INFO | {"fingerprint": "g"}))
+    with pytest.raises(DataError, match=r"/disk has changed since the run started: fingerprint g instead of f"):
+        refuse_changed_data(run_dir, kept)
+
+
+def test_a_base_model_may_not_move(spelled: tuple[Path, str]) -> None:
+    with pytest.raises(RecipeError, match=r"^model\.vlm cannot be changed"):
+        changed_recipe(spelled[0], ["model.vlm=/elsewhere"])
+
+
+def test_a_project_may_move_as_a_whole(
+    spelled: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, hash_before = spelled
+    (tmp_path / "project").rename(tmp_path / "project2")
+    monkeypatch.chdir(tmp_path / "project2")
+    recipe = read_run_recipe(Path("runs/one"))
+    assert recipe.data.datasets[0].path == tmp_path / "project2" / "data"
+    assert recipe_hash(recipe) == hash_before
+
+
+def test_relative_paths_of_earlier_runs_begin_where_the_run_was_started(
+    spelled: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir, hash_before = spelled
+    (run_dir / "recipe.yaml").write_text(dump_recipe(load_recipe(tmp_path / "project" / "recipe.yaml")))
+    assert "paths_as_written" not in (run_dir / "recipe.yaml").read_text()
+    monkeypatch.chdir("/")
+    recipe = read_run_recipe(run_dir)
+    assert recipe.data.datasets[0].path == tmp_path / "project" / "data"
+    assert recipe_hash(recipe) == hash_before
+
+
+def test_the_same_submission_from_another_directory_is_no_change(
+    spelled: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir, _ = spelled
+    before = (run_dir / "recipe.yaml").read_text()
+    monkeypatch.chdir("/")
+    recipe = load_recipe(tmp_path / "project" / "recipe.yaml", [f"data.datasets.0.path={tmp_path}/project/data"]).recipe
+    assert isinstance(recipe, PretrainRecipe)
+    keep_submission(run_dir, recipe)
     assert (run_dir / "recipe.yaml").read_text() == before
