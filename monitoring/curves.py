@@ -80,6 +80,12 @@ def points_of(rows: Rows, name: str) -> list[tuple[int, float]]:
     return [(row["step"], row[name]) for row in rows if row.get(name) is not None]
 
 
+def _plain(label: str) -> str:
+    """A label without matplotlib's special meanings: `$` begins a formula, and `_` at the beginning hides a curve."""
+    text = label.replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
 def draw_lines(lines: Sequence[Line], unit: str, logarithmic: bool) -> str:
     """SVG text of curves on the same axes, with a legend if there are several."""
     from matplotlib.figure import Figure
@@ -89,7 +95,9 @@ def draw_lines(lines: Sequence[Line], unit: str, logarithmic: bool) -> str:
     for line in lines:
         steps, values = zip(*line.points, strict=True)
         marker = "o" if len(line.points) < FEW_POINTS else None
-        axes.plot(steps, values, color=line.colour, linewidth=1.6, marker=marker, markersize=3, label=line.label)
+        axes.plot(
+            steps, values, color=line.colour, linewidth=1.6, marker=marker, markersize=3, label=_plain(line.label)
+        )
     if len(lines) > 1:
         axes.legend(fontsize=7, frameon=False)
     if logarithmic:

@@ -15,6 +15,7 @@ from monitoring.curves import charts_of, draw_chart
 from monitoring.pipeline_summary import beats_all, verdict
 from monitoring.report_inputs import PICTURES, VIDEOS_PER_POLICY, ReportInputs, Run, read_inputs, warnings_of
 from pokevla.evaluation.table import simulator
+from pokevla.evaluation.videos import trial_files
 from pokevla.files.ownership import refuse_other_file
 from pokevla.files.texts import write_text
 
@@ -123,13 +124,13 @@ def _trials(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
         policies.append({"name": name, "note": POLICY_NOTES.get(kinds.get(name, ""), ""), "rate": rate, **row})
     videos = []
     for name in summary["policies"]:
-        paths = sorted((folder / "videos").glob(f"{name}-t*.mp4"))[:VIDEOS_PER_POLICY]
+        paths = list(trial_files(folder / "videos", name).values())[:VIDEOS_PER_POLICY]
         videos += [{"title": path.stem, "uri": data_uri(path)} for path in paths]
     strips = [
         {"title": path.stem, "uri": data_uri(path)}
         for name, kind in kinds.items()
         if kind == "model"
-        for path in sorted((folder / "pictures").glob(f"{name}-t*.png"))[:PICTURES]
+        for path in list(trial_files(folder / "pictures", name).values())[:PICTURES]
     ]
     return {
         "title": folder.name, "policies": policies, "videos": videos, "strips": strips,

@@ -7,14 +7,21 @@ from typing import Any
 
 import typer
 
+from pokevla.files.labels import printable
+
 LOG_WIDTH = 200
 """Width in characters of a table that is not printed on a terminal."""
+
+
+def _echo(text: str) -> None:
+    """Print a line with names from files."""
+    typer.echo(printable(text))
 
 
 def print_run(content: dict[str, Any]) -> None:
     """The checkpoints of a run."""
     if not content["checkpoints"]:
-        typer.echo(f"{content['run']} has no complete checkpoint.")
+        _echo(f"{content['run']} has no complete checkpoint.")
         return
     columns = ("step", "position", "world_size", "zero_stage", "precision", "size_mib")
     rows = [
@@ -33,19 +40,19 @@ def _health(row: dict[str, Any]) -> str:
 
 def print_content(content: dict[str, Any]) -> None:
     """One checkpoint or directory of weights."""
-    typer.echo(f"{content['kind']} {content['folder']}")
+    _echo(f"{content['kind']} {content['folder']}")
     if content["kind"] == "checkpoint":
-        typer.echo(
+        _echo(
             f"recipe {content['recipe']} ({content['recipe_hash'][:12]}), step {content['step']}, "
             f"position {content['position']}"
         )
-        typer.echo(
+        _echo(
             f"saved by {content['world_size']} ranks, ZeRO stage {content['zero_stage']}, {content['precision']}; "
             f"frozen weights are not stored (hash {content['frozen_hash']})"
         )
-        typer.echo(f"files are complete; {_health(content)}")
+        _echo(f"files are complete; {_health(content)}")
     else:
-        typer.echo(", ".join(f"{key} {value}" for key, value in sorted(content["metadata"].items())))
+        _echo(", ".join(f"{key} {value}" for key, value in sorted(content["metadata"].items())))
     rows = [[file["name"], _mib(file["size"])] for file in content["files"]]
     _table(["file", "MiB"], [*rows, ["all", _mib(content["size_bytes"])]])
     rows = [
@@ -56,25 +63,25 @@ def print_content(content: dict[str, Any]) -> None:
     rows.append(["all", str(total[0]), f"{total[1]:,}", _mib(total[2]), str(total[3])])
     _table(["part", "tensors", "numbers", "MiB in fp32", "not finite"], rows)
     for tensor in content.get("tensors", []):
-        typer.echo(f"{tensor['name']}  {tuple(tensor['shape'])}  {tensor['dtype']}")
+        _echo(f"{tensor['name']}  {tuple(tensor['shape'])}  {tensor['dtype']}")
 
 
 def print_verified(content: dict[str, Any]) -> None:
     """The result of `verify`."""
     for row in content["checkpoints"]:
         if row["good"]:
-            typer.echo(f"step {row['step']}: good ({row['files']} files, {_mib(row['size_bytes'])} MiB)")
+            _echo(f"step {row['step']}: good ({row['files']} files, {_mib(row['size_bytes'])} MiB)")
         for sentence in row["damaged"]:
-            typer.echo(f"step {row['step']}: damaged: {sentence}")
+            _echo(f"step {row['step']}: damaged: {sentence}")
     for folder in content["unfinished"]:
-        typer.echo(f"{folder}: incomplete (partly written or partly deleted), ignored")
+        _echo(f"{folder}: incomplete (partly written or partly deleted), ignored")
 
 
 def print_diff(content: dict[str, Any]) -> None:
     """The differences between two checkpoints."""
     for title, pairs in (("recipe", content["recipe"]), ("", content["facts"])):
         for name, (first, second) in pairs.items():
-            typer.echo(f"{title} {name}: {_text(first)} -> {_text(second)}".lstrip())
+            _echo(f"{title} {name}: {_text(first)} -> {_text(second)}".lstrip())
     if content["parts"]:
         rows = [
             [
@@ -90,10 +97,10 @@ def print_diff(content: dict[str, Any]) -> None:
         _table(["part", "tensors", "differ", "max |a - b|", "|a - b| / |a|", "not finite"], rows)
     for title, names in (("first", content["only_first"]), ("second", content["only_second"])):
         if names:
-            typer.echo(f"{len(names)} weights are only in the {title}: {', '.join(names[:3])}{_more(names)}")
+            _echo(f"{len(names)} weights are only in the {title}: {', '.join(names[:3])}{_more(names)}")
     for name, (first, second) in content["other_shape"].items():
-        typer.echo(f"{name}: shape {tuple(first)} -> {tuple(second)}")
-    typer.echo("weights are equal to the last bit" if content["weights_equal"] else "weights differ")
+        _echo(f"{name}: shape {tuple(first)} -> {tuple(second)}")
+    _echo("weights are equal to the last bit" if content["weights_equal"] else "weights differ")
 
 
 def _text(value: Any) -> str:
@@ -111,8 +118,8 @@ def print_plan(content: dict[str, Any]) -> None:
     for row in content["checkpoints"]:
         fate = deletion if row["deleted"] else f"stays ({row['kept_because']})"
         remains = ", remains of an interrupted save or deletion" if row["step"] is None else ""
-        typer.echo(f"{row['folder']}: {fate}{remains}, {_mib(row['size_bytes'])} MiB")
-    typer.echo(f"{_mib(freed)} MiB {'would be' if content['dry_run'] else 'were'} freed")
+        _echo(f"{row['folder']}: {fate}{remains}, {_mib(row['size_bytes'])} MiB")
+    _echo(f"{_mib(freed)} MiB {'would be' if content['dry_run'] else 'were'} freed")
 
 
 def _mib(size_bytes: int) -> str:
@@ -120,13 +127,11 @@ def _mib(size_bytes: int) -> str:
 
 
 def _table(columns: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from pokevla.cli.terminal import PlainConsole
 
     table = Table(*columns)
     for row in rows:
         table.add_row(*row)
-    console = Console()
-    if not console.is_terminal:  # in a log, do not truncate cells
-        console.width = LOG_WIDTH
-    console.print(table)
+    PlainConsole(log_width=LOG_WIDTH).print(table)  # in a log, cells are not truncated

@@ -17,6 +17,7 @@ import typer.main
 import pokevla
 from pokevla.cli.path_arguments import expand_path_arguments
 from pokevla.errors import NO_ROOM, DiskFullError, PokeVLAError, Requeued, UsageError
+from pokevla.files.labels import printable
 from pokevla.recipe.messages import nearest
 
 # Verb: (module, attribute, one line of help). The attribute is a function or a typer app of sub-verbs.
@@ -165,7 +166,7 @@ def _report(error: BaseException, text: str, exit_code: int, debug: bool) -> int
 
 
 def _print_error_line(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(printable(line), file=sys.stderr)
 
 
 def _close_stdout() -> None:

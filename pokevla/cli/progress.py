@@ -19,12 +19,13 @@ class Listener(Protocol):
 def progress(what: str) -> Iterator[Listener]:
     """Yield a listener that shows `what` on stderr: a bar on a terminal, otherwise a line at every tenth of the total,
     or each time the count has doubled if the total is not known."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
+    from pokevla.cli.terminal import PlainConsole
+
+    console = PlainConsole(stderr=True)
     failures_column = TextColumn("{task.description}")
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), failures_column, TimeElapsedColumn())
+    columns = (TextColumn(what, markup=False), BarColumn(), MofNCompleteColumn(), failures_column, TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
         next_line = 0
@@ -35,7 +36,7 @@ def progress(what: str) -> Iterator[Listener]:
             bar.update(task, completed=done, total=total, description=failures)
             if not console.is_terminal and (done >= next_line or done == total):
                 so_far = f"{what}: {done}" + (f" of {total}" if total else "")
-                console.print(f"{so_far}, {failures}" if failures else so_far, markup=False)
+                console.print(f"{so_far}, {failures}" if failures else so_far)
                 next_line = max(2 * done, 1) if total is None else done + max(1, total // 10)
 
         yield listen

@@ -8,12 +8,11 @@ event file once a later one is beside it, and the training may still be writing.
 from __future__ import annotations
 
 import json
-import re
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from pokevla.evaluation.videos import read_video
+from pokevla.evaluation.videos import read_video, trial_files
 from pokevla.recipe.schema import EvalRecipe, GroundingRecipe
 from pokevla.runs.directory import EXPORT_CONFIG, holds_recipe
 from pokevla.telemetry.tensorboard import TENSORBOARD, TensorBoardWriter
@@ -29,11 +28,9 @@ def publish_trials(recipe: EvalRecipe, summary: dict[str, Any]) -> list[Path]:
         folder, step = event_folder(run, evaluation, spec.name)
         with closing(TensorBoardWriter(folder)) as writer:
             writer.scalars(trial_scalars(summary, spec.name), step)
-            for path in sorted((evaluation / "videos").glob(f"{spec.name}-*.mp4")):
-                match = re.fullmatch(re.escape(spec.name) + r"-(t\d+-i\d+)", path.stem)
-                if match is not None:
-                    frames, frames_per_second = read_video(path)
-                    writer.video(f"trial/{match[1]}", frames, step, frames_per_second)
+            for trial, path in trial_files(evaluation / "videos", spec.name).items():
+                frames, frames_per_second = read_video(path)
+                writer.video(f"trial/{trial}", frames, step, frames_per_second)
         written.append(folder)
     return written
 

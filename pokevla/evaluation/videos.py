@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -74,6 +75,16 @@ class TrialRecorder:
             Image.fromarray(rows).save(temporary, optimize=True)
         iou = float(np.mean(self._ious)) if self._ious else None
         return str(video.relative_to(self._folder)), iou
+
+
+def trial_files(folder: Path, policy: str) -> dict[str, Path]:
+    """Videos or images of the trials of one policy in `folder`, by trial (`t03-i07`), sorted.
+
+    The name is compared as a whole: it may hold characters that mean something in a pattern.
+    """
+    name = re.compile(re.escape(policy) + r"-(t\d+-i\d+)")
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    return {match[1]: path for path in paths if (match := name.fullmatch(path.stem))}
 
 
 def write_video(path: Path, frames: list[np.ndarray], frames_per_second: int = FRAMES_PER_SECOND) -> None:

@@ -18,6 +18,7 @@ from pokevla.data.dataset import SHARDS_NAME
 from pokevla.errors import CacheMismatchError, DataError
 from pokevla.features.fingerprint import differences
 from pokevla.features.layout import REBUILD, Features, RecordLayout, encode_record, payload_offset
+from pokevla.files.labels import name_problem
 from pokevla.files.locks import advisory_lock
 from pokevla.files.texts import read_json, write_json, write_text
 from pokevla.files.writing import atomic_file
@@ -67,6 +68,10 @@ def _read_manifest_file(directory: Path) -> dict[str, Any]:
     if version not in _READ_VERSIONS:
         known = " and ".join(map(str, _READ_VERSIONS))
         raise DataError(f"{path} has schema version {version}, this program reads {known}.", REBUILD)
+    for name in manifest.get("shards", ()):
+        problem = name_problem(name)
+        if problem is not None:
+            raise DataError(f"{path} names the shard {name!r}: {problem}.", REBUILD)
     return manifest
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from glob import escape
 from pathlib import Path
 
 from pokevla.errors import DataError
@@ -95,7 +96,7 @@ def read_exit(run_dir: Path, job_id: str) -> tuple[int, str] | None:
     """
     notes = []
     folder = log_folder(run_dir, job_id)
-    folders = [folder, *sorted(folder.parent.glob(f"{folder.name}_*"))]  # of an array's tasks: 12_0, 12_1, ...
+    folders = [folder, *sorted(folder.parent.glob(f"{escape(folder.name)}_*"))]  # of an array's tasks: 12_0, 12_1, ...
     pattern = f"{job_id.removeprefix(LOCAL)}_*_exit.json"
     for path in [path for one in folders for path in sorted(one.glob(pattern))]:
         try:

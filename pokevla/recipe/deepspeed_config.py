@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pokevla.recipe.derive import DerivedBatch
-from pokevla.recipe.precision import PRECISIONS
+from pokevla.recipe.planning.precision import PRECISIONS
 from pokevla.recipe.schema import TrainRecipe
 
 # Elements per communication bucket. DeepSpeed's 5e8 would take 2 GB on a GPU that the whole model fits twice; 5e7

@@ -7,11 +7,25 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from pokevla.files.labels import name_problem
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
+
+
+def _label(name: str) -> str:
+    problem = name_problem(name)
+    if problem is not None:
+        raise PydanticCustomError("label", "{problem}", {"problem": problem})
+    return name
+
+
+Label = Annotated[str, AfterValidator(_label)]
+"""A name that becomes part of file names, tables and pages (`pokevla.files.labels.name_problem`)."""
 
 
 class Section(BaseModel):

@@ -15,6 +15,7 @@ from pokevla.recipe.paths import PathsAsWritten, UserPath
 from pokevla.recipe.running import (
     CheckpointConfig,
     GuardsConfig,
+    Label,
     LogConfig,
     Positive,
     ResourcesConfig,
@@ -187,7 +188,7 @@ class CacheRecipe(JobRecipe):
 class PolicySpec(Section):
     """One policy to evaluate. `replay` and `blanked` are baselines that show whether it uses its images."""
 
-    name: str
+    name: Label
     """Name in the table."""
     kind: Literal["model", "untrained", "blanked", "replay"]
     """`model`: weights of a run. `untrained`: same model, random weights. `blanked`: `model` with its images zeroed.
@@ -272,7 +273,7 @@ class GroundingRecipe(JobRecipe):
     """Folder of evaluation directories."""
     dataset: UserPath
     """VLM dataset, whose split `val` has the questions."""
-    runs: Annotated[dict[str, UserPath | None], Field(min_length=1)]
+    runs: Annotated[dict[Label, UserPath | None], Field(min_length=1)]
     """Models by name: a pre-training run, or `null` for random weights of `preset`."""
     preset: Literal["tiny", "mini", "pocket"] = "mini"
     """Preset of the random model."""

@@ -14,6 +14,7 @@ from typing import IO
 import xxhash
 
 from pokevla.errors import DataError
+from pokevla.files.labels import lies_within, printable
 from pokevla.shards.index import IndexEntry, Member
 
 
@@ -67,6 +68,11 @@ class ShardWriter:
         self._tar.close()
 
     def _add(self, key: str, extension: str, content: bytes, skip: int, plain_name: bool = False) -> Member:
+        if not key or not lies_within(key) or printable(key) != key or "\t" in key or "\n" in key:
+            raise DataError(
+                f"The key {key!r} cannot name a tar member: empty, outside its folder, or with control characters.",
+                "Rename the file or folder that it comes from.",
+            )
         info = tarfile.TarInfo(f"{key}.{extension}")
         info.size, info.mode = len(content), self._header.mode
         info.uname = info.gname = self._header.owner

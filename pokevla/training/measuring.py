@@ -16,7 +16,7 @@ from pokevla.distributed.environment import RankInfo
 from pokevla.embodiment.description import Embodiment
 from pokevla.model.seeding import seed_dropout
 from pokevla.recipe.planning.compute import flops_per_sample
-from pokevla.recipe.precision import PRECISIONS
+from pokevla.recipe.planning.precision import PRECISIONS
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.recipe.values import flat_values
 from pokevla.runs.directory import RECIPE

@@ -22,7 +22,7 @@ class ProgressView:
     def __init__(self, run_dir: Path, total_steps: int | None, console: Console | None = None) -> None:
         # From the end, even if the ranks first truncate what a killed run wrote after its last checkpoint.
         self._metrics = JsonlFollower(run_dir / METRICS, tail_bytes=0)
-        self.console = console or Console(file=sys.stderr)
+        self.console = console or Console(file=sys.stderr, markup=False, emoji=False)
         self._total = total_steps
         self._bar: Progress | None = None
         self._task: TaskID | None = None

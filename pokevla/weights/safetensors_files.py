@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pokevla.errors import CheckpointError, DiskFullError
+from pokevla.files.labels import lies_within
 from pokevla.files.texts import write_json
 from pokevla.weights.named_tensors import Weights, WeightSpec, stored_dtype
 
@@ -167,8 +168,12 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / SINGLE]
     try:
         index = json.loads((folder / INDEX).read_text())
-        return [folder / name for name in sorted(set(index["weight_map"].values()))]
+        names = sorted(set(index["weight_map"].values()))
+        outside = next((name for name in names if not lies_within(name)), None)
+        if outside is not None:
+            raise CheckpointError(f"{folder / INDEX} names the file {outside!r}, which does not lie in its folder.")
+        return [folder / name for name in names]
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} holds no weights (no {SINGLE}).", "Check the path.") from error
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder / INDEX} cannot be read ({error}).", "Write it again.") from error

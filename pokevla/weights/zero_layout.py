@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pokevla.errors import CheckpointError
-from pokevla.recipe.precision import PRECISIONS
+from pokevla.recipe.planning.precision import PRECISIONS
 from pokevla.runs.checkpoints import STATE, CheckpointInfo
 from pokevla.weights.named_tensors import WeightSpec, stored_dtype
 from pokevla.weights.parameter_groups import split_by_dimensions

@@ -15,6 +15,7 @@ from pokevla.cli.data_verbs.masks import masks
 from pokevla.cli.data_verbs.simulation import demos, scenes
 from pokevla.cli.path_arguments import expand_path_arguments
 from pokevla.cli.progress import progress
+from pokevla.files.labels import printable
 from pokevla.parts import DATA_SOURCES, get_part, import_extensions
 
 EXTENSIONS_VARIABLE = "POKEVLA_EXTENSIONS"
@@ -114,11 +115,11 @@ def _print_fields(fields: dict[str, Any], indent: str = "") -> None:
     """Print names and values, one per line; nested ones below their name."""
     for name, value in fields.items():
         if isinstance(value, dict):
-            typer.echo(f"{indent}{name}:")
+            typer.echo(printable(f"{indent}{name}:"))
             _print_fields(value, indent + "  ")
         else:
             text = ", ".join(_short(v) for v in value) if isinstance(value, list) else _short(value)
-            typer.echo(f"{indent}{name}: {text}")
+            typer.echo(printable(f"{indent}{name}: {text}"))
 
 
 def _short(value: Any) -> str:

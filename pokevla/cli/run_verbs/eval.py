@@ -36,10 +36,9 @@ def evaluate(
 
 
 def _console(stderr: bool) -> Console:
-    from rich.console import Console
+    from pokevla.cli.terminal import PlainConsole
 
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=LOG_WIDTH)
+    return PlainConsole(stderr=stderr, log_width=LOG_WIDTH)
 
 
 def _trials(recipe: EvalRecipe, overwrite: bool, as_json: bool) -> None:
@@ -50,7 +49,7 @@ def _trials(recipe: EvalRecipe, overwrite: bool, as_json: bool) -> None:
     from pokevla.evaluation.trial_records import TrialRecord
 
     console = _console(as_json)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("trials", total=None)
 

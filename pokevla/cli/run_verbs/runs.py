@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 app = typer.Typer(no_args_is_help=True, help="List, show and stop runs.", rich_markup_mode=None)
 LOG_WIDTH = 140
@@ -24,6 +21,7 @@ def ls(
     """List the training runs in a directory: state, step, loss, last heartbeat, restarts, and why a run ended."""
     from monitoring.catalogue import list_runs, runs_table
     from pokevla.cli.run_verbs.queue import ask_queue
+    from pokevla.cli.terminal import PlainConsole
     from pokevla.errors import UsageError
 
     if not folder.is_dir():
@@ -36,7 +34,7 @@ def ls(
     elif not snapshots:
         typer.echo(f"There is no run in {folder}.")
     else:
-        _console().print(runs_table(snapshots))
+        PlainConsole(log_width=LOG_WIDTH).print(runs_table(snapshots))
 
 
 @app.command()
@@ -48,6 +46,7 @@ def show(
     from monitoring.dashboard import frame
     from monitoring.live import LiveRun
     from pokevla.cli.run_verbs.queue import ask_queue
+    from pokevla.cli.terminal import PlainConsole
     from pokevla.telemetry.manifest import read_manifest
 
     snapshot = LiveRun(run).snapshot(ask_queue(run))
@@ -56,7 +55,7 @@ def show(
         starts = [manifest["start"], *manifest["restarts"]]
         typer.echo(json.dumps({**snapshot.to_dict(), "starts": starts, "commit": manifest["commit"]}, indent=2))
         return
-    console = _console()
+    console = PlainConsole(log_width=LOG_WIDTH)
     console.print(frame(snapshot))
     for start in [manifest["start"], *manifest["restarts"]]:
         step = f"from step {start['step']}" if "step" in start else "created"
@@ -82,10 +81,3 @@ def stop(
         stop_local_run(run, timeout_s)
         messages = [f"stopped: {run} (continue with: pokevla resume {run})"]
     typer.echo("\n".join(messages))
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=LOG_WIDTH)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pokevla.files.labels import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -30,12 +32,11 @@ def watch(
     A dashboard on a terminal, a line for each change elsewhere. It only reads: start and stop it at any time, on any
     machine that sees the directory.
     """
-    from rich.console import Console
-
     from monitoring.live import LiveRun
     from pokevla.cli.run_verbs.queue import ask_queue
+    from pokevla.cli.terminal import PlainConsole
 
-    live, console = LiveRun(run), Console()
+    live, console = LiveRun(run), PlainConsole()
 
     def update() -> Snapshot:
         return live.snapshot(ask_queue(run))
@@ -83,10 +84,10 @@ def _lines(update: Update, live: LiveRun, interval_s: float) -> None:
         snapshot = update()
         # The first update contains all past events; print only the new ones.
         for event in live.new_events if shown is not None else []:
-            typer.echo(sentence(event))
+            typer.echo(printable(sentence(event)))
         text = line(snapshot)
         if text != shown:
-            typer.echo(text)
+            typer.echo(printable(text))
             shown = text
         if snapshot.state in OVER:
             return

@@ -18,6 +18,7 @@ from pokevla.data.statistics import compute_statistics
 from pokevla.data.writer import DatasetWriter, encode_json, refuse_output
 from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import DataError
+from pokevla.files.labels import name_problem
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def convert_libero(settings: LiberoSettings, on_episode: Callable[[int, int], No
     suites = sorted({header.suite for header in headers})
     with DatasetWriter(
         settings.out,
-        group=suites[0] if len(suites) == 1 else "libero",
+        group=suites[0] if len(suites) == 1 and name_problem(suites[0]) is None else "libero",
         samples=SAMPLE_SCHEMA,
         episodes=EPISODE_SCHEMA,
         embodiment=LIBERO,

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from pokevla.files.labels import MAX_NAME
 from pokevla.parts import (
     ACTION_HEADS,
     ENVIRONMENTS,
@@ -194,7 +195,7 @@ def _trials(recipe: schema.EvalRecipe) -> Iterator[Finding]:
 
 def _name(recipe: BaseModel) -> Iterator[Finding]:
     name = getattr(recipe, "name", "")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+    if not re.fullmatch(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}", name):
         yield "name", f"name becomes a folder: use letters, digits, dot, dash and underscore, not {name!r}."
 
 

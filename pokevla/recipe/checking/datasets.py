@@ -16,6 +16,7 @@ from pokevla.embodiment.libero import LIBERO
 from pokevla.embodiment.mixing import common_embodiment
 from pokevla.embodiment.reading import KEY, read_embodiment
 from pokevla.errors import DataError
+from pokevla.files.labels import name_problem
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,6 +77,10 @@ def read_info(root: Path) -> dict[str, Any]:
     missing = {"kind", "fingerprint", "num_samples", "fields", "shards"} - set(info)
     if missing:
         raise DataError(f"{path} lacks {', '.join(sorted(missing))}.", "Convert the dataset again.")
+    for name in info["shards"]:
+        problem = name_problem(name)
+        if problem is not None:
+            raise DataError(f"{path} names the shard {name!r}: {problem}.", "Convert the dataset again.")
     return info
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pokevla.embodiment.description import Embodiment
 from pokevla.embodiment.libero import LIBERO
 from pokevla.recipe.kinds import DataKind, data_kind_of, model_of
+from pokevla.recipe.planning.precision import PRECISIONS
 from pokevla.recipe.planning.sizes import Part, PresetSize, Stack, preset_size
-from pokevla.recipe.precision import PRECISIONS
 from pokevla.recipe.schema import TrainRecipe
 
 GIB = 1024**3
@@ -148,7 +148,7 @@ def _own_forward(size: PresetSize, views: int) -> float:
 def memory_per_gpu(recipe: TrainRecipe, world_size: int, stage: int, embodiment: Embodiment = LIBERO) -> Memory:
     """Memory of one rank (ZeRO, arXiv 1910.02054, section 3), activations estimated to about a third.
 
-    Bytes per weight are those of `pokevla.recipe.precision`.
+    Bytes per weight are those of `pokevla.recipe.planning.precision`.
     """
     counted = count_parameters(recipe, embodiment).values()
     total, trainable = sum(part.total for part in counted), sum(part.trainable for part in counted)

@@ -23,8 +23,8 @@ from pokevla.recipe.planning.compute import (
     num_views,
     sequence_length,
 )
+from pokevla.recipe.planning.precision import PRECISIONS
 from pokevla.recipe.planning.sizes import cache_record_bytes
-from pokevla.recipe.precision import PRECISIONS
 from pokevla.recipe.schema import TrainRecipe
 
 # Bytes of one view of a sample in the shards: a 256 px JPEG at quality 95 and a mask PNG (robot), a 336 px JPEG (VLM).

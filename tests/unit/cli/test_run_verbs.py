@@ -113,3 +113,32 @@ def test_looking_at_runs_imports_no_torch(run: Path, arguments: list[str], tiny_
         [sys.executable, "-c", code, *words], cwd=ROOT, env=tiny_run_env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_recorded_arguments_and_events_are_text_not_markup(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["start"]["argv"] = [
+        "pokevla",
+        "train",
+        "x.yaml",
+        "data.datasets=[{path: a[/]}]",
+        ":smile:",
+        "\x1b[2J[/red]",
+    ]
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    append(run / "events.jsonl", event("failed", 1, message="[/bold] \x1b]0;owned\x07"))
+    assert main.run(["runs", "show", str(run)]) == 0
+    text = capsys.readouterr().out
+    assert r"data.datasets=[{path: a[/]}] :smile: \x1b[2J[/red]" in text
+    for arguments in (["watch", str(run), "--once"], ["runs", "ls", str(run.parent)]):
+        assert main.run(arguments) == 0
+        text += capsys.readouterr().out
+    assert "[/bold]" in text
+    assert "\x1b" not in text
+
+
+def test_an_error_line_does_not_act_on_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["watch", str(tmp_path / "a\x1b[31m")]) == 2
+    error = capsys.readouterr().err
+    assert r"a\x1b[31m" in error
+    assert "\x1b" not in error

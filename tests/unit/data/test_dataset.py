@@ -127,3 +127,13 @@ def test_a_plan_counts_the_samples_that_the_loader_draws_from(robot_dataset: Cal
         for chunk_length in (1, 8):
             assert count_usable(info, split, chunk_length) == len(usable_rows(dataset, split, chunk_length))
     assert (count_usable(info, "train", 8), count_usable(info, "all"), info.num_samples) == (22, 54, 54)
+
+
+@pytest.mark.parametrize("name", ["../../other/x.tar", "/etc/x.tar", "a\nb.tar"])
+def test_a_shard_outside_the_dataset_is_refused(robot_dataset: Callable[..., Path], name: str) -> None:
+    root = robot_dataset()
+    info = json.loads((root / "dataset.json").read_text())
+    info["shards"] = {name: next(iter(info["shards"].values()))}
+    (root / "dataset.json").write_text(json.dumps(info))
+    with pytest.raises(DataError, match=r"dataset.json names the shard '.*': it (becomes|cannot)"):
+        open_dataset(root)

@@ -110,3 +110,15 @@ def test_points_of_a_model_and_of_its_beginning(tmp_path: Path, run: Path) -> No
     assert (before["point_accuracy/all"], after["point_accuracy/all"]) == ((0, 0.1), (40, 0.5))
     assert after["point_accuracy/grounding"] == (40, 0.5)
     assert "choice_accuracy" not in after
+
+
+def test_videos_of_a_policy_of_any_name_are_found(tmp_path: Path, run: Path) -> None:
+    recipe, summary = evaluation(tmp_path, run)
+    named = recipe.policies[0].model_copy(update={"name": "trained [8]"})
+    summary["policies"]["trained [8]"] = summary["policies"]["trained"]
+    write_video(
+        tmp_path / "runs" / "trials" / "videos" / "trained [8]-t3-i30.mp4", [np.zeros((16, 32, 3), np.uint8)] * 2
+    )
+    publish_trials(recipe.model_copy(update={"policies": [named]}), summary)
+    folder = run / "tensorboard" / "eval" / "trials" / "trained [8]"
+    assert read(folder).Tags()["images"] == ["trial/t3-i30"]

@@ -13,22 +13,22 @@ from hypothesis import strategies as st
 from pokevla.errors import UsageError
 from pokevla.files.paths import absolute, expand_path, literal_path
 
-HOME = {"HOME": "/home/me", "DATA": "/data/x", "TILDE": "~/y", "EMPTY": ""}
+HOME = {"HOME": "/people/me", "DATA": "/data/x", "TILDE": "~/y", "EMPTY": ""}
 ROOT = pwd.getpwuid(0)
 
 
 @pytest.mark.parametrize(
     ("text", "path"),
     [
-        ("~", "/home/me"),
-        ("~/runs", "/home/me/runs"),
+        ("~", "/people/me"),
+        ("~/runs", "/people/me/runs"),
         (f"~{ROOT.pw_name}/x", f"{ROOT.pw_dir}/x"),
-        ("$HOME/d", "/home/me/d"),
-        ("${HOME}/d", "/home/me/d"),
+        ("$HOME/d", "/people/me/d"),
+        ("${HOME}/d", "/people/me/d"),
         ("a/$DATA-1/${DATA}2", "a//data/x-1//data/x2"),
         ("${NONE:-/tmp}/d", "/tmp/d"),
         ("${EMPTY:-/tmp}/d", "/tmp/d"),
-        ("$TILDE/z", "/home/me/y/z"),
+        ("$TILDE/z", "/people/me/y/z"),
         ("a/~/b~", "a/~/b~"),
         ("./~x", "./~x"),
         ("cost$$HOME", "cost$HOME"),

@@ -1,9 +1,11 @@
+import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from monitoring.curves import Line, draw_lines
 from monitoring.report import write_report
 from pokevla.errors import UsageError
 
@@ -55,3 +57,22 @@ def test_every_run_of_a_pipeline_is_shown_controls_last(pipeline: Path) -> None:
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a pipeline, run or evaluation"):
         write_report([tmp_path], tmp_path / "report.html")
+
+
+def test_policies_of_any_name_have_their_own_videos(pipeline: Path) -> None:
+    evaluation = pipeline / "evaluation"
+    summary = json.loads((evaluation / "summary.json").read_text())
+    for part in (summary["policies"], summary["settings"]["policies"]):
+        part["trained [8]"] = part["trained"]
+        part["trained-t3"] = part["trained"]
+    (evaluation / "summary.json").write_text(json.dumps(summary))
+    (video,) = (evaluation / "videos").glob("trained-t*.mp4")
+    shutil.copyfile(video, video.with_name(video.name.replace("trained", "trained [8]")))
+    page = write_report([pipeline], pipeline / "report.html").read_text()
+    assert page.count("data:video/mp4;base64") == 2
+    assert "trained [8]-t" in page
+
+
+def test_a_run_of_any_name_has_its_curve(tmp_path: Path) -> None:
+    lines = [Line("_hidden $\\frac$ {", [(1, 1.0), (2, 0.5)], "red"), Line("b", [(1, 1.0), (2, 0.5)], "blue")]
+    assert draw_lines(lines, "", logarithmic=False).startswith("<?xml")

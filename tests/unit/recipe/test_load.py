@@ -267,3 +267,11 @@ def test_hash_depends_on_values_only(tmp_path: Path) -> None:
 
     assert recipe_hash(one) == recipe_hash(same)
     assert recipe_hash(one) != recipe_hash(other)
+
+
+@pytest.mark.parametrize("name", ["../../x/a b[1]", "../../../ESCAPED", "..", "a\\nb", ".x", ""])
+def test_names_of_policies_and_models_stay_in_their_folder(tmp_path: Path, name: str) -> None:
+    assert "policies.0.name: it" in error_of(write(tmp_path, EVAL.replace("name: a,", f'name: "{name}",')))
+    grounding = f'kind: grounding\nname: g\ndataset: vlm\nruns: {{"{name}": null}}\n'
+    assert "runs" in error_of(write(tmp_path, grounding))
+    load_recipe(write(tmp_path, EVAL.replace("name: a,", 'name: "trained [8]",')), (), {})

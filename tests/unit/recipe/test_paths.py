@@ -14,7 +14,7 @@ from pokevla.recipe.paths import paths_of
 from pokevla.recipe.schema import GroundingRecipe, PosttrainRecipe
 from tests.unit.recipe.test_load import EVAL, POSTTRAIN, write
 
-HOME = {"HOME": "/home/me", "DATA": "~/data"}
+HOME = {"HOME": "/people/me", "DATA": "~/data"}
 
 
 def test_home_and_variables_are_expanded_in_every_path_field(tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_home_and_variables_are_expanded_in_every_path_field(tmp_path: Path) -> 
         + "output: ${DATA}/runs\nmodel: {vlm: ~/v, tokenizer: ${HOME}/t}\n",
     )
     recipe = load_recipe(path, ["cache.sam.weights=$HOME/w"], HOME).recipe
-    assert {field: str(value).removeprefix("/home/me/") for field, value in paths_of(recipe).items()} == {
+    assert {field: str(value).removeprefix("/people/me/") for field, value in paths_of(recipe).items()} == {
         "output": "data/runs",
         "data.datasets.0.path": "d",
         "model.vlm": "v",

@@ -73,3 +73,11 @@ def test_record_whose_key_would_shift_its_payload_is_refused(key: str) -> None:
     writer = ShardWriter(io.BytesIO(), PLAIN_HEADER)
     with pytest.raises(DataError, match=f"{key} is too long or not ASCII"):
         writer.write_record(key, "bin", b"x", 0)
+
+
+@pytest.mark.parametrize("key", ["", "a\tb", "a\nb", "../a", "/a", "a\x1b[2J"])
+def test_a_key_that_breaks_the_index_or_leaves_the_folder_is_refused(key: str) -> None:
+    writer = ShardWriter(io.BytesIO(), PLAIN_HEADER)
+    with pytest.raises(DataError, match="cannot name a tar member"):
+        writer.write(key, {"bin": b"x"})
+    assert not writer.entries
