@@ -9,6 +9,7 @@ from pathlib import Path
 from checkpoints_tools.source import CheckpointSource
 from pokevla.checkpoint.universal import convert as convert_checkpoint
 from pokevla.errors import UsageError
+from pokevla.runs.creation import run_lock
 
 
 def convert(source: CheckpointSource) -> Path:
@@ -17,7 +18,7 @@ def convert(source: CheckpointSource) -> Path:
     A resume with another number of ranks does this by itself, while all its ranks wait.
 
     Raises:
-        UsageError: ZeRO stage 0, which does not shard.
+        UsageError: ZeRO stage 0, which does not shard; or the run is in use by another process.
         DiskFullError: disk full; nothing is left behind.
         CheckpointError: DeepSpeed cannot convert it; nothing is left behind.
     """
@@ -25,5 +26,8 @@ def convert(source: CheckpointSource) -> Path:
         raise UsageError(
             f"{source.folder} has ZeRO stage 0: any number of ranks can resume from it without conversion."
         )
-    with contextlib.redirect_stdout(sys.stderr):  # DeepSpeed prints its arguments; stdout is for --json
+    with (
+        run_lock(source.run_dir),
+        contextlib.redirect_stdout(sys.stderr),
+    ):  # DeepSpeed prints its arguments; stdout is for --json
         return convert_checkpoint(source.folder, source.info)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import socket
 import time
 from collections import deque
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from pokevla.recipe.schema import TrainRecipe
 from pokevla.runs.creation import is_locked
 from pokevla.runs.directory import is_exported, read_run_recipe
 from pokevla.telemetry.follow import JsonlFollower
-from pokevla.telemetry.heartbeat import ENDED, SILENT_AFTER, Heartbeat, read_heartbeats
+from pokevla.telemetry.heartbeat import Heartbeat, read_heartbeats, reporting_elsewhere
 from pokevla.telemetry.writers import METRICS
 
 TAIL_BYTES = 256 * 1024
@@ -138,7 +137,11 @@ class LiveRun:
     def _state(self, queue: QueueState | None, beats: list[Heartbeat], now: float) -> tuple[State, str]:
         if is_exported(self.run_dir):
             return "finished", ""
-        if is_locked(self.run_dir) or (queue is not None and queue.runs) or _alive_elsewhere(beats, now):
+        if (
+            is_locked(self.run_dir)
+            or (queue is not None and queue.runs)
+            or reporting_elsewhere(beats, datetime.fromtimestamp(now, UTC))
+        ):
             return "running", ""
         turn = self.events.last_turn
         if queue is not None and queue.state != "UNKNOWN":
@@ -201,15 +204,6 @@ def _slowest(beats: list[Heartbeat], now: float) -> dict[str, Any] | None:
         "host": beat.host, "rank": beat.rank, "step": beat.step, "behind": most - beat.step, "phase": beat.phase,
         "phase_s": beat.phase_s, "age_s": _age_of(beat, now),
     }  # fmt: skip
-
-
-def _alive_elsewhere(beats: list[Heartbeat], now: float) -> bool:
-    """Whether a rank on another machine has a fresh heartbeat: not every file system shares locks between machines."""
-    here = socket.gethostname()
-    return any(
-        beat.host != here and beat.phase not in ENDED and _age_of(beat, now) <= SILENT_AFTER * beat.every_s
-        for beat in beats
-    )
 
 
 def _age_of(beat: Heartbeat, now: float) -> float:

@@ -12,14 +12,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
-from pokevla.distributed.environment import RankInfo
+from pokevla.distributed.environment import RENDEZVOUS_TIMEOUT_S, RankInfo, rendezvous_place
 from pokevla.errors import EnvironmentSetupError
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
-
-RENDEZVOUS_TIMEOUT_S = 600.0
-"""Default time ranks wait for each other. On a loaded file system imports take minutes."""
 
 
 def import_deepspeed() -> Any:
@@ -53,9 +50,8 @@ def join_ranks(info: RankInfo, timeout_s: float = RENDEZVOUS_TIMEOUT_S) -> torch
         timeout = datetime.timedelta(seconds=timeout_s)
         dist.init_process_group(backend, rank=info.rank, world_size=info.world_size, timeout=timeout)
     except (RuntimeError, ValueError, dist.DistError) as error:
-        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise EnvironmentSetupError(
-            f"Rank {info.rank} cannot join the others at {place}: {str(error).splitlines()[0]}",
+            f"Rank {info.rank} cannot join the others at {rendezvous_place()}: {str(error).splitlines()[0]}",
             "Check that all ranks run, and that MASTER_ADDR and MASTER_PORT are right and the port is free.",
         ) from error
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from pokevla.errors import EnvironmentSetupError
 
+RENDEZVOUS_TIMEOUT_S = 600.0
+"""Default time ranks wait for each other. On a loaded file system imports take minutes."""
 RENDEZVOUS_VARIABLE = "POKEVLA_RENDEZVOUS_TIMEOUT_S"
 """Environment variable: seconds to wait for the other ranks. Overrides the recipe."""
 
@@ -53,6 +55,11 @@ def read_rank(environment: Mapping[str, str] = os.environ) -> RankInfo:
     if not 0 <= info.rank < info.world_size:
         raise EnvironmentSetupError(f"RANK {info.rank} is outside [0, {info.world_size}).", "Check WORLD_SIZE.")
     return info
+
+
+def rendezvous_place(environment: Mapping[str, str] = os.environ) -> str:
+    """Where the ranks of this job meet: `MASTER_ADDR:MASTER_PORT`."""
+    return f"{environment.get('MASTER_ADDR')}:{environment.get('MASTER_PORT')}"
 
 
 def rendezvous_timeout_s(usual_s: float, environment: Mapping[str, str] = os.environ) -> float:

@@ -7,7 +7,6 @@ output/name/                  records and summary of all tasks; videos stay in p
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from pokevla.errors import UsageError
 from pokevla.evaluation.closed_loop import ProgressCallback, check_trials, identity_of, run_closed_loop, write_summary
+from pokevla.evaluation.locking import combine_lock, evaluation_lock
 from pokevla.evaluation.trial_records import TrialRecord, append_record, read_records
 from pokevla.evaluation.trials import plan_trials
 from pokevla.files.texts import write_json
@@ -41,12 +41,12 @@ def run_tasks(recipe: EvalRecipe, tasks: Sequence[int], on_progress: ProgressCal
 
     Raises what `run_closed_loop` raises.
     """
-    for task in tasks:
-        task_recipe = recipe_of_task(recipe, task)
-        if not _is_done(task_recipe):
-            run_closed_loop(task_recipe, on_progress=on_progress)
-    with (_folder(recipe) / ".parts.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with evaluation_lock(_folder(recipe), shared=True):
+        for task in tasks:
+            task_recipe = recipe_of_task(recipe, task)
+            if not _is_done(task_recipe):
+                run_closed_loop(task_recipe, on_progress=on_progress)
+    with combine_lock(_folder(recipe)):
         if not missing_tasks(recipe) and not (_folder(recipe) / "summary.json").is_file():
             _combine(recipe)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pokevla.errors import RecipeError, UsageError
+from pokevla.evaluation.locking import evaluation_lock
 from pokevla.evaluation.policies import build_policies, mask_predictor, refuse_other_robots, weights_identity
 from pokevla.evaluation.pool import worker_pool
 from pokevla.evaluation.serving_loop import run_trials
@@ -41,13 +42,20 @@ def run_closed_loop(
     raises what `build_policies` raises.
 
     Raises:
-        UsageError: a task does not exist, or `overwrite` is False and the evaluation is complete or was started with
-            other settings or weights.
+        UsageError: another process runs this evaluation, a task does not exist, or `overwrite` is False and the
+            evaluation is complete or was started with other settings or weights.
         RecipeError: an initial state does not exist, or a policy drives another robot than the environment simulates.
         SimulationError: the first trials all crash.
         DiskFullError: disk full.
     """
     max_steps = check_trials(recipe)
+    with evaluation_lock(recipe.output / recipe.name):
+        return _run_locked(recipe, max_steps, overwrite, on_progress)
+
+
+def _run_locked(
+    recipe: EvalRecipe, max_steps: int, overwrite: bool, on_progress: ProgressCallback | None
+) -> dict[str, Any]:
     folder = recipe.output / recipe.name
     identity = identity_of(recipe)
     stale = _is_stale(folder, identity, overwrite)  # before the weights are loaded: a refusal should be quick

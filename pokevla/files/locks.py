@@ -9,11 +9,12 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from pokevla.errors import EnvironmentSetupError, PokeVLAError, UsageError
 from pokevla.files.failures import naming_errors
+from pokevla.files.holders import Holder, named_holder, read_holder, this_process
 
 POLL_S = 0.05
 
@@ -27,25 +28,30 @@ def advisory_lock(
     kind: type[PokeVLAError] = UsageError,
     shared: bool = False,
     wait_s: float = 0.0,
+    holder: Holder | None = None,
 ) -> Iterator[int]:
     """Hold the lock file `path`, exclusively or `shared`, until the block ends.
 
     Yields its descriptor, open for reading and writing. A process that inherits it holds the lock too. A missing file
-    is created; its content is not touched, and it is not deleted.
+    is created and not deleted; while the lock is held exclusively it says by whom.
 
     Args:
-        busy: message of the error `kind` that is raised, with `remedy`, if the lock is still held after `wait_s`.
+        busy: first sentence of the error `kind` that is raised, with `remedy`, if the lock is still held after
+            `wait_s`. The second one says who holds it.
+        holder: what the file says; default: this process.
 
     Raises:
         DataError: the lock file cannot be opened.
         EnvironmentSetupError: the file system has no locks.
     """
     with naming_errors(path):
-        descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NONBLOCK, 0o666)
     try:
         if not lock_within(descriptor, wait_s, shared=shared):
-            raise kind(busy, remedy)
-        yield descriptor
+            other = read_holder(path)
+            raise kind(busy if other is None else f"{busy} It is {other.describe()}.", remedy)
+        with nullcontext() if shared else named_holder(descriptor, holder or this_process()):
+            yield descriptor
     finally:
         os.close(descriptor)
 
@@ -56,7 +62,7 @@ def is_locked(path: Path) -> bool:
     The check holds the shared lock for some microseconds, so taking the exclusive lock may need a second try.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO of this name must not block
     except FileNotFoundError:
         return False
     try:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import IO, Any
 
 from pokevla.errors import DataError, EnvironmentSetupError, PokeVLAError
 from pokevla.files.failures import FREE_SPACE, naming_errors
+from pokevla.files.holders import this_process
 from pokevla.files.locks import is_locked, lock_within
 from pokevla.files.names import fsync_folder, fsync_tree, make_parents, put_in_place, remove_leftover, temporary_name
 from pokevla.files.ownership import Ownership
@@ -211,7 +211,7 @@ def _begin(temporary: Path) -> None:
     for entry in temporary.iterdir():
         remove_leftover(entry)
     with suppress(OSError):  # on a full disk, the content itself may still fit, or says what is wrong
-        (temporary / _WRITER).write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        (temporary / _WRITER).write_text(this_process().describe(), encoding="utf-8")
 
 
 def _refuse_replacing(path: Path, replaces: Ownership | None, kind: type[PokeVLAError]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pokevla.errors import CheckpointError, ClusterError, DataError, PokeVLAError, RecipeError, UsageError
+from pokevla.files.holders import read_holder
 from pokevla.jobs.launcher import Check, Launcher
 from pokevla.jobs.plan import JobPlan
 from pokevla.jobs.profile import Profile
@@ -19,6 +20,7 @@ from pokevla.recipe.values import describe_changes, differences, flat_values
 from pokevla.runs.changes import changes_of_submission
 from pokevla.runs.checkpoints import list_checkpoints, read_info
 from pokevla.runs.checks import check_recipe, existing_ancestor
+from pokevla.runs.creation import LOCK, is_locked
 from pokevla.runs.directory import RECIPE, holds_recipe, read_run_recipe
 
 T = TypeVar("T")
@@ -71,6 +73,7 @@ def _checks_of(
     on_cluster = launcher is not None and launcher.is_cluster
     if on_cluster:
         yield lambda: _second_job(plan)
+    yield lambda: _second_process(plan)
     yield lambda: _recipe(plan, made_before)
     yield lambda: _existing_run(plan)
     if plan.trains:
@@ -195,6 +198,15 @@ def _second_job(plan: JobPlan) -> list[str]:
         from pokevla.jobs.task.job_lock import refuse_second_job
 
         refuse_second_job(plan.folder)
+    return []
+
+
+def _second_process(plan: JobPlan) -> list[str]:
+    """Nothing holds the run, as far as locks can be seen from this machine."""
+    if plan.trains and plan.folder.is_dir() and is_locked(plan.folder):
+        holder = read_holder(plan.folder / LOCK)
+        who = "another process" if holder is None else holder.describe()
+        raise UsageError(f"The run {plan.folder} is in use by {who}.", "Stop it first, or wait until it ends.")
     return []
 
 

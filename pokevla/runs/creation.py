@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pokevla.data.mixture import mixture_fingerprints
-from pokevla.errors import UsageError
+from pokevla.errors import DataError, UsageError
+from pokevla.files.holders import Holder, read_holder
 from pokevla.files.locks import advisory_lock
 from pokevla.files.locks import is_locked as is_file_locked
 from pokevla.files.texts import write_text
@@ -18,9 +21,12 @@ from pokevla.recipe.dump import dump_absolute
 from pokevla.recipe.load import LoadedRecipe, recipe_hash
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.runs.directory import RECIPE, holds_recipe, run_directory
+from pokevla.telemetry.heartbeat import SILENT_AFTER, read_heartbeats, reporting_elsewhere
 from pokevla.telemetry.manifest import write_manifest
 
 LOCK = ".lock"
+_STOP = "Stop it first, or wait until it ends."
+_POLL_S = 0.5
 LOCK_PATIENCE_S = 0.5
 """Retry time of `run_lock`: `is_locked` holds the lock for some microseconds and must not block a starting run."""
 
@@ -46,19 +52,6 @@ def create_run(loaded: LoadedRecipe, recipe: TrainRecipe) -> Path:
     return run_dir
 
 
-def await_run(run_dir: Path, timeout_s: float = 120.0) -> None:
-    """Wait until rank 0 has created the run directory: ranks started by a launcher all start at the same time.
-
-    Raises:
-        UsageError: it has not appeared after `timeout_s`.
-    """
-    deadline = time.monotonic() + timeout_s
-    while not holds_recipe(run_dir):
-        if time.monotonic() > deadline:
-            raise UsageError(f"Rank 0 has not created {run_dir} within {timeout_s:.0f} s.", "See its log.")
-        time.sleep(0.2)
-
-
 def _provenance(recipe: TrainRecipe) -> dict[str, Any]:
     return {
         "recipe_hash": recipe_hash(recipe),
@@ -68,17 +61,60 @@ def _provenance(recipe: TrainRecipe) -> dict[str, Any]:
 
 
 @contextmanager
-def run_lock(run_dir: Path, wait_s: float = LOCK_PATIENCE_S) -> Iterator[int]:
-    """Lock the run for this process and every process that inherits the yielded file descriptor.
+def run_lock(run_dir: Path, wait_s: float = LOCK_PATIENCE_S, holder: Holder | None = None) -> Iterator[int]:
+    """Lock the run for this process and every process that inherits the yielded file descriptor: whatever writes to a
+    run, trains it or deletes from it holds this lock.
 
-    The kernel releases the lock when the last of them ends, however it ends.
+    The kernel releases the lock when the last of them ends, however it ends. `holder`: as in `advisory_lock`.
 
     Raises:
-        UsageError: another process still holds the lock after `wait_s` seconds.
+        UsageError: another process still holds the lock after `wait_s` seconds; says which, and since when.
     """
-    busy = f"The run {run_dir} is being trained by another process."
-    with advisory_lock(run_dir / LOCK, busy=busy, remedy="Stop it first.", wait_s=wait_s) as descriptor:
+    busy = f"The run {run_dir} is in use by another process."
+    with advisory_lock(run_dir / LOCK, busy=busy, remedy=_STOP, wait_s=wait_s, holder=holder) as descriptor:
         yield descriptor
+
+
+def refuse_rank_elsewhere(run_dir: Path) -> None:
+    """Refuse to train a run while a rank on another machine has a fresh heartbeat: not every file system shares locks
+    between machines.
+
+    Raises:
+        UsageError: names rank, host and process.
+    """
+    try:
+        beats = reporting_elsewhere(read_heartbeats(run_dir), datetime.now(UTC))
+    except DataError:  # a damaged heartbeat says nothing
+        return
+    for beat in beats:
+        silent_s = SILENT_AFTER * beat.every_s
+        raise UsageError(
+            f"The run {run_dir} is being trained by rank {beat.rank} on {beat.host} (process {beat.pid}), whose last "
+            f"heartbeat is {max(0.0, beat.age_s(datetime.now(UTC))):.0f} s old.",
+            f"{_STOP} If that machine is down, try again in {silent_s:.0f} s.",
+        )
+
+
+def await_rank_0(run_dir: Path, rendezvous: str, timeout_s: float) -> None:
+    """Wait until rank 0 of this job has locked the run, and has created it if it is new. Called by the other ranks,
+    which a launcher starts at the same time.
+
+    Raises:
+        UsageError: another job holds the run, or rank 0 has not locked it after `timeout_s`.
+    """
+    deadline, other = time.monotonic() + timeout_s, None
+    while True:
+        holder, locked = read_holder(run_dir / LOCK), is_locked(run_dir)
+        if holder is not None and holder.rendezvous == rendezvous:
+            if (locked or holder.host != socket.gethostname()) and holds_recipe(run_dir):
+                return
+        elif locked and holder is not None:
+            if holder == other:  # twice in a row: a new holder needs a moment to write its name
+                raise UsageError(f"The run {run_dir} is in use by {holder.describe()}.", _STOP)
+            other = holder
+        if time.monotonic() > deadline:
+            raise UsageError(f"Rank 0 has not started to train {run_dir} within {timeout_s:.0f} s.", "See its log.")
+        time.sleep(_POLL_S)
 
 
 def is_locked(run_dir: Path) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -98,6 +99,13 @@ def lagging_ranks(beats: Sequence[Heartbeat], at: datetime | None = None) -> lis
         for one in running
         if one.progress == least
     ]
+
+
+def reporting_elsewhere(beats: Sequence[Heartbeat], at: datetime) -> list[Heartbeat]:
+    """Fresh heartbeats of running ranks on other machines than this one."""
+    here = socket.gethostname()
+    running = [one for one in beats if one.host != here and one.phase not in ENDED]
+    return [one for one in running if one.age_s(at) <= SILENT_AFTER * one.every_s]
 
 
 def is_lowest_reporting(beats: Sequence[Heartbeat], rank: int) -> bool:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-from pokevla.distributed.environment import inside_a_rank
+from pokevla.distributed.environment import (
+    RENDEZVOUS_TIMEOUT_S,
+    inside_a_rank,
+    read_rank,
+    rendezvous_place,
+    rendezvous_timeout_s,
+)
 from pokevla.distributed.process import spawn_ranks
 from pokevla.errors import Requeued, UsageError
+from pokevla.files.holders import this_process
 from pokevla.recipe.derive import derive_batch
 from pokevla.runs.changes import changed_recipe, keep_changes, refuse_changed_data
-from pokevla.runs.creation import run_lock
+from pokevla.runs.creation import await_rank_0, refuse_rank_elsewhere, run_lock
 from pokevla.runs.ending import end_noted
 from pokevla.telemetry.jsonl import EVENTS, read_jsonl
 from pokevla.telemetry.logging import LOGS
@@ -33,13 +41,11 @@ def run_training(run_dir: Path, overrides: Sequence[str] = ()) -> None:
         Requeued: a signal asked the run to stop, and it has saved.
         TrainingError: a rank died. It carries the exit code of that rank's error.
     """
+    if inside_a_rank():
+        _train_as_rank(run_dir, overrides)
+        return
     recipe = changed_recipe(run_dir, overrides)
     refuse_changed_data(run_dir, recipe)
-    if inside_a_rank():  # torchrun, Slurm: they start the ranks
-        from pokevla.training.rank_main import run_rank
-
-        run_rank(run_dir, overrides)
-        return
     world_size = recipe.resources.world_size
     derive_batch(recipe.batch, world_size, begun=True)
     if recipe.resources.nodes > 1:
@@ -47,6 +53,7 @@ def run_training(run_dir: Path, overrides: Sequence[str] = ()) -> None:
             f"The recipe needs {recipe.resources.nodes} machines; this command starts ranks on one.",
             "Start it on all of them through Slurm or torchrun, which set RANK.",
         )
+    refuse_rank_elsewhere(run_dir)
     with run_lock(run_dir) as descriptor, end_noted(run_dir), ProgressView(run_dir, recipe.steps) as view:
         if overrides:
             keep_changes(run_dir, overrides)
@@ -64,3 +71,19 @@ def run_training(run_dir: Path, overrides: Sequence[str] = ()) -> None:
         except Requeued as error:
             stopped = [row for row in read_jsonl(run_dir / EVENTS) if row["event"] == "stopped"][-1]
             raise requeued(stopped["reason"], stopped["step"], run_dir) from error
+
+
+def _train_as_rank(run_dir: Path, overrides: Sequence[str]) -> None:
+    """Train as one rank of several that torchrun or a person has started. Rank 0 holds the lock of the run."""
+    from pokevla.training.rank_main import run_rank
+
+    place = rendezvous_place()
+    with ExitStack() as stack:
+        if read_rank().is_main:
+            refuse_rank_elsewhere(run_dir)
+            stack.enter_context(run_lock(run_dir, holder=this_process(rendezvous=place)))
+            stack.enter_context(end_noted(run_dir))
+        else:
+            await_rank_0(run_dir, place, rendezvous_timeout_s(RENDEZVOUS_TIMEOUT_S))
+        refuse_changed_data(run_dir, changed_recipe(run_dir, overrides))
+        run_rank(run_dir, overrides)

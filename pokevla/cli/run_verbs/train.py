@@ -17,7 +17,7 @@ def train(
     from pokevla.recipe.kinds import training_of
     from pokevla.recipe.load import load_recipe
     from pokevla.runs.checks import check_recipe
-    from pokevla.runs.creation import await_run, create_run
+    from pokevla.runs.creation import create_run
     from pokevla.runs.directory import EXPORT, run_directory
     from pokevla.training.launch import run_training
 
@@ -27,9 +27,8 @@ def train(
         raise RecipeError(
             f"{recipe} is of kind {loaded.recipe.kind}.", "`pokevla train` takes kind pretrain or posttrain."
         )
-    if inside_a_rank() and read_rank().rank != 0:  # rank 0 makes the directory
+    if inside_a_rank() and not read_rank().is_main:  # rank 0 makes the directory
         run_dir = run_directory(job)
-        await_run(run_dir)
     else:
         for warning in check_recipe(loaded):
             typer.echo(f"warning: {warning}", err=True)

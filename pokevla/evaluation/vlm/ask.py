@@ -16,6 +16,7 @@ from pokevla.data.reader import ShardReader
 from pokevla.data.samples import decode_image, decode_mask, member
 from pokevla.data.transforms import test_time_images
 from pokevla.errors import CheckpointError, DataError, UsageError
+from pokevla.evaluation.locking import evaluation_lock
 from pokevla.evaluation.tensorboard_results import publish_grounding
 from pokevla.evaluation.vlm.grounding import (
     ASKED_KINDS,
@@ -61,12 +62,19 @@ def run_grounding(
     Writes answers to `answers.jsonl` and an image of the predicted points of each model to `pictures/`.
 
     Raises:
-        UsageError: the evaluation is complete and `overwrite` is False.
+        UsageError: another process runs this evaluation, or it is complete and `overwrite` is False.
         DataError: the dataset has no held-out questions.
     """
     folder = recipe.output / recipe.name
-    if (folder / "summary.json").exists() and not overwrite:
-        raise UsageError(f"The evaluation in {folder} is complete.", "Give it another name, or --overwrite.")
+    with evaluation_lock(folder):
+        if (folder / "summary.json").exists() and not overwrite:
+            raise UsageError(f"The evaluation in {folder} is complete.", "Give it another name, or --overwrite.")
+        return _ask_all(recipe, folder, on_progress)
+
+
+def _ask_all(
+    recipe: GroundingRecipe, folder: Path, on_progress: Callable[[str, int, int], None] | None
+) -> dict[str, Any]:
     questions = load_questions(recipe.dataset, recipe.max_questions)
     respondents = load_respondents(recipe)
     (folder / "pictures").mkdir(parents=True, exist_ok=True)

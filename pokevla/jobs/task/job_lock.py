@@ -7,14 +7,12 @@ between machines. There the job id decides: the run is taken as long as Slurm re
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from pokevla.errors import ClusterError, UsageError
+from pokevla.files.holders import read_holder, this_process
 from pokevla.jobs.launcher import launcher_of
 from pokevla.jobs.tracking import job_state
 from pokevla.runs.creation import LOCK, run_lock
@@ -26,11 +24,9 @@ _RUNS = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING")
 
 
 def holder(run_dir: Path) -> str | None:
-    """Id of the last job that locked the run, or None."""
-    try:
-        return json.loads((run_dir / LOCK).read_text())["job_id"]
-    except (OSError, ValueError, KeyError, TypeError):  # no lock file yet, or one without a job id
-        return None
+    """Id of the job that holds the run, or was killed while it did; None if none."""
+    last = read_holder(run_dir / LOCK)
+    return last.job_id or None if last is not None else None
 
 
 def refuse_second_job(run_dir: Path, job_id: str = "") -> None:
@@ -68,7 +64,7 @@ def job_lock(run_dir: Path, job_id: str, patience_s: float = PATIENCE_S) -> Iter
     with contextlib.ExitStack() as stack:
         while True:
             try:
-                descriptor = stack.enter_context(run_lock(run_dir))
+                descriptor = stack.enter_context(run_lock(run_dir, holder=this_process(job_id=job_id)))
                 break
             except UsageError:
                 if not is_restart:
@@ -80,11 +76,4 @@ def job_lock(run_dir: Path, job_id: str, patience_s: float = PATIENCE_S) -> Iter
                     f"See {run_dir / LOCK} for its host and process; a node that Slurm considers dead may be alive.",
                 )
             time.sleep(_POLL_S)
-        content = json.dumps({"job_id": job_id, "host": socket.gethostname(), "pid": os.getpid()})
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, content.encode(), 0)
-        os.fsync(descriptor)
-        try:
-            yield descriptor
-        finally:
-            os.ftruncate(descriptor, 0)
+        yield descriptor

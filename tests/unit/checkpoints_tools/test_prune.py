@@ -113,7 +113,7 @@ def test_the_marker_goes_first(run_dir: Path, put: Put, monkeypatch: pytest.Monk
 def test_a_run_that_is_being_trained_is_left_alone(run_dir: Path, put: Put) -> None:
     for step in (10, 20, 50):
         put(step)
-    with run_lock(run_dir), pytest.raises(UsageError, match="being trained"):
+    with run_lock(run_dir), pytest.raises(UsageError, match="in use by another process"):
         prune(run_dir, plan_prune(run_dir, keep_last=1))
     assert left(run_dir) == [10, 20, 50]
 

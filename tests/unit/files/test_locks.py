@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pokevla.errors import ClusterError, DataError, UsageError
+from pokevla.files.holders import read_holder, this_process
 from pokevla.files.locks import advisory_lock, is_locked
 
 BUSY = {"busy": "It is taken.", "remedy": "Wait."}
@@ -21,7 +22,10 @@ def test_one_holds_it_and_the_other_is_told_what_the_caller_says(tmp_path: Path)
         with advisory_lock(tmp_path / "lock", kind=ClusterError, **BUSY):
             pass
 
-    with advisory_lock(tmp_path / "lock", **BUSY), pytest.raises(ClusterError, match=r"It is taken\. Wait\."):
+    with (
+        advisory_lock(tmp_path / "lock", **BUSY),
+        pytest.raises(ClusterError, match=r"It is taken\. It is process \d+ on \S+ .*, since 20\S+\. Wait\."),
+    ):
         take()
     take()
 
@@ -64,11 +68,31 @@ def test_a_process_that_inherits_the_descriptor_holds_the_lock_until_it_is_kille
     assert not is_locked(path)
 
 
-def test_the_content_of_a_lock_file_stays(tmp_path: Path) -> None:
-    (tmp_path / "lock").write_text("job 7")
-    with advisory_lock(tmp_path / "lock", **BUSY) as descriptor:
-        assert os.pread(descriptor, 100, 0) == b"job 7"
-    assert (tmp_path / "lock").read_text() == "job 7"
+def test_a_lock_says_who_holds_it_until_it_is_free(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with advisory_lock(path, holder=this_process(job_id="812"), **BUSY):
+        held = read_holder(path)
+    assert held is not None
+    assert (held.pid, held.job_id) == (os.getpid(), "812")
+    assert "job 812, since 20" in held.describe()
+    assert read_holder(path) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"job 7", b"[" * 9000, b'{"host": 1}', b"\xff"])
+def test_a_lock_file_that_says_nothing_is_no_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "lock").write_bytes(content)
+    assert read_holder(tmp_path / "lock") is None
+    with advisory_lock(tmp_path / "lock", **BUSY):
+        assert read_holder(tmp_path / "lock") is not None
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_in_place_of_a_lock_blocks_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lock")
+    assert not is_locked(tmp_path / "lock")
+    assert read_holder(tmp_path / "lock") is None
+    with advisory_lock(tmp_path / "lock", **BUSY):
+        assert is_locked(tmp_path / "lock")
 
 
 def test_a_lock_that_was_never_taken_is_free(tmp_path: Path) -> None:

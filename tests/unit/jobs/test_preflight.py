@@ -15,6 +15,7 @@ from pokevla.recipe.dump import dump_recipe
 from pokevla.recipe.load import recipe_hash
 from pokevla.runs.changes import changed_recipe
 from pokevla.runs.checkpoints import MARKER, read_info, write_info
+from pokevla.runs.creation import run_lock
 from slurm.cluster import Partition
 from slurm.partition_checks import _partition
 from tests.unit.runs.whole_checkpoints import put
@@ -96,6 +97,11 @@ def test_run_submitted_from_another_directory_is_the_same_run(
     assert check(plan_job(load("output=runs"), Profile())) == [
         f"walk: {run} exists and has no checkpoint yet: it starts from step 0."
     ]
+
+
+def test_run_that_is_in_use_on_this_machine_is_refused(load) -> None:
+    with run_lock(make_run(load)), pytest.raises(UsageError, match=r"in use by process \d+ on"):
+        check(plan_job(load(), Profile()))
 
 
 def test_folder_that_is_no_run_is_refused(load) -> None:

@@ -133,14 +133,14 @@ def test_a_submission_that_changes_what_is_learnt_changes_nothing(run_dir: Path)
     before = (run_dir / "recipe.yaml").read_text()
     with pytest.raises(RecipeError, match=r"^optim\.lr cannot be changed in a run that has started"):
         keep_submission(run_dir, submitted(run_dir, "optim.lr=1", "batch.micro=1"))
-    with run_lock(run_dir), pytest.raises(UsageError, match="being trained"):
+    with run_lock(run_dir), pytest.raises(UsageError, match="in use by another process"):
         keep_submission(run_dir, submitted(run_dir, "batch.micro=1"))
     assert (run_dir / "recipe.yaml").read_text() == before
 
 
 def test_a_run_that_is_being_trained_keeps_its_recipe(run_dir: Path) -> None:
     before = (run_dir / "recipe.yaml").read_text()
-    with run_lock(run_dir), pytest.raises(UsageError, match="being trained"):
+    with run_lock(run_dir), pytest.raises(UsageError, match="in use by another process"):
         run_training(run_dir, ["resources.cpu_ranks=1"])
     assert (run_dir / "recipe.yaml").read_text() == before
 
@@ -228,3 +228,15 @@ def test_the_same_submission_from_another_directory_is_no_change(
     assert isinstance(recipe, PretrainRecipe)
     keep_submission(run_dir, recipe)
     assert (run_dir / "recipe.yaml").read_text() == before
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ranks_that_a_launcher_starts_respect_the_lock(
+    run_dir: Path, rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torchrun, or a person with environment variables, starts them."""
+    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 29500}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, str(value))
+    with run_lock(run_dir), pytest.raises(UsageError, match=r"is in use by .*process \d+ on"):
+        run_training(run_dir)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from pokevla.errors import DataError, UsageError
+from pokevla.files.holders import this_process
 from pokevla.recipe.load import load_recipe
 from pokevla.recipe.schema import PretrainRecipe
-from pokevla.runs.creation import create_run, is_locked, run_lock
+from pokevla.runs.creation import await_rank_0, create_run, is_locked, refuse_rank_elsewhere, run_lock
 from pokevla.runs.directory import read_run_recipe
 from pokevla.runs.ending import finished_step
 
@@ -73,7 +76,10 @@ def test_a_missing_dataset_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_a_run_is_trained_by_one_job_at_a_time(tmp_path: Path) -> None:
     with run_lock(tmp_path) as descriptor:
-        with pytest.raises(UsageError, match="being trained by another process"), run_lock(tmp_path):
+        with (
+            pytest.raises(UsageError, match=r"in use by another process. It is process \d+ on \S+ .*, since 20"),
+            run_lock(tmp_path),
+        ):
             pass
         inherited = os.dup(descriptor)  # as a rank has it
     try:
@@ -100,3 +106,30 @@ def test_looking_at_the_lock_tells_whether_a_run_is_trained_and_turns_nobody_awa
     threading.Timer(0.05, os.close, [onlooker]).start()
     with run_lock(tmp_path):
         assert is_locked(tmp_path)
+
+
+def test_the_other_ranks_wait_until_rank_0_of_their_job_holds_the_run(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").touch()
+    with run_lock(tmp_path, holder=this_process(rendezvous="node-1:29500")):
+        await_rank_0(tmp_path, "node-1:29500", timeout_s=0.0)
+        with pytest.raises(UsageError, match=r"in use by process \d+ on \S+ .*, since 20"):
+            await_rank_0(tmp_path, "node-2:29500", timeout_s=60.0)
+    with pytest.raises(UsageError, match="Rank 0 has not started to train"):
+        await_rank_0(tmp_path, "node-1:29500", timeout_s=0.0)
+
+
+def test_a_rank_with_a_fresh_heartbeat_on_another_machine_trains_the_run(tmp_path: Path) -> None:
+    def write(host: str, phase: str) -> None:
+        beat = {"rank": 1, "host": host, "pid": 7, "step": 3, "phase": phase, "phase_s": 1.0, "progress": 5}
+        (tmp_path / "heartbeat").mkdir(exist_ok=True)
+        (tmp_path / "heartbeat" / "rank_00001.json").write_text(json.dumps({**beat, "every_s": 10.0, "time": "now"}))
+
+    write("elsewhere", "forward")
+    with pytest.raises(UsageError, match=r"trained by rank 1 on elsewhere \(process 7\)"):
+        refuse_rank_elsewhere(tmp_path)
+    os.utime(tmp_path / "heartbeat" / "rank_00001.json", (time.time() - 60,) * 2)
+    refuse_rank_elsewhere(tmp_path)
+    write("elsewhere", "stopped")
+    refuse_rank_elsewhere(tmp_path)
+    write(socket.gethostname(), "forward")
+    refuse_rank_elsewhere(tmp_path)
