@@ -59,10 +59,10 @@ class WorkerPool:
     survive a fork."""
 
     def __init__(self, count: int, factory: EnvironmentFactory, timeout_s: float) -> None:
-        """`timeout_s`: how long a worker may take to answer one message before it is killed."""
         self._context = multiprocessing.get_context("spawn")
         self._factory = factory
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
+        """How long a worker may take to answer one message before it is killed."""
         self.workers: list[Worker | None] = [None] * count
 
     def start_trial(self, slot: int, request: RunTrial) -> None:
@@ -116,10 +116,10 @@ class WorkerPool:
         if worker is None:
             return False
         worker.silent_s += waited_s
-        return worker.silent_s > self._timeout_s
+        return worker.silent_s > self.timeout_s
 
     def _hung(self) -> str:
-        return f"the environment process has not answered for {self._timeout_s:g} s (worker_timeout_s) and was killed"
+        return f"the environment process has not answered for {self.timeout_s:g} s (worker_timeout_s) and was killed"
 
     def _receive(self, slot: int) -> Report:
         worker = self.workers[slot]
@@ -127,7 +127,7 @@ class WorkerPool:
             raise RuntimeError(f"slot {slot} has no worker")
         hung = threading.Event()
         try:
-            with _killed_unless_done(worker.process, self._timeout_s, hung):
+            with _killed_unless_done(worker.process, self.timeout_s, hung):
                 message = worker.connection.recv()
             if isinstance(message, Refused):
                 raise message.error
