@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +117,41 @@ def no_network() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", guarded)
         yield
+
+
+@dataclass(frozen=True)
+class SmallDisk:
+    """A file system of a few megabytes."""
+
+    folder: Path
+
+    def fill(self) -> None:
+        """Leave no free block."""
+        with (self.folder / "filler").open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+
+    def free(self) -> None:
+        """Undo `fill`."""
+        (self.folder / "filler").unlink()
+
+
+@contextmanager
+def mounted_disk(folder: Path, size: str) -> Iterator[SmallDisk]:
+    """A real tmpfs of `size` at `folder`. Skips where mounting is not permitted."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    mounted = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"mounting a tmpfs is not permitted: {mounted.stderr.strip()}")
+    try:
+        yield SmallDisk(folder)
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], timeout=60, check=True)
+
+
+@pytest.fixture
+def disk_to_fill(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A disk of 4 MiB."""
+    with mounted_disk(tmp_path / "disk", "4m") as disk:
+        yield disk

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pokevla.errors import DataError
+from pokevla.files.failures import naming_errors
 from pokevla.files.writing import atomic_path
 
 Outcome = Literal["success", "failure", "crashed"]
@@ -45,8 +46,12 @@ class TrialRecord:
 
 
 def append_record(path: Path, record: TrialRecord) -> None:
-    """Append one line to `path` and flush it, so that a killed evaluation keeps its finished trials."""
-    with path.open("a", encoding="utf-8") as file:
+    """Append one line to `path` and flush it, so that a killed evaluation keeps its finished trials.
+
+    Raises:
+        DiskFullError: disk full. Earlier lines stay; the incomplete one is removed when the evaluation continues.
+    """
+    with naming_errors(path), path.open("a", encoding="utf-8") as file:
         file.write(_line(record))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -18,6 +19,8 @@ from pokevla.files.failures import CHECK_FOLDER, FREE_SPACE, free_bytes
 from pokevla.files.writing import atomic_path
 from pokevla.policy.pictures import caption, draw_views, mask_iou, strip
 
+logger = logging.getLogger(__name__)
+
 FRAMES_PER_SECOND = 3
 STRIP_PICTURES = 8
 MAX_FRAMES = 60
@@ -26,6 +29,8 @@ MAX_FRAMES = 60
 MaskPredictor = Callable[[np.ndarray, np.ndarray, str], np.ndarray]
 """(images (2, H, W, 3), proprio (8,), instruction) -> predicted masks (2, H, W) bool."""
 
+ENCODING_TIMEOUT_S = 600.0
+"""A trial has at most some hundred pictures, which ffmpeg encodes in seconds."""
 NOTHING_LEFT_BYTES = 1 << 20
 """If less than this is free, an encoder error without a reason counts as a full disk."""
 
@@ -60,12 +65,21 @@ class TrialRecorder:
     def finish(self) -> tuple[str | None, float | None]:
         """Write `videos/NAME.mp4` and `pictures/NAME.png`; returns (video path relative to the folder, mean mask IoU).
 
+        On a full disk the trial counts all the same, without a video, and the log says so.
+
         Raises:
-            DiskFullError: disk full.
             DataError: writing failed otherwise.
         """
         if not self._pictures:
             return None, None
+        iou = float(np.mean(self._ious)) if self._ious else None
+        try:
+            return str(self._write().relative_to(self._folder)), iou
+        except DiskFullError as error:
+            logger.warning("the video of %s is left out: %s", self._name, error)
+            return None, iou
+
+    def _write(self) -> Path:
         video = self._folder / "videos" / f"{self._name}.mp4"
         write_video(video, self._pictures)
         chosen = np.linspace(0, len(self._pictures) - 1, min(STRIP_PICTURES, len(self._pictures))).round().astype(int)
@@ -73,8 +87,7 @@ class TrialRecorder:
         with atomic_path(picture) as temporary:
             rows = strip([self._pictures[index] for index in chosen], columns=2)
             Image.fromarray(rows).save(temporary, optimize=True)
-        iou = float(np.mean(self._ious)) if self._ious else None
-        return str(video.relative_to(self._folder)), iou
+        return video
 
 
 def trial_files(folder: Path, policy: str) -> dict[str, Path]:
@@ -107,7 +120,12 @@ def write_video(path: Path, frames: list[np.ndarray], frames_per_second: int = F
     with atomic_path(path) as temporary:
         # Not imageio_ffmpeg.write_frames: it ignores ffmpeg's exit code and lets it write to our stderr.
         command = [get_ffmpeg_exe(), "-v", "error", "-y", *source, *coding, str(temporary)]
-        done = subprocess.run(command, input=raw, capture_output=True, check=False)
+        try:
+            done = subprocess.run(command, input=raw, capture_output=True, timeout=ENCODING_TIMEOUT_S, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise DataError(
+                f"Cannot write {path}: ffmpeg has not ended in {error.timeout:g} s.", CHECK_FOLDER
+            ) from None
         if done.returncode != 0:
             words = done.stderr.decode(errors="replace").strip().splitlines()
             reason = words[-1] if words else f"ffmpeg ended with code {done.returncode}"

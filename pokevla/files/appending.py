@@ -27,7 +27,7 @@ class LineFile:
         self._failing = False
 
     def write(self, line: bytes) -> None:
-        """Append `line`, which ends with a newline, now or once there is room for it."""
+        """Append `line`, which ends with a newline, now or once there is room. Does nothing once closed."""
         self._waiting.append(line)
         self._drain()
 
@@ -37,34 +37,35 @@ class LineFile:
             return
         if self._waiting:
             self._drain()
+        descriptor, self._descriptor = self._descriptor, None
+        with suppress(OSError):  # what could not be written is reported below
+            os.fsync(descriptor)
+        os.close(descriptor)
         if self._waiting:
             logger.error("%d lines of %s are lost: they cannot be written", len(self._waiting), self.path)
-        with suppress(OSError):  # what could not be written has been reported
-            os.fsync(self._descriptor)
-        os.close(self._descriptor)
-        self._descriptor = None
 
     def _drain(self) -> None:
         if self._descriptor is None:
-            raise ValueError(f"{self.path} is closed")
+            return
         start, written, block = os.fstat(self._descriptor).st_size, 0, b"".join(self._waiting)
         try:
             while written < len(block):
                 written += os.write(self._descriptor, block[written:])
         except OSError as error:
             self._undo(start, written)
-            if not self._failing:
-                logger.warning("%s cannot be written (%s): its lines wait in memory", self.path, error.strerror)
-            self._failing = True
-            return
-        if self._failing:
-            logger.warning("%s can be written again: nothing is missing", self.path)
-        self._failing = False
-        self._waiting.clear()
+            self._note(f"cannot be written ({error.strerror}): its lines wait in memory", failing=True)
+        else:
+            self._waiting.clear()
+            self._note("can be written again: nothing is missing", failing=False)
+
+    def _note(self, text: str, *, failing: bool) -> None:
+        """Log a change. The log itself may be this file, so that this calls `write` again."""
+        changed, self._failing = failing != self._failing, failing
+        if changed:
+            logger.warning("%s %s", self.path, text)
 
     def _undo(self, start: int, written: int) -> None:
         """Remove a part of a line, unless another process has appended in the meantime."""
-        assert self._descriptor is not None
-        if written and os.fstat(self._descriptor).st_size == start + written:
+        if self._descriptor is not None and written and os.fstat(self._descriptor).st_size == start + written:
             with suppress(OSError):
                 os.ftruncate(self._descriptor, start)

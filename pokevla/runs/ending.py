@@ -37,5 +37,5 @@ def end_noted(run_dir: Path) -> Iterator[None]:
 
 def _note(run_dir: Path, event: str, **fields: str) -> None:
     # On a full disk the original error matters more than failing to record it.
-    with suppress(OSError), closing(EventLog(run_dir / EVENTS)) as events:
+    with suppress(OSError, PokeVLAError), closing(EventLog(run_dir / EVENTS)) as events:
         events.add(event, **fields)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pokevla.errors import DataError
+from pokevla.files.appending import LineFile
 from pokevla.files.texts import write_text
 
 EVENTS = "events.jsonl"
@@ -30,19 +30,17 @@ class JsonlWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             _rewrite(path, lambda row: resume_step is None or row.get("step", 0) <= resume_step)
-        self._file = path.open("a", encoding="utf-8")
+        self._lines = LineFile(path)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append one object and flush. Non-finite numbers become null, because JSON has none."""
-        self._file.write(json.dumps(_finite(row), ensure_ascii=False) + "\n")
-        self._file.flush()
+        """Append one object; on a full disk it waits in memory. Non-finite numbers become null: JSON has none."""
+        # A path that is not UTF-8 holds lone surrogates.
+        text = json.dumps(_finite(row), ensure_ascii=False) + "\n"
+        self._lines.write(text.encode(errors="backslashreplace"))
 
     def close(self) -> None:
         """Sync to disk and close. Closing twice is allowed."""
-        if not self._file.closed:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
+        self._lines.close()
 
     def __enter__(self) -> Self:
         return self

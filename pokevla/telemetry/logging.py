@@ -6,6 +6,8 @@ import logging
 import sys
 from pathlib import Path
 
+from pokevla.files.appending import LineFile
+
 LOGGER = "pokevla"
 LOGS = "logs"
 """Folder of the ranks' logs, in the directory of a run."""
@@ -23,6 +25,29 @@ class _RankFilter(logging.Filter):
         return True
 
 
+class _LogFile(logging.Handler):
+    """The log of a rank. On a full disk its lines wait in memory."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._lines = LineFile(path)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.write(f"{self.format(record)}\n".encode(errors="backslashreplace"))
+
+    def close(self) -> None:
+        self._lines.close()
+        super().close()
+
+
+class _Console(logging.StreamHandler):
+    """Standard error, which may be a file on a full disk: no traceback for each line then."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  name of the base class
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 def setup_logging(run_dir: Path | None, rank: int = 0, level: int = logging.INFO) -> logging.Logger:
     """Send the logger `pokevla` to `run_dir/logs/rank_00000.log` (appending) and, on rank 0, to stderr.
 
@@ -32,11 +57,11 @@ def setup_logging(run_dir: Path | None, rank: int = 0, level: int = logging.INFO
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)] if rank == 0 else []
+    handlers: list[logging.Handler] = [_Console(sys.stderr)] if rank == 0 else []
     if run_dir is not None:
         path = log_path(run_dir, rank)
         path.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(path, encoding="utf-8"))
+        handlers.append(_LogFile(path))
     formatter = logging.Formatter("%(asctime)s rank %(rank)d %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
     for handler in handlers:
         handler.setFormatter(formatter)

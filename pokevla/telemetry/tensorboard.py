@@ -5,13 +5,17 @@ torch is imported inside functions: it takes a second to import, and a process t
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pokevla.files.failures import free_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,6 +60,8 @@ CHARTS: dict[str, dict[str, list[str]]] = {
 """Page "custom scalars": category -> chart -> tags, as regular expressions that match from the start of a tag."""
 
 SECONDS_BETWEEN_FLUSHES = 10
+ROOM_BYTES = 1 << 20
+"""Free space from which a new event file is begun after the disk was full."""
 _EVENT_FILE = re.compile(r"events\.out\.tfevents\.(\d+)(\..*)")
 
 
@@ -131,32 +137,54 @@ class TensorBoardWriter:
 
 
 class TensorBoardSink:
-    """A `MetricSink` (pokevla.telemetry.writers): the folder `tensorboard` of a training run."""
+    """A `MetricSink` (pokevla.telemetry.writers): the folder `tensorboard` of a training run.
+
+    After a failed write the event file may end within a record, which TensorBoard cannot read past. So the sink gives
+    this file up, raises OSError, and begins a new one once there is room; the curves have a gap, `metrics.jsonl` has
+    not.
+    """
 
     def __init__(self, run_dir: Path, resume_step: int | None = None) -> None:
-        self._writer = TensorBoardWriter(run_dir / TENSORBOARD, resume_step)
+        self._folder = run_dir / TENSORBOARD
+        self._open: TensorBoardWriter | None = TensorBoardWriter(self._folder, resume_step)
 
     def write(self, values: Mapping[str, Any]) -> None:
         """Write every number of the line."""
-        self._writer.scalars({name: value for name, value in values.items() if name != "step"}, values["step"])
+        with self._writer() as writer:
+            writer.scalars({name: value for name, value in values.items() if name != "step"}, values["step"])
 
     def describe(self, settings: Mapping[str, Any], texts: Mapping[str, str], step: int) -> None:
         """Write settings and texts for the pages "hparams" and "text"."""
-        self._writer.settings(settings)
-        for name, text in texts.items():
-            self._writer.text(name, text, step)
+        with self._writer() as writer:
+            writer.settings(settings)
+            for name, text in texts.items():
+                writer.text(name, text, step)
 
     def flush(self) -> None:
         """Hand over what TensorBoard's writer holds back."""
-        self._writer.flush()
+        with self._writer() as writer:
+            writer.flush()
 
     def finish(self) -> None:
         """Say on the page "hparams" that the run has come to its end."""
-        self._writer.finished()
+        with self._writer() as writer:
+            writer.finished()
 
     def close(self) -> None:
         """Flush and close."""
-        self._writer.close()
+        if self._open is not None:
+            self._open.close()
+
+    @contextmanager
+    def _writer(self) -> Iterator[TensorBoardWriter]:
+        if self._open is None and free_bytes(self._folder) < ROOM_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
+        try:
+            self._open = self._open or TensorBoardWriter(self._folder)
+            yield self._open
+        except OSError:
+            self._open = None
+            raise
 
 
 def _put_earlier_files_before_now(folder: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from pokevla.parts import METRIC_SINKS, get_part
 from pokevla.telemetry.jsonl import JsonlWriter, now
+
+logger = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
 """File of a run's metrics, in its directory."""
@@ -17,7 +20,8 @@ DEFAULT_SINKS = ("jsonl", "tensorboard")
 class MetricSink(Protocol):
     """One place where metrics go. An entry of `pokevla.parts.METRIC_SINKS` makes it: (run_dir, resume_step) -> sink.
 
-    With `resume_step`, lines of later steps that an earlier process has written do not count any more.
+    With `resume_step`, lines of later steps that an earlier process has written do not count any more. Any method may
+    raise OSError: the log says so once, the training goes on, and the sink gets the next lines too.
     """
 
     def write(self, values: Mapping[str, Any]) -> None:
@@ -77,29 +81,45 @@ class MetricWriter:
             get_part("log.sinks", name, METRIC_SINKS)(run_dir, resume_step) for name in names
         ]
 
+        self._failing: set[int] = set()  # indices of sinks whose last call failed
+
     def write(self, values: Mapping[str, Any]) -> None:
         """Write one line; `values` holds `step`. The time is added. Flushed: a kill loses no line in any place."""
         line = {**values, "time": now()}
-        for sink in self.sinks:
+
+        def write_and_flush(sink: MetricSink) -> None:
             sink.write(line)
-        self.flush()
+            sink.flush()
+
+        self._on_each(write_and_flush)
 
     def flush(self) -> None:
         """Hand everything to the system."""
-        for sink in self.sinks:
-            sink.flush()
+        self._on_each(lambda sink: sink.flush())
 
     def describe(self, settings: Mapping[str, Any], texts: Mapping[str, str], step: int) -> None:
         """Show what the run is: its settings, and texts (recipe, manifest) as they stand at `step`."""
-        for sink in self.sinks:
-            sink.describe(settings, texts, step)
+        self._on_each(lambda sink: sink.describe(settings, texts, step))
 
     def finish(self) -> None:
         """The run has come to its end."""
-        for sink in self.sinks:
-            sink.finish()
+        self._on_each(lambda sink: sink.finish())
 
     def close(self) -> None:
         """Close all sinks."""
-        for sink in self.sinks:
-            sink.close()
+        self._on_each(lambda sink: sink.close())
+
+    def _on_each(self, action: Callable[[MetricSink], None]) -> None:
+        """Metrics are not worth a training: a sink that cannot write is reported, once, and left behind."""
+        for index, sink in enumerate(self.sinks):
+            name = type(sink).__name__
+            try:
+                action(sink)
+            except OSError as error:
+                if index not in self._failing:
+                    logger.warning("%s cannot write metrics (%s); training goes on", name, error.strerror or error)
+                self._failing.add(index)
+            else:
+                if index in self._failing:
+                    logger.warning("%s can write metrics again", name)
+                self._failing.discard(index)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,7 +122,7 @@ def main() -> None:
     try:
         run_rank(Path(sys.argv[1]))
     except PokeVLAError as error:
-        print(str(error), file=sys.stderr, flush=True)
+        print_last(str(error))
         exit_with(error.exit_code)
     except OSError as error:
         from pokevla.errors import NO_ROOM
@@ -131,8 +131,14 @@ def main() -> None:
         if error.errno not in NO_ROOM:
             raise
         named = save_error(error, Path(error.filename or sys.argv[1]))
-        print(str(named), file=sys.stderr, flush=True)
+        print_last(str(named))
         exit_with(named.exit_code)
+
+
+def print_last(text: str) -> None:
+    """Print the error that ends this rank. Its output may be a file on a full disk: then the exit code has to do."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def exit_with(code: int) -> None:

@@ -178,8 +178,6 @@ def test_no_python_file_is_longer_than_the_limit() -> None:
 
 
 def test_only_one_package_writes_complete_or_not_at_all() -> None:
-    """Others use it. Appending (metrics, the content of a lock) needs fsync but replaces nothing."""
-    appending = {"pokevla/telemetry/jsonl.py", "pokevla/jobs/task/job_lock.py"}
     renaming_others_files = {"pokevla/telemetry/tensorboard.py"}
     pattern = re.compile(
         r"\bos\.(replace|rename|fsync)\(|\.rename\(|\.replace\((self\.)?_?(path|out|target)\b|mkstemp|mkdtemp"
@@ -191,7 +189,7 @@ def test_only_one_package_writes_complete_or_not_at_all() -> None:
         and pattern.search(path.read_text())
     }
     others = {name for name in writers if not name.startswith("pokevla/files/")}
-    assert others == appending | renaming_others_files
+    assert others == renaming_others_files
 
 
 def test_package_init_files_hold_no_code_but_the_version() -> None:
