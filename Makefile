@@ -26,7 +26,7 @@ demo: environment ## The whole pipeline at mini size on a CPU: data, cache, both
 demo-long: environment ## The demo with more training, and a policy trained without images (up to 90 minutes on 2 cores)
 	$(BIN)/pokevla demo recipes/demo/long.yaml
 
-slurm: ## Packages of a one-machine Slurm, for `make test-slurm` and `pokevla doctor slurm --sandbox`
+slurm: ## Packages of a one-machine Slurm, for `make test-slurm` and `pokevla sandbox`
 	@scripts/setup.sh --slurm
 
 test-slurm: slurm ## Jobs on a real Slurm with two nodes, started on this machine as root

@@ -1,1 +1,1 @@
-"""A complete Slurm on one machine, for tests."""
+"""A complete Slurm on one machine, to try and test jobs."""

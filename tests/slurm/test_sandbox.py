@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +14,9 @@ import psutil
 import pytest
 
 import slurm.sandbox.sandbox as module
+from pokevla.cli.main import run as run_command
 from pokevla.errors import ClusterError, EnvironmentSetupError
+from slurm.sandbox.leftovers import job_processes
 from slurm.sandbox.sandbox import Sandbox, slurm_sandbox
 
 
@@ -53,6 +59,42 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(EnvironmentSetupError, match=words), slurm_sandbox(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_command_line_names_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(module, "_SBIN", "/nowhere")
+    assert run_command(["sandbox"]) == 2
+    assert "apt-get install --no-install-recommends munge slurm-client slurmctld slurmd" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+def test_sandbox_ends_with_daemons_and_jobs_however_it_is_ended(
+    number: signal.Signals, tmp_path: Path, repository: Path, wait_until: Callable[..., None]
+) -> None:
+    marker, conf = tmp_path / "started", tmp_path / "conf"
+    job = f"sbatch --output=/dev/null --wrap=\"touch {marker}; trap '' TERM; sleep 600\""
+    words = ["sandbox", "--nodes=1", "--", "sh", "-c", f"echo $SLURM_CONF > {conf}; {job}; sleep 600"]
+    shell = subprocess.Popen(
+        [sys.executable, "-m", "pokevla.cli.main", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(repository)},
+    )
+    wait_until("the job runs", lambda: marker.is_file() or shell.poll() is not None)
+    folder = Path(conf.read_text().strip()).parent
+    shell.send_signal(number)
+    shell.wait()
+    wait_until("its processes end", lambda: not users_of(folder))
+    wait_until("its folder is removed", lambda: not folder.exists())
+
+
+def users_of(folder: Path) -> list[psutil.Process]:
+    """Daemons and tasks of the sandbox in `folder`."""
+    return [process for process in psutil.process_iter() if str(folder) in " ".join(_words(process))] + job_processes(
+        folder, None
+    )
 
 
 def test_node_that_dies_is_down_until_it_is_started(sandbox: Sandbox, wait_until: Callable[..., None]) -> None:
