@@ -91,17 +91,18 @@ class Storm:
 
     def _compare(self, before: Parts) -> None:
         """After a kill or an end: an output with its final name is whole, and finished parts are still there."""
-        after = self.victim.finished(self.folder)
-        self.lost += [f"{name} was made again" for name in before if after.get(name) != before[name]]
-        seen = self.victim.content(self.folder)
-        if seen:
+        after, seen = self.victim.finished(self.folder), self.victim.content(self.folder)
+        self.lost += [f"{name} was made again" for name in before if after.get(name, before[name]) != before[name]]
+        if not seen:  # a complete output may have taken up its parts
+            self.lost += [f"{name} is gone" for name in before if name not in after]
+        else:
             self.differing |= {name for name in self.expected | seen if self.expected.get(name) != seen.get(name)}
 
     def _wait_for_moment(self, process: subprocess.Popen[bytes]) -> bool:
         """Wait for the moment of the kill: every other time it comes after the first file. False if the command ends
         first."""
         delay_s = self.duration_s
-        if self.kills % 2 == 1:
+        if (self.kills + self.survived) % 2 == 1:
             had_traces = has_traces(self.folder)
             if not wait_until(process, lambda: had_traces or has_traces(self.folder)):
                 return False

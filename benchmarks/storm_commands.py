@@ -15,7 +15,7 @@ from command_storm import Parts, Victim, storm_command
 from storm_outcome import Outcome
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-DEMOS = ("--suite", "libero_object", "--task", "3", "--episodes", "2", "--init-states", "0:8", "--image-size", "32",
+DEMOS = ("--suite", "libero_object", "--task", "3", "--episodes", "3", "--init-states", "0:8", "--image-size", "32",
          "--image-stride", "16", "--fast-rendering", "--workers", "2")  # fmt: skip
 CACHE = """\
 kind: cache
@@ -33,7 +33,7 @@ policies: [{{name: replay, kind: replay, dataset: {robot}}}]
 trials: {{suite: libero_object, tasks: [3], init_states: [30, 36], max_steps: 10}}
 image_size: 32
 fast_rendering: true
-workers: 2
+workers: 1
 videos: 0
 """
 MEASURED = ("seconds", "mean_seconds")
@@ -68,9 +68,12 @@ def calm(work: Path, name: str) -> Path:
 
 
 def demonstrations(work: Path) -> Victim:
-    """Two episodes of the scripted expert by two simulator processes."""
+    """Three episodes of the scripted expert by two simulator processes. Attempts that have ended stay."""
     return Victim(
-        "data demos", lambda out: pokevla("data", "demos", *DEMOS, "--out", out), partial(files, "libero_object/*.hdf5")
+        "data demos",
+        lambda out: pokevla("data", "demos", *DEMOS, "--out", out),
+        partial(files, "libero_object/*.hdf5"),
+        partial(unchanged, "libero_object/.unfinished-*/*.npz"),
     )
 
 
@@ -99,7 +102,7 @@ def cache(work: Path) -> Victim:
 
 
 def evaluation(work: Path) -> Victim:
-    """Six trials in two simulator processes. Finished trials stay."""
+    """Six trials in a simulator process. Finished trials stay."""
     robot = calm(work, "data convert") / "robot"
 
     def words(out: Path) -> list[str]:

@@ -9,14 +9,16 @@ number: at most two finished episodes per worker are held back.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pokevla.errors import SimulationError, UsageError
-from pokevla.simulation.recordings.episodes import Attempts, DemoSettings
+from pokevla.simulation.recordings.episodes import Attempts, DemoSettings, Episode
 from pokevla.simulation.recordings.hdf5 import COLLECTION, DemonstrationsFile, demonstrations_path, new_hdf5
+from pokevla.simulation.recordings.unfinished import forget, resumed
 from pokevla.simulation.recordings.workers import run_ordered
 from pokevla.simulation.suites import get_task
 
@@ -47,7 +49,7 @@ def collect_demonstrations(settings: DemoSettings, on_progress: Progress | None 
 
     `on_progress(kept, failed, requested)` is called after each attempt. Failed attempts are counted, not kept. After
     `max_attempts` (default: twice the episodes plus ten) the kept episodes are written, and the report has fewer than
-    requested.
+    requested. Attempts of a recording with the same settings that was killed are not repeated.
 
     Raises:
         UsageError: invalid settings.
@@ -62,7 +64,7 @@ def collect_demonstrations(settings: DemoSettings, on_progress: Progress | None 
     cpu_s: dict[str, float] = {}
     with new_hdf5(path, COLLECTION) as file:
         kept = DemonstrationsFile(file, settings)
-        for episode in run_ordered(Attempts, (settings,), attempts, settings.workers):
+        for episode in resumed(path, settings, partial(_attempts_from, settings, attempts)):
             for name, seconds in episode.cpu_s.items():
                 cpu_s[name] = cpu_s.get(name, 0.0) + seconds
             if episode.success:
@@ -74,13 +76,20 @@ def collect_demonstrations(settings: DemoSettings, on_progress: Progress | None 
             if len(kept.steps) == settings.episodes:
                 break
         if not kept.steps:
+            forget(path)
             raise SimulationError(
                 f"The expert failed in all {failed} attempts at {settings.suite} task {settings.task_index}.",
                 "See docs/simulation.md for the tasks it can do.",
             )
         # The last ones by number, so that the number of workers cannot change the split.
         kept.finish(math.floor(settings.val_fraction * len(kept.steps) + 0.5), failed)
+    forget(path)
     return DemoReport(len(kept.steps), failed, settings.episodes, path, kept.steps, cpu_s)
+
+
+def _attempts_from(settings: DemoSettings, attempts: int, first: int) -> Iterator[Episode]:
+    if first < attempts:
+        yield from run_ordered(Attempts, (settings, first), attempts - first, settings.workers)
 
 
 def _check(settings: DemoSettings) -> None:

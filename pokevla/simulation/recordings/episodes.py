@@ -61,10 +61,12 @@ class Episode:
 
 
 class Attempts:
-    """Runs attempts of one task. Attempt `number` is a pure function of (settings.seed, number)."""
+    """Runs attempts of one task. An attempt is a pure function of (settings.seed, its number)."""
 
-    def __init__(self, settings: DemoSettings) -> None:
+    def __init__(self, settings: DemoSettings, first: int = 0) -> None:
+        """`first` is the number of the attempt that job 0 runs."""
         self._settings = settings
+        self._first = first
         self._env = LiberoEnvironment(
             settings.suite,
             settings.task_index,
@@ -73,9 +75,9 @@ class Attempts:
         )
         self._expert = ScriptedExpert(self._env)
 
-    def __call__(self, number: int) -> Episode:
-        """Run attempt `number` to success or to the suite's step limit."""
-        settings, env = self._settings, self._env
+    def __call__(self, job: int) -> Episode:
+        """Run one attempt to success or to the suite's step limit."""
+        settings, env, number = self._settings, self._env, self._first + job
         seed = episode_seed(settings.seed, number)
         rng = np.random.default_rng(seed)
         init_state = init_state_of(settings, number)

@@ -141,6 +141,27 @@ def test_failed_attempts_are_counted_and_not_kept(tmp_path: Path, toy_attempts: 
         assert [int(picture.max()) for picture in pictures] == [2, 0, 0, 0, 0] * 2 + [2, 0]
 
 
+@pytest.mark.parametrize("stop_after", [1, 3, 6])
+def test_recording_that_was_stopped_goes_on_and_ends_with_the_same_file(
+    tmp_path: Path, toy_attempts: None, stop_after: int
+) -> None:
+    settings = DemoSettings("libero_object", 3, 4, tmp_path / "stopped", image_size=16, image_stride=5)
+
+    def stop(kept: int, failed: int, requested: int) -> None:
+        if kept + failed == stop_after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        collect_demonstrations(settings, stop)
+    attempts = [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*.npz"))]
+    assert len(attempts) == stop_after
+    stopped = collect_demonstrations(settings)
+    whole = collect_demonstrations(replace(settings, out=tmp_path / "whole"))
+    assert stopped.path.read_bytes() == whole.path.read_bytes()
+    assert (stopped.failed, stopped.steps, stopped.cpu_s) == (whole.failed, whole.steps, whole.cpu_s)
+    assert [path.name for path in stopped.path.parent.iterdir()] == [stopped.path.name]
+
+
 def test_when_attempts_run_out_what_succeeded_is_kept(tmp_path: Path, toy_attempts: None) -> None:
     settings = DemoSettings("libero_object", 3, 4, tmp_path, image_size=16, max_attempts=3)
     report = collect_demonstrations(settings)

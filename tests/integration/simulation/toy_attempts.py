@@ -13,11 +13,12 @@ STEPS = 12
 class ToyAttempts:
     """Every third attempt fails (1, 4, 7, ...), all of them with the seed ALL_FAIL_SEED."""
 
-    def __init__(self, settings: DemoSettings) -> None:
+    def __init__(self, settings: DemoSettings, first: int) -> None:
         self._settings = settings
+        self._first = first
 
-    def __call__(self, number: int) -> Episode:
-        settings = self._settings
+    def __call__(self, job: int) -> Episode:
+        settings, number = self._settings, self._first + job
         success = number % 3 != 1 and settings.seed != ALL_FAIL_SEED
         rendered = np.arange(STEPS) % settings.image_stride == 0
         size = settings.image_size
