@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -21,6 +22,7 @@ from slurm.sandbox.sandbox import Sandbox
 from slurm.slurm_launcher import SLURM
 from slurm.submit import check_with_slurm, submit_chain
 
+pytestmark = pytest.mark.usefixtures("sandbox")
 CACHE = """\
 kind: cache
 name: damaged
@@ -81,6 +83,16 @@ def test_login_node_refuses_what_the_cluster_cannot_do(
     changed = seen.model_copy(update=profile)
     with pytest.raises(ClusterError, match=words):
         preflight([plan_job(walk("name=never", *overrides), changed)], changed, SLURM)
+
+
+def test_array_and_partitions_are_judged_by_the_cluster_they_go_to(walk, seen: Profile) -> None:
+    lists = seen.model_copy(update={"partition": "short,train"})
+    plan = plan_job(walk("name=never", "resources.time_limit=02:00:00"), lists)
+    preflight([plan], lists, SLURM)  # too long for short alone
+    assert "to start at" in check_with_slurm(plan, lists)
+    wide = replace(plan, pieces=tuple((str(number),) for number in range(1002)))
+    with pytest.raises(ClusterError, match="of 1002 tasks is above the cluster's MaxArraySize, 1001"):
+        preflight([wide], lists, SLURM)
 
 
 def test_slurm_itself_judges_the_rest_before_anything_is_queued(walk, seen: Profile) -> None:

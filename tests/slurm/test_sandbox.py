@@ -70,6 +70,22 @@ def test_command_line_names_what_to_install(
     assert "apt-get install --no-install-recommends munge slurm-client slurmctld slurmd" in capsys.readouterr().err
 
 
+def test_shell_says_what_to_try_and_its_exit_code_is_that_of_the_command(tmp_path: Path, repository: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pokevla.cli.main", "sandbox", "--nodes=1"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(repository), "SHELL": "/bin/sh"},
+        input="sinfo --noheader --format %P:%D; test -f $POKEVLA_PROFILE && exit 5\n",
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 5, done.stderr
+    assert "docs/cluster.md" in done.stdout
+    assert "gpu:1" in done.stdout
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
 def test_sandbox_ends_with_daemons_and_jobs_however_it_is_ended(
     number: signal.Signals, tmp_path: Path, repository: Path, wait_until: Callable[..., None]
