@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from pokevla.distributed.environment import RENDEZVOUS_TIMEOUT_S, RankInfo, rendezvous_place
+from pokevla.distributed.gpus import probe_gpus, refuse_missing_gpus
 from pokevla.errors import EnvironmentSetupError
 
 if TYPE_CHECKING:
@@ -34,12 +35,15 @@ def import_deepspeed() -> Any:
     return deepspeed
 
 
-def join_ranks(info: RankInfo, timeout_s: float = RENDEZVOUS_TIMEOUT_S) -> torch.device:
+def join_ranks(info: RankInfo, timeout_s: float = RENDEZVOUS_TIMEOUT_S, *, needs_gpu: bool = False) -> torch.device:
     """Create the process group within `timeout_s`, NCCL on GPUs, gloo otherwise. Returns this rank's device.
 
     Raises:
-        EnvironmentSetupError: the ranks do not find each other (wrong address, port in use, a missing rank).
+        EnvironmentSetupError: there is no GPU for a rank that `needs_gpu`; or the ranks do not find each other (wrong
+            address, port in use, a missing rank).
     """
+    if needs_gpu and torch.cuda.device_count() <= info.local_rank:
+        refuse_missing_gpus(info.local_rank + 1, probe_gpus())
     deepspeed = import_deepspeed()
     device = torch.device("cuda", info.local_rank) if torch.cuda.is_available() else torch.device("cpu")
     backend = "nccl" if device.type == "cuda" else "gloo"

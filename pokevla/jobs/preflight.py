@@ -7,21 +7,22 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from pokevla.errors import CheckpointError, ClusterError, DataError, PokeVLAError, RecipeError, UsageError
+from pokevla.errors import CheckpointError, ClusterError, DataError, PokeVLAError, UsageError
 from pokevla.files.holders import read_holder
+from pokevla.jobs.checks.start import check_start
 from pokevla.jobs.launcher import Check, Launcher
 from pokevla.jobs.plan import JobPlan
 from pokevla.jobs.profile import Profile
 from pokevla.jobs.tracking import active_job
 from pokevla.recipe.kinds import kind_of, training_of
-from pokevla.recipe.load import recipe_hash
-from pokevla.recipe.sections import CacheConfig
-from pokevla.recipe.values import describe_changes, differences, flat_values
+from pokevla.recipe.load import recipe_hash_at
+from pokevla.recipe.values import describe_changes
 from pokevla.runs.changes import changes_of_submission
 from pokevla.runs.checkpoints import list_checkpoints, read_info
-from pokevla.runs.checks import check_recipe, existing_ancestor
+from pokevla.runs.checks import existing_ancestor
 from pokevla.runs.creation import LOCK, is_locked
 from pokevla.runs.directory import RECIPE, holds_recipe, read_run_recipe
+from pokevla.runs.length import refuse_finished
 
 T = TypeVar("T")
 NODE_LOCAL_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run")
@@ -69,28 +70,18 @@ def _checks_of(
     made_before: list[Path],
     caches: list[JobPlan],
 ) -> Iterable[Check]:
-    recipe = plan.recipe
     on_cluster = launcher is not None and launcher.is_cluster
     if on_cluster:
         yield lambda: _second_job(plan)
     yield lambda: _second_process(plan)
-    yield lambda: _recipe(plan, made_before)
+    yield lambda: check_start(plan.loaded, made_before, [builder.recipe for builder in caches])
     yield lambda: _existing_run(plan)
     if plan.trains:
-        yield lambda: _shards(recipe.dataset_paths)
         yield lambda: _time(plan)
-        cache = recipe.feature_cache
-        if cache is not None:
-            yield lambda: _cache(recipe.dataset_paths, cache, caches)
     if on_cluster:
         yield lambda: _shared_paths(plan, profile)
     if launcher is not None:
         yield from launcher.checks(plan, profile)
-
-
-def _recipe(plan: JobPlan, made_before: list[Path]) -> list[str]:
-    """Files, batch, disk."""
-    return check_recipe(plan.loaded, made_before)
 
 
 def _existing_run(plan: JobPlan) -> list[str]:
@@ -102,10 +93,7 @@ def _existing_run(plan: JobPlan) -> list[str]:
         return []
     if not holds_recipe(plan.folder):
         raise UsageError(f"{plan.folder} exists and is not a run directory.", "Give the run another name: name=...")
-    from pokevla.runs.ending import finished_step
-
-    if finished_step(plan.folder) is not None:
-        raise UsageError(f"The run {plan.folder} is finished.", "Give this one another name: name=...")
+    refuse_finished(plan.folder, recipe)
     changes = changes_of_submission(plan.folder, recipe)
     phrase = describe_changes(*({field: row[side] for field, row in changes.items()} for side in (0, 1)))
     return [*_checkpoint_fits(plan), *([f"{plan.folder} continues with {phrase}."] if phrase else [])]
@@ -122,56 +110,10 @@ def _checkpoint_fits(plan: JobPlan) -> list[str]:
         except CheckpointError as error:  # a resume passes over it
             remarks.append(f"{error.message} It will be passed over.")
             continue
-        if info.recipe_hash != recipe_hash(read_run_recipe(plan.folder)):
+        if info.recipe_hash != recipe_hash_at(read_run_recipe(plan.folder), info.settings):
             raise DataError(f"{folder} was saved with another recipe than the run's {RECIPE}.", f"Restore {RECIPE}.")
         return [*remarks, f"{plan.folder} continues from step {step}."]
     raise CheckpointError(f"All {len(checkpoints)} checkpoints of {plan.folder} are damaged.", " ".join(remarks))
-
-
-def _shards(datasets: Sequence[Path]) -> list[str]:
-    """Every shard and index exists, so that no rank finds one missing hours later."""
-    from pokevla.data.dataset import SHARDS_NAME
-    from pokevla.recipe.checking.datasets import read_info
-    from pokevla.shards.index import index_path
-
-    for dataset in datasets:
-        shards = [dataset / SHARDS_NAME / name for name in read_info(dataset)["shards"]]
-        missing = [path for shard in shards for path in (shard, index_path(shard)) if not path.is_file()]
-        if missing:
-            raise DataError(
-                f"{missing[0]} is missing ({len(missing)} of {2 * len(shards)} shard and index files are).",
-                "Convert the dataset again.",
-            )
-    return []
-
-
-def _cache(needed: Sequence[Path], cache: CacheConfig, caches: Sequence[JobPlan]) -> list[str]:
-    """The cache that training needs exists, or an earlier job of the chain builds it."""
-    datasets = {path.absolute() for path in needed}
-    for builder in caches:
-        built = builder.recipe.feature_cache
-        if built is None or built.root.absolute() != cache.root.absolute():
-            continue
-        same_root = built.model_copy(update={"root": cache.root})
-        differing = next(iter(differences(flat_values(same_root), flat_values(cache))), None)
-        if differing is not None:
-            raise RecipeError(
-                f"the cache that {builder.recipe.name} builds is not the one this recipe needs: cache.{differing} "
-                "differs.",
-                "Let both recipes extend the same file.",
-            )
-        datasets -= {path.absolute() for path in builder.recipe.dataset_paths}
-    if not datasets:
-        return []
-    from pokevla.features.cache_files import find_cache
-    from pokevla.features.fingerprint import cache_fingerprint
-    from pokevla.recipe.checking.datasets import read_dataset_info
-
-    for dataset in sorted(datasets):
-        info = read_dataset_info(dataset)
-        fingerprint, parts = cache_fingerprint(cache, info.fingerprint, info.num_views)
-        find_cache(cache.root, fingerprint, parts)
-    return []
 
 
 def _time(plan: JobPlan) -> list[str]:

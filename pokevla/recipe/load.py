@@ -35,7 +35,7 @@ from pokevla.recipe.document import (
 from pokevla.recipe.kinds import KINDS, AnyRecipe
 from pokevla.recipe.messages import messages, nearest
 from pokevla.recipe.paths import AS_WRITTEN, ENVIRONMENT
-from pokevla.recipe.values import learnt_values, plain_values
+from pokevla.recipe.values import LENGTH, learnt_values, plain_values
 from pokevla.recipe.yaml_nodes import MAX_DEPTH
 
 OVERRIDE = "override"
@@ -62,6 +62,17 @@ def load_recipe(
     `overrides` are `field=value` with a YAML value (`optim.lr=3e-4`, `data.datasets.0.weight=2`); `environment`
     defaults to the process's. RecipeError lists every mistake, one line each: `file:line: sentence`.
     """
+    loaded, wrong = load_with_findings(path, overrides, environment)
+    if wrong:
+        raise RecipeError("\n".join(wrong))
+    return loaded
+
+
+def load_with_findings(
+    path: Path, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> tuple[LoadedRecipe, list[str]]:
+    """Like `load_recipe`, but rules between fields that are broken are returned, as `file:line: sentence`: the files
+    that such a recipe names can still be checked. RecipeError for a recipe whose fields are wrong."""
     variables = os.environ if environment is None else environment
     document = merge_extends(Path(path), variables)
     for override in overrides:
@@ -157,7 +168,7 @@ def _index(owner: dict[str, Any] | list[Any], key: str, override: str) -> str | 
     return int(key)
 
 
-def _validated(document: Document, path: Path, variables: Mapping[str, str]) -> LoadedRecipe:
+def _validated(document: Document, path: Path, variables: Mapping[str, str]) -> tuple[LoadedRecipe, list[str]]:
     model = _model_of_kind(document, path)
     try:
         # Through JSON in strict mode: "8" is not a number and 1 is not true, while lists still become tuples.
@@ -166,11 +177,9 @@ def _validated(document: Document, path: Path, variables: Mapping[str, str]) -> 
     except ValidationError as error:
         raise RecipeError("\n".join(messages(error, model, document))) from None
     import_extensions(getattr(recipe, "extensions", ()))
-    wrong = inconsistencies(recipe)
-    if wrong:
-        raise RecipeError("\n".join(f"{document.location(tuple(field.split('.')))}: {text}" for field, text in wrong))
+    wrong = [f"{document.location(tuple(field.split('.')))}: {text}" for field, text in inconsistencies(recipe)]
     origins = _origins(recipe, document)
-    return LoadedRecipe(_without_stale_spellings(recipe, origins), path, origins)
+    return LoadedRecipe(_without_stale_spellings(recipe, origins), path, origins), wrong
 
 
 def _without_stale_spellings(recipe: AnyRecipe, origins: Mapping[str, str]) -> AnyRecipe:
@@ -226,3 +235,11 @@ def recipe_hash(recipe: BaseModel) -> str:
     """
     text = json.dumps(learnt_values(recipe), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def recipe_hash_at(recipe: BaseModel, settings: Mapping[str, Any]) -> str:
+    """`recipe_hash` of the recipe with the length that it had when a checkpoint stored `settings`.
+
+    A run that is trained longer is the same run. Checkpoints of earlier versions store no length.
+    """
+    return recipe_hash(recipe.model_copy(update={name: settings[name] for name in LENGTH if name in settings}))

@@ -15,6 +15,9 @@ NEUTRAL = ("resources", "batch.micro", "log", "checkpoint", "worker_timeout_s")
 """Sections and fields that do not change what is learnt or measured. `micro` times accumulation times ranks stays the
 global batch; the loss is a mean over samples of a mean within the sample, so how a batch is divided does not affect the
 gradient."""
+LENGTH = ("steps", "epochs")
+"""Fields that may change when a run is resumed, to train longer. They are a part of the recipe's hash, because the
+learning rate follows from them."""
 LOCATIONS = re.compile(r"data\.datasets\.\d+\.path|cache\.root|cache\.(sam|vggt|teachers\.\d+)\.weights")
 """Paths that may change when a run is resumed, because a fingerprint shows that what lies there is the same."""
 ADDED: dict[str, Any] = {
@@ -110,6 +113,11 @@ def neutral_settings(recipe: BaseModel) -> dict[str, Any]:
     }
 
 
+def resumable_settings(recipe: BaseModel) -> dict[str, Any]:
+    """`neutral_settings` and the length of the training: what a resume may change."""
+    return {**neutral_settings(recipe), **{name: getattr(recipe, name) for name in LENGTH}}
+
+
 def differences(*sides: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Fields whose values differ between the sides, each with its value on every side.
 
@@ -122,10 +130,10 @@ def differences(*sides: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 
 def learnt_differences(before: BaseModel, after: BaseModel) -> list[str]:
-    """Dotted fields that differ between two recipes and are neither neutral nor a mere location, so that they cannot be
-    one run."""
+    """Dotted fields that differ between two recipes and are neither neutral nor the length nor a mere location, so that
+    they cannot be one run."""
     differing = differences(flat_values(before), flat_values(after))
-    return [field for field in differing if not is_neutral(field) and not LOCATIONS.fullmatch(field)]
+    return [name for name in differing if not (is_neutral(name) or name in LENGTH or LOCATIONS.fullmatch(name))]
 
 
 def describe_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Continuing a run with other resources: what may change, and writing the change to its recipe. Without torch.
 
-`pokevla resume` and `pokevla submit` may change the fields in `pokevla.recipe.values.NEUTRAL`.
+`pokevla resume` and `pokevla submit` may change the fields in `pokevla.recipe.values.NEUTRAL`, and the length
+(`pokevla.runs.length`).
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from pokevla.files.paths import literal_path
 from pokevla.files.texts import write_text
 from pokevla.recipe.checking.datasets import read_info
 from pokevla.recipe.dump import dump_changed
-from pokevla.recipe.load import load_recipe
+from pokevla.recipe.kinds import training_of
+from pokevla.recipe.load import LoadedRecipe, load_recipe
 from pokevla.recipe.paths import AS_WRITTEN, paths_of, with_absolute_paths
 from pokevla.recipe.schema import TrainRecipe
-from pokevla.recipe.values import LOCATIONS, NEUTRAL, differences, flat_values, learnt_differences
+from pokevla.recipe.values import LENGTH, LOCATIONS, NEUTRAL, differences, flat_values, learnt_differences
 from pokevla.runs.creation import run_lock
-from pokevla.runs.directory import RECIPE, read_run_recipe
+from pokevla.runs.directory import RECIPE, holds_recipe, read_run_recipe
+from pokevla.runs.length import refuse_short_length, reopen, with_one_length
 from pokevla.telemetry.manifest import read_manifest
 
 ORIGIN = "resume"
@@ -53,14 +56,30 @@ def changed_recipe(run_dir: Path, overrides: Sequence[str]) -> TrainRecipe:
 
     Raises:
         RecipeError: an override is invalid or changes what is learnt; names every such field.
-        UsageError: not a run directory of training.
+        UsageError: not a run directory of training, or a length that the run has reached.
     """
     before = read_run_recipe(run_dir)
     if not overrides:
         return before
-    after = read_run_recipe(run_dir, overrides)
+    after = read_run_recipe(run_dir, with_one_length(before, overrides))
     refuse_other_learning(before, after)
+    refuse_short_length(run_dir, before, after)
     return _same_identity(before, after)
+
+
+def load_run(run_dir: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """The recipe of a run or another job with the overrides applied, for the directory in which it lies now.
+
+    Raises:
+        UsageError, RecipeError: as `changed_recipe` for a training; no run directory.
+    """
+    if not holds_recipe(run_dir):
+        raise UsageError(f"{run_dir} is a folder, but not a run: it has no {RECIPE}.", "Name a recipe, or a run.")
+    loaded = load_recipe(run_dir / RECIPE)
+    trains = training_of(loaded.recipe) is not None
+    recipe = changed_recipe(run_dir, overrides) if trains else load_recipe(run_dir / RECIPE, overrides).recipe
+    place = run_dir.absolute()
+    return replace(loaded, recipe=recipe.model_copy(update={"output": place.parent, "name": place.name}))
 
 
 def _same_identity(before: TrainRecipe, after: TrainRecipe) -> TrainRecipe:
@@ -81,7 +100,8 @@ def refuse_other_learning(before: BaseModel, after: BaseModel) -> None:
     if learnt:
         changeable = [name for name in NEUTRAL if name.partition(".")[0] in type(before).model_fields]
         raise RecipeError(
-            f"{', '.join(learnt)} cannot be changed in a run that has started, only {', '.join(changeable)} can.",
+            f"{', '.join(learnt)} cannot be changed in a run that has started, only {', '.join(changeable)} can, and "
+            "the length (steps or epochs).",
             "Train under another name: pokevla train RECIPE name=... with the change.",
         )
 
@@ -89,7 +109,7 @@ def refuse_other_learning(before: BaseModel, after: BaseModel) -> None:
 def changes_of_submission(run_dir: Path, recipe: TrainRecipe) -> dict[str, list[Any]]:
     """What `recipe` changes in a run that has started: field -> [before, now].
 
-    `output` may be spelled differently (relative to another directory) as long as it names the same run.
+    `output` and `name` may differ: a run directory may be moved and renamed.
 
     Raises:
         RecipeError: as in `changed_recipe`.
@@ -97,8 +117,9 @@ def changes_of_submission(run_dir: Path, recipe: TrainRecipe) -> dict[str, list[
         UsageError: not a run directory of training.
     """
     before = read_run_recipe(run_dir)
-    after = with_absolute_paths(recipe).model_copy(update={"output": before.output})
+    after = with_absolute_paths(recipe).model_copy(update={"output": before.output, "name": before.name})
     refuse_other_learning(before, after)
+    refuse_short_length(run_dir, before, after)
     changes = differences(flat_values(before), flat_values(after))
     if any(LOCATIONS.fullmatch(field) for field in changes):
         refuse_changed_data(run_dir, after)
@@ -125,8 +146,10 @@ def keep_changes(run_dir: Path, overrides: Sequence[str]) -> None:
         RecipeError: as in `changed_recipe`.
         DiskFullError: disk full; the old file stays.
     """
-    path = run_dir / RECIPE
-    changed = replace(load_recipe(path, overrides), recipe=changed_recipe(run_dir, overrides))
+    path, before, after = run_dir / RECIPE, read_run_recipe(run_dir), changed_recipe(run_dir, overrides)
+    changed = replace(load_recipe(path, with_one_length(before, overrides)), recipe=after)
+    if any(getattr(before, name) != getattr(after, name) for name in LENGTH):
+        reopen(run_dir)
     write_text(path, dump_changed(path, changed, ORIGIN))
 
 

@@ -66,17 +66,18 @@ def _of_training(recipe: TrainingRecipe, path: Path, made_before: frozenset[Path
         yield lambda source=source: _dataset(source, kind, split=split, masks=recipe.supervises_masks)
     yield lambda: _one_embodiment(recipe)
     yield lambda: _sinks(recipe)
-    yield lambda: _model(recipe, made_before)
+    yield lambda: _tokenizer(recipe)
+    yield lambda: _vlm(recipe, made_before)
     yield lambda: _training_disk(recipe)
     cache = recipe.feature_cache
     if cache is not None:
         yield lambda: _cache(cache, path, made_before)
-        yield lambda: _teachers(cache)
+        yield from _teachers(cache)
 
 
 def _of_cache(recipe: schema.CacheRecipe, _path: Path, _made_before: frozenset[Path]) -> Checks:
     yield lambda: _dataset(sections.DatasetSource(path=recipe.dataset), data_kind_of(recipe))
-    yield lambda: _teachers(recipe.cache)
+    yield from _teachers(recipe.cache)
 
 
 def _of_trials(recipe: schema.EvalRecipe, _path: Path, made_before: frozenset[Path]) -> Checks:
@@ -91,7 +92,8 @@ def _of_grounding(recipe: schema.GroundingRecipe, _path: Path, made_before: froz
 
 
 def _of_pipeline(recipe: schema.PipelineRecipe, _path: Path, _made_before: frozenset[Path]) -> Checks:
-    yield lambda: _pipeline(recipe)
+    for stage in recipe.stages:
+        yield lambda stage=stage: _stage(recipe, stage)
 
 
 _CHECKS: dict[str, Callable[[Any, Path, frozenset[Path]], Checks]] = {
@@ -147,14 +149,18 @@ def _one_embodiment(recipe: schema.TrainRecipe) -> list[str]:
     return []
 
 
-def _model(recipe: TrainingRecipe, made_before: frozenset[Path]) -> list[str]:
+def _tokenizer(recipe: TrainingRecipe) -> list[str]:
     model = recipe.model
     if model.preset == "pocket" and model.tokenizer is None:
         raise RecipeError("model.tokenizer is missing: preset pocket needs the tokenizer folder of Qwen2.5-0.5B.")
     if model.tokenizer is not None and not model.tokenizer.is_dir():
         raise DataError(f"model.tokenizer {model.tokenizer} does not exist.", "Give the folder of a Qwen2 tokenizer.")
-    _run("model.vlm", model.vlm, made_before)
-    if model.vlm is None and model_of(recipe) == "pokevla":
+    return []
+
+
+def _vlm(recipe: TrainingRecipe, made_before: frozenset[Path]) -> list[str]:
+    _run("model.vlm", recipe.model.vlm, made_before)
+    if recipe.model.vlm is None and model_of(recipe) == "pokevla":
         return ["model.vlm is null: post-training starts from a VLM with random weights."]
     return []
 
@@ -184,14 +190,17 @@ def _cache(cache: sections.CacheConfig, path: Path, made_before: frozenset[Path]
     return []
 
 
-def _teachers(cache: sections.CacheConfig) -> list[str]:
-    remarks = []
+def _teachers(cache: sections.CacheConfig) -> Checks:
     for field, teacher in cache.all_teachers.items():
-        if teacher.weights is None:
-            remarks.append(f"{field} is a teacher with random weights: its features carry no knowledge.")
-        elif not teacher.weights.exists():
-            raise DataError(f"{field}.weights {teacher.weights} does not exist.", "Download it, or set null.")
-    return remarks
+        yield lambda field=field, teacher=teacher: _teacher(field, teacher)
+
+
+def _teacher(field: str, teacher: sections.TeacherConfig) -> list[str]:
+    if teacher.weights is None:
+        return [f"{field} is a teacher with random weights: its features carry no knowledge."]
+    if not teacher.weights.exists():
+        raise DataError(f"{field}.weights {teacher.weights} does not exist.", "Download it, or set null.")
+    return []
 
 
 def _policy(policy: schema.PolicySpec, environment: str, made_before: frozenset[Path]) -> list[str]:
@@ -220,14 +229,13 @@ def _training_disk(recipe: schema.TrainRecipe) -> list[str]:
     return []
 
 
-def _pipeline(recipe: schema.PipelineRecipe) -> list[str]:
+def _stage(recipe: schema.PipelineRecipe, stage: schema.Stage) -> list[str]:
     """Every recipe that a stage names must load; earlier stages may create what it needs."""
-    for stage in recipe.stages:
-        for word in stage.run:
-            if word.endswith((".yaml", ".yml")) and "{output}" not in word:
-                output = literal_path(recipe.output)
-                overrides = [item.replace("{output}", output) for item in stage.run if _is_override(item)]
-                load_recipe(expanded(Path(word)), overrides)
+    for word in stage.run:
+        if word.endswith((".yaml", ".yml")) and "{output}" not in word:
+            output = literal_path(recipe.output)
+            overrides = [item.replace("{output}", output) for item in stage.run if _is_override(item)]
+            load_recipe(expanded(Path(word)), overrides)
     return []
 
 

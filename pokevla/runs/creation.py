@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import time
 from collections.abc import Iterator
@@ -12,21 +13,25 @@ from typing import Any
 
 from pokevla.data.mixture import mixture_fingerprints
 from pokevla.errors import DataError, UsageError
+from pokevla.files.failures import naming_errors
 from pokevla.files.holders import Holder, read_holder
 from pokevla.files.locks import advisory_lock
 from pokevla.files.locks import is_locked as is_file_locked
+from pokevla.files.names import put_in_place
 from pokevla.files.texts import write_text
 from pokevla.files.writing import atomic_folder
 from pokevla.recipe.dump import dump_absolute
 from pokevla.recipe.load import LoadedRecipe, recipe_hash
 from pokevla.recipe.schema import TrainRecipe
-from pokevla.runs.directory import RECIPE, holds_recipe, run_directory
+from pokevla.runs.directory import CHECKPOINTS, EXPORT, RECIPE, SUBMITTED, holds_recipe, run_directory
 from pokevla.telemetry.heartbeat import SILENT_AFTER, read_heartbeats, reporting_elsewhere
+from pokevla.telemetry.jsonl import EVENTS
 from pokevla.telemetry.manifest import write_manifest
 
 LOCK = ".lock"
 _STOP = "Stop it first, or wait until it ends."
 _POLL_S = 0.5
+_BEGINS_S = 60.0
 LOCK_PATIENCE_S = 0.5
 """Retry time of `run_lock`: `is_locked` holds the lock for some microseconds and must not block a starting run."""
 
@@ -50,6 +55,27 @@ def create_run(loaded: LoadedRecipe, recipe: TrainRecipe) -> Path:
         write_text(new / RECIPE, dump_absolute(loaded))
         write_manifest(new, provenance)
     return run_dir
+
+
+def set_failed_run_aside(run_dir: Path) -> Path | None:
+    """Rename the directory of a run that failed before its first checkpoint, so that its name is free again; returns
+    the new name. None if there is nothing to do: no run, one that is in use or may still begin, or one with a
+    checkpoint or a model, which `pokevla resume` continues.
+    """
+    made = (f"{CHECKPOINTS}/step-*", EXPORT, SUBMITTED)
+    if not holds_recipe(run_dir) or any(any(run_dir.glob(pattern)) for pattern in made):
+        return None
+    if not (run_dir / EVENTS).exists() and time.time() - (run_dir / RECIPE).stat().st_mtime < _BEGINS_S:
+        return None  # made a moment ago: another process may be about to train it
+    try:
+        with run_lock(run_dir), naming_errors(run_dir):
+            numbers = itertools.count(1)
+            names = (run_dir.with_name(f"{run_dir.name}.failed-{number}") for number in numbers)
+            aside = next(name for name in names if not name.exists())
+            put_in_place(run_dir, aside)
+            return aside
+    except UsageError:  # in use
+        return None
 
 
 def _provenance(recipe: TrainRecipe) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def build_trainer(
 def build_state(recipe: TrainRecipe, task: Task, info: RankInfo, guards: Guards) -> RunState:
     """Build the part of a checkpoint that is not the engine's state."""
     identity = build_identity(recipe, info.world_size, task.frozen_hash, task.mixture, task.caches)
-    return RunState(identity, guards)
+    return RunState(recipe, identity, guards)
 
 
 def build_callbacks(

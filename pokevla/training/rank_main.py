@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pokevla.distributed.environment import RankInfo, read_rank, rendezvous_timeout_s
+from pokevla.distributed.gpus import HIDE
 from pokevla.distributed.process import PARENT_VARIABLE, die_with_parent
 from pokevla.errors import HangError, PokeVLAError, Requeued
 from pokevla.training.health.pulse import Pulse
@@ -30,17 +31,21 @@ def run_rank(run_dir: Path, overrides: Sequence[str] = (), on_hang: Callable[[Ha
         Requeued: the job was asked to stop. PokeVLAError: another named error.
     """
     with stop_signals() as stop:  # before torch: a signal during its import must not kill the rank
+        from pokevla.runs.changes import changed_recipe, keep_changes
+
+        recipe = changed_recipe(run_dir, overrides)
+        if recipe.resources.gpus_per_node == 0:
+            os.environ.update(HIDE)  # before torch looks for GPUs: there may be fewer than ranks
+
         import torch
 
         from pokevla.distributed.engine import leave_ranks
         from pokevla.recipe.derive import derive_batch
-        from pokevla.runs.changes import changed_recipe, keep_changes
         from pokevla.telemetry.logging import setup_logging
         from pokevla.training.health.watchdog import Watchdog
 
         info = read_rank()
         setup_logging(run_dir, info.rank)
-        recipe = changed_recipe(run_dir, overrides)
         derive_batch(recipe.batch, info.world_size, begun=True)
         if overrides and info.is_main:
             keep_changes(run_dir, overrides)
@@ -77,7 +82,8 @@ def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo, stop: StopFlag, pu
     from pokevla.weights.export import export_run
 
     pulse.enter("rendezvous")
-    device = join_ranks(info, rendezvous_timeout_s(recipe.guards.rendezvous_timeout_s))
+    timeout_s, needs_gpu = rendezvous_timeout_s(recipe.guards.rendezvous_timeout_s), recipe.resources.gpus_per_node > 0
+    device = join_ranks(info, timeout_s, needs_gpu=needs_gpu)
     pulse.govern(set_collective_timeout)
     pulse.enter("building the model")
     task = build_task(recipe, info)
@@ -106,6 +112,7 @@ def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo, stop: StopFlag, pu
         events = stack.enter_context(closing(EventLog(run_dir / EVENTS))) if info.is_main else None
         stop_if_requested(trainer.guards, device, start.step, start.position, run_dir, events)
         trainer.run(loader, start.step, build_callbacks(recipe, task, trainer, state, run_dir, writer, events))
+        trainer.guards.skips.refuse_bad_end(trainer.steps, recipe.log.every_steps)
         with pulse.phase("export", patient=True):
             if info.is_main:
                 export_run(run_dir, trainer.steps, run_dir / EXPORT)

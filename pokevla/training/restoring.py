@@ -16,9 +16,9 @@ from pokevla.checkpoint.store import find_on_all_ranks, load_checkpoint
 from pokevla.data.mixture import Mixture, dataset_names
 from pokevla.distributed.environment import RankInfo
 from pokevla.errors import CheckpointError
-from pokevla.recipe.load import recipe_hash
+from pokevla.recipe.load import recipe_hash, recipe_hash_at
 from pokevla.recipe.schema import TrainRecipe
-from pokevla.recipe.values import describe_changes, neutral_settings
+from pokevla.recipe.values import LENGTH, describe_changes, resumable_settings
 from pokevla.runs.checkpoints import CheckpointInfo, refuse_misfit, remove_unfinished
 from pokevla.runs.verification import OnDamage
 from pokevla.telemetry.jsonl import EVENTS, EventLog
@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 class RunState:
     """The part of a checkpoint that is not the engine's state, on one rank."""
 
+    recipe: TrainRecipe
     identity: CheckpointInfo  # of this job's checkpoints, at step 0
     guards: Guards
     metric_sums: MetricSums = field(default_factory=MetricSums)
@@ -43,6 +44,11 @@ class RunState:
     def at(self, step: int, position: int) -> CheckpointInfo:
         """The description of a checkpoint of this job, without the state of guards and metric sums."""
         return dataclasses.replace(self.identity, step=step, position=position)
+
+    def expected(self, stored: CheckpointInfo) -> CheckpointInfo:
+        """The description that a checkpoint of this run has at the step and for the length of `stored`."""
+        expected_hash = recipe_hash_at(self.recipe, stored.settings)
+        return dataclasses.replace(self.at(stored.step, stored.position), recipe_hash=expected_hash)
 
     def checkpoint_info(self, step: int, position: int) -> CheckpointInfo:
         """The description of a checkpoint saved now. Called by all ranks."""
@@ -80,7 +86,7 @@ def build_identity(
         datasets={names[path]: fingerprint for path, fingerprint in mixture.fingerprints.items()},
         embodiment=mixture.embodiment.to_dict() if mixture.embodiment is not None else {},
         caches={names[path]: fingerprint for path, fingerprint in caches.items()},
-        settings=neutral_settings(recipe),
+        settings=resumable_settings(recipe),
     )
 
 
@@ -100,7 +106,7 @@ def restore(
     start, changes = loaded or state.at(0, 0), ""
     if loaded is not None:
         state.restore(loaded, rank, device)
-        changes = describe_changes(_changeable(loaded), _changeable(state.at(loaded.step, loaded.position)))
+        changes = describe_changes(_changeable(loaded), _changeable(state.identity, loaded))
     if rank.is_main:
         _record_start(run_dir, start, loaded is not None, damaged, changes)
     logger.info("training starts at step %d, position %d", start.step, start.position)
@@ -119,7 +125,7 @@ def _load_newest(
     failure: CheckpointError | None = None
     while (found := find_on_all_ranks(run_dir, rank.is_main, on_damage, before=before)) is not None:
         folder, info = found
-        refuse_misfit(folder, info, state.at(info.step, info.position))
+        refuse_misfit(folder, info, state.expected(info))
         try:
             load_checkpoint(engine, folder, info)
         except CheckpointError as error:
@@ -148,6 +154,9 @@ def _record_start(run_dir: Path, start: CheckpointInfo, resumed: bool, damaged: 
         add_caches(run_dir, start.caches)
 
 
-def _changeable(info: CheckpointInfo) -> dict[str, Any]:
-    """The settings that may change between two starts of a run."""
-    return {**info.settings, "number of ranks": info.world_size}
+def _changeable(info: CheckpointInfo, stored: CheckpointInfo | None = None) -> dict[str, Any]:
+    """The settings that may change between two starts of a run. `stored` is the checkpoint to compare with: those of
+    earlier versions do not hold the length."""
+    unknown = () if stored is None else [name for name in LENGTH if name not in stored.settings]
+    settings = {name: value for name, value in info.settings.items() if name not in unknown}
+    return {**settings, "number of ranks": info.world_size}

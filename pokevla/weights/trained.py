@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pokevla.embodiment.reading import read_embodiment
 from pokevla.errors import CheckpointError
-from pokevla.recipe.load import recipe_hash
+from pokevla.recipe.load import recipe_hash_at
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.runs.checkpoints import MARKER, CheckpointInfo
 from pokevla.weights.base_model import build_base
@@ -62,7 +62,7 @@ def open_trained(recipe: TrainRecipe, folder: Path, info: CheckpointInfo) -> Tra
         CheckpointError: the recipe or the frozen weights differ from those of the training, or a trained weight is
             missing or has another shape.
     """
-    if info.recipe_hash != recipe_hash(recipe):
+    if info.recipe_hash != recipe_hash_at(recipe, info.settings):
         raise CheckpointError(f"{folder} was saved with another recipe than the run's recipe.yaml.", "Restore that.")
     base = build_base(recipe, read_embodiment(info.embodiment, folder / MARKER))
     if info.frozen_hash != frozen_hash(base):

@@ -14,10 +14,14 @@ if TYPE_CHECKING:
     from pokevla.jobs.launcher import Launcher
     from pokevla.jobs.plan import JobPlan, Submitted
     from pokevla.jobs.profile import Profile
+    from pokevla.recipe.load import LoadedRecipe
 
 
 def submit(
-    recipe: Annotated[Path, typer.Argument(help="Recipe of kind pretrain, posttrain, cache, eval or grounding.")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(help="Recipe of kind pretrain, posttrain, cache, eval or grounding, or a run to go on with."),
+    ],
     overrides: Annotated[list[str] | None, typer.Argument(help="Overrides such as resources.nodes=2.")] = None,
     then: Annotated[
         list[str] | None, typer.Option("--then", help='Next job, once this one has succeeded: "RECIPE [overrides]".')
@@ -36,11 +40,10 @@ def submit(
     from pokevla.jobs.plan import describe, plan_job
     from pokevla.jobs.preflight import preflight
     from pokevla.jobs.profile import load_profile, shown
-    from pokevla.recipe.load import load_recipe
 
     name, settings = load_profile(profile)
     chain = [(recipe, overrides or []), *(_parse(text) for text in then or [])]
-    plans = [plan_job(load_recipe(path, changes), settings) for path, changes in chain]
+    plans = [plan_job(_load(path, changes), settings) for path, changes in chain]
     runner = launcher_named("local" if local else launcher)  # after the recipes: their extensions may add it
     can_be_asked = runner.is_available() or not dry_run
     typer.echo(f"profile: {shown(name)}")
@@ -58,6 +61,14 @@ def submit(
         return
     runner.submit(plans, settings, name, _print_submitted)
     typer.echo(f"watch it: pokevla watch {shlex.quote(str(plans[0].folder))}" if runner.is_cluster else "finished")
+
+
+def _load(path: Path, overrides: list[str]) -> LoadedRecipe:
+    """A recipe, or that of a run directory, which goes on where it lies."""
+    from pokevla.recipe.load import load_recipe
+    from pokevla.runs.changes import load_run
+
+    return load_run(path, overrides) if path.is_dir() else load_recipe(path, overrides)
 
 
 def _parse(text: str) -> tuple[Path, list[str]]:

@@ -6,18 +6,21 @@ from pathlib import Path
 
 import typer
 
+from pokevla.cli.run_verbs.devices import AllowCpu, overrides_for_cpu
+
 
 def train(
     recipe: Path = typer.Argument(..., help="A recipe of kind pretrain or posttrain."),
     overrides: list[str] = typer.Argument(None, help="Overrides such as optim.lr=3e-4 name=second."),
+    allow_cpu: AllowCpu = False,
 ) -> None:
     """Run a training recipe; starts the ranks itself. Writes everything to OUTPUT/NAME of the recipe."""
     from pokevla.distributed.environment import inside_a_rank, read_rank
     from pokevla.errors import RecipeError
+    from pokevla.jobs.checks.start import check_start
     from pokevla.recipe.kinds import training_of
     from pokevla.recipe.load import load_recipe
-    from pokevla.runs.checks import check_recipe
-    from pokevla.runs.creation import create_run
+    from pokevla.runs.creation import create_run, set_failed_run_aside
     from pokevla.runs.directory import EXPORT, run_directory
     from pokevla.training.launch import run_training
 
@@ -30,9 +33,16 @@ def train(
     if inside_a_rank() and not read_rank().is_main:  # rank 0 makes the directory
         run_dir = run_directory(job)
     else:
-        for warning in check_recipe(loaded):
+        on_cpu = overrides_for_cpu(job, allow_cpu=True) if allow_cpu else []
+        loaded = load_recipe(recipe, [*(overrides or []), *on_cpu]) if on_cpu else loaded
+        for warning in check_start(loaded, also=[lambda: [] if on_cpu else overrides_for_cpu(job, allow_cpu=False)]):
             typer.echo(f"warning: {warning}", err=True)
-        run_dir = create_run(loaded, job)
+        aside = set_failed_run_aside(run_directory(job))
+        if aside is not None:
+            typer.echo(
+                f"{run_directory(job)} had failed before its first checkpoint; its files are now in {aside}", err=True
+            )
+        run_dir = create_run(loaded, training_of(loaded.recipe) or job)
     run_training(run_dir)
     if not inside_a_rank() or read_rank().is_main:
         typer.echo(f"finished: {run_dir} (model in {run_dir / EXPORT})")

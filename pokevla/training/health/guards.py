@@ -56,6 +56,22 @@ class SkipCounter:
                 "Lower optim.lr, or inspect the data of these steps. Earlier checkpoints are kept.",
             )
 
+    def refuse_bad_end(self, steps: int, window: int) -> None:
+        """Refuse to call a training of `steps` steps finished if all of them were skipped, or the last `window`.
+
+        Raises:
+            TrainingError: its weights are those of the start, or have not followed the data at the end.
+        """
+        window = min(max(window, 2), steps)  # one skipped step at the end says nothing
+        if self.total < steps and self.consecutive < window:
+            return
+        which = f"All {steps} steps" if self.total >= steps else f"The last {self.consecutive} steps"
+        raise TrainingError(
+            f"{which} of the training were skipped: its model is not exported.",
+            "Inspect the data, or lower optim.lr. Earlier checkpoints are kept: `pokevla ckpt export RUN OUT --step N` "
+            "exports one, `pokevla resume RUN steps=N` trains on.",
+        )
+
     def state(self) -> dict[str, int]:
         """The counters to store in a checkpoint."""
         return {"total": self.total, "consecutive": self.consecutive}

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from pokevla.runs.checkpoints import list_checkpoints, read_info
 from pokevla.runs.directory import read_run_recipe
 from pokevla.telemetry.jsonl import read_jsonl
+from pokevla.training.optimizer import rate_factor
 
 pytestmark = pytest.mark.engine
 TIMED = ("time", "samples_per_s", "data_wait_share", "step_s", "rss_gib", "tflops", "mfu")
@@ -229,6 +230,28 @@ def test_resuming_a_finished_run_says_so(pokevla: Run, whole: Path) -> None:
     assert done.returncode == 0
     assert "is finished: 12 steps" in done.stdout
     assert exported(whole) == before
+
+
+def test_a_finished_run_can_be_trained_longer(pokevla: Run, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "moved"  # a run folder may be moved and renamed
+    shutil.copytree(whole, run)
+    refused = pokevla("resume", run, "steps=12")
+    assert (refused.returncode, "Train it longer: steps=N with N above 12" in refused.stderr) == (2, True)
+
+    done = pokevla("resume", run, "steps=16")
+
+    assert done.returncode == 0, done.stderr
+    assert [step for step in read_losses(run) if step > 12] == [15, 16]
+    assert {step: loss for step, loss in read_losses(run).items() if step <= 12} == read_losses(whole)
+    rates = {row["step"]: row["lr"] for row in read_jsonl(run / "metrics.jsonl") if "lr" in row}
+    factor = rate_factor(16, 4, "cosine", 0.0)
+    assert rates[15] == pytest.approx(1e-3 * factor(14))
+    (resumed,) = [row for row in read_jsonl(run / "events.jsonl") if row["event"] == "resumed"]
+    assert resumed["changed"] == "Resumed at step 12 with steps 12 -> 16."
+    assert (run / "export-step-00000012" / "model.safetensors").read_bytes() == exported(whole)
+    assert exported(run) != exported(whole)
+    again = pokevla("resume", run, "batch.micro=1")
+    assert again.returncode == 2, "an override must not be ignored"
 
 
 def test_checkpoints_are_listed_and_exported_again(pokevla: Run, whole: Path, tmp_path: Path) -> None:

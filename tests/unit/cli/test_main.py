@@ -135,10 +135,13 @@ def test_every_verb_is_there_and_has_help(verb: str, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.startswith(f"Usage: pokevla {verb}")
 
 
-def run_without_heavy_imports(*arguments: str | Path) -> str:
+COMMAND = "from pokevla.cli.main import run; code = run(sys.argv[1:]); "
+
+
+def run_without_heavy_imports(*arguments: str | Path, work: str = COMMAND) -> str:
     """What `pokevla ARGUMENTS` prints; fails where it imports a heavy library or ends with an error."""
     code = (
-        "import sys; from pokevla.cli.main import run; code = run(sys.argv[1:]); "
+        f"import sys; {work}"
         "heavy = {'torch', 'deepspeed', 'transformers', 'numpy', 'pyarrow', 'mujoco', 'h5py', 'libero'}; "
         "heavy &= set(sys.modules); sys.exit(f'imports {heavy}, exit {code}' if heavy or code else 0)"
     )
@@ -155,7 +158,7 @@ def test_help_and_validate_do_not_import_torch(arguments: list[str]) -> None:
     assert run_without_heavy_imports(*arguments)
 
 
-def test_validate_checks_all_that_recipes_name_without_importing_torch(tmp_path: Path) -> None:
+def test_the_quick_checks_of_what_recipes_name_read_json_only(tmp_path: Path) -> None:
     dataset, run, cache = tmp_path / "data", tmp_path / "run" / "export", tmp_path / "cache" / "abcd"
     for folder in (dataset, run, cache):
         folder.mkdir(parents=True)
@@ -177,10 +180,12 @@ def test_validate_checks_all_that_recipes_name_without_importing_torch(tmp_path:
         f"policies: [{{name: a, kind: model, run: {tmp_path}/run}}, {{name: b, kind: replay, dataset: {dataset}}}]\n"
     )
 
-    text = run_without_heavy_imports("validate", training, evaluation)
-
-    assert f"{training}: ok (posttrain x)" in text
-    assert f"{evaluation}: ok (eval e)" in text
+    imports = (
+        "from pathlib import Path; from pokevla.recipe.load import load_recipe; "
+        "from pokevla.runs.checks import check_recipe; "
+    )
+    work = "code = 0; [print(check_recipe(load_recipe(Path(path)))) for path in sys.argv[1:]]; "
+    assert "random weights" in run_without_heavy_imports(training, evaluation, work=imports + work)
 
 
 def test_no_verb_imports_heavy_libraries_with_its_module() -> None:

@@ -97,6 +97,18 @@ def test_masks_that_are_supervised_but_missing_end_before_a_run_is_made(
     assert not (tree / "runs").exists()
 
 
+def test_validate_lists_broken_rules_and_missing_files_at_once_with_overrides(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["validate", "recipes/x.yaml", "epochs=2", "steps=2", "model.vlm=lost", "optim.betas=[2, 0]"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    for words in ("both steps and epochs are set", "optim.betas should lie in", "lost does not exist", "not a dataset"):
+        assert sum(words in line for line in lines) == 1, words
+    assert all(line.startswith(("error: recipes/x.yaml", "error: override")) for line in lines)
+    assert run(["validate", "optim.lr=1"]) == 2
+    assert "No recipe is named" in capsys.readouterr().err
+
+
 def test_validate_of_the_schema_alone_needs_no_files(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert output(capsys, "validate", "--schema-only", "recipes/x.yaml") == "recipes/x.yaml: ok (pretrain x)\n"
 

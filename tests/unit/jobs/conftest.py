@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 
 from pokevla.recipe.load import LoadedRecipe, load_recipe
@@ -27,12 +29,13 @@ resources: {{cpu_ranks: 2, time_limit: "01:00:00"}}
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """A VLM dataset: its description, and one shard with its index."""
+    """A VLM dataset: its description, its table, and one shard with its index."""
     root = tmp_path / "questions"
     (root / "shards").mkdir(parents=True)
     info = {"schema_version": 1, "kind": "vlm", "fingerprint": "f" * 16, "num_samples": 40, "fields": ["jpg", "json"],
             "shards": ["toy-00000.tar"]}  # fmt: skip
     (root / "dataset.json").write_text(json.dumps(info))
+    parquet.write_table(pa.table({"split": ["train"] * 40}), root / "samples.parquet")
     for name in ("toy-00000.tar", "toy-00000.idx"):
         (root / "shards" / name).touch()
     return root

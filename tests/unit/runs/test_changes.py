@@ -9,17 +9,22 @@ import pytest
 
 from pokevla.errors import DataError, RecipeError, UsageError
 from pokevla.recipe.dump import dump_recipe
-from pokevla.recipe.load import load_recipe, recipe_hash
+from pokevla.recipe.load import load_recipe, recipe_hash, recipe_hash_at
 from pokevla.recipe.schema import PretrainRecipe
+from pokevla.recipe.values import resumable_settings
 from pokevla.runs.changes import (
     changed_recipe,
+    changes_of_submission,
     keep_changes,
     keep_submission,
+    load_run,
     ranks_override,
     refuse_changed_data,
 )
 from pokevla.runs.creation import create_run, run_lock
-from pokevla.runs.directory import read_run_recipe
+from pokevla.runs.directory import read_run_recipe, run_directory
+from pokevla.runs.ending import finished_step
+from pokevla.runs.length import refuse_finished
 from pokevla.training.launch import run_training
 
 RECIPE = """\
@@ -240,3 +245,53 @@ def test_ranks_that_a_launcher_starts_respect_the_lock(
         monkeypatch.setenv(name, str(value))
     with run_lock(run_dir), pytest.raises(UsageError, match=r"is in use by .*process \d+ on"):
         run_training(run_dir)
+
+
+def test_the_length_may_change_to_one_beyond_the_steps_that_were_trained(run_dir: Path) -> None:
+    before = read_run_recipe(run_dir)
+    longer = changed_recipe(run_dir, ["steps=9"])
+    assert (longer.steps, recipe_hash_at(longer, resumable_settings(before))) == (9, recipe_hash(before))
+    assert recipe_hash(longer) != recipe_hash(before)
+    assert recipe_hash_at(longer, {}) == recipe_hash(longer)  # a checkpoint of an earlier version
+    in_epochs = changed_recipe(run_dir, ["epochs=90"])
+    assert (in_epochs.steps, in_epochs.epochs) == (None, 90)
+    keep_changes(run_dir, ["epochs=90"])
+    keep_changes(run_dir, ["steps=9"])
+    assert (read_run_recipe(run_dir).steps, read_run_recipe(run_dir).epochs) == (9, None)
+
+    (run_dir / "checkpoints" / "step-00000007").mkdir(parents=True)
+    (run_dir / "checkpoints" / "step-00000007" / "COMPLETE.json").touch()
+    with pytest.raises(
+        UsageError, match=r"trained for 7 steps: a length of 7 leaves nothing to train\. Set steps above 7"
+    ):
+        changed_recipe(run_dir, ["steps=7"])
+    assert changed_recipe(run_dir, ["steps=8"]).steps == 8
+
+
+def test_a_run_that_is_trained_longer_is_no_longer_finished_and_keeps_its_model(run_dir: Path) -> None:
+    (run_dir / "checkpoints" / "step-00000003").mkdir(parents=True)
+    (run_dir / "checkpoints" / "step-00000003" / "COMPLETE.json").touch()
+    (run_dir / "export").mkdir()
+    (run_dir / "export" / "config.json").write_text("model")
+    keep_changes(run_dir, ["batch.micro=1"])
+    assert finished_step(run_dir) == 3
+    with pytest.raises(UsageError, match=r"is finished: 3 steps\. Train it longer: steps=N"):
+        refuse_finished(run_dir, read_run_recipe(run_dir))
+
+    keep_changes(run_dir, ["steps=9"])
+
+    assert finished_step(run_dir) is None
+    assert (run_dir / "export-step-00000003" / "config.json").read_text() == "model"
+    refuse_finished(run_dir, read_run_recipe(run_dir))
+
+
+def test_a_run_directory_is_a_recipe_for_where_it_lies(run_dir: Path, tmp_path: Path) -> None:
+    run_dir.rename(tmp_path / "elsewhere")
+    loaded = load_run(tmp_path / "elsewhere", ["batch.micro=1"])
+    assert run_directory(loaded.recipe) == tmp_path / "elsewhere"
+    assert isinstance(loaded.recipe, PretrainRecipe)
+    assert list(changes_of_submission(tmp_path / "elsewhere", loaded.recipe)) == ["batch.micro"]
+    with pytest.raises(RecipeError, match=r"optim\.lr cannot be changed"):
+        load_run(tmp_path / "elsewhere", ["optim.lr=1"])
+    with pytest.raises(UsageError, match="not a run"):
+        load_run(tmp_path / "data")

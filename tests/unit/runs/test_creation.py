@@ -16,7 +16,14 @@ from pokevla.errors import DataError, UsageError
 from pokevla.files.holders import this_process
 from pokevla.recipe.load import load_recipe
 from pokevla.recipe.schema import PretrainRecipe
-from pokevla.runs.creation import await_rank_0, create_run, is_locked, refuse_rank_elsewhere, run_lock
+from pokevla.runs.creation import (
+    await_rank_0,
+    create_run,
+    is_locked,
+    refuse_rank_elsewhere,
+    run_lock,
+    set_failed_run_aside,
+)
 from pokevla.runs.directory import read_run_recipe
 from pokevla.runs.ending import finished_step
 
@@ -133,3 +140,25 @@ def test_a_rank_with_a_fresh_heartbeat_on_another_machine_trains_the_run(tmp_pat
     refuse_rank_elsewhere(tmp_path)
     write(socket.gethostname(), "forward")
     refuse_rank_elsewhere(tmp_path)
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_can_be_begun_again(tmp_path: Path) -> None:
+    def begin() -> Path:
+        loaded = load_recipe(recipe)
+        assert isinstance(loaded.recipe, PretrainRecipe)
+        return create_run(loaded, loaded.recipe)
+
+    recipe = write(tmp_path)
+    run_dir = begin()
+    assert set_failed_run_aside(run_dir) is None  # another process may be about to train it
+    (run_dir / "events.jsonl").write_text('{"event": "failed"}\n')
+    with run_lock(run_dir):
+        assert set_failed_run_aside(run_dir) is None
+    assert set_failed_run_aside(run_dir) == run_dir.with_name("one.failed-1")
+    assert (tmp_path / "runs" / "one.failed-1" / "events.jsonl").is_file()
+    assert set_failed_run_aside(run_dir) is None
+
+    begin()
+    (run_dir / "events.jsonl").touch()
+    (run_dir / "checkpoints" / "step-00000004").mkdir(parents=True)
+    assert set_failed_run_aside(run_dir) is None  # whatever is in it: `pokevla resume` decides

@@ -46,3 +46,24 @@ def test_too_many_skips_in_a_row_end_the_run() -> None:
     with pytest.raises(TrainingError, match="3 steps in a row, the last was step 6"):
         counter.note(6, True)
     assert counter.total == 5
+
+
+@pytest.mark.parametrize(
+    ("skipped", "words"),
+    [
+        ([True] * 6, "All 6 steps of the training were skipped"),
+        ([False, False, True, True, True, True], "The last 4 steps of the training were skipped"),
+        ([True, True, False, False, True, True], None),  # fewer than the window
+        ([False, False, False, False, False, True], None),
+    ],
+)
+def test_a_training_that_ends_with_skipped_steps_only_is_not_finished(skipped: list[bool], words: str | None) -> None:
+    counter = SkipCounter(max_consecutive=100)
+    for step, bad in enumerate(skipped, start=1):
+        counter.note(step, bad)
+    if words is None:
+        counter.refuse_bad_end(6, window=3)
+        counter.refuse_bad_end(6, window=1) if not skipped[-2] else None
+    else:
+        with pytest.raises(TrainingError, match=words):
+            counter.refuse_bad_end(6, window=3)

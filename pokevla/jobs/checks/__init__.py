@@ -1,0 +1,1 @@
+"""What any start of a job checks: `train`, `submit` and `validate` alike."""

@@ -1,0 +1,72 @@
+"""What would fail a rank later and can be known before is found before, all of it at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+from safetensors.numpy import save_file
+
+from pokevla.errors import CheckpointError, DataError, PokeVLAError, RecipeError
+from pokevla.jobs.checks.start import check_start
+
+
+def export(folder: Path, **config: str) -> Path:
+    folder.mkdir(parents=True)
+    save_file({"weight": np.zeros(100, np.float32)}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"kind": "pokevlm", "preset": "tiny", **config}))
+    return folder
+
+
+def test_a_sound_recipe_passes(load, tmp_path: Path) -> None:
+    assert check_start(load(f"model.vlm={export(tmp_path / 'vlm')}")) == []
+
+
+def test_the_base_model_is_a_vlm_of_the_same_preset(load, tmp_path: Path) -> None:
+    robot, other = export(tmp_path / "robot", kind="pokevla"), export(tmp_path / "other", preset="mini")
+    with pytest.raises(CheckpointError, match=r"is a PokeVLA; model\.vlm takes a PokeVLM"):
+        check_start(load(f"model.vlm={robot}"))
+    with pytest.raises(CheckpointError, match=r"PokeVLM of preset mini, model\.preset is tiny"):
+        check_start(load(f"model.vlm={other}"))
+
+
+@pytest.mark.parametrize("size", [0, 5, 200])
+def test_truncated_weights_are_found(load, tmp_path: Path, size: int) -> None:
+    weights = export(tmp_path / "vlm") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:size])
+    with pytest.raises(DataError, match=r"model\.vlm: .*model\.safetensors (is empty|cannot be read)"):
+        check_start(load(f"model.vlm={weights.parent}"))
+
+
+def test_a_text_for_the_queries_fits_them(load) -> None:
+    check_start(load("model.query_text=move"))
+    with pytest.raises(RecipeError, match=r"model\.query_text is \d+ tokens long, the model has 4 action queries"):
+        check_start(load("model.query_text=move the arm to the red cube and close the gripper"))
+
+
+def test_a_split_without_samples_is_found(load, dataset: Path) -> None:
+    parquet.write_table(pa.table({"split": ["val"] * 40}), dataset / "samples.parquet")
+    with pytest.raises(DataError, match="has no sample of split `train`"):
+        check_start(load())
+
+
+def test_everything_is_told_at_once_and_nothing_twice(load, dataset: Path, tmp_path: Path) -> None:
+    (dataset / "shards" / "toy-00000.idx").unlink()
+    robot = export(tmp_path / "robot", kind="pokevla")
+    (robot / "model.safetensors").write_bytes(b"")
+    overrides = [f"model.vlm={robot}", f"model.tokenizer={tmp_path}/nowhere", "batch.global=7"]
+    with pytest.raises(PokeVLAError) as caught:
+        check_start(load(*overrides))
+    lines = str(caught.value).splitlines()
+    for words in ("batch.global", "model.tokenizer", "toy-00000.idx is missing", "is a PokeVLA", "is empty"):
+        assert sum(words in line for line in lines) == 1, words
+    assert all(line.startswith("walk: ") for line in lines)
+
+    (dataset / "dataset.json").unlink()
+    with pytest.raises(PokeVLAError) as caught:
+        check_start(load())
+    assert str(caught.value).count("is not a dataset") == 1
