@@ -10,8 +10,7 @@ from typing import Any
 from checkpoints_tools.source import existing_checkpoint
 from checkpoints_tools.verify import unfinished, verify_checkpoint
 from pokevla.errors import CheckpointError, UsageError
-from pokevla.files.names import remove_folder
-from pokevla.runs.checkpoints import MARKER, is_healthy, list_checkpoints
+from pokevla.runs.checkpoints import foreign_in, is_healthy, list_checkpoints, remove_checkpoint
 from pokevla.runs.creation import run_lock
 from pokevla.runs.directory import read_run_recipe
 
@@ -71,8 +70,15 @@ def plan_prune(
         kept = {step: f"of the newest {newest}" for step, _ in checkpoints[max(len(checkpoints) - newest, 0) :]}
         kept |= {step: f"a multiple of {every}" for step, _ in checkpoints if every is not None and step % every == 0}
         kept |= protected
-    plan = [PlannedFolder(folder, step, folder_bytes(folder), kept.get(step)) for step, folder in checkpoints]
-    return plan + [PlannedFolder(folder, None, folder_bytes(folder), None) for folder in unfinished(run_dir)]
+    plan = [_planned(folder, step, kept.get(step)) for step, folder in checkpoints]
+    return plan + [_planned(folder, None, None) for folder in unfinished(run_dir)]
+
+
+def _planned(folder: Path, step: int | None, kept_because: str | None) -> PlannedFolder:
+    """The plan for one folder. One that holds anything else is kept, also with `force`."""
+    foreign = None if kept_because is not None else foreign_in(folder)
+    reason = kept_because if foreign is None else f"{foreign} does not belong to it"
+    return PlannedFolder(folder, step, folder_bytes(folder), reason)
 
 
 def _protected(checkpoints: Sequence[tuple[int, Path]], milestones: int | None) -> dict[int, str]:
@@ -99,7 +105,7 @@ def prune(run_dir: Path, plan: Sequence[PlannedFolder]) -> int:
     with run_lock(run_dir):
         for item in plan:
             if item.kept_because is None:
-                remove_folder(item.folder, MARKER)
+                remove_checkpoint(item.folder)
     return sum(item.size_bytes for item in plan if item.kept_because is None)
 
 

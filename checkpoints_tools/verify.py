@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from pokevla.errors import CheckpointError
 from pokevla.runs.checkpoints import list_checkpoints, list_temporary, read_info
 from pokevla.runs.directory import CHECKPOINTS, read_run_recipe
 from pokevla.runs.verification import damages
+
+_REMAINS = re.compile(r"step-\d{8,}(\.damaged(-\d+)?)?")
 
 
 @dataclass
@@ -65,5 +68,6 @@ def verify_checkpoint(folder: Path) -> Verified:
 def unfinished(run_dir: Path) -> list[Path]:
     """Folders without a marker, which do not count as checkpoints: partly written or partly deleted."""
     complete = {folder for _, folder in list_checkpoints(run_dir)}
-    half = [folder for folder in (run_dir / CHECKPOINTS).glob("step-*") if folder not in complete]
+    named = [folder for folder in (run_dir / CHECKPOINTS).glob("step-*") if _REMAINS.fullmatch(folder.name)]
+    half = [folder for folder in named if folder not in complete]
     return sorted([*list_temporary(run_dir), *half])

@@ -10,6 +10,7 @@ agree that all succeeded; then rank 0 writes COMPLETE.json and renames. docs/tra
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from pokevla.runs.checkpoints import (
     STATE,
     CheckpointInfo,
     checkpoint_folder,
+    foreign_in,
     save_error,
     temporary_folder,
     write_info,
@@ -124,7 +126,8 @@ def _make_empty(folder: Path) -> None:
 def _commit(temporary: Path, final: Path, info: CheckpointInfo) -> None:
     fsync_folder(temporary / STATE)
     write_info(temporary, info)
-    make_way(final, MARKER)  # for one that is incomplete, damaged, or from steps that a resume has discarded
+    # For one that is incomplete, damaged, or from steps that a resume has discarded.
+    make_way(final, MARKER, keep=os.path.lexists(final) and foreign_in(final) is not None)
     put_in_place(temporary, final)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from pokevla.errors import UsageError
 from pokevla.evaluation.closed_loop import ProgressCallback, check_trials, identity_of, run_closed_loop, write_summary
+from pokevla.evaluation.folder import EPISODES, IDENTITY, SUMMARY, refuse_other_folder
 from pokevla.evaluation.locking import combine_lock, evaluation_lock
 from pokevla.evaluation.trial_records import TrialRecord, append_record, read_records
 from pokevla.evaluation.trials import plan_trials
@@ -41,13 +42,14 @@ def run_tasks(recipe: EvalRecipe, tasks: Sequence[int], on_progress: ProgressCal
 
     Raises what `run_closed_loop` raises.
     """
+    refuse_other_folder(recipe)
     with evaluation_lock(_folder(recipe), shared=True):
         for task in tasks:
             task_recipe = recipe_of_task(recipe, task)
             if not _is_done(task_recipe):
                 run_closed_loop(task_recipe, on_progress=on_progress)
     with combine_lock(_folder(recipe)):
-        if not missing_tasks(recipe) and not (_folder(recipe) / "summary.json").is_file():
+        if not missing_tasks(recipe) and not (_folder(recipe) / SUMMARY).is_file():
             _combine(recipe)
 
 
@@ -60,10 +62,10 @@ def _combine(recipe: EvalRecipe) -> dict[str, Any]:
         prefix = task_folder.relative_to(folder)
         records += [
             dataclasses.replace(record, video=None if record.video is None else str(prefix / record.video))
-            for record in read_records(task_folder / "episodes.jsonl")
+            for record in read_records(task_folder / EPISODES)
         ]
-    write_json(folder / "identity.json", identity_of(recipe))
-    episodes = folder / "episodes.jsonl"
+    write_json(folder / IDENTITY, identity_of(recipe))
+    episodes = folder / EPISODES
     episodes.unlink(missing_ok=True)  # left by an attempt that was killed here
     for record in records:
         append_record(episodes, record)
@@ -73,9 +75,9 @@ def _combine(recipe: EvalRecipe) -> dict[str, Any]:
 
 def _is_done(recipe: EvalRecipe) -> bool:
     folder = _folder(recipe)
-    if not (folder / "summary.json").is_file():
+    if not (folder / SUMMARY).is_file():
         return False
-    if json.loads((folder / "identity.json").read_text(encoding="utf-8")) != identity_of(recipe):
+    if json.loads((folder / IDENTITY).read_text(encoding="utf-8")) != identity_of(recipe):
         raise UsageError(
             f"{folder} was evaluated with other settings or other weights.",
             "Give the evaluation another name: name=...",

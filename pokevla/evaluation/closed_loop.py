@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pokevla.errors import RecipeError, UsageError
+from pokevla.evaluation.folder import EPISODES, IDENTITY, PICTURES, SUMMARY, VIDEOS, clear, refuse_other_folder
 from pokevla.evaluation.locking import evaluation_lock
 from pokevla.evaluation.policies import build_policies, mask_predictor, refuse_other_robots, weights_identity
 from pokevla.evaluation.pool import worker_pool
@@ -43,12 +43,14 @@ def run_closed_loop(
 
     Raises:
         UsageError: another process runs this evaluation, a task does not exist, or `overwrite` is False and the
-            evaluation is complete or was started with other settings or weights.
+            evaluation is complete or was started with other settings or weights. Also what `refuse_other_folder` and
+            `clear` raise.
         RecipeError: an initial state does not exist, or a policy drives another robot than the environment simulates.
         SimulationError: the first trials all crash.
         DiskFullError: disk full.
     """
     max_steps = check_trials(recipe)
+    refuse_other_folder(recipe)
     with evaluation_lock(recipe.output / recipe.name):
         return _run_locked(recipe, max_steps, overwrite, on_progress)
 
@@ -62,7 +64,7 @@ def _run_locked(
     policies = build_policies(recipe)
     refuse_other_robots(policies, benchmark_of(recipe).embodiment)
     _prepare(folder, identity, stale)
-    episodes = folder / "episodes.jsonl"
+    episodes = folder / EPISODES
     records = [record for record in read_records(episodes) if record.outcome != "crashed"]
     rewrite_records(episodes, records)
     trials = plan_trials(recipe.trials, list(policies), max_steps)
@@ -105,7 +107,7 @@ def write_summary(
         "settings": _settings(recipe, max_steps),
     }
     publish_trials(recipe, summary)
-    write_json(recipe.output / recipe.name / "summary.json", summary)
+    write_json(recipe.output / recipe.name / SUMMARY, summary)
     return summary
 
 
@@ -134,13 +136,13 @@ def _is_stale(folder: Path, identity: dict[str, Any], overwrite: bool) -> bool:
 
     A finished evaluation is complete if no trial crashed; one with crashes can be continued, which repeats them.
     """
-    marker = folder / "identity.json"
-    finished = (folder / "summary.json").exists()
+    marker = folder / IDENTITY
+    finished = (folder / SUMMARY).exists()
     begun = json.loads(marker.read_text(encoding="utf-8")) if marker.exists() else None
     changed = begun is not None and begun != identity
     if overwrite:
         return finished or changed
-    crashed = any(record.outcome == "crashed" for record in read_records(folder / "episodes.jsonl"))
+    crashed = any(record.outcome == "crashed" for record in read_records(folder / EPISODES))
     if changed or (finished and not crashed):
         what = "was started with other settings or other weights" if changed else "is complete"
         raise UsageError(f"The evaluation in {folder} {what}.", "Give it another name, or --overwrite.")
@@ -149,14 +151,9 @@ def _is_stale(folder: Path, identity: dict[str, Any], overwrite: bool) -> bool:
 
 def _prepare(folder: Path, identity: dict[str, Any], stale: bool) -> None:
     """Create, continue or (if `stale`) empty the directory."""
-    (folder / "summary.json").unlink(missing_ok=True)  # not finished from here on
-    if stale:
-        for name in ("episodes.jsonl", "identity.json"):
-            (folder / name).unlink(missing_ok=True)
-        for name in ("videos", "pictures", TENSORBOARD):
-            if (folder / name).is_dir():
-                shutil.rmtree(folder / name)
-    write_json(folder / "identity.json", identity)
+    # Without a summary it is not finished from here on.
+    clear(folder, (SUMMARY, EPISODES, IDENTITY, VIDEOS, PICTURES, TENSORBOARD) if stale else (SUMMARY,))
+    write_json(folder / IDENTITY, identity)
 
 
 def _limit_threads(workers: int) -> None:

@@ -27,6 +27,8 @@ from pokevla.features.encoding import Counter, Encoder, Progress, build_teachers
 from pokevla.features.fingerprint import cache_fingerprint, cache_layout
 from pokevla.features.layout import ALIGNMENT, RecordLayout
 from pokevla.files.failures import free_bytes
+from pokevla.files.ownership import refuse_overlap
+from pokevla.recipe.paths import paths_of
 from pokevla.recipe.sections import CacheConfig, TeacherConfig
 from pokevla.shards.index import index_path
 from pokevla.teachers.teacher import RANDOM_NOTE, Teacher
@@ -167,6 +169,9 @@ class _Build:
 
 
 def _prepare(dataset_root: Path, cache: CacheConfig, device: str | None) -> _Build:
+    refuse_overlap(
+        cache.root / "cache", [dataset_root, *(path for path in paths_of(cache).values() if path != cache.root)]
+    )
     dataset = _open_robot_dataset(dataset_root)
     layout = cache_layout(cache, dataset.num_views)  # raises before any weights are read
     teachers = build_teachers(cache, device)

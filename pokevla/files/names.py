@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
@@ -37,13 +38,16 @@ def remove_folder(folder: Path, marker: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def make_way(folder: Path, marker: str) -> None:
-    """`remove_folder`. If that is not possible, for example because the folder cannot be read, it is set aside under a
-    name that does not count: `NAME.damaged`."""
-    with suppress(OSError):
-        remove_folder(folder, marker)
+def make_way(folder: Path, marker: str, *, keep: bool = False) -> None:
+    """`remove_folder`. With `keep`, or if that is not possible, for example because the folder cannot be read, it is
+    set aside under a name that does not count: `NAME.damaged`, `NAME.damaged-2`, ..."""
+    if not keep:
+        with suppress(OSError):
+            remove_folder(folder, marker)
     if os.path.lexists(folder):
-        folder.rename(folder.with_name(f"{folder.name}.damaged"))
+        suffixes = chain([""], (f"-{number}" for number in count(2)))
+        names = (folder.with_name(f"{folder.name}.damaged{suffix}") for suffix in suffixes)
+        folder.rename(next(path for path in names if not os.path.lexists(path)))
 
 
 def remove_leftover(path: Path) -> None:

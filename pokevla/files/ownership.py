@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pokevla.errors import DataError, PokeVLAError, UsageError
@@ -93,8 +93,8 @@ def refuse_other_file(path: Path, signature: bytes, title: str) -> None:
 def foreign_entry(folder: Path, patterns: Sequence[str]) -> Path | None:
     """The first entry below `folder` that no pattern names; None if there is none. Empty folders do not count.
 
-    A pattern is a path relative to `folder` in which `*` stands for any part of one name and a last `**` for everything
-    below. A link, pipe or device is foreign wherever it lies, because we write none. Unreadable folders are foreign.
+    A pattern is a path relative to `folder` in which `*` stands for any part of one name and `**` for any part of
+    a path. A link, pipe or device is foreign wherever it lies, because we write none. Unreadable folders are foreign.
     """
     ours = re.compile("|".join(map(_expression, patterns)) or r"(?!)", re.DOTALL)
     for path in _files_below(folder):
@@ -129,6 +129,6 @@ def _files_below(folder: Path) -> Iterator[Path]:
             yield Path(entry.path)
 
 
-def names_below(folder: Path) -> Collection[str]:
-    """Names, relative to `folder`, of everything below it but folders."""
+def names_below(folder: Path) -> list[str]:
+    """Names, relative to `folder`, of everything below it but folders, sorted."""
     return [path.relative_to(folder).as_posix() for path in _files_below(folder)]

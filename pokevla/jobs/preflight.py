@@ -9,13 +9,14 @@ from typing import TypeVar
 
 from pokevla.errors import CheckpointError, ClusterError, DataError, PokeVLAError, UsageError
 from pokevla.files.holders import read_holder
+from pokevla.files.ownership import foreign_entry
 from pokevla.jobs.checks.start import check_start
 from pokevla.jobs.launcher import Check, Launcher
 from pokevla.jobs.plan import JobPlan
 from pokevla.jobs.profile import Profile
 from pokevla.jobs.tracking import active_job
 from pokevla.recipe.kinds import kind_of, training_of
-from pokevla.recipe.load import recipe_hash_at
+from pokevla.recipe.load import load_recipe, recipe_hash_at
 from pokevla.recipe.values import describe_changes
 from pokevla.runs.changes import changes_of_submission
 from pokevla.runs.checkpoints import list_checkpoints, read_info
@@ -89,6 +90,8 @@ def _existing_run(plan: JobPlan) -> list[str]:
     recipe = training_of(plan.recipe)
     if plan.recipe.kind == "eval" and (plan.folder / "summary.json").is_file():
         raise UsageError(f"The evaluation in {plan.folder} is complete.", "Give it another name: name=...")
+    if recipe is None:
+        _refuse_other_folder(plan)
     if recipe is None or not plan.folder.exists():
         return []
     if not holds_recipe(plan.folder):
@@ -97,6 +100,25 @@ def _existing_run(plan: JobPlan) -> list[str]:
     changes = changes_of_submission(plan.folder, recipe)
     phrase = describe_changes(*({field: row[side] for field, row in changes.items()} for side in (0, 1)))
     return [*_checkpoint_fits(plan), *([f"{plan.folder} continues with {phrase}."] if phrase else [])]
+
+
+def _refuse_other_folder(plan: JobPlan) -> None:
+    """Refuse to write the recipe of a cache or evaluation into the directory of something else."""
+    folder, kind = plan.folder, plan.recipe.kind
+    if holds_recipe(folder):
+        other = load_recipe(folder / RECIPE).recipe.kind
+        if other != kind:
+            raise UsageError(f"{folder} is the directory of a job of kind {other}.", "Give it another name: name=...")
+    elif folder.exists() and foreign_entry(folder, _BEGUN_WITHOUT_SUBMIT.get(kind, ())) is not None:
+        raise UsageError(f"{folder} exists and is not that of a job of kind {kind}.", "Give it another name: name=...")
+
+
+_BEGUN_WITHOUT_SUBMIT = {
+    "eval": (".*", "identity.json", "episodes.jsonl", "summary.json", "videos/**", "pictures/**", "tensorboard/**",
+             "parts/**"),
+    "grounding": (".*", "answers.jsonl", "summary.json", "pictures/**", "tensorboard/**"),
+}  # fmt: skip
+"""Kind -> what `pokevla eval` writes, which `pokevla submit` goes on with."""
 
 
 def _checkpoint_fits(plan: JobPlan) -> list[str]:

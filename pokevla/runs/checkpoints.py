@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from pokevla.errors import CheckpointError, PokeVLAError
 from pokevla.files.checksums import StoredFile, with_checksum, without_checksum
 from pokevla.files.failures import named_error
 from pokevla.files.names import TEMPORARY, remove_folder, temporary_name
+from pokevla.files.ownership import foreign_entry, literal
 from pokevla.files.texts import read_json, write_json, write_text
 from pokevla.runs.directory import CHECKPOINTS
 
@@ -24,7 +27,11 @@ CONVERTED = "universal"
 SCHEMA_VERSION = 2
 FREE_SPACE = "Free some space, or lower checkpoint.keep_last; then continue with: pokevla resume RUN"
 USE_ANOTHER = "Use another checkpoint."
+_CONTENTS = (MARKER, HEALTHY, f"{STATE}/*.pt", f"{CONVERTED}/**", f"{TEMPORARY}*", f"{TEMPORARY}*/**")
+"""What we write into a checkpoint, also into one that is incomplete."""
 _NAME = re.compile(r"step-(\d{8,})")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -196,10 +203,33 @@ def is_healthy(folder: Path) -> bool:
     return os.path.isfile(folder / HEALTHY)  # False also where the folder cannot be read
 
 
+def foreign_in(folder: Path) -> Path | None:
+    """What lies in a checkpoint, or in the remains of one, without belonging to it; None if there is nothing.
+
+    It is the folder itself if that is a link: the checkpoint lies elsewhere, where it was put on purpose.
+    """
+    if folder.is_symlink():
+        return folder
+    with suppress(CheckpointError):
+        return foreign_entry(folder, [*_CONTENTS, *(literal(file.name) for file in read_info(folder).files)])
+    return foreign_entry(folder, _CONTENTS)
+
+
+def remove_checkpoint(folder: Path) -> bool:
+    """Delete a checkpoint, or the remains of one, its marker first. Returns False if it is kept, with a warning,
+    because something lies in it that does not belong to it."""
+    foreign = foreign_in(folder)
+    if foreign is not None:
+        logger.warning("%s is not deleted: %s does not belong to it. Move that elsewhere.", folder, foreign)
+        return False
+    remove_folder(folder, MARKER)
+    return True
+
+
 def remove_unfinished(run_dir: Path) -> None:
     """Delete incomplete checkpoints of killed jobs. Called by one rank, while none is saving."""
     for leftover in list_temporary(run_dir):
-        remove_folder(leftover, MARKER)
+        remove_checkpoint(leftover)
 
 
 def apply_retention(run_dir: Path, saved_step: int, keep_last: int, keep_every_steps: int | None) -> list[int]:
@@ -209,6 +239,8 @@ def apply_retention(run_dir: Path, saved_step: int, keep_last: int, keep_every_s
     Kept are the newest `keep_last`, every multiple of `keep_every_steps`, the newest healthy one, and the oldest one
     after it, which is the next candidate to become healthy. The order is that of the steps, not of time stamps.
     Conversions to other world sizes are deleted, except that of the newest checkpoint.
+
+    One that holds anything else is kept, and its marker with it.
 
     Checkpoints of later steps are those that this run has passed over as damaged when it resumed. They are not touched
     and do not count: they must not displace good ones.
@@ -224,8 +256,6 @@ def apply_retention(run_dir: Path, saved_step: int, keep_last: int, keep_every_s
     if keep_every_steps is not None:
         kept |= {step for step in steps if step % keep_every_steps == 0}
     for step, folder in checkpoints:
-        if step not in kept:
-            remove_folder(folder, MARKER)
-        elif step != steps[-1]:
+        if step in kept and step != steps[-1] and foreign_in(folder) is None:
             remove_folder(folder / CONVERTED, MARKER)
-    return [step for step in steps if step not in kept]
+    return [step for step, folder in checkpoints if step not in kept and remove_checkpoint(folder)]

@@ -21,10 +21,10 @@ from pokevla.parts import ENVIRONMENTS, METRIC_SINKS, get_part
 from pokevla.recipe import schema, sections
 from pokevla.recipe.checking.datasets import ALL_SPLITS, count_usable, read_dataset_info, read_mixture_embodiment
 from pokevla.recipe.derive import derive_batch
-from pokevla.recipe.kinds import DataKind, TrainingRecipe, data_kind_of, kind_of, model_of
+from pokevla.recipe.kinds import AnyRecipe, DataKind, TrainingRecipe, data_kind_of, kind_of, model_of
 from pokevla.recipe.load import LoadedRecipe, load_recipe
 from pokevla.recipe.planning.plan import disk_needs, gib
-from pokevla.runs.directory import EXPORT_CONFIG, EXPORT_WEIGHTS, find_export
+from pokevla.runs.directory import EXPORT_CONFIG, EXPORT_WEIGHTS, find_export, refuse_overlapping_output
 
 _CACHE_MARKER = "COMPLETE"
 _TOLERANCE = 0.05
@@ -56,7 +56,14 @@ def check_recipe(loaded: LoadedRecipe, made_before: Collection[Path] = ()) -> li
 
 def _checks_of(loaded: LoadedRecipe, made_before: frozenset[Path]) -> Checks:
     recipe = loaded.recipe
-    return _CHECKS[kind_of(recipe).name](recipe, loaded.path, made_before)
+    if kind_of(recipe).is_job:
+        yield lambda: _output(recipe)
+    yield from _CHECKS[kind_of(recipe).name](recipe, loaded.path, made_before)
+
+
+def _output(recipe: AnyRecipe) -> list[str]:
+    refuse_overlapping_output(recipe)
+    return []
 
 
 def _of_training(recipe: TrainingRecipe, path: Path, made_before: frozenset[Path]) -> Checks:

@@ -23,7 +23,15 @@ from pokevla.files.writing import atomic_folder
 from pokevla.recipe.dump import dump_absolute
 from pokevla.recipe.load import LoadedRecipe, recipe_hash
 from pokevla.recipe.schema import TrainRecipe
-from pokevla.runs.directory import CHECKPOINTS, EXPORT, RECIPE, SUBMITTED, holds_recipe, run_directory
+from pokevla.runs.directory import (
+    CHECKPOINTS,
+    EXPORT,
+    RECIPE,
+    SUBMITTED,
+    holds_recipe,
+    refuse_overlapping_output,
+    run_directory,
+)
 from pokevla.telemetry.heartbeat import SILENT_AFTER, read_heartbeats, reporting_elsewhere
 from pokevla.telemetry.jsonl import EVENTS
 from pokevla.telemetry.manifest import write_manifest
@@ -40,7 +48,7 @@ def create_run(loaded: LoadedRecipe, recipe: TrainRecipe) -> Path:
     """Create the run directory with `recipe.yaml` and `manifest.json`, complete or not at all.
 
     Raises:
-        UsageError: a run of this name exists.
+        UsageError: a run of this name exists, or its directory would overlap what the recipe reads.
         DataError: a dataset is missing.
         DiskFullError: disk full.
     """
@@ -50,6 +58,7 @@ def create_run(loaded: LoadedRecipe, recipe: TrainRecipe) -> Path:
             f"The run {run_dir} exists.",
             f"Continue it: pokevla resume {run_dir}. Or give this run another name: name={recipe.name}-2",
         )
+    refuse_overlapping_output(recipe)
     provenance = _provenance(recipe)
     with atomic_folder(run_dir) as new:
         write_text(new / RECIPE, dump_absolute(loaded))

@@ -23,10 +23,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from pokevla.errors import DataError, UsageError
+from pokevla.files.ownership import refuse_overlap
 from pokevla.files.paths import absolute
 from pokevla.recipe.kinds import AnyRecipe, TrainingRecipe, training_of
 from pokevla.recipe.load import OVERRIDE, load_recipe
-from pokevla.recipe.paths import with_absolute_paths
+from pokevla.recipe.paths import paths_of, with_absolute_paths
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.telemetry.manifest import MANIFEST, read_manifest
 
@@ -40,11 +41,30 @@ EXPORT = "export"
 EXPORT_CONFIG = "config.json"
 """Configuration of an exported model; a folder without it is not an export."""
 EXPORT_WEIGHTS = "model.safetensors"
+_CHECKPOINT = f"{CHECKPOINTS}/*step-*"
+RUN_CONTENTS = (
+    RECIPE, MANIFEST, STATISTICS, SUBMITTED, "dirty.patch", "metrics.jsonl", "events.jsonl", "wandb_id", "wandb/**",
+    "tensorboard/**events.out.tfevents.*", "logs/rank_*", "heartbeat/rank_*.json", "slurm/**", "code/**", ".lock",
+    "**.tmp-*", f"{_CHECKPOINT}/COMPLETE.json", f"{_CHECKPOINT}/HEALTHY", f"{_CHECKPOINT}/state/*.pt",
+    f"{_CHECKPOINT}/universal/**", f"{EXPORT}/model*.safetensors", f"{EXPORT}/model.safetensors.index.json",
+    f"{EXPORT}/{EXPORT_CONFIG}", f"{EXPORT}/{STATISTICS}", f"{EXPORT}/README.md", f"{EXPORT}/tokenizer/**",
+)  # fmt: skip
+"""Patterns (`pokevla.files.ownership`) of everything that is written into a run: a run may be deleted only if nothing
+else lies in it."""
 
 
 def run_directory(recipe: AnyRecipe | TrainRecipe) -> Path:
     """Directory that holds the files of a recipe's job: `output/name`."""
     return recipe.output / recipe.name
+
+
+def refuse_overlapping_output(recipe: AnyRecipe | TrainRecipe) -> None:
+    """Refuse a recipe whose job would write into what it reads.
+
+    Raises:
+        UsageError: the job's directory is, contains or lies in a dataset, cache, run or file that the recipe names.
+    """
+    refuse_overlap(run_directory(recipe), [path for field, path in paths_of(recipe).items() if field != "output"])
 
 
 def remark_on_existing_run(recipe: AnyRecipe) -> list[str]:

@@ -9,18 +9,21 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pokevla.cli.pipelines.memory_sampler import MemorySampler
 from pokevla.errors import PokeVLAError, RecipeError, UsageError
+from pokevla.files.names import TEMPORARY
+from pokevla.files.ownership import foreign_entry, names_below, refuse_foreign
 from pokevla.files.paths import expanded, literal_path
-from pokevla.files.texts import write_json
+from pokevla.files.texts import read_json, write_json
 from pokevla.recipe.kinds import AnyRecipe, kind_of
 from pokevla.recipe.load import load_recipe, recipe_hash
 from pokevla.recipe.schema import PipelineRecipe, Stage
-from pokevla.runs.directory import run_directory
+from pokevla.runs.directory import RUN_CONTENTS, holds_recipe, run_directory
 from pokevla.telemetry.code_version import code_commit
 
 STAGES_FILE = "stages.json"
@@ -81,7 +84,8 @@ def run_pipeline(
         _remove_run(arguments, output)
         upstream_changed = True
         _write_stages(output, finished)  # the old results of this and later stages no longer count
-        seconds, peak = _run_stage(stage, [*(program or default_program()), *arguments])
+        with _files_recorded(output, finished):
+            seconds, peak = _run_stage(stage, [*(program or default_program()), *arguments])
         finished.append(FinishedStage(stage.name, command, fingerprint, round(seconds, 1), round(peak, 2), commit))
         _write_stages(output, finished)
     return finished
@@ -100,8 +104,25 @@ def read_stages(output: Path) -> list[FinishedStage]:
     return [FinishedStage(**row) for row in json.loads(path.read_text(encoding="utf-8"))["stages"]]
 
 
-def _write_stages(output: Path, stages: list[FinishedStage]) -> None:
-    write_json(output / STAGES_FILE, {"stages": [asdict(stage) for stage in stages]})
+def _write_stages(output: Path, stages: list[FinishedStage], new_files: Iterable[str] = ()) -> None:
+    """Record the finished stages, and the files that a stage has written in addition to those recorded before."""
+    files = sorted({*_recorded_files(output), *new_files})
+    write_json(output / STAGES_FILE, {"stages": [asdict(stage) for stage in stages], "files": files})
+
+
+@contextmanager
+def _files_recorded(output: Path, finished: list[FinishedStage]) -> Iterator[None]:
+    """Record the files that appear while a stage runs, also if it fails: only they may be deleted later."""
+    before = set(names_below(output))
+    try:
+        yield
+    finally:
+        _write_stages(output, finished, set(names_below(output)) - before)
+
+
+def _recorded_files(output: Path) -> list[str]:
+    path = output / STAGES_FILE
+    return read_json(path).get("files", []) if path.is_file() else []
 
 
 def _run_stage(stage: Stage, command: list[str]) -> tuple[float, float]:
@@ -143,13 +164,37 @@ def _remove_run(arguments: list[str], output: Path) -> None:
         if kind_of(recipe).trains:
             run = run_directory(recipe)
             if run.is_dir() and run.resolve().is_relative_to(output.resolve()):
+                refuse_foreign(run, "run", RUN_CONTENTS, kind=UsageError)
                 shutil.rmtree(run)
 
 
 def _empty(output: Path) -> None:
-    """Delete the output of an earlier pipeline; UsageError for a directory that no pipeline made."""
+    """Delete the output of an earlier pipeline.
+
+    Raises:
+        UsageError: no pipeline made the directory, or something lies in it that no stage is known to have written.
+    """
     if not output.exists():
         return
     if any(output.iterdir()) and not (output / STAGES_FILE).is_file():
         raise UsageError(f"{output} was not made by this pipeline (it has no {STAGES_FILE}).", "Remove it yourself.")
+    foreign = _foreign_file(output)
+    if foreign is not None:
+        raise UsageError(
+            f"{output} is not deleted: no stage is recorded to have written {foreign}.",
+            "Move it elsewhere. If a stage that was killed has written it, remove it yourself.",
+        )
     shutil.rmtree(output)
+
+
+def _foreign_file(output: Path) -> Path | None:
+    """The first file that is neither recorded, nor written by the pipeline itself, nor left by a killed writer."""
+    known = {*_recorded_files(output), STAGES_FILE, "summary.json", "report.html"}
+    for name in names_below(output):
+        path, folder = output / name, output / Path(name).parts[0]
+        left_by_kill = any(part.startswith(TEMPORARY) for part in Path(name).parts)
+        if name in known or (left_by_kill and not path.is_symlink()):
+            continue
+        if not holds_recipe(folder) or foreign_entry(folder, RUN_CONTENTS) is not None:
+            return path
+    return None

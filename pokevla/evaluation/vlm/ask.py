@@ -16,6 +16,7 @@ from pokevla.data.reader import ShardReader
 from pokevla.data.samples import decode_image, decode_mask, member
 from pokevla.data.transforms import test_time_images
 from pokevla.errors import CheckpointError, DataError, UsageError
+from pokevla.evaluation.folder import refuse_other_folder
 from pokevla.evaluation.locking import evaluation_lock
 from pokevla.evaluation.tensorboard_results import publish_grounding
 from pokevla.evaluation.vlm.grounding import (
@@ -66,6 +67,7 @@ def run_grounding(
         DataError: the dataset has no held-out questions.
     """
     folder = recipe.output / recipe.name
+    refuse_other_folder(recipe)
     with evaluation_lock(folder):
         if (folder / "summary.json").exists() and not overwrite:
             raise UsageError(f"The evaluation in {folder} is complete.", "Give it another name, or --overwrite.")

@@ -127,3 +127,24 @@ def test_a_dry_run_touches_nothing(run_dir: Path, put: Put, capsys: pytest.Captu
     assert out.count("would be deleted") == 2
     assert "stays (a milestone (every 30))" in out
     assert sorted(run_dir.rglob("*")) == before
+
+
+def test_what_is_not_ours_is_kept_with_the_checkpoint_it_lies_in(run_dir: Path, put: Put, tmp_path: Path) -> None:
+    for step in (10, 20, 30, 40, 50):
+        put(step)
+    checkpoints = run_dir / "checkpoints"
+    (checkpoints / "step-00000010" / "notes.txt").write_text("the best one")
+    (checkpoints / "step-by-step").mkdir()
+    (checkpoints / "step-by-step" / "thesis.tex").write_text("ten years of work")
+    disk = tmp_path / "disk"
+    (checkpoints / "step-00000020").rename(disk)
+    (checkpoints / "step-00000020").symlink_to(disk)
+    plan = plan_prune(run_dir, keep_last=1, force=True)
+    assert going(plan) == [40]  # 30 is a milestone
+    assert {item.step: item.kept_because for item in plan}[10] == (
+        f"{checkpoints}/step-00000010/notes.txt does not belong to it"
+    )
+    prune(run_dir, plan)
+    assert left(run_dir) == [10, 20, 30, 50]
+    assert (disk / MARKER).is_file()
+    assert (checkpoints / "step-by-step" / "thesis.tex").is_file()

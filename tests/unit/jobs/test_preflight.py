@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pokevla.errors import CheckpointError, ClusterError, DataError, RecipeError, UsageError
+from pokevla.errors import CheckpointError, ClusterError, DataError, PokeVLAError, RecipeError, UsageError
 from pokevla.jobs.plan import JobPlan, plan_job
 from pokevla.jobs.preflight import file_system, node_local, preflight
 from pokevla.jobs.profile import Profile
 from pokevla.recipe.dump import dump_recipe
-from pokevla.recipe.load import recipe_hash
+from pokevla.recipe.load import load_recipe, recipe_hash
 from pokevla.runs.changes import changed_recipe
 from pokevla.runs.checkpoints import MARKER, read_info, write_info
 from pokevla.runs.creation import run_lock
@@ -162,3 +162,25 @@ def test_file_system_is_that_of_the_nearest_mount(tmp_path: Path) -> None:
     assert file_system(Path("/fast/x/y"), mounts) == "tmpfs"
     assert file_system(Path("/net/my lab/z"), mounts) == "nfs4"
     assert file_system(Path("/var"), mounts) == "ext4"
+
+
+def evaluation(plan: JobPlan, run: Path) -> JobPlan:
+    """`plan` for an evaluation in the directory `run`."""
+    path = run.parent / "eval.yaml"
+    path.write_text(
+        f"kind: eval\nname: {run.name}\noutput: {run.parent}\n"
+        "trials: {suite: libero_object, tasks: [3]}\npolicies: [{name: a, kind: replay, dataset: nowhere}]\n"
+    )
+    return replace(plan, loaded=load_recipe(path), folder=run)
+
+
+def test_the_directory_of_a_run_is_not_given_to_an_evaluation(load, tmp_path: Path) -> None:
+    run, plan = make_run(load), plan_job(load(), Profile())
+    before = (run / "recipe.yaml").read_text()
+    with pytest.raises(PokeVLAError, match=f"{run} is the directory of a job of kind pretrain"):
+        check(evaluation(plan, run))
+    assert (run / "recipe.yaml").read_text() == before
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "notes.txt").touch()
+    with pytest.raises(PokeVLAError, match="thesis exists and is not that of a job of kind eval"):
+        check(evaluation(plan, tmp_path / "thesis"))

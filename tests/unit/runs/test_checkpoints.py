@@ -134,3 +134,19 @@ def test_norms_that_are_not_finite_are_read_as_they_were_written(tmp_path: Path)
     read = read_info(folder).metrics["loss_grad_norms"]
     assert read["grad_norm/action"] == float("inf")
     assert read["grad_norm/geometry"] != read["grad_norm/geometry"]
+
+
+def test_retention_keeps_a_checkpoint_in_which_something_else_lies(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (1, 2, 3):
+        put(tmp_path, step)
+    (tmp_path / "checkpoints" / "step-00000001" / "state" / "notes.txt").write_text("the best one")
+    (tmp_path / "checkpoints" / ".tmp-step-00000009").mkdir()
+    (tmp_path / "checkpoints" / ".tmp-step-00000009" / "notes.txt").write_text("mine")
+    assert apply_retention(tmp_path, 3, keep_last=1, keep_every_steps=None) == [2]
+    mark_healthy(tmp_path / "checkpoints" / "step-00000003", 3)
+    assert apply_retention(tmp_path, 3, keep_last=1, keep_every_steps=None) == []
+    assert [step for step, _ in list_checkpoints(tmp_path)] == [1, 3]
+    assert "step-00000001 is not deleted" in caplog.text
+    assert (tmp_path / "checkpoints" / ".tmp-step-00000009" / "notes.txt").is_file()

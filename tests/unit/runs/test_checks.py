@@ -219,3 +219,12 @@ def test_a_task_beyond_the_suite_is_refused(tmp_path: Path) -> None:
 
     assert isinstance(error, RecipeError)
     assert "e.yaml:5: trials.tasks: libero_goal has no task 10. It has 0 to 9." in str(error)
+
+
+@pytest.mark.parametrize(
+    ("output", "name", "relation"), [("data/runs", "x", "lies in"), (".", "data", "is"), (".", "cache", "is")]
+)
+def test_a_run_is_not_written_into_what_it_reads(recipe: Path, output: str, name: str, relation: str) -> None:
+    error = problem(recipe, f"output={recipe.parent / output}", f"name={name}")
+    assert error.exit_code == 2
+    assert f"/{name} {relation} the source {recipe.parent}" in str(error) or f"/{name} is its source" in str(error)

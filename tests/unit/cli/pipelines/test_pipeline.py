@@ -90,6 +90,39 @@ def test_fresh_begins_at_the_start_but_deletes_nothing_foreign(tmp_path: Path) -
     assert (foreign / "thesis.txt").exists()
 
 
+def test_fresh_deletes_nothing_that_no_stage_has_written(tmp_path: Path) -> None:
+    output = tmp_path / "demo"
+    recipe = pipeline(output, ("one", ["A", "{output}/log"]), ("two", ["fail", "3"]))
+    (output / "raw").mkdir(parents=True)
+    (output / "raw" / "thesis.tex").write_text("ten years of work")
+    with pytest.raises(StageFailed):
+        run(recipe)
+    with pytest.raises(UsageError, match=r"no stage is recorded to have written .*/demo/raw/thesis.tex"):
+        run(recipe, fresh=True)
+    assert (output / "raw" / "thesis.tex").is_file()
+    (output / "raw" / "thesis.tex").rename(output / ".tmp-log")  # a killed writer leaves such a name
+    with pytest.raises(StageFailed):
+        run(recipe, fresh=True)
+    assert (output / "log").read_text() == "A"
+
+
+def test_a_run_in_which_something_else_lies_is_not_begun_anew(tmp_path: Path) -> None:
+    output, recipe = tmp_path / "demo", tmp_path / "train.yaml"
+    recipe.write_text(
+        "kind: pretrain\nname: pretrain\ndata: {datasets: [{path: d}]}\noptim: {lr: 1.0e-3}\n"
+        "batch: {global: 32, micro: 16}\nsteps: 100\n"
+    )
+    for name in ("recipe.yaml", "metrics.jsonl", "checkpoints/step-00000001/COMPLETE.json", "notes.txt"):
+        (output / "pretrain" / name).parent.mkdir(parents=True, exist_ok=True)
+        (output / "pretrain" / name).write_text("mine")
+    stages = pipeline(output, ("one", ["A", "{output}/log", str(recipe), f"output={output}"]))
+    with pytest.raises(UsageError, match=r"pretrain/notes.txt does not belong to the run"):
+        run(stages)
+    (output / "pretrain" / "notes.txt").unlink()
+    run(stages)
+    assert not (output / "pretrain").exists()
+
+
 def test_memory_of_a_child_is_counted() -> None:
     inner = "x = bytearray(200 << 20); print('ready', flush=True); input()"
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
