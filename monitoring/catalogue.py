@@ -28,22 +28,41 @@ def find_runs(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
         yield folder
     elif depth > 0 and folder.is_dir():
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-            if entry.is_dir(follow_symlinks=True) and not entry.name.startswith("."):
-                yield from find_runs(folder / entry.name, depth - 1)
+            if not entry.name.startswith(".") and _leads_to_folder(entry):
+                yield from _find_readable(folder / entry.name, depth - 1)
 
 
 def list_runs(folder: Path, ask_queue: AskQueue) -> list[Snapshot]:
     """A snapshot of every run below `folder`. If a recipe cannot be read, the snapshot says why."""
     snapshots = []
-    for run_dir in find_runs(folder):
+    for run_dir in _find_readable(folder, MAX_DEPTH):
         try:
             snapshots.append(_snapshot(run_dir, ask_queue(run_dir)))
         except PokeVLAError as error:
             snapshots.append(_bare(run_dir, "-", "unreadable", str(error)))
+        except OSError as error:
+            reason = f"{error.filename or run_dir} cannot be read ({error.strerror})"
+            snapshots.append(_bare(run_dir, "-", "unreadable", reason))
     return snapshots
 
 
+def _find_readable(folder: Path, depth: int) -> Iterator[Path]:
+    """`find_runs`, and `folder` itself if it cannot be read: its row says why, and hides no other."""
+    try:
+        yield from find_runs(folder, depth)
+    except OSError:
+        yield folder
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=True)
+    except OSError:  # a link to itself
+        return False
+
+
 def _snapshot(run_dir: Path, queue: QueueState | None) -> Snapshot:
+    os.listdir(run_dir)  # OSError if it cannot be read
     recipe = load_recipe(run_dir / RECIPE).recipe
     if kind_of(recipe).trains:
         return LiveRun(run_dir).snapshot(queue)

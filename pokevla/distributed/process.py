@@ -15,12 +15,15 @@ from pathlib import Path
 from pokevla.distributed.environment import choose_port
 from pokevla.distributed.forwarding import SignalForwarder, signals_held_back
 from pokevla.errors import Requeued, TrainingError
+from pokevla.files.failures import free_bytes
 
 POLL_S = 0.2
 """Seconds between checks of the ranks. A dead rank is noticed within this time."""
 STOP_TOGETHER_S = 60.0
 """Seconds for the other ranks to end after the first one has saved and stopped."""
 PARENT_VARIABLE = "POKEVLA_PARENT_PID"
+FULL_BYTES = 4096
+"""A disk with less free space than a block is full."""
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _NAMED = (2, 3, 4)  # exit codes of errors that say what to do
 _NO_FAILURE = (None, 0, Requeued.exit_code)
@@ -155,9 +158,15 @@ def _raise_if_dead(ranks: Sequence[subprocess.Popen[bytes]], log_dir: Path) -> N
     assert code is not None
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     log = rank_log(log_dir, rank)
-    error = TrainingError(f"Rank {rank} {how}; all ranks were stopped. {log} ends: {last_line(log)}")
+    error = TrainingError(f"Rank {rank} {how}; all ranks were stopped. {_what_log_says(log)}")
     error.exit_code = code if code in _NAMED else TrainingError.exit_code
     raise error
+
+
+def _what_log_says(log: Path) -> str:
+    """The end of a log; a warning if the disk is full, because what the rank printed last is not in it then."""
+    full = f"The disk of {log.parent} is full; its log may lack the reason. " if free_bytes(log) < FULL_BYTES else ""
+    return f"{full}{log} ends: {last_line(log)}"
 
 
 def last_line(path: Path) -> str:

@@ -46,8 +46,8 @@ RUN_CONTENTS = (
     RECIPE, MANIFEST, STATISTICS, SUBMITTED, "dirty.patch", "metrics.jsonl", "events.jsonl", "wandb_id", "wandb/**",
     "tensorboard/**events.out.tfevents.*", "logs/rank_*", "heartbeat/rank_*.json", "slurm/**", "code/**", ".lock",
     "**.tmp-*", f"{_CHECKPOINT}/COMPLETE.json", f"{_CHECKPOINT}/HEALTHY", f"{_CHECKPOINT}/state/*.pt",
-    f"{_CHECKPOINT}/universal/**", f"{EXPORT}/model*.safetensors", f"{EXPORT}/model.safetensors.index.json",
-    f"{EXPORT}/{EXPORT_CONFIG}", f"{EXPORT}/{STATISTICS}", f"{EXPORT}/README.md", f"{EXPORT}/tokenizer/**",
+    f"{_CHECKPOINT}/universal/**", f"{EXPORT}*/model*.safetensors", f"{EXPORT}*/model.safetensors.index.json",
+    f"{EXPORT}*/{EXPORT_CONFIG}", f"{EXPORT}*/{STATISTICS}", f"{EXPORT}*/README.md", f"{EXPORT}*/tokenizer/**",
 )  # fmt: skip
 """Patterns (`pokevla.files.ownership`) of everything that is written into a run: a run may be deleted only if nothing
 else lies in it."""

@@ -11,6 +11,7 @@ clock for all hosts.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -69,6 +70,15 @@ def read_heartbeats(run_dir: Path) -> list[Heartbeat]:
         except (ValueError, TypeError) as error:
             raise DataError(f"{path} is not a heartbeat ({error}).", "Delete it.") from error
     return heartbeats
+
+
+def newest_beat_s(run_dir: Path) -> float | None:
+    """Time stamp of the newest heartbeat file, by the file system's clock; None without any."""
+    times = []
+    for path in (run_dir / FOLDER).glob("rank_*.json"):
+        with contextlib.suppress(FileNotFoundError):
+            times.append(path.stat().st_mtime)
+    return max(times, default=None)
 
 
 def remove_heartbeats(run_dir: Path, world_size: int) -> None:

@@ -22,6 +22,7 @@ from pokevla.runs.creation import await_rank_0, refuse_rank_elsewhere, run_lock
 from pokevla.runs.ending import end_noted
 from pokevla.telemetry.jsonl import EVENTS, read_jsonl
 from pokevla.telemetry.logging import LOGS
+from pokevla.training.health.rank_monitor import RankMonitor
 from pokevla.training.health.signals import requeued
 from pokevla.training.progress import ProgressView
 
@@ -57,6 +58,12 @@ def run_training(run_dir: Path, overrides: Sequence[str] = ()) -> None:
     with run_lock(run_dir) as descriptor, end_noted(run_dir), ProgressView(run_dir, recipe.steps) as view:
         if overrides:
             keep_changes(run_dir, overrides)
+        monitor = RankMonitor(run_dir, recipe.guards.start_timeout_s, view.print_line)
+
+        def on_poll() -> None:
+            view.update()
+            monitor.check()
+
         try:
             spawn_ranks(
                 ("-m", RANK_MODULE, str(run_dir)),
@@ -64,13 +71,15 @@ def run_training(run_dir: Path, overrides: Sequence[str] = ()) -> None:
                 threads=recipe.resources.threads_per_rank,
                 log_dir=run_dir / LOGS,
                 keep_open=(descriptor,),
-                on_poll=view.update,
+                on_poll=on_poll,
                 on_signal=view.print_line,
                 grace_s=recipe.guards.stop_grace_s,
             )
         except Requeued as error:
-            stopped = [row for row in read_jsonl(run_dir / EVENTS) if row["event"] == "stopped"][-1]
-            raise requeued(stopped["reason"], stopped["step"], run_dir) from error
+            stopped = [row for row in read_jsonl(run_dir / EVENTS) if row["event"] == "stopped"]
+            if not stopped:  # the event found no room on a full disk
+                raise
+            raise requeued(stopped[-1]["reason"], stopped[-1]["step"], run_dir) from error
 
 
 def _train_as_rank(run_dir: Path, overrides: Sequence[str]) -> None:

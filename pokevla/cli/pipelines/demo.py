@@ -19,7 +19,7 @@ def demo(
     """Run the stages of a pipeline in order; finished ones are skipped."""
     from monitoring.pipeline_summary import summary_tables, verdict, write_summary
     from monitoring.report import write_report
-    from pokevla.cli.pipelines.pipeline import run_pipeline
+    from pokevla.cli.pipelines.pipeline import pipeline_lock, run_pipeline
     from pokevla.cli.terminal import PlainConsole
     from pokevla.errors import RecipeError
     from pokevla.recipe.load import load_recipe
@@ -30,7 +30,8 @@ def demo(
             f"{recipe}: a demo needs a recipe of kind pipeline, not {pipeline.kind}.", "Try recipes/demo/demo.yaml."
         )
     console = PlainConsole()
-    run_pipeline(pipeline, fresh=fresh, announce=lambda line: console.print(line, style="bold", soft_wrap=True))
+    with pipeline_lock(pipeline.output):
+        run_pipeline(pipeline, fresh=fresh, announce=lambda line: console.print(line, style="bold", soft_wrap=True))
     summary = write_summary(pipeline.output)
     page = write_report([pipeline.output], pipeline.output / "report.html")
     for table in summary_tables(summary):

@@ -16,13 +16,16 @@ from pathlib import Path
 
 from pokevla.cli.pipelines.memory_sampler import MemorySampler
 from pokevla.errors import PokeVLAError, RecipeError, UsageError
-from pokevla.files.names import TEMPORARY
+from pokevla.files.failures import naming_errors
+from pokevla.files.locks import advisory_lock
+from pokevla.files.names import TEMPORARY, make_parents
 from pokevla.files.ownership import foreign_entry, names_below, refuse_foreign
 from pokevla.files.paths import expanded, literal_path
 from pokevla.files.texts import read_json, write_json
 from pokevla.recipe.kinds import AnyRecipe, kind_of
 from pokevla.recipe.load import load_recipe, recipe_hash
 from pokevla.recipe.schema import PipelineRecipe, Stage
+from pokevla.runs.creation import run_lock
 from pokevla.runs.directory import RUN_CONTENTS, holds_recipe, run_directory
 from pokevla.telemetry.code_version import code_commit
 
@@ -89,6 +92,21 @@ def run_pipeline(
         finished.append(FinishedStage(stage.name, command, fingerprint, round(seconds, 1), round(peak, 2), commit))
         _write_stages(output, finished)
     return finished
+
+
+@contextmanager
+def pipeline_lock(output: Path) -> Iterator[None]:
+    """Keep a second pipeline off the same output, which one of them might delete.
+
+    Raises:
+        UsageError: another process holds it; says which, and since when.
+    """
+    lock = output.absolute().with_name(f".{output.absolute().name}.lock")  # beside it: `--fresh` deletes the folder
+    with naming_errors(lock):
+        make_parents(lock)
+    busy = f"The pipeline in {output} is being run by another process."
+    with advisory_lock(lock, busy=busy, remedy="Wait until it ends, or choose another output: output=..."):
+        yield
 
 
 def default_program() -> list[str]:
@@ -165,7 +183,8 @@ def _remove_run(arguments: list[str], output: Path) -> None:
             run = run_directory(recipe)
             if run.is_dir() and run.resolve().is_relative_to(output.resolve()):
                 refuse_foreign(run, "run", RUN_CONTENTS, kind=UsageError)
-                shutil.rmtree(run)
+                with run_lock(run):
+                    shutil.rmtree(run)
 
 
 def _empty(output: Path) -> None:

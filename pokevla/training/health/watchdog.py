@@ -14,14 +14,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from pokevla.distributed.environment import RankInfo
 from pokevla.errors import DataError, HangError, Requeued
-from pokevla.telemetry.heartbeat import beat, is_lowest_reporting, lagging_ranks, read_heartbeats, remove_heartbeats
+from pokevla.telemetry.heartbeat import (
+    Heartbeat,
+    beat,
+    is_lowest_reporting,
+    lagging_ranks,
+    read_heartbeats,
+    remove_heartbeats,
+)
 from pokevla.telemetry.jsonl import EVENTS, EventLog, now
 from pokevla.telemetry.logging import stacks_path
 from pokevla.training.health.pulse import Pulse
@@ -120,10 +127,10 @@ class Watchdog:
         last_resort.start()
         step, phase, limit_s = self.pulse.step, self.pulse.name, self.pulse.limit_s
         where = f"rank {self.info.rank} on {self.host} after step {step}: in {phase}"
-        stacks = self.dump(where)
+        stacks = self._try_dump(where)
         self._done.wait(LINGER_S)  # time for the other ranks to dump and write their last heartbeats
         self._beat()
-        beats = read_heartbeats(self.run_dir)
+        beats = self._try_read()
         behind = lagging_ranks(beats)
         error = HangError(
             f"{where} for {still_s:.0f} s, longer than {limit_s:g} s. "
@@ -132,13 +139,27 @@ class Watchdog:
         )
         logger.critical("%s", error)
         if is_lowest_reporting(beats, self.info.rank):
-            with closing(EventLog(self.run_dir / EVENTS)) as events:
+            with suppress(OSError, DataError), closing(EventLog(self.run_dir / EVENTS)) as events:
                 events.add("hang", step=step, phase=phase, behind=behind)
         if self._on_hang is not None:
             self._on_hang(error)
-        print(str(error), file=sys.stderr, flush=True)
+        with suppress(OSError):  # a file on a full disk
+            print(str(error), file=sys.stderr, flush=True)
         last_resort.cancel()
         self._end(error.exit_code)
+
+    def _try_dump(self, where: str) -> Path | str:
+        try:
+            return self.dump(where)
+        except OSError as error:  # a full or failing disk: the rank has to end all the same
+            return f"not written ({error.strerror})"
+
+    def _try_read(self) -> list[Heartbeat]:
+        try:
+            return read_heartbeats(self.run_dir)
+        except DataError as error:  # the report lacks the other ranks then
+            logger.warning("%s", error)
+            return []
 
     def dump(self, where: str) -> Path:
         """Append the stacks of all threads to `logs/rank_0000r.hang` and return its path."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pokevla.cli.pipelines.memory_sampler import GIB, MemorySampler
-from pokevla.cli.pipelines.pipeline import StageFailed, read_stages, run_pipeline
+from pokevla.cli.pipelines.pipeline import StageFailed, pipeline_lock, read_stages, run_pipeline
 from pokevla.errors import UsageError
 from pokevla.recipe.schema import PipelineRecipe, Stage
 
@@ -146,3 +146,16 @@ def test_a_half_finished_run_of_the_pipeline_is_begun_anew(tmp_path: Path) -> No
     (output / "pretrain" / "checkpoints").mkdir(parents=True)
     run(pipeline(output, ("one", ["A", "{output}/log", str(recipe), f"output={output}"])))
     assert not (output / "pretrain").exists()
+
+
+def test_a_second_pipeline_of_the_same_output_is_refused(tmp_path: Path) -> None:
+    output = tmp_path / "deep" / "demo"
+    with (
+        pipeline_lock(output),
+        pytest.raises(UsageError, match=r"run by another process\. It is process \d+ on .*, since 20"),
+        pipeline_lock(output),
+    ):
+        pass
+    with pipeline_lock(output):
+        pass
+    assert not output.exists()

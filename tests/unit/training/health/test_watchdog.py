@@ -16,6 +16,7 @@ from pokevla.telemetry.heartbeat import beat, read_heartbeats
 from pokevla.training.health import watchdog
 from pokevla.training.health.pulse import Pulse
 from pokevla.training.health.watchdog import Watchdog
+from tests.conftest import SmallDisk
 
 WAIT_S = 60.0
 
@@ -52,6 +53,26 @@ def test_a_rank_that_stands_still_dumps_its_stacks_says_where_and_ends(
     stacks = (tmp_path / "logs" / "rank_00001.hang").read_text()
     assert "test_a_rank_that_stands_still" in stacks, "the stack of the thread that hangs"
     assert str(reports[0]) == capsys.readouterr().err.splitlines()[-1], "the last line of its output says why"
+
+
+def test_a_rank_that_hangs_on_a_full_disk_ends_all_the_same(
+    disk_to_fill: SmallDisk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (disk_to_fill.folder / "heartbeat").mkdir()
+    (disk_to_fill.folder / "heartbeat" / "rank_00000.json").write_text("{half a heartb")
+    disk_to_fill.fill()
+    ended: list[int] = []
+    over = threading.Event()
+
+    def end(code: int) -> None:
+        ended.append(code)
+        over.set()
+
+    pulse = Pulse(start_timeout_s=0.1, step_timeout_s=0.1)
+    with Watchdog(disk_to_fill.folder, RankInfo(1, 2, 1), pulse, end=end), pulse.phase("save"):
+        assert over.wait(WAIT_S)
+    assert ended == [HangError.exit_code]
+    assert "in save for" in capsys.readouterr().err
 
 
 def test_a_rank_that_moves_is_left_alone(tmp_path: Path) -> None:
