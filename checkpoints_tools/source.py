@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pokevla.errors import CheckpointError, UsageError
+from pokevla.errors import CheckpointError, UsageError, command_line
 from pokevla.files.ownership import refuse_overlap
 from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
 from pokevla.runs.checkpoints import CheckpointInfo, checkpoint_folder, list_checkpoints
@@ -88,7 +88,9 @@ def open_checkpoint_source(
             return CheckpointSource(path, folder, verify(folder), recipe)
         latest = latest_complete(path, on_damage)
         if latest is None:
-            raise CheckpointError(f"{path} has no complete checkpoint.", f"Continue with: pokevla resume {path}")
+            raise CheckpointError(
+                f"{path} has no complete checkpoint.", f"Continue with: {command_line('resume', path)}"
+            )
         return CheckpointSource(path, *latest, recipe)
     if step is not None and step != step_of(path):
         raise UsageError(f"{path} is already a checkpoint, --step {step} names another one.", "Use only one of them.")

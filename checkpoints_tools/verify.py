@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints_tools.source import existing_checkpoint, is_checkpoint_folder, step_of
-from pokevla.errors import CheckpointError
+from pokevla.errors import CheckpointError, command_line
 from pokevla.runs.checkpoints import list_checkpoints, list_temporary, read_info
 from pokevla.runs.directory import CHECKPOINTS, read_run_recipe
 from pokevla.runs.verification import damages
@@ -52,7 +52,9 @@ def verify_run(path: Path, step: int | None = None) -> list[Verified]:
         return [verify_checkpoint(existing_checkpoint(run_dir, step))]
     folders = [folder for _, folder in list_checkpoints(run_dir)]
     if not folders:
-        raise CheckpointError(f"{run_dir} has no complete checkpoint.", f"Continue with: pokevla resume {run_dir}")
+        raise CheckpointError(
+            f"{run_dir} has no complete checkpoint.", f"Continue with: {command_line('resume', run_dir)}"
+        )
     return [verify_checkpoint(folder) for folder in folders]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from monitoring.events import EventTally
-from pokevla.errors import TrainingError, UsageError
+from pokevla.errors import TrainingError, UsageError, command_line
 from pokevla.runs.creation import LOCK, is_locked
 from pokevla.telemetry.jsonl import EVENTS, EventLog
 from pokevla.telemetry.manifest import read_manifest
@@ -27,7 +27,9 @@ def stop_local_run(run_dir: Path, timeout_s: float) -> None:
         TrainingError: it is still being trained after `timeout_s` seconds.
     """
     if not is_locked(run_dir):
-        raise UsageError(f"{run_dir} is not being trained.", f"`pokevla runs show {run_dir}` shows how it ended.")
+        raise UsageError(
+            f"{run_dir} is not being trained.", f"`{command_line('runs', 'show', run_dir)}` shows how it ended."
+        )
     ranks = ranks_of(run_dir)
     if not ranks:
         manifest = read_manifest(run_dir)

@@ -6,9 +6,15 @@ A message is one sentence for a person: what was wrong, where, and what to do ab
 from __future__ import annotations
 
 import errno
+import shlex
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Error numbers of a full disk: no space, quota exceeded, file too large. The user can do the same about each."""
+
+
+def command_line(*words: object) -> str:
+    """A `pokevla` command that can be copied from a message into a shell, whatever characters its paths hold."""
+    return shlex.join(["pokevla", *map(str, words)])
 
 
 class PokeVLAError(Exception):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from pokevla.errors import CheckpointError, ClusterError, DataError, PokeVLAError, UsageError
+from pokevla.errors import CheckpointError, ClusterError, DataError, PokeVLAError, UsageError, command_line
 from pokevla.files.holders import read_holder
 from pokevla.files.ownership import foreign_entry
 from pokevla.jobs.checks.start import check_start
@@ -156,7 +156,7 @@ def _second_job(plan: JobPlan) -> list[str]:
         job, state = active
         raise UsageError(
             f"{plan.folder} already has a job: {job.job_id}, {state.describe()}.",
-            f"Stop it first: pokevla runs stop {plan.folder}",
+            f"Stop it first: {command_line('runs', 'stop', plan.folder)}",
         )
     if plan.trains and plan.folder.is_dir():
         from pokevla.jobs.task.job_lock import refuse_second_job

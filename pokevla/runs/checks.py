@@ -14,7 +14,7 @@ from typing import Any
 from pokevla.embodiment.mixing import refuse_other_robot
 from pokevla.embodiment.reading import KEY, read_embodiment
 from pokevla.embodiment.table import get_embodiment
-from pokevla.errors import DataError, DiskFullError, EnvironmentSetupError, PokeVLAError, RecipeError
+from pokevla.errors import DataError, DiskFullError, EnvironmentSetupError, PokeVLAError, RecipeError, command_line
 from pokevla.files.paths import expanded, literal_path
 from pokevla.files.texts import read_json
 from pokevla.parts import ENVIRONMENTS, METRIC_SINKS, get_part
@@ -181,7 +181,8 @@ def _run(field: str, run: Path | None, made_before: frozenset[Path]) -> list[str
     if find_export(run) is None:
         raise DataError(
             f"{field} {run} holds no exported model (no {EXPORT_WEIGHTS}).",
-            f"Finish the run (pokevla resume {run}) or export a checkpoint (pokevla ckpt export {run} OUT).",
+            f"Finish the run ({command_line('resume', run)}) "
+            f"or export a checkpoint ({command_line('ckpt', 'export', run)} OUT).",
         )
     return []
 
@@ -189,7 +190,7 @@ def _run(field: str, run: Path | None, made_before: frozenset[Path]) -> list[str
 def _cache(cache: sections.CacheConfig, path: Path, made_before: frozenset[Path]) -> list[str]:
     if cache.root.absolute() in made_before:
         return []
-    remedy = f"Build it with: pokevla cache build {path}"
+    remedy = f"Build it with: {command_line('cache', 'build', path)}"
     if not cache.root.is_dir():
         raise DataError(f"cache.root {cache.root} does not exist.", remedy)
     if not any(folder.is_dir() and any(folder.glob(f"{_CACHE_MARKER}*")) for folder in cache.root.iterdir()):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pokevla.data.mixture import mixture_fingerprints
-from pokevla.errors import DataError, UsageError
+from pokevla.errors import DataError, UsageError, command_line
 from pokevla.files.failures import naming_errors
 from pokevla.files.holders import Holder, read_holder
 from pokevla.files.locks import advisory_lock
@@ -56,7 +56,7 @@ def create_run(loaded: LoadedRecipe, recipe: TrainRecipe) -> Path:
     if run_dir.exists():
         raise UsageError(
             f"The run {run_dir} exists.",
-            f"Continue it: pokevla resume {run_dir}. Or give this run another name: name={recipe.name}-2",
+            f"Continue it: {command_line('resume', run_dir)}. Or give this run another name: name={recipe.name}-2",
         )
     refuse_overlapping_output(recipe)
     provenance = _provenance(recipe)

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from pokevla.errors import DataError, UsageError
+from pokevla.errors import DataError, UsageError, command_line
 from pokevla.files.ownership import refuse_overlap
 from pokevla.files.paths import absolute
 from pokevla.recipe.kinds import AnyRecipe, TrainingRecipe, training_of
@@ -72,7 +72,7 @@ def remark_on_existing_run(recipe: AnyRecipe) -> list[str]:
     run_dir = run_directory(recipe)
     if not (run_dir / MANIFEST).is_file():
         return []
-    return [f"{run_dir} exists already. `pokevla resume {run_dir}` continues it."]
+    return [f"{run_dir} exists already. `{command_line('resume', run_dir)}` continues it."]
 
 
 def holds_recipe(folder: Path) -> bool:

@@ -10,7 +10,7 @@ import torch
 
 from pokevla.data.prompts import encode_text
 from pokevla.embodiment.description import Embodiment
-from pokevla.errors import CheckpointError, RecipeError
+from pokevla.errors import CheckpointError, RecipeError, command_line
 from pokevla.model.building import TrainableSpec, apply_trainable, build_vla, build_vlm
 from pokevla.model.presets import PokeVLAConfig, preset
 from pokevla.model.tokenizer import MINI_TOKENIZER, load_tokenizer
@@ -129,7 +129,8 @@ def exported_folder(path: Path) -> Path:
     if holds_recipe(path):
         raise CheckpointError(
             f"{path} is a run without an exported model: it is not finished.",
-            f"Finish it (pokevla resume {path}) or export a checkpoint (pokevla ckpt export {path} OUT).",
+            f"Finish it ({command_line('resume', path)}) "
+            f"or export a checkpoint ({command_line('ckpt', 'export', path)} OUT).",
         )
     raise CheckpointError(f"{path} holds no exported model (no {EXPORT_WEIGHTS}).", "Check the path.")
 

@@ -19,7 +19,7 @@ from pokevla.data.mixture import dataset_names
 from pokevla.data.prompts import INSTRUCTION_TEMPLATE
 from pokevla.data.statistics import Statistics
 from pokevla.embodiment.reading import KEY, read_embodiment
-from pokevla.errors import CheckpointError, UsageError
+from pokevla.errors import CheckpointError, UsageError, command_line
 from pokevla.files.ownership import refuse_foreign
 from pokevla.files.texts import write_json, write_text
 from pokevla.files.writing import atomic_folder
@@ -52,7 +52,7 @@ def export_run(run_dir: Path, step: int, out: Path) -> None:
     try:
         info = verify(folder)
     except CheckpointError as error:
-        raise CheckpointError(error.message, f"Repeat the last steps: pokevla resume {run_dir}") from error
+        raise CheckpointError(error.message, f"Repeat the last steps: {command_line('resume', run_dir)}") from error
     export_checkpoint(run_dir, read_run_recipe(run_dir), folder, info, out)
 
 

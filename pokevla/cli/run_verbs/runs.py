@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from pokevla.errors import UsageError, command_line
+
 app = typer.Typer(no_args_is_help=True, help="List, show and stop runs.", rich_markup_mode=None)
 LOG_WIDTH = 140
 """Width in characters of a table that is not printed on a terminal."""
@@ -22,7 +24,6 @@ def ls(
     from monitoring.catalogue import list_runs, runs_table
     from pokevla.cli.run_verbs.queue import ask_queue
     from pokevla.cli.terminal import PlainConsole
-    from pokevla.errors import UsageError
 
     if not folder.is_dir():
         raise UsageError(
@@ -79,5 +80,5 @@ def stop(
     messages = stop_submitted(run)
     if messages is None:
         stop_local_run(run, timeout_s)
-        messages = [f"stopped: {run} (continue with: pokevla resume {run})"]
+        messages = [f"stopped: {run} (continue with: {command_line('resume', run)})"]
     typer.echo("\n".join(messages))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pokevla.errors import command_line
 from pokevla.files.paths import expanded
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def submit(
             typer.echo(f"{plan.recipe.name}: all checks passed; {launcher}'s verdict: {verdict}")
         return
     runner.submit(plans, settings, name, _print_submitted)
-    typer.echo(f"watch it: pokevla watch {shlex.quote(str(plans[0].folder))}" if runner.is_cluster else "finished")
+    typer.echo(f"watch it: {command_line('watch', plans[0].folder)}" if runner.is_cluster else "finished")
 
 
 def _load(path: Path, overrides: list[str]) -> LoadedRecipe:

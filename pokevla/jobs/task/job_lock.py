@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pokevla.errors import ClusterError, UsageError
+from pokevla.errors import ClusterError, UsageError, command_line
 from pokevla.files.holders import read_holder, this_process
 from pokevla.jobs.launcher import launcher_of
 from pokevla.jobs.tracking import job_state
@@ -46,7 +46,7 @@ def refuse_second_job(run_dir: Path, job_id: str = "") -> None:
     if state.state in _RUNS:
         raise UsageError(
             f"The run {run_dir} is being trained by job {other} ({state.describe()}).",
-            f"Watch it: pokevla watch {run_dir}. Stop it: pokevla runs stop {run_dir}",
+            f"Watch it: {command_line('watch', run_dir)}. Stop it: {command_line('runs', 'stop', run_dir)}",
         )
 
 

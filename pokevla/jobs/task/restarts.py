@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -75,5 +76,5 @@ def record_restart(folder: Path, piece: int | None, task: JobTask, progress: int
     if fruitless >= patience.starts:
         raise ClusterError(
             f"{fruitless} starts in a row have {patience.how} without saving anything new in {folder}.",
-            patience.remedy.format(folder=folder),
+            patience.remedy.format(folder=shlex.quote(str(folder))),
         )

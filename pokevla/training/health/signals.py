@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from pokevla.errors import Requeued
+from pokevla.errors import Requeued, command_line
 
 REASONS: dict[int, str] = {
     signal.SIGINT: "interrupted",
@@ -43,7 +43,7 @@ def reason_of(code: int) -> str | None:
 
 def requeued(reason: str, step: int, run_dir: Path) -> Requeued:
     """The error that ends a job after a request to stop, with everything up to `step` saved."""
-    return Requeued(f"saved at step {step}; continue with: pokevla resume {run_dir}", reason=reason)
+    return Requeued(f"saved at step {step}; continue with: {command_line('resume', run_dir)}", reason=reason)
 
 
 @contextmanager

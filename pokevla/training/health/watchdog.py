@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from pokevla.distributed.environment import RankInfo
-from pokevla.errors import DataError, HangError, Requeued
+from pokevla.errors import DataError, HangError, Requeued, command_line
 from pokevla.telemetry.heartbeat import (
     Heartbeat,
     beat,
@@ -135,7 +135,7 @@ class Watchdog:
         error = HangError(
             f"{where} for {still_s:.0f} s, longer than {limit_s:g} s. "
             f"Behind: {'; '.join(behind) or 'no rank more than the others'}. Stacks: {stacks}.",
-            f"Continue with: pokevla resume {self.run_dir}",
+            f"Continue with: {command_line('resume', self.run_dir)}",
         )
         logger.critical("%s", error)
         if is_lowest_reporting(beats, self.info.rank):
