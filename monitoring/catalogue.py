@@ -9,13 +9,14 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from monitoring.dashboard import STYLES, duration, number
+from monitoring.dashboard import STYLES
 from monitoring.live import LiveRun, Snapshot, State, state_of_job
 from monitoring.queue_state import AskQueue, QueueState
 from pokevla.errors import PokeVLAError
 from pokevla.recipe.kinds import KINDS, kind_of
 from pokevla.recipe.load import load_recipe
 from pokevla.runs.directory import RECIPE, SUBMITTED, holds_recipe
+from pokevla.telemetry.figures import duration, number
 from pokevla.telemetry.manifest import MANIFEST
 
 MAX_DEPTH = 4

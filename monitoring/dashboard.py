@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monitoring.live import Snapshot
+from pokevla.telemetry.figures import duration, number, percent
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 NOT_FINITE = "×"
@@ -188,29 +189,3 @@ def sparkline(values: Sequence[float | None]) -> str:
     return "".join(
         NOT_FINITE if value is None else BLOCKS[round((value - low) / step) if step > 0 else 0] for value in values
     )
-
-
-def number(value: float | None) -> str:
-    """Four significant digits."""
-    return "not finite" if value is None else f"{value:.4g}"
-
-
-def percent(share: float | None) -> str:
-    """A share in [0, 1] as a percentage."""
-    return "-" if share is None else f"{100 * share:.1f} %" if share < 0.1 else f"{100 * share:.0f} %"
-
-
-def duration(seconds: float | None) -> str:
-    """0.25 s, 12 s, 3 min 20 s, 5 h 02 min, 3 d 04 h."""
-    if seconds is None:
-        return "-"
-    if seconds < 10:
-        return f"{seconds:.2g} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600:02d} h"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +44,6 @@ class EventTally:
             if name in STARTS or name in ENDS:
                 self.last_turn = row
         return rows
-
-
-def seconds_of(row: dict[str, Any] | None) -> float | None:
-    """The `time` of a row (ISO 8601 with time zone) in seconds since 1970; None if it has none."""
-    if row is None or not isinstance(row.get("time"), str):
-        return None
-    try:
-        return datetime.fromisoformat(row["time"]).timestamp()
-    except ValueError:
-        return None
 
 
 def sentence(row: dict[str, Any]) -> str:

@@ -12,24 +12,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from monitoring.checkpoint_status import CheckpointList, CheckpointStatus
-from monitoring.events import EventTally, seconds_of, sentence
+from monitoring.events import EventTally, sentence
 from monitoring.queue_state import QueueState
-from pokevla.errors import PokeVLAError
-from pokevla.recipe.derive import total_steps
-from pokevla.recipe.planning.plan import count_samples
-from pokevla.recipe.schema import TrainRecipe
+from pokevla.recipe.planning.plan import planned_steps
 from pokevla.runs.creation import is_locked
 from pokevla.runs.directory import is_exported, read_run_recipe
 from pokevla.telemetry.follow import JsonlFollower
 from pokevla.telemetry.heartbeat import Heartbeat, read_heartbeats, reporting_elsewhere
+from pokevla.telemetry.pace import seconds_of, seconds_per_step
 from pokevla.telemetry.writers import METRICS
 
 TAIL_BYTES = 256 * 1024
 """How much of the end of metrics.jsonl is read at first: several hundred lines."""
 WINDOW_LINES = 240
 """Lines of metrics that are kept, for the curve and the speed."""
-MIN_SPAN_S = 10.0
-"""Shortest span to compute a speed from, because times are written in whole seconds."""
 NOT_FIGURES = ("step", "position", "time")
 
 State = Literal["new", "queued", "running", "finished", "stopped", "failed", "unreadable"]
@@ -71,7 +67,7 @@ class LiveRun:
         """UsageError if `run_dir` is not a training run."""
         self.run_dir = run_dir
         self.recipe = read_run_recipe(run_dir)
-        self.steps = _planned_steps(self.recipe)
+        self.steps = planned_steps(self.recipe)
         self.events = EventTally(run_dir)
         self.new_events: list[dict[str, Any]] = []
         self._clock = clock
@@ -95,7 +91,7 @@ class LiveRun:
         step = max([self._last_row.get("step", 0), *(beat.step for beat in beats)])
         if state == "finished" and checkpoints:
             step = max(step, checkpoints[-1].step)
-        step_s = self._seconds_per_step()
+        step_s = seconds_per_step(self._window, seconds_of(self.events.last_start) or 0.0)
         left = None if self.steps is None else max(0, self.steps - step)
         return Snapshot(
             run=str(self.run_dir),
@@ -157,31 +153,10 @@ class LiveRun:
             return "failed", str(turn.get("message", ""))
         return "stopped", sentence(turn)
 
-    def _seconds_per_step(self) -> float | None:
-        """Wall-clock time per step since the last start, saves and validations included; else the last line's own."""
-        begun_s = seconds_of(self.events.last_start) or 0.0
-        lines = [(row["step"], at) for row in self._window if (at := seconds_of(row)) is not None and at >= begun_s]
-        if len(lines) >= 2:
-            (first, start_s), (last, end_s) = lines[0], lines[-1]
-            if last > first and end_s - start_s >= MIN_SPAN_S:
-                return (end_s - start_s) / (last - first)
-        return self._figures.get("step_s")
-
     def _age(self, now: float, beats: list[Heartbeat]) -> float | None:
         times = [seconds_of(self._last_row), *(seconds_of(row) for row in self.events.latest)]
         ages = [max(0.0, now - at) for at in times if at is not None] + [_age_of(beat, now) for beat in beats]
         return min(ages, default=None)
-
-
-def _planned_steps(recipe: TrainRecipe) -> int | None:
-    """Steps of the whole training; None if counting them needs datasets that do not exist here."""
-    if recipe.steps is not None:
-        return recipe.steps
-    try:
-        samples = count_samples(recipe).training
-        return None if samples is None else total_steps(recipe, samples)
-    except PokeVLAError:
-        return None
 
 
 def state_of_job(queue: QueueState) -> tuple[State, str]:

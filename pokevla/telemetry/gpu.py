@@ -101,3 +101,15 @@ def _read_while_it_answers(nvml: Any, handle: Any) -> dict[str, float] | None:
     except nvml.NVMLError as error:
         logger.warning("utilisation and power of the GPU are no longer recorded: NVML reports %s", error)
         return None
+
+
+def gpu_names() -> list[str]:
+    """Product names of this machine's GPUs as the driver lists them; [] if NVML does not answer. Without torch."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
+    except pynvml.NVMLError:
+        return []

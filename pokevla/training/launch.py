@@ -17,9 +17,11 @@ from pokevla.distributed.process import spawn_ranks
 from pokevla.errors import Requeued, UsageError
 from pokevla.files.holders import this_process
 from pokevla.recipe.derive import derive_batch
+from pokevla.recipe.planning.plan import planned_steps
 from pokevla.runs.changes import changed_recipe, keep_changes, refuse_changed_data
 from pokevla.runs.creation import await_rank_0, refuse_rank_elsewhere, run_lock
 from pokevla.runs.ending import end_noted
+from pokevla.runs.opening import opening_lines
 from pokevla.telemetry.jsonl import EVENTS, read_jsonl
 from pokevla.telemetry.logging import LOGS
 from pokevla.training.health.rank_monitor import RankMonitor
@@ -55,9 +57,12 @@ def run_training(run_dir: Path, overrides: Sequence[str] = ()) -> None:
             "Start it on all of them through Slurm or torchrun, which set RANK.",
         )
     refuse_rank_elsewhere(run_dir)
-    with run_lock(run_dir) as descriptor, end_noted(run_dir), ProgressView(run_dir, recipe.steps) as view:
+    steps = planned_steps(recipe)
+    with run_lock(run_dir) as descriptor, end_noted(run_dir), ProgressView(run_dir, steps) as view:
         if overrides:
             keep_changes(run_dir, overrides)
+        for line in opening_lines(run_dir, recipe, world_size):
+            view.print_line(line)
         monitor = RankMonitor(run_dir, recipe.guards.start_timeout_s, view.print_line)
 
         def on_poll() -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from pokevla.telemetry.figures import duration, number
 from pokevla.telemetry.follow import JsonlFollower
+from pokevla.telemetry.pace import RECENT_LINES, seconds_per_step
 from pokevla.telemetry.writers import METRICS
 
 _SHOWN = ("loss", "loss/action", "loss/next_token", "val/loss", "grad_norm", "lr", "samples_per_s")
+_KEPT_LINES = 10 * RECENT_LINES
 
 
 class ProgressView:
@@ -24,14 +28,16 @@ class ProgressView:
         self._metrics = JsonlFollower(run_dir / METRICS, tail_bytes=0)
         self.console = console or Console(file=sys.stderr, markup=False, emoji=False)
         self._total = total_steps
+        self._recent: deque[dict[str, Any]] = deque(maxlen=_KEPT_LINES)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"))
-            self._bar = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=False)
-            self._task = self._bar.add_task("starting", total=self._total)
+            text = ("{task.description}", "{task.completed}/{task.total} steps", "{task.fields[left]}")
+            columns = (TextColumn(text[0]), BarColumn(), TextColumn(text[1]), TextColumn(text[2]))
+            self._bar = Progress(*columns, console=self.console, transient=False)
+            self._task = self._bar.add_task("starting", total=self._total, left="")
             self._bar.start()
         return self
 
@@ -47,18 +53,26 @@ class ProgressView:
             self._show(row)
 
     def print_line(self, text: str) -> None:
-        """Print one line of text above the bar."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        """Print one line of text above the bar, whole, whatever the width of the terminal."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _show(self, row: dict[str, Any]) -> None:
+        if "loss" in row:
+            self._recent.append(row)
+        left = self._time_left(row["step"]) if "loss" in row else ""
         if self._bar is not None and self._task is not None:
             if "loss" in row:
-                self._bar.update(self._task, completed=row["step"], description=f"loss {_number(row['loss'])}")
+                text = f"loss {number(row['loss'])}"
+                self._bar.update(self._task, completed=row["step"], description=text, left=left)
             return
-        shown = [f"{name} {_number(row[name])}" for name in _SHOWN if row.get(name) is not None]
         if any(name in row for name in _SHOWN):
-            self.console.print("  ".join([f"step {row['step']}", *shown]), highlight=False, soft_wrap=True)
+            step = f"step {row['step']}" if self._total is None else f"step {row['step']}/{self._total}"
+            shown = [f"{name} {number(row[name])}" for name in _SHOWN if row.get(name) is not None]
+            self.print_line("  ".join(part for part in (step, *shown, left) if part))
 
-
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else "not finite"
+    def _time_left(self, step: int) -> str:
+        """`ETA 12 min 30 s`, at the speed of the recent window; empty where it is not known yet."""
+        if self._total is None or len(self._recent) < 2:  # the first step includes starting
+            return ""
+        step_s = seconds_per_step(self._recent)
+        return "" if step_s is None else f"ETA {duration(max(0, self._total - step) * step_s)}"

@@ -41,16 +41,20 @@ def run_rank(run_dir: Path, overrides: Sequence[str] = (), on_hang: Callable[[Ha
 
         from pokevla.distributed.engine import leave_ranks
         from pokevla.recipe.derive import derive_batch
+        from pokevla.runs.opening import opening_lines
         from pokevla.telemetry.logging import setup_logging
         from pokevla.training.health.watchdog import Watchdog
 
         info = read_rank()
-        setup_logging(run_dir, info.rank)
+        log = setup_logging(run_dir, info.rank)
         derive_batch(recipe.batch, info.world_size, begun=True)
         if overrides and info.is_main:
             keep_changes(run_dir, overrides)
         if recipe.resources.gpus_per_node == 0:
             torch.set_num_threads(recipe.resources.threads_per_rank)
+        if info.is_main:
+            for line in opening_lines(run_dir, recipe, info.world_size):
+                log.info("%s", line)
         pulse = Pulse(recipe.guards.start_timeout_s, recipe.guards.step_timeout_s)
         with Watchdog(run_dir, info, pulse, on_hang):
             try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pokevla.embodiment.description import Embodiment
 from pokevla.embodiment.libero import LIBERO
-from pokevla.errors import DataError, UsageError
+from pokevla.errors import DataError, PokeVLAError, UsageError
 from pokevla.recipe.checking.datasets import count_usable, read_dataset_info, read_mixture_embodiment
 from pokevla.recipe.derive import DerivedBatch, derive_batch, total_steps, warmup_steps
 from pokevla.recipe.kinds import AnyRecipe, DataKind, data_kind_of, training_of
@@ -163,6 +163,17 @@ def count_samples(recipe: TrainRecipe) -> SampleCount:
         training += count_usable(info, recipe.data.train_split, recipe.data.chunk_length)
         stored += info.num_samples
     return SampleCount(training, stored, EXPECTED if expected else "the datasets")
+
+
+def planned_steps(recipe: TrainRecipe) -> int | None:
+    """Steps of the whole training; None if counting them needs datasets that cannot be read here."""
+    if recipe.steps is not None:
+        return recipe.steps
+    try:
+        samples = count_samples(recipe).training
+        return None if samples is None else total_steps(recipe, samples)
+    except PokeVLAError:
+        return None
 
 
 def _hours(recipe: TrainRecipe, batch: DerivedBatch, total_flops: float | None) -> float | None:

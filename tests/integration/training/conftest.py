@@ -51,7 +51,10 @@ def whole_run(repository: Path, write_recipe: Callable[..., Path], tmp_path_fact
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "step 1  loss" in done.stderr
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
+    labels = [line.split()[0] for line in lines[:7]]
+    assert labels == ["run", "device", "ranks", "model", "data", "steps", "watch"], done.stderr
+    assert "step 1/12  loss" in done.stderr
     return runs / "whole"
 
 

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from monitoring.catalogue import list_runs, runs_table
-from monitoring.dashboard import duration, frame, line, percent, sparkline
+from monitoring.dashboard import frame, line, sparkline
 from monitoring.live import LiveRun
 from monitoring.queue_state import QueueState
 from tests.unit.monitoring.run_folders import append, event, make_run, save, train_line
@@ -62,19 +62,6 @@ def test_the_curve_goes_from_low_to_high_and_marks_what_is_not_finite() -> None:
     assert sparkline([0.0, 0.5, None, 1.0]) == "▁▅×█"
     assert sparkline([3.0, 3.0]) == "▁▁"
     assert sparkline([None]) == "×"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.25, "0.25 s"), (12, "12 s"), (59.7, "1 min 00 s"), (200, "3 min 20 s"), (18_120, "5 h 02 min"),
-     (273_600, "3 d 04 h"), (None, "-")],
-)  # fmt: skip
-def test_durations_are_read_at_a_glance(seconds: float | None, text: str) -> None:
-    assert duration(seconds) == text
-
-
-def test_small_shares_keep_a_digit() -> None:
-    assert [percent(share) for share in (0.034, 0.5, 1.0, None)] == ["3.4 %", "50 %", "100 %", "-"]
 
 
 def test_all_runs_below_a_folder_are_listed_and_an_unreadable_one_says_why(run: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_new_lines_are_printed_once_and_old_ones_not_at_all(tmp_path: Path) -> N
             file.write('ss": null}\n')
         append(path, {"step": 3, "save_blocked_s": 0.1})  # nothing that is shown
         view.update()
-    assert out.getvalue().splitlines() == ["step 2  loss 0.5  lr 0.001", "step 3"]
+    assert out.getvalue().splitlines() == ["step 2/10  loss 0.5  lr 0.001", "step 3/10"]
 
 
 def test_a_file_that_a_resume_has_cut_is_followed_from_its_new_end(tmp_path: Path) -> None:
@@ -44,4 +44,28 @@ def test_a_file_that_a_resume_has_cut_is_followed_from_its_new_end(tmp_path: Pat
         view.update()
         append(path, {"step": 1, "loss": 1.0})
         view.update()
-    assert out.getvalue().splitlines() == ["step 1  loss 1"]
+    assert out.getvalue().splitlines() == ["step 1/10  loss 1"]
+
+
+def test_every_line_after_the_first_says_when_the_run_ends(tmp_path: Path) -> None:
+    out = io.StringIO()
+    with ProgressView(tmp_path, 1250, Console(file=out)) as view:
+        times = ("2026-11-29T10:00:00+00:00", "2026-11-29T10:00:40+00:00")
+        append(
+            tmp_path / "metrics.jsonl", *({"step": 100 + 20 * n, "loss": 1, "time": at} for n, at in enumerate(times))
+        )
+        view.update()
+        append(tmp_path / "metrics.jsonl", {"step": 120, "val/loss": 2.0})
+        view.update()
+    assert out.getvalue().splitlines() == [
+        "step 100/1250  loss 1",
+        "step 120/1250  loss 1  ETA 37 min 40 s",
+        "step 120/1250  val/loss 2",
+    ]
+
+
+def test_lines_are_printed_whole_and_not_read_as_markup(tmp_path: Path) -> None:
+    out = io.StringIO()
+    with ProgressView(tmp_path, 10, Console(file=out, width=20)) as view:
+        view.print_line("run     runs/a [bold]x[/bold] " + 40 * "y")
+    assert out.getvalue() == "run     runs/a [bold]x[/bold] " + 40 * "y" + "\n"
