@@ -12,6 +12,7 @@ from checkpoints_tools.verify import verify_checkpoint
 from pokevla.errors import CheckpointError
 from pokevla.runs.checkpoints import is_healthy, list_checkpoints, read_info
 from pokevla.runs.directory import read_run_recipe
+from pokevla.runs.ending import finished_step
 from pokevla.telemetry.jsonl import EVENTS, read_jsonl
 from pokevla.telemetry.writers import METRICS
 
@@ -47,6 +48,7 @@ def inspect_run(run_dir: Path) -> dict[str, Any]:
                 "size_mib": round(sum(file.size for file in info.files) / 2**20, 1),
                 "healthy": is_healthy(folder),
                 "good_steps_after": good_steps_after(run_dir, step),
+                "final": finished_step(run_dir) == step,
             }
         )
     return {"run": str(run_dir), "name": recipe.name, "kind": recipe.kind, "checkpoints": rows}
@@ -55,7 +57,7 @@ def inspect_run(run_dir: Path) -> dict[str, Any]:
 def good_steps_after(run_dir: Path, step: int) -> int:
     """Number of logged steps after `step` with a finite loss and gradient.
 
-    If it is 0, the weights may have gone wrong right after this checkpoint.
+    If it is 0 for a checkpoint that is not the final one, nothing shows yet that its weights are good.
     """
     metrics, events = run_dir / METRICS, run_dir / EVENTS
     last = max((row["step"] for row in (read_jsonl(metrics) if metrics.is_file() else []) if "loss" in row), default=0)
@@ -92,6 +94,7 @@ def _checkpoint_facts(source: CheckpointSource) -> dict[str, Any]:
         **facts,
         "healthy": is_healthy(source.folder),
         "good_steps_after": good_steps_after(source.run_dir, info.step),
+        "final": finished_step(source.run_dir) == info.step,
         "size_bytes": sum(file.size for file in info.files),
         "files": [asdict(file) for file in info.files],
     }

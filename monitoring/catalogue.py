@@ -1,7 +1,8 @@
-"""The runs below a folder, as a table."""
+"""The runs and evaluations below a folder, as a table."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monitoring.dashboard import STYLES
+from monitoring.evaluations import count_records, kind_of_evaluation, read_results, results_text
 from monitoring.live import LiveRun, Snapshot, State, state_of_job
 from monitoring.queue_state import AskQueue, QueueState
 from pokevla.errors import PokeVLAError
@@ -20,12 +22,16 @@ from pokevla.telemetry.figures import duration, number
 from pokevla.telemetry.manifest import MANIFEST
 
 MAX_DEPTH = 4
+EVALUATED = {"eval": "trials", "grounding": "answers"}
 TRAINED = tuple(name for name, kind in KINDS.items() if kind.trains)
 
 
 def find_runs(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
-    """Directories of runs and submitted jobs below `folder` (or itself), by name. Does not search inside them."""
-    if holds_recipe(folder) and any((folder / name).is_file() for name in (MANIFEST, SUBMITTED)):
+    """Directories of runs, submitted jobs and evaluations below `folder` (or itself), by name. Does not search inside
+    them."""
+    if kind_of_evaluation(folder) or (
+        holds_recipe(folder) and any((folder / name).is_file() for name in (MANIFEST, SUBMITTED))
+    ):
         yield folder
     elif depth > 0 and folder.is_dir():
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
@@ -64,12 +70,26 @@ def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
 
 def _snapshot(run_dir: Path, queue: QueueState | None) -> Snapshot:
     os.listdir(run_dir)  # OSError if it cannot be read
+    kind = kind_of_evaluation(run_dir)
+    if kind is not None:
+        return _evaluation(run_dir, kind, queue)
     recipe = load_recipe(run_dir / RECIPE).recipe
     if kind_of(recipe).trains:
         return LiveRun(run_dir).snapshot(queue)
-    # A submitted cache or evaluation: only the queue knows its state.
+    # A submitted cache, or an evaluation that has not begun: only the queue knows its state.
     state, reason = ("new", "") if queue is None else state_of_job(queue)
     return _bare(run_dir, recipe.kind, state, reason, queue)
+
+
+def _evaluation(folder: Path, kind: str, queue: QueueState | None) -> Snapshot:
+    results, done = read_results(folder), count_records(folder)
+    state, reason = (
+        ("finished", "") if results else ("unfinished", "runs, or was interrupted: the same command goes on")
+    )
+    if not results and queue is not None and queue.state != "UNKNOWN":
+        state, reason = state_of_job(queue)
+    bare = _bare(folder, kind, state, reason, queue)
+    return dataclasses.replace(bare, step=done, results=results)
 
 
 def _bare(run_dir: Path, kind: str, state: State, reason: str, queue: QueueState | None = None) -> Snapshot:
@@ -81,19 +101,30 @@ def _bare(run_dir: Path, kind: str, state: State, reason: str, queue: QueueState
 
 
 def runs_table(snapshots: Sequence[Snapshot]) -> Table:
-    """Table with one row per run."""
+    """Table with one row per run or evaluation."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("run", overflow="fold")
-    table.add_column("kind")
-    table.add_column("state")
-    for title in ("step", "loss", "last sign", "restarts"):
-        table.add_column(title, justify="right")
-    table.add_column("why")
+    for title in ("run", "kind", "state"):
+        table.add_column(title, no_wrap=True)
+    for title in ("progress", "last sign"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("result", no_wrap=True)
     for row in snapshots:
-        step = f"{row.step}/{'?' if row.steps is None else row.steps}" if row.kind in TRAINED else "-"
-        loss = number(row.figures["loss"]) if "loss" in row.figures else "-"
+        age = "-" if row.age_s is None else f"{duration(row.age_s)} ago"
         table.add_row(
-            row.run, row.kind, Text(row.state, style=STYLES[row.state]), step, loss,
-            duration(row.age_s), str(row.restarts), Text(row.reason),
-        )  # fmt: skip
+            Text(row.run), row.kind, Text(row.state, style=STYLES[row.state]), _progress(row), age, Text(_result(row))
+        )
     return table
+
+
+def _progress(row: Snapshot) -> str:
+    if row.kind in TRAINED:
+        return f"{row.step}/{'?' if row.steps is None else row.steps}"
+    return f"{row.step} {EVALUATED[row.kind]}" if row.kind in EVALUATED and row.step else "-"
+
+
+def _result(row: Snapshot) -> str:
+    """What came out so far, and why the run is in its state."""
+    loss = [f"loss {number(row.figures['loss'])}"] if "loss" in row.figures else []
+    results = [results_text(row.results)] if row.results else []
+    restarts = [f"{row.restarts} restarts"] if row.restarts else []
+    return "; ".join([*loss, *results, *restarts, *([row.reason] if row.reason else [])])

@@ -1,14 +1,16 @@
-"""Displays a snapshot of a run: a dashboard for the terminal, one line for a log."""
+"""Displays a snapshot of a run: a dashboard for the terminal, one line for a log.
+
+The dashboard is laid out for a width from 60 columns on. A figure with its unit is never split or shortened: what does
+not fit beside it goes to the next line, and only sentences are wrapped.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import textwrap
+from collections.abc import Callable, Sequence
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from monitoring.live import Snapshot
@@ -18,27 +20,58 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 NOT_FINITE = "×"
 SPARK_POINTS = 60
 SHOWN_CHECKPOINTS = 4
+MIN_BAR, MAX_BAR = 10, 40
+LABEL_WIDTH = 10
+GAP = "   "
+BORDER = 4
+"""Columns of the panel's frame and padding."""
 STYLES = {
-    "running": "green", "queued": "cyan", "finished": "bold green", "stopped": "yellow", "failed": "bold red",
-    "unreadable": "red", "new": "dim",
+    "running": "green", "starting": "cyan", "queued": "cyan", "finished": "bold green", "stopped": "yellow",
+    "failed": "bold red", "unfinished": "yellow", "unreadable": "red", "new": "dim",
 }  # fmt: skip
 CONDITIONS = {"healthy": "green", "complete": "", "damaged": "bold red"}
 QUIET_EVENTS = ("saved", "started")
 MIB = 2**20
-
 LOSSES = {"": "train", "val/": "held out", "val_swapped/": "images swapped"}
 """Prefix of a loss's name -> heading of its column."""
+Figure = tuple[str, str, Callable[[float | None], str]]
+FIGURES: dict[str, tuple[Figure, ...]] = {
+    "learning": (
+        ("lr", "lr {}", number), ("grad_norm", "gradient norm {}", number), ("skipped", "{} steps skipped", number),
+    ),
+    "speed": (
+        ("samples_per_s", "{} samples/s", number), ("step_s", "{} a step without saves", duration),
+        ("step_s/max", "slowest rank works {} on it", duration), ("data_wait_share", "{} waiting for data", percent),
+        ("tflops_per_rank", "{} TFLOP/s a rank", number), ("mfu", "MFU {}", percent),
+    ),
+    "rank 0": (
+        ("rss_gib", "memory {} GiB", number), ("gpu_memory_gib", "GPU memory {} GiB", number),
+        ("gpu_utilisation", "GPU busy {}", percent), ("gpu_power_w", "{} W", number),
+    ),
+}  # fmt: skip
+"""Section -> (metric, its text, how its value is written)."""
 
 
-def frame(snapshot: Snapshot) -> RenderableType:
-    """The whole snapshot as a panel."""
-    parts: list[RenderableType] = [_progress(snapshot), _figures(snapshot)]
-    if len(snapshot.history) > 1:
-        points = snapshot.history[-SPARK_POINTS:]
-        parts.append(Text(f"loss of the last {len(points)} lines  ") + Text(sparkline(points), style="cyan"))
-    parts += [_hosts(snapshot), _checkpoints(snapshot), _events(snapshot)]
-    title = Text.assemble((snapshot.run, "bold"), "  ", (snapshot.state, STYLES[snapshot.state]))
-    return Panel(Group(*parts), title=title, title_align="left", padding=(0, 1))
+def frame(snapshot: Snapshot, width: int, height: int | None = None) -> RenderableType:
+    """The whole snapshot as a panel of `width` columns. With `height`, old events are left out to fit into it."""
+    inner = width - BORDER
+    lines = [
+        *_wrapped(snapshot.run, inner, "bold"),
+        *_progress(snapshot, inner),
+        *_losses(snapshot.figures, inner),
+        *(line for label in FIGURES for line in _figures(snapshot.figures, label, inner)),
+        *_curve(snapshot, inner),
+        *(_flow("ranks", _ranks(snapshot), inner) if snapshot.state != "finished" else []),
+        *_checkpoints(snapshot, inner),
+        *_flow("so far", _counts(snapshot), inner),
+    ]
+    ages = ["" if event["age_s"] is None else f"{duration(event['age_s'])} ago" for event in snapshot.events]
+    size = max(map(len, ages), default=0)
+    events = [_event(f"{age:>{size}}", event["text"], inner) for age, event in zip(ages, snapshot.events, strict=True)]
+    while height is not None and events and len(lines) + sum(map(len, events)) + 2 > height:
+        events.pop(0)
+    lines += [line for event in events for line in event]
+    return Panel(Group(*lines), title=Text(snapshot.state, STYLES[snapshot.state]), title_align="left", width=width)
 
 
 def line(snapshot: Snapshot) -> str:
@@ -54,7 +87,7 @@ def line(snapshot: Snapshot) -> str:
     if figures.get("data_wait_share") is not None:
         parts.append(f"wait {percent(figures['data_wait_share'])}")
     if snapshot.eta_s is not None:
-        parts.append(f"ends in {duration(snapshot.eta_s)}")
+        parts.append(f"ETA {duration(snapshot.eta_s)}")
     if snapshot.skipped:
         parts.append(f"skipped {snapshot.skipped}")
     if snapshot.reason:
@@ -68,117 +101,136 @@ def _progress_text(snapshot: Snapshot) -> str:
     return f"{snapshot.step}/{snapshot.steps} ({percent(snapshot.step / snapshot.steps)})"
 
 
-def _progress(snapshot: Snapshot) -> RenderableType:
-    grid = Table.grid(padding=(0, 2))
-    bar = ProgressBar(total=snapshot.steps or 1, completed=snapshot.step if snapshot.steps else 0, width=40)
-    speed = "" if snapshot.step_s is None else f"{duration(snapshot.step_s)} a step"
-    ends = "" if snapshot.eta_s is None else f"ends in {duration(snapshot.eta_s)}"
-    seen = "" if snapshot.age_s is None else f"last sign of life {duration(snapshot.age_s)} ago"
-    grid.add_row(f"step {_progress_text(snapshot)}", bar, speed, ends)
-    notes = "   ".join(text for text in (snapshot.reason, seen) if text)
+def _progress(snapshot: Snapshot, width: int) -> list[Text]:
+    step = Text(f"step {_progress_text(snapshot)}")
+    room = min(MAX_BAR, width - len(step) - len(GAP))
+    if snapshot.steps and room >= MIN_BAR:
+        done = round(room * min(1.0, snapshot.step / snapshot.steps))
+        step = Text.assemble(step, GAP, ("━" * done, "green"), ("━" * (room - done), "dim"))
+    times = [f"{duration(snapshot.step_s)} a step"] if snapshot.step_s is not None else []
+    times += [f"ETA {duration(snapshot.eta_s)}"] if snapshot.eta_s is not None else []
+    times += [f"last sign of life {duration(snapshot.age_s)} ago"] if snapshot.age_s is not None else []
     queue = snapshot.queue
-    if queue is not None and queue.text != snapshot.reason:
-        notes += f"   {queue.text}"
-    return Group(grid, Text(notes, style="dim"))
+    notes = [snapshot.reason, "" if queue is None or queue.text == snapshot.reason else queue.text]
+    return [
+        step,
+        *(_flow(None, times, width) if times else []),
+        *(line for note in notes if note for line in _wrapped(note, width, "dim")),
+    ]
 
 
-def _figures(snapshot: Snapshot) -> RenderableType:
-    """Four columns: losses, learning, speed, machine."""
-    figures = snapshot.figures
-    columns = [
-        ("learning", _format_fields(figures, {"lr": number, "grad_norm": number, "skipped": number})),
-        (
-            "speed",
-            _format_fields(
-                figures,
-                {
-                    "samples_per_s": number, "step_s": duration, "step_s/max": duration, "data_wait_share": percent,
-                    "tflops_per_rank": number, "mfu": percent,
-                },
-            ),
-        ),
-        (
-            "machine (rank 0)",
-            _format_fields(
-                figures,
-                {"rss_gib": number, "gpu_memory_gib": number, "gpu_utilisation": percent, "gpu_power_w": number},
-            ),
-        ),
-    ]  # fmt: skip
-    table = Table(box=None, padding=(0, 3, 0, 0), show_header=True, header_style="bold")
-    table.add_column("loss")
-    for title, _ in columns:
-        table.add_column(title)
-    table.add_row(_losses(figures), *(_pairs(values) for _, values in columns))
-    return table
-
-
-def _losses(figures: dict[str, float | None]) -> RenderableType:
+def _losses(figures: dict[str, float | None], width: int) -> list[Text]:
     """One row per loss; columns for training, held-out samples, and held-out samples with swapped images."""
     names = dict.fromkeys(name.removeprefix("val_swapped/").removeprefix("val/") for name in figures)
     prefixes = {prefix: title for prefix, title in LOSSES.items() if f"{prefix}loss" in figures}
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=len(prefixes) > 1, header_style="dim")
-    table.add_column("", style="dim")
-    for title in prefixes.values():
-        table.add_column(title, justify="right")
-    for name in names:
-        if name.split("/")[0] == "loss":
-            cells = (f"{prefix}{name}" for prefix in prefixes)
-            shown = [number(figures[cell]) if cell in figures else "" for cell in cells]
-            table.add_row(name.removeprefix("loss/"), *shown)
-    return table
+    rows = {
+        name.removeprefix("loss/"): [
+            number(figures[cell]) if (cell := f"{prefix}{name}") in figures else "" for prefix in prefixes
+        ]
+        for name in names
+        if name.split("/")[0] == "loss"
+    }
+    if not rows:
+        return []
+    titles = list(prefixes.values())
+    first = max(LABEL_WIDTH, *(len(name) + 2 for name in rows))
+    widths = [max(len(title), *(len(row[column]) for row in rows.values())) for column, title in enumerate(titles)]
+    if first + sum(widths) + len(GAP) * len(widths) > width:  # no table fits: the figures of each loss in a line
+        cells = {name: [f"{title} {text}" for title, text in zip(titles, row, strict=True) if text]
+                 for name, row in rows.items()}  # fmt: skip
+        return [line for name, row in cells.items() for line in _flow(name, row, width)]
+    head = "".join(f"{GAP}{title:>{size}}" for title, size in zip(titles, widths, strict=True))
+    lines = [Text.assemble(("loss".ljust(first), "bold"), (head, "dim"))]
+    for name, row in rows.items():
+        figures_text = "".join(f"{GAP}{text:>{size}}" for text, size in zip(row, widths, strict=True))
+        label = "  total" if name == "loss" else f"  {name}"
+        lines.append(Text.assemble((label.ljust(first), "dim"), figures_text))
+    return lines
 
 
-def _format_fields(figures: dict[str, float | None], formats: dict[str, Any]) -> dict[str, str]:
-    """The fields of `formats` that `figures` has, as text."""
-    return {name: format_value(figures[name]) for name, format_value in formats.items() if name in figures}
+def _figures(figures: dict[str, float | None], label: str, width: int) -> list[Text]:
+    cells = [text.format(write(figures[name])) for name, text, write in FIGURES[label] if name in figures]
+    return _flow(label, cells, width) if cells else []
 
 
-def _pairs(values: dict[str, str]) -> RenderableType:
-    grid = Table.grid(padding=(0, 1))
-    grid.add_column(style="dim")
-    grid.add_column(justify="right")
-    for name, text in values.items():
-        grid.add_row(name, text)
-    return grid
+def _curve(snapshot: Snapshot, width: int) -> list[Text]:
+    points = snapshot.history[-min(SPARK_POINTS, width - LABEL_WIDTH) :]
+    if len(points) < 2:
+        return []
+    return [_labelled("curve", Text(sparkline(points), "cyan"))]
 
 
-def _hosts(snapshot: Snapshot) -> RenderableType:
+def _ranks(snapshot: Snapshot) -> list[Text]:
     beat = snapshot.slowest
     if beat is None:
-        return Text("hosts: no heartbeat", style="dim")
-    text = (
-        f"slowest of {snapshot.ranks} ranks: {beat['host']}, rank {beat['rank']}, step {beat['step']}"
-        f" ({beat['behind']} behind), {beat['phase']} for {duration(beat['phase_s'])}, "
-        f"heartbeat {duration(beat['age_s'])} ago"
+        return [Text("no heartbeat", "dim")]
+    cells = (
+        f"slowest of {snapshot.ranks}: rank {beat['rank']} on {beat['host']}",
+        f"step {beat['step']} ({beat['behind']} behind)",
+        f"{beat['phase']} for {duration(beat['phase_s'])}",
+        f"heartbeat {duration(beat['age_s'])} ago",
     )
-    return Text(text, style="yellow" if beat["behind"] > 1 else "")
+    return [Text(cell, "yellow" if beat["behind"] > 1 else "") for cell in cells]
 
 
-def _checkpoints(snapshot: Snapshot) -> RenderableType:
+def _checkpoints(snapshot: Snapshot, width: int) -> list[Text]:
     if not snapshot.checkpoints:
-        return Text("checkpoints: none yet", style="dim")
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for title in ("checkpoint", "age", "MiB", ""):
-        table.add_column(title, justify="right")
-    for row in snapshot.checkpoints[-SHOWN_CHECKPOINTS:]:
-        state = Text(row["condition"], style=CONDITIONS[row["condition"]])
-        size = f"{row['size_bytes'] / MIB:.1f}"
-        table.add_row(f"step {row['step']}", duration(row["age_s"]), size, state)
-    more = len(snapshot.checkpoints) - SHOWN_CHECKPOINTS
-    return Group(table, Text(f"and {more} older", style="dim")) if more > 0 else table
+        return _flow("saved", [Text("no checkpoint yet", "dim")], width)
+    shown = snapshot.checkpoints[-SHOWN_CHECKPOINTS:]
+    older = len(snapshot.checkpoints) - len(shown)
+    rows = [
+        [f"step {row['step']}", f"{duration(row['age_s'])} ago", f"{row['size_bytes'] / MIB:.1f} MiB", row["condition"]]
+        for row in shown
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines: list[Text] = []
+    for row in rows:
+        cells = [Text(f"{text:>{size}}") for text, size in zip(row[:3], widths, strict=True)]
+        lines += _flow("" if lines else "saved", [*cells, Text(row[3], CONDITIONS[row[3]])], width)
+    return [*lines, *(_flow("", [Text(f"and {older} older", "dim")], width) if older else [])]
 
 
-def _events(snapshot: Snapshot) -> RenderableType:
-    head = f"skipped steps {snapshot.skipped}   restarts {snapshot.restarts}   damaged checkpoints {snapshot.damaged}"
-    lines = [Text(head, style="yellow" if snapshot.skipped or snapshot.damaged else "")]
-    for event in snapshot.events:
-        age = "" if event["age_s"] is None else f"{duration(event['age_s'])} ago"
-        quiet = event["text"].startswith(QUIET_EVENTS)
-        lines.append(
-            Text(f"  {age:>14}  {event['text']}", style="dim" if quiet else "", no_wrap=True, overflow="ellipsis")
-        )
-    return Group(*lines)
+def _counts(snapshot: Snapshot) -> list[Text]:
+    counts = {
+        "steps skipped": snapshot.skipped,
+        "restarts": snapshot.restarts,
+        "damaged checkpoints": snapshot.damaged,
+    }
+    return [Text(f"{count} {name}", "yellow" if count and name != "restarts" else "") for name, count in counts.items()]
+
+
+def _event(age: str, text: str, width: int) -> list[Text]:
+    """An event and its age; a long one continues under itself."""
+    head = f"{age}{GAP}"
+    style = "dim" if text.startswith(QUIET_EVENTS) else ""
+    parts = _wrapped(text, width - len(head), style)
+    return [Text(head if number == 0 else " " * len(head), style) + part for number, part in enumerate(parts)]
+
+
+def _labelled(label: str, content: Text) -> Text:
+    return Text.assemble((f"{label:<{LABEL_WIDTH}}", "bold"), content)
+
+
+def _flow(label: str | None, cells: Sequence[str | Text], width: int) -> list[Text]:
+    """Cells beside each other, each whole, on as many lines as needed, behind a label (None: from the left edge).
+
+    A cell that is wider than a line is wrapped at its words.
+    """
+    room = width if label is None else width - LABEL_WIDTH
+    lines: list[Text] = []
+    for cell in cells:
+        text = Text(cell) if isinstance(cell, str) else cell
+        if lines and len(lines[-1]) + len(GAP) + len(text) <= room:
+            lines[-1] = Text.assemble(lines[-1], GAP, text)
+        else:
+            lines += _wrapped(text.plain, room, str(text.style)) if len(text) > room else [text]
+    if label is None:
+        return lines
+    return [_labelled(label if number == 0 else "", line) for number, line in enumerate(lines)]
+
+
+def _wrapped(text: str, width: int, style: str = "") -> list[Text]:
+    return [Text(part, style) for part in textwrap.wrap(text, width, break_on_hyphens=False)]
 
 
 def sparkline(values: Sequence[float | None]) -> str:

@@ -6,19 +6,19 @@ import dataclasses
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from monitoring.checkpoint_status import CheckpointList, CheckpointStatus
-from monitoring.events import EventTally, sentence
+from monitoring.events import STARTS, EventTally, sentence
 from monitoring.queue_state import QueueState
 from pokevla.recipe.planning.plan import planned_steps
 from pokevla.runs.creation import is_locked
 from pokevla.runs.directory import is_exported, read_run_recipe
 from pokevla.telemetry.follow import JsonlFollower
-from pokevla.telemetry.heartbeat import Heartbeat, read_heartbeats, reporting_elsewhere
+from pokevla.telemetry.heartbeat import ENDED, SILENT_AFTER, Heartbeat, read_heartbeats, reporting_elsewhere
 from pokevla.telemetry.pace import seconds_of, seconds_per_step
 from pokevla.telemetry.writers import METRICS
 
@@ -27,8 +27,10 @@ TAIL_BYTES = 256 * 1024
 WINDOW_LINES = 240
 """Lines of metrics that are kept, for the curve and the speed."""
 NOT_FIGURES = ("step", "position", "time")
+START_PHASES = ("start", "rendezvous", "building the model", "restoring")
+"""Phases of a rank before its first step (pokevla.training.rank_main)."""
 
-State = Literal["new", "queued", "running", "finished", "stopped", "failed", "unreadable"]
+State = Literal["new", "queued", "starting", "running", "finished", "stopped", "failed", "unfinished", "unreadable"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Snapshot:
     restarts: int
     damaged: int  # checkpoints that were skipped on resume
     queue: QueueState | None
+    results: list[dict[str, Any]] = field(default_factory=list)  # of an evaluation, by policy
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -87,8 +90,10 @@ class LiveRun:
         beats = read_heartbeats(self.run_dir)
         checkpoints = self._checkpoints.refresh()
         now = self._clock()
-        state, reason = self._state(queue, beats, now)
         step = max([self._last_row.get("step", 0), *(beat.step for beat in beats)])
+        state, reason = self._state(queue, beats, now)
+        if state == "running" and not self._has_begun(step, beats, now):
+            state, reason = "starting", _phase_of_start(beats, now)
         if state == "finished" and checkpoints:
             step = max(step, checkpoints[-1].step)
         step_s = seconds_per_step(self._window, seconds_of(self.events.last_start) or 0.0)
@@ -147,11 +152,18 @@ class LiveRun:
             return ("stopped" if state == "finished" or (state == "failed" and asked) else state), reason
         if turn is None:
             return "new", "never started"
-        if turn["event"] in ("started", "resumed"):
+        if turn["event"] in STARTS:
             return "failed", "ended without an event: killed, or the machine went down"
         if turn["event"] == "failed":
             return "failed", str(turn.get("message", ""))
         return "stopped", sentence(turn)
+
+    def _has_begun(self, step: int, beats: list[Heartbeat], now: float) -> bool:
+        """Whether the running job has completed a step."""
+        turn = self.events.last_turn
+        if any(beat.phase in START_PHASES for beat in _fresh(beats, now)):
+            return False
+        return turn is not None and turn["event"] in STARTS and step > turn.get("step", 0)
 
     def _age(self, now: float, beats: list[Heartbeat]) -> float | None:
         times = [seconds_of(self._last_row), *(seconds_of(row) for row in self.events.latest)]
@@ -179,6 +191,17 @@ def _slowest(beats: list[Heartbeat], now: float) -> dict[str, Any] | None:
         "host": beat.host, "rank": beat.rank, "step": beat.step, "behind": most - beat.step, "phase": beat.phase,
         "phase_s": beat.phase_s, "age_s": _age_of(beat, now),
     }  # fmt: skip
+
+
+def _fresh(beats: list[Heartbeat], now: float) -> list[Heartbeat]:
+    """Heartbeats of ranks that still write them."""
+    return [beat for beat in beats if beat.phase not in ENDED and _age_of(beat, now) <= SILENT_AFTER * beat.every_s]
+
+
+def _phase_of_start(beats: list[Heartbeat], now: float) -> str:
+    """What the rank that the others wait for does before the first step."""
+    slowest = _slowest(_fresh(beats, now), now)
+    return "the ranks have not reported yet" if slowest is None else f"{slowest['phase']}, before the first step"
 
 
 def _age_of(beat: Heartbeat, now: float) -> float:

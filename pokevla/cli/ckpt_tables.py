@@ -7,10 +7,8 @@ from typing import Any
 
 import typer
 
+from pokevla.cli.tables import print_whole
 from pokevla.files.labels import printable
-
-LOG_WIDTH = 200
-"""Width in characters of a table that is not printed on a terminal."""
 
 
 def _echo(text: str) -> None:
@@ -23,19 +21,25 @@ def print_run(content: dict[str, Any]) -> None:
     if not content["checkpoints"]:
         _echo(f"{content['run']} has no complete checkpoint.")
         return
-    columns = ("step", "position", "world_size", "zero_stage", "precision", "size_mib")
+    columns = {"step": "step", "position": "position", "world_size": "ranks", "zero_stage": "ZeRO stage",
+               "precision": "precision", "size_mib": "MiB"}  # fmt: skip
     rows = [
         [*(str(row.get(column, "")) for column in columns), row["state"], _health(row)]
         for row in content["checkpoints"]
     ]
-    _table([*(column.replace("_", " ") for column in columns), "state", "health"], rows)
+    _table([*columns.values(), "files", "training went on"], rows)
 
 
 def _health(row: dict[str, Any]) -> str:
+    """How training went on from a checkpoint. Nothing can follow the last one of a run."""
     if "good_steps_after" not in row:
         return ""
-    known = "healthy" if row["healthy"] else "not known"
-    return f"{known}, {row['good_steps_after']} good steps after"
+    good = row["good_steps_after"]
+    if row["final"]:
+        return "finished with this one"
+    if row["healthy"]:
+        return f"well: {good} good steps followed"
+    return f"{good} good steps followed so far" if good else "no step has followed yet"
 
 
 def print_content(content: dict[str, Any]) -> None:
@@ -50,7 +54,7 @@ def print_content(content: dict[str, Any]) -> None:
             f"saved by {content['world_size']} ranks, ZeRO stage {content['zero_stage']}, {content['precision']}; "
             f"frozen weights are not stored (hash {content['frozen_hash']})"
         )
-        _echo(f"files are complete; {_health(content)}")
+        _echo(f"files are complete; training went on: {_health(content)}")
     else:
         _echo(", ".join(f"{key} {value}" for key, value in sorted(content["metadata"].items())))
     rows = [[file["name"], _mib(file["size"])] for file in content["files"]]
@@ -128,10 +132,16 @@ def _mib(size_bytes: int) -> str:
 
 def _table(columns: list[str], rows: list[list[str]]) -> None:
     from rich.table import Table
+    from rich.text import Text
 
-    from pokevla.cli.terminal import PlainConsole
-
-    table = Table(*columns)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        justify = "right" if all(_is_figure(row[len(table.columns)]) for row in rows) else "left"
+        table.add_column(column, justify=justify, no_wrap=True)
     for row in rows:
-        table.add_row(*row)
-    PlainConsole(log_width=LOG_WIDTH).print(table)  # in a log, cells are not truncated
+        table.add_row(*(Text(cell) for cell in row))
+    print_whole(table)
+
+
+def _is_figure(cell: str) -> bool:
+    return cell[:1].isdigit() or cell in ("", "nan", "inf")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 
 def number(value: float | None) -> str:
-    """Four significant digits; `not finite` for None, which is how JSON lines hold such a value."""
-    return "not finite" if value is None else f"{value:.4g}"
+    """A whole number as it is, others with four significant digits; `not finite` for None, which is how JSON lines hold
+    such a value."""
+    return "not finite" if value is None else str(value) if isinstance(value, int) else f"{value:.4g}"
 
 
 def percent(share: float | None) -> str:

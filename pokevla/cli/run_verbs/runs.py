@@ -8,11 +8,10 @@ from typing import Annotated
 
 import typer
 
+from pokevla.cli.tables import print_whole
 from pokevla.errors import UsageError, command_line
 
 app = typer.Typer(no_args_is_help=True, help="List, show and stop runs.", rich_markup_mode=None)
-LOG_WIDTH = 140
-"""Width in characters of a table that is not printed on a terminal."""
 
 
 @app.command()
@@ -20,10 +19,10 @@ def ls(
     folder: Annotated[Path, typer.Argument(help="Directory to search.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the training runs in a directory: state, step, loss, last heartbeat, restarts, and why a run ended."""
+    """List the runs and evaluations in a directory, one line each: state, progress, loss or success rates, and why a
+    run ended."""
     from monitoring.catalogue import list_runs, runs_table
     from pokevla.cli.run_verbs.queue import ask_queue
-    from pokevla.cli.terminal import PlainConsole
 
     if not folder.is_dir():
         raise UsageError(
@@ -33,9 +32,9 @@ def ls(
     if as_json:
         typer.echo(json.dumps([snapshot.to_dict() for snapshot in snapshots], indent=2))
     elif not snapshots:
-        typer.echo(f"There is no run in {folder}.")
+        typer.echo(f"There is no run and no evaluation in {folder}.")
     else:
-        PlainConsole(log_width=LOG_WIDTH).print(runs_table(snapshots))
+        print_whole(runs_table(snapshots))
 
 
 @app.command()
@@ -56,8 +55,8 @@ def show(
         starts = [manifest["start"], *manifest["restarts"]]
         typer.echo(json.dumps({**snapshot.to_dict(), "starts": starts, "commit": manifest["commit"]}, indent=2))
         return
-    console = PlainConsole(log_width=LOG_WIDTH)
-    console.print(frame(snapshot))
+    console = PlainConsole()
+    console.print(frame(snapshot, console.width))
     for start in [manifest["start"], *manifest["restarts"]]:
         step = f"from step {start['step']}" if "step" in start else "created"
         job = f", job {start['slurm']['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in start["slurm"] else ""

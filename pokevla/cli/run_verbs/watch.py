@@ -46,7 +46,7 @@ def watch(
     elif once:
         from monitoring.dashboard import frame
 
-        console.print(frame(update()))
+        console.print(frame(update(), console.width))
     elif console.is_terminal:
         _dashboard(update, console, interval_s)
     else:
@@ -68,11 +68,11 @@ def _dashboard(update: Update, console: Console, interval_s: float) -> None:
     from monitoring.dashboard import frame
 
     snapshot = update()
-    with Live(frame(snapshot), console=console, auto_refresh=False) as screen:
+    with Live(frame(snapshot, *console.size), console=console, auto_refresh=False) as screen:
         while snapshot.state not in OVER:
             time.sleep(interval_s)
             snapshot = update()
-            screen.update(frame(snapshot), refresh=True)
+            screen.update(frame(snapshot, *console.size), refresh=True)
 
 
 def _lines(update: Update, live: LiveRun, interval_s: float) -> None:

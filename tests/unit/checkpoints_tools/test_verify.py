@@ -93,6 +93,20 @@ def test_inspect_lists_damage_and_health(run_dir: Path, put: Put) -> None:
     assert "is damaged: not JSON" in rows[2]["state"]
 
 
+def test_the_final_checkpoint_of_a_finished_run_raises_no_alarm(
+    run_dir: Path, put: Put, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (put(10) / HEALTHY).write_text("30\n")
+    put(30)
+    (run_dir / "metrics.jsonl").write_text(json.dumps({"step": 30, "loss": 1.0}) + "\n")
+    (run_dir / "export").mkdir()
+    (run_dir / "export" / "config.json").touch()
+    assert run_command(["ckpt", "inspect", str(run_dir)]) == 0
+    first, last = capsys.readouterr().out.splitlines()[1:]
+    assert first.rstrip().endswith("well: 20 good steps followed")
+    assert last.rstrip().endswith("finished with this one")
+
+
 def test_skipped_steps_do_not_count_as_good_ones(run_dir: Path) -> None:
     lines = [{"step": step, "loss": 1.0} for step in (10, 20, 30)] + [{"step": 40, "val/loss": 1.0}]
     (run_dir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -114,6 +114,39 @@ def test_how_a_run_ended_is_told_in_its_own_words(run: Path, clock: Clock, end: 
     assert (seen.state, seen.reason) == (state, reason)
 
 
+def test_a_run_is_starting_until_its_first_step_is_done(tmp_path: Path, clock: Clock) -> None:
+    run_dir = make_run(tmp_path / "one")
+    with run_lock(run_dir):
+        seen = LiveRun(run_dir, clock).snapshot(None)
+        assert (seen.state, seen.reason) == ("starting", "the ranks have not reported yet")
+        heartbeat(run_dir, 0, 0, seconds=0, phase="building the model", progress=2)
+        seen = LiveRun(run_dir, clock).snapshot(None)
+        assert (seen.state, seen.reason) == ("starting", "building the model, before the first step")
+        append(run_dir / "events.jsonl", event("started", 1, step=0))
+        heartbeat(run_dir, 0, 0, seconds=0)
+        assert LiveRun(run_dir, clock).snapshot(None).reason == "forward, before the first step"
+        append(run_dir / "metrics.jsonl", train_line(1, 5))
+        assert LiveRun(run_dir, clock).snapshot(None).state == "running"
+
+
+def test_a_run_that_is_resumed_is_starting_again(run: Path, clock: Clock) -> None:
+    append(run / "events.jsonl", event("stopped", 200, reason="terminated", step=40))
+    with run_lock(run):
+        seen = LiveRun(run, clock).snapshot(None)
+        assert (seen.state, seen.eta_s) == ("starting", None)  # the job has not recorded its start yet
+        append(run / "events.jsonl", event("resumed", 300, step=40))
+        assert LiveRun(run, clock).snapshot(None).state == "starting"
+        append(run / "metrics.jsonl", train_line(50, 360))
+        assert LiveRun(run, clock).snapshot(None).state == "running"
+
+
+def test_a_rank_that_restores_a_checkpoint_of_a_killed_run_is_starting(run: Path, clock: Clock) -> None:
+    clock.seconds = 500
+    heartbeat(run, 0, 0, seconds=495, phase="restoring")
+    with run_lock(run):  # the events still end with the start of the killed job
+        assert LiveRun(run, clock).snapshot(None).state == "starting"
+
+
 def test_finished_and_never_started_runs(run: Path, tmp_path: Path, clock: Clock) -> None:
     save(run, 100)
     finish(run)

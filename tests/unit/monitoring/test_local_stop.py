@@ -55,7 +55,7 @@ def test_both_ranks_end_and_the_run_is_stopped(run: Path, parent: subprocess.Pop
     ranks = ranks_of(run)
     assert len(ranks) == 2
     assert parent.pid not in [rank.pid for rank in ranks]
-    assert LiveRun(run).snapshot(None).state == "running"
+    assert LiveRun(run).snapshot(None).state == "starting"
 
     stop_local_run(run, timeout_s=120)
 

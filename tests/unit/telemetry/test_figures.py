@@ -21,4 +21,4 @@ def test_small_shares_keep_a_digit() -> None:
 
 
 def test_numbers_have_four_digits_and_what_is_not_finite_is_named() -> None:
-    assert [number(value) for value in (0.00012346, 1.0, None)] == ["0.0001235", "1", "not finite"]
+    assert [number(value) for value in (0.00012346, 1.0, 1234567, None)] == ["0.0001235", "1", "1234567", "not finite"]
