@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from monitoring.curves import COLOURS, Chart, Line, charts_of, draw_lines, points_of
+from monitoring.curves import NUM_COLOURS, Chart, Line, Plot, charts_of, draw_lines, points_of
 from monitoring.report_inputs import Run
 from pokevla.recipe.kinds import kind_of
 from pokevla.recipe.values import ABSENT, differences, flat_values, value_text
@@ -30,9 +30,9 @@ class Comparison:
 
     title: str
     names: list[str]
-    colours: list[str]
+    colours: list[int]  # of the style sheet
     settings: list[tuple[str, list[str]]]  # field, and its value in each run; only those that differ
-    charts: list[tuple[str, str]]  # title, SVG text
+    charts: list[tuple[str, Plot]]  # title, curves
 
 
 def compare(runs: Sequence[Run]) -> list[Comparison]:
@@ -44,7 +44,7 @@ def compare(runs: Sequence[Run]) -> list[Comparison]:
 
 
 def _comparison(runs: Sequence[Run]) -> Comparison:
-    colours = [COLOURS[number % len(COLOURS)] for number in range(len(runs))]
+    colours = [index % NUM_COLOURS for index in range(len(runs))]
     names = short_names(runs)
     return Comparison(
         title=f"{runs[0].title}: {len(runs)} runs compared",
@@ -92,8 +92,8 @@ def _single_charts(runs: Sequence[Run]) -> list[Chart]:
     return list(by_field.values())
 
 
-def overlay(chart: Chart, runs: Sequence[Run], names: Sequence[str], colours: Sequence[str]) -> str:
-    """SVG text of one field, with a curve in the colour of each run that has it."""
+def overlay(chart: Chart, runs: Sequence[Run], names: Sequence[str], colours: Sequence[int]) -> Plot:
+    """One field, with a curve in the colour of each run that has it."""
     (field,) = chart.fields
     lines = [
         Line(name, points, colour)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import os
-import platform
-import sys
-from importlib.metadata import PackageNotFoundError, version
+import socket
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from monitoring.comparison import Comparison, compare
-from monitoring.curves import charts_of, draw_chart
+from monitoring.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, charts_of, draw_chart
 from monitoring.pipeline_summary import beats_all, verdict
-from monitoring.report_inputs import PICTURES, VIDEOS_PER_POLICY, ReportInputs, Run, read_inputs, warnings_of
-from pokevla.evaluation.table import simulator
-from pokevla.evaluation.videos import trial_files
+from monitoring.report_inputs import ReportInputs, Run, read_inputs, warnings_of
+from monitoring.report_media import grounding_section, trials_section
 from pokevla.files.ownership import refuse_other_file
 from pokevla.files.texts import write_text
+from pokevla.telemetry.manifest import machine_facts, machines_of
 
 PACKAGES = (
     "torch",
@@ -32,13 +30,6 @@ PACKAGES = (
 )
 SIGNATURE = b"<title>PokeVLA report</title>"
 """What tells a report from any other page. In the head of the template."""
-TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".mp4": "video/mp4", ".svg": "image/svg+xml"}
-POLICY_NOTES = {
-    "model": "weights of a training run",
-    "untrained": "same model, random weights",
-    "blanked": "the same weights with all images zeroed",
-    "replay": "one expert episode replayed",
-}
 
 
 def write_report(folders: list[Path], out: Path) -> Path:
@@ -58,16 +49,6 @@ def write_report(folders: list[Path], out: Path) -> Path:
     return out
 
 
-def data_uri(path: Path) -> str:
-    """A file as a `data:` URI."""
-    return f"data:{TYPES[path.suffix]};base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-def svg_uri(text: str) -> str:
-    """An SVG text as a `data:` URI."""
-    return "data:image/svg+xml;base64," + base64.b64encode(text.encode()).decode()
-
-
 def _context(inputs: ReportInputs) -> dict[str, Any]:
     summary = inputs.summary
     return {
@@ -76,15 +57,17 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
         "beats": beats_all(summary) if summary else None,
         "labels": warnings_of(inputs),
         "tiles": _tiles(inputs),
-        "trials": [_trials(folder, content) for folder, content in inputs.trials],
-        "grounding": [_grounding(folder, content) for folder, content in inputs.grounding],
+        "trials": [trials_section(folder, content) for folder, content in inputs.trials],
+        "grounding": [grounding_section(folder, content) for folder, content in inputs.grounding],
         "comparisons": [_comparison(comparison) for comparison in compare(inputs.runs)],
         "runs": [_run(run) for run in inputs.runs],
         "stages": inputs.stages,
         "longest_stage": max((stage["seconds"] for stage in inputs.stages), default=1.0) or 1.0,
         "largest_peak": max((stage["peak_memory_gib"] for stage in inputs.stages), default=1.0) or 1.0,
-        "machine": _machine(),
-        "versions": _versions(),
+        "machines": _trained_on(inputs.runs),
+        "versions": _versions(inputs.runs),
+        "written": f"{socket.gethostname()}, {datetime.now().astimezone():%d %B %Y, %H:%M %Z}",
+        "chart": {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
     }
 
 
@@ -116,40 +99,8 @@ def _tiles(inputs: ReportInputs) -> list[dict[str, str]]:
     return tiles
 
 
-def _trials(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
-    kinds = summary["settings"]["policies"]
-    policies = []
-    for name, row in summary["policies"].items():
-        rate = row["successes"] / row["trials"] if row["trials"] else 0.0
-        policies.append({"name": name, "note": POLICY_NOTES.get(kinds.get(name, ""), ""), "rate": rate, **row})
-    videos = []
-    for name in summary["policies"]:
-        paths = list(trial_files(folder / "videos", name).values())[:VIDEOS_PER_POLICY]
-        videos += [{"title": path.stem, "uri": data_uri(path)} for path in paths]
-    strips = [
-        {"title": path.stem, "uri": data_uri(path)}
-        for name, kind in kinds.items()
-        if kind == "model"
-        for path in list(trial_files(folder / "pictures", name).values())[:PICTURES]
-    ]
-    return {
-        "title": folder.name, "policies": policies, "videos": videos, "strips": strips,
-        "settings": summary["settings"], "simulator": simulator(summary["settings"]), "tasks": summary["tasks"],
-    }  # fmt: skip
-
-
-def _grounding(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
-    last = list(summary)[-1]  # models without points are left out, except the last one
-    shown = [name for name, row in summary.items() if row["distinct_points"] or name == last]
-    paths = [path for name in shown if (path := folder / "pictures" / f"{name}.png").is_file()]
-    pictures = [{"title": path.stem, "uri": data_uri(path)} for path in paths]
-    categories = sorted({name for row in summary.values() for name in row["by_category"]})
-    return {"title": folder.name, "models": summary, "categories": categories, "pictures": pictures}
-
-
 def _run(run: Run) -> dict[str, Any]:
-    charts = [{"title": chart.title, "uri": svg_uri(draw_chart(chart, run.metrics))}
-              for chart in charts_of(run.metrics)]  # fmt: skip
+    charts = [{"title": chart.title, "plot": draw_chart(chart, run.metrics)} for chart in charts_of(run.metrics)]
     facts = {"steps logged": str(run.metrics[-1]["step"]) if run.metrics else "0"}
     if run.recipe is not None:
         recipe = run.recipe
@@ -161,6 +112,9 @@ def _run(run: Run) -> dict[str, Any]:
             "ZeRO stage": str(recipe.zero.stage),
             "ranks": str(recipe.resources.world_size),
         }
+    hosts = dict.fromkeys(host for start in machines_of(run.manifest) for host in start["hosts"])
+    if hosts:
+        facts["trained on"] = ", ".join(hosts)
     commit = run.manifest.get("commit")
     if isinstance(commit, str):
         facts["commit"] = commit[:10]
@@ -168,34 +122,29 @@ def _run(run: Run) -> dict[str, Any]:
 
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:
-    charts = [{"title": title, "uri": svg_uri(svg)} for title, svg in comparison.charts]
+    charts = [{"title": title, "plot": plot} for title, plot in comparison.charts]
     runs = [{"name": name, "colour": colour}
             for name, colour in zip(comparison.names, comparison.colours, strict=True)]  # fmt: skip
     return {"title": comparison.title, "runs": runs, "settings": comparison.settings, "charts": charts}
 
 
-def _machine() -> dict[str, str]:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
-    return {
-        "processor": _processor(),
-        "cores": str(len(os.sched_getaffinity(0))),
-        "memory": f"{memory:.0f} GiB",
-        "system": f"{platform.system()} {platform.release()}",
-        "Python": sys.version.split()[0],
-    }
+def _trained_on(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The machines of all starts of the runs, each once, with the runs that were trained there."""
+    found: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for run in runs:
+        for facts in dict.fromkeys(tuple(machine_facts(start).items()) for start in machines_of(run.manifest)):
+            found.setdefault(facts, []).append(run.folder.name)
+    return [{"facts": dict(facts), "runs": names} for facts, names in found.items()]
 
 
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
+def _versions(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Versions that the runs were trained with, by runs with the same ones."""
+    found: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for run in runs:
+        packages = run.manifest.get("packages", {})
+        versions = {name: packages[name] for name in PACKAGES if name in packages}
+        if run.manifest.get("python"):
+            versions = {"Python": run.manifest["python"], **versions}
+        if versions:
+            found.setdefault(tuple(versions.items()), []).append(run.folder.name)
+    return [{"facts": dict(versions), "runs": names} for versions, names in found.items()]

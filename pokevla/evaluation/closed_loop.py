@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pokevla.embodiment.table import get_embodiment
 from pokevla.errors import RecipeError, UsageError
 from pokevla.evaluation.folder import EPISODES, IDENTITY, PICTURES, SUMMARY, VIDEOS, clear, refuse_other_folder
 from pokevla.evaluation.locking import evaluation_lock
@@ -18,7 +19,7 @@ from pokevla.evaluation.serving_loop import run_trials
 from pokevla.evaluation.tensorboard_results import TENSORBOARD, publish_trials
 from pokevla.evaluation.trial_records import TrialRecord, append_record, read_records, rewrite_records, summarise
 from pokevla.evaluation.trials import Trial, plan_trials
-from pokevla.evaluation.videos import TrialRecorder
+from pokevla.evaluation.videos import TrialRecorder, trial_name
 from pokevla.evaluation.worker import BenchmarkFactory
 from pokevla.files.texts import write_json
 from pokevla.parts import ENVIRONMENTS, get_part
@@ -75,8 +76,7 @@ def _run_locked(
     def watch(trial: Trial) -> TrialRecorder | None:
         if trial.number >= recipe.videos or not policies[trial.policy].needs_images:
             return None
-        name = f"{trial.policy}-t{trial.task_index}-i{trial.init_state_index:02d}"
-        return TrialRecorder(folder, name, predictors[trial.policy])
+        return TrialRecorder(folder, trial_name(trial.key), predictors[trial.policy], queries_per_s(recipe))
 
     def on_record(record: TrialRecord) -> None:
         append_record(episodes, record)
@@ -129,6 +129,12 @@ def check_trials(recipe: EvalRecipe) -> int:
 def benchmark_of(recipe: EvalRecipe) -> Benchmark:
     """The simulator benchmark of the trials."""
     return get_part("trials.environment", recipe.trials.environment, ENVIRONMENTS)
+
+
+def queries_per_s(recipe: EvalRecipe) -> float:
+    """How often the real robot would query a policy: its control rate over the actions of one query."""
+    robot = get_embodiment(benchmark_of(recipe).embodiment)
+    return robot.control_rate_hz / recipe.actions_per_query
 
 
 def _is_stale(folder: Path, identity: dict[str, Any], overwrite: bool) -> bool:
@@ -197,6 +203,7 @@ def _settings(recipe: EvalRecipe, max_steps: int) -> dict[str, Any]:
         "image_size": recipe.image_size,
         "fast_rendering": recipe.fast_rendering,
         "actions_per_query": recipe.actions_per_query,
+        "queries_per_s": queries_per_s(recipe),
         "workers": recipe.workers,
         "gl": os.environ.get("MUJOCO_GL", "default"),
         **{name: version(name) for name in benchmark_of(recipe).packages},

@@ -21,7 +21,6 @@ from pokevla.policy.pictures import caption, draw_views, mask_iou, strip
 
 logger = logging.getLogger(__name__)
 
-FRAMES_PER_SECOND = 3
 STRIP_PICTURES = 8
 MAX_FRAMES = 60
 """Most frames of a video in TensorBoard, where it becomes a GIF (about 50 kB per frame at 2 x 256 px)."""
@@ -35,14 +34,24 @@ NOTHING_LEFT_BYTES = 1 << 20
 """If less than this is free, an encoder error without a reason counts as a full disk."""
 
 
+def trial_name(key: tuple[str, int, int]) -> str:
+    """Name of a trial's video and image, without suffix. `key` is (policy, task index, initial state)."""
+    policy, task_index, init_state_index = key
+    return f"{policy}-t{task_index}-i{init_state_index:02d}"
+
+
 class TrialRecorder:
-    """Records the queries of one trial. `predict_masks` is None for policies without masks (replay, blanked)."""
+    """Records the queries of one trial. `predict_masks` is None for policies without masks (replay, blanked).
+
+    `queries_per_s` is how often the robot queries its policy; the video has that frame rate and so plays at real speed.
+    """
 
     wants_masks = True
 
-    def __init__(self, folder: Path, name: str, predict_masks: MaskPredictor | None) -> None:
+    def __init__(self, folder: Path, name: str, predict_masks: MaskPredictor | None, queries_per_s: float) -> None:
         self._folder = folder
         self._name = name
+        self._queries_per_s = queries_per_s
         self._predict_masks = predict_masks
         self._pictures: list[np.ndarray] = []
         self._ious: list[float] = []
@@ -81,7 +90,7 @@ class TrialRecorder:
 
     def _write(self) -> Path:
         video = self._folder / "videos" / f"{self._name}.mp4"
-        write_video(video, self._pictures)
+        write_video(video, self._pictures, self._queries_per_s)
         chosen = np.linspace(0, len(self._pictures) - 1, min(STRIP_PICTURES, len(self._pictures))).round().astype(int)
         picture = self._folder / "pictures" / f"{self._name}.png"
         with atomic_path(picture) as temporary:
@@ -100,7 +109,7 @@ def trial_files(folder: Path, policy: str) -> dict[str, Path]:
     return {match[1]: path for path in paths if (match := name.fullmatch(path.stem))}
 
 
-def write_video(path: Path, frames: list[np.ndarray], frames_per_second: int = FRAMES_PER_SECOND) -> None:
+def write_video(path: Path, frames: list[np.ndarray], frames_per_second: float) -> None:
     """Write H.264 in yuv420p, which every browser plays, complete or not at all.
 
     Frames are (H, W, 3) uint8; sides are padded to even numbers.
@@ -115,7 +124,7 @@ def write_video(path: Path, frames: list[np.ndarray], frames_per_second: int = F
     down, right = height % 2, width % 2
     raw = b"".join(np.pad(frame, ((0, down), (0, right), (0, 0)), mode="edge").tobytes() for frame in frames)
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width + right}x{height + down}"]
-    source += ["-r", str(frames_per_second), "-i", "-"]
+    source += ["-r", f"{frames_per_second:g}", "-i", "-"]
     coding = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "23", "-movflags", "+faststart"]
     with atomic_path(path) as temporary:
         # Not imageio_ffmpeg.write_frames: it ignores ffmpeg's exit code and lets it write to our stderr.

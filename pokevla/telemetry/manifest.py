@@ -8,7 +8,7 @@ import os
 import platform
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pokevla
 from pokevla.errors import DataError
 from pokevla.files.texts import write_json
 from pokevla.telemetry.code_version import code_state
+from pokevla.telemetry.gpu import gpu_names
 from pokevla.telemetry.jsonl import now
 from pokevla.telemetry.meters import GIB
 
@@ -72,6 +73,42 @@ def add_caches(run_dir: Path, caches: Mapping[str, str]) -> None:
     _write(run_dir / MANIFEST, {**read_manifest(run_dir), "caches": dict(caches)})
 
 
+def add_machines(run_dir: Path, step: int, ranks: Sequence[tuple[str, str]]) -> None:
+    """Record where the run is trained from `step` on: (host, device) of every rank, and the hardware of this machine.
+
+    Raises:
+        DataError: there is no manifest.
+    """
+    manifest = read_manifest(run_dir)
+    hosts, devices = (list(dict.fromkeys(column)) for column in zip(*ranks, strict=True))
+    start = {"time": now(), "step": step, "ranks": len(ranks), "hosts": hosts, "devices": devices, **hardware()}
+    _write(run_dir / MANIFEST, {**manifest, "machines": [*manifest.get("machines", []), start]})
+
+
+def machines_of(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Where each start of a run was trained, oldest first. A run of an earlier version has recorded where it was
+    created and resumed; [] if not even that."""
+    if "machines" in manifest:
+        return list(manifest["machines"])
+    starts = [manifest["start"], *manifest.get("restarts", [])] if "start" in manifest else []
+    known = {"ranks": manifest.get("world_size"), **manifest.get("hardware", {})}
+    return [{**known, "hosts": [start["host"]], "devices": known.get("gpus", [])} for start in starts]
+
+
+def machine_facts(start: Mapping[str, Any]) -> dict[str, str]:
+    """An entry of `machines_of` as texts by title, without what is not known."""
+    memory_gib = start.get("memory_gib")
+    facts = {
+        "host": ", ".join(start["hosts"]),
+        "device": ", ".join(start["devices"]) or "CPU",
+        "ranks": start.get("ranks"),
+        "processor": start.get("processor") or start.get("machine"),
+        "cores": start.get("cpus"),
+        "memory": None if memory_gib is None else f"{memory_gib:.0f} GiB",
+    }
+    return {title: str(value) for title, value in facts.items() if value is not None}
+
+
 def read_manifest(run_dir: Path) -> dict[str, Any]:
     """The manifest of a run. DataError if it is missing or damaged."""
     path = run_dir / MANIFEST
@@ -105,17 +142,21 @@ def package_versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, memory and, if torch is already loaded, the GPUs of this machine."""
-    machine: dict[str, Any] = {
+    """Processor, cores that may be used, memory and GPUs of this machine."""
+    return {
         "machine": platform.machine(),
-        "cpus": os.cpu_count(),
+        "processor": processor_name(),
+        "cpus": len(os.sched_getaffinity(0)),
         "memory_gib": round(psutil.virtual_memory().total / GIB, 1),
-        "gpus": [],
+        "gpus": gpu_names(),
     }
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        machine["gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return machine
+
+
+def processor_name() -> str | None:
+    """Product name of the processor; None where the system does not give it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), None)
 
 
 def _write(path: Path, manifest: Mapping[str, Any]) -> None:

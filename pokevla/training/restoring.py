@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import socket
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import torch
 
 from pokevla.checkpoint.store import find_on_all_ranks, load_checkpoint
 from pokevla.data.mixture import Mixture, dataset_names
+from pokevla.distributed.collectives import gather_objects
 from pokevla.distributed.environment import RankInfo
 from pokevla.errors import CheckpointError
 from pokevla.recipe.load import recipe_hash, recipe_hash_at
@@ -22,7 +24,7 @@ from pokevla.recipe.values import LENGTH, describe_changes, resumable_settings
 from pokevla.runs.checkpoints import CheckpointInfo, refuse_misfit, remove_unfinished
 from pokevla.runs.verification import OnDamage
 from pokevla.telemetry.jsonl import EVENTS, EventLog
-from pokevla.telemetry.manifest import add_caches, add_restart
+from pokevla.telemetry.manifest import add_caches, add_machines, add_restart
 from pokevla.training.health.guards import Guards
 from pokevla.training.measuring import MetricSums
 
@@ -107,8 +109,10 @@ def restore(
     if loaded is not None:
         state.restore(loaded, rank, device)
         changes = describe_changes(_changeable(loaded), _changeable(state.identity, loaded))
+    machines = gather_objects((socket.gethostname(), _device_name(device)))
     if rank.is_main:
         _record_start(run_dir, start, loaded is not None, damaged, changes)
+        add_machines(run_dir, start.step, machines)
     logger.info("training starts at step %d, position %d", start.step, start.position)
     return start
 
@@ -152,6 +156,10 @@ def _record_start(run_dir: Path, start: CheckpointInfo, resumed: bool, damaged: 
         add_restart(run_dir, start.step, **changed)
     else:
         add_caches(run_dir, start.caches)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 def _changeable(info: CheckpointInfo, stored: CheckpointInfo | None = None) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def test_a_dead_simulator_is_a_crash_and_trials_are_pure_functions_of_their_plac
     policy = Killer()
     trials = plan_trials(trials_config(init_states=(0, 3)), ["idle"], max_steps=16)
     again = plan_trials(trials_config(init_states=(0, 1)), ["idle"], max_steps=16)
-    recorder = TrialRecorder(tmp_path, "idle", None)
+    recorder = TrialRecorder(tmp_path, "idle", None, 2.5)
     records: list[TrialRecord] = []
     with worker_pool(1, FACTORY, 120.0) as pool:
         policy.pool = pool

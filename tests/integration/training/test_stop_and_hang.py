@@ -28,7 +28,7 @@ def until_step(
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith(f"step {step} "):
+        if line.startswith(f"step {step}/"):
             act(process.pid)
             break
     rest = process.stderr.read()

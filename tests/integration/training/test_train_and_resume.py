@@ -57,7 +57,7 @@ def kill_after_step(command: list[str], environment: dict[str, str], run_dir: Pa
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
-        if int((re.findall(r"^step (\d+) ", line) or [0])[0]) > step + 1:
+        if int((re.findall(r"^step (\d+)/", line) or [0])[0]) > step + 1:
             break
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -76,7 +76,7 @@ def test_videos_go_to_their_policy(tmp_path: Path, run: Path) -> None:
     recipe, summary = evaluation(tmp_path, run)
     frames = [np.full((16, 32, 3), 40 * number, np.uint8) for number in range(4)]
     for name in ("trained-t3-i30", "trained-blind-t3-i30"):
-        write_video(tmp_path / "runs" / "trials" / "videos" / f"{name}.mp4", frames)
+        write_video(tmp_path / "runs" / "trials" / "videos" / f"{name}.mp4", frames, 3)
 
     publish_trials(recipe, summary)
 
@@ -86,7 +86,7 @@ def test_videos_go_to_their_policy(tmp_path: Path, run: Path) -> None:
 
 
 def test_a_long_video_is_thinned_and_lasts_as_long(tmp_path: Path) -> None:
-    write_video(tmp_path / "v.mp4", [np.full((16, 32, 3), 10 * number, np.uint8) for number in range(20)])
+    write_video(tmp_path / "v.mp4", [np.full((16, 32, 3), 10 * number, np.uint8) for number in range(20)], 3)
     frames, frames_per_second = read_video(tmp_path / "v.mp4", max_frames=5)
     assert len(frames) == 5
     assert frames[0].shape == (16, 32, 3)

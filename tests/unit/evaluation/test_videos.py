@@ -21,19 +21,20 @@ def test_recorder_writes_a_playable_video_and_measures_masks(tmp_path) -> None:
     true[0, 5:15, 5:15] = 1
     predicted = np.zeros((2, 31, 33), bool)
     predicted[0, 5:15, 5:10] = True
-    recorder = TrialRecorder(tmp_path, "trained-t3-i30", lambda images, proprio, instruction: predicted)
+    recorder = TrialRecorder(tmp_path, "trained-t3-i30", lambda images, proprio, instruction: predicted, 2.5)
     for step in range(3):
         recorder.see(query(8 * step, true))
     video, iou = recorder.finish()
     assert iou == 0.5  # the wrist view, empty in both masks, does not count
     assert video == "videos/trained-t3-i30.mp4"
     meta = next(imageio_ffmpeg.read_frames(str(tmp_path / video)))
+    assert (meta["fps"], meta["duration"]) == (2.5, pytest.approx(3 / 2.5))  # real speed: 20 Hz, 8 actions a query
     assert (meta["codec"], meta["pix_fmt"].split("(")[0]) == ("h264", "yuv420p")
     assert (tmp_path / "pictures" / "trained-t3-i30.png").stat().st_size > 1000
 
 
 def test_a_trial_without_observations_leaves_nothing(tmp_path) -> None:
-    assert TrialRecorder(tmp_path, "x", None).finish() == (None, None)
+    assert TrialRecorder(tmp_path, "x", None, 2.5).finish() == (None, None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -43,7 +44,7 @@ NOISE = [np.random.default_rng(n).integers(0, 255, (240, 320, 3), dtype=np.uint8
 
 def test_a_disk_that_is_full_is_told_as_such_and_leaves_no_video(small_disk: Path, capfd) -> None:
     with pytest.raises(DiskFullError, match=r"No room to write .*trial\.mp4 \("):
-        write_video(small_disk / "trial.mp4", NOISE)
+        write_video(small_disk / "trial.mp4", NOISE, 3)
     assert list(small_disk.iterdir()) == []
     assert capfd.readouterr().err == "", "ffmpeg's own words belong into the error"
 
@@ -52,15 +53,15 @@ def test_a_video_that_may_not_grow_leaves_the_old_one_as_it_was(
     tmp_path: Path, room_for: Callable[[int], AbstractContextManager[None]]
 ) -> None:
     path = tmp_path / "trial.mp4"
-    write_video(path, NOISE[:1])
+    write_video(path, NOISE[:1], 3)
     before = path.read_bytes()
     with room_for(20_000), pytest.raises(DiskFullError):
-        write_video(path, NOISE)
+        write_video(path, NOISE, 3)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_what_ffmpeg_refuses_is_an_error_with_its_words(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Cannot write"):
-        write_video(tmp_path / "trial.unknown", NOISE[:1])
+        write_video(tmp_path / "trial.unknown", NOISE[:1], 3)
     assert list(tmp_path.iterdir()) == []

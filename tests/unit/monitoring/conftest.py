@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pokevla.evaluation.trial_records import TrialRecord, summarise
+from pokevla.evaluation.trial_records import TrialRecord, rewrite_records, summarise
 from pokevla.evaluation.videos import TrialRecorder
 from pokevla.evaluation.vlm.grounding import Question, judge, summarise_verdicts
 from pokevla.evaluation.vlm.point_pictures import points_picture
@@ -33,7 +33,8 @@ RECIPES = {
 }
 SETTINGS = {
     "suite": "libero_object", "tasks": [3], "init_states": [30, 50], "target_shift_m": [0.0, 0.04], "max_steps": 200,
-    "seed": 7, "image_size": 128, "fast_rendering": True, "actions_per_query": 8, "mujoco": "3.3.2",
+    "seed": 7, "image_size": 128, "fast_rendering": True, "actions_per_query": 8, "queries_per_s": 2.5,
+    "mujoco": "3.3.2",
 }  # fmt: skip
 
 
@@ -98,7 +99,7 @@ def _evaluation(folder: Path) -> None:
     rng = np.random.default_rng(0)
     true = np.zeros((2, 64, 64), np.uint8)
     true[:, 20:40, 24:44] = 1
-    recorder = TrialRecorder(folder, "trained-t3-i30", lambda *_: np.roll(true, 4, axis=1).astype(bool))
+    recorder = TrialRecorder(folder, "trained-t3-i30", lambda *_: np.roll(true, 4, axis=1).astype(bool), 2.5)
     for step in range(4):
         images = np.full((2, 64, 64, 3), 90, np.uint8) + rng.integers(0, 40, (2, 64, 64, 3), dtype=np.uint8)
         recorder.see(Query(8 * step, "pick", np.zeros(8, np.float32), images, true))
@@ -107,6 +108,7 @@ def _evaluation(folder: Path) -> None:
     settings = {**SETTINGS, "policies": {name: kind for name, (kind, _) in SUCCESSES.items()}}
     content = {"policies": summarise(records), "tasks": tasks, "settings": settings}
     (folder / "summary.json").write_text(json.dumps(content))
+    rewrite_records(folder / "episodes.jsonl", records)
 
 
 def _grounding(folder: Path) -> None:

@@ -1,3 +1,4 @@
+import html
 import json
 import re
 import shutil
@@ -24,10 +25,48 @@ def test_it_refers_to_nothing_outside_itself(page: str) -> None:
 
 
 def test_it_embeds_pictures_video_and_curves(page: str) -> None:
-    kinds = {kind: page.count(f"data:{kind};base64") for kind in ("image/png", "video/mp4", "image/svg+xml")}
+    kinds = {kind: page.count(f"data:{kind};base64") for kind in ("image/png", "video/mp4")}
     assert kinds["image/png"] == 2  # strip of a trial, points after (none before)
     assert kinds["video/mp4"] == 1
-    assert kinds["image/svg+xml"] >= 10
+    assert page.count("<svg ") >= 10
+
+
+def test_captions_say_what_came_out_and_what_was_asked_for(page: str) -> None:
+    captions = [html.unescape(text) for text in re.findall(r"<figcaption><b>(.*?)</figcaption>", page)]
+    assert len(captions) == 2  # a video and a strip of masks
+    for caption in captions:
+        assert "solved after 120 steps, mask IoU 0.61" in caption
+        assert "“pick up the <bbq> sauce”" in caption
+    assert "2.5 a second: the videos play at the speed of the real robot" in page
+
+
+def test_a_chart_has_the_value_of_every_point_under_the_pointer(page: str) -> None:
+    charts = [json.loads(html.unescape(text)) for text in re.findall(r"data-points='([^']*)'", page)]
+    points = charts[0]
+    assert [point["step"] for point in points] == list(range(10, 101, 10))
+    assert points[0]["values"][0]["text"] == "1.4"
+    assert 'addEventListener("pointermove"' in page
+
+
+def test_it_follows_the_readers_dark_mode_and_fits_a_phone(page: str) -> None:
+    assert "@media (prefers-color-scheme: dark)" in page
+    colours = set(re.findall(r"#[0-9a-f]{6}", page.split("</style>")[1]))
+    assert colours == set(), "only the style sheet names colours, so that all of them change"
+    cells = [
+        cell for row in re.findall(r"<tr>\s*<td.*?</tr>", page, re.DOTALL) for cell in re.findall(r"<td[^>]*>", row)
+    ]
+    assert all("data-label" in cell or "head" in cell or "wide" in cell or "below" in cell for cell in cells)
+
+
+def test_the_machine_that_trained_is_named_not_the_one_that_writes(pipeline: Path) -> None:
+    start = {"hosts": ["gpu17"], "devices": ["NVIDIA H200"], "ranks": 8, "cpus": 96, "memory_gib": 1000.2}
+    manifest = {"commit": "0123456789abcdef", "python": "3.11.1", "packages": {"torch": "2.0.0"}, "machines": [start]}
+    (pipeline / "posttrain" / "manifest.json").write_text(json.dumps(manifest))
+    page = write_report([pipeline], pipeline / "report.html").read_text()
+    trained_on = page.split("<h2>Trained on</h2>")[1]
+    for text in ("gpu17", "NVIDIA H200", "96", "1000 GiB", "2.0.0", "3.11.1"):
+        assert f"<b>{text}</b>" in trained_on
+    assert "trained on <b>gpu17</b>" in page
 
 
 def test_it_says_what_must_be_known_before_believing(page: str) -> None:

@@ -9,7 +9,15 @@ import pytest
 import pokevla
 from pokevla.errors import DataError
 from pokevla.telemetry.code_version import code_commit, code_state
-from pokevla.telemetry.manifest import add_caches, add_restart, read_manifest, write_manifest
+from pokevla.telemetry.manifest import (
+    add_caches,
+    add_machines,
+    add_restart,
+    machine_facts,
+    machines_of,
+    read_manifest,
+    write_manifest,
+)
 
 
 def test_manifest_tells_commit_packages_machine_and_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,6 +45,23 @@ def test_every_restart_is_noted(tmp_path: Path) -> None:
 
     assert [restart["step"] for restart in read_manifest(tmp_path)["restarts"]] == [5, 9]
     assert list(tmp_path.glob(".*")) == []
+
+
+def test_every_start_notes_the_machines_that_train(tmp_path: Path) -> None:
+    write_manifest(tmp_path)
+    add_machines(tmp_path, 0, [("node1", "NVIDIA H200"), ("node1", "NVIDIA H200"), ("node2", "NVIDIA H200")])
+    add_machines(tmp_path, 40, [("node7", "CPU")])
+    first, second = machines_of(read_manifest(tmp_path))
+    assert (first["step"], first["ranks"], first["hosts"]) == (0, 3, ["node1", "node2"])
+    assert machine_facts(first)["device"] == "NVIDIA H200"
+    assert (second["step"], machine_facts(second)["host"]) == (40, "node7")
+
+
+def test_a_manifest_of_an_earlier_version_names_the_hosts_it_knows(tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path, {"world_size": 2})
+    (start,) = machines_of(manifest)
+    assert machine_facts(start)["host"] == manifest["start"]["host"]
+    assert machines_of({"commit": "0f"}) == []
 
 
 def test_caches_are_noted_beside_what_is_there(tmp_path: Path) -> None:

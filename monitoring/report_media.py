@@ -1,0 +1,88 @@
+"""Evaluations in a report: their figures, and videos and images with captions that say what they show."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from monitoring.report_inputs import PICTURES, VIDEOS_PER_POLICY
+from pokevla.evaluation.table import simulator
+from pokevla.evaluation.trial_records import TrialRecord, read_records
+from pokevla.evaluation.videos import trial_name
+
+TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".mp4": "video/mp4"}
+POLICY_NOTES = {
+    "model": "weights of a training run",
+    "untrained": "same model, random weights",
+    "blanked": "the same weights with all images zeroed",
+    "replay": "one expert episode replayed",
+}
+OUTCOMES = {"success": "solved", "failure": "not solved", "crashed": "the simulator crashed"}
+
+
+def data_uri(path: Path) -> str:
+    """A file as a `data:` URI."""
+    return f"data:{TYPES[path.suffix]};base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def trials_section(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Closed-loop trials: a row for each policy, a few videos of each, and masks of those that predict them."""
+    kinds = summary["settings"]["policies"]
+    instructions = {task["index"]: task["instruction"] for task in summary["tasks"]}
+    policies = []
+    for name, row in summary["policies"].items():
+        rate = row["successes"] / row["trials"] if row["trials"] else 0.0
+        policies.append({"name": name, "note": POLICY_NOTES.get(kinds.get(name, ""), ""), "rate": rate, **row})
+    records = sorted(read_records(folder / "episodes.jsonl"), key=lambda record: (record.task_index, record.trial))
+    by_policy = {name: [record for record in records if record.policy == name] for name in summary["policies"]}
+    models = [name for name, kind in kinds.items() if kind == "model"]
+    return {
+        "title": folder.name,
+        "policies": policies,
+        "videos": [
+            medium
+            for recorded in by_policy.values()
+            for medium in _media(folder / "videos", ".mp4", recorded, instructions)[:VIDEOS_PER_POLICY]
+        ],
+        "strips": [
+            medium
+            for name in models
+            for medium in _media(folder / "pictures", ".png", by_policy.get(name, []), instructions)[:PICTURES]
+        ],
+        "settings": summary["settings"],
+        "simulator": simulator(summary["settings"]),
+        "tasks": summary["tasks"],
+    }
+
+
+def _media(
+    folder: Path, suffix: str, records: Iterable[TrialRecord], instructions: Mapping[int, str]
+) -> list[dict[str, str]]:
+    """The files of one folder that belong to trials, in the order of the trials, with captions."""
+    paths = ((record, folder / f"{trial_name(record.key)}{suffix}") for record in records)
+    return [{**_caption(record, instructions), "uri": data_uri(path)} for record, path in paths if path.is_file()]
+
+
+def _caption(record: TrialRecord, instructions: Mapping[int, str]) -> dict[str, str]:
+    outcome = OUTCOMES[record.outcome]
+    steps = f" after {record.steps} steps" if record.outcome != "crashed" else ""
+    iou = "" if record.mask_iou is None else f", mask IoU {record.mask_iou:.2f}"
+    return {
+        "policy": record.policy,
+        "outcome": record.outcome,
+        "result": f"{outcome}{steps}{iou}",
+        "instruction": instructions.get(record.task_index, record.task),
+        "trial": f"task {record.task_index}, initial state {record.init_state_index}",
+    }
+
+
+def grounding_section(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Points of models before and after training: a row for each, and an image of its points."""
+    last = list(summary)[-1]  # models without points are left out, except the last one
+    shown = [name for name, row in summary.items() if row["distinct_points"] or name == last]
+    paths = [path for name in shown if (path := folder / "pictures" / f"{name}.png").is_file()]
+    pictures = [{"title": path.stem, "uri": data_uri(path)} for path in paths]
+    categories = sorted({name for row in summary.values() for name in row["by_category"]})
+    return {"title": folder.name, "models": summary, "categories": categories, "pictures": pictures}
