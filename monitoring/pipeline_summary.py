@@ -14,6 +14,7 @@ from rich.table import Table
 
 from pokevla.errors import DataError
 from pokevla.files.texts import write_json
+from pokevla.telemetry.figures import duration
 from pokevla.telemetry.writers import METRICS
 
 BEFORE, AFTER = "before", "after"
@@ -108,10 +109,10 @@ def verdict(summary: dict[str, Any]) -> str:
 
 def summary_tables(summary: dict[str, Any]) -> list[Table]:
     """Tables for the terminal: stages, learning, policies."""
-    stages = _table("Stages", "stage", "seconds")
+    stages = _table("Stages", "stage", "time")
     for name, seconds in summary["stages"].items():
-        stages.add_row(name, f"{seconds:.0f}")
-    stages.add_row("all", f"{sum(summary['stages'].values()):.0f}", style="bold")
+        stages.add_row(name, duration(seconds))
+    stages.add_row("all", duration(sum(summary["stages"].values())), style="bold")
     learning = _table("Learning", "figure", "before", "after")
     if "pretrain" in summary:
         row = summary["pretrain"]

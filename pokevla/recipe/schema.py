@@ -293,6 +293,8 @@ class Stage(Section):
     """Name in the summary."""
     run: Annotated[list[str], Field(min_length=1)]
     """Arguments of `pokevla`, as a user types them."""
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    """Usual duration; the log derives the time left from it. It has no effect on the results."""
 
 
 class PipelineRecipe(JobRecipe):

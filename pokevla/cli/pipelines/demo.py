@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pokevla.telemetry.writers import METRICS
+
 DEFAULT_RECIPE = Path("recipes/demo/demo.yaml")
 
 
@@ -37,4 +39,29 @@ def demo(
     for table in summary_tables(summary):
         console.print(table)
     console.print(verdict(summary), style="bold", soft_wrap=True)
-    console.print(f"Written: {pipeline.output / 'summary.json'} and {page}", soft_wrap=True)
+    for line in closing_lines(pipeline.output, page):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def closing_lines(output: Path, page: Path) -> list[str]:
+    """What to open and what to do next, after a pipeline in `output` has written its report to `page`."""
+    trained = sorted(output.glob(f"*/{METRICS}"), key=lambda path: path.stat().st_mtime)
+    commands = {f"pokevla runs ls {output}": "all runs and evaluations, with their results"}
+    if trained:
+        commands |= {
+            f"pokevla watch {trained[-1].parent} --once": "how the last training went",
+            f"pokevla ckpt inspect {trained[-1].parent}": "its checkpoints",
+        }
+    commands |= {
+        f"tensorboard --logdir {output}": "curves, settings and videos",
+        "pokevla recipe ls": "recipes to start from; docs/data.md says how to bring your own data",
+    }
+    width = max(map(len, commands))
+    return [
+        "",
+        "Open in a browser:",
+        f"  {page.resolve().as_uri()}",
+        f"Figures: {output / 'summary.json'}",
+        "Next:",
+        *(f"  {command:<{width}}   {text}" for command, text in commands.items()),
+    ]

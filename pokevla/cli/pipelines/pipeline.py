@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pokevla.cli.pipelines.memory_sampler import MemorySampler
+from pokevla.cli.pipelines.schedule import Schedule, usual_durations
 from pokevla.errors import PokeVLAError, RecipeError, UsageError
 from pokevla.files.failures import naming_errors
 from pokevla.files.locks import advisory_lock
@@ -28,6 +29,7 @@ from pokevla.recipe.schema import PipelineRecipe, Stage
 from pokevla.runs.creation import run_lock
 from pokevla.runs.directory import RUN_CONTENTS, holds_recipe, run_directory
 from pokevla.telemetry.code_version import code_commit
+from pokevla.telemetry.figures import duration
 
 STAGES_FILE = "stages.json"
 
@@ -58,7 +60,8 @@ def run_pipeline(
     """Run all stages in order; finished ones with an unchanged command are skipped unless `fresh`.
 
     Once a stage has run, all later ones run too: their input has changed. A stage made by another commit is kept (it
-    took minutes, and most changes do not affect it), and `announce` says so. `announce` gets one line per stage;
+    took minutes, and most changes do not affect it), and `announce` says so. `announce` gets a line when a stage begins
+    and one when it has finished, with the time that is left where it is known;
     `program` (default: this Python with pokevla.cli.main) is put before each stage's arguments. Raises StageFailed at
     the first failure; the stages before it stay finished.
     """
@@ -66,9 +69,11 @@ def run_pipeline(
     names = [stage.name for stage in recipe.stages]
     if len(set(names)) != len(names):
         raise RecipeError("stages: two stages have the same name.", "Give each its own name.")
+    earlier = {stage.name: stage for stage in read_stages(output)}
+    schedule = Schedule(usual_durations(recipe.stages, {name: stage.seconds for name, stage in earlier.items()}))
     if fresh:
         _empty(output)
-    remembered = {} if fresh else {stage.name: stage for stage in read_stages(output)}
+    remembered = {} if fresh else earlier
     output.mkdir(parents=True, exist_ok=True)
     finished: list[FinishedStage] = []
     upstream_changed = False
@@ -80,10 +85,10 @@ def run_pipeline(
         label = f"[{number}/{len(recipe.stages)}] {stage.name}"
         if before is not None and before.fingerprint == fingerprint and not upstream_changed:
             other = "" if before.commit == commit else f", by commit {(before.commit or 'unknown')[:10]}, not this one"
-            announce(f"{label}: finished before, in {before.seconds:.0f} s{other}")
+            announce(f"{label}: finished before, in {duration(before.seconds)}{other}")
             finished.append(before)
             continue
-        announce(f"{label}: {command}")
+        announce(f"{label}: {command}{schedule.before(names[number - 1 :])}")
         _remove_run(arguments, output)
         upstream_changed = True
         _write_stages(output, finished)  # the old results of this and later stages no longer count
@@ -91,6 +96,7 @@ def run_pipeline(
             seconds, peak = _run_stage(stage, [*(program or default_program()), *arguments])
         finished.append(FinishedStage(stage.name, command, fingerprint, round(seconds, 1), round(peak, 2), commit))
         _write_stages(output, finished)
+        announce(f"{label}: {schedule.after(stage.name, seconds, names[number:])}, peak memory {peak:.1f} GiB")
     return finished
 
 

@@ -44,11 +44,12 @@ def _console(stderr: bool) -> Console:
 def _trials(recipe: EvalRecipe, overwrite: bool, as_json: bool) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from pokevla.cli.progress import TimeLeft
     from pokevla.evaluation.closed_loop import run_closed_loop
     from pokevla.evaluation.table import trials_table
     from pokevla.evaluation.trial_records import TrialRecord
 
-    console = _console(as_json)
+    console, left = _console(as_json), TimeLeft()
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("trials", total=None)
@@ -56,10 +57,12 @@ def _trials(recipe: EvalRecipe, overwrite: bool, as_json: bool) -> None:
         def on_progress(record: TrialRecord, finished: int, total: int) -> None:
             bar.update(task, completed=finished, total=total, description=record.policy)
             iou = "" if record.mask_iou is None else f", mask IoU {record.mask_iou:.2f}"
-            console.print(
+            eta = left.after(finished, total)
+            text = (
                 f"{finished}/{total} {record.policy} task {record.task_index} state {record.init_state_index}: "
-                f"{record.outcome}, {record.steps} steps, {record.seconds:.1f} s{iou}"
+                f"{record.outcome}, {record.steps} steps, {record.seconds:.1f} s{iou}{f', {eta}' if eta else ''}"
             )
+            console.print(text, soft_wrap=True)
 
         summary = run_closed_loop(recipe, overwrite=overwrite, on_progress=on_progress)
     if as_json:
@@ -70,13 +73,15 @@ def _trials(recipe: EvalRecipe, overwrite: bool, as_json: bool) -> None:
 
 
 def _grounding(recipe: GroundingRecipe, overwrite: bool, as_json: bool) -> None:
+    from pokevla.cli.progress import TimeLeft
     from pokevla.evaluation.table import grounding_table
     from pokevla.evaluation.vlm.ask import run_grounding
 
-    console = _console(as_json)
+    console, left = _console(as_json), TimeLeft()
 
     def on_progress(model: str, answered: int, total: int) -> None:
-        console.print(f"{model}: {answered}/{total} questions")
+        eta = left.after(answered, total)
+        console.print(f"{model}: {answered}/{total} questions{f', {eta}' if eta else ''}", soft_wrap=True)
 
     summary = run_grounding(recipe, overwrite=overwrite, on_progress=on_progress)
     if as_json:

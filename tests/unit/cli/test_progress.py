@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pokevla.cli.progress import progress
+from pokevla.cli.progress import TimeLeft, progress
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -36,3 +36,21 @@ def test_without_a_total_lines_come_more_and_more_seldom(capsys: pytest.CaptureF
             listen(done)
 
     assert lines(capsys) == [f"pictures: {2**n}" for n in range(10)]
+
+
+def test_lines_between_the_first_and_the_last_say_when_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("episodes") as listen:
+        for done in (1, 20, 40):
+            listen(done, 40)
+
+    first, second, last = lines(capsys)
+    assert "ETA" not in first + last
+    assert second.startswith("episodes: 20 of 40, ETA ")
+
+
+def test_the_time_left_follows_from_the_recent_speed_and_begins_anew_with_something_new() -> None:
+    seconds = iter([0.0, 10.0, 11.0, 500.0, 504.0])
+    left = TimeLeft(lambda: next(seconds))
+    assert [left.after(done, 100) for done in (0, 10, 11)] == ["", "ETA 1 min 30 s", "ETA 1 min 29 s"]
+    assert [left.after(done, 9) for done in (1, 5)] == ["", "ETA 4 s"]
+    assert TimeLeft(lambda: 0.0).after(3, None) == ""

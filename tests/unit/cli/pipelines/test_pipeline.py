@@ -1,14 +1,19 @@
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from pokevla.cli.pipelines.demo import closing_lines
 from pokevla.cli.pipelines.memory_sampler import GIB, MemorySampler
 from pokevla.cli.pipelines.pipeline import StageFailed, pipeline_lock, read_stages, run_pipeline
+from pokevla.cli.pipelines.schedule import Schedule, usual_durations
 from pokevla.errors import UsageError
 from pokevla.recipe.schema import PipelineRecipe, Stage
+from tests.unit.test_project import parse_command
 
 # Stands for `pokevla`: appends its first argument to a file, or ends with the code of `fail N`.
 PROGRAM = [
@@ -34,6 +39,46 @@ def test_stages_run_in_order_with_output_filled_in(tmp_path: Path) -> None:
     assert (output / "log").read_text() == "AB"
     assert lines[0] == f"[1/2] one: pokevla A {output}/log"
     assert [stage["name"] for stage in json.loads((output / "stages.json").read_text())["stages"]] == ["one", "two"]
+
+
+def test_the_log_says_how_long_each_stage_and_the_rest_take(tmp_path: Path) -> None:
+    output = tmp_path / "demo"
+    stages = [
+        Stage(name=name, run=[name, "{output}/log"], seconds=seconds) for name, seconds in (("a", 60), ("b", 120))
+    ]
+    recipe = PipelineRecipe(kind="pipeline", name="p", output=output, stages=stages)
+    begin_a, end_a, begin_b, end_b = run(recipe)
+    assert begin_a == f"[1/2] a: pokevla a {output}/log (about 1 min 00 s, pipeline ETA 3 min 00 s)"
+    assert re.fullmatch(r"\[1/2\] a: finished in .* s, pipeline ETA .* s, peak memory .* GiB", end_a)
+    assert begin_b.startswith(f"[2/2] b: pokevla b {output}/log (about ")
+    assert re.fullmatch(r"\[2/2\] b: finished in .* s; .* s so far, peak memory .* GiB", end_b)
+
+
+def test_a_slow_machine_is_expected_to_stay_slow() -> None:
+    schedule = Schedule({"a": 10.0, "b": 20.0, "c": 30.0})
+    assert schedule.after("a", 20.0, ["b", "c"]) == "finished in 20 s, pipeline ETA 1 min 40 s"
+    assert schedule.before(["b", "c"]) == " (about 40 s, pipeline ETA 1 min 40 s)"
+    assert Schedule({"a": 10.0}).before(["b"]) == ""
+
+
+def test_durations_of_a_whole_earlier_call_are_preferred() -> None:
+    stages = [Stage(name="a", run=["x"], seconds=1.0), Stage(name="b", run=["x"])]
+    assert usual_durations(stages, {"a": 5.0}) == {"a": 1.0}
+    assert usual_durations(stages, {"a": 5.0, "b": 7.0}) == {"a": 5.0, "b": 7.0}
+
+
+def test_it_ends_with_what_to_open_and_what_to_do_next(tmp_path: Path) -> None:
+    for name in ("posttrain", "pretrain"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").touch()
+    lines = closing_lines(tmp_path, tmp_path / "report.html")
+    assert f"  {(tmp_path / 'report.html').as_uri()}" in lines
+    commands = [shlex.split(line.strip().split("   ")[0]) for line in lines[lines.index("Next:") + 1 :]]
+    assert ["pokevla", "runs", "ls", str(tmp_path)] in commands
+    for program, *words in commands:
+        assert program in ("pokevla", "tensorboard")
+        if program == "pokevla":
+            parse_command(words)
 
 
 def test_finished_stages_are_skipped_and_a_changed_one_runs_with_all_after_it(tmp_path: Path) -> None:
