@@ -70,6 +70,8 @@ class LazyGroup(typer.core.TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in VERBS:
+            if ctx is not None and ctx.resilient_parsing:  # the shell completes a line; an error would spoil it
+                return None
             guess = nearest(cmd_name, VERBS)
             raise UsageError(
                 f"pokevla has no verb {cmd_name!r}.",
@@ -87,7 +89,7 @@ class LazyGroup(typer.core.TyperGroup):
         return expand_path_arguments(command)
 
 
-app = typer.Typer(cls=LazyGroup, add_completion=False, rich_markup_mode=None, no_args_is_help=True,
+app = typer.Typer(cls=LazyGroup, rich_markup_mode=None, no_args_is_help=True,
                   context_settings={"help_option_names": ["--help", "-h"]})  # fmt: skip
 
 

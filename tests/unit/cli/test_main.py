@@ -129,6 +129,32 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(verb in text for verb in main.VERBS)
 
 
+COMPLETE = """
+eval "$(pokevla --show-completion bash)"
+COMP_WORDS=({words}) COMP_CWORD={position}
+_pokevla_completion pokevla
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "position", "offered"),
+    [("pokevla tra", 1, ["train"]), ("pokevla runs s", 2, ["show", "stop"]), ("pokevla watch --on", 2, ["--once"])],
+)
+def test_bash_completes_verbs_and_options(
+    words: str, position: int, offered: list[str], tmp_path: Path, tiny_run_env: dict[str, str]
+) -> None:
+    program = tmp_path / "pokevla"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m pokevla.cli.main "$@"\n')
+    program.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-c", COMPLETE.format(words=words, position=position)],
+        env={**tiny_run_env, "PATH": f"{tmp_path}:{tiny_run_env['PATH']}"}, cwd=ROOT, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert (done.stdout.split(), done.stderr) == (offered, "")
+
+
 @pytest.mark.parametrize("verb", list(main.VERBS))
 def test_every_verb_is_there_and_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run([verb, "--help"]) == 0
