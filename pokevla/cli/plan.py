@@ -7,13 +7,14 @@ from pathlib import Path
 
 import typer
 
+from pokevla.packaged_recipes import complete_recipe
 from pokevla.recipe.load import load_recipe
 from pokevla.recipe.planning.plan import Plan, gib
 from pokevla.recipe.planning.plan import plan as make_plan
 
 
 def plan(
-    recipe: Path = typer.Argument(..., help="A pretrain or posttrain recipe."),
+    recipe: Path = typer.Argument(..., help="A pretrain or posttrain recipe.", autocompletion=complete_recipe),
     overrides: list[str] = typer.Argument(None, help="Overrides such as batch.micro=4."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from pokevla.errors import RecipeError, UsageError
+from pokevla.packaged_recipes import FOLDER, PREFIX, complete_recipe
 from pokevla.recipe.document import Document, Template, read_document
 from pokevla.recipe.dump import dump_recipe
 from pokevla.recipe.load import load_recipe, merge_extends
@@ -20,30 +21,38 @@ from pokevla.recipe.values import ABSENT, differences, flat_values, plain_values
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="List, show and compare recipes: ls, show, explain, diff."
 )
-_ROOT = typer.Option(Path("recipes"), "--root", help="Directory that is searched for recipes.")
+_SEARCHED = "Directory to search; default: the recipes of this package, and those in `recipes`."
+_ROOT = typer.Option(None, "--root", help=_SEARCHED)
+_RECIPE = typer.Argument(..., help="Recipe: a file, or a name of `recipe ls`.", autocompletion=complete_recipe)
 
 
 @app.command()
-def ls(root: Path = typer.Argument(Path("recipes"), help="Directory to search.")) -> None:
-    """List all recipes: file, kind, name, and the first comment line, which names the command that runs it."""
+def ls(root: Path = typer.Argument(None, help=_SEARCHED)) -> None:
+    """List recipes: name or file, kind, name of the run, and the first comment line, with the command that runs it.
+
+    The recipes of this package are known by name from any folder; a file of that path is preferred.
+    """
     rows = []
     for path in _recipe_files(root):
         values = merge_extends(path, os.environ).values
         # A file without a name is a base for others.
         kind = str(values["kind"]) if "name" in values and "kind" in values else "base"
-        rows.append((str(path), kind, _text(values.get("name", "")).strip('"'), _first_comment(path)))
+        packaged = path.is_relative_to(FOLDER)
+        shown = path.relative_to(FOLDER).with_suffix("").as_posix() if packaged else str(path)
+        rows.append((shown, kind, _text(values.get("name", "")).strip('"'), _first_comment(path)))
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)]
         typer.echo("  ".join([*cells, row[3]]).rstrip())
 
 
-def _recipe_files(root: Path) -> list[Path]:
+def _recipe_files(root: Path | None) -> list[Path]:
+    if root is None:
+        own = Path(PREFIX) if Path(PREFIX).resolve() != FOLDER.resolve() else None
+        return [*sorted(FOLDER.rglob("*.yaml")), *(sorted(own.rglob("*.yaml")) if own is not None else [])]
     files = sorted(root.rglob("*.yaml"))
     if not files:
-        raise UsageError(
-            f"{root} contains no recipe.", "Run this in the project's directory, or name another directory."
-        )
+        raise UsageError(f"{root} contains no recipe.", "Name another directory.")
     return files
 
 
@@ -54,7 +63,7 @@ def _first_comment(path: Path) -> str:
 
 @app.command()
 def show(
-    recipe: Path = typer.Argument(..., help="Recipe file."),
+    recipe: Path = _RECIPE,
     overrides: list[str] = typer.Argument(None, help="Overrides such as optim.lr=3e-4."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON with origins."),
 ) -> None:
@@ -74,7 +83,7 @@ def explain(field: str = typer.Argument(..., help="Field, such as optim.lr or lr
         typer.echo(f"{doc.name}  ({doc.type}; default: {doc.default}; in {', '.join(doc.kinds)})")
         typer.echo(f"  {doc.text}")
     for name in dict.fromkeys(doc.name for doc in docs):
-        for path in sorted(root.rglob("*.yaml")):
+        for path in _recipe_files(root):
             for origin, value in _settings(read_document(path), name.split(".")):
                 typer.echo(f"  set in {origin}: {value}")
 
@@ -121,7 +130,7 @@ def _text(value: Any) -> str:
 
 
 @app.command()
-def diff(first: Path = typer.Argument(...), second: Path = typer.Argument(...)) -> None:
+def diff(first: Path = _RECIPE, second: Path = _RECIPE) -> None:
     """Print the fields in which two resolved recipes differ, with the origin of each value."""
     one, two = load_recipe(first), load_recipe(second)
     for field, values in differences(flat_values(one.recipe), flat_values(two.recipe)).items():

@@ -8,13 +8,17 @@ import typer
 
 from pokevla.errors import PokeVLAError, RecipeError, UsageError
 from pokevla.files.paths import expanded
+from pokevla.packaged_recipes import complete_recipe
 from pokevla.recipe.load import LoadedRecipe, load_with_findings
 from pokevla.runs.directory import remark_on_existing_run
 
 
 def validate(
     arguments: list[str] = typer.Argument(
-        ..., metavar="RECIPE... [OVERRIDES]", help="Recipe files, and overrides such as optim.lr=3e-4 for all of them."
+        ...,
+        metavar="RECIPE... [OVERRIDES]",
+        help="Recipe files or names, and overrides such as optim.lr=3e-4 for all of them.",
+        autocompletion=complete_recipe,
     ),
     schema_only: bool = typer.Option(False, "--schema-only", help="Check only the recipe, not the files it names."),
 ) -> None:

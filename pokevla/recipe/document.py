@@ -21,6 +21,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from pokevla.errors import RecipeError
 from pokevla.files.texts import read_text
+from pokevla.packaged_recipes import similar_recipe
 from pokevla.recipe.yaml_nodes import MAX_BYTES, RefusedYAML, compose, construct_scalar, describe, new_constructor
 
 KeyPath = tuple[str | int, ...]
@@ -70,7 +71,9 @@ def read_document(path: Path) -> Document:
     of `yaml_nodes`."""
     with suppress(PermissionError):  # `read_text` says it
         if not path.exists():
-            raise RecipeError(f"{path} does not exist.", "`pokevla recipe ls` lists the recipes.")
+            guess = similar_recipe(path)
+            did_you_mean = f"Did you mean {guess}? " if guess else ""
+            raise RecipeError(f"{path} does not exist.", f"{did_you_mean}`pokevla recipe ls` lists the recipes.")
     return parse_document(read_text(path, max_bytes=MAX_BYTES, kind=RecipeError), display_path(path))
 
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from pokevla.errors import RecipeError, UsageError
 from pokevla.files.paths import expand_path
 from pokevla.files.texts import shorten
+from pokevla.packaged_recipes import find_recipe
 from pokevla.parts import import_extensions
 from pokevla.recipe.checking.consistency import inconsistencies
 from pokevla.recipe.document import (
@@ -49,7 +50,7 @@ class LoadedRecipe:
 
     recipe: AnyRecipe
     path: Path
-    """The file as given by the caller."""
+    """The file as given by the caller, or that of the packaged recipe."""
     origins: dict[str, str]
     """Dotted field -> `file:line`, `override` or `default`."""
 
@@ -57,7 +58,7 @@ class LoadedRecipe:
 def load_recipe(
     path: Path, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> LoadedRecipe:
-    """Load `path` with its bases, variables and overrides.
+    """Load `path`, a file or the name of a packaged recipe, with its bases, variables and overrides.
 
     `overrides` are `field=value` with a YAML value (`optim.lr=3e-4`, `data.datasets.0.weight=2`); `environment`
     defaults to the process's. RecipeError lists every mistake, one line each: `file:line: sentence`.
@@ -74,10 +75,11 @@ def load_with_findings(
     """Like `load_recipe`, but rules between fields that are broken are returned, as `file:line: sentence`: the files
     that such a recipe names can still be checked. RecipeError for a recipe whose fields are wrong."""
     variables = os.environ if environment is None else environment
-    document = merge_extends(Path(path), variables)
+    path = find_recipe(Path(path))
+    document = merge_extends(path, variables)
     for override in overrides:
         _apply_override(document, override)
-    return _validated(expand(document, variables), Path(path), variables)
+    return _validated(expand(document, variables), path, variables)
 
 
 def merge_extends(path: Path, environment: Mapping[str, str]) -> Document:
@@ -118,6 +120,8 @@ def _merged(
         except UsageError as error:
             raise RecipeError(f"{location}: extends: {error}") from None
         target = Path(os.path.normpath(path.parent / name))
+        packaged = find_recipe(Path(name))
+        target = target if target.is_file() or not packaged.is_file() else packaged
         if not target.is_file():
             raise RecipeError(
                 f"{location}: extends names {target}, which does not exist. {_similar_file(target)}".strip()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pokevla.cli.progress import progress
+from pokevla.packaged_recipes import complete_recipe
 
 if TYPE_CHECKING:
     from pokevla.recipe.sections import CacheConfig
@@ -18,7 +19,7 @@ app = typer.Typer(
     no_args_is_help=True, help="Compute teacher features once: build, info, verify.", rich_markup_mode=None
 )
 
-_Recipe = Annotated[Path, typer.Argument(help="Recipe of kind cache or posttrain.")]
+_Recipe = Annotated[Path, typer.Argument(help="Recipe of kind cache or posttrain.", autocompletion=complete_recipe)]
 _Source = Annotated[Path, typer.Argument(help="Recipe of kind cache or posttrain, or the directory of one cache.")]
 _Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides such as cache.sam_codec=fp16.")]
 _ENCODED_TOGETHER: dict[str, Callable[[Any], int]] = {

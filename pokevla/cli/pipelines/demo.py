@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
+from pokevla.packaged_recipes import complete_recipe
 from pokevla.telemetry.writers import METRICS
 
-DEFAULT_RECIPE = Path("recipes/demo/demo.yaml")
+DEFAULT_RECIPE = Path("demo/demo")
 
 
 def demo(
-    recipe: Annotated[Path, typer.Argument(help="Recipe of kind pipeline.")] = DEFAULT_RECIPE,
+    recipe: Annotated[
+        Path, typer.Argument(help="Recipe of kind pipeline.", autocompletion=complete_recipe)
+    ] = DEFAULT_RECIPE,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete the output of an earlier call and start over.")
     ] = False,
@@ -28,9 +31,7 @@ def demo(
 
     pipeline = load_recipe(recipe).recipe
     if pipeline.kind != "pipeline":
-        raise RecipeError(
-            f"{recipe}: a demo needs a recipe of kind pipeline, not {pipeline.kind}.", "Try recipes/demo/demo.yaml."
-        )
+        raise RecipeError(f"{recipe}: a demo needs a recipe of kind pipeline, not {pipeline.kind}.", "Try demo/demo.")
     console = PlainConsole()
     with pipeline_lock(pipeline.output):
         run_pipeline(pipeline, fresh=fresh, announce=lambda line: console.print(line, style="bold", soft_wrap=True))

@@ -23,6 +23,7 @@ from pokevla.files.names import TEMPORARY, make_parents
 from pokevla.files.ownership import foreign_entry, names_below, refuse_foreign
 from pokevla.files.paths import expanded, literal_path
 from pokevla.files.texts import read_json, write_json
+from pokevla.packaged_recipes import find_recipe
 from pokevla.recipe.kinds import AnyRecipe, kind_of
 from pokevla.recipe.load import load_recipe, recipe_hash
 from pokevla.recipe.schema import PipelineRecipe, Stage
@@ -177,8 +178,10 @@ def _fingerprint(arguments: list[str]) -> str:
 def _recipes(arguments: list[str]) -> list[AnyRecipe]:
     """Recipes that a command names, with the overrides that follow them."""
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
-    paths = [expanded(Path(argument)) for argument in arguments if argument.endswith((".yaml", ".yml"))]
-    return [load_recipe(path, overrides).recipe for path in paths if path.is_file()]
+    paths = [find_recipe(expanded(Path(argument))) for argument in arguments if not argument.startswith("-")]
+    return [
+        load_recipe(path, overrides).recipe for path in paths if path.suffix in (".yaml", ".yml") and path.is_file()
+    ]
 
 
 def _remove_run(arguments: list[str], output: Path) -> None:

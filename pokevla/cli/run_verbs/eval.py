@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pokevla.packaged_recipes import complete_recipe
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -20,7 +22,7 @@ LOG_WIDTH = 110
 
 
 def evaluate(
-    recipe: Annotated[Path, typer.Argument(help="Recipe of kind eval or grounding.")],
+    recipe: Annotated[Path, typer.Argument(help="Recipe of kind eval or grounding.", autocompletion=complete_recipe)],
     overrides: Annotated[list[str] | None, typer.Argument(help="Overrides such as workers=1.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over even if it is complete.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,

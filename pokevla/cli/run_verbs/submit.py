@@ -10,6 +10,7 @@ import typer
 
 from pokevla.errors import command_line
 from pokevla.files.paths import expanded
+from pokevla.packaged_recipes import complete_recipe
 
 if TYPE_CHECKING:
     from pokevla.jobs.launcher import Launcher
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 def submit(
     recipe: Annotated[
         Path,
-        typer.Argument(help="Recipe of kind pretrain, posttrain, cache, eval or grounding, or a run to go on with."),
+        typer.Argument(
+            help="Recipe of kind pretrain, posttrain, cache, eval or grounding, or a run to go on with.",
+            autocompletion=complete_recipe,
+        ),
     ],
     overrides: Annotated[list[str] | None, typer.Argument(help="Overrides such as resources.nodes=2.")] = None,
     then: Annotated[

@@ -7,10 +7,15 @@ from pathlib import Path
 import typer
 
 from pokevla.cli.run_verbs.devices import AllowCpu, overrides_for_cpu
+from pokevla.packaged_recipes import complete_recipe
 
 
 def train(
-    recipe: Path = typer.Argument(..., help="A recipe of kind pretrain or posttrain."),
+    recipe: Path = typer.Argument(
+        ...,
+        help="A recipe of kind pretrain or posttrain: a file, or a name of `recipe ls`.",
+        autocompletion=complete_recipe,
+    ),
     overrides: list[str] = typer.Argument(None, help="Overrides such as optim.lr=3e-4 name=second."),
     allow_cpu: AllowCpu = False,
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from pokevla.cli import doctor
 from pokevla.cli.main import run
+from pokevla.packaged_recipes import recipe_names
 
 TEXT = """# pokevla train x.yaml
 kind: pretrain
@@ -35,10 +36,47 @@ def output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_ls_tells_file_kind_name_and_command(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = output(capsys, "recipe", "ls").splitlines()
+    lines = output(capsys, "recipe", "ls", "recipes").splitlines()
 
     assert lines[0].split() == ["recipes/base.yaml", "base", "Base."]
     assert lines[1].split() == ["recipes/x.yaml", "pretrain", "x", "pokevla", "train", "x.yaml"]
+
+
+def test_recipes_of_the_package_are_listed_by_name_before_those_in_recipes(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [line.split()[0] for line in output(capsys, "recipe", "ls").splitlines()]
+
+    assert names == [*recipe_names(), "recipes/base.yaml", "recipes/x.yaml", "recipes/y.yaml"]
+    assert "posttrain/libero_goal" in names
+
+
+def test_every_name_works_from_any_folder(
+    tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("POKEVLA_DATA", "POKEVLA_MODELS"):
+        monkeypatch.setenv(variable, "here")
+    for name in recipe_names():
+        if not name.startswith("base/"):
+            assert run(["validate", "--schema-only", name]) == 0, name
+    assert "ok (pipeline demo)" in output(capsys, "validate", "--schema-only", "recipes/demo/demo.yaml")
+
+
+def test_a_file_is_preferred_to_a_recipe_of_the_same_name(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tree / "demo").mkdir()
+    (tree / "demo" / "demo").write_text(TEXT)
+    assert "ok (pretrain x)" in output(capsys, "validate", "--schema-only", "demo/demo")
+
+
+def test_a_recipe_can_extend_one_of_the_package(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tree / "mine.yaml").write_text("extends: demo/pretrain\nname: mine\n")
+    assert json.loads(output(capsys, "recipe", "show", "mine.yaml", "--json"))["recipe"]["model"]["preset"] == "mini"
+
+
+def test_a_wrong_name_is_one_line_with_the_nearest(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", "postrain/libero_goal"]) == 2
+    error = capsys.readouterr().err
+    assert "postrain/libero_goal does not exist. Did you mean posttrain/libero_goal?" in error
 
 
 def test_show_gives_values_with_origins(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
