@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "Run the whole pipeline, from the simulator to a report.",
     ),
     "recipe": ("recipe", "app", "List, show and compare recipes: ls, show, explain, diff, reference."),
+    "models": ("models", "app", "List and download the published models that recipes need: ls, get."),
     "validate": ("validate", "validate", "Check recipes and the files they name."),
     "plan": ("plan", "plan", "Print batch arithmetic, steps, memory, compute, hours and disk of a recipe."),
     "data": (
