@@ -21,7 +21,7 @@ LABELS = {
     "val/loss/action": "own images",
     "val_swapped/loss/action": "another sample's images",
 }
-WIDTH, HEIGHT = 420, 240
+WIDTH, HEIGHT = 420, 248
 LEFT, RIGHT, TOP, BOTTOM = 64, 396, 10, 212
 """Sides of the plotting area in a chart of WIDTH x HEIGHT units."""
 MARGIN = 0.05
