@@ -6,6 +6,7 @@ not fit beside it goes to the next line, and only sentences are wrapped.
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 
@@ -23,6 +24,7 @@ SHOWN_CHECKPOINTS = 4
 MIN_BAR, MAX_BAR = 10, 40
 LABEL_WIDTH = 10
 GAP = "   "
+NO_BREAK = "\u00a0"
 BORDER = 4
 """Columns of the panel's frame and padding."""
 STYLES = {
@@ -36,9 +38,7 @@ LOSSES = {"": "train", "val/": "held out", "val_swapped/": "images swapped"}
 """Prefix of a loss's name -> heading of its column."""
 Figure = tuple[str, str, Callable[[float | None], str]]
 FIGURES: dict[str, tuple[Figure, ...]] = {
-    "learning": (
-        ("lr", "lr {}", number), ("grad_norm", "gradient norm {}", number), ("skipped", "{} steps skipped", number),
-    ),
+    "learning": (("lr", "lr {}", number), ("grad_norm", "gradient norm {}", number)),
     "speed": (
         ("samples_per_s", "{} samples/s", number), ("step_s", "{} a step without saves", duration),
         ("step_s/max", "slowest rank works {} on it", duration), ("data_wait_share", "{} waiting for data", percent),
@@ -230,7 +230,10 @@ def _flow(label: str | None, cells: Sequence[str | Text], width: int) -> list[Te
 
 
 def _wrapped(text: str, width: int, style: str = "") -> list[Text]:
-    return [Text(part, style) for part in textwrap.wrap(text, width, break_on_hyphens=False)]
+    """Lines of at most `width` columns. A number stays with the word before it."""
+    bound = re.sub(r"(?<=\S) (?=-?\d)", NO_BREAK, text)
+    lines = textwrap.wrap(bound, width, break_on_hyphens=False)
+    return [Text(line.replace(NO_BREAK, " "), style) for line in lines]
 
 
 def sparkline(values: Sequence[float | None]) -> str:

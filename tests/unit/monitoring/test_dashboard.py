@@ -65,6 +65,12 @@ def test_losses_that_fit_no_table_are_shown_line_by_line(run: Path) -> None:
     assert text.count("-1.25e-07") == 3
 
 
+def test_a_number_of_an_event_stays_with_its_name(run: Path) -> None:
+    append(run / "events.jsonl", event("saved", 80, step=625, position=20000, save_s=0.292, size_bytes=27368791))
+    rows = [row.strip("│ ") for row in shown(frame(LiveRun(run).snapshot(None), 60), 60).splitlines()]
+    assert not [row for row in rows if row.endswith(("position", "save_s", "size_bytes"))]
+
+
 def test_a_low_terminal_loses_old_events_and_nothing_else(run: Path) -> None:
     append(run / "events.jsonl", *(event("skipped", 71 + step, step=step) for step in range(20, 28)))
     snapshot = LiveRun(run).snapshot(None)
