@@ -108,7 +108,7 @@ def verdict(summary: dict[str, Any]) -> str:
 
 
 def summary_tables(summary: dict[str, Any]) -> list[Table]:
-    """Tables for the terminal: stages, learning, policies."""
+    """Tables for the terminal: stages, learning, policies; without those that have no row."""
     stages = _table("Stages", "stage", "time")
     for name, seconds in summary["stages"].items():
         stages.add_row(name, duration(seconds))
@@ -126,7 +126,7 @@ def summary_tables(summary: dict[str, Any]) -> list[Table]:
     for name, row in summary.get("evaluation", {}).items():
         interval = f"{row['low']:.2f} to {row['high']:.2f}"
         policies.add_row(name, f"{row['successes']}/{row['trials']}", interval, str(row["crashed"]))
-    return [stages, learning, policies]
+    return [table for table in (stages, learning, policies) if table.row_count]
 
 
 def _table(title: str, first: str, *figures: str) -> Table:

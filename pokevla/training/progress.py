@@ -71,8 +71,9 @@ class ProgressView:
             self.print_line("  ".join(part for part in (step, *shown, left) if part))
 
     def _time_left(self, step: int) -> str:
-        """`ETA 12 min 30 s`, at the speed of the recent window; empty where it is not known yet."""
-        if self._total is None or len(self._recent) < 2:  # the first step includes starting
+        """`ETA 12 min 30 s`, at the speed of the recent window; empty where it is not known yet, and at
+        the end."""
+        if self._total is None or step >= self._total or len(self._recent) < 2:  # the first step includes starting
             return ""
         step_s = seconds_per_step(self._recent)
         return "" if step_s is None else f"ETA {duration(max(0, self._total - step) * step_s)}"

@@ -55,12 +55,13 @@ def test_every_line_after_the_first_says_when_the_run_ends(tmp_path: Path) -> No
             tmp_path / "metrics.jsonl", *({"step": 100 + 20 * n, "loss": 1, "time": at} for n, at in enumerate(times))
         )
         view.update()
-        append(tmp_path / "metrics.jsonl", {"step": 120, "val/loss": 2.0})
+        append(tmp_path / "metrics.jsonl", {"step": 120, "val/loss": 2.0}, {"step": 1250, "loss": 1, "step_s": 2.0})
         view.update()
     assert out.getvalue().splitlines() == [
         "step 100/1250  loss 1",
         "step 120/1250  loss 1  ETA 37 min 40 s",
         "step 120/1250  val/loss 2",
+        "step 1250/1250  loss 1",
     ]
 
 
