@@ -15,6 +15,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from monitoring.live import Snapshot
+from pokevla.files.labels import printable
 from pokevla.telemetry.figures import duration, number, percent
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -231,7 +232,7 @@ def _flow(label: str | None, cells: Sequence[str | Text], width: int) -> list[Te
 
 def _wrapped(text: str, width: int, style: str = "") -> list[Text]:
     """Lines of at most `width` columns. A number stays with the word before it."""
-    bound = re.sub(r"(?<=\S) (?=-?\d)", NO_BREAK, text)
+    bound = re.sub(r"(?<=\S) (?=-?\d)", NO_BREAK, printable(text))
     lines = textwrap.wrap(bound, width, break_on_hyphens=False)
     return [Text(line.replace(NO_BREAK, " "), style) for line in lines]
 

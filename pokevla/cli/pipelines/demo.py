@@ -41,7 +41,7 @@ def demo(
         console.print(table)
     console.print(verdict(summary), style="bold", soft_wrap=True)
     for line in closing_lines(pipeline.output, page):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def closing_lines(output: Path, page: Path) -> list[str]:

@@ -178,10 +178,10 @@ def _fingerprint(arguments: list[str]) -> str:
 def _recipes(arguments: list[str]) -> list[AnyRecipe]:
     """Recipes that a command names, with the overrides that follow them."""
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
-    paths = [find_recipe(expanded(Path(argument))) for argument in arguments if not argument.startswith("-")]
-    return [
-        load_recipe(path, overrides).recipe for path in paths if path.suffix in (".yaml", ".yml") and path.is_file()
-    ]
+    files = (".yaml", ".yml")
+    named = [argument for argument in arguments if not argument.startswith("-")]
+    paths = [find_recipe(expanded(Path(name)) if name.endswith(files) else Path(name)) for name in named]
+    return [load_recipe(path, overrides).recipe for path in paths if path.suffix in files and path.is_file()]
 
 
 def _remove_run(arguments: list[str], output: Path) -> None:
