@@ -56,7 +56,7 @@ def download(model: PublishedModel, root: Path, on_file: OnFile) -> list[Path]:
     busy = f"Another process downloads models to {root}."
     with advisory_lock(root / LOCK, busy=busy, remedy="Wait until it has ended."):
         targets = {file: model.target(root, file) for file in model.files}
-        found = {file: presence(path, file, read=True) for file, path in targets.items()}
+        found: dict[PublishedFile, Presence] = {file: presence(path, file, read=True) for file, path in targets.items()}
         for file, path in targets.items():
             if found[file] == "differs":
                 raise DataError(
