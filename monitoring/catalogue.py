@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -89,7 +90,8 @@ def _evaluation(folder: Path, kind: str, queue: QueueState | None) -> Snapshot:
     if not results and queue is not None and queue.state != "UNKNOWN":
         state, reason = state_of_job(queue)
     bare = _bare(folder, kind, state, reason, queue)
-    return dataclasses.replace(bare, step=done, results=results)
+    written_s = max(path.stat().st_mtime for path in folder.iterdir() if path.is_file())
+    return dataclasses.replace(bare, step=done, results=results, age_s=max(0.0, time.time() - written_s))
 
 
 def _bare(run_dir: Path, kind: str, state: State, reason: str, queue: QueueState | None = None) -> Snapshot:

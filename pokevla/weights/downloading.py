@@ -12,6 +12,7 @@ from typing import Literal
 from pokevla.errors import DataError, DiskFullError, EnvironmentSetupError
 from pokevla.files.failures import FREE_SPACE, naming_errors
 from pokevla.files.locks import advisory_lock
+from pokevla.files.names import fsync_tree, put_in_place
 from pokevla.weights.published import HUB, PublishedFile, PublishedModel
 
 LOCK = ".download.lock"
@@ -127,6 +128,6 @@ def _fetch_address(address: str, path: Path, size_bytes: int | None) -> None:
         file = part.open("ab")
     with file:  # not within naming_errors: errors of the server are OSErrors too
         http_get(address, file, resume_size=file.tell(), expected_size=size_bytes, displayed_filename=path.name)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    with naming_errors(path):
+        fsync_tree(part)
+        put_in_place(part, path)

@@ -47,7 +47,7 @@ def test_the_frame_fits_its_terminal_and_shortens_nothing(run: Path, width: int)
 
 
 def test_a_long_path_and_long_names_are_wrapped_and_whole(tmp_path: Path) -> None:
-    run_dir = make_run(tmp_path / ("a_very_long_name_" * 8 + "1234567890"))
+    run_dir = make_run(tmp_path / ("a_long_folder_" * 6) / "run_1234567890")
     append(run_dir / "metrics.jsonl", train_line(123456, 10, **{"loss/some_part_with_a_long_name": 1.25e-9}))
     text = shown(frame(LiveRun(run_dir).snapshot(None), 60), 60)
     joined = "".join(row.strip("│╭╮╰╯─ ") for row in text.splitlines())
