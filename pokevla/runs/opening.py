@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pokevla.errors import PokeVLAError
 from pokevla.recipe.derive import derive_batch
+from pokevla.recipe.document import display_path
 from pokevla.recipe.kinds import kind_of
 from pokevla.recipe.planning.plan import count_samples, planned_steps
 from pokevla.recipe.schema import TrainRecipe
@@ -52,12 +53,12 @@ def _ranks(recipe: TrainRecipe, world_size: int) -> str:
 
 
 def _model(recipe: TrainRecipe) -> str:
-    start = "random weights" if recipe.model.vlm is None else str(recipe.model.vlm)
+    start = "random weights" if recipe.model.vlm is None else display_path(recipe.model.vlm)
     return f"preset {recipe.model.preset}, from {start}"
 
 
 def _data(recipe: TrainRecipe) -> str:
-    paths = ", ".join(str(path) for path in recipe.dataset_paths)
+    paths = ", ".join(display_path(path) for path in recipe.dataset_paths)
     try:
         samples = count_samples(recipe).training
     except PokeVLAError:  # the ranks name what is wrong when they open it

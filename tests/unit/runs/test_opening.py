@@ -25,7 +25,7 @@ def test_the_first_lines_say_what_starts_and_how_to_watch_it(tmp_path: Path) -> 
     assert lines["run"] == f"{run_dir} (pretrain, begins at step 0)"
     assert lines["device"] == f"CPU of {socket.gethostname()}"
     assert lines["ranks"].startswith("2; 32 samples a step = 16 x 1 accumulation x 2 ranks; ZeRO stage")
-    assert lines["data"] == "d"  # not there: the ranks say what is wrong with it
+    assert lines["data"] == "d/d"  # not there: the ranks say what is wrong with it
     assert lines["steps"].startswith("100; a checkpoint every")
     assert lines["watch"] == f"pokevla watch {run_dir}"
 
