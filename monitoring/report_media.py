@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from monitoring.report_inputs import PICTURES, VIDEOS_PER_POLICY
 from pokevla.evaluation.table import simulator
 from pokevla.evaluation.trial_records import TrialRecord, read_records
-from pokevla.evaluation.videos import trial_name
+from pokevla.evaluation.videos import trial_files, trial_name
 
 TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".mp4": "video/mp4"}
 POLICY_NOTES = {
@@ -35,21 +35,18 @@ def trials_section(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     for name, row in summary["policies"].items():
         rate = row["successes"] / row["trials"] if row["trials"] else 0.0
         policies.append({"name": name, "note": POLICY_NOTES.get(kinds.get(name, ""), ""), "rate": rate, **row})
-    records = sorted(read_records(folder / "episodes.jsonl"), key=lambda record: (record.task_index, record.trial))
-    by_policy = {name: [record for record in records if record.policy == name] for name in summary["policies"]}
+    records = {trial_name(record.key): record for record in read_records(folder / "episodes.jsonl")}
     models = [name for name, kind in kinds.items() if kind == "model"]
     return {
         "title": folder.name,
         "policies": policies,
         "videos": [
             medium
-            for recorded in by_policy.values()
-            for medium in _media(folder / "videos", ".mp4", recorded, instructions)[:VIDEOS_PER_POLICY]
+            for name in summary["policies"]
+            for medium in _media(folder / "videos", name, records, instructions)[:VIDEOS_PER_POLICY]
         ],
         "strips": [
-            medium
-            for name in models
-            for medium in _media(folder / "pictures", ".png", by_policy.get(name, []), instructions)[:PICTURES]
+            medium for name in models for medium in _media(folder / "pictures", name, records, instructions)[:PICTURES]
         ],
         "settings": summary["settings"],
         "simulator": simulator(summary["settings"]),
@@ -58,21 +55,24 @@ def trials_section(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _media(
-    folder: Path, suffix: str, records: Iterable[TrialRecord], instructions: Mapping[int, str]
+    folder: Path, policy: str, records: Mapping[str, TrialRecord], instructions: Mapping[int, str]
 ) -> list[dict[str, str]]:
-    """The files of one folder that belong to trials, in the order of the trials, with captions."""
-    paths = ((record, folder / f"{trial_name(record.key)}{suffix}") for record in records)
-    return [{**_caption(record, instructions), "uri": data_uri(path)} for record, path in paths if path.is_file()]
+    """The files of one folder that belong to trials of a policy, with captions."""
+    return [
+        {"policy": policy, "uri": data_uri(path), **_caption(trial, records.get(path.stem), instructions)}
+        for trial, path in trial_files(folder, policy).items()
+    ]
 
 
-def _caption(record: TrialRecord, instructions: Mapping[int, str]) -> dict[str, str]:
-    outcome = OUTCOMES[record.outcome]
+def _caption(trial: str, record: TrialRecord | None, instructions: Mapping[int, str]) -> dict[str, str]:
+    """What a trial was and what came out; only its name if it has no record."""
+    if record is None:
+        return {"trial": trial}
     steps = f" after {record.steps} steps" if record.outcome != "crashed" else ""
     iou = "" if record.mask_iou is None else f", mask IoU {record.mask_iou:.2f}"
     return {
-        "policy": record.policy,
         "outcome": record.outcome,
-        "result": f"{outcome}{steps}{iou}",
+        "result": f"{OUTCOMES[record.outcome]}{steps}{iou}",
         "instruction": instructions.get(record.task_index, record.task),
         "trial": f"task {record.task_index}, initial state {record.init_state_index}",
     }

@@ -117,7 +117,7 @@ def test_videos_of_a_policy_of_any_name_are_found(tmp_path: Path, run: Path) -> 
     named = recipe.policies[0].model_copy(update={"name": "trained [8]"})
     summary["policies"]["trained [8]"] = summary["policies"]["trained"]
     write_video(
-        tmp_path / "runs" / "trials" / "videos" / "trained [8]-t3-i30.mp4", [np.zeros((16, 32, 3), np.uint8)] * 2
+        tmp_path / "runs" / "trials" / "videos" / "trained [8]-t3-i30.mp4", [np.zeros((16, 32, 3), np.uint8)] * 2, 3
     )
     publish_trials(recipe.model_copy(update={"policies": [named]}), summary)
     folder = run / "tensorboard" / "eval" / "trials" / "trained [8]"
