@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from pokevla.errors import PokeVLAError
+from pokevla.errors import PokeVLAError, command_line
 from pokevla.recipe.derive import derive_batch
 from pokevla.recipe.document import display_path
 from pokevla.recipe.kinds import kind_of
@@ -28,7 +28,7 @@ def opening_lines(run_dir: Path, recipe: TrainRecipe, world_size: int) -> list[s
         "model": _model(recipe),
         "data": _data(recipe),
         "steps": _steps(recipe),
-        "watch": f"pokevla watch {run_dir}",
+        "watch": command_line("watch", run_dir),
     }
     return [f"{label:<{LABEL_WIDTH}}{text}" for label, text in lines.items()]
 

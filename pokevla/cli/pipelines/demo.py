@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pokevla.errors import RecipeError, command_line
 from pokevla.packaged_recipes import complete_recipe
 from pokevla.telemetry.writers import METRICS
 
@@ -26,7 +28,6 @@ def demo(
     from monitoring.report import write_report
     from pokevla.cli.pipelines.pipeline import pipeline_lock, run_pipeline
     from pokevla.cli.terminal import PlainConsole
-    from pokevla.errors import RecipeError
     from pokevla.recipe.load import load_recipe
 
     pipeline = load_recipe(recipe).recipe
@@ -47,14 +48,14 @@ def demo(
 def closing_lines(output: Path, page: Path) -> list[str]:
     """What to open and what to do next, after a pipeline in `output` has written its report to `page`."""
     trained = sorted(output.glob(f"*/{METRICS}"), key=lambda path: path.stat().st_mtime)
-    commands = {f"pokevla runs ls {output}": "all runs and evaluations, with their results"}
+    commands = {command_line("runs", "ls", output): "all runs and evaluations, with their results"}
     if trained:
         commands |= {
-            f"pokevla watch {trained[-1].parent} --once": "how the last training went",
-            f"pokevla ckpt inspect {trained[-1].parent}": "its checkpoints",
+            command_line("watch", trained[-1].parent, "--once"): "how the last training went",
+            command_line("ckpt", "inspect", trained[-1].parent): "its checkpoints",
         }
     commands |= {
-        f"tensorboard --logdir {output}": "curves, settings and videos",
+        shlex.join(["tensorboard", "--logdir", str(output)]): "curves, settings and videos",
         "pokevla recipe ls": "recipes to start from; docs/data.md says how to bring your own data",
     }
     width = max(map(len, commands))
