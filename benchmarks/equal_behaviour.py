@@ -3,7 +3,7 @@
     python benchmarks/equal_behaviour.py BASE NEW [--quick] [--work DIR]
 
 Each commit runs in its own git worktree: the demo's two trainings on a smaller version of the demo's data (made once,
-by BASE), the toy runs of `training_storm.py`, the elastic run of `elastic.py`, and the first samples of each loader.
+by BASE), the toy runs of `kill_storm.py`, the elastic run of `elastic.py`, and the first samples of each loader.
 Then NEW verifies, resumes, exports and evaluates the files of BASE. The result is a table. The exit code is 1 if
 anything differs and 2 if BASE itself fails. With --work, everything is kept in DIR, and steps that a commit has
 completed there are not repeated.

@@ -3,8 +3,8 @@
     python benchmarks/kill_storm.py [--kills 100] [--quick] [--only NAME] [--seed N] [--json PATH] [--work DIR]
 
 Trainings: `--kills` kills in all, spread over ZeRO 0 to 3, fp32 and bf16, background saves on and off
-(`training_storm.py`). Commands: a fifth of that for each of `data demos`, `data convert`, `cache build`, `eval` and
-`ckpt export`, started as a user starts them (`command_storm.py`). Every other kill comes while something is being
+(`storm/training.py`). Commands: a fifth of that for each of `data demos`, `data convert`, `cache build`, `eval` and
+`ckpt export`, started as a user starts them (`storm/command.py`). Every other kill comes while something is being
 written; half of them hit one process, half all of them. The exit code is 1 if anything was lost or differs.
 """
 
@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from reporting import report
-from storm_commands import VICTIMS, storm_commands
-from storm_outcome import Outcome
+from storm.command_table import VICTIMS, storm_commands
+from storm.outcome import Outcome
 
 QUICK_TRAININGS = ("train ZeRO 3, bf16, background saves",)
 QUICK_COMMANDS = ("data convert", "ckpt export")
@@ -41,13 +41,13 @@ def trainings() -> dict[str, tuple[str, ...]]:
 
 def storm_trainings(work: Path, kills: int, seed: int, names: tuple[str, ...]) -> Iterator[tuple[str, Outcome]]:
     """Spread `kills` over the trainings. Yields the name of each and its outcome."""
-    from training_storm import storm_training
+    from storm.training import storm_training
 
     settings = trainings()
     for number, name in enumerate(names):
         share = kills // len(names) + (number < kills % len(names))
         if share:
-            folder = work / f"training-{number:02d}"
+            folder = work / f"training-{number:02d}" if len(names) > 1 else work
             yield name, storm_training(folder, share, seed + number, settings[name])
 
 

@@ -1,4 +1,4 @@
-"""A command that is killed again and again: what `benchmarks/command_storm.py` notices."""
+"""A command that is killed again and again: what `benchmarks/storm/command.py` notices."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ LEAVING_A_WORKER = "import subprocess\nsubprocess.Popen(['sleep', '60'])\n" + AT
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    module = importlib.import_module("command_storm")
+    module = importlib.import_module("storm.command")
     monkeypatch.setattr(module, "ORPHANS_S", 0.3)
     return module
 
@@ -90,7 +90,7 @@ def test_process_that_outlives_its_parent_is_noticed(script: ModuleType, tmp_pat
 
 
 def test_row_of_a_good_and_a_bad_outcome(script: ModuleType) -> None:
-    outcomes = importlib.import_module("storm_outcome")
+    outcomes = importlib.import_module("storm.outcome")
     good = outcomes.Outcome(20, 11, 0, (), "3 s undisturbed")
     bad = outcomes.Outcome(20, 11, 2, ("robot/dataset.json",))
     assert good.to_row("eval")["reference"] == "11 while writing, 0 lost, identical (3 s undisturbed)"

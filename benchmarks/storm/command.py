@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from storm_outcome import Outcome
+from storm.outcome import Outcome
 
 POLL_S = 0.01
 TIME_LIMIT_S = 1800.0

@@ -1,18 +1,13 @@
 """Kill a training many times and compare its result with an uninterrupted run.
 
-    python benchmarks/training_storm.py [--kills 30] [--seed N] --work DIR
-
 A run of two ranks (`tiny`, LoRA, dropout) is killed with SIGKILL at random moments. Every other kill waits until a save
 starts; the others happen at any time, including start-up. A kill hits all ranks or one. Then the run is resumed as by
 `pokevla resume`, except that its ranks are forked from a process that has imported everything. At the end its exported
 weights and its loss curve are compared with those of an uninterrupted run.
-
-Alone, the script does this for ZeRO 2 in fp32; `kill_storm.py` does it for every ZeRO stage.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
 import time
@@ -24,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from forked_ranks import end_ranks, start_ranks
-from reporting import report
-from storm_outcome import Outcome
+from storm.outcome import Outcome
 from toy_run import write_recipe
 
 from pokevla.distributed.environment import RankInfo
@@ -207,19 +201,3 @@ def storm_training(work: Path, kills: int, seed: int, overrides: Sequence[str] =
 def exported(run_dir: Path) -> bytes:
     """Final weights of a run."""
     return (run_dir / EXPORT / EXPORT_WEIGHTS).read_bytes()
-
-
-def main() -> None:
-    """Train with the toy recipe's settings, and exit with 1 if anything was lost or differs."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--seed", type=int, default=0, help="seed of moments and victims")
-    parser.add_argument("--work", type=Path, required=True, help="folder to work in; it is kept")
-    arguments = parser.parse_args()
-    outcome = storm_training(arguments.work, arguments.kills, arguments.seed)
-    report([outcome.to_row("training, ZeRO 2, fp32")], None)
-    sys.exit(0 if outcome.is_good else 1)
-
-
-if __name__ == "__main__":
-    main()

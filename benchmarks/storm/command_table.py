@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from command_storm import Parts, Victim, storm_command
-from storm_outcome import Outcome
+from storm.command import Parts, Victim, storm_command
+from storm.outcome import Outcome
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 DEMOS = ("--suite", "libero_object", "--task", "3", "--episodes", "3", "--init-states", "0:8", "--image-size", "32",
          "--image-stride", "16", "--fast-rendering", "--workers", "2")  # fmt: skip
 CACHE = """\
@@ -115,7 +115,7 @@ def export(work: Path) -> Victim:
     """Export of a short training."""
     run_dir = work / "exported" / "runs" / "calm"
     if not run_dir.exists():
-        from training_storm import train_undisturbed
+        from storm.training import train_undisturbed
 
         train_undisturbed(work / "exported", steps=8)
     return Victim(
