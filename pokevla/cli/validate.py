@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from pokevla.errors import PokeVLAError, RecipeError, UsageError
+from pokevla.files.labels import printable
 from pokevla.files.paths import expanded
 from pokevla.packaged_recipes import complete_recipe
 from pokevla.recipe.load import LoadedRecipe, load_with_findings
@@ -35,7 +36,8 @@ def validate(
         loaded, problems, remarks = _check(path, overrides, schema_only=schema_only)
         for problem in problems:
             for line in str(problem).splitlines():
-                typer.echo(f"error: {line if line.startswith(f'{path}:') else f'{path}: {line}'}", err=True)
+                text = line if line.startswith(f"{path}:") else f"{path}: {line}"
+                typer.echo(printable(f"error: {text}"), err=True)
         if problems or loaded is None:
             failed = failed or problems[0].exit_code
             continue

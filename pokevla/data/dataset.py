@@ -5,6 +5,7 @@ The tables hold everything except images and masks, so filtering, mixing, statis
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,18 @@ import pyarrow as pa
 from pokevla.data.statistics import Statistics
 from pokevla.embodiment.description import Embodiment
 from pokevla.errors import DataError
-from pokevla.recipe.checking.datasets import EPISODES_NAME, SAMPLES_NAME, embodiment_in, read_info, read_table, usable
+from pokevla.files.ownership import literal, refuse_foreign, refuse_overlap
+from pokevla.files.writing import refuse_second_writer
+from pokevla.recipe.checking.datasets import (
+    EPISODES_NAME,
+    INFO_NAME,
+    SAMPLES_NAME,
+    embodiment_in,
+    read_info,
+    read_table,
+    usable,
+)
+from pokevla.shards.index import index_path
 
 SHARDS_NAME = "shards"
 
@@ -78,6 +90,45 @@ def open_dataset(root: Path) -> Dataset:
         statistics=Statistics.from_dict(info["statistics"], embodiment) if embodiment and info["statistics"] else None,
         embodiment=embodiment,
     )
+
+
+def refuse_output(out: Path, sources: Iterable[Path], *, overwrite: bool) -> None:
+    """Refuse a dataset directory that cannot be written, before any work.
+
+    Args:
+        sources: files and folders that the dataset is made of; none may overlap `out`.
+        overwrite: whether a dataset of ours may be replaced. Anything else never is.
+
+    Raises:
+        UsageError: `out` overlaps a source.
+        DataError: `out` exists, and `overwrite` is not set or it holds more than a dataset. Or another process writes
+            it.
+    """
+    refuse_overlap(out, sources)
+    refuse_second_writer(out)
+    if not out.exists():
+        return
+    if not overwrite:
+        raise DataError(f"{out} already exists.", "Remove it, choose another directory, or pass --overwrite.")
+    refuse_replacing_dataset(out)
+
+
+def refuse_replacing_dataset(out: Path) -> None:
+    """Refuse to replace what is not a dataset of ours, or holds anything else.
+
+    Raises:
+        DataError: names what stands in the way.
+    """
+    try:
+        shards = read_info(out)["shards"]
+    except DataError as error:
+        raise DataError(
+            f"{out} is not replaced: it cannot be recognised as a dataset ({error.message})",
+            "Remove it yourself, or choose another directory.",
+        ) from error
+    files = [path for name in shards for path in (Path(SHARDS_NAME, name), index_path(Path(SHARDS_NAME, name)))]
+    names = [INFO_NAME, SAMPLES_NAME, EPISODES_NAME, *(literal(path.as_posix()) for path in files)]
+    refuse_foreign(out, "dataset", names)
 
 
 def usable_rows(dataset: Dataset, split: str, chunk_length: int = 1) -> np.ndarray:

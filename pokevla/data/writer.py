@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -18,14 +18,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from pokevla.data.dataset import SHARDS_NAME
+from pokevla.data.dataset import SHARDS_NAME, refuse_output, refuse_replacing_dataset
 from pokevla.embodiment.description import Embodiment
 from pokevla.embodiment.libero import LIBERO
 from pokevla.embodiment.reading import KEY
 from pokevla.errors import DataError
-from pokevla.files.ownership import Ownership, literal, refuse_foreign, refuse_overlap
-from pokevla.files.writing import atomic_folder, refuse_second_writer
-from pokevla.recipe.checking.datasets import EPISODES_NAME, INFO_NAME, SAMPLES_NAME, SCHEMA_VERSION, read_info
+from pokevla.files.labels import name_problem
+from pokevla.files.ownership import Ownership
+from pokevla.files.writing import atomic_folder
+from pokevla.recipe.checking.datasets import (
+    ALL_SPLITS,
+    EPISODES_NAME,
+    INFO_NAME,
+    SAMPLES_NAME,
+    SCHEMA_VERSION,
+)
 from pokevla.shards.index import dump_index, index_path
 from pokevla.shards.shard_writer import WEBDATASET_HEADER, ShardWriter
 
@@ -35,45 +42,6 @@ REMEDY = "Free some space or choose another disk."
 def encode_json(value: Any) -> bytes:
     """Encode JSON in a canonical form: sorted keys, no spaces, UTF-8."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def refuse_output(out: Path, sources: Iterable[Path], *, overwrite: bool) -> None:
-    """Refuse a dataset directory that cannot be written, before any work.
-
-    Args:
-        sources: files and folders that the dataset is made of; none may overlap `out`.
-        overwrite: whether a dataset of ours may be replaced. Anything else never is.
-
-    Raises:
-        UsageError: `out` overlaps a source.
-        DataError: `out` exists, and `overwrite` is not set or it holds more than a dataset. Or another process writes
-            it.
-    """
-    refuse_overlap(out, sources)
-    refuse_second_writer(out)
-    if not out.exists():
-        return
-    if not overwrite:
-        raise DataError(f"{out} already exists.", "Remove it, choose another directory, or pass --overwrite.")
-    refuse_replacing_dataset(out)
-
-
-def refuse_replacing_dataset(out: Path) -> None:
-    """Refuse to replace what is not a dataset of ours, or holds anything else.
-
-    Raises:
-        DataError: names what stands in the way.
-    """
-    try:
-        shards = read_info(out)["shards"]
-    except DataError as error:
-        raise DataError(
-            f"{out} is not replaced: it cannot be recognised as a dataset ({error.message})",
-            "Remove it yourself, or choose another directory.",
-        ) from error
-    files = [path for name in shards for path in (Path(SHARDS_NAME, name), index_path(Path(SHARDS_NAME, name)))]
-    names = [INFO_NAME, SAMPLES_NAME, EPISODES_NAME, *(literal(path.as_posix()) for path in files)]
-    refuse_foreign(out, "dataset", names)
 
 
 class ShardFile:
@@ -202,10 +170,13 @@ class DatasetWriter:
     def add_sample(self, key: str, members: Mapping[str, bytes], row: dict[str, Any]) -> None:
         """Append one sample; `row` goes to samples.parquet with `key` and `shard` added.
 
-        Raises DataError if a robot sample lacks the image of a view, or its proprio has the wrong width.
+        Raises DataError if its split has no proper name, a robot sample lacks the image of a view, or its proprio has
+        the wrong width.
         """
         if self._samples is None:
             raise RuntimeError("DatasetWriter is used outside its `with` block")
+        if "split" in row:
+            _check_split(row["split"], key)
         if self.embodiment is not None:
             _check_sample(self.embodiment, key, members, row)
         if self._shard is None:
@@ -279,6 +250,14 @@ def dataset_fingerprint(root: Path, shard_names: list[str], embodiment: Embodime
     if embodiment not in (None, LIBERO):
         digest.update(KEY.encode() + b"\0" + encode_json(embodiment.to_dict()))
     return digest.hexdigest()
+
+
+def _check_split(split: Any, key: str) -> None:
+    problem = "it should be text" if not isinstance(split, str) else name_problem(split)
+    if problem is None and split == ALL_SPLITS:
+        problem = "it stands for all splits together"
+    if problem is not None:
+        raise DataError(f"sample {key} is of split {split!r}: {problem}.", "Use `train` or `val`.")
 
 
 def _check_sample(embodiment: Embodiment, key: str, members: Mapping[str, bytes], row: Mapping[str, Any]) -> None:

@@ -9,13 +9,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pokevla.data.dataset import refuse_output
 from pokevla.data.sources.demonstrations import Demo, DemoFile, describe, find_files, read_demos
 from pokevla.data.sources.episodes import EPISODE_SCHEMA, SAMPLE_SCHEMA
 from pokevla.data.sources.images import JPEG_QUALITY, encode_jpeg, encode_mask
 from pokevla.data.sources.noops import moving_frames
 from pokevla.data.sources.provenance import made_by, source_entry
 from pokevla.data.statistics import compute_statistics
-from pokevla.data.writer import DatasetWriter, encode_json, refuse_output
+from pokevla.data.writer import DatasetWriter, encode_json
 from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import DataError
 from pokevla.files.labels import name_problem

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pokevla.data.dataset import refuse_output
 from pokevla.data.records import CATEGORIES, VLMRecord
 from pokevla.data.sources.demonstrations import find_files, open_hdf5
 from pokevla.data.sources.images import JPEG_QUALITY, encode_jpeg, encode_mask
@@ -27,7 +28,7 @@ from pokevla.data.sources.pictures import (
 )
 from pokevla.data.sources.provenance import made_by, source_entry
 from pokevla.data.sources.questions import ask
-from pokevla.data.writer import DatasetWriter, encode_json, refuse_output
+from pokevla.data.writer import DatasetWriter, encode_json
 from pokevla.errors import UsageError
 
 LICENSE = "CC-BY-4.0"

@@ -173,3 +173,12 @@ def test_only_a_dataset_without_foreign_files_is_replaced(tmp_path: Path) -> Non
         with pytest.raises(DataError, match="it cannot be recognised as a dataset"):
             write(out, overwrite=True)
     assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("split", ["all", "", "../x", "a\nb", 3])
+def test_a_split_has_a_name_that_can_be_chosen(tmp_path: Path, split: object) -> None:
+    with (
+        pytest.raises(DataError, match=r"sample k is of split .*Use `train` or `val`"),
+        DatasetWriter(tmp_path / "a", group="g", samples=SCHEMA) as writer,
+    ):
+        writer.add_sample("k", {"json": b"{}"}, {"split": split})
