@@ -70,7 +70,8 @@ class Dataset:
 def open_dataset(root: Path) -> Dataset:
     """Open a dataset directory. Reads the tables, not the shards.
 
-    Raises DataError if `dataset.json` is missing or has another schema version, or if a table cannot be read.
+    Raises DataError if `dataset.json` is missing, has another schema version or bad statistics, or if a table cannot be
+    read.
     """
     info = read_info(root)
     samples = read_table(root / SAMPLES_NAME)
@@ -87,7 +88,7 @@ def open_dataset(root: Path) -> Dataset:
         info=info,
         samples=samples,
         episodes=read_table(root / EPISODES_NAME) if embodiment else None,
-        statistics=Statistics.from_dict(info["statistics"], embodiment) if embodiment and info["statistics"] else None,
+        statistics=_statistics(info["statistics"], embodiment, root) if embodiment and info["statistics"] else None,
         embodiment=embodiment,
     )
 
@@ -129,6 +130,13 @@ def refuse_replacing_dataset(out: Path) -> None:
     files = [path for name in shards for path in (Path(SHARDS_NAME, name), index_path(Path(SHARDS_NAME, name)))]
     names = [INFO_NAME, SAMPLES_NAME, EPISODES_NAME, *(literal(path.as_posix()) for path in files)]
     refuse_foreign(out, "dataset", names)
+
+
+def _statistics(values: dict[str, Any], embodiment: Embodiment, root: Path) -> Statistics:
+    try:
+        return Statistics.from_dict(values, embodiment)
+    except DataError as error:
+        raise DataError(f"{root / INFO_NAME}: {error.message}", error.remedy) from error
 
 
 def usable_rows(dataset: Dataset, split: str, chunk_length: int = 1) -> np.ndarray:

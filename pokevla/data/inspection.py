@@ -17,6 +17,7 @@ from pokevla.data.dataset import SHARDS_NAME, Dataset, open_dataset
 from pokevla.data.reader import REMEDY, ShardReader
 from pokevla.data.samples import decode_image, decode_mask
 from pokevla.data.writer import dataset_fingerprint
+from pokevla.embodiment.finite import bad_number
 from pokevla.errors import DataError, UsageError
 from pokevla.files.writing import atomic_path
 from pokevla.shards.index import index_path
@@ -28,6 +29,8 @@ SHEET_SIGNATURE = b"pokevla data show"
 """Text in a contact sheet (PNG) that tells it from any other image."""
 OUTLINE = (255, 40, 40)
 GOAL = (40, 255, 40)
+SEQUENCES = ("actions", "executed_actions", "proprio")
+"""Columns of the episodes' table with a row of numbers for each frame."""
 
 
 def find_row(dataset: Dataset, sample: str) -> int:
@@ -126,6 +129,7 @@ def summarise(dataset: Dataset) -> dict[str, Any]:
             "frames_mean": round(sum(lengths) / len(lengths), 1),
             "tasks": _counts(dataset.episodes["task"].to_pylist()),
             "noops_dropped": dataset.info.get("num_noops_dropped"),
+            **({"skipped": dataset.info["skipped"]} if "skipped" in dataset.info else {}),
             "statistics": dataset.info["statistics"],
         }
     else:
@@ -133,14 +137,38 @@ def summarise(dataset: Dataset) -> dict[str, Any]:
     return summary
 
 
+def alarms(dataset: Dataset) -> list[str]:
+    """What is wrong with the numbers of a robot dataset: one sentence for each episode and column with a number that is
+    not finite or absurd (`pokevla.embodiment.finite`)."""
+    if dataset.episodes is None:
+        return []
+    sentences = []
+    for episode in dataset.episodes.select(["episode", *SEQUENCES]).to_pylist():
+        for name in SEQUENCES:
+            rows = np.asarray(episode[name], dtype=np.float64)
+            bad = bad_number(rows) if rows.size else None
+            if bad is not None:
+                sentences.append(f"episode {episode['episode']}: {name}, row {bad[0]}: {bad[1]}.")
+    return sentences
+
+
+def refuse_alarms(dataset: Dataset) -> None:
+    """Raise DataError if there are `alarms`, with the first one."""
+    sentences = alarms(dataset)
+    if sentences:
+        others = f" So are {len(sentences) - 1} more sequences." if len(sentences) > 1 else ""
+        raise DataError(f"{dataset.root}: {sentences[0]}{others}", "Repair the source and convert it again.")
+
+
 def _counts(values: Sequence[str]) -> dict[str, int]:
     return dict(sorted(Counter(values).items()))
 
 
 def verify_dataset(root: Path, on_shard: Callable[[int, int], None] | None = None) -> int:
-    """Check every member of every shard against its checksum, and the whole dataset against its fingerprint.
+    """Check every member of every shard against its checksum, the whole dataset against its fingerprint, and that the
+    numbers of its episodes are finite and not absurd.
 
-    Returns the number of samples. Raises DataError naming the first shard and key that differ. Calls
+    Returns the number of samples. Raises DataError naming the first shard and key that differ, or a bad number. Calls
     `on_shard(done, total)` after each shard.
     """
     dataset = open_dataset(root)
@@ -165,6 +193,7 @@ def verify_dataset(root: Path, on_shard: Callable[[int, int], None] | None = Non
             f"{root}: a table or the embodiment differs from the fingerprint in dataset.json.",
             "Convert the dataset again.",
         )
+    refuse_alarms(dataset)
     return row
 
 

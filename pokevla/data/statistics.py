@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 from pokevla.embodiment.description import Embodiment, Gripper
+from pokevla.embodiment.finite import bad_number, refuse_bad_rows
 from pokevla.errors import DataError
 
 EPSILON = 1e-8
@@ -47,6 +48,14 @@ class Moments:
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Inverse of `to_dict`; KeyError for a missing name."""
         return cls(**{name: np.asarray(values[name], dtype=np.float64) for name in _MOMENT_NAMES})
+
+    def bad_value(self) -> str | None:
+        """The first name with a value that is not finite or absurd, and what is wrong with it; None if all are good."""
+        for name in _MOMENT_NAMES:
+            bad = bad_number(getattr(self, name)[None])
+            if bad is not None:
+                return f"{name}: {bad[1]}"
+        return None
 
 
 _MOMENT_NAMES = ("q01", "q99", "min", "max", "mean", "std")
@@ -102,7 +111,7 @@ class Statistics:
         """Inverse of `to_dict`. `embodiment` is the one whose data the statistics were computed from.
 
         Raises:
-            DataError: a value is missing, or the widths differ from the embodiment's.
+            DataError: a value is missing, not finite or absurd, or the widths differ from the embodiment's.
         """
         try:
             statistics = cls(
@@ -115,6 +124,8 @@ class Statistics:
             )
         except KeyError as error:
             raise DataError(f"normalisation statistics lack {error}.", "Convert the dataset again.") from error
+        except (TypeError, ValueError) as error:
+            raise DataError(f"normalisation statistics are damaged: {error}.", "Convert the dataset again.") from error
         widths = (len(statistics.action_mask), len(statistics.proprio.q01))
         if widths != (embodiment.action_width, embodiment.proprio_width):
             raise DataError(
@@ -122,6 +133,10 @@ class Statistics:
                 f"{embodiment.name} has {embodiment.action_width} and {embodiment.proprio_width}.",
                 "Convert the dataset again.",
             )
+        for what, moments in (("action", statistics.action), ("proprio", statistics.proprio)):
+            bad = moments.bad_value()
+            if bad is not None:
+                raise DataError(f"normalisation statistics of {what}, {bad}.", "Convert the dataset again.")
         return statistics
 
 
@@ -146,9 +161,15 @@ def _to_unit(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarra
 def compute_statistics(
     actions: Sequence[np.ndarray], proprio: Sequence[np.ndarray], embodiment: Embodiment
 ) -> Statistics:
-    """Statistics over episodes, each with raw actions (T,A) and proprio (T,P). Raises DataError without any frame."""
+    """Statistics over episodes, each with raw actions (T,A) and proprio (T,P).
+
+    Raises DataError without any frame, and for a number that is not finite or absurd.
+    """
     if sum(len(episode) for episode in actions) == 0:
         raise DataError("there is no frame to compute statistics from.", "Check that the split `train` has episodes.")
+    for number, episode in enumerate(zip(actions, proprio, strict=True)):
+        for what, rows in zip(("actions", "proprio"), episode, strict=True):
+            refuse_bad_rows(rows, f"{what} of episode {number} of those that statistics are computed from")
     all_actions, all_proprio = np.concatenate(actions), np.concatenate(proprio)
     return Statistics(
         action=Moments.of(open_is_one(all_actions, embodiment.grippers)),

@@ -20,6 +20,7 @@ import xxhash
 
 from pokevla.data.dataset import SHARDS_NAME, refuse_output, refuse_replacing_dataset
 from pokevla.embodiment.description import Embodiment
+from pokevla.embodiment.finite import refuse_bad_rows
 from pokevla.embodiment.libero import LIBERO
 from pokevla.embodiment.reading import KEY
 from pokevla.errors import DataError
@@ -40,8 +41,15 @@ REMEDY = "Free some space or choose another disk."
 
 
 def encode_json(value: Any) -> bytes:
-    """Encode JSON in a canonical form: sorted keys, no spaces, UTF-8."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    """Encode JSON in a canonical form: sorted keys, no spaces, UTF-8. Raises DataError for NaN and infinities."""
+    return _json_text(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _json_text(value: Any, **form: Any) -> str:
+    try:
+        return json.dumps(value, sort_keys=True, allow_nan=False, **form)
+    except ValueError as error:
+        raise DataError(f"a value cannot be stored as JSON: {error}.", "Repair the source.") from error
 
 
 class ShardFile:
@@ -189,15 +197,18 @@ class DatasetWriter:
             self._close_shard()
 
     def add_episode(self, row: dict[str, Any]) -> None:
-        """Append one episode with its full sequences. Raises DataError if a sequence does not have the width of the
-        embodiment."""
+        """Append one episode with its full sequences.
+
+        Raises DataError if a sequence does not have the width of the embodiment, or holds a number that is not finite
+        or absurd (`pokevla.embodiment.finite`).
+        """
         if self._episodes is None or self.embodiment is None:
             raise RuntimeError("this dataset has no episodes")
         actions, proprio = self.embodiment.action_width, self.embodiment.proprio_width
         widths = {"actions": actions, "executed_actions": actions, "proprio": proprio}
         for name, width in widths.items():
             if name in row:
-                _check_width(row[name], width, f"episode {row['episode']}: {name}", self.embodiment)
+                _check_rows(row[name], width, f"episode {row['episode']}: {name}", self.embodiment)
         self._episodes.add(row)
         self._episodes.flush()
 
@@ -230,7 +241,7 @@ class DatasetWriter:
         }
         if self.embodiment is not None:
             content[KEY] = self.embodiment.to_dict()
-        (self._folder / INFO_NAME).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        (self._folder / INFO_NAME).write_text(_json_text(content, indent=1) + "\n", encoding="utf-8")
         self._stack.close()
         self._finished = True
         return self.out
@@ -268,13 +279,15 @@ def _check_sample(embodiment: Embodiment, key: str, members: Mapping[str, bytes]
             f"{', '.join(embodiment.views)}.",
             "Give an image of each view.",
         )
-    _check_width(row["proprio"], embodiment.proprio_width, f"sample {key}: proprio", embodiment)
+    _check_rows(row["proprio"], embodiment.proprio_width, f"sample {key}: proprio", embodiment)
 
 
-def _check_width(values: Any, width: int, what: str, embodiment: Embodiment) -> None:
-    """Raise DataError unless the last axis of `values` has length `width`."""
-    shape = np.shape(values)
+def _check_rows(values: Any, width: int, what: str, embodiment: Embodiment) -> None:
+    """Raise DataError unless `values`, (D,) or (T,D), have `width` columns, and all numbers are good."""
+    rows = np.asarray(values, dtype=np.float64)
+    shape = rows.shape
     if not shape or shape[-1] != width:
         raise DataError(
             f"{what} has shape {shape}; the embodiment {embodiment.name} has {width} numbers.", "Change one of the two."
         )
+    refuse_bad_rows(np.atleast_2d(rows), what, "Repair the source, or leave this episode out.")

@@ -64,14 +64,15 @@ def verify_cache(
     Dataset and teachers are taken from the manifest unless `dataset_root` and `cache` override them.
 
     Raises:
-        DataError: a shard is damaged, a sample is missing, or recomputed features differ.
+        DataError: a shard is damaged, a sample is missing, features are not finite, or recomputed ones differ.
         CacheMismatchError: the dataset or a weights file is not the one the cache was made from.
     """
     manifest = read_manifest(directory)
     layout = RecordLayout.from_manifest(manifest)
     total, done = manifest["num_samples"], 0
     for name in manifest["shards"]:
-        for _ in checked_records(directory / SHARDS_NAME / name, layout):
+        for key, features in checked_records(directory / SHARDS_NAME / name, layout):
+            _refuse_not_finite(features, f"{directory / SHARDS_NAME / name}: {key}")
             done += 1
             if on_progress is not None:
                 on_progress(done, total)
@@ -113,6 +114,13 @@ def checked_records(shard: Path, layout: RecordLayout) -> Iterator[tuple[str, Fe
         raise DataError(f"{shard} holds {len(keys)} samples, its index {len(index)}: it is truncated.", REBUILD)
 
 
+def _refuse_not_finite(features: Features, what: str) -> None:
+    for name, field in features.items():
+        for stored in (field.values, field.scales):
+            if stored is not None and not np.isfinite(stored).all():
+                raise DataError(f"{what} holds a feature of field {name} that is not finite.", REBUILD)
+
+
 def _recompute(
     directory: Path, made_from: dict[str, str], dataset: Dataset, cache: CacheConfig, count: int
 ) -> tuple[int, dict[str, float]]:
@@ -134,7 +142,7 @@ def _recompute(
     recomputed = encode_images(teachers, images)
     stored = stored_features([reader.read(keys[row]) for row in rows])
     cosines = {name: _least_cosine(values, torch.from_numpy(recomputed[name])) for name, values in stored.items()}
-    if min(cosines.values()) < LEAST_COSINE:
+    if not all(value >= LEAST_COSINE for value in cosines.values()):  # also if one is NaN
         raise DataError(
             f"{directory}: recomputed features differ from the stored ones (minimum cosine: "
             f"{', '.join(f'{name} {value:.4f}' for name, value in cosines.items())}; required: {LEAST_COSINE}).",

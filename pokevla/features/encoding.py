@@ -80,9 +80,9 @@ class Encoder:
     workers: int
 
     def features_of(self, rows: np.ndarray) -> list[Features]:
-        """Decode, encode and quantise one batch."""
-        images = read_images(self.source, rows)
-        return encode_features(encode_images(self.teachers, images), self.layout)
+        """Decode, encode and quantise one batch. Raises DataError naming the sample whose features are not finite."""
+        images, keys = read_images(self.source, rows), [self.source.keys[int(row)] for row in rows]
+        return encode_features(encode_images(self.teachers, images), self.layout, keys)
 
     def run(self, rows: np.ndarray, counter: Counter) -> Iterator[tuple[str, Features]]:
         """Yield (key, features) of `rows` in order."""

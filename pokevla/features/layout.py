@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -131,11 +131,14 @@ def _field_of_version_1(name: str, entry: Mapping[str, Any]) -> FieldLayout:
     return FieldLayout(name, name, tuple(entry["shape"]), codec)
 
 
-def encode_features(outputs: Mapping[str, np.ndarray], layout: RecordLayout) -> list[Features]:
+def encode_features(
+    outputs: Mapping[str, np.ndarray], layout: RecordLayout, keys: Sequence[str] | None = None
+) -> list[Features]:
     """Quantise a batch of teacher outputs, float32 (B, V, ...) by field. Returns one entry per sample.
 
     Raises:
-        DataError: fields or shapes differ from the layout, or values are not finite or too large.
+        DataError: fields or shapes differ from the layout, or values are not finite or too large. Names the sample by
+            its entry of `keys`.
     """
     stored: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
     for field in layout.fields:
@@ -143,7 +146,7 @@ def encode_features(outputs: Mapping[str, np.ndarray], layout: RecordLayout) -> 
         shape = None if values is None else values.shape[1:]
         if values is None or shape != field.shape:
             raise DataError(f"Features of field {field.name} have shape {shape}, the cache stores {field.shape}.")
-        stored[field.name] = field.stored_as.quantise(values, f"A feature of field {field.name}")
+        stored[field.name] = _quantise(field, values, keys)
     count = min(len(values) for values, _ in stored.values())
     return [
         {
@@ -153,6 +156,18 @@ def encode_features(outputs: Mapping[str, np.ndarray], layout: RecordLayout) -> 
         }
         for i in range(count)
     ]
+
+
+def _quantise(
+    field: FieldLayout, values: np.ndarray, keys: Sequence[str] | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    what = f"A feature of field {field.name}"
+    try:
+        return field.stored_as.quantise(values, what)
+    except DataError:
+        for key, one in zip(keys or (), values, strict=keys is not None):
+            field.stored_as.quantise(one[None], f"Sample {key}: a feature of field {field.name}")  # names the sample
+        raise
 
 
 def in_file_order(features: Features) -> list[np.ndarray]:

@@ -22,11 +22,34 @@ class Noops(StrEnum):
     KEEP = "keep"
 
 
+class AspectRule(StrEnum):
+    """How an image that is not square becomes square."""
+
+    STRETCH = "stretch"
+    PAD = "pad"
+    CROP = "crop"
+
+
 _Out = Annotated[Path, typer.Argument(help="Dataset directory to write.")]
 _ShardSamples = Annotated[int, typer.Option(min=1, help="Samples per shard.")]
 _Quality = Annotated[int, typer.Option(min=1, max=100, help="JPEG quality.")]
 _Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace OUT if it exists, once the new dataset is complete.")
+]
+_Aspect = Annotated[
+    AspectRule,
+    typer.Option(
+        help="Images that are not square, or not all of one size: stretch them (as model and policy do), pad with "
+        "black, or crop the centre. Masks likewise."
+    ),
+]
+_MaxSkipped = Annotated[
+    float,
+    typer.Option(min=0.0, max=1.0, help="Share of episodes that may be left out because they are damaged or hold bad "
+                 "numbers; above it the conversion fails."),
+]  # fmt: skip
+_ReadTimeout = Annotated[
+    float, typer.Option(min=0.1, help="Seconds that one read of a source may take before it counts as damaged.")
 ]
 
 
@@ -43,14 +66,28 @@ def convert_libero(
     noops: Annotated[
         Noops, typer.Option(help="Frames without motion: auto drops them from published files and keeps them in ours.")
     ] = Noops.AUTO,
+    aspect: _Aspect = AspectRule.STRETCH,
+    max_skipped: _MaxSkipped = 0.0,
+    read_timeout: _ReadTimeout = 60.0,
     overwrite: _Overwrite = False,
 ) -> None:
     """Convert LIBERO demonstrations to a robot dataset: no-op filter, shards, index, tables, statistics."""
     from pokevla.data.sources import libero
 
-    settings = libero.LiberoSettings(source, out, shard_samples, jpeg_quality, val_fraction, overwrite, noops.value)
+    settings = libero.LiberoSettings(
+        source,
+        out,
+        shard_samples,
+        jpeg_quality,
+        val_fraction,
+        overwrite,
+        noops.value,
+        aspect=aspect.value,
+        max_skipped=max_skipped,
+        read_timeout_s=read_timeout,
+    )
     with progress("episodes") as on_episode:
-        libero.convert_libero(settings, on_episode)
+        libero.convert_libero(settings, on_episode, print_note)
     print_made(out)
 
 
@@ -64,6 +101,9 @@ def convert_libero_vlm(
     seed: Annotated[int, typer.Option(help="Seed of templates and objects.")] = 0,
     shard_samples: _ShardSamples = 256,
     jpeg_quality: _Quality = 95,
+    aspect: _Aspect = AspectRule.STRETCH,
+    max_skipped: _MaxSkipped = 0.0,
+    read_timeout: _ReadTimeout = 60.0,
     overwrite: _Overwrite = False,
 ) -> None:
     """Convert scenes and demonstration frames with masks to questions and answers of four categories."""
@@ -82,9 +122,12 @@ def convert_libero_vlm(
         shard_samples=shard_samples,
         jpeg_quality=jpeg_quality,
         overwrite=overwrite,
+        aspect=aspect.value,
+        max_skipped=max_skipped,
+        read_timeout_s=read_timeout,
     )
     with progress("images") as on_picture:
-        libero_vlm.convert_libero_vlm(settings, on_picture)
+        libero_vlm.convert_libero_vlm(settings, on_picture, print_note)
     print_made(sources[-1])
 
 
@@ -104,6 +147,11 @@ def _weights(texts: list[str]) -> dict[str, float]:
             raise UsageError(f"--weight {text} does not name a category.", f"Categories are {', '.join(weights)}.")
         weights[name] = value
     return weights
+
+
+def print_note(text: str) -> None:
+    """Print what a conversion passed over or left out, on stderr."""
+    typer.echo(f"note: {text}", err=True)
 
 
 def print_made(out: Path) -> None:

@@ -90,20 +90,22 @@ def show(
 
 @app.command()
 def stats(dataset: _Dataset, as_json: _Json = False) -> None:
-    """Print counts, sizes and normalisation statistics."""
+    """Print counts, sizes and normalisation statistics. Fails, after that, if a number is not finite or absurd."""
     from pokevla.data.dataset import open_dataset
-    from pokevla.data.inspection import summarise
+    from pokevla.data.inspection import refuse_alarms, summarise
 
-    summary = summarise(open_dataset(dataset))
+    opened = open_dataset(dataset)
+    summary = summarise(opened)
     if as_json:
         typer.echo(json.dumps(summary, indent=1))
     else:
         _print_fields(summary)
+    refuse_alarms(opened)
 
 
 @app.command()
 def verify(dataset: _Dataset) -> None:
-    """Check every checksum of a dataset."""
+    """Check every checksum of a dataset, and that its numbers are finite and not absurd."""
     from pokevla.data.inspection import verify_dataset
 
     with progress("shards") as on_shard:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pokevla.cli.data_verbs.converters import print_note
 from pokevla.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -19,6 +20,15 @@ def masks(
     out: Annotated[Path, typer.Argument(help="Directory for the copies with masks: OUT/<suite>/<file name>.")],
     workers: Annotated[int, typer.Option(min=1, help="Simulator processes; the result does not depend on it.")] = 2,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that OUT already holds.")] = False,
+    max_skipped: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Share of the episodes of a file that may be left out because states and "
+            "images do not match; above it the file is refused.",
+        ),
+    ] = 0.5,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Replay the states of LIBERO demonstrations and write copies of the files with instance masks of both views."""
@@ -27,7 +37,11 @@ def masks(
     files = _sources(source, out)
     with progress("episodes") as listen:
         reports = add_masks(
-            files, workers, overwrite=overwrite, on_progress=lambda done, left_out, total: listen(done, total, left_out)
+            files,
+            workers,
+            overwrite=overwrite,
+            max_skipped=max_skipped,
+            on_progress=lambda done, left_out, total: listen(done, total, left_out),
         )
     if as_json:
         typer.echo(json.dumps([report.to_dict() for report in reports]))
@@ -42,22 +56,27 @@ def masks(
 def _sources(source: Path, out: Path) -> list[DemoSource]:
     """Files to replay. DataError for one that is damaged or belongs to no task of the four suites; UsageError if OUT
     overlaps the source."""
-    from pokevla.data.sources.demonstrations import describe, find_files
+    from pokevla.data.sources.demonstrations import SUFFIX, describe
     from pokevla.errors import DataError
+    from pokevla.files.finding import find_files
+    from pokevla.files.foreign.hdf5 import hdf5_reader
     from pokevla.files.ownership import refuse_overlap
     from pokevla.simulation.recordings.stored_episodes import DemoSource
 
-    paths = find_files(source)
-    refuse_overlap(out, [source, *paths])
-    files = []
-    for path in paths:
-        header = describe(path)
-        if header.task_index is None:
-            raise DataError(
-                f"{path} is not named after a task of the four LIBERO suites.", "Keep the published name of the file."
+    found, files = find_files(source, SUFFIX), []
+    refuse_overlap(out, [source, *found.files])
+    with hdf5_reader() as reader:
+        for path in found.files:
+            header = describe(path, reader)
+            if header.task_index is None:
+                raise DataError(
+                    f"{path} is not named after a task of the four LIBERO suites.",
+                    "Keep the published name of the file.",
+                )
+            target = out / header.suite / path.name
+            files.append(
+                DemoSource(path, target, header.suite, header.task_index, header.demo_names, header.aligned_before)
             )
-        target = out / header.suite / path.name
-        files.append(
-            DemoSource(path, target, header.suite, header.task_index, header.demo_names, header.aligned_before)
-        )
+    for note in found.notes():
+        print_note(note)
     return files

@@ -7,22 +7,30 @@ reader returns both in the same form: frame t is what the robot saw before actio
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
+from pokevla.data.sources.skips import Skips
 from pokevla.data.sources.tasks import identify
+from pokevla.embodiment.finite import refuse_bad_rows
 from pokevla.embodiment.libero import BASE, LIBERO, WRIST
 from pokevla.errors import DataError
+from pokevla.files.foreign.hdf5 import REMEDY, Description, Hdf5File
+from pokevla.files.foreign.process import ForeignReader
 
 CAMERAS = {BASE: "agentview", WRIST: "eye_in_hand"}
-REMEDY = "Give a complete, readable file in the official LIBERO layout."
+SUFFIX = ".hdf5"
+DATA = "data"
+"""The group that holds the episodes."""
+NUMBERS, PIXELS = "biuf", "u"
+"""Kinds of numpy types."""
 
 
 @dataclass(frozen=True)
@@ -64,100 +72,144 @@ class Demo:
     target_shift: tuple[float, float] | None
 
 
-def find_files(source: Path) -> list[Path]:
-    """The HDF5 files of a source, sorted: the file itself, or all below a folder. Raises DataError if there is none."""
-    if source.is_file():
-        return [source]
-    files = sorted(source.rglob("*.hdf5")) if source.is_dir() else []
-    if not files:
-        raise DataError(f"{source}: no such file, or no *.hdf5 below it.", "Check the path.")
-    return files
-
-
-def open_hdf5(path: Path) -> h5py.File:
-    """Open for reading. Raises DataError if the file is missing, truncated, or not HDF5."""
-    try:
-        return h5py.File(path, "r")
-    except FileNotFoundError as error:
-        raise DataError(f"{path} is missing.", "Check the path.") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be opened: truncated, or not HDF5 ({error}).", REMEDY) from error
-
-
-def describe(path: Path) -> DemoFile:
+def describe(path: Path, reader: ForeignReader) -> DemoFile:
     """Read the header of a demonstration file. Raises DataError naming file and key if something is missing."""
-    with open_hdf5(path) as file:
-        data: Any = file.get("data")
-        if not isinstance(data, h5py.Group):
-            raise DataError(f"{path} has no group `data`.", REMEDY)
-        numbers = sorted(int(match[1]) for key in list(data) if (match := re.fullmatch(r"demo_(\d+)", str(key))))
-        names = [f"demo_{number}" for number in numbers]
-        if not names:
-            raise DataError(f"{path}: `data` holds no demo_0, demo_1, ...", REMEDY)
-        suite, task, index = identify(path)
-        instances, targets = _json_attr(data, "instances", path), _json_attr(data, "target_instances", path)
-        return DemoFile(
-            path=path,
-            suite=suite,
-            task=task,
-            task_index=index,
-            instruction=_instruction(data, path),
-            aligned_before=_text(data.attrs.get("pokevla_obs_alignment", "after")) == "before",
-            instances=tuple(instances) if instances is not None else None,
-            target_instances=tuple(targets) if targets is not None else None,
-            collection=_json_attr(data, "pokevla_collection", path),
-            demo_names=tuple(names),
-        )
+    file = Hdf5File(path, reader)
+    if not file.is_group(DATA):
+        raise DataError(f"{path} has no group `data`.", REMEDY)
+    suite, task, index = identify(path)
+    instances, targets = (_names(file, key) for key in ("instances", "target_instances"))
+    collection = file.json_attribute(DATA, "pokevla_collection")
+    if not isinstance(collection, dict | None):
+        raise DataError(f"{path}: attribute `pokevla_collection` of data is not a JSON object.", REMEDY)
+    return DemoFile(
+        path=path,
+        suite=suite,
+        task=task,
+        task_index=index,
+        instruction=_instruction(file),
+        aligned_before=_aligned_before(file),
+        instances=instances,
+        target_instances=targets,
+        collection=collection,
+        demo_names=_demo_names(file),
+    )
 
 
-def read_demos(header: DemoFile) -> Iterator[Demo]:
-    """Yield the episodes of a file, one in memory at a time. Raises DataError naming file, demo and key."""
-    with open_hdf5(header.path) as file:
-        data: Any = file["data"]
-        for name in header.demo_names:
-            yield _read_demo(header, data[name], name)
+def _demo_names(file: Hdf5File) -> tuple[str, ...]:
+    """Names of the episodes, by number. Another name in their group is refused: its data would be lost in silence."""
+    names = file.keys(DATA)
+    others = [name for name in names if not re.fullmatch(r"demo_(0|[1-9]\d{0,8})", name)]
+    if not names or others:
+        found = f"data/{others[0]}" if others else "nothing"
+        raise DataError(f"{file.path}: `data` should hold demo_0, demo_1, ..., not {found}.", REMEDY)
+    return tuple(sorted(names, key=lambda name: int(name.removeprefix("demo_"))))
 
 
-def _read_demo(header: DemoFile, group: Any, name: str) -> Demo:
-    where = f"{header.path}: data/{name}"
-    actions = _array(group, "actions", where, (None, LIBERO.action_width)).astype(np.float64)
-    length = len(actions)
-    executed = actions
-    if "executed_actions" in group:
-        executed = _array(group, "executed_actions", where, (length, LIBERO.action_width)).astype(np.float64)
-    position, axis_angle, fingers = (field.size for field in LIBERO.proprio)
-    ee_states = _array(group, "obs/ee_states", where, (length, position + axis_angle))
-    gripper = _array(group, "obs/gripper_states", where, (length, fingers))
-    proprio = np.concatenate([ee_states, gripper], axis=1).astype(np.float32)
+def image_sizes(header: DemoFile, reader: ForeignReader) -> set[tuple[int, int]]:
+    """(height, width) of the images of all episodes. Episodes in another layout are passed over: `read_demo` names
+    them."""
+    file = Hdf5File(header.path, reader)
+    keys = [f"{DATA}/{name}/obs/{camera}_rgb" for name in header.demo_names for camera in CAMERAS.values()]
+    sizes = set()
+    for key in keys:
+        try:
+            shape = file.describe(key).shape
+        except DataError:
+            continue
+        if len(shape) == 4 and min(shape) > 0:
+            sizes.add((shape[1], shape[2]))
+    return sizes
+
+
+def read_demos(header: DemoFile, reader: ForeignReader, skips: Skips) -> Generator[tuple[int, Demo]]:
+    """Yield the episodes of a file with their place in it. The next one is read meanwhile; the reader is in use until
+    the generator is closed.
+
+    Raises:
+        DataError: more episodes than `skips` allows cannot be used.
+    """
+    names, readings = header.demo_names, deque[Future[Demo]]()
+    with ThreadPoolExecutor(1) as pool:
+        for place, name in enumerate(names):
+            for coming in names[place : place + 2][len(readings) :]:
+                readings.append(pool.submit(read_demo, header, coming, reader))
+            try:
+                demo = readings.popleft().result()
+            except DataError as error:
+                skips.add(f"{header.path.name}: {DATA}/{name}", error)
+                continue
+            yield place, demo
+
+
+def read_demo(header: DemoFile, name: str, reader: ForeignReader) -> Demo:
+    """Read the episode `name` of a file.
+
+    Raises:
+        DataError: something is missing, damaged, of another shape, or a number is not finite or absurd. Names file,
+            demo, key and row.
+    """
+    file, group = Hdf5File(header.path, reader), f"{DATA}/{name}"
+    layout = _layout(file, group)
+    arrays = {key: file.read(f"{group}/{key}") for key in layout}
+    for key in ("actions", "executed_actions", "obs/ee_states", "obs/gripper_states"):
+        if key in arrays:
+            refuse_bad_rows(arrays[key], f"{header.path}: {group}/{key}", "Record this episode again, or leave it out.")
+    actions = arrays["actions"].astype(np.float64)
     upright = (slice(None), slice(None, None, -1), slice(None, None, -1))  # rotate by 180 degrees, here only
-    images = {
-        view: _array(group, f"obs/{camera}_rgb", where, (length, None, None, 3), np.uint8)[upright]
-        for view, camera in CAMERAS.items()
-    }
     masks = None
-    if all(f"obs/{camera}_mask" in group for camera in CAMERAS.values()):
-        masks = {
-            view: _array(group, f"obs/{camera}_mask", where, (length, *images[view].shape[1:3]), np.uint8)[upright]
-            for view, camera in CAMERAS.items()
-        }
-    rendered = np.ones(length, dtype=bool)
-    if "obs/rendered" in group:
-        rendered = _array(group, "obs/rendered", where, (length,)).astype(bool)
-    shift = group.attrs.get("target_shift")
-    index = group.attrs.get("init_state_index")
+    if all(f"obs/{camera}_mask" in arrays for camera in CAMERAS.values()):
+        masks = {view: arrays[f"obs/{camera}_mask"][upright] for view, camera in CAMERAS.items()}
+        for camera in CAMERAS.values():
+            _refuse_unknown_instances(header, arrays[f"obs/{camera}_mask"], f"{header.path}: {group}/obs/{camera}_mask")
     demo = Demo(
         name=name,
         actions=actions,
-        executed_actions=executed,
-        proprio=proprio,
-        images=images,
+        executed_actions=arrays.get("executed_actions", actions).astype(np.float64),
+        proprio=np.concatenate([arrays["obs/ee_states"], arrays["obs/gripper_states"]], axis=1).astype(np.float32),
+        images={view: arrays[f"obs/{camera}_rgb"][upright] for view, camera in CAMERAS.items()},
         masks=masks,
-        rendered=rendered,
-        split=_text(group.attrs["split"]) if "split" in group.attrs else None,
-        init_state_index=int(index) if index is not None else None,
-        target_shift=(float(shift[0]), float(shift[1])) if shift is not None else None,
+        rendered=arrays.get("obs/rendered", np.ones(len(actions))).astype(bool),
+        split=_split(file, group),
+        init_state_index=init_state_index(file, group),
+        target_shift=_target_shift(file, group),
     )
-    return demo if header.aligned_before else _shift_to_before(demo)
+    demo = demo if header.aligned_before else _shift_to_before(demo)
+    if not demo.rendered.any():
+        raise DataError(f"{header.path}: {group} has no frame with an image.", REMEDY)
+    return demo
+
+
+def _layout(file: Hdf5File, group: str) -> dict[str, Description]:
+    """The arrays of an episode by key, all of the expected shape. Nothing is read before all of them fit."""
+    described: dict[str, Description] = {}
+
+    def expect(key: str, shape: tuple[int | None, ...], kinds: str) -> tuple[int, ...]:
+        found = file.describe(f"{group}/{key}")
+        fits = len(found.shape) == len(shape) and all(
+            size in (None, actual) for size, actual in zip(shape, found.shape, strict=True)
+        )
+        if not fits or found.dtype[1:2] not in kinds or (kinds == PIXELS and found.dtype != "|u1"):
+            raise DataError(
+                f"{file.path}: {group}/{key} has shape {found.shape} and type {found.dtype}, expected {shape}.", REMEDY
+            )
+        described[key] = found
+        return found.shape
+
+    length = expect("actions", (None, LIBERO.action_width), NUMBERS)[0]
+    if f"{group}/executed_actions" in file:
+        expect("executed_actions", (length, LIBERO.action_width), NUMBERS)
+    position, axis_angle, fingers = (field.size for field in LIBERO.proprio)
+    expect("obs/ee_states", (length, position + axis_angle), NUMBERS)
+    expect("obs/gripper_states", (length, fingers), NUMBERS)
+    sizes = {camera: expect(f"obs/{camera}_rgb", (length, None, None, 3), PIXELS) for camera in CAMERAS.values()}
+    if all(f"{group}/obs/{camera}_mask" in file for camera in CAMERAS.values()):
+        for camera, size in sizes.items():
+            expect(f"obs/{camera}_mask", size[:3], PIXELS)
+    if f"{group}/obs/rendered" in file:
+        expect("obs/rendered", (length,), NUMBERS)
+    file.refuse_larger(sum(found.size_bytes for found in described.values()), group)
+    return described
 
 
 def _shift_to_before(demo: Demo) -> Demo:
@@ -177,38 +229,65 @@ def _shift_to_before(demo: Demo) -> Demo:
     )
 
 
-def _array(group: Any, key: str, where: str, shape: tuple[int | None, ...], dtype: type | None = None) -> np.ndarray:
-    """An HDF5 dataset of the expected shape (None: any). Raises DataError naming file, demo and key otherwise."""
-    if key not in group:
-        raise DataError(f"{where}/{key} is missing.", REMEDY)
-    try:
-        values = np.asarray(group[key][()])
-    except (OSError, RuntimeError) as error:
-        raise DataError(f"{where}/{key} cannot be read: the file is damaged ({error}).", REMEDY) from error
-    fits = values.ndim == len(shape) and all(e in (None, s) for e, s in zip(shape, values.shape, strict=True))
-    if not fits or (dtype is not None and values.dtype != dtype):
-        raise DataError(f"{where}/{key} has shape {values.shape} and type {values.dtype}, expected {shape}.", REMEDY)
-    return values
+def _refuse_unknown_instances(header: DemoFile, masks: np.ndarray, what: str) -> None:
+    """Refuse mask values (T,H,W) that are no instance's number."""
+    count = len(header.instances or ())
+    if header.instances is not None and masks.size and masks.max() > count:
+        row = int(np.flatnonzero(masks.max(axis=(1, 2)) > count)[0])
+        raise DataError(
+            f"{what}, row {row}: mask value {masks[row].max()}, but the file names {count} instances.", REMEDY
+        )
 
 
-def _text(value: Any) -> str:
-    """A string attribute, stored as bytes or text."""
-    return value.decode() if isinstance(value, bytes) else str(value)
+def _split(file: Hdf5File, group: str) -> str | None:
+    split = file.attribute(group, "split")
+    if not isinstance(split, str | None):
+        raise DataError(f"{file.path}: attribute `split` of {group} is not a text.", REMEDY)
+    return split
 
 
-def _json_attr(group: Any, key: str, path: Path) -> Any:
-    """A JSON attribute of `data`, or None if the file has none. Raises DataError if it is not JSON."""
-    if key not in group.attrs:
+def init_state_index(file: Hdf5File, group: str) -> int | None:
+    """Which of the shipped initial states an episode started from; None if the file does not say."""
+    index = file.attribute(group, "init_state_index")
+    if index is None:
         return None
-    try:
-        return json.loads(_text(group.attrs[key]))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}: attribute `{key}` of data is not JSON.", REMEDY) from error
+    if isinstance(index, str) or index.size != 1 or index.dtype.kind not in "iu":
+        raise DataError(f"{file.path}: attribute `init_state_index` of {group} is not an integer.", REMEDY)
+    return int(index.reshape(()))
 
 
-def _instruction(group: Any, path: Path) -> str:
+def _target_shift(file: Hdf5File, group: str) -> tuple[float, float] | None:
+    shift = file.attribute(group, "target_shift")
+    if shift is None:
+        return None
+    what = f"{file.path}: attribute `target_shift` of {group}"
+    if isinstance(shift, str) or shift.shape != (2,) or shift.dtype.kind not in NUMBERS:
+        raise DataError(f"{what} is not a pair of numbers.", REMEDY)
+    refuse_bad_rows(shift[None], what, REMEDY)
+    return float(shift[0]), float(shift[1])
+
+
+def _aligned_before(file: Hdf5File) -> bool:
+    alignment = file.attribute(DATA, "pokevla_obs_alignment")
+    if not isinstance(alignment, str | None) or alignment not in (None, "before", "after"):
+        raise DataError(f"{file.path}: attribute `pokevla_obs_alignment` of data is not `before` or `after`.", REMEDY)
+    return alignment == "before"
+
+
+def _names(file: Hdf5File, key: str) -> tuple[str, ...] | None:
+    """A list of names in JSON, or None if the file has none."""
+    names = file.json_attribute(DATA, key)
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{file.path}: attribute `{key}` of data is not a JSON list of names.", REMEDY)
+    return tuple(names)
+
+
+def _instruction(file: Hdf5File) -> str:
     """The task instruction. Published files store it as a string or as a list of characters, sometimes in quotes."""
-    info = _json_attr(group, "problem_info", path)
-    if not isinstance(info, dict) or "language_instruction" not in info:
-        raise DataError(f"{path}: attribute `problem_info` of data lacks `language_instruction`.", REMEDY)
-    return "".join(info["language_instruction"]).strip().strip('"')
+    info = file.json_attribute(DATA, "problem_info")
+    words = info.get("language_instruction") if isinstance(info, dict) else None
+    if not isinstance(words, str | list) or not all(isinstance(word, str) for word in words):
+        raise DataError(f"{file.path}: attribute `problem_info` of data lacks a text `language_instruction`.", REMEDY)
+    return "".join(words).strip().strip('"')

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,15 +11,20 @@ from typing import Any, Literal
 import numpy as np
 
 from pokevla.data.dataset import refuse_output
-from pokevla.data.sources.demonstrations import Demo, DemoFile, describe, find_files, read_demos
+from pokevla.data.sources.aspect import Aspect, Squares
+from pokevla.data.sources.demonstrations import DATA, SUFFIX, Demo, DemoFile, describe, image_sizes, read_demos
 from pokevla.data.sources.episodes import EPISODE_SCHEMA, SAMPLE_SCHEMA
 from pokevla.data.sources.images import JPEG_QUALITY, encode_jpeg, encode_mask
 from pokevla.data.sources.noops import moving_frames
 from pokevla.data.sources.provenance import made_by, source_entry
+from pokevla.data.sources.skips import Skips
 from pokevla.data.statistics import compute_statistics
 from pokevla.data.writer import DatasetWriter, encode_json
 from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import DataError
+from pokevla.files.finding import find_files
+from pokevla.files.foreign.hdf5 import hdf5_reader
+from pokevla.files.foreign.process import READ_TIMEOUT_S, ForeignReader
 from pokevla.files.labels import name_problem
 
 
@@ -37,6 +43,12 @@ class LiberoSettings:
     """Frames without motion: `auto` drops them in published files (OpenVLA-OFT's rule) and keeps them in ours. The
     scripted expert pauses only while the gripper closes or opens (measured: 13 of 103 frames of an episode). Without
     these frames a policy learns to lift before it has grasped."""
+    aspect: Aspect = "stretch"
+    """How images that are not square become square (`aspect.py`)."""
+    max_skipped: float = 0.0
+    """Largest share of the episodes that may be left out because they cannot be read or hold bad numbers."""
+    read_timeout_s: float = READ_TIMEOUT_S
+    """How long one read of a source may take before the file counts as damaged."""
 
 
 def target_mask(instances: np.ndarray, header: DemoFile) -> np.ndarray:
@@ -51,23 +63,43 @@ def target_mask(instances: np.ndarray, header: DemoFile) -> np.ndarray:
     return np.isin(instances, values)
 
 
-def convert_libero(settings: LiberoSettings, on_episode: Callable[[int, int], None] | None = None) -> Path:
+def convert_libero(
+    settings: LiberoSettings,
+    on_episode: Callable[[int, int], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> Path:
     """Convert a file or folder of LIBERO demonstrations and return the dataset directory.
 
-    Calls `on_episode(done, total)` after each episode. Raises DataError naming file, demo and key for damaged input or
-    another layout, and DiskFullError if the disk is full. Neither leaves anything under the final name. Also raises
-    what `refuse_output` raises.
+    Calls `on_episode(done, total)` after each episode, and `on_note` with a line for everything passed over. Raises
+    DataError naming file, demo, key and row for damaged input, bad numbers or another layout, and DiskFullError if the
+    disk is full. Neither leaves anything under the final name. Also raises what `refuse_output` raises.
     """
-    files = find_files(settings.source)
-    refuse_output(settings.out, [settings.source, *files], overwrite=settings.overwrite)
-    headers = [describe(path) for path in files]
-    total = sum(len(header.demo_names) for header in headers)
+    found = find_files(settings.source, SUFFIX)
+    refuse_output(settings.out, [settings.source, *found.files], overwrite=settings.overwrite)
+    with hdf5_reader(settings.read_timeout_s) as reader:
+        headers = [describe(path, reader) for path in found.files]
+        skips = Skips(settings.max_skipped, sum(len(header.demo_names) for header in headers))
+        root = _convert(settings, headers, reader, skips, on_episode)
+    if on_note is not None:
+        for note in [*found.notes(), *skips.notes()]:
+            on_note(note)
+    return root
+
+
+def _convert(
+    settings: LiberoSettings,
+    headers: Sequence[DemoFile],
+    reader: ForeignReader,
+    skips: Skips,
+    on_episode: Callable[[int, int], None] | None,
+) -> Path:
     actions: list[np.ndarray] = []
     proprio: list[np.ndarray] = []
     sources: list[dict[str, Any]] = []
     dropped = episode = 0
     with_masks: bool | None = None
     suites = sorted({header.suite for header in headers})
+    squares = Squares.of((size for header in headers for size in image_sizes(header, reader)), settings.aspect)
     with DatasetWriter(
         settings.out,
         group=suites[0] if len(suites) == 1 and name_problem(suites[0]) is None else "libero",
@@ -79,41 +111,55 @@ def convert_libero(settings: LiberoSettings, on_episode: Callable[[int, int], No
     ) as writer:
         for number, header in enumerate(headers):
             init_states: list[int] = []
-            for place, demo in enumerate(read_demos(header)):
-                if with_masks not in (None, demo.masks is not None):
-                    raise DataError(
-                        f"{header.path}: data/{demo.name} {'has' if demo.masks else 'lacks'} masks, unlike the others.",
-                        "Convert files with and without masks separately.",
-                    )
-                with_masks = demo.masks is not None
-                split = demo.split or _default_split(place, len(header.demo_names), settings.val_fraction)
-                drop = settings.noops == "drop" or (settings.noops == "auto" and not header.aligned_before)
-                keep = moving_frames(demo.actions) if drop else np.ones(len(demo.actions), dtype=bool)
-                dropped += int((~keep).sum())
-                _write_episode(writer, header, number, demo, episode, split, keep, settings.jpeg_quality)
-                if split == "train":
-                    actions.append(demo.actions[keep])
-                    proprio.append(demo.proprio[keep])
-                if demo.init_state_index is not None:
-                    init_states.append(demo.init_state_index)
-                episode += 1
-                if on_episode is not None:
-                    on_episode(episode, total)
+            with closing(read_demos(header, reader, skips)) as demos:
+                for place, demo in demos:
+                    with_masks = _check_masks(header, demo, with_masks)
+                    keep = _frames_to_keep(header, demo, settings.noops)
+                    dropped += int((~keep).sum())
+                    split = demo.split or _default_split(place, len(header.demo_names), settings.val_fraction)
+                    square = squares.episode(demo)
+                    _write_episode(writer, header, number, square, episode, split, keep, settings.jpeg_quality)
+                    if split == "train":
+                        actions.append(demo.actions[keep])
+                        proprio.append(demo.proprio[keep])
+                    if demo.init_state_index is not None:
+                        init_states.append(demo.init_state_index)
+                    episode += 1
+                    if on_episode is not None:
+                        on_episode(episode, skips.total - len(skips.reasons))
             sources.append(_source(header, init_states))
         return writer.finish(
             {
                 "statistics": compute_statistics(actions, proprio, LIBERO).to_dict(),
                 "sources": sources,
                 "num_noops_dropped": dropped,
+                **skips.info(),
                 "made_by": made_by(
                     "convert libero",
                     shard_samples=settings.shard_samples,
                     jpeg_quality=settings.jpeg_quality,
                     val_fraction=settings.val_fraction,
                     noops=settings.noops,
+                    aspect=settings.aspect,
                 ),
             }
         )
+
+
+def _check_masks(header: DemoFile, demo: Demo, with_masks: bool | None) -> bool:
+    """Whether the dataset has masks. Raises DataError for an episode unlike those before it."""
+    if with_masks not in (None, demo.masks is not None):
+        raise DataError(
+            f"{header.path}: {DATA}/{demo.name} {'has' if demo.masks else 'lacks'} masks, unlike the others.",
+            "Convert files with and without masks separately.",
+        )
+    return demo.masks is not None
+
+
+def _frames_to_keep(header: DemoFile, demo: Demo, noops: Literal["auto", "drop", "keep"]) -> np.ndarray:
+    """(T,) bool: the frames that go into the dataset."""
+    drop = noops == "drop" or (noops == "auto" and not header.aligned_before)
+    return moving_frames(demo.actions) if drop else np.ones(len(demo.actions), dtype=bool)
 
 
 def _default_split(place: int, count: int, val_fraction: float) -> str:

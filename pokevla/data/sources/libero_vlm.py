@@ -5,7 +5,6 @@ The answers are derived from instance masks.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,19 +16,26 @@ import pyarrow as pa
 
 from pokevla.data.dataset import refuse_output
 from pokevla.data.records import CATEGORIES, VLMRecord
-from pokevla.data.sources.demonstrations import find_files, open_hdf5
+from pokevla.data.sources.aspect import Aspect, Squares
+from pokevla.data.sources.demonstrations import DATA, SUFFIX, DemoFile, describe, image_sizes, init_state_index
 from pokevla.data.sources.images import JPEG_QUALITY, encode_jpeg, encode_mask
 from pokevla.data.sources.pictures import (
     LabelledPicture,
+    SceneFile,
     demo_pictures,
-    instance_phrases,
+    describe_scenes,
     is_scenes_file,
     scene_pictures,
 )
 from pokevla.data.sources.provenance import made_by, source_entry
 from pokevla.data.sources.questions import ask
+from pokevla.data.sources.skips import Skips
+from pokevla.data.sources.tasks import phrase
 from pokevla.data.writer import DatasetWriter, encode_json
-from pokevla.errors import UsageError
+from pokevla.errors import DataError, UsageError
+from pokevla.files.finding import find_files
+from pokevla.files.foreign.hdf5 import Hdf5File, hdf5_reader
+from pokevla.files.foreign.process import READ_TIMEOUT_S, ForeignReader
 
 LICENSE = "CC-BY-4.0"
 """Licence of LIBERO's data. The images are renderings of its scenes."""
@@ -71,19 +77,52 @@ class LiberoVLMSettings:
     shard_samples: int = 256
     jpeg_quality: int = JPEG_QUALITY
     overwrite: bool = False
+    aspect: Aspect = "stretch"
+    """How images that are not square become square (`aspect.py`)."""
+    max_skipped: float = 0.0
+    """Largest share of episodes and scenes that may be left out because they cannot be read or hold bad numbers."""
+    read_timeout_s: float = READ_TIMEOUT_S
+    """How long one read of a source may take before the file counts as damaged."""
 
 
-def convert_libero_vlm(settings: LiberoVLMSettings, on_picture: Callable[[int], None] | None = None) -> Path:
+def convert_libero_vlm(
+    settings: LiberoVLMSettings,
+    on_picture: Callable[[int], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> Path:
     """Write a VLM dataset from scenes and demonstration files and return its directory.
 
-    Calls `on_picture(done)` after each image. Raises DataError for files that are damaged, have another layout or lack
-    masks, and UsageError if the weights sum to 0. Also raises what `refuse_output` raises.
+    Calls `on_picture(done)` after each image, and `on_note` with a line for everything passed over. Raises DataError
+    for files that are damaged, have another layout or lack masks, and UsageError if the weights sum to 0. Also raises
+    what `refuse_output` raises.
     """
     if sum(settings.category_weights.values()) <= 0 or set(settings.category_weights) - set(CATEGORIES):
         raise UsageError(f"category weights must be of {', '.join(CATEGORIES)} and not all 0.")
-    files = [path for source in settings.sources for path in find_files(source)]
-    refuse_output(settings.out, [*settings.sources, *files], overwrite=settings.overwrite)
-    vocabulary = {name for path in files for name in instance_phrases(path)}
+    found = [find_files(source, SUFFIX) for source in settings.sources]
+    inputs = [*settings.sources, *(path for each in found for path in each.files)]
+    refuse_output(settings.out, inputs, overwrite=settings.overwrite)
+    with hdf5_reader(settings.read_timeout_s) as reader:
+        files = [_header(path, reader) for each in found for path in each.files]
+        units = sum(len(file.splits if isinstance(file, SceneFile) else file.demo_names) for file in files)
+        skips = Skips(settings.max_skipped, units, "episodes and scenes")
+        root = _convert(settings, files, reader, skips, on_picture)
+    if on_note is not None:
+        for note in [*(note for each in found for note in each.notes()), *skips.notes()]:
+            on_note(note)
+    return root
+
+
+def _header(path: Path, reader: ForeignReader) -> SceneFile | DemoFile:
+    return describe_scenes(path, reader) if is_scenes_file(path, reader) else describe(path, reader)
+
+
+def _convert(
+    settings: LiberoVLMSettings,
+    files: Sequence[SceneFile | DemoFile],
+    reader: ForeignReader,
+    skips: Skips,
+    on_picture: Callable[[int], None] | None,
+) -> Path:
     rng = np.random.Generator(np.random.Philox(settings.seed))
     asked: Counter[str] = Counter()
     with DatasetWriter(
@@ -93,15 +132,16 @@ def convert_libero_vlm(settings: LiberoVLMSettings, on_picture: Callable[[int], 
         shard_samples=settings.shard_samples,
         overwrite=settings.overwrite,
     ) as writer:
-        for number, picture in enumerate(_pictures(files, vocabulary, settings.frame_stride)):
+        for number, picture in enumerate(_pictures(settings, files, reader, skips)):
             _write_picture(writer, picture, settings, rng, asked)
             if on_picture is not None:
                 on_picture(number + 1)
         return writer.finish(
             {
                 "statistics": None,
-                "sources": [_source(path) for path in files],
+                "sources": [_source(file, reader) for file in files],
                 "categories": dict(sorted(asked.items())),
+                **skips.info(),
                 "made_by": made_by(
                     "convert libero-vlm",
                     per_image=settings.per_image,
@@ -110,18 +150,32 @@ def convert_libero_vlm(settings: LiberoVLMSettings, on_picture: Callable[[int], 
                     seed=settings.seed,
                     shard_samples=settings.shard_samples,
                     jpeg_quality=settings.jpeg_quality,
+                    aspect=settings.aspect,
                 ),
             }
         )
 
 
-def _pictures(files: Sequence[Path], vocabulary: set[str], frame_stride: int) -> Iterator[LabelledPicture]:
-    """Labelled images of all files, one in memory at a time."""
-    for path in files:
-        if is_scenes_file(path):
-            yield from scene_pictures(path, vocabulary)
+def _pictures(
+    settings: LiberoVLMSettings, files: Sequence[SceneFile | DemoFile], reader: ForeignReader, skips: Skips
+) -> Iterator[LabelledPicture]:
+    """Labelled images of all files, one episode in memory at a time."""
+    vocabulary = {phrase(instance) for file in files for instance in _instances(file)}
+    for file in files:
+        # Questions are about one image, so files may have images of different sizes here.
+        if isinstance(file, SceneFile):
+            squares = Squares.of([file.image_size], settings.aspect)
+            yield from scene_pictures(file, vocabulary, squares, reader, skips)
         else:
-            yield from demo_pictures(path, vocabulary, frame_stride)
+            squares = Squares.of(image_sizes(file, reader), settings.aspect)
+            yield from demo_pictures(file, vocabulary, settings.frame_stride, squares, reader, skips)
+
+
+def _instances(file: SceneFile | DemoFile) -> set[str]:
+    """The instances that a file names."""
+    if isinstance(file, SceneFile):
+        return {name for names in file.instances.values() for name in names}
+    return set(file.instances or ())
 
 
 def _write_picture(
@@ -185,23 +239,21 @@ def _row(record: VLMRecord) -> dict[str, Any]:
     }
 
 
-def _source(path: Path) -> dict[str, Any]:
+def _source(header: SceneFile | DemoFile, reader: ForeignReader) -> dict[str, Any]:
     """Entry of one input file. The initial states show that no test trial is among the data."""
-    with open_hdf5(path) as file:
-        scenes = "scene_task" in file
-        owner: Any = file if scenes else file["data"]
-        states: list[int] = []
-        if scenes and "init_state_index" in file:
-            states = np.asarray(owner["init_state_index"][()]).tolist()
-        elif not scenes:
-            indices = [demo.attrs.get("init_state_index") for demo in owner.values()]
-            states = [int(index) for index in indices if index is not None]
-        text = owner.attrs.get("pokevla_collection")
-        collection = json.loads(text) if text is not None else None
-        declared = (collection or {}).get("init_states")
-        return source_entry(
-            path,
-            content="scenes" if scenes else "demonstrations",
-            init_states=[min(states), max(states) + 1] if states else declared,
-            collection=collection,
-        )
+    file = Hdf5File(header.path, reader)
+    if isinstance(header, SceneFile):
+        states = file.read("init_state_index").tolist() if "init_state_index" in file else []
+        collection = file.json_attribute("", "pokevla_collection")
+    else:
+        indices = [init_state_index(file, f"{DATA}/{name}") for name in header.demo_names]
+        states = [index for index in indices if index is not None]
+        collection = header.collection
+    if not isinstance(collection, dict | None):
+        raise DataError(f"{header.path}: attribute `pokevla_collection` is not a JSON object.")
+    return source_entry(
+        header.path,
+        content="scenes" if isinstance(header, SceneFile) else "demonstrations",
+        init_states=[min(states), max(states) + 1] if states else (collection or {}).get("init_states"),
+        collection=collection,
+    )

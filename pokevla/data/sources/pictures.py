@@ -5,19 +5,22 @@ Images are upright and contain one view, since a question is about one image.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from pokevla.data.sources.demonstrations import describe, open_hdf5, read_demos
+from pokevla.data.sources.aspect import Squares
+from pokevla.data.sources.demonstrations import DemoFile, read_demos
+from pokevla.data.sources.skips import Skips
 from pokevla.data.sources.tasks import phrase
 from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import DataError
+from pokevla.files.foreign.hdf5 import Hdf5File
+from pokevla.files.foreign.process import ForeignReader
 
 SMALLEST_AREA = 0.0012
 """Fraction of the image an instance must cover to count as visible: 20 pixels of 128 x 128."""
@@ -26,6 +29,7 @@ FURNITURE = ("cabinet", "stove", "rack", "microwave", "basket", "caddy", "desk",
 CONTAINERS = ("basket", "plate", "bowl", "caddy", "tray", "ramekin", "frypan")
 """Words in the names of instances that other objects are placed in or on."""
 
+SCENES_REMEDY = "Give a file written by `pokevla data scenes`."
 INSTANCES_OF_TASK = "instances/"
 """Prefix of the attributes of a scenes file that name the instances of a task, in the order of their mask values."""
 
@@ -133,79 +137,111 @@ def _hidden(mask: np.ndarray, instances: tuple[str, ...], vocabulary: set[str]) 
     return tuple(sorted(vocabulary - shown))
 
 
-def scene_pictures(path: Path, vocabulary: set[str]) -> Iterator[LabelledPicture]:
-    """Both views of every scene of a scenes file. Raises DataError naming file and key."""
-    with open_hdf5(path) as file:
-        for key in ("images", "masks", "scene_task", "split"):
-            if key not in file:
-                raise DataError(f"{path}: `{key}` is missing.", "Give a file written by `pokevla data scenes`.")
-        content: Any = file
-        splits, tasks = content["split"].asstr()[()], content["scene_task"][()]
-        suite = path.stem.removesuffix("_scenes")
-        for index, (task, split) in enumerate(zip(tasks, splits, strict=True)):
-            instances = tuple(_json(file.attrs, f"{INSTANCES_OF_TASK}{task}", path))
-            try:
-                images, masks = content["images"][index], content["masks"][index]
-            except OSError as error:
-                raise DataError(f"{path}: scene {index} cannot be read, the file is damaged ({error}).") from error
-            for v, view in enumerate(LIBERO.views):
-                yield LabelledPicture(
-                    key=f"{suite}-s{index:05d}-{view}",
-                    subset=suite,
-                    split=str(split),
-                    view=view,
-                    at_rest=True,
-                    image=images[v],
-                    visible=_visible(masks[v], instances),
-                    hidden=_hidden(masks[v], instances, vocabulary),
+@dataclass(frozen=True)
+class SceneFile:
+    """Metadata of a scenes file with N scenes."""
+
+    path: Path
+    suite: str
+    splits: list[str]
+    tasks: np.ndarray
+    """(N,) int."""
+    instances: dict[int, tuple[str, ...]]
+    """Task -> its instances, in the order of their mask values."""
+    image_size: tuple[int, int]
+    """Height, width."""
+
+
+def describe_scenes(path: Path, reader: ForeignReader) -> SceneFile:
+    """Read the header of a scenes file. Raises DataError naming file and key."""
+    file = Hdf5File(path, reader, SCENES_REMEDY)
+    for key in ("images", "masks", "scene_task", "split"):
+        if key not in file:
+            raise DataError(f"{path}: `{key}` is missing.", SCENES_REMEDY)
+    images, masks, tasks = (file.describe(key) for key in ("images", "masks", "scene_task"))
+    splits = file.texts("split")
+    size = images.shape[2:4]
+    expected = {
+        "images": (images, (len(splits), len(LIBERO.views), *size, 3), "|u1"),
+        "masks": (masks, (len(splits), len(LIBERO.views), *size), "|u1"),
+        "scene_task": (tasks, (len(splits),), tasks.dtype if tasks.dtype[1:2] in ("i", "u") else "integer"),
+    }
+    for key, (actual, shape, dtype) in expected.items():
+        if (actual.shape, actual.dtype) != (shape, dtype):
+            raise DataError(
+                f"{path}: `{key}` has shape {actual.shape} and type {actual.dtype}, expected {shape} and {dtype}.",
+                SCENES_REMEDY,
+            )
+    numbers = file.read("scene_task")
+    instances = {int(task): _instances(file, int(task)) for task in np.unique(numbers)}
+    return SceneFile(path, path.stem.removesuffix("_scenes"), splits, numbers, instances, (size[0], size[1]))
+
+
+def _instances(file: Hdf5File, task: int) -> tuple[str, ...]:
+    names = file.json_attribute("", f"{INSTANCES_OF_TASK}{task}")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{file.path}: attribute `{INSTANCES_OF_TASK}{task}` is not a list of names.", SCENES_REMEDY)
+    return tuple(names)
+
+
+def scene_pictures(
+    scenes: SceneFile, vocabulary: set[str], squares: Squares, reader: ForeignReader, skips: Skips
+) -> Iterator[LabelledPicture]:
+    """Both views of every scene of a scenes file. Raises DataError if more than `skips` allows cannot be used."""
+    file = Hdf5File(scenes.path, reader, SCENES_REMEDY)
+    for index, (task, split) in enumerate(zip(scenes.tasks, scenes.splits, strict=True)):
+        instances = scenes.instances[int(task)]
+        try:
+            images, masks = file.read("images", index), file.read("masks", index)
+            if masks.size and masks.max() > len(instances):
+                raise DataError(
+                    f"{scenes.path}: masks of scene {index} have the value {masks.max()}, but the file names "
+                    f"{len(instances)} instances of task {task}.",
+                    SCENES_REMEDY,
                 )
+        except DataError as error:
+            skips.add(f"{scenes.path.name}: scene {index}", error)
+            continue
+        images, masks = squares(images), squares(masks)
+        for v, view in enumerate(LIBERO.views):
+            yield LabelledPicture(
+                key=f"{scenes.suite}-s{index:05d}-{view}",
+                subset=scenes.suite,
+                split=split,
+                view=view,
+                at_rest=True,
+                image=images[v],
+                visible=_visible(masks[v], instances),
+                hidden=_hidden(masks[v], instances, vocabulary),
+            )
 
 
-def demo_pictures(path: Path, vocabulary: set[str], frame_stride: int) -> Iterator[LabelledPicture]:
+def demo_pictures(
+    header: DemoFile, vocabulary: set[str], frame_stride: int, squares: Squares, reader: ForeignReader, skips: Skips
+) -> Iterator[LabelledPicture]:
     """Both views of every `frame_stride`-th rendered frame of a demonstration file that has masks."""
-    header = describe(path)
     if header.instances is None:
-        raise DataError(f"{path} has no instance masks.", "Give demonstrations made by `pokevla data demos`.")
-    for demo in read_demos(header):
-        if demo.masks is None:
-            raise DataError(f"{path}: data/{demo.name} has no masks.", "Make the demonstrations with masks.")
-        task = header.task_index if header.task_index is not None else 0
-        for t in np.flatnonzero(demo.rendered)[::frame_stride]:
-            for view in LIBERO.views:
-                mask = demo.masks[view][t]
-                yield LabelledPicture(
-                    key=f"{header.suite}-t{task:02d}-{demo.name}-f{t:04d}-{view}",
-                    subset=header.suite,
-                    split=demo.split or "train",
-                    view=view,
-                    at_rest=False,
-                    image=demo.images[view][t],
-                    visible=_visible(mask, header.instances),
-                    hidden=_hidden(mask, header.instances, vocabulary),
-                )
+        raise DataError(f"{header.path} has no instance masks.", "Give demonstrations made by `pokevla data demos`.")
+    with closing(read_demos(header, reader, skips)) as demos:
+        for _, demo in demos:
+            if demo.masks is None:
+                raise DataError(f"{header.path}: data/{demo.name} has no masks.", "Make the demonstrations with masks.")
+            task = header.task_index if header.task_index is not None else 0
+            for t in np.flatnonzero(demo.rendered)[::frame_stride]:
+                for view in LIBERO.views:
+                    mask = squares(demo.masks[view][t : t + 1])[0]
+                    yield LabelledPicture(
+                        key=f"{header.suite}-t{task:02d}-{demo.name}-f{t:04d}-{view}",
+                        subset=header.suite,
+                        split=demo.split or "train",
+                        view=view,
+                        at_rest=False,
+                        image=squares(demo.images[view][t : t + 1])[0],
+                        visible=_visible(mask, header.instances),
+                        hidden=_hidden(mask, header.instances, vocabulary),
+                    )
 
 
-def is_scenes_file(path: Path) -> bool:
+def is_scenes_file(path: Path, reader: ForeignReader) -> bool:
     """Whether an HDF5 file holds scenes rather than demonstrations. Raises DataError if it cannot be opened."""
-    with open_hdf5(path) as file:
-        return "scene_task" in file
-
-
-def instance_phrases(path: Path) -> set[str]:
-    """Phrases of the instances of a file: the vocabulary of questions about absent objects."""
-    if is_scenes_file(path):
-        with open_hdf5(path) as file:
-            tasks = [key for key in file.attrs if key.startswith(INSTANCES_OF_TASK)]
-            return {phrase(instance) for key in tasks for instance in _json(file.attrs, key, path)}
-    return {phrase(instance) for instance in describe(path).instances or ()}
-
-
-def _json(attributes: Any, key: str, path: Path) -> Any:
-    """A JSON attribute. Raises DataError naming file and attribute."""
-    if key not in attributes:
-        raise DataError(f"{path}: attribute `{key}` is missing.", "Give a file written by `pokevla data scenes`.")
-    value = attributes[key]
-    try:
-        return json.loads(value.decode() if isinstance(value, bytes) else value)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}: attribute `{key}` is not JSON.") from error
+    return "scene_task" in Hdf5File(path, reader)

@@ -18,6 +18,7 @@ import numpy as np
 
 from pokevla.errors import DataError
 from pokevla.files.failures import named_error
+from pokevla.files.foreign.hdf5 import Hdf5File, hdf5_reader
 from pokevla.files.writing import atomic_path
 from pokevla.simulation.suites import TaskInfo, get_task
 from pokevla.telemetry.code_version import code_commit
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     import h5py
 
     from pokevla.simulation.recordings.episodes import DemoSettings, Episode
+
+_DEEPEST = 8
+"""Groups within groups of a copied episode. LIBERO's have two levels; a loop of links has no end."""
 
 
 COLLECTION, MASKS = "pokevla_collection", "pokevla_masks"
@@ -38,14 +42,12 @@ def refuse_other_recording(path: Path, attribute: str) -> None:
     Raises:
         DataError: names the file.
     """
-    import h5py
-
     try:
-        with h5py.File(path, "r") as file:
-            data = file.get("data")
-            if attribute in file.attrs or (isinstance(data, h5py.Group) and attribute in data.attrs):
+        with hdf5_reader() as reader:
+            file = Hdf5File(path, reader)
+            if any(attribute in file.attributes(owner) for owner in ("", "data") if not owner or file.is_group(owner)):
                 return
-    except OSError:  # a folder, unreadable, or not HDF5
+    except DataError:  # a folder, unreadable, or not HDF5
         pass
     raise DataError(f"{path} exists and was not written by this command: it is not replaced.", "Choose another folder.")
 
@@ -70,6 +72,32 @@ def new_hdf5(path: Path, made_with: str) -> Iterator[h5py.File]:
                 file.flush()
         except RuntimeError as error:  # a failed write that HDF5 noticed on closing
             raise named_error(error, path) from error
+
+
+def copy_group(source: Hdf5File, key: str, target: h5py.Group, depth: int = 0) -> None:
+    """Copy the content of a group of another file, with attributes and compression. `target` is new and empty.
+
+    Not H5Ocopy: it would run libhdf5 on the other file in this process, and copy chunks that nothing can read.
+
+    Raises:
+        DataError: something of the other file cannot be read. Names file and key.
+    """
+    if depth > _DEEPEST:
+        raise DataError(f"{source.path}: {key} lies more than {_DEEPEST} groups deep.", "Check the file.")
+    copy_attributes(source, key, target)
+    for name in source.keys(key):
+        inner = f"{key}/{name}"
+        if source.is_group(inner):
+            copy_group(source, inner, target.create_group(name), depth + 1)
+        else:
+            storage = source.describe(inner).storage
+            copy_attributes(source, inner, target.create_dataset(name, data=source.read(inner), **storage))
+
+
+def copy_attributes(source: Hdf5File, key: str, target: h5py.Group | h5py.Dataset) -> None:
+    """Copy the attributes of a group or dataset of another file. Raises what `copy_group` raises."""
+    for name in source.attributes(key):
+        target.attrs[name] = source.attribute(key, name)
 
 
 def demonstrations_path(settings: DemoSettings) -> Path:

@@ -11,18 +11,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
-
 from pokevla.errors import DataError, UsageError
+from pokevla.files.foreign.hdf5 import Hdf5File, hdf5_reader
+from pokevla.files.foreign.process import ForeignReader
 from pokevla.files.writing import refuse_second_writer
-from pokevla.simulation.recordings.hdf5 import MASKS, new_hdf5, refuse_other_recording
+from pokevla.simulation.recordings.hdf5 import MASKS, copy_attributes, copy_group, new_hdf5, refuse_other_recording
 from pokevla.simulation.recordings.mask_replay import EpisodeMasks, EpisodeReplay, figures
 from pokevla.simulation.recordings.stored_episodes import CAMERAS, DemoSource, open_episode
 from pokevla.simulation.recordings.workers import run_ordered
 from pokevla.simulation.suites import get_task, load_init_states
 
 Progress = Callable[[int, int, int], None]
+MAX_SKIPPED = 0.5
+"""Share of the episodes of a file that may be left out. More means another task or model, not a few faulty ones."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,18 @@ class MaskReport:
 
 
 def add_masks(
-    files: Sequence[DemoSource], workers: int, *, overwrite: bool = False, on_progress: Progress | None = None
+    files: Sequence[DemoSource],
+    workers: int,
+    *,
+    overwrite: bool = False,
+    max_skipped: float = MAX_SKIPPED,
+    on_progress: Progress | None = None,
 ) -> list[MaskReport]:
     """Write a copy of every file, in the same layout, with instance masks of both views added.
 
     `on_progress(done, left_out, total)` is called after each episode. An episode whose states do not match its
-    images is left out and reported; a file with more than half of such episodes is refused. Finished files stay, and
-    the same call continues after them; nothing is left of an unfinished one.
+    images is left out and reported; a file with a share above `max_skipped` of such episodes is refused. Finished files
+    stay, and the same call continues after them; nothing is left of an unfinished one.
 
     Raises:
         UsageError: a target is a source, or exists (without `overwrite`) and was not made from the same source.
@@ -58,10 +64,12 @@ def add_masks(
         DiskFullError: disk full.
     """
     _check_targets(files, overwrite)
-    reports = {} if overwrite else {file.target: report for file in files if (report := _finished(file)) is not None}
-    left = [file for file in files if file.target not in reports]
-    for file in left:
-        _check_states(file)
+    with hdf5_reader() as reader:
+        earlier = [] if overwrite else [_finished(file, reader) for file in files]
+        reports = {report.path: report for report in earlier if report is not None}
+        left = [file for file in files if file.target not in reports]
+        for file in left:
+            _check_states(file, reader)
     total = sum(len(file.demo_names) for file in left)
     done = left_out = 0
 
@@ -73,7 +81,7 @@ def add_masks(
 
     if left:
         with closing(run_ordered(EpisodeReplay, (tuple(left),), total, workers)) as results:
-            reports |= {file.target: write_with_masks(file, results, listen) for file in left}
+            reports |= {file.target: write_with_masks(file, results, listen, max_skipped) for file in left}
     return [reports[file.target] for file in files]
 
 
@@ -89,16 +97,15 @@ def _check_targets(files: Sequence[DemoSource], overwrite: bool) -> None:
             refuse_other_recording(file.target, MASKS)
 
 
-def _finished(file: DemoSource) -> MaskReport | None:
+def _finished(file: DemoSource, reader: ForeignReader) -> MaskReport | None:
     """Report of an earlier call that wrote the target from the same source; None if there is no target."""
     if not file.target.exists():
         return None
     try:
-        with h5py.File(file.target, "r") as target:
-            stored = json.loads(target["data"].attrs.get(MASKS, "{}"))
-    except (OSError, KeyError):  # not HDF5 or not in LIBERO's layout, so not written by us
-        stored = {}
-    if stored.get("source_sha256") != _sha256(file.source):
+        stored = Hdf5File(file.target, reader).json_attribute("data", MASKS)
+    except DataError:  # not HDF5 or not in LIBERO's layout, so not written by us
+        stored = None
+    if not isinstance(stored, dict) or "fit" not in stored or stored.get("source_sha256") != _sha256(file.source):
         raise UsageError(
             f"{file.target} exists and was not made from this {file.source.name}.",
             "Give another OUT, or --overwrite to replace it.",
@@ -111,43 +118,45 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_states(file: DemoSource) -> None:
+def _check_states(file: DemoSource, reader: ForeignReader) -> None:
     """Refuse states of another model and files with masks, before a simulator is started."""
     width = load_init_states(get_task(file.suite, file.task_index)).shape[1]
     for demo in file.demo_names:
-        with open_episode(file, demo) as episode:
-            where = f"{file.source}: data/{demo}"
-            if episode.states.shape[1] != width:
-                raise DataError(
-                    f"{where}/states has {episode.states.shape[1]} numbers a row, the model of {file.suite} task "
-                    f"{file.task_index} has {width}.",
-                    "It was stored with another task or another version of LIBERO.",
-                )
-            if not np.isfinite(episode.states).all():
-                raise DataError(f"{where}/states contains non-finite numbers.", "Download the file again.")
-            if episode.has_masks:
-                raise DataError(f"{where} already has masks.", "Convert it as it is.")
+        episode, where = open_episode(file, demo, reader), f"{file.source}: data/{demo}"
+        if episode.states.shape[1] != width:
+            raise DataError(
+                f"{where}/states has {episode.states.shape[1]} numbers a row, the model of {file.suite} task "
+                f"{file.task_index} has {width}.",
+                "It was stored with another task or another version of LIBERO.",
+            )
+        if episode.has_masks:
+            raise DataError(f"{where} already has masks.", "Convert it as it is.")
 
 
-def write_with_masks(file: DemoSource, results: Iterator[EpisodeMasks], listen: Callable[[bool], None]) -> MaskReport:
+def write_with_masks(
+    file: DemoSource,
+    results: Iterator[EpisodeMasks],
+    listen: Callable[[bool], None],
+    max_skipped: float = MAX_SKIPPED,
+) -> MaskReport:
     """Copy one file with the masks of its episodes from `results`, in order; calls `listen(fits)` after each.
 
     Raises:
-        DataError: more than half of the episodes do not match; nothing is left.
+        DataError: more than `max_skipped` of the episodes do not match; nothing is left.
         DiskFullError: disk full; nothing is left.
     """
     left_out: dict[str, str] = {}
     fits: dict[str, dict[str, float | None]] = {}
     rows = 0
-    with new_hdf5(file.target, MASKS) as target, h5py.File(file.source, "r") as source:
-        stored: Any = source["data"]
+    with new_hdf5(file.target, MASKS) as target, hdf5_reader() as reader:
+        source = Hdf5File(file.source, reader)
         data = target.create_group("data")
-        data.attrs.update(stored.attrs)
+        copy_attributes(source, "data", data)
         for demo in file.demo_names:
             episode = next(results)
             complaint = episode.fit.complaint()
             if complaint is None:
-                source.copy(stored[demo], data, demo)
+                copy_group(source, f"data/{demo}", data.create_group(demo))
                 rows += _add_masks(data[demo], episode)
             else:
                 left_out[demo] = complaint
@@ -155,10 +164,10 @@ def write_with_masks(file: DemoSource, results: Iterator[EpisodeMasks], listen: 
             data.attrs["instances"] = json.dumps(episode.instances)
             data.attrs["target_instances"] = json.dumps(episode.target_instances)
             listen(complaint is None)
-        _refuse_mostly_unfit(file, left_out)
+        _refuse_mostly_unfit(file, left_out, max_skipped)
         data.attrs["num_demos"], data.attrs["total"] = len(fits) - len(left_out), rows
         made = {"source_sha256": _sha256(file.source), "mujoco": version("mujoco"), "left_out": left_out, "fit": fits}
-        data.attrs[MASKS] = json.dumps(made)
+        data.attrs[MASKS] = json.dumps(made, allow_nan=False)
     return MaskReport(file.source, file.target, len(fits) - len(left_out), left_out)
 
 
@@ -172,9 +181,8 @@ def _add_masks(group: Any, episode: EpisodeMasks) -> int:
     return masks.shape[1]
 
 
-def _refuse_mostly_unfit(file: DemoSource, left_out: dict[str, str]) -> None:
-    """Refuse the file if most episodes do not match: that means another task or model, not a few faulty playbacks."""
-    if 2 * len(left_out) <= len(file.demo_names):
+def _refuse_mostly_unfit(file: DemoSource, left_out: dict[str, str], max_skipped: float) -> None:
+    if len(left_out) <= max_skipped * len(file.demo_names):
         return
     demo, complaint = next(iter(left_out.items()))
     raise DataError(

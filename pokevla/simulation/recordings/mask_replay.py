@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from pokevla.errors import SimulationError
+from pokevla.files.foreign.hdf5 import hdf5_reader
 from pokevla.simulation.environment import LiberoEnvironment
 from pokevla.simulation.recordings.stored_episodes import DemoSource, StoredEpisode, open_episode
 
@@ -78,17 +79,19 @@ class EpisodeReplay:
 
     def __init__(self, files: tuple[DemoSource, ...]) -> None:
         self._jobs = [(file, demo) for file in files for demo in file.demo_names]
+        # Its process ends with this one. One for all episodes: it takes a quarter of a second to start.
+        self._reader = hdf5_reader()
         self._env: LiberoEnvironment | None = None
         self._built_for: tuple[str, int, int] | None = None
 
     def __call__(self, number: int) -> EpisodeMasks:
         """Masks of episode `number`. Raises DataError naming file and demo for what cannot be replayed."""
         file, demo = self._jobs[number]
-        with open_episode(file, demo) as episode:
-            try:
-                return replay_episode(self._environment(file, episode.image_size), episode)
-            except SimulationError as error:
-                raise SimulationError(f"{file.source}: data/{demo}: {error.message}", error.remedy) from error
+        episode = open_episode(file, demo, self._reader)
+        try:
+            return replay_episode(self._environment(file, episode.image_size), episode)
+        except SimulationError as error:
+            raise SimulationError(f"{file.source}: data/{demo}: {error.message}", error.remedy) from error
 
     def _environment(self, file: DemoSource, image_size: int) -> LiberoEnvironment:
         required = (file.suite, file.task_index, image_size)

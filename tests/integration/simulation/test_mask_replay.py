@@ -15,6 +15,7 @@ from pokevla.cli.main import run
 from pokevla.data.dataset import open_dataset
 from pokevla.data.sources.libero import LiberoSettings, convert_libero
 from pokevla.errors import DataError, SimulationError, UsageError
+from pokevla.files.foreign.hdf5 import hdf5_reader
 from pokevla.simulation.environment import LiberoEnvironment
 from pokevla.simulation.recordings.demonstrations import DemoSettings, collect_demonstrations
 from pokevla.simulation.recordings.mask_files import add_masks
@@ -141,8 +142,8 @@ def env() -> LiberoEnvironment:
 
 
 def complaint(env: LiberoEnvironment, source: DemoSource) -> str:
-    with open_episode(source, "demo_0") as episode:
-        masks = replay_episode(env, episode)
+    with hdf5_reader() as reader:
+        masks = replay_episode(env, open_episode(source, "demo_0", reader))
     assert not masks.unpack().any(), "nothing is drawn that would not be used"
     text = masks.fit.complaint()
     assert text is not None

@@ -89,3 +89,16 @@ def test_each_gripper_follows_its_own_commands_and_unscaled_columns_stay() -> No
 def test_statistics_of_other_widths_than_the_embodiment_are_refused() -> None:
     with pytest.raises(DataError, match="7 action and 8 proprio numbers; the embodiment two-handed has 9 and 10"):
         Statistics.from_dict(make()[0].to_dict(), TWO_HANDED)
+
+
+def test_statistics_of_bad_numbers_are_refused_with_episode_and_row() -> None:
+    good, bad = np.zeros((5, 7)), np.zeros((5, 7))
+    bad[4, 2] = np.nan
+    with pytest.raises(DataError, match=r"actions of episode 1 of those .*, row 4: column 2 is nan"):
+        compute_statistics([good, bad], [np.zeros((5, 8))] * 2, LIBERO)
+    statistics = make()[0].to_dict()
+    for value, words in ((float("nan"), "action, mean: column 3 is nan"), (None, "action, mean: column 3 is nan"),
+                         ("x", "are damaged")):  # fmt: skip
+        statistics["action"]["mean"][3] = value
+        with pytest.raises(DataError, match=words):
+            Statistics.from_dict(statistics, LIBERO)

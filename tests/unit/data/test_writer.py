@@ -14,7 +14,7 @@ from pokevla.data.dataset import open_dataset
 from pokevla.data.inspection import verify_dataset
 from pokevla.data.sources.episodes import EPISODE_SCHEMA, SAMPLE_SCHEMA
 from pokevla.data.sources.libero import LiberoSettings, convert_libero
-from pokevla.data.writer import DatasetWriter
+from pokevla.data.writer import DatasetWriter, encode_json
 from pokevla.embodiment.description import Embodiment
 from pokevla.errors import DataError, DiskFullError
 from pokevla.shards.index import load_index
@@ -120,6 +120,20 @@ def test_actions_of_another_width_are_refused(tmp_path: Path) -> None:
         ) as writer,
     ):
         writer.add_episode({"episode": 3, "actions": [[0.0] * 7] * 2, "proprio": [[0.0] * 10] * 2})
+
+
+@pytest.mark.parametrize(("bad", "words"), [(float("nan"), "is nan, not finite"), (1e9, r"is 1e\+09, above the limit")])
+def test_bad_numbers_of_any_robot_are_refused_with_episode_and_row(tmp_path: Path, bad: float, words: str) -> None:
+    actions = [[0.0] * 9, [0.0] * 8 + [bad]]
+    with (
+        pytest.raises(DataError, match=f"episode 3: actions, row 1: column 8 {words}"),
+        DatasetWriter(
+            tmp_path / "a", group="g", samples=SAMPLE_SCHEMA, episodes=EPISODE_SCHEMA, embodiment=TWO_HANDED
+        ) as writer,
+    ):
+        writer.add_episode({"episode": 3, "actions": actions, "proprio": [[0.0] * 10] * 2})
+    with pytest.raises(DataError, match="cannot be stored as JSON"):
+        encode_json({"value": bad if bad != bad else float("inf")})
 
 
 def test_an_existing_dataset_is_replaced_only_on_request(tmp_path: Path) -> None:

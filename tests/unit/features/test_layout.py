@@ -118,6 +118,15 @@ def test_values_that_are_not_finite_are_refused(bad: float, layout: RecordLayout
         encode_features(outputs, layout)
 
 
+@pytest.mark.parametrize(("bad", "reason"), [(np.nan, "not finite"), (1e30, "too large|above float16's range")])
+@pytest.mark.parametrize("layout", [LAYOUT, AUDIT], ids=["int8", "fp16"])
+def test_the_sample_of_a_bad_feature_is_named(bad: float, reason: str, layout: RecordLayout) -> None:
+    outputs = {field.name: np.zeros((3, *field.shape), np.float32) for field in layout.fields}
+    outputs["vggt"][1, 1, 2, 3] = bad
+    with pytest.raises(DataError, match=rf"Sample b: a feature of field vggt holds .*({reason})"):
+        encode_features(outputs, layout, ["a", "b", "c"])
+
+
 def test_features_of_another_shape_and_missing_ones_are_refused() -> None:
     outputs = {"sam": np.zeros((1, 2, 3, 8, 8), np.float32), "vggt": np.zeros((1, 2, 4, 6), np.float32)}
     with pytest.raises(DataError, match=r"field sam have shape \(2, 3, 8, 8\), the cache stores \(2, 3, 9, 9\)"):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pokevla.errors import DataError
+from pokevla.files.foreign.hdf5 import hdf5_reader
 from pokevla.simulation.recordings.mask_replay import EpisodeFit, EpisodeMasks, figures, picture_difference
 from pokevla.simulation.recordings.stored_episodes import DemoSource, open_episode
 
@@ -69,9 +70,10 @@ def source(path: Path, *, before: bool = False) -> DemoSource:
 
 def test_published_pictures_show_the_next_state_and_ours_the_same(tmp_path: Path) -> None:
     path = write_episode(tmp_path / "x.hdf5")
-    with open_episode(source(path), "demo_0") as episode:
+    with hdf5_reader() as reader:
+        episode = open_episode(source(path), "demo_0", reader)
         assert [episode.state_row(row) for row in range(4)] == [1, 2, 3, None]
-    with open_episode(source(path, before=True), "demo_0") as episode:
+        episode = open_episode(source(path, before=True), "demo_0", reader)
         assert [episode.state_row(row) for row in range(4)] == [0, 1, 2, 3]
 
 
@@ -91,5 +93,5 @@ def test_what_cannot_be_replayed_is_named(tmp_path: Path, key: str, values: np.n
         file.pop(f"data/demo_0/{key}", None)
         if values is not None:
             file[f"data/demo_0/{key}"] = values
-    with pytest.raises(DataError, match=words), open_episode(source(path), "demo_0"):
-        pass
+    with hdf5_reader() as reader, pytest.raises(DataError, match=words):
+        open_episode(source(path), "demo_0", reader)
