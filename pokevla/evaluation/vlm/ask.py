@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pokevla.data.dataset import open_dataset, usable_rows
+from pokevla.data.dataset import open_dataset
 from pokevla.data.prompts import encode_prompts, encode_text, end_of_turn_id, vlm_prompt
 from pokevla.data.reader import ShardReader
 from pokevla.data.samples import decode_image, decode_mask, member
@@ -34,6 +34,7 @@ from pokevla.model.building import build_vlm
 from pokevla.model.presets import preset
 from pokevla.model.tokenizer import load_tokenizer
 from pokevla.model.vlm import PokeVLM
+from pokevla.recipe.checking.datasets import usable
 from pokevla.recipe.schema import GroundingRecipe
 from pokevla.weights.export import load_exported
 
@@ -106,9 +107,13 @@ def load_questions(root: Path, max_questions: int) -> list[Question]:
         raise DataError(f"{root} is a dataset of kind {dataset.kind}.", "Name a VLM dataset.")
     names = ("key", "category", "answer_kind", "question", "answer")
     columns = {name: dataset.samples[name].to_pylist() for name in names}
-    rows = [int(row) for row in usable_rows(dataset, "val") if columns["answer_kind"][row] in ASKED_KINDS]
+    held_out = np.flatnonzero(usable(dataset.samples, None, "val"))
+    rows = [int(row) for row in held_out if columns["answer_kind"][row] in ASKED_KINDS]
     if not rows:
-        raise DataError(f"{root} has no held-out questions of the kinds {', '.join(ASKED_KINDS)}.")
+        raise DataError(
+            f"{root} has no questions of split `val` of the kinds {', '.join(ASKED_KINDS)}.",
+            "Convert scenes, or demonstrations with a split (`pokevla data demos --val-fraction 0.1`).",
+        )
     reader = ShardReader(dataset)
     questions = []
     for row in (rows[index] for index in spread(len(rows), max_questions)):

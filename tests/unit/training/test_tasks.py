@@ -10,10 +10,12 @@ from benchmarks.toy_run import write_questions
 from pokevla.data import mixture
 from pokevla.data.dataset import Dataset, open_dataset
 from pokevla.data.loader import build_loader
+from pokevla.data.sources.libero import LiberoSettings, convert_libero
 from pokevla.distributed.environment import RankInfo
-from pokevla.recipe.schema import PretrainRecipe
+from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
 from pokevla.training.tasks import build_task
 from tests.toys import write_toy_questions
+from tests.unit.data.conftest import write_libero_file
 
 RANK = RankInfo(1, 2, 1)
 
@@ -52,3 +54,49 @@ def test_a_rank_opens_each_dataset_once(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_without_samples_to_hold_out_there_is_no_validation(tmp_path: Path) -> None:
     assert build_task(recipe(write_questions(tmp_path / "toy", count=16, seed=0)), RANK).validation == []
+
+
+def posttrain(*datasets: Path) -> PosttrainRecipe:
+    return PosttrainRecipe.model_validate(
+        {
+            "kind": "posttrain",
+            "name": "t",
+            "data": {"datasets": [{"path": str(dataset)} for dataset in datasets], "chunk_length": 4},
+            "model": {"preset": "tiny"},
+            "optim": {"lr": 1e-3},
+            "batch": {"global": 4, "micro": 2},
+            "steps": 4,
+            "loss": {"geometry": 0, "segmentation": {"weight": 0}},
+        }
+    )
+
+
+def published(folder: Path, val_fraction: float = 0.0) -> Path:
+    """A dataset of a file without splits."""
+    path = folder / "raw/libero_object/pick_up_the_milk_and_place_it_in_the_basket_demo.hdf5"
+    source = write_libero_file(path, demos=2, frames=8, side=16, ours=False)
+    return convert_libero(LiberoSettings(source, folder / "dataset", val_fraction=val_fraction, noops="keep"))
+
+
+def test_the_converter_s_default_without_val_trains_without_validation(tmp_path: Path) -> None:
+    task = build_task(posttrain(published(tmp_path)), RANK)
+    assert task.validation == []
+    assert task.mixture.sizes == [8]  # 2 episodes of 7 frames, chunks of 4
+
+
+def test_a_mixture_in_which_one_dataset_has_no_val_is_validated_on_the_other(tmp_path: Path) -> None:
+    without, with_val = published(tmp_path / "a"), published(tmp_path / "b", val_fraction=0.5)
+    task = build_task(posttrain(without, with_val), RANK)
+    assert [batch.size for batch in task.validation] == [2]
+    assert task.mixture.samples_of("val")[:, 0].tolist() == [1] * 4
+
+
+def test_val_episodes_shorter_than_the_chunk_are_no_validation(tmp_path: Path) -> None:
+    raw = tmp_path / "raw/libero_object"
+    for name, frames, split in (("milk", 8, "train"), ("ketchup", 3, "val")):
+        path = raw / f"pick_up_the_{name}_and_place_it_in_the_basket_demo.hdf5"
+        write_libero_file(path, demos=2, frames=frames, side=16, splits=(split,))
+    dataset = convert_libero(LiberoSettings(raw, tmp_path / "dataset"))
+    task = build_task(posttrain(dataset), RANK)
+    assert task.validation == []
+    assert task.mixture.sizes == [10]
