@@ -58,7 +58,7 @@ Step = Callable[[Checkout, Sizes], Values]
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Read the lines of a JSONL file."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def hash_weights(export: Path) -> str:
@@ -82,14 +82,14 @@ def run_values(run_dir: Path) -> Values:
         for name, value in line.items():
             if name != "step" and not MEASURED.search(name):
                 series.setdefault(name, []).append([line["step"], value])
-    marker = json.loads((newest_checkpoint(run_dir) / "COMPLETE.json").read_text())
+    marker = json.loads((newest_checkpoint(run_dir) / "COMPLETE.json").read_text(encoding="utf-8"))
     hashes = {name: marker[name] for name in ("recipe_hash", "frozen_hash")}
     return {**series, **hashes, "exported weights": hash_weights(run_dir / "export")}
 
 
 def dataset_values(folder: Path) -> Values:
     """Fingerprint of a dataset, and the hash of each shard."""
-    fingerprint = json.loads((folder / "dataset.json").read_text())["fingerprint"]
+    fingerprint = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["fingerprint"]
     shards = sorted((folder / "shards").glob("*.tar"))
     return {"fingerprint": fingerprint, "shards": {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in shards}}
 
@@ -104,7 +104,7 @@ def copy_unfinished(run_dir: Path, target: Path) -> Path:
         shutil.rmtree(folder)
     metrics = target / "metrics.jsonl"
     lines = [line for line in read_lines(metrics) if line["step"] <= int(oldest.name.removeprefix("step-"))]
-    metrics.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    metrics.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
     return target
 
 
@@ -221,7 +221,7 @@ def elastic(work: Checkout, sizes: Sizes) -> Values:
     folder = work.fresh("elastic")
     folder.mkdir()
     work.python("-c", ELASTIC, folder, json.dumps(sizes.stages), sizes.steps_per_phase)
-    rows = json.loads((folder / "rows.json").read_text())
+    rows = json.loads((folder / "rows.json").read_text(encoding="utf-8"))
     return {
         f"ZeRO {stage}, {title} loss": list(row[key].items())
         for stage, row in zip(sizes.stages, rows, strict=True)

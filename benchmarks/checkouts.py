@@ -83,7 +83,7 @@ class Checkout:
         log = self.folder / "commands.log"
         words = [sys.executable, *map(str, arguments)]
         variables = {"PYTHONPATH": str(self.tree), "POKEVLA_DEMO": str(self.job), "OMP_NUM_THREADS": "1"}
-        with log.open("a") as file:
+        with log.open("a", encoding="utf-8") as file:
             print("$", *words, file=file, flush=True)
             begin = file.tell()
             try:
@@ -112,7 +112,7 @@ class Checkout:
         out = self.folder / "probe.json"
         rank = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
         self.python(PROBE, out, *words, environment={**rank, "MASTER_PORT": free_port()} if one_rank else None)
-        return json.loads(out.read_text())
+        return json.loads(out.read_text(encoding="utf-8"))
 
     def fresh(self, name: str) -> Path:
         """Path `job`/`name`, after removing what was there."""
@@ -123,7 +123,14 @@ class Checkout:
 
 def git(*words: str) -> str:
     """Run git in the repository and return its output. Raises RuntimeError with git's message on failure."""
-    done = subprocess.run(["git", "-C", str(REPOSITORY), *words], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", "-C", str(REPOSITORY), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        encoding="utf-8",
+        errors="replace",
+    )
     if done.returncode:
         raise RuntimeError(done.stderr.strip())
     return done.stdout.strip()

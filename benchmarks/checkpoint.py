@@ -136,7 +136,7 @@ def work(info: RankInfo, parameters: int, rounds: int, out: Path) -> None:
             if number > 0:  # the first round warms up
                 measured[name].append(times)
     if info.is_main:
-        out.with_suffix(".json").write_text(json.dumps(measured))
+        out.with_suffix(".json").write_text(json.dumps(measured), encoding="utf-8")
     leave_ranks()
 
 
@@ -166,7 +166,7 @@ def main() -> None:
         out = Path(temporary) / "saves"
         out.mkdir()
         run_ranks(2, partial(work, parameters=parameters, rounds=rounds, out=out))
-        rows = rows_of(json.loads(out.with_suffix(".json").read_text()))
+        rows = rows_of(json.loads(out.with_suffix(".json").read_text(encoding="utf-8")))
         stages, repeats = ((2,), 1) if arguments.quick else ((2, 3), 3)
         for stage in stages:
             rows += compare_consolidation(Path(temporary), stage, parameters, repeats)

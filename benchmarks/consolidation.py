@@ -121,7 +121,7 @@ def consolidate_side(side: str, folder: Path, out: Path) -> Callable[[], None]:
 
 def status_kib(key: str) -> int:
     """A value of /proc/self/status in KiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return int(next(line for line in lines if line.startswith(f"{key}:")).split()[1])
 
 
@@ -148,7 +148,7 @@ def measure_side(side: str, folder: Path, out: Path) -> dict[str, float]:
     """Measure one side once, in this process."""
     action = consolidate_side(side, folder, out)
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM (proc(5))
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets VmHWM (proc(5))
     before_kib, result = status_kib("VmRSS"), {}
     usage, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     with anonymous_peak(result):

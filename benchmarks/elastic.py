@@ -104,14 +104,14 @@ def phase(info: RankInfo, job: Job, stop: int) -> None:
         assert curve.last is not None
         Saver(trainer.engine, run_dir, recipe.checkpoint, state.checkpoint_info).save(curve.last, wait=True)
         if info.is_main:
-            with (run_dir / "curve.jsonl").open("a") as file:
+            with (run_dir / "curve.jsonl").open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps([step, loss]) + "\n" for step, loss in curve.losses.items())
     leave_ranks()
 
 
 def read_curve(run_dir: Path) -> dict[int, float]:
     """Step -> loss."""
-    return dict(json.loads(line) for line in (run_dir / "curve.jsonl").read_text().splitlines())
+    return dict(json.loads(line) for line in (run_dir / "curve.jsonl").read_text(encoding="utf-8").splitlines())
 
 
 def compare(recipe: Path, work: Path, stages: Sequence[int], steps_per_phase: int) -> list[dict[str, Any]]:

@@ -28,14 +28,14 @@ def perform(name: str, step: Step, work: Checkout, sizes: Sizes) -> Values:
     """Run a step, or read its stored result. Raises CommandFailed, or the error of a missing file."""
     stored = work.folder / "results" / f"{name}.json"
     if stored.is_file():
-        return json.loads(stored.read_text())
+        return json.loads(stored.read_text(encoding="utf-8"))
     started_at = time.monotonic()
     print(f"{work.sha[:12]} {name} ...", file=sys.stderr, flush=True)
     values = step(work, sizes)
     print(f"{work.sha[:12]} {name}: {time.monotonic() - started_at:.0f} s", file=sys.stderr, flush=True)
     stored.parent.mkdir(parents=True, exist_ok=True)
-    stored.write_text(json.dumps(values))
-    return json.loads(stored.read_text())
+    stored.write_text(json.dumps(values), encoding="utf-8")
+    return json.loads(stored.read_text(encoding="utf-8"))
 
 
 def attempt(name: str, step: Step, work: Checkout, sizes: Sizes, expected: Values) -> Values:

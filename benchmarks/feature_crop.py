@@ -130,7 +130,7 @@ def main() -> None:
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
             "machine": {"cpus": os.cpu_count(), "processor": platform.machine(), "system": platform.platform()},
         }
-        arguments.json.write_text(json.dumps(report, indent=2))
+        arguments.json.write_text(json.dumps(report, indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":

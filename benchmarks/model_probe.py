@@ -94,7 +94,7 @@ def main() -> None:
     try:
         runpy.run_module("pokevla.cli.main", run_name="__main__")
     finally:
-        out.write_text(json.dumps(dataclasses.asdict(notes), indent=1))
+        out.write_text(json.dumps(dataclasses.asdict(notes), indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -31,4 +31,4 @@ def report(rows: Sequence[dict[str, Any]], json_path: Path | None) -> None:
             "versions": {name: importlib.metadata.version(name) for name in ("torch", "deepspeed")},
             "machine": {"cpus": os.cpu_count(), "processor": platform.machine(), "system": platform.platform()},
         }
-        json_path.write_text(json.dumps(content, indent=2) + "\n")
+        json_path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -71,5 +71,7 @@ def write_recipe(work: Path, name: str) -> Path:
         if not path.exists():
             write_questions(path, count=40 + 8 * seed, seed=seed)
     recipe = work / f"{name}.yaml"
-    recipe.write_text(RECIPE.format(name=name, output=work / "runs", first=datasets[0], second=datasets[1]))
+    recipe.write_text(
+        RECIPE.format(name=name, output=work / "runs", first=datasets[0], second=datasets[1]), encoding="utf-8"
+    )
     return recipe

@@ -13,7 +13,7 @@ from pokevla.errors import CheckpointError
 from pokevla.runs.checkpoints import is_healthy, list_checkpoints, read_info
 from pokevla.runs.directory import read_run_recipe
 from pokevla.runs.ending import finished_step
-from pokevla.telemetry.jsonl import EVENTS, read_jsonl
+from pokevla.telemetry.jsonl import EVENTS, iterate_jsonl, read_jsonl
 from pokevla.telemetry.writers import METRICS
 
 if TYPE_CHECKING:
@@ -60,9 +60,10 @@ def good_steps_after(run_dir: Path, step: int) -> int:
     If it is 0 for a checkpoint that is not the final one, nothing shows yet that its weights are good.
     """
     metrics, events = run_dir / METRICS, run_dir / EVENTS
-    last = max((row["step"] for row in (read_jsonl(metrics) if metrics.is_file() else []) if "loss" in row), default=0)
+    logged = iterate_jsonl(metrics) if metrics.is_file() else []
+    last = max((row["step"] for row in logged if "loss" in row and "step" in row), default=0)
     noted = read_jsonl(events) if events.is_file() else []
-    skipped = {row["step"] for row in noted if row.get("event") == "skipped" and step < row["step"] <= last}
+    skipped = {row["step"] for row in noted if row.get("event") == "skipped" and step < row.get("step", 0) <= last}
     return max(last - step, 0) - len(skipped)
 
 

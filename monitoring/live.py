@@ -132,7 +132,7 @@ class LiveRun:
                     name: value for name, value in row.items()
                     if name not in NOT_FIGURES and (value is None or isinstance(value, int | float))
                 }  # fmt: skip
-                if "loss" in row:
+                if "loss" in row and (row["loss"] is None or isinstance(row["loss"], int | float)):
                     self._window.append(row)
 
     def _state(self, queue: QueueState | None, beats: list[Heartbeat], now: float) -> tuple[State, str]:

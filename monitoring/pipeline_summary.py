@@ -6,29 +6,47 @@ It reads `pretrain` and `posttrain` (run directories), `grounding/summary.json`,
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from typing_extensions import TypedDict
 
-from pokevla.errors import DataError
-from pokevla.files.texts import write_json
+from pokevla.files import texts
+from pokevla.files.records import as_type
 from pokevla.telemetry.figures import duration
+from pokevla.telemetry.jsonl import iterate_jsonl
 from pokevla.telemetry.writers import METRICS
 
 BEFORE, AFTER = "before", "after"
 """Names of the two models in the grounding recipe."""
 
 
+_AGAIN = "Run the stage that writes it again."
+
+
+class StageRow(TypedDict):
+    """A finished stage."""
+
+    name: str
+    command: str
+    seconds: float
+    peak_memory_gib: float
+
+
+class _Stages(TypedDict):
+    stages: list[StageRow]
+
+
 def read_json(path: Path) -> Any | None:
     """Content of a JSON file; None if it does not exist. DataError if it is not JSON."""
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}).", "Run the stage that writes it again.") from error
+    return texts.read_json(path, remedy=_AGAIN) if path.exists() else None
+
+
+def read_stages(path: Path) -> list[StageRow]:
+    """The finished stages of a pipeline, from its `stages.json`; none without the file. DataError if it is damaged."""
+    content = read_json(path)
+    return [] if content is None else as_type(content, _Stages, path, remedy=_AGAIN)["stages"]
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -36,13 +54,8 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     path = run / METRICS
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    try:
-        rows = [json.loads(line) for line in lines if line.strip()]
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON lines ({error}).") from error
     by_step: dict[int, dict[str, Any]] = {}
-    for row in rows:
+    for row in iterate_jsonl(path):
         if "step" in row:
             by_step.setdefault(row["step"], {}).update(row)
     return [by_step[step] for step in sorted(by_step)]
@@ -51,7 +64,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 def build_summary(output: Path) -> dict[str, Any]:
     """The summary of the pipeline in `output`."""
     summary: dict[str, Any] = {}
-    stages = (read_json(output / "stages.json") or {"stages": []})["stages"]
+    stages = read_stages(output / "stages.json")
     summary["stages"] = {stage["name"]: stage["seconds"] for stage in stages}
     grounding = read_json(output / "grounding" / "summary.json")
     if grounding is not None:
@@ -78,7 +91,7 @@ def _of(grounding: dict[str, Any], model: str, figure: str) -> float | None:
 def write_summary(output: Path) -> dict[str, Any]:
     """Build the summary and write it to `output/summary.json`."""
     summary = build_summary(output)
-    write_json(output / "summary.json", summary)
+    texts.write_json(output / "summary.json", summary)
     return summary
 
 

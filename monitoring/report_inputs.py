@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monitoring.pipeline_summary import build_summary, read_json, read_metrics
+from monitoring.pipeline_summary import StageRow, build_summary, read_json, read_metrics, read_stages
 from pokevla.errors import UsageError
 from pokevla.recipe.kinds import kind_of, model_of, training_of
 from pokevla.recipe.load import load_recipe
@@ -42,7 +42,7 @@ class Run:
 class ReportInputs:
     """Content of the given directories."""
 
-    stages: list[dict[str, Any]] = field(default_factory=list)
+    stages: list[StageRow] = field(default_factory=list)
     summary: dict[str, Any] | None = None
     runs: list[Run] = field(default_factory=list)
     trials: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)
@@ -54,7 +54,7 @@ def read_inputs(folders: list[Path]) -> ReportInputs:
     inputs = ReportInputs()
     for folder in folders:
         if (folder / "stages.json").is_file():
-            inputs.stages += (read_json(folder / "stages.json") or {})["stages"]
+            inputs.stages += read_stages(folder / "stages.json")
             inputs.summary = build_summary(folder)
             for child in sorted(path for path in folder.iterdir() if path.is_dir()):
                 _add(inputs, child)

@@ -126,7 +126,7 @@ def _follow(job_id: str, folder: Path, wait_s: float) -> Iterator[Result]:
             yield Trouble("test job", f"{where}, and wrote nothing to {folder.parent}",
                           "Nodes may not see that folder: run this in a shared one.")  # fmt: skip
         return
-    yield Result("test job", f"ran on {started.read_text().split()[0]}")
+    yield Result("test job", f"ran on {started.read_text(encoding='utf-8').split()[0]}")
     begun = time.monotonic()
     try:
         run_slurm("scontrol", "requeue", job_id)
@@ -134,7 +134,7 @@ def _follow(job_id: str, folder: Path, wait_s: float) -> Iterator[Result]:
         yield Trouble("requeue", str(error), "Without requeue a job ends at its time limit: submit it again by hand")
         return
     state = _await(job_id, lambda state: not state.is_active, wait_s)
-    if len(started.read_text().split()) > 1 and state.state == "COMPLETED":
+    if len(started.read_text(encoding="utf-8").split()) > 1 and state.state == "COMPLETED":
         yield Result("requeue", f"the job ran again and ended {time.monotonic() - begun:.0f} s later")
     else:
         yield Trouble("requeue", f"job {job_id} is {state.describe()} {wait_s:.0f} s later",

@@ -33,6 +33,7 @@ def ask_slurm(*command: str, text: str | None = None) -> subprocess.CompletedPro
             errors="replace",
             timeout=TIMEOUT_S,
             check=False,
+            encoding="utf-8",
         )
     except FileNotFoundError as error:
         raise ClusterError(

@@ -195,7 +195,7 @@ def session_members(session: int) -> list[int]:
     members = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            state, _, _, owner = stat.read_text().rpartition(")")[2].split()[:4]
+            state, _, _, owner = stat.read_text(encoding="utf-8").rpartition(")")[2].split()[:4]
             if int(owner) == session and state not in "ZX":
                 members.append(int(stat.parent.name))
     return members

@@ -136,7 +136,7 @@ def recipe(out: Path, text: str) -> Path:
     """Write the recipe of a command beside its output."""
     path = out.with_suffix(".yaml")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -160,7 +160,7 @@ def unchanged(pattern: str, out: Path) -> Parts:
 def trials(out: Path) -> Parts:
     """Complete lines of `episodes.jsonl` by trial. They hold the duration, so a repeated trial differs."""
     path = out / "evaluation" / "episodes.jsonl"
-    lines = path.read_text().split("\n")[:-1] if path.is_file() else []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
     return {str(json.loads(line)["init_state_index"]): line for line in lines}
 
 
@@ -170,7 +170,9 @@ def results(out: Path) -> Parts:
     if not summary.is_file():
         return {}
     records = {f"trial {state}": json.loads(line) for state, line in trials(out).items()}
-    policies = {f"summary of {name}": row for name, row in json.loads(summary.read_text())["policies"].items()}
+    policies = {
+        f"summary of {name}": row for name, row in json.loads(summary.read_text(encoding="utf-8"))["policies"].items()
+    }
     return {
         name: json.dumps({key: value for key, value in fields.items() if key not in MEASURED}, sort_keys=True)
         for name, fields in (records | policies).items()

@@ -52,7 +52,9 @@ def probe_gpus(timeout_s: float = PROBE_TIMEOUT_S) -> GpuProbe:
     """
     command = [sys.executable, "-c", _PROBE]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout_s, check=False, encoding="utf-8", errors="replace"
+        )
     except subprocess.TimeoutExpired:
         raise EnvironmentSetupError(
             f"torch has not found out within {timeout_s:g} s whether it can use a GPU: the driver hangs.",

@@ -7,7 +7,6 @@ output/name/                  records and summary of all tasks; videos stay in p
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from pokevla.evaluation.folder import EPISODES, IDENTITY, SUMMARY, refuse_other_
 from pokevla.evaluation.locking import combine_lock, evaluation_lock
 from pokevla.evaluation.trial_records import TrialRecord, append_record, read_records
 from pokevla.evaluation.trials import plan_trials
-from pokevla.files.texts import write_json
+from pokevla.files.texts import read_json, write_json
 from pokevla.recipe.schema import EvalRecipe
 
 
@@ -77,7 +76,7 @@ def _is_done(recipe: EvalRecipe) -> bool:
     folder = _folder(recipe)
     if not (folder / SUMMARY).is_file():
         return False
-    if json.loads((folder / IDENTITY).read_text(encoding="utf-8")) != identity_of(recipe):
+    if read_json(folder / IDENTITY) != identity_of(recipe):
         raise UsageError(
             f"{folder} was evaluated with other settings or other weights.",
             "Give the evaluation another name: name=...",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from importlib.metadata import version
@@ -21,7 +20,7 @@ from pokevla.evaluation.trial_records import TrialRecord, append_record, read_re
 from pokevla.evaluation.trials import Trial, plan_trials
 from pokevla.evaluation.videos import TrialRecorder, trial_name
 from pokevla.evaluation.worker import BenchmarkFactory
-from pokevla.files.texts import write_json
+from pokevla.files.texts import read_json, write_json
 from pokevla.parts import ENVIRONMENTS, get_part
 from pokevla.recipe.load import recipe_hash
 from pokevla.recipe.schema import EvalRecipe
@@ -144,7 +143,8 @@ def _is_stale(folder: Path, identity: dict[str, Any], overwrite: bool) -> bool:
     """
     marker = folder / IDENTITY
     finished = (folder / SUMMARY).exists()
-    begun = json.loads(marker.read_text(encoding="utf-8")) if marker.exists() else None
+    remedy = "Give the evaluation another name, or delete its folder."
+    begun = read_json(marker, remedy=remedy) if marker.exists() else None
     changed = begun is not None and begun != identity
     if overwrite:
         return finished or changed

@@ -7,12 +7,15 @@ event file once a later one is beside it, and the training may still be writing.
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from pokevla.evaluation.videos import read_video, trial_files
+from pokevla.files.records import as_type
+from pokevla.files.texts import read_json
 from pokevla.recipe.schema import EvalRecipe, GroundingRecipe
 from pokevla.runs.directory import EXPORT_CONFIG, holds_recipe
 from pokevla.telemetry.tensorboard import TENSORBOARD, TensorBoardWriter
@@ -77,11 +80,16 @@ def grounding_scalars(row: dict[str, Any]) -> dict[str, Any]:
     return values | {f"point_accuracy/{name}": part["accuracy"] for name, part in row["by_category"].items()}
 
 
+class _Exported(TypedDict):
+    step: int
+
+
 def event_folder(run: Path | None, evaluation: Path, name: str) -> tuple[Path, int]:
     """Folder for the event file of a policy, and the step of its export (0 without trained weights)."""
     if run is None:
         return evaluation / TENSORBOARD / name, 0
-    step = json.loads((exported_folder(run) / EXPORT_CONFIG).read_text(encoding="utf-8"))["step"]
+    config = exported_folder(run) / EXPORT_CONFIG
+    step = as_type(read_json(config), _Exported, config)["step"]
     if holds_recipe(run):
         return run / TENSORBOARD / "eval" / evaluation.name / name, step
     return evaluation / TENSORBOARD / name, step

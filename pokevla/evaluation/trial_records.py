@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pokevla.errors import DataError
 from pokevla.files.failures import naming_errors
+from pokevla.files.records import as_type
+from pokevla.files.texts import parse_json, read_text
 from pokevla.files.writing import atomic_path
 
 Outcome = Literal["success", "failure", "crashed"]
@@ -64,20 +65,12 @@ def read_records(path: Path) -> list[TrialRecord]:
     damage raises DataError with the line number."""
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
-    lines = text.split("\n")[:-1]  # after the last newline: nothing, or an incomplete line
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            fields = json.loads(line)
-            shift = fields.get("target_shift")
-            fields["target_shift"] = None if shift is None else (float(shift[0]), float(shift[1]))
-            records.append(TrialRecord(**fields))
-        except (ValueError, TypeError, AttributeError, IndexError) as error:
-            raise DataError(
-                f"{path}:{number}: not a trial record ({error}).", "Evaluate again with --overwrite."
-            ) from error
-    return records
+    remedy = "Evaluate again with --overwrite."
+    lines = read_text(path, remedy=remedy).split("\n")[:-1]  # after the last newline: nothing, or an incomplete line
+    return [
+        as_type(parse_json(line, f"{path}:{number}", remedy=remedy), TrialRecord, f"{path}:{number}", remedy=remedy)
+        for number, line in enumerate(lines, start=1)
+    ]
 
 
 def rewrite_records(path: Path, records: Iterable[TrialRecord]) -> None:

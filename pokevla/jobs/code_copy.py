@@ -45,7 +45,15 @@ def _refuse_replacing(target: Path) -> None:
 def _files(root: Path) -> list[str]:
     if (root / ".git").exists() and shutil.which("git") is not None:
         command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--"]
-        done = subprocess.run([*command, *PACKAGES], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            [*command, *PACKAGES],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            encoding="utf-8",
+            errors="replace",
+        )
         if done.returncode == 0:
             return [name for name in done.stdout.split("\0") if name and (root / name).is_file()]
     return [

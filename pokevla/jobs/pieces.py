@@ -5,7 +5,6 @@ RUN/pieces.json    names in each piece, written at submission; a job array has o
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from pokevla.errors import DataError
-from pokevla.files.texts import write_json
+from pokevla.files.records import as_type
+from pokevla.files.texts import read_json, write_json
 from pokevla.recipe.kinds import AnyRecipe
 from pokevla.recipe.load import load_recipe
 from pokevla.runs.directory import RECIPE
@@ -61,10 +61,11 @@ def write_pieces(folder: Path, pieces: Pieces) -> None:
 def read_piece(folder: Path, number: int) -> list[str]:
     """Names of one piece. DataError if it is missing."""
     path = folder / PIECES
-    try:
-        return list(json.loads(path.read_text())[number])
-    except (OSError, ValueError, IndexError) as error:
-        raise DataError(f"{path} does not define piece {number} ({error}).", "Submit the job again.") from error
+    remedy = "Submit the job again."
+    pieces = as_type(read_json(path, remedy=remedy), list[list[str]], path, remedy=remedy)
+    if not 0 <= number < len(pieces):
+        raise DataError(f"{path} does not define piece {number}: it has {len(pieces)}.", remedy)
+    return pieces[number]
 
 
 def run_piece(folder: Path, number: int | None) -> None:

@@ -16,7 +16,8 @@ from pokevla.recipe.planning.plan import disk_needs
 from pokevla.recipe.planning.plan import plan as plan_training
 from pokevla.runs.directory import run_directory
 from pokevla.runs.lead_time import SAFETY, SAVES, UNKNOWN_S, needed_lead_s
-from pokevla.telemetry.jsonl import EVENTS, read_jsonl
+from pokevla.telemetry.follow import JsonlFollower
+from pokevla.telemetry.jsonl import EVENTS
 
 SAVE_BYTES_PER_S = 200e6
 """Assumed speed of a busy parallel file system until a save has been measured (ours)."""
@@ -151,10 +152,8 @@ def _plan_training(loaded: LoadedRecipe, recipe: TrainingRecipe, profile: Profil
 
 def measured_save_s(run_dir: Path) -> float | None:
     """Duration of the run's longest save in seconds; None before the first save."""
-    events = run_dir / EVENTS
-    if not events.is_file():
-        return None
-    return max((row["save_s"] for row in read_jsonl(events) if "save_s" in row), default=None)
+    times = (row.get("save_s") for row in JsonlFollower(run_dir / EVENTS).read_all())
+    return max((time_s for time_s in times if isinstance(time_s, int | float)), default=None)
 
 
 def _hours(recipe: TrainingRecipe) -> float | None:

@@ -218,7 +218,7 @@ def file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
     if not mounts.is_file():
         return ""
     kinds: dict[Path, str] = {}
-    for line in mounts.read_text().splitlines():
+    for line in mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
         _, point, kind, *_ = line.split()
         kinds[Path(point.encode().decode("unicode_escape"))] = kind  # later mounts cover earlier ones
     return next((kinds[folder] for folder in (path, *path.parents) if folder in kinds), "")

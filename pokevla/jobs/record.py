@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from dataclasses import asdict, dataclass
 from glob import escape
 from pathlib import Path
 
+from typing_extensions import TypedDict
+
 from pokevla.errors import DataError
-from pokevla.files.texts import write_json
+from pokevla.files.records import as_type
+from pokevla.files.texts import read_json, read_json_object, write_json
 from pokevla.runs.directory import SUBMITTED
 
 JOBS = "slurm"
@@ -16,6 +19,7 @@ JOBS = "slurm"
 LOCAL = "local-"
 """Prefix of job ids of submitit's local executor; a process id follows."""
 _VERSION = 1
+_DELETE = "Delete it: the run itself does not depend on it."
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,10 @@ class JobRecord:
     array_size: int  # 0: not an array
 
 
+class _Jobs(TypedDict):
+    jobs: list[JobRecord]
+
+
 def read_jobs(run_dir: Path) -> list[JobRecord]:
     """The jobs of a run, oldest first; none if it was never submitted.
 
@@ -43,18 +51,13 @@ def read_jobs(run_dir: Path) -> list[JobRecord]:
         DataError: `slurm.json` is damaged or has another schema version.
     """
     path = run_dir / SUBMITTED
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["schema_version"] != _VERSION:
-            raise DataError(f"{path} has schema version {content['schema_version']}, this program reads {_VERSION}.")
-        return [
-            JobRecord(**{**job, "after": tuple(job["after"]), "after_names": tuple(job["after_names"])})
-            for job in content["jobs"]
-        ]
-    except FileNotFoundError:
+    if not path.exists():
         return []
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({error}).", "Delete it: the run itself does not depend on it.") from error
+    content = read_json_object(path, remedy=_DELETE)
+    if content.get("schema_version") != _VERSION:
+        version = content.get("schema_version")
+        raise DataError(f"{path} has schema version {version}, this program reads {_VERSION}.", _DELETE)
+    return as_type(content, _Jobs, path, remedy=_DELETE)["jobs"]
 
 
 def add_job(run_dir: Path, job: JobRecord) -> None:
@@ -73,6 +76,11 @@ def task_log(run_dir: Path, job_id: str, rank: int = 0) -> Path:
     return log_folder(run_dir, job_id) / f"{job_id.removeprefix(LOCAL)}_{rank}_log.err"
 
 
+class _ExitNote(TypedDict):
+    code: int
+    message: str
+
+
 def _exit_note(run_dir: Path, job_id: str, rank: int) -> Path:
     return log_folder(run_dir, job_id) / f"{job_id.removeprefix(LOCAL)}_{rank}_exit.json"
 
@@ -80,8 +88,7 @@ def _exit_note(run_dir: Path, job_id: str, rank: int) -> Path:
 def record_exit(run_dir: Path, job_id: str, rank: int, code: int, message: str) -> None:
     """Record why a task failed: Slurm keeps only its exit code."""
     path = _exit_note(run_dir, job_id, rank)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"code": code, "message": message}) + "\n", encoding="utf-8")
+    write_json(path, {"code": code, "message": message}, indent=None)
 
 
 def remove_exit(run_dir: Path, job_id: str, rank: int) -> None:
@@ -99,9 +106,7 @@ def read_exit(run_dir: Path, job_id: str) -> tuple[int, str] | None:
     folders = [folder, *sorted(folder.parent.glob(f"{escape(folder.name)}_*"))]  # of an array's tasks: 12_0, 12_1, ...
     pattern = f"{job_id.removeprefix(LOCAL)}_*_exit.json"
     for path in [path for one in folders for path in sorted(one.glob(pattern))]:
-        try:
-            note = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:  # truncated by a kill
-            continue
-        notes.append((int(note["code"]), str(note["message"])))
+        with contextlib.suppress(DataError):  # truncated by a kill
+            note = as_type(read_json(path), _ExitNote, path)
+            notes.append((note["code"], note["message"]))
     return min(notes, key=lambda note: note[0] == 1, default=None)

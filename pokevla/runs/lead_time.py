@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pokevla.telemetry.jsonl import EVENTS, read_jsonl
+from pokevla.telemetry.follow import JsonlFollower
+from pokevla.telemetry.jsonl import EVENTS
 from pokevla.telemetry.writers import METRICS
 
 UNKNOWN_S = 300.0
@@ -19,6 +20,8 @@ SAFETY = 2.0
 """A shared file system is sometimes half as fast as usual."""
 LATEST = 20
 """Number of recent saves and log lines to read."""
+TAIL_BYTES = 1 << 20
+"""How much of the end of a file is read for them; damaged lines are skipped."""
 
 
 def needed_lead_s(run_dir: Path) -> float:
@@ -36,6 +39,5 @@ def needed_lead_s(run_dir: Path) -> float:
 
 
 def _latest(path: Path, name: str) -> list[float]:
-    if not path.is_file():
-        return []
-    return [float(row[name]) for row in read_jsonl(path) if isinstance(row.get(name), int | float)][-LATEST:]
+    rows = JsonlFollower(path, TAIL_BYTES).read_all()
+    return [float(row[name]) for row in rows if isinstance(row.get(name), int | float)][-LATEST:]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-CHUNK_BYTES = 1 << 20
+from pokevla.errors import DataError
+from pokevla.files.texts import open_regular
+from pokevla.telemetry.jsonl import MAX_LINE_BYTES, parse_row
+
+CHUNK_BYTES = MAX_LINE_BYTES
 """Upper bound of what one `read` takes into memory."""
 
 
@@ -26,18 +30,17 @@ class JsonlFollower:
         self._tail_bytes = tail_bytes
         self._identity: tuple[int, int] | None = None
         self._offset = 0
-        if path.is_file():
-            with path.open("rb") as file:
-                self._enter(file)
+        with suppress(FileNotFoundError), self._open() as file:
+            self._enter(file)
 
     def read(self) -> list[dict[str, Any]]:
         """Objects written since the last call, from at most CHUNK_BYTES of text; [] if there is nothing new.
 
-        Lines that are not JSON objects are skipped and counted in `damaged_lines`.
+        Lines that `parse_row` refuses are skipped and counted in `damaged_lines`.
         """
         self.replaced = False
         try:
-            file = self.path.open("rb")
+            file = self._open()
         except FileNotFoundError:
             return []
         with file:
@@ -67,6 +70,14 @@ class JsonlFollower:
         self.replaced = replaced
         return rows
 
+    def _open(self) -> BinaryIO:
+        try:
+            return open_regular(self.path)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be read ({error.strerror}).") from error
+
     def _enter(self, file: BinaryIO) -> None:
         self._identity = _identity(file)
         size = file.seek(0, os.SEEK_END)
@@ -79,13 +90,10 @@ class JsonlFollower:
 
     def _parse(self, line: bytes) -> dict[str, Any] | None:
         try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict):
+            return parse_row(line, str(self.path))
+        except DataError:
             self.damaged_lines += 1
             return None
-        return row
 
 
 def _identity(file: BinaryIO) -> tuple[int, int]:

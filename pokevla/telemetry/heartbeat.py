@@ -12,22 +12,24 @@ clock for all hosts.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pokevla.errors import DataError
-from pokevla.files.texts import write_json
+from pokevla.files.records import as_type
+from pokevla.files.texts import read_json_object, write_json
 from pokevla.telemetry.jsonl import now
 from pokevla.telemetry.logging import list_stacks
 
 FOLDER = "heartbeat"
 ENDED = ("finished", "stopped", "failed")
 """Phases after which no heartbeat follows."""
+_FILES = f"rank_{'[0-9]' * 5}.json"
+_MAX_BYTES = 1 << 16
 SILENT_AFTER = 3.0
 """Intervals without a heartbeat after which a rank counts as silent."""
 
@@ -61,21 +63,20 @@ def beat(run_dir: Path, *, rank: int, host: str, step: int, phase: str, phase_s:
 
 def read_heartbeats(run_dir: Path) -> list[Heartbeat]:
     """The last heartbeat of every rank, by rank; none if the run has never started. DataError if one is damaged."""
-    heartbeats = []
-    for path in sorted((run_dir / FOLDER).glob("rank_*.json")):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-            heartbeats.append(Heartbeat(**{**content, "time": written.isoformat(timespec="milliseconds")}))
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{path} is not a heartbeat ({error}).", "Delete it.") from error
-    return heartbeats
+    return [_read(path) for path in sorted((run_dir / FOLDER).glob(_FILES))]
+
+
+def _read(path: Path) -> Heartbeat:
+    content = read_json_object(path, max_bytes=_MAX_BYTES, remedy="Delete it.")
+    beat = as_type(content, Heartbeat, path, remedy="Delete it.")
+    written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    return replace(beat, time=written.isoformat(timespec="milliseconds"))
 
 
 def newest_beat_s(run_dir: Path) -> float | None:
     """Time stamp of the newest heartbeat file, by the file system's clock; None without any."""
     times = []
-    for path in (run_dir / FOLDER).glob("rank_*.json"):
+    for path in (run_dir / FOLDER).glob(_FILES):
         with contextlib.suppress(FileNotFoundError):
             times.append(path.stat().st_mtime)
     return max(times, default=None)
@@ -83,7 +84,7 @@ def newest_beat_s(run_dir: Path) -> float | None:
 
 def remove_heartbeats(run_dir: Path, world_size: int) -> None:
     """Remove heartbeats of ranks from `world_size` on, left by an earlier job with more ranks."""
-    for path in (run_dir / FOLDER).glob("rank_*.json"):
+    for path in (run_dir / FOLDER).glob(_FILES):
         if int(path.stem.removeprefix("rank_")) >= world_size:
             path.unlink(missing_ok=True)
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from pokevla.errors import DataError
 from pokevla.files.appending import LineFile
-from pokevla.files.texts import write_text
+from pokevla.files.texts import open_regular, parse_json, shorten
+from pokevla.files.writing import atomic_file
 
 EVENTS = "events.jsonl"
 """File of a run's `EventLog`, in its directory."""
+MAX_LINE_BYTES = 1 << 20
+"""Longest line that is read. Ours have less than a kilobyte."""
 
 
 class JsonlWriter:
@@ -29,7 +33,7 @@ class JsonlWriter:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            _rewrite(path, lambda row: resume_step is None or row.get("step", 0) <= resume_step)
+            _drop_later(path, math.inf if resume_step is None else resume_step)
         self._lines = LineFile(path)
 
     def write(self, row: Mapping[str, Any]) -> None:
@@ -52,24 +56,69 @@ class JsonlWriter:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """All objects of the file, without an incomplete last line. DataError names any other damaged line."""
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number} is not JSON: {error.msg}.", "Delete the line.") from error
-    return rows
+    """All objects of the file, without an incomplete last line. Raises what `iterate_jsonl` raises."""
+    return list(iterate_jsonl(path))
 
 
-def _rewrite(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
-    """Keep the lines for which `keep` is true, atomically."""
-    before = path.read_bytes()
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in read_jsonl(path) if keep(row))
-    if text.encode() == before:
+def iterate_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of the file, one at a time, without an incomplete last line.
+
+    Raises:
+        DataError: names the line that is damaged, longer than MAX_LINE_BYTES, or not one of ours (`parse_row`).
+    """
+    for number, line in enumerate(_lines(path), start=1):
+        if line.endswith(b"\n"):
+            yield parse_row(line, f"{path}:{number}")
+        elif len(line) >= MAX_LINE_BYTES:
+            raise DataError(f"{path}:{number} is damaged: longer than {MAX_LINE_BYTES} bytes.", "Delete the line.")
+
+
+def parse_row(line: bytes, where: str) -> dict[str, Any]:
+    """The object of one line, with the fields that readers rely on: `step` is a whole number, `time` and `event` text.
+
+    Raises:
+        DataError: it is damaged. The message begins with `where`.
+    """
+    row = parse_json(line, where, remedy="Delete the line.")
+    if not isinstance(row, dict):
+        raise DataError(f"{where} is damaged: not an object.", "Delete the line.")
+    for name, expected in (("step", int), ("time", str), ("event", str)):
+        if name in row and type(row[name]) is not expected:
+            raise DataError(f"{where} is damaged: {name} is {shorten(repr(row[name]))}.", "Delete the line.")
+    return row
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Lines with their newline; the parts of a longer one than MAX_LINE_BYTES, and an incomplete last one, without."""
+    try:
+        raw = open_regular(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}).") from error
+    with io.BufferedReader(cast(io.RawIOBase, raw)) as file:
+        while line := file.readline(MAX_LINE_BYTES):
+            yield line
+
+
+def _drop_later(path: Path, last_step: float) -> None:
+    """Remove lines of steps after `last_step` and an incomplete last line, atomically, if there are any.
+
+    Damaged lines stay, because a run goes on without them: readers skip or name them.
+    """
+    if all(_is_kept(line, last_step) for line in _lines(path)):
         return
-    write_text(path, text)
+    with atomic_file(path) as file:
+        for line in _lines(path):
+            if _is_kept(line, last_step):
+                file.write(line)
+
+
+def _is_kept(line: bytes, last_step: float) -> bool:
+    if not line.endswith(b"\n"):
+        return len(line) >= MAX_LINE_BYTES
+    try:
+        return parse_row(line, "").get("step", 0) <= last_step
+    except DataError:
+        return True
 
 
 def _finite(value: Any) -> Any:

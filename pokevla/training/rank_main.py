@@ -13,6 +13,7 @@ from pokevla.distributed.environment import RankInfo, read_rank, rendezvous_time
 from pokevla.distributed.gpus import HIDE
 from pokevla.distributed.process import PARENT_VARIABLE, die_with_parent
 from pokevla.errors import HangError, PokeVLAError, Requeued
+from pokevla.files.streams import replace_unprintable
 from pokevla.training.health.pulse import Pulse
 from pokevla.training.health.signals import StopFlag, stop_signals
 
@@ -129,6 +130,7 @@ def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo, stop: StopFlag, pu
 
 def main() -> None:
     """Entry point of a spawned rank. On failure, the last line of its output is the error."""
+    replace_unprintable()
     die_with_parent()
     try:
         run_rank(Path(sys.argv[1]))

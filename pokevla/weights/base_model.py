@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ import torch
 from pokevla.data.prompts import encode_text
 from pokevla.embodiment.description import Embodiment
 from pokevla.errors import CheckpointError, RecipeError, command_line
+from pokevla.files.texts import read_json_object
 from pokevla.model.building import TrainableSpec, apply_trainable, build_vla, build_vlm
 from pokevla.model.presets import PokeVLAConfig, preset
 from pokevla.model.tokenizer import MINI_TOKENIZER, load_tokenizer
@@ -142,7 +142,7 @@ def refuse_other_vlm(folder: Path) -> None:
         CheckpointError: it is a PokeVLA.
     """
     path = folder / EXPORT_CONFIG
-    kind = json.loads(path.read_text()).get("kind") if path.is_file() else None
+    kind = read_json_object(path, kind=CheckpointError).get("kind") if path.is_file() else None
     if kind == "pokevla":
         raise CheckpointError(f"{folder} is a PokeVLA; model.vlm takes a PokeVLM.", "Name a pre-training run.")
 

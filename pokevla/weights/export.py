@@ -163,14 +163,14 @@ def load_exported(path: Path) -> tuple[PokeVLM | PokeVLA, dict[str, Any], Path, 
     """
     folder = exported_folder(path)
     try:
-        config = json.loads((folder / EXPORT_CONFIG).read_text())
+        config = json.loads((folder / EXPORT_CONFIG).read_text(encoding="utf-8"))
         kind, version = config["kind"], config["schema_version"]
         if version != SCHEMA_VERSION:
             raise CheckpointError(f"{folder} has schema version {version}, this program reads {SCHEMA_VERSION}.")
         statistics = None
         if kind == "pokevla":
             embodiment = read_embodiment(config.get(KEY), folder / EXPORT_CONFIG)
-            statistics = Statistics.from_dict(json.loads((folder / STATISTICS).read_text()), embodiment)
+            statistics = Statistics.from_dict(json.loads((folder / STATISTICS).read_text(encoding="utf-8")), embodiment)
             model: PokeVLM | PokeVLA = build_vla(config_from_dict(config["model"]))
         else:
             model = build_vlm(vlm_config_from_dict(config["model"]))

@@ -16,15 +16,18 @@ from typing import Any, BinaryIO
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from pokevla.errors import CheckpointError, DiskFullError
 from pokevla.files.labels import lies_within
-from pokevla.files.texts import write_json
+from pokevla.files.records import as_type
+from pokevla.files.texts import read_json, write_json
 from pokevla.weights.named_tensors import Weights, WeightSpec, stored_dtype
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 FREE_SPACE = "Free some space, or write to another disk."
+WRITE_AGAIN = "Write it again."
 _HEADER_ALIGNMENT = 8  # bytes; the format's own (github.com/huggingface/safetensors, README)
 _DTYPE_NAMES = {
     torch.float32: "F32",
@@ -158,6 +161,10 @@ class FileWeights:
         self._stack.close()
 
 
+class _Index(TypedDict):
+    weight_map: dict[str, str]  # name of the weight -> file
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a folder: the single one, or those in its index.
 
@@ -166,14 +173,12 @@ def weight_files(folder: Path) -> list[Path]:
     """
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
-    try:
-        index = json.loads((folder / INDEX).read_text())
-        names = sorted(set(index["weight_map"].values()))
-        outside = next((name for name in names if not lies_within(name)), None)
-        if outside is not None:
-            raise CheckpointError(f"{folder / INDEX} names the file {outside!r}, which does not lie in its folder.")
-        return [folder / name for name in names]
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{folder} holds no weights (no {SINGLE}).", "Check the path.") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder / INDEX} cannot be read ({error}).", "Write it again.") from error
+    path = folder / INDEX
+    if not path.exists():
+        raise CheckpointError(f"{folder} holds no weights (no {SINGLE}).", "Check the path.")
+    content = read_json(path, kind=CheckpointError, remedy=WRITE_AGAIN)
+    index = as_type(content, _Index, path, kind=CheckpointError, remedy=WRITE_AGAIN)
+    names = sorted(set(index["weight_map"].values()))
+    if outside := [name for name in names if not lies_within(name)]:
+        raise CheckpointError(f"{path} names the file {outside[0]!r}, which does not lie in its folder.", WRITE_AGAIN)
+    return [folder / name for name in names]

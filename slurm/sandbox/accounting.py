@@ -26,7 +26,7 @@ def start_accounting(
     folder, password = config.folder, secrets.token_hex(16)
     conf = folder / "slurmdbd.conf"
     conf.touch(mode=0o600)
-    conf.write_text(slurmdbd_conf(config, password))
+    conf.write_text(slurmdbd_conf(config, password), encoding="utf-8")
     data, database_socket = folder / "database", folder / "database.socket"
     if not data.is_dir():
         _run("mariadb-install-db", f"--datadir={data}", f"--user={config.user}",
@@ -57,7 +57,14 @@ def _succeeds(*command: str, conf: SandboxConfig | None = None) -> bool:
 
 def _run(*command: str, conf: SandboxConfig | None = None) -> None:
     done = subprocess.run(
-        command, env=_environment(conf), capture_output=True, text=True, timeout=_SETUP_TIMEOUT_S, check=False
+        command,
+        env=_environment(conf),
+        capture_output=True,
+        text=True,
+        timeout=_SETUP_TIMEOUT_S,
+        check=False,
+        encoding="utf-8",
+        errors="replace",
     )
     if done.returncode != 0:
         raise ClusterError(f"{command[0]} failed: {(done.stderr or done.stdout).strip()[-400:]}")

@@ -81,7 +81,14 @@ class Sandbox:
 
     def _ask(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, env=self._variables, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+            command,
+            env=self._variables,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+            encoding="utf-8",
+            errors="replace",
         )
 
     @property
@@ -120,8 +127,8 @@ class Sandbox:
         key = folder / "munge" / "key"
         key.touch(mode=0o600)
         key.write_bytes(secrets.token_bytes(128))
-        (folder / "slurm.conf").write_text(slurm_conf(self.config))
-        (folder / "gres.conf").write_text(gres_conf(self.config))
+        (folder / "slurm.conf").write_text(slurm_conf(self.config), encoding="utf-8")
+        (folder / "gres.conf").write_text(gres_conf(self.config), encoding="utf-8")
         self._start("munged", ["munged", "--foreground", "--force", f"--key-file={key}",
                                f"--socket={folder}/munge/socket", f"--pid-file={folder}/munge/pid",
                                f"--log-file={folder}/log/munged.log", f"--seed-file={folder}/munge/seed"])  # fmt: skip
@@ -176,7 +183,12 @@ class Sandbox:
 
     def _last_error_line(self, name: str) -> str:
         texts = [self.folder / "log" / f"{name}.{ending}" for ending in ("log", "out")]
-        lines = [line for path in texts if path.is_file() for line in path.read_text(errors="replace").splitlines()]
+        lines = [
+            line
+            for path in texts
+            if path.is_file()
+            for line in path.read_text(errors="replace", encoding="utf-8").splitlines()
+        ]
         errors = [line for line in lines if "error" in line.lower() or "fatal" in line.lower()]
         return (errors or lines or ["no output"])[-1]
 

@@ -62,7 +62,7 @@ def tree_bytes(pid: int) -> int:
 def _pss_bytes(pid: int) -> int | None:
     """Proportional set size from Linux's smaps_rollup; None where it cannot be read."""
     try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
     except OSError:
         return None
     for line in text.splitlines():

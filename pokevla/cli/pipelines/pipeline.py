@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shlex
 import shutil
 import subprocess
@@ -13,6 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NotRequired
+
+from typing_extensions import TypedDict
 
 from pokevla.cli.pipelines.memory_sampler import MemorySampler
 from pokevla.cli.pipelines.schedule import Schedule, usual_durations
@@ -22,6 +24,7 @@ from pokevla.files.locks import advisory_lock
 from pokevla.files.names import TEMPORARY, make_parents
 from pokevla.files.ownership import foreign_entry, names_below, refuse_foreign
 from pokevla.files.paths import expanded, literal_path
+from pokevla.files.records import as_type
 from pokevla.files.texts import read_json, write_json
 from pokevla.packaged_recipes import find_recipe
 from pokevla.recipe.kinds import AnyRecipe, kind_of
@@ -121,12 +124,18 @@ def default_program() -> list[str]:
     return [sys.executable, "-m", "pokevla.cli.main"]
 
 
+class _Stages(TypedDict):
+    stages: list[FinishedStage]
+    files: NotRequired[list[str]]
+
+
 def read_stages(output: Path) -> list[FinishedStage]:
     """Stages that have finished in `output`; none when there is no such file."""
     path = output / STAGES_FILE
-    if not path.is_file():
+    if not path.exists():
         return []
-    return [FinishedStage(**row) for row in json.loads(path.read_text(encoding="utf-8"))["stages"]]
+    remedy = "Delete it, or start over with --fresh."
+    return as_type(read_json(path, remedy=remedy), _Stages, path, remedy=remedy)["stages"]
 
 
 def _write_stages(output: Path, stages: list[FinishedStage], new_files: Iterable[str] = ()) -> None:
@@ -147,7 +156,7 @@ def _files_recorded(output: Path, finished: list[FinishedStage]) -> Iterator[Non
 
 def _recorded_files(output: Path) -> list[str]:
     path = output / STAGES_FILE
-    return read_json(path).get("files", []) if path.is_file() else []
+    return as_type(read_json(path), _Stages, path).get("files", []) if path.is_file() else []
 
 
 def _run_stage(stage: Stage, command: list[str]) -> tuple[float, float]:

@@ -14,7 +14,7 @@ SUFFIX = "_demo.hdf5"
 @cache
 def libero_tasks() -> dict[str, tuple[str, ...]]:
     """Task names of the four suites in LIBERO's order (libero_suite_task_map.py, task order 0)."""
-    text = files("pokevla.data.sources").joinpath("libero_tasks.json").read_text()
+    text = files("pokevla.data.sources").joinpath("libero_tasks.json").read_text(encoding="utf-8")
     return {suite: tuple(names) for suite, names in json.loads(text).items()}
 
 

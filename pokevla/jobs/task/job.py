@@ -21,6 +21,7 @@ from types import FrameType
 from typing import NoReturn
 
 from pokevla.errors import HangError, PokeVLAError, Requeued
+from pokevla.files.streams import replace_unprintable
 from pokevla.jobs.code_copy import require_code_copy
 from pokevla.jobs.launcher import Launcher, launcher_named, read_task
 from pokevla.jobs.record import record_exit, remove_exit
@@ -48,6 +49,7 @@ class Job:
 
     def __call__(self) -> str:
         """Run this task. A named error ends the process with its exit code."""
+        replace_unprintable()
         folder = Path(self.folder)
         recipe = load_recipe(folder / RECIPE).recipe  # first: its extensions may add the launcher
         task = read_task()

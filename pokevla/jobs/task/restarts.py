@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pokevla.errors import ClusterError
-from pokevla.files.texts import write_json
+from pokevla.errors import ClusterError, DataError
+from pokevla.files.records import as_type
+from pokevla.files.texts import read_json, write_json
 from pokevla.jobs.record import JOBS
 from pokevla.jobs.task.job_task import JobTask
 
@@ -51,6 +51,14 @@ class Restart:
     why: str  # for the log
 
 
+@dataclass(frozen=True)
+class _Count:
+    job_id: str
+    start: int | None
+    progress: int
+    fruitless: int
+
+
 def record_restart(folder: Path, piece: int | None, task: JobTask, progress: int, cause: Cause) -> None:
     """Record the progress of a job that is to be restarted (`progress`: steps saved, shards or trials done).
 
@@ -61,17 +69,17 @@ def record_restart(folder: Path, piece: int | None, task: JobTask, progress: int
     """
     path = folder / JOBS / ("restarts.json" if piece is None else f"restarts_{piece}.json")
     start = task.restarts
-    before: dict[str, Any] = {}
-    with contextlib.suppress(FileNotFoundError, ValueError):  # first restart, or a truncated file: count from 0
-        before = json.loads(path.read_text())
+    before: _Count | None = None
+    with contextlib.suppress(DataError):  # first restart, or a truncated file: count from 0
+        before = as_type(read_json(path), _Count, path)
     fruitless = 0
-    if before.get("job_id") == task.job_id:
-        is_known = start is not None and before["start"] == start
-        got_on = not is_known and progress > before["progress"]
-        fruitless = 0 if got_on else before["fruitless"] + (not is_known)
+    if before is not None and before.job_id == task.job_id:
+        is_known = start is not None and before.start == start
+        got_on = not is_known and progress > before.progress
+        fruitless = 0 if got_on else before.fruitless + (not is_known)
     path.parent.mkdir(exist_ok=True)
-    content = {"job_id": task.job_id, "start": start, "progress": progress, "fruitless": fruitless}
-    write_json(path, content, sort_keys=True, kind=ClusterError)
+    count = _Count(task.job_id, start, progress, fruitless)
+    write_json(path, asdict(count), sort_keys=True, kind=ClusterError)
     patience = PATIENCE[cause]
     if fruitless >= patience.starts:
         raise ClusterError(

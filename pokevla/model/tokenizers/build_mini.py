@@ -38,7 +38,7 @@ HERE = Path(__file__).parent
 
 def read_corpus(path: Path = HERE / "mini_corpus.txt") -> list[str]:
     """Return the corpus lines, each also in lower case and with a leading space, as words appear inside sentences."""
-    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
     return [form for line in lines for form in (line, line.lower(), f" {line.lower()}")]
 
 
@@ -68,8 +68,8 @@ def build(folder: Path) -> None:
     vocab, merges = learn(read_corpus())
     folder.mkdir(parents=True, exist_ok=True)
     ordered = dict(sorted(vocab.items(), key=lambda item: item[1]))
-    (folder / "vocab.json").write_text(json.dumps(ordered, ensure_ascii=False, indent=0) + "\n")
-    (folder / "merges.txt").write_text("".join(f"{left} {right}\n" for left, right in merges))
+    (folder / "vocab.json").write_text(json.dumps(ordered, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+    (folder / "merges.txt").write_text("".join(f"{left} {right}\n" for left, right in merges), encoding="utf-8")
     added = {
         str(len(vocab) + index): {
             "content": token,
@@ -94,7 +94,7 @@ def build(folder: Path) -> None:
         "model_max_length": 2048,
         "split_special_tokens": False,
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -49,3 +49,10 @@ def test_a_damaged_summary_is_named(pipeline: Path) -> None:
     (pipeline / "grounding" / "summary.json").write_text("{")
     with pytest.raises(DataError, match=r"grounding/summary\.json"):
         build_summary(pipeline)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"stages": 5}', '{"stages": [{"name": "a"}]}', '{"stages": [5]}'])
+def test_damaged_stages_are_named(pipeline: Path, content: str) -> None:
+    (pipeline / "stages.json").write_text(content)
+    with pytest.raises(DataError, match=r"stages\.json is damaged"):
+        build_summary(pipeline)

@@ -121,9 +121,10 @@ def test_jobs_are_remembered_in_order(tmp_path: Path) -> None:
     add_job(tmp_path, JobRecord(**{**RECORD.__dict__, "job_id": "13"}))
     assert [job.job_id for job in read_jobs(tmp_path)] == ["12", "13"]
     assert read_jobs(tmp_path)[0] == RECORD
-    (tmp_path / "slurm.json").write_text("{")
-    with pytest.raises(DataError, match=r"slurm.json is damaged"):
-        read_jobs(tmp_path)
+    for content in ("{", "[1]", '{"schema_version": 1, "jobs": [{"job_id": 5}]}', '{"schema_version": 1, "jobs": 5}'):
+        (tmp_path / "slurm.json").write_text(content)
+        with pytest.raises(DataError, match=r"slurm.json is damaged.*Delete it"):
+            read_jobs(tmp_path)
 
 
 def test_the_first_cause_of_a_jobs_end_is_told(tmp_path: Path) -> None:

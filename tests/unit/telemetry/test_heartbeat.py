@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -94,7 +95,7 @@ def test_a_run_without_heartbeats_and_a_damaged_one_are_refused(tmp_path: Path) 
         hang_report(tmp_path)
     write(tmp_path, 0)
     (tmp_path / "heartbeat" / "rank_00000.json").write_text("{")
-    with pytest.raises(DataError, match=r"rank_00000.json is not a heartbeat"):
+    with pytest.raises(DataError, match=r"rank_00000.json is damaged: not JSON"):
         read_heartbeats(tmp_path)
 
 
@@ -103,3 +104,32 @@ def test_ranks_of_a_larger_job_before_are_forgotten(tmp_path: Path) -> None:
         write(tmp_path, rank)
     remove_heartbeats(tmp_path, world_size=2)
     assert [one.rank for one in read_heartbeats(tmp_path)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("phase_s", "1" + "0" * 369, "the number 1000"),
+        ("phase_s", "NaN", "NaN is not a number"),
+        ("progress", '""', "progress: Input should be a valid integer"),
+        ("step", "true", "step: Input should be a valid integer"),
+        ("host", "[" * 5000, "nested too deeply"),
+    ],
+)
+def test_a_damaged_field_of_a_heartbeat_is_named(tmp_path: Path, field: str, value: str, reason: str) -> None:
+    beat(tmp_path, rank=0, host="h", step=5, phase="forward", phase_s=1.0, progress=9, every_s=10.0)
+    path = tmp_path / "heartbeat" / "rank_00000.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, field: "HERE"}).replace('"HERE"', value))
+
+    with pytest.raises(DataError, match=rf"rank_00000.json is damaged: .*{reason}.* Delete it"):
+        read_heartbeats(tmp_path)
+
+
+def test_files_that_are_no_heartbeats_are_left_alone(tmp_path: Path) -> None:
+    beat(tmp_path, rank=1, host="h", step=5, phase="forward", phase_s=1.0, progress=9, every_s=10.0)
+    (tmp_path / "heartbeat" / "rank_x.json").write_text("{}")
+
+    assert [one.rank for one in read_heartbeats(tmp_path)] == [1]
+    remove_heartbeats(tmp_path, 1)
+    assert [path.name for path in (tmp_path / "heartbeat").iterdir()] == ["rank_x.json"]

@@ -1,6 +1,7 @@
 """JSON lines that survive a crash."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pokevla.errors import DataError
-from pokevla.telemetry.jsonl import EventLog, JsonlWriter, read_jsonl
+from pokevla.telemetry.follow import JsonlFollower
+from pokevla.telemetry.jsonl import MAX_LINE_BYTES, EventLog, JsonlWriter, read_jsonl
 
 
 def test_lines_are_on_disk_as_soon_as_written(tmp_path: Path) -> None:
@@ -47,7 +49,7 @@ def test_damage_elsewhere_is_told_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text('{"step": 1}\nrubbish\n{"step": 3}\n')
 
-    with pytest.raises(DataError, match=r"m\.jsonl:2 is not JSON"):
+    with pytest.raises(DataError, match=r"m\.jsonl:2 is damaged: not JSON"):
         read_jsonl(path)
 
 
@@ -90,3 +92,42 @@ def test_events_carry_their_time(tmp_path: Path) -> None:
     (event,) = read_jsonl(tmp_path / "events.jsonl")
     assert (event["event"], event["step"]) == ("saved", 3)
     assert event["time"].endswith("+00:00")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"[1]", "not an object"),
+        (b'{"step": "5"}', "step is '5'"),
+        (b'{"step": true}', "step is True"),
+        (b'{"time": 5}', "time is 5"),
+        (b'{"loss": NaN}', "NaN"),
+        (b"[" * 5000, "nested too deeply"),
+        (b"\xff\xfe\x00", "not JSON"),
+        (b"x" * (MAX_LINE_BYTES + 10), "longer than"),
+    ],
+)
+def test_a_damaged_line_is_named_and_a_resume_goes_on_with_it(tmp_path: Path, line: bytes, reason: str) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 3}\n{"step": 4}\n{"st')
+
+    with pytest.raises(DataError, match=f"m.jsonl:2 is damaged: .*{reason}"):
+        read_jsonl(path)
+    with JsonlWriter(path, resume_step=3) as writer:
+        writer.write({"step": 4, "again": True})
+
+    assert path.read_bytes() == b'{"step": 1}\n' + line + b'\n{"step": 3}\n{"step": 4, "again": true}\n'
+
+
+def test_a_fifo_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.jsonl")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_jsonl(tmp_path / "m.jsonl")
+    with pytest.raises(DataError, match="cannot be read"):
+        JsonlFollower(tmp_path / "m.jsonl")
+
+
+def test_text_that_is_not_utf_8_is_written_as_an_escape(tmp_path: Path) -> None:
+    with JsonlWriter(tmp_path / "m.jsonl") as writer:
+        writer.write({"path": os.fsdecode(b"caf\xe9")})
+    assert read_jsonl(tmp_path / "m.jsonl") == [{"path": os.fsdecode(b"caf\xe9")}]

@@ -76,9 +76,10 @@ def test_caches_are_noted_beside_what_is_there(tmp_path: Path) -> None:
 def test_missing_and_damaged_manifest_are_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a run directory"):
         read_manifest(tmp_path)
-    (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(DataError, match="damaged"):
-        read_manifest(tmp_path)
+    for content in ("{", "[]", '{"commit": null}', '{"commit": null, "dirty": false, "restarts": 5}', "[" * 5000):
+        (tmp_path / "manifest.json").write_text(content)
+        with pytest.raises(DataError, match=r"manifest.json is damaged"):
+            read_manifest(tmp_path)
 
 
 def test_uncommitted_changes_are_kept_as_a_patch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

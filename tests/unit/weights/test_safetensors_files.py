@@ -99,3 +99,19 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / SINGLE).write_bytes(b"no safetensors")
     with pytest.raises(CheckpointError, match="not readable safetensors"):
         FileWeights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("index", "reason"),
+    [
+        ('{"weight_map": {"w": "../secret.safetensors"}}', "which does not lie in its folder"),
+        ('{"weight_map": {"w": 5}}', "weight_map.w"),
+        ('{"weight_map": []}', "weight_map"),
+        ("{}", "weight_map"),
+        ("[" * 5000, "nested too deeply"),
+    ],
+)
+def test_a_damaged_index_is_named(tmp_path: Path, index: str, reason: str) -> None:
+    (tmp_path / INDEX).write_text(index, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=f"{INDEX}.*{reason}"):
+        FileWeights(tmp_path)
