@@ -18,7 +18,7 @@ from pokevla.jobs.tracking import active_job
 from pokevla.recipe.kinds import kind_of, training_of
 from pokevla.recipe.load import load_recipe, recipe_hash_at
 from pokevla.recipe.values import describe_changes
-from pokevla.runs.changes import changes_of_submission
+from pokevla.runs.changes import begins_again, changes_of_submission
 from pokevla.runs.checkpoints import list_checkpoints, read_info
 from pokevla.runs.checks import existing_ancestor
 from pokevla.runs.creation import LOCK, is_locked
@@ -97,6 +97,8 @@ def _existing_run(plan: JobPlan) -> list[str]:
     if not holds_recipe(plan.folder):
         raise UsageError(f"{plan.folder} exists and is not a run directory.", "Give the run another name: name=...")
     refuse_finished(plan.folder, recipe)
+    if begins_again(plan.folder, recipe):
+        return [f"{plan.folder} failed before its first checkpoint: it begins again with this recipe."]
     changes = changes_of_submission(plan.folder, recipe)
     phrase = describe_changes(*({field: row[side] for field, row in changes.items()} for side in (0, 1)))
     return [*_checkpoint_fits(plan), *([f"{plan.folder} continues with {phrase}."] if phrase else [])]

@@ -12,7 +12,7 @@ from pokevla.jobs.profile import Profile
 from pokevla.jobs.record import JOBS, JobRecord
 from pokevla.jobs.task.job import Job
 from pokevla.recipe.dump import dump_absolute
-from pokevla.recipe.kinds import training_of
+from pokevla.recipe.kinds import TrainingRecipe, training_of
 from pokevla.runs.directory import RECIPE, holds_recipe
 from pokevla.telemetry.jsonl import now
 
@@ -29,14 +29,8 @@ def prepare(plan: JobPlan) -> None:
         RecipeError: the recipe changes what the run learns.
     """
     training = training_of(plan.recipe)
-    if training is not None and not holds_recipe(plan.folder):
-        from pokevla.runs.creation import create_run
-
-        create_run(plan.loaded, training)
-    elif training is not None:
-        from pokevla.runs.changes import keep_submission
-
-        keep_submission(plan.folder, training)
+    if training is not None:
+        _prepare_run(plan, training)
     else:
         plan.folder.mkdir(parents=True, exist_ok=True)
         write_text(plan.folder / RECIPE, dump_absolute(plan.loaded))
@@ -44,6 +38,20 @@ def prepare(plan: JobPlan) -> None:
     (plan.folder / JOBS).mkdir(exist_ok=True)
     if plan.pieces:
         write_pieces(plan.folder, plan.pieces)
+
+
+def _prepare_run(plan: JobPlan, recipe: TrainingRecipe) -> None:
+    """Create a run, begin one again that failed before its first checkpoint, or keep what changes in one."""
+    from pokevla.runs.changes import begins_again, keep_submission
+    from pokevla.runs.creation import create_run, set_failed_run_aside
+
+    exists = holds_recipe(plan.folder)
+    if exists and begins_again(plan.folder, recipe):
+        exists = set_failed_run_aside(plan.folder, jobs_are_over=True) is None  # preflight has asked
+    if exists:
+        keep_submission(plan.folder, recipe)
+    else:
+        create_run(plan.loaded, recipe)
 
 
 def jobs_of(plan: JobPlan) -> list[Job]:

@@ -25,9 +25,10 @@ from pokevla.recipe.load import LoadedRecipe, load_recipe
 from pokevla.recipe.paths import AS_WRITTEN, paths_of, with_absolute_paths
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.recipe.values import LENGTH, LOCATIONS, NEUTRAL, differences, flat_values, learnt_differences
-from pokevla.runs.creation import run_lock
-from pokevla.runs.directory import RECIPE, holds_recipe, read_run_recipe
+from pokevla.runs.creation import has_progress, run_lock
+from pokevla.runs.directory import RECIPE, SUBMITTED, holds_recipe, read_run_recipe
 from pokevla.runs.length import refuse_short_length, reopen, with_one_length
+from pokevla.telemetry.jsonl import EVENTS
 from pokevla.telemetry.manifest import read_manifest
 
 ORIGIN = "resume"
@@ -124,6 +125,15 @@ def changes_of_submission(run_dir: Path, recipe: TrainRecipe) -> dict[str, list[
     if any(LOCATIONS.fullmatch(field) for field in changes):
         refuse_changed_data(run_dir, after)
     return changes
+
+
+def begins_again(run_dir: Path, recipe: TrainRecipe) -> bool:
+    """Whether a submitted recipe takes the place of a run: it learns something else, and the run has been tried without
+    progress."""
+    before = read_run_recipe(run_dir)
+    after = with_absolute_paths(recipe).model_copy(update={"output": before.output, "name": before.name})
+    tried = any((run_dir / name).exists() for name in (EVENTS, SUBMITTED))
+    return tried and not has_progress(run_dir) and bool(learnt_differences(before, after))
 
 
 def keep_submission(run_dir: Path, recipe: TrainRecipe) -> None:

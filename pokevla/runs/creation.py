@@ -66,15 +66,23 @@ def create_run(loaded: LoadedRecipe, recipe: TrainRecipe) -> Path:
     return run_dir
 
 
-def set_failed_run_aside(run_dir: Path) -> Path | None:
+def has_progress(run_dir: Path) -> bool:
+    """Whether a run has a checkpoint, whole or not, or a model: something that `pokevla resume` can continue."""
+    return any(any(run_dir.glob(pattern)) for pattern in (f"{CHECKPOINTS}/step-*", EXPORT))
+
+
+def set_failed_run_aside(run_dir: Path, *, jobs_are_over: bool = False) -> Path | None:
     """Rename the directory of a run that failed before its first checkpoint, so that its name is free again; returns
-    the new name. None if there is nothing to do: no run, one that is in use or may still begin, or one with a
-    checkpoint or a model, which `pokevla resume` continues.
+    the new name. None if there is nothing to do: no run, one that is in use or may still begin, or one with progress.
+
+    `jobs_are_over`: no job that was submitted for it runs or waits. Without it a submitted run is left alone.
     """
-    made = (f"{CHECKPOINTS}/step-*", EXPORT, SUBMITTED)
-    if not holds_recipe(run_dir) or any(any(run_dir.glob(pattern)) for pattern in made):
+    if not holds_recipe(run_dir) or has_progress(run_dir):
         return None
-    if not (run_dir / EVENTS).exists() and time.time() - (run_dir / RECIPE).stat().st_mtime < _BEGINS_S:
+    if (run_dir / SUBMITTED).exists():
+        if not jobs_are_over:
+            return None
+    elif not (run_dir / EVENTS).exists() and time.time() - (run_dir / RECIPE).stat().st_mtime < _BEGINS_S:
         return None  # made a moment ago: another process may be about to train it
     try:
         with run_lock(run_dir), naming_errors(run_dir):

@@ -42,7 +42,7 @@ def train(
         loaded = load_recipe(recipe, [*(overrides or []), *on_cpu]) if on_cpu else loaded
         for warning in check_start(loaded, also=[lambda: [] if on_cpu else overrides_for_cpu(job, allow_cpu=False)]):
             typer.echo(f"warning: {warning}", err=True)
-        aside = set_failed_run_aside(run_directory(job))
+        aside = set_failed_run_aside(run_directory(job), jobs_are_over=_jobs_are_over(run_directory(job)))
         if aside is not None:
             typer.echo(
                 f"{run_directory(job)} had failed before its first checkpoint; its files are now in {aside}", err=True
@@ -51,3 +51,14 @@ def train(
     run_training(run_dir)
     if not inside_a_rank() or read_rank().is_main:
         typer.echo(f"finished: {run_dir} (model in {run_dir / EXPORT})")
+
+
+def _jobs_are_over(run_dir: Path) -> bool:
+    """Whether no job of the run runs or waits; False if the cluster does not say."""
+    from pokevla.errors import ClusterError, DataError
+    from pokevla.jobs.tracking import active_job
+
+    try:
+        return active_job(run_dir) is None
+    except (ClusterError, DataError):
+        return False

@@ -10,12 +10,14 @@ import pytest
 from pokevla.errors import CheckpointError, ClusterError, DataError, PokeVLAError, RecipeError, UsageError
 from pokevla.jobs.plan import JobPlan, plan_job
 from pokevla.jobs.preflight import file_system, node_local, preflight
+from pokevla.jobs.preparation import prepare
 from pokevla.jobs.profile import Profile
 from pokevla.recipe.dump import dump_recipe
 from pokevla.recipe.load import load_recipe, recipe_hash
 from pokevla.runs.changes import changed_recipe
 from pokevla.runs.checkpoints import MARKER, read_info, write_info
 from pokevla.runs.creation import run_lock
+from pokevla.runs.directory import read_run_recipe
 from slurm.cluster import Partition
 from slurm.partition_checks import _partition
 from tests.unit.runs.whole_checkpoints import put
@@ -97,6 +99,21 @@ def test_run_submitted_from_another_directory_is_the_same_run(
     assert check(plan_job(load("output=runs"), Profile())) == [
         f"walk: {run} exists and has no checkpoint yet: it starts from step 0."
     ]
+
+
+def test_run_that_failed_before_its_first_checkpoint_begins_again_with_another_recipe(load) -> None:
+    run = make_run(load)
+    (run / "events.jsonl").write_text('{"event": "failed"}\n')
+    plan = plan_job(load("optim.lr=2e-3"), Profile())
+
+    assert [remark for remark in check(plan) if "begins again" in remark]
+    prepare(plan)
+
+    assert read_run_recipe(run).optim.lr == 2e-3
+    assert read_run_recipe(run.with_name("walk.failed-1")).optim.lr == 1e-3
+    (run / "checkpoints" / "step-00000004").mkdir(parents=True)
+    with pytest.raises(RecipeError, match=r"optim\.lr cannot be changed"):
+        check(plan_job(load(), Profile()))
 
 
 def test_run_that_is_in_use_on_this_machine_is_refused(load) -> None:

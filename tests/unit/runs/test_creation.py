@@ -160,5 +160,11 @@ def test_a_run_that_failed_before_its_first_checkpoint_can_be_begun_again(tmp_pa
 
     begin()
     (run_dir / "events.jsonl").touch()
+    (run_dir / "slurm.json").touch()
+    assert set_failed_run_aside(run_dir) is None
+    assert set_failed_run_aside(run_dir, jobs_are_over=True) == run_dir.with_name("one.failed-2")
+
+    begin()
+    (run_dir / "events.jsonl").touch()
     (run_dir / "checkpoints" / "step-00000004").mkdir(parents=True)
     assert set_failed_run_aside(run_dir) is None  # whatever is in it: `pokevla resume` decides
