@@ -26,7 +26,7 @@ from pokevla.recipe.load import LoadedRecipe, load_recipe
 from pokevla.recipe.planning.plan import disk_needs, gib
 from pokevla.runs.directory import EXPORT_CONFIG, EXPORT_WEIGHTS, find_export, refuse_overlapping_output
 
-_CACHE_MARKER = "COMPLETE"
+CACHE_MARKER = "COMPLETE"
 _TOLERANCE = 0.05
 Checks = Iterable[Callable[[], list[str]]]
 """Returns remarks, or raises a named error."""
@@ -193,7 +193,7 @@ def _cache(cache: sections.CacheConfig, path: Path, made_before: frozenset[Path]
     remedy = f"Build it with: {command_line('cache', 'build', path)}"
     if not cache.root.is_dir():
         raise DataError(f"cache.root {cache.root} does not exist.", remedy)
-    if not any(folder.is_dir() and any(folder.glob(f"{_CACHE_MARKER}*")) for folder in cache.root.iterdir()):
+    if not any(folder.is_dir() and any(folder.glob(f"{CACHE_MARKER}*")) for folder in cache.root.iterdir()):
         raise DataError(f"cache.root {cache.root} holds no complete cache.", remedy)
     return []
 

@@ -14,7 +14,7 @@ from pokevla.recipe.kinds import AnyRecipe, training_of
 from pokevla.recipe.load import LoadedRecipe
 from pokevla.recipe.sections import CacheConfig
 from pokevla.recipe.values import differences, flat_values
-from pokevla.runs.checks import check_recipe
+from pokevla.runs.checks import CACHE_MARKER, check_recipe
 from pokevla.runs.directory import EXPORT_WEIGHTS, find_export, run_directory
 
 Check = Callable[[], list[str]]
@@ -64,7 +64,7 @@ def _checks(loaded: LoadedRecipe, made_before: frozenset[Path], builders: Sequen
     yield lambda: _vlm(training)
     yield lambda: _query_text(training)
     cache = training.feature_cache
-    if cache is not None:
+    if cache is not None and (cache.root.absolute() in made_before or any(cache.root.glob(f"*/{CACHE_MARKER}"))):
         yield lambda: _cache(training.dataset_paths, cache, builders)
 
 

@@ -11,8 +11,10 @@ import pyarrow.parquet as parquet
 import pytest
 from safetensors.numpy import save_file
 
-from pokevla.errors import CheckpointError, DataError, PokeVLAError, RecipeError
+from pokevla.errors import CacheMismatchError, CheckpointError, DataError, PokeVLAError, RecipeError
 from pokevla.jobs.checks.start import check_start
+from pokevla.recipe.load import load_recipe
+from tests.toys import RECIPE, write_toy_dataset
 
 
 def export(folder: Path, **config: str) -> Path:
@@ -70,3 +72,19 @@ def test_everything_is_told_at_once_and_nothing_twice(load, dataset: Path, tmp_p
     with pytest.raises(PokeVLAError) as caught:
         check_start(load())
     assert str(caught.value).count("is not a dataset") == 1
+
+
+def test_a_cache_that_is_missing_or_of_another_teacher_is_one_line(tmp_path: Path) -> None:
+    recipe = tmp_path / "robot.yaml"
+    dataset, cache = write_toy_dataset(tmp_path / "toy", episodes=3), tmp_path / "cache"
+    recipe.write_text(RECIPE.format(name="robot", output=tmp_path, dataset=dataset, cache=cache))
+    with pytest.raises(DataError) as missing:
+        check_start(load_recipe(recipe))
+    (cache / "other").mkdir(parents=True)
+    (cache / "other" / "COMPLETE").touch()
+    (cache / "other" / "manifest.json").write_text('{"schema_version": 2, "parts": {"sam": "x"}}')
+    with pytest.raises(CacheMismatchError) as other:
+        check_start(load_recipe(recipe))
+    for caught, words in ((missing, "does not exist. Build it with: pokevla cache build"), (other, "differs:")):
+        (line,) = str(caught.value).splitlines()
+        assert words in line
