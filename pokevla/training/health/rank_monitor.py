@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pokevla.distributed.process import FULL_BYTES
-from pokevla.errors import HangError
+from pokevla.errors import HangError, command_line
 from pokevla.files.failures import free_bytes
 from pokevla.telemetry.heartbeat import newest_beat_s
 
@@ -59,7 +59,7 @@ class RankMonitor:
             raise HangError(
                 f"No rank has written a heartbeat for {self._silent_s:.0f} s: they hang where their watchdogs cannot "
                 "report it, in an import from a file system that does not answer, say. All were killed.",
-                f"Continue with: pokevla resume {self._run_dir}",
+                f"Continue with: {command_line('resume', self._run_dir)}",
             )
 
     def _note_full_disk(self) -> None:
