@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from pokevla.data.dataset import open_dataset
 from pokevla.data.sources.libero import LiberoSettings, convert_libero
 from pokevla.data.sources.libero_vlm import LiberoVLMSettings, convert_libero_vlm
 from pokevla.errors import DataError
+from tests.unit.files.foreign.test_hdf5 import DEMONSTRATION
 
 Damage = Callable[[Any], None]
 
@@ -104,6 +106,22 @@ def test_odd_content_is_one_line_with_file_demo_and_key(
     assert line.startswith(f"error: {source}")
     assert words in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("verb", ["libero", "libero-vlm"])
+@pytest.mark.parametrize(("place", "value"), [(1889, 255), (2168, 134)], ids=["crash", "hang"])
+def test_a_crash_and_a_hang_of_libhdf5_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str, place: int, value: int
+) -> None:
+    content = bytearray(gzip.decompress(DEMONSTRATION.read_bytes()))
+    content[place] = value
+    source = tmp_path / "libero_object/x_demo.hdf5"
+    source.parent.mkdir()
+    source.write_bytes(content)
+    assert run(["data", "convert", verb, str(source), str(tmp_path / "out"), "--read-timeout", "3"]) == 3
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert line.startswith(f"error: {source}: attribute `")
+    assert "of data cannot be read: the file is damaged (libhdf5 " in line
 
 
 def with_bad_demos(source: Path, *bad: int) -> Path:

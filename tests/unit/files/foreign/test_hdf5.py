@@ -20,7 +20,7 @@ DEMONSTRATION = Path(__file__).with_name("demonstration.hdf5.gz")
 
 @pytest.fixture(scope="module")
 def reader() -> Iterator[ForeignReader]:
-    with hdf5_reader(timeout_s=1.0) as reader:
+    with hdf5_reader(timeout_s=3.0) as reader:
         yield reader
 
 

@@ -16,7 +16,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def reader() -> Iterator[ForeignReader]:
-    with ForeignReader("tests.unit.files.foreign.answers", "libtest", timeout_s=0.5) as reader:
+    with ForeignReader("tests.unit.files.foreign.answers", "libtest", timeout_s=2.0) as reader:
         yield reader
 
 
@@ -47,9 +47,9 @@ def test_what_a_library_does_to_its_process_is_an_error_with_file_and_key(
 def test_a_hang_ends_at_its_time_limit(reader: ForeignReader) -> None:
     ask(reader, "count")
     began = time.monotonic()
-    with pytest.raises(DataError, match=r"x\.bin: key .*libtest did not return within 0\.5 s"):
+    with pytest.raises(DataError, match=r"x\.bin: key .*libtest did not return within 2 s"):
         ask(reader, "hang")
-    assert time.monotonic() - began < 4.0
+    assert time.monotonic() - began < 30.0
     assert ask(reader, "count") == 1
 
 
