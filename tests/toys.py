@@ -24,6 +24,13 @@ def write_dataset_info(folder: Path, **values: Any) -> None:
     (folder / "dataset.json").write_text(json.dumps({**content, **values}))
 
 
+def forget_checksums(root: Path) -> None:
+    """Make a dataset as it was before `dataset.json` had checksums of itself and of the tables."""
+    info = json.loads((root / "dataset.json").read_text())
+    del info["xxh64"], info["tables"]
+    (root / "dataset.json").write_text(json.dumps(info, indent=1))
+
+
 def write_toy_dataset(out: Path, episodes: int = 6) -> Path:
     """Episodes of a coloured square that the arm follows; the last two are of split `val`."""
     rng = np.random.default_rng(0)

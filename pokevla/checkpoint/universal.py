@@ -20,13 +20,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pokevla.distributed.collectives import broadcast_object, first_error
 from pokevla.errors import CheckpointError, DiskFullError, PokeVLAError
-from pokevla.files.checksums import StoredFile, measure_file, with_checksum, without_checksum
+from pokevla.files.checksums import file_damage, measure_file, stored_files, with_checksum, without_checksum
 from pokevla.files.failures import free_bytes
 from pokevla.files.names import remove_folder
-from pokevla.files.texts import read_json, write_json
+from pokevla.files.texts import read_json_object, write_json
 from pokevla.files.writing import atomic_path
 from pokevla.runs.checkpoints import CONVERTED, FREE_SPACE, MARKER, STATE, CheckpointInfo, save_error
-from pokevla.runs.verification import damage_of
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
@@ -86,10 +85,11 @@ def _is_converted(target: Path) -> bool:
     if not (target / MARKER).exists():
         return False
     try:
-        content = read_json(target / MARKER, kind=CheckpointError)
+        content = read_json_object(target / MARKER, kind=CheckpointError)
         content = without_checksum(content, target / MARKER, kind=CheckpointError)
-        damage = next((text for file in content["files"] if (text := damage_of(target, StoredFile(**file)))), None)
-    except (CheckpointError, TypeError, KeyError, AttributeError) as error:
+        files = stored_files(content.get("files"), target / MARKER, kind=CheckpointError, remedy=None)
+        damage = next((text for file in files if (text := file_damage(target, file))), None)
+    except CheckpointError as error:
         damage = str(error)
     if damage is not None:
         logger.error("converting again: %s", damage)

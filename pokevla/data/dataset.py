@@ -19,12 +19,14 @@ from pokevla.errors import DataError
 from pokevla.files.ownership import literal, refuse_foreign, refuse_overlap
 from pokevla.files.writing import refuse_second_writer
 from pokevla.recipe.checking.datasets import (
+    CONVERT_AGAIN,
     EPISODES_NAME,
     INFO_NAME,
     SAMPLES_NAME,
     embodiment_in,
     read_info,
     read_table,
+    tables_in,
     usable,
 )
 from pokevla.shards.index import index_path
@@ -70,15 +72,16 @@ class Dataset:
 def open_dataset(root: Path) -> Dataset:
     """Open a dataset directory. Reads the tables, not the shards.
 
-    Raises DataError if `dataset.json` is missing, has another schema version or bad statistics, or if a table cannot be
-    read.
+    Raises DataError if `dataset.json` is missing, damaged, has another schema version or bad statistics, or if a table is
+    damaged.
     """
     info = read_info(root)
-    samples = read_table(root / SAMPLES_NAME)
+    tables = tables_in(info, root)
+    samples = read_table(root, SAMPLES_NAME, tables)
     if samples.num_rows != info["num_samples"]:
         raise DataError(
             f"{root / SAMPLES_NAME} has {samples.num_rows} rows, dataset.json says {info['num_samples']}.",
-            "Convert the dataset again.",
+            CONVERT_AGAIN,
         )
     embodiment = embodiment_in(info, root)
     return Dataset(
@@ -87,8 +90,8 @@ def open_dataset(root: Path) -> Dataset:
         fingerprint=info["fingerprint"],
         info=info,
         samples=samples,
-        episodes=read_table(root / EPISODES_NAME) if embodiment else None,
-        statistics=_statistics(info["statistics"], embodiment, root) if embodiment and info["statistics"] else None,
+        episodes=read_table(root, EPISODES_NAME, tables) if embodiment else None,
+        statistics=_statistics(info["statistics"], embodiment, root) if embodiment and info.get("statistics") else None,
         embodiment=embodiment,
     )
 

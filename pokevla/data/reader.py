@@ -11,13 +11,19 @@ from pokevla.shards.shard_reader import Shards
 REMEDY = "Restore the shard, or convert the dataset again."
 
 
+def dataset_shards(dataset: Dataset) -> Shards:
+    """The shards of a dataset, whose indices are checked against `dataset.json`."""
+    checksums = {name: shard.get("index_xxh64") for name, shard in dataset.info["shards"].items()}
+    return Shards(dataset.root / SHARDS_NAME, REMEDY, checksums)
+
+
 class ShardReader:
     """Random access to the samples of a dataset. Thread-safe."""
 
     def __init__(self, dataset: Dataset) -> None:
         """Files are opened at the first read."""
         self._folder = dataset.root / SHARDS_NAME
-        self._shards = Shards(self._folder, REMEDY)
+        self._shards = dataset_shards(dataset)
         self._names = dataset.shard_names
         self._keys = dataset.samples["key"].to_pylist()
         self._shard_of_row = dataset.samples["shard"].to_numpy()

@@ -10,13 +10,13 @@ import json
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import xxhash
 
 from pokevla.data.dataset import SHARDS_NAME, refuse_output, refuse_replacing_dataset
 from pokevla.embodiment.description import Embodiment
@@ -24,6 +24,7 @@ from pokevla.embodiment.finite import refuse_bad_rows
 from pokevla.embodiment.libero import LIBERO
 from pokevla.embodiment.reading import KEY
 from pokevla.errors import DataError
+from pokevla.files.checksums import measure_file, with_checksum
 from pokevla.files.labels import name_problem
 from pokevla.files.ownership import Ownership
 from pokevla.files.writing import atomic_folder
@@ -34,7 +35,7 @@ from pokevla.recipe.checking.datasets import (
     SAMPLES_NAME,
     SCHEMA_VERSION,
 )
-from pokevla.shards.index import dump_index, index_path
+from pokevla.shards.index import dump_index, index_checksum, index_path
 from pokevla.shards.shard_writer import WEBDATASET_HEADER, ShardWriter
 
 REMEDY = "Free some space or choose another disk."
@@ -79,7 +80,7 @@ class ShardFile:
         return {
             "samples": self.num_samples,
             "size_bytes": self.path.stat().st_size,
-            "index_xxh64": xxhash.xxh64_hexdigest(text),
+            "index_xxh64": index_checksum(text),
         }
 
     def abandon(self) -> None:
@@ -241,7 +242,10 @@ class DatasetWriter:
         }
         if self.embodiment is not None:
             content[KEY] = self.embodiment.to_dict()
-        (self._folder / INFO_NAME).write_text(_json_text(content, indent=1) + "\n", encoding="utf-8")
+        tables = [name for name in (SAMPLES_NAME, EPISODES_NAME) if (self._folder / name).exists()]
+        content["tables"] = [asdict(measure_file(self._folder, name)) for name in tables]
+        text = _json_text(with_checksum(content), indent=1)
+        (self._folder / INFO_NAME).write_text(text + "\n", encoding="utf-8")
         self._stack.close()
         self._finished = True
         return self.out

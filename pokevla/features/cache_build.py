@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ import pokevla
 from pokevla.data.dataset import SHARDS_NAME, Dataset, open_dataset
 from pokevla.errors import DataError, DiskFullError
 from pokevla.features.cache_files import (
-    COMPLETE_NAME,
+    INDEX_CHECKSUMS,
     build_lock,
     finish_lock,
+    read_index,
+    read_manifest,
     shard_lock,
     write_manifest,
     write_shard,
@@ -33,6 +36,8 @@ from pokevla.recipe.sections import CacheConfig, TeacherConfig
 from pokevla.shards.index import index_path
 from pokevla.teachers.teacher import RANDOM_NOTE, Teacher
 
+logger = logging.getLogger(__name__)
+
 
 def build_cache(
     dataset_root: Path,
@@ -41,7 +46,8 @@ def build_cache(
     on_progress: Progress | None = None,
     device: str | None = None,
 ) -> Path:
-    """Compute the cache of one robot dataset and return its directory. A finished cache is left unchanged.
+    """Compute the cache of one robot dataset and return its directory. A finished cache is left unchanged, except that
+    shards which are missing or whose index is damaged are computed again, and a damaged manifest is written again.
 
     Writes one feature shard per dataset shard, with the same keys in the same order. Finished shards of an interrupted
     build are kept. `on_progress(done, total)` counts samples and starts with those of the finished shards.
@@ -54,7 +60,7 @@ def build_cache(
     """
     build = _prepare(dataset_root, cache, device)
     directory, total = build.directory, build.dataset.samples.num_rows
-    if (directory / COMPLETE_NAME).is_file():
+    if build.is_complete():
         if on_progress is not None:
             on_progress(total, total)
         return directory
@@ -85,7 +91,7 @@ def build_shards(
     cache. Raises the same errors as `build_cache`.
     """
     build = _prepare(dataset_root, cache, device)
-    if (build.directory / COMPLETE_NAME).is_file():
+    if build.is_complete():
         return build.directory
     build.directory.mkdir(parents=True, exist_ok=True)
     missing = [name for name in build.missing if name in names]
@@ -97,7 +103,7 @@ def build_shards(
             with shard_lock(build.directory, name):
                 build.write(name, encoder, counter)
     with finish_lock(build.directory):
-        if not build.missing and not (build.directory / COMPLETE_NAME).is_file():
+        if not build.missing and not build.is_complete():
             build.finish()
     return build.directory
 
@@ -115,7 +121,22 @@ def cache_shards(dataset_root: Path, cache: CacheConfig) -> tuple[Path, list[str
 
 
 def _missing(directory: Path, names: Iterable[str]) -> list[str]:
-    return [name for name in names if not index_path(directory / SHARDS_NAME / name).is_file()]
+    """Names of the shards that do not exist, or whose index is damaged."""
+    checksums: dict[str, str] = {}
+    with suppress(DataError):  # not complete, or its manifest is damaged: it is written again
+        checksums = read_manifest(directory).get(INDEX_CHECKSUMS, {})
+    return [name for name in names if not _is_there(directory / SHARDS_NAME / name, checksums.get(name))]
+
+
+def _is_there(shard: Path, checksum: str | None) -> bool:
+    if not (shard.is_file() and index_path(shard).is_file()):
+        return False
+    try:
+        read_index(shard, checksum)
+    except DataError as error:
+        logger.warning("computing it again: %s", error.message)
+        return False
+    return True
 
 
 def _open_robot_dataset(root: Path) -> Dataset:
@@ -145,6 +166,14 @@ class _Build:
     def missing(self) -> list[str]:
         """Names of the shards that do not exist yet."""
         return _missing(self.directory, self.rows_by_shard)
+
+    def is_complete(self) -> bool:
+        """Whether the cache is finished, with a good manifest and the index of every shard."""
+        try:
+            read_manifest(self.directory)
+        except DataError:
+            return False
+        return not self.missing
 
     def count(self, names: Iterable[str]) -> int:
         """Number of samples in the shards `names`."""

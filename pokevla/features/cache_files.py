@@ -10,7 +10,7 @@ exists once `COMPLETE` exists, which is written last.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from pokevla.data.dataset import SHARDS_NAME
 from pokevla.errors import CacheMismatchError, DataError
 from pokevla.features.fingerprint import differences
 from pokevla.features.layout import REBUILD, Features, RecordLayout, encode_record, payload_offset
+from pokevla.files.checksums import with_checksum, without_checksum
 from pokevla.files.labels import name_problem
 from pokevla.files.locks import advisory_lock
-from pokevla.files.texts import read_json, write_json, write_text
+from pokevla.files.texts import read_bytes, read_json, write_json, write_text
 from pokevla.files.writing import atomic_file
-from pokevla.shards.index import Member, dump_index, index_path, load_index
+from pokevla.shards.index import MAX_INDEX_BYTES, Member, dump_index, index_checksum, index_path, load_index
 from pokevla.shards.shard_writer import PLAIN_HEADER, ShardWriter
 
 SCHEMA_VERSION = 2
@@ -32,6 +33,10 @@ MANIFEST_NAME = "manifest.json"
 COMPLETE_NAME = "COMPLETE"
 LOCK_NAME = ".build.lock"
 EXTENSION = "pkvf"
+INDEX_CHECKSUMS = "index_xxh64"
+"""Entry of the manifest with the checksum of each shard's index by shard. Caches from before it was stored lack it."""
+_ENTRIES: dict[str, type] = {"fingerprint": str, "parts": dict, "num_samples": int, "shards": list}
+"""What every manifest has, and its type."""
 _WAIT = "Wait until it finishes."
 _FINISH_WAIT_S = 60.0
 
@@ -52,13 +57,27 @@ def write_shard(path: Path, samples: Iterable[tuple[str, Features]], layout: Rec
     write_text(index_path(path), dump_index(writer.entries))
 
 
-def read_index(shard: Path) -> dict[str, Member]:
+def read_index(shard: Path, checksum: str | None = None) -> dict[str, Member]:
     """Return the location of each record's payload in a shard, by key, in file order.
 
     Raises:
-        DataError: the index is missing or damaged.
+        DataError: the index is missing or damaged, or its checksum is not `checksum`.
     """
-    return {entry.key: entry.members[0] for entry in load_index(shard, REBUILD)}
+    return {entry.key: entry.members[0] for entry in load_index(shard, REBUILD, checksum)}
+
+
+def read_indices(directory: Path, manifest: dict[str, Any]) -> dict[str, dict[str, Member]]:
+    """`read_index` of every shard of a cache, by the shard's name, checked against its manifest.
+
+    Raises:
+        DataError: an index is missing or damaged, or the shards do not hold the number of samples in the manifest.
+    """
+    checksums = manifest.get(INDEX_CHECKSUMS, {})
+    indices = {name: read_index(directory / SHARDS_NAME / name, checksums.get(name)) for name in manifest["shards"]}
+    total = sum(map(len, indices.values()))
+    if total != manifest["num_samples"]:
+        raise DataError(f"{directory} holds {total} samples, its manifest says {manifest['num_samples']}.", REBUILD)
+    return indices
 
 
 def _read_manifest_file(directory: Path) -> dict[str, Any]:
@@ -68,7 +87,11 @@ def _read_manifest_file(directory: Path) -> dict[str, Any]:
     if version not in _READ_VERSIONS:
         known = " and ".join(map(str, _READ_VERSIONS))
         raise DataError(f"{path} has schema version {version}, this program reads {known}.", REBUILD)
-    for name in manifest.get("shards", ()):
+    manifest = without_checksum(manifest, path, required=INDEX_CHECKSUMS in manifest, remedy=REBUILD)
+    for name, kind in _ENTRIES.items():
+        if not isinstance(manifest.get(name), kind):
+            raise DataError(f"{path} is damaged: {name} is {manifest.get(name)!r:.60}.", REBUILD)
+    for name in manifest["shards"]:
         problem = name_problem(name)
         if problem is not None:
             raise DataError(f"{path} names the shard {name!r}: {problem}.", REBUILD)
@@ -106,7 +129,10 @@ def find_cache(root: Path, fingerprint: str, parts: dict[str, str] | None = None
             raise CacheMismatchError(f"The cache {directory} has the fingerprint {stored}, not {fingerprint}.", REBUILD)
         return directory
     complete = [path for path in sorted(root.glob("*")) if (path / COMPLETE_NAME).is_file()]
-    others = {path: _read_manifest_file(path) for path in complete}
+    others: dict[Path, dict[str, Any]] = {}
+    for path in complete:
+        with suppress(DataError):  # a damaged cache cannot be the nearest one
+            others[path] = _read_manifest_file(path)
     if not others:
         raise DataError(f"There is no feature cache {fingerprint} in {root}.", REBUILD)
     if parts is None:
@@ -122,7 +148,10 @@ def find_cache(root: Path, fingerprint: str, parts: dict[str, str] | None = None
 
 def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest, then the marker of a complete cache."""
-    write_json(directory / MANIFEST_NAME, {"schema_version": SCHEMA_VERSION, **manifest})
+    shards = {name: index_path(directory / SHARDS_NAME / name) for name in manifest["shards"]}
+    checksums = {name: index_checksum(read_bytes(path, max_bytes=MAX_INDEX_BYTES)) for name, path in shards.items()}
+    content = {"schema_version": SCHEMA_VERSION, **manifest, INDEX_CHECKSUMS: checksums}
+    write_json(directory / MANIFEST_NAME, with_checksum(content))
     write_text(directory / COMPLETE_NAME, f"{manifest['fingerprint']}\n")
 
 

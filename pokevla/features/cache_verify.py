@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,14 @@ from torch.nn import functional
 from pokevla.data.batch import stack_features
 from pokevla.data.dataset import SHARDS_NAME, Dataset, open_dataset
 from pokevla.errors import CacheMismatchError, DataError
-from pokevla.features.cache_files import EXTENSION, read_index, read_manifest
+from pokevla.features.cache_files import EXTENSION, read_indices, read_manifest
 from pokevla.features.codec import dequantise
 from pokevla.features.encoding import Progress, build_teachers, encode_images, image_source, read_images
 from pokevla.features.feature_reader import open_directory
 from pokevla.features.fingerprint import cache_fingerprint, differences
-from pokevla.features.layout import REBUILD, Features, RecordLayout, decode_record
+from pokevla.features.layout import ALIGNMENT, HEADER_BYTES, REBUILD, Features, RecordLayout, decode_record
 from pokevla.recipe.sections import CacheConfig
+from pokevla.shards.index import Member
 
 LEAST_COSINE = 0.98
 """Minimum cosine similarity of recomputed and stored features, at every cell of the grid. int8 costs at most 0.001 on
@@ -70,14 +71,12 @@ def verify_cache(
     manifest = read_manifest(directory)
     layout = RecordLayout.from_manifest(manifest)
     total, done = manifest["num_samples"], 0
-    for name in manifest["shards"]:
-        for key, features in checked_records(directory / SHARDS_NAME / name, layout):
+    for name, index in read_indices(directory, manifest).items():
+        for key, features in checked_records(directory / SHARDS_NAME / name, layout, index):
             _refuse_not_finite(features, f"{directory / SHARDS_NAME / name}: {key}")
             done += 1
             if on_progress is not None:
                 on_progress(done, total)
-    if done != total:
-        raise DataError(f"{directory} holds {done} samples, its manifest says {total}.", REBUILD)
     if recompute == 0:
         return VerifyReport(total, 0, {})
     origin = manifest["origin"]
@@ -86,18 +85,20 @@ def verify_cache(
     return VerifyReport(total, *_recompute(directory, manifest["parts"], dataset, cache, min(recompute, total)))
 
 
-def checked_records(shard: Path, layout: RecordLayout) -> Iterator[tuple[str, Features]]:
-    """Yield (key, features) of a shard, read as a plain tar, checking every header and checksum.
+def checked_records(shard: Path, layout: RecordLayout, index: Mapping[str, Member]) -> Iterator[tuple[str, Features]]:
+    """Yield (key, features) of a shard, read as a plain tar, checking every header and checksum. `index` is its
+    `read_index`.
 
     Raises:
         DataError: names the shard, and the key if there is one.
     """
-    index = read_index(shard)
     keys = []
     try:
         with tarfile.open(shard, mode="r:") as tar:
             for info in tar:
                 key = info.name.removesuffix(f".{EXTENSION}")
+                if info.size > layout.payload_bytes + HEADER_BYTES + ALIGNMENT:  # do not allocate it
+                    raise DataError(f"{shard}: {key} has {info.size} B, more than a record.", REBUILD)
                 file = tar.extractfile(info)
                 record = file.read() if file is not None else b""
                 features = decode_record(record, layout, f"{shard}: {key}")
@@ -108,7 +109,7 @@ def checked_records(shard: Path, layout: RecordLayout) -> Iterator[tuple[str, Fe
                     raise DataError(f"{shard} is corrupted: {key} does not match its checksum.", REBUILD)
                 keys.append(key)
                 yield key, features
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, OSError, ValueError, OverflowError, MemoryError) as error:
         raise DataError(f"{shard} is truncated or corrupted: {error}.", REBUILD) from error
     if keys != list(index):
         raise DataError(f"{shard} holds {len(keys)} samples, its index {len(index)}: it is truncated.", REBUILD)

@@ -10,7 +10,7 @@ import numpy as np
 
 from pokevla.data.dataset import SHARDS_NAME, Dataset
 from pokevla.errors import DataError
-from pokevla.features.cache_files import find_cache, read_index, read_manifest
+from pokevla.features.cache_files import find_cache, read_indices, read_manifest
 from pokevla.features.fingerprint import cache_fingerprint
 from pokevla.features.layout import REBUILD, Features, RecordLayout, in_file_order
 from pokevla.recipe.sections import CacheConfig
@@ -74,9 +74,10 @@ class FeatureReader:
 
 def _read_directory(directory: Path) -> tuple[Shards, dict[str, tuple[str, Member]], RecordLayout]:
     manifest = read_manifest(directory)
-    folder = directory / SHARDS_NAME
-    index = {key: (name, payload) for name in manifest["shards"] for key, payload in read_index(folder / name).items()}
-    return Shards(folder, REBUILD), index, RecordLayout.from_manifest(manifest)
+    layout = RecordLayout.from_manifest(manifest)
+    indices = read_indices(directory, manifest)
+    index = {key: (name, payload) for name, members in indices.items() for key, payload in members.items()}
+    return Shards(directory / SHARDS_NAME, REBUILD), index, layout
 
 
 def open_directory(directory: Path) -> FeatureReader:

@@ -122,7 +122,14 @@ class RecordLayout:
         unknown = [field.codec for field in fields if field.codec not in CODECS]
         if unknown:
             raise DataError(f"A cache has fields of the unknown codec {unknown[0]}.", REBUILD)
-        return RecordLayout(fields)
+        layout = RecordLayout(fields)
+        if manifest.get("payload_bytes", layout.payload_bytes) != layout.payload_bytes:  # before arrays are allocated
+            raise DataError(
+                f"A cache's manifest gives its records {manifest['payload_bytes']} B, its fields "
+                f"{layout.payload_bytes} B.",
+                REBUILD,
+            )
+        return layout
 
 
 def _field_of_version_1(name: str, entry: Mapping[str, Any]) -> FieldLayout:

@@ -20,9 +20,9 @@ CHECKSUM = "xxh64"
 
 @dataclass(frozen=True)
 class StoredFile:
-    """One file of a checkpoint."""
+    """One file of a checkpoint or a dataset."""
 
-    name: str  # relative to the checkpoint's folder
+    name: str  # relative to the folder of the checkpoint or dataset
     size: int  # bytes
     xxh64: str  # hex
 
@@ -34,6 +34,40 @@ def measure_file(folder: Path, name: str) -> StoredFile:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return StoredFile(name, (folder / name).stat().st_size, digest.hexdigest())
+
+
+def file_damage(folder: Path, expected: StoredFile) -> str | None:
+    """What is wrong with `folder/expected.name`, as a sentence; None if it has the size and checksum of `expected`."""
+    path = folder / expected.name
+    try:
+        if path.is_dir():
+            return f"{path} is a folder."
+        size = path.stat().st_size
+        if size != expected.size:
+            return f"{path} has {size} bytes instead of {expected.size}."
+        if measure_file(folder, expected.name) != expected:
+            return f"{path} is damaged: its checksum differs."
+    except FileNotFoundError:
+        return f"{path} is missing."
+    except (OSError, ValueError) as error:  # ValueError: no file can have this name
+        return f"{path} cannot be read ({getattr(error, 'strerror', None) or error})."
+    return None
+
+
+def stored_files(rows: Any, path: Path, *, kind: type[PokeVLAError], remedy: str | None) -> tuple[StoredFile, ...]:
+    """The files that `path` lists, from their JSON form.
+
+    Raises:
+        PokeVLAError: a `kind` with `remedy`: this is not a list of files.
+    """
+    try:
+        files = tuple(StoredFile(**row) for row in rows)
+    except TypeError as error:
+        raise kind(f"{path} is damaged: its list of files is not one ({error}).", remedy) from error
+    for file in files:
+        if [type(value) for value in (file.name, file.size, file.xxh64)] != [str, int, str]:
+            raise kind(f"{path} is damaged: {file} is not a file.", remedy)
+    return files
 
 
 class HashingFile:
@@ -70,15 +104,21 @@ def with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_checksum(
-    content: dict[str, Any], path: Path, *, kind: type[PokeVLAError] = DataError, remedy: str | None = None
+    content: dict[str, Any],
+    path: Path,
+    *,
+    required: bool = False,
+    kind: type[PokeVLAError] = DataError,
+    remedy: str | None = None,
 ) -> dict[str, Any]:
-    """Inverse of `with_checksum` for the content of `path`. Documents from before there were checksums have none.
+    """Inverse of `with_checksum` for the content of `path`. Documents from before there were checksums have none; with
+    `required` this one is not such a document.
 
     Raises:
         PokeVLAError: a `kind` with `remedy`: the document has changed since it was written.
     """
     rest = {key: value for key, value in content.items() if key != CHECKSUM}
-    if CHECKSUM in content and content[CHECKSUM] != json_checksum(rest):
+    if (required or CHECKSUM in content) and content.get(CHECKSUM) != json_checksum(rest):
         raise kind(f"{path} is damaged: its content does not match its own checksum.", remedy)
     return rest
 

@@ -30,10 +30,11 @@ class ReplayPolicy:
     @classmethod
     def from_dataset(cls, dataset: Path, episode: int, chunk_length: int) -> ReplayPolicy:
         """Replay the `executed_actions` of `episode` of a robot dataset. Raises DataError if the episode is missing."""
-        embodiment = read_dataset_info(dataset).embodiment
+        info = read_dataset_info(dataset)
+        embodiment = info.embodiment
         if embodiment is None:
             raise DataError(f"{dataset} is a dataset of questions: it has no episode.", "Name a robot dataset.")
-        table = read_table(dataset / EPISODES_NAME, ["episode", "executed_actions"])
+        table = read_table(dataset, EPISODES_NAME, info.tables, ["episode", "executed_actions"])
         numbers = table.column("episode").to_pylist()
         if episode not in numbers:
             raise DataError(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pokevla.errors import CheckpointError, PokeVLAError
-from pokevla.files.checksums import StoredFile, with_checksum, without_checksum
+from pokevla.files.checksums import StoredFile, stored_files, with_checksum, without_checksum
 from pokevla.files.failures import named_error
 from pokevla.files.names import TEMPORARY, remove_folder, temporary_name
 from pokevla.files.ownership import foreign_entry, literal
@@ -135,7 +135,7 @@ def read_info(folder: Path) -> CheckpointInfo:
     content = without_checksum(content, path, kind=CheckpointError, remedy=USE_ANOTHER)
     del content["schema_version"]
     try:
-        files = tuple(StoredFile(**file) for file in content.pop("files"))
+        files = stored_files(content.pop("files"), path, kind=CheckpointError, remedy=USE_ANOTHER)
         losses = tuple(content.pop("recent_losses", ()))
         info = CheckpointInfo(**content, files=files, recent_losses=losses)
     except (KeyError, TypeError, AttributeError) as error:

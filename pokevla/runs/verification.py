@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pokevla.errors import CheckpointError
-from pokevla.files.checksums import StoredFile, measure_file
+from pokevla.files.checksums import file_damage
 from pokevla.runs.checkpoints import MARKER, USE_ANOTHER, CheckpointInfo, list_checkpoints, read_info
 from pokevla.runs.directory import holds_recipe, read_run_recipe
 
@@ -22,7 +22,7 @@ def damages(folder: Path, info: CheckpointInfo) -> Iterator[str]:
     if not info.files:
         yield f"{folder / MARKER} names no files."
     for file in info.files:
-        damage = damage_of(folder, file)
+        damage = file_damage(folder, file)
         if damage is not None:
             yield damage
 
@@ -31,24 +31,6 @@ def _expected_position(folder: Path, step: int) -> int | None:
     """Samples consumed after `step` steps of the run that `folder` belongs to; None outside of a run."""
     run_dir = folder.parent.parent
     return step * read_run_recipe(run_dir).batch.global_ if holds_recipe(run_dir) else None
-
-
-def damage_of(folder: Path, expected: StoredFile) -> str | None:
-    """What is wrong with `folder/expected.name`, as a sentence; None if it has the size and checksum of `expected`."""
-    path = folder / expected.name
-    try:
-        if path.is_dir():
-            return f"{path} is a folder."
-        size = path.stat().st_size
-        if size != expected.size:
-            return f"{path} has {size} bytes instead of {expected.size}."
-        if measure_file(folder, expected.name) != expected:
-            return f"{path} is damaged: its checksum differs."
-    except FileNotFoundError:
-        return f"{path} is missing."
-    except (OSError, ValueError, TypeError) as error:  # a damaged name need not be a possible one
-        return f"{path} cannot be read ({getattr(error, 'strerror', None) or error})."
-    return None
 
 
 def verify(folder: Path) -> CheckpointInfo:

@@ -9,8 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pokevla.errors import DataError
+import xxhash
 
+from pokevla.errors import DataError
+from pokevla.files.texts import read_bytes
+
+MAX_INDEX_BYTES = 1 << 30
+"""Largest index that is read: ten million members."""
 HEADER = "# pokevla shard index 1: key, extension, offset, size, xxh64"
 
 
@@ -45,17 +50,23 @@ def dump_index(entries: list[IndexEntry]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def load_index(shard: Path, remedy: str) -> list[IndexEntry]:
+def index_checksum(content: bytes) -> str:
+    """xxh64 (hex) of an index, by which `dataset.json` or the manifest of a cache knows it."""
+    return xxhash.xxh64_hexdigest(content)
+
+
+def load_index(shard: Path, remedy: str, checksum: str | None = None) -> list[IndexEntry]:
     """Entries of a shard's index in file order.
 
     Raises:
-        DataError: it is missing or damaged; `remedy` says how to rebuild it.
+        DataError: it is missing or damaged, or its `index_checksum` is not `checksum`; `remedy` says how to rebuild it.
     """
     path = index_path(shard)
+    content = read_bytes(path, max_bytes=MAX_INDEX_BYTES, remedy=remedy)
+    if checksum is not None and index_checksum(content) != checksum:
+        raise DataError(f"{path} is damaged: its checksum differs.", remedy)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
-        raise DataError(f"{path} is missing.", remedy) from error
+        lines = content.decode("utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is damaged: it is not text.", remedy) from error
     if not lines or lines[0] != HEADER:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import xxhash
@@ -20,9 +20,12 @@ OPEN_SHARDS = 128
 class Shards:
     """The shards of one folder, opened when they are first read. Safe to share between threads."""
 
-    def __init__(self, folder: Path, remedy: str, limit: int = OPEN_SHARDS) -> None:
-        """`remedy`: how to rebuild the shards, for error messages. `limit`: most files open at once."""
-        self._folder, self._remedy, self._limit = folder, remedy, limit
+    def __init__(
+        self, folder: Path, remedy: str, checksums: Mapping[str, str | None] | None = None, limit: int = OPEN_SHARDS
+    ) -> None:
+        """`remedy`: how to rebuild the shards, for error messages. `checksums`: `index_checksum` of the shards' indices
+        by shard, as far as they are known. `limit`: most files open at once."""
+        self._folder, self._remedy, self._checksums, self._limit = folder, remedy, checksums or {}, limit
         self._lock = threading.Lock()
         self._open: OrderedDict[str, _Shard] = OrderedDict()
 
@@ -57,9 +60,11 @@ class Shards:
         """Read the payload of one member into `buffers` in order; their sizes add up to that of the payload.
 
         Raises:
-            DataError: the shard is missing, truncated or corrupted; names shard and key.
+            DataError: the shard is missing, truncated or corrupted, or its index names another size; names shard and
+                key.
         """
         shard = self._shard(name)
+        shard.check_size(key, member, sum(len(buffer) for buffer in buffers))
         shard.read(key, buffers, member.offset)
         shard.check(key, buffers, member)
 
@@ -73,7 +78,7 @@ class Shards:
         with self._lock:
             shard = self._open.pop(name, None)
             if shard is None:
-                shard = _Shard(self._folder / name, self._remedy)
+                shard = _Shard(self._folder / name, self._remedy, self._checksums.get(name))
             self._open[name] = shard
             if len(self._open) > self._limit:
                 self._open.popitem(last=False)
@@ -83,8 +88,8 @@ class Shards:
 class _Shard:
     """One shard; its index and its file are opened when first needed. The file closes with the last reference."""
 
-    def __init__(self, path: Path, remedy: str) -> None:
-        self._path, self._remedy = path, remedy
+    def __init__(self, path: Path, remedy: str, index_checksum: str | None) -> None:
+        self._path, self._remedy, self._index_checksum = path, remedy, index_checksum
         self._lock = threading.Lock()
         self._entries: list[IndexEntry] | None = None
         self._descriptor: int | None = None
@@ -96,7 +101,7 @@ class _Shard:
     def entries(self) -> list[IndexEntry]:
         with self._lock:
             if self._entries is None:
-                self._entries = load_index(self._path, self._remedy)
+                self._entries = load_index(self._path, self._remedy, self._index_checksum)
             return self._entries
 
     def read(self, key: str, buffers: Sequence[memoryview], offset: int) -> None:
@@ -114,6 +119,11 @@ class _Shard:
         size = os.fstat(self._opened(key)).st_size
         if not 0 <= start <= end <= size:
             raise self._error(f"is truncated: {key} ends at byte {end}, the shard has {size} B")
+
+    def check_size(self, key: str, member: Member, size: int) -> None:
+        """DataError unless the index gives the payload this size."""
+        if member.size != size:
+            raise self._error(f"does not fit its index: {key} has {member.size} B there instead of {size}")
 
     def check(self, name: str, buffers: Sequence[memoryview | bytes], member: Member) -> None:
         """DataError unless the payload in `buffers` has its checksum."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pokevla.errors import CheckpointError
+from pokevla.files.torch_archives import UNREADABLE, is_archive, read_archive
 
 _CHUNK_BYTES = 1 << 22
 
@@ -54,8 +54,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
+        if is_archive(path):
+            read_archive(path, {})  # sizes, offsets and classes are possible before torch allocates anything by them
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, safetensors.SafetensorError, RuntimeError, EOFError, ValueError) as error:
+    except (*UNREADABLE, safetensors.SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"Teacher weights {path} cannot be read: {reason}.", "Download the file again."

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from pokevla.errors import CheckpointError
+from pokevla.files.torch_archives import StoredTensor
 from pokevla.recipe.planning.precision import PRECISIONS
 from pokevla.runs.checkpoints import STATE, CheckpointInfo
 from pokevla.weights.named_tensors import WeightSpec, stored_dtype
 from pokevla.weights.parameter_groups import split_by_dimensions
-from pokevla.weights.torch_files import StoredTensor, locate, open_torch_file
+from pokevla.weights.torch_files import locate, open_torch_file
 
 OBJECTIVE_PREFIX = "model."
 """Attribute of the trained objective that holds the model, and prefix of all names."""
@@ -145,7 +146,7 @@ class _Layout:
             raise CheckpointError(f"{self.model_file} holds {len(names)} weights, its optimizer {count}.")
         return names
 
-    def _add_tensor(self, name: str, path: Path, tensor: Tensor) -> None:
+    def _add_tensor(self, name: str, path: Path, tensor: Any) -> None:
         stored = locate(path, tensor)
         self._add(name, stored.shape, stored.dtype, [Piece(stored, 0, stored.numel)])
 

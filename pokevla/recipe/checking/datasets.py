@@ -5,9 +5,9 @@ The only reader of `dataset.json`. Tables are read, and pyarrow imported, only t
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,9 @@ from pokevla.embodiment.libero import LIBERO
 from pokevla.embodiment.mixing import common_embodiment
 from pokevla.embodiment.reading import KEY, read_embodiment
 from pokevla.errors import DataError
+from pokevla.files.checksums import StoredFile, file_damage, stored_files, without_checksum
 from pokevla.files.labels import name_problem
+from pokevla.files.texts import read_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +29,9 @@ INFO_NAME = "dataset.json"
 SAMPLES_NAME = "samples.parquet"
 EPISODES_NAME = "episodes.parquet"
 ALL_SPLITS = "all"
+CONVERT_AGAIN = "Convert the dataset again."
+_ENTRIES: dict[str, type] = {"kind": str, "fingerprint": str, "num_samples": int, "fields": list, "shards": dict}
+"""What every `dataset.json` has, and its type."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ class DatasetInfo:
     """Members that every sample has, such as `base.jpg` or `base.mask.png`."""
     embodiment: Embodiment | None = None
     """The robot of a robot dataset."""
+    tables: Mapping[str, StoredFile] = field(default_factory=dict)
+    """Size and checksum of each table by name; empty for datasets from before they were stored."""
 
     @property
     def num_views(self) -> int:
@@ -61,26 +68,24 @@ def read_info(root: Path) -> dict[str, Any]:
         DataError: the folder is not a dataset, or the file is damaged or has another schema version.
     """
     path = root / INFO_NAME
-    try:
-        info: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise DataError(
-            f"{root} is not a dataset: {INFO_NAME} is missing.", "Make one with: pokevla data convert"
-        ) from None
-    except ValueError as error:
-        raise DataError(f"{path} is not valid JSON ({error}).", "Convert the dataset again.") from error
-    version = info.get("schema_version") if isinstance(info, dict) else None
+    if not os.path.lexists(path):
+        raise DataError(f"{root} is not a dataset: {INFO_NAME} is missing.", "Make one with: pokevla data convert")
+    content = read_json(path, remedy=CONVERT_AGAIN)
+    version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
-        raise DataError(
-            f"{path} has schema version {version}, this code reads {SCHEMA_VERSION}.", "Convert the dataset again."
-        )
-    missing = {"kind", "fingerprint", "num_samples", "fields", "shards"} - set(info)
-    if missing:
-        raise DataError(f"{path} lacks {', '.join(sorted(missing))}.", "Convert the dataset again.")
-    for name in info["shards"]:
+        raise DataError(f"{path} has schema version {version}, this code reads {SCHEMA_VERSION}.", CONVERT_AGAIN)
+    info = without_checksum(content, path, required="tables" in content, remedy=CONVERT_AGAIN)
+    for name, kind in _ENTRIES.items():
+        if name not in info:
+            raise DataError(f"{path} lacks {name}.", CONVERT_AGAIN)
+        if not isinstance(info[name], kind):
+            raise DataError(f"{path} is damaged: {name} is {info[name]!r:.60}.", CONVERT_AGAIN)
+    for name, shard in info["shards"].items():
         problem = name_problem(name)
         if problem is not None:
-            raise DataError(f"{path} names the shard {name!r}: {problem}.", "Convert the dataset again.")
+            raise DataError(f"{path} names the shard {name!r}: {problem}.", CONVERT_AGAIN)
+        if not isinstance(shard, dict):
+            raise DataError(f"{path} is damaged: the shard {name} is {shard!r:.60}.", CONVERT_AGAIN)
     return info
 
 
@@ -94,7 +99,19 @@ def read_dataset_info(root: Path) -> DatasetInfo:
         fingerprint=str(info["fingerprint"]),
         fields=tuple(str(name) for name in info["fields"]),
         embodiment=embodiment_in(info, root),
+        tables=tables_in(info, root),
     )
+
+
+def tables_in(info: dict[str, Any], root: Path) -> dict[str, StoredFile]:
+    """Size and checksum of each table by name, from the content of `dataset.json`; empty for datasets from before they
+    were stored.
+
+    Raises:
+        DataError: the entry is damaged.
+    """
+    files = stored_files(info.get("tables", ()), root / INFO_NAME, kind=DataError, remedy=CONVERT_AGAIN)
+    return {file.name: file for file in files}
 
 
 def embodiment_in(info: dict[str, Any], root: Path) -> Embodiment | None:
@@ -129,9 +146,9 @@ def count_usable(info: DatasetInfo, split: str, chunk_length: int = 1) -> int:
     if split == ALL_SPLITS and (chunk_length == 1 or not robot):
         return info.num_samples
     if not robot:
-        return int(usable(read_table(info.root / SAMPLES_NAME, ["split"]), None, split).sum())
-    samples = read_table(info.root / SAMPLES_NAME, ["split", "episode", "frame"])
-    episodes = read_table(info.root / EPISODES_NAME, ["episode", "length"])
+        return int(usable(read_table(info.root, SAMPLES_NAME, info.tables, ["split"]), None, split).sum())
+    samples = read_table(info.root, SAMPLES_NAME, info.tables, ["split", "episode", "frame"])
+    episodes = read_table(info.root, EPISODES_NAME, info.tables, ["episode", "length"])
     return int(usable(samples, episodes, split, chunk_length).sum())
 
 
@@ -153,18 +170,29 @@ def usable(samples: pa.Table, episodes: pa.Table | None, split: str, chunk_lengt
     return keep
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a parquet table, or some of its columns.
+def read_table(
+    root: Path, name: str, tables: Mapping[str, StoredFile], columns: Sequence[str] | None = None
+) -> pa.Table:
+    """Read a parquet table of a dataset, or some of its columns, once its size and checksum are found to be those in
+    `tables`. docs/data.md (Damage) says what that costs.
 
     Raises:
-        DataError: the file is missing or damaged.
+        DataError: the file is missing or damaged, or lacks a column.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if not path.is_file():
-        raise DataError(f"{path} is missing.", "Convert the dataset again.")
+    path = root / name
+    if name in tables:
+        damage = file_damage(root, tables[name])
+        if damage is not None:
+            raise DataError(damage, CONVERT_AGAIN)
+    elif not path.is_file():
+        raise DataError(f"{path} is missing.", CONVERT_AGAIN)
     try:
-        return pq.read_table(path, columns=None if columns is None else list(columns))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} cannot be read ({error}).", "Convert the dataset again.") from error
+        table = pq.read_table(path, columns=None if columns is None else list(columns))
+        if name not in tables:
+            table.validate(full=True)  # such as texts that are not UTF-8
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}).", CONVERT_AGAIN) from error
+    return table

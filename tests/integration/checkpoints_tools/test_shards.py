@@ -70,4 +70,4 @@ def test_the_named_classes_are_those_that_the_files_ask_for(engine_runs: Path) -
     files = [path for kind in KINDS for path in (checkpoint_folder(engine_runs / kind, 2) / STATE).glob("*.pt")]
     assert len(files) > 20
     asked = {name for path in files for name in get_unsafe_globals_in_checkpoint(path)}
-    assert asked == {name for _, name in KNOWN_CLASSES}
+    assert asked == {f"{module}.{name}" for module, name in KNOWN_CLASSES}

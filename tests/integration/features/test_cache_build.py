@@ -18,7 +18,7 @@ import webdataset as wds
 from pokevla.data.dataset import open_dataset
 from pokevla.errors import CacheMismatchError, DataError, DiskFullError, UsageError
 from pokevla.features.cache_build import build_cache, build_shards, cache_shards
-from pokevla.features.cache_files import COMPLETE_NAME, build_lock, shard_lock
+from pokevla.features.cache_files import COMPLETE_NAME, build_lock, read_manifest, shard_lock, write_manifest
 from pokevla.features.cache_verify import cache_info, stored_features, verify_cache
 from pokevla.features.encoding import image_source, read_images
 from pokevla.features.feature_reader import open_directory, open_features
@@ -26,6 +26,7 @@ from pokevla.features.layout import ALIGNMENT, RecordLayout, decode_record, in_f
 from pokevla.recipe.sections import CacheConfig, TeacherConfig
 from pokevla.shards.index import load_index
 from pokevla.teachers.teacher import RANDOM_NOTE, build_teacher
+from tests.toys import forget_checksums
 
 
 def files(directory: Path) -> dict[str, bytes]:
@@ -99,6 +100,24 @@ def test_finished_cache_is_not_built_again(dataset_root: Path, cache_config: Cac
     assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == before
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "shards/libero_object-00001.idx", "shards/libero_object-00001.tar"])
+def test_damaged_or_missing_files_of_a_finished_cache_are_made_again(
+    dataset_root: Path, cache_config: CacheConfig, name: str
+) -> None:
+    directory = build_cache(dataset_root, cache_config)
+    before = files(directory)
+    if name.endswith("tar"):
+        (directory / name).unlink()
+    else:
+        content = (directory / name).read_bytes()
+        (directory / name).write_bytes(content.replace(b"1", b"2", 1))
+    with pytest.raises(DataError):
+        verify_cache(directory, recompute=0)
+    build_cache(dataset_root, cache_config)
+    assert files(directory) == before
+    assert verify_cache(directory, recompute=0).records == 20
+
+
 def test_random_teachers_say_that_they_carry_no_knowledge(dataset_root: Path, cache_config: CacheConfig) -> None:
     info = cache_info(build_cache(dataset_root, cache_config))
     assert info["random"] == {"sam": True, "vggt": True}
@@ -170,6 +189,7 @@ def test_two_builders_of_one_cache_do_not_meet(dataset_root: Path, cache_config:
 
 def test_vlm_dataset_is_refused(make_dataset: Callable[..., Path], cache_config: CacheConfig) -> None:
     root = make_dataset("vlm")
+    forget_checksums(root)
     info = root / "dataset.json"
     info.write_text(info.read_text().replace('"kind": "robot"', '"kind": "vlm"'))
     with pytest.raises(DataError, match="features are cached for robot datasets"):
@@ -212,6 +232,9 @@ def test_verify_notices_features_of_another_image(
     swapped = build_cache(other, cache_config)
     for name, content in files(swapped).items():
         (directory / "shards" / name).write_bytes(content)
+    with pytest.raises(DataError, match=r"idx is damaged: its checksum differs"):
+        verify_cache(directory)
+    write_manifest(directory, read_manifest(directory))  # with the checksums of the other indices
     with pytest.raises(DataError, match="recomputed features differ"):
         verify_cache(directory)
 

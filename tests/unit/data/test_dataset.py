@@ -1,16 +1,27 @@
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pokevla.data.dataset import open_dataset, shard_sizes, usable_rows
 from pokevla.data.inspection import contact_sheet, describe_sample, find_row, summarise, verify_dataset
 from pokevla.data.reader import ShardReader
+from pokevla.data.statistics import compute_statistics
+from pokevla.data.writer import DatasetWriter
+from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import DataError, UsageError
-from pokevla.recipe.checking.datasets import count_usable, read_dataset_info
+from pokevla.recipe.checking.datasets import count_usable, read_dataset_info, read_table
+from pokevla.shards.index import load_index
+from tests.flips import assert_no_flip_is_used_silently, flipped
+from tests.toys import forget_checksums
 
 
 def test_a_missing_dataset_is_named(tmp_path: Path) -> None:
@@ -93,8 +104,10 @@ def test_a_line_of_an_index_that_is_cut_is_named(robot_dataset: Callable[..., Pa
     root = robot_dataset()
     index = root / "shards" / "libero_object-00000.idx"
     index.write_text("\n".join(index.read_text().splitlines()[:3])[:-40])
-    with pytest.raises(DataError, match=r"00000\.idx:3 is damaged"):
+    with pytest.raises(DataError, match=r"00000\.idx is damaged: its checksum differs"):
         ShardReader(open_dataset(root)).read(0)
+    with pytest.raises(DataError, match=r"00000\.idx:3 is damaged"):
+        load_index(index.with_suffix(".tar"), "")
 
 
 def test_a_changed_table_fails_verification(robot_dataset: Callable[..., Path]) -> None:
@@ -102,8 +115,80 @@ def test_a_changed_table_fails_verification(robot_dataset: Callable[..., Path]) 
     assert verify_dataset(root) == 54
     other = robot_dataset("other", seed=5)
     (root / "episodes.parquet").write_bytes((other / "episodes.parquet").read_bytes())
+    with pytest.raises(DataError, match=r"episodes\.parquet"):
+        verify_dataset(root)
+    forget_checksums(root)
     with pytest.raises(DataError, match="fingerprint"):
         verify_dataset(root)
+
+
+@pytest.fixture
+def frame_dataset(tmp_path: Path) -> Path:
+    """A robot dataset of two frames with few columns, small enough to damage each byte of its files."""
+    samples = pa.schema([("key", pa.string()), ("shard", pa.int32()), ("proprio", pa.list_(pa.float32()))])
+    episodes = pa.schema([("episode", pa.int32()), ("length", pa.int32())])
+    statistics = compute_statistics([np.zeros((2, LIBERO.action_width))], [np.ones((2, LIBERO.proprio_width))], LIBERO)
+    with DatasetWriter(
+        tmp_path / "frames", group="frame", samples=samples, episodes=episodes, embodiment=LIBERO
+    ) as writer:
+        for frame in range(2):
+            members = {f"{view}.jpg": b"image" for view in LIBERO.views} | {"json": b'{"key":"k%d"}' % frame}
+            writer.add_sample(f"k{frame}", members, {"proprio": [0.5] * LIBERO.proprio_width})
+        writer.add_episode({"episode": 0, "length": 2})
+        return writer.finish({"statistics": statistics.to_dict()})
+
+
+def everything(root: Path) -> Any:
+    """All that a training reads, as far as it can be compared."""
+    dataset = open_dataset(root)
+    reader = ShardReader(dataset)
+    try:
+        statistics = None if dataset.statistics is None else dataset.statistics.to_dict()
+        tables = [table.to_pydict() for table in (dataset.samples, dataset.episodes) if table is not None]
+        return dataset.info, statistics, tables, reader.read(0)
+    finally:
+        reader.close()
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "samples.parquet", "episodes.parquet", "shards/frame-00000.idx"])
+def test_every_flipped_byte_is_found_or_changes_nothing(frame_dataset: Path, name: str) -> None:
+    assert_no_flip_is_used_silently(frame_dataset / name, lambda: everything(frame_dataset), frame_dataset)
+
+
+def test_a_dataset_of_before_checksums_is_read_and_damage_is_named_where_it_shows(frame_dataset: Path) -> None:
+    before = everything(frame_dataset)
+    forget_checksums(frame_dataset)
+    assert everything(frame_dataset)[1:] == before[1:]
+    path = frame_dataset / "samples.parquet"
+    for changed in list(flipped(path.read_bytes()))[::3]:
+        path.write_bytes(changed)
+        with contextlib.suppress(DataError):  # no other error
+            open_dataset(frame_dataset)
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"statistics": {"action": float("nan")}}, "NaN is not a number of JSON"),
+        ({"shards": {"../x.tar": {}}}, r"names the shard '\.\./x\.tar'"),
+        ({"shards": {"x.tar": 5}}, r"the shard x\.tar is 5"),
+        ({"num_samples": "many"}, "num_samples is 'many'"),
+        ({"tables": []}, "does not match its own checksum"),
+    ],
+)
+def test_impossible_entries_are_refused(frame_dataset: Path, entry: dict[str, Any], words: str) -> None:
+    forget_checksums(frame_dataset)
+    path = frame_dataset / "dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entry))
+    with pytest.raises(DataError, match=words):
+        open_dataset(frame_dataset)
+
+
+def test_a_table_without_a_column_is_refused(frame_dataset: Path) -> None:
+    table = pq.read_table(frame_dataset / "samples.parquet").drop_columns(["shard"])
+    pq.write_table(table, frame_dataset / "samples.parquet")
+    with pytest.raises(DataError, match=r"samples\.parquet cannot be read .*shard"):
+        read_table(frame_dataset, "samples.parquet", {}, ["key", "shard"])
 
 
 def test_a_sample_can_be_looked_at(robot_dataset: Callable[..., Path]) -> None:
@@ -132,6 +217,7 @@ def test_a_plan_counts_the_samples_that_the_loader_draws_from(robot_dataset: Cal
 @pytest.mark.parametrize("name", ["../../other/x.tar", "/etc/x.tar", "a\nb.tar"])
 def test_a_shard_outside_the_dataset_is_refused(robot_dataset: Callable[..., Path], name: str) -> None:
     root = robot_dataset()
+    forget_checksums(root)
     info = json.loads((root / "dataset.json").read_text())
     info["shards"] = {name: next(iter(info["shards"].values()))}
     (root / "dataset.json").write_text(json.dumps(info))

@@ -18,6 +18,7 @@ from pokevla.data.writer import DatasetWriter, encode_json
 from pokevla.embodiment.description import Embodiment
 from pokevla.errors import DataError, DiskFullError
 from pokevla.shards.index import load_index
+from tests.toys import forget_checksums
 from tests.unit.embodiment.robots import TWO_HANDED
 
 RoomFor = Callable[[int], AbstractContextManager[None]]
@@ -81,6 +82,7 @@ def test_another_description_is_another_dataset(tmp_path: Path) -> None:
                 (TWO_HANDED, slower)]  # fmt: skip
     assert [dataset.embodiment for dataset in datasets] == [TWO_HANDED, slower]
     assert datasets[0].fingerprint != datasets[1].fingerprint
+    forget_checksums(datasets[0].root)
     info = datasets[0].root / "dataset.json"
     info.write_text(info.read_text().replace('"control_rate_hz": 10.0', '"control_rate_hz": 20.0'))
     with pytest.raises(DataError, match="a table or the embodiment differs from the fingerprint"):

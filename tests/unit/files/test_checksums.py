@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from pokevla.errors import CheckpointError
-from pokevla.files.checksums import CHECKSUM, HashingFile, measure_file, with_checksum, without_checksum
+from pokevla.files.checksums import (
+    CHECKSUM,
+    HashingFile,
+    StoredFile,
+    file_damage,
+    measure_file,
+    stored_files,
+    with_checksum,
+    without_checksum,
+)
 
 
 def test_a_checksum_sees_a_flipped_bit(tmp_path: Path) -> None:
@@ -44,3 +53,28 @@ def test_a_changed_document_is_refused_and_one_without_checksum_is_not() -> None
         with pytest.raises(CheckpointError, match=r"x\.json is damaged.*Restore it"):
             without_checksum({**stored, **change}, Path("x.json"), kind=CheckpointError, remedy="Restore it.")
     assert without_checksum(dict(CONTENT), Path("x.json")) == CONTENT
+    with pytest.raises(CheckpointError, match="does not match its own checksum"):
+        without_checksum(dict(CONTENT), Path("x.json"), required=True, kind=CheckpointError)
+
+
+def test_what_is_wrong_with_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abcd")
+    good = measure_file(tmp_path, "a")
+    assert file_damage(tmp_path, good) is None
+    (tmp_path / "folder").mkdir()
+    for name, size, words in (
+        ("a", 3, "has 4 bytes instead of 3"),
+        ("b", 4, "is missing"),
+        ("folder", 4, "is a folder"),
+        ("a\0b", 4, "cannot be read"),
+        ("a/b", 4, "cannot be read (Not a directory)"),
+    ):
+        assert words in str(file_damage(tmp_path, StoredFile(name, size, good.xxh64)))
+    (tmp_path / "a").write_bytes(b"abce")
+    assert "its checksum differs" in str(file_damage(tmp_path, good))
+
+
+@pytest.mark.parametrize("rows", [None, 5, [5], [{"name": "a"}], [{"name": 1, "size": 2, "xxh64": "3"}]])
+def test_a_list_of_files_that_is_not_one_is_refused(rows: object) -> None:
+    with pytest.raises(CheckpointError, match=r"x\.json is damaged.*Restore it"):
+        stored_files(rows, Path("x.json"), kind=CheckpointError, remedy="Restore it.")

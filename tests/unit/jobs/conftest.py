@@ -33,7 +33,7 @@ def dataset(tmp_path: Path) -> Path:
     root = tmp_path / "questions"
     (root / "shards").mkdir(parents=True)
     info = {"schema_version": 1, "kind": "vlm", "fingerprint": "f" * 16, "num_samples": 40, "fields": ["jpg", "json"],
-            "shards": ["toy-00000.tar"]}  # fmt: skip
+            "shards": {"toy-00000.tar": {}}}  # fmt: skip
     (root / "dataset.json").write_text(json.dumps(info))
     parquet.write_table(pa.table({"split": ["train"] * 40}), root / "samples.parquet")
     for name in ("toy-00000.tar", "toy-00000.idx"):

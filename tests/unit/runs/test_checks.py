@@ -105,7 +105,7 @@ def test_dataset_without_masks_is_refused_where_masks_are_supervised(recipe: Pat
 def test_damaged_dataset_file_is_told(recipe: Path, tmp_path: Path) -> None:
     (tmp_path / "data" / "dataset.json").write_text("{")
 
-    assert "is not valid JSON" in str(problem(recipe))
+    assert "dataset.json is damaged: not JSON" in str(problem(recipe))
 
 
 def test_missing_and_incomplete_cache_tell_the_command_that_builds_it(recipe: Path, tmp_path: Path) -> None:

@@ -84,6 +84,24 @@ def test_size_in_a_damaged_index_is_not_allocated(tmp_path: Path) -> None:
         shards.read_sample(path.name, shards.entries(path.name)[2])
 
 
+def test_size_in_an_index_that_does_not_fit_the_payload_is_refused(tmp_path: Path) -> None:
+    path = make_shard(tmp_path)
+    shards = Shards(tmp_path, REMEDY)
+    member = shards.entries(path.name)[2].members[0]
+    with pytest.raises(DataError, match=r"does not fit its index: a-0002 has 1400 B there instead of 1000"):
+        shards.read_into(path.name, KEYS[2], member, [memoryview(bytearray(1000))])
+
+
+def test_index_of_another_checksum_or_kind_is_refused(tmp_path: Path) -> None:
+    path = make_shard(tmp_path)
+    with pytest.raises(DataError, match=r"idx is damaged: its checksum differs\. Make the shard again"):
+        Shards(tmp_path, REMEDY, {path.name: "0" * 16}).entries(path.name)
+    index_path(path).unlink()
+    os.mkfifo(index_path(path))  # opening it would wait for a writer
+    with pytest.raises(DataError, match="not a regular file"):
+        Shards(tmp_path, REMEDY).entries(path.name)
+
+
 def test_negative_numbers_in_an_index_are_refused(tmp_path: Path) -> None:
     path = make_shard(tmp_path)
     index = index_path(path)
