@@ -6,10 +6,11 @@ import contextlib
 import sys
 from pathlib import Path
 
-from checkpoints_tools.source import CheckpointSource
+from checkpoints_tools.source import CheckpointSource, opened_weights
 from pokevla.checkpoint.universal import convert as convert_checkpoint
 from pokevla.errors import UsageError
 from pokevla.runs.creation import run_lock
+from pokevla.weights.named_tensors import refuse_non_finite
 
 
 def convert(source: CheckpointSource) -> Path:
@@ -20,12 +21,15 @@ def convert(source: CheckpointSource) -> Path:
     Raises:
         UsageError: ZeRO stage 0, which does not shard; or the run is in use by another process.
         DiskFullError: disk full; nothing is left behind.
-        CheckpointError: DeepSpeed cannot convert it; nothing is left behind.
+        CheckpointError: a weight is not finite, or DeepSpeed cannot convert it; nothing is left behind.
     """
     if source.info.zero_stage == 0:
         raise UsageError(
             f"{source.folder} has ZeRO stage 0: any number of ranks can resume from it without conversion."
         )
+    with opened_weights(source) as weights:
+        for name in weights.specs:
+            refuse_non_finite(name, weights.read(name))
     with (
         run_lock(source.run_dir),
         contextlib.redirect_stdout(sys.stderr),

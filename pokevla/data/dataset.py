@@ -72,8 +72,8 @@ class Dataset:
 def open_dataset(root: Path) -> Dataset:
     """Open a dataset directory. Reads the tables, not the shards.
 
-    Raises DataError if `dataset.json` is missing, damaged, has another schema version or bad statistics, or if a table is
-    damaged.
+    Raises DataError if `dataset.json` is missing or damaged or has another schema version or bad statistics, or if a
+    table is damaged.
     """
     info = read_info(root)
     tables = tables_in(info, root)

@@ -63,8 +63,8 @@ def load_weights(model: PokeVLM | PokeVLA, path: Path) -> None:
     """Load our own export (a folder, or its safetensors file) into `model`, strictly.
 
     Raises:
-        CheckpointError: the file is missing or not a safetensors file, or names or shapes differ. The message gives the
-            first ones.
+        CheckpointError: the file is missing or not a safetensors file, names or shapes differ, or a number is not
+            finite. The message gives the first ones.
     """
     file = path / WEIGHTS_NAME if path.is_dir() else path
     if not file.is_file():
@@ -77,6 +77,8 @@ def load_weights(model: PokeVLM | PokeVLA, path: Path) -> None:
             with torch.no_grad():
                 for name, value in target.items():
                     value.copy_(stored.get_tensor(name))
+                    if not torch.isfinite(value).all():
+                        raise CheckpointError(f"{file}: {name} holds NaN or infinity.", "Export it again.")
     except SafetensorError as error:
         raise CheckpointError(f"{file}: not a readable safetensors file ({error}).", "Export it again.") from error
 

@@ -13,6 +13,7 @@ from pokevla.distributed.environment import RankInfo
 from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import RecipeError
 from pokevla.features.feature_reader import FeatureReader, open_features
+from pokevla.files.checksums import with_checksum
 from pokevla.files.texts import write_json
 from pokevla.model.tokenizer import load_tokenizer
 from pokevla.model.vla import PokeVLA
@@ -112,4 +113,4 @@ def held_out_batches(mixture: Mixture, samples: SampleMaker[Any], micro: int, in
 def save_statistics(mixture: Mixture, run_dir: Path) -> None:
     """Write the statistics of a robot mixture to the run directory, so that an export needs no dataset."""
     if mixture.statistics is not None:
-        write_json(run_dir / STATISTICS, mixture.statistics.to_dict(), sort_keys=True)
+        write_json(run_dir / STATISTICS, with_checksum(mixture.statistics.to_dict()), sort_keys=True)

@@ -10,7 +10,6 @@ import torch
 from pokevla.data.prompts import encode_text
 from pokevla.embodiment.description import Embodiment
 from pokevla.errors import CheckpointError, RecipeError, command_line
-from pokevla.files.texts import read_json_object
 from pokevla.model.building import TrainableSpec, apply_trainable, build_vla, build_vlm
 from pokevla.model.presets import PokeVLAConfig, preset
 from pokevla.model.tokenizer import MINI_TOKENIZER, load_tokenizer
@@ -20,6 +19,7 @@ from pokevla.recipe.kinds import model_of
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.recipe.sections import LossConfig, ModelConfig
 from pokevla.runs.directory import EXPORT_CONFIG, EXPORT_WEIGHTS, find_export, holds_recipe
+from pokevla.weights.export_files import read_export_config, refuse_damaged_export
 
 
 def model_config(settings: ModelConfig, chunk_length: int, embodiment: Embodiment) -> PokeVLAConfig:
@@ -70,6 +70,7 @@ def build_base(recipe: TrainRecipe, embodiment: Embodiment) -> PokeVLM | PokeVLA
     weights = exported_folder(recipe.model.vlm) if recipe.model.vlm is not None else None
     if weights is not None:
         refuse_other_vlm(weights)
+        refuse_damaged_export(weights)
     model: PokeVLM | PokeVLA
     if model_of(recipe) == "pokevlm":
         model = build_vlm(config.vlm, seed=recipe.seed, weights=weights)
@@ -142,7 +143,7 @@ def refuse_other_vlm(folder: Path) -> None:
         CheckpointError: it is a PokeVLA.
     """
     path = folder / EXPORT_CONFIG
-    kind = read_json_object(path, kind=CheckpointError).get("kind") if path.is_file() else None
+    kind = read_export_config(folder).get("kind") if path.is_file() else None
     if kind == "pokevla":
         raise CheckpointError(f"{folder} is a PokeVLA; model.vlm takes a PokeVLM.", "Name a pre-training run.")
 

@@ -9,19 +9,21 @@ README.md           model card
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pokevla.data.mixture import dataset_names
 from pokevla.data.prompts import INSTRUCTION_TEMPLATE
 from pokevla.data.statistics import Statistics
+from pokevla.embodiment.description import Embodiment
 from pokevla.embodiment.reading import KEY, read_embodiment
-from pokevla.errors import CheckpointError, UsageError, command_line
+from pokevla.errors import CheckpointError, DataError, UsageError, command_line
+from pokevla.files.checksums import measure_file, with_checksum, without_checksum
 from pokevla.files.ownership import refuse_foreign
-from pokevla.files.texts import write_json, write_text
+from pokevla.files.texts import read_json_object, write_json, write_text
 from pokevla.files.writing import atomic_folder
 from pokevla.model.building import build_vla, build_vlm, load_weights
 from pokevla.model.presets import config_from_dict, to_dict, vlm_config_from_dict
@@ -30,9 +32,10 @@ from pokevla.model.vlm import PokeVLM
 from pokevla.recipe.kinds import MODEL_TITLES, model_of
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.runs.checkpoints import CheckpointInfo, checkpoint_folder
-from pokevla.runs.directory import EXPORT, EXPORT_CONFIG, STATISTICS, read_run_recipe
+from pokevla.runs.directory import EXPORT, EXPORT_CONFIG, EXPORT_WEIGHTS, STATISTICS, read_run_recipe
 from pokevla.runs.verification import verify
 from pokevla.weights.base_model import exported_folder, model_config, tokenizer_folder
+from pokevla.weights.export_files import EXPORT_AGAIN, FILES, read_export_config, refuse_damaged_export
 from pokevla.weights.safetensors_files import FREE_SPACE, write_weights
 from pokevla.weights.trained import merged, open_trained
 
@@ -117,12 +120,14 @@ def _describe(recipe: TrainRecipe, run_dir: Path, info: CheckpointInfo, num_para
     }
     if robot:
         content[KEY] = embodiment.to_dict()
-    write_json(folder / MARKER, content, sort_keys=True)
     shutil.copytree(
         tokenizer_folder(recipe), folder / "tokenizer", ignore=shutil.ignore_patterns("*.py", "__pycache__")
     )
     if robot:
-        shutil.copyfile(run_dir / STATISTICS, folder / STATISTICS)
+        write_json(folder / STATISTICS, read_statistics(run_dir, embodiment).to_dict(), sort_keys=True)
+    names = [EXPORT_WEIGHTS, *([STATISTICS] if robot else [])]
+    content[FILES] = [asdict(measure_file(folder, name)) for name in names]
+    write_json(folder / MARKER, with_checksum(content), sort_keys=True)
     write_text(folder / "README.md", _card(recipe, info, num_parameters))
 
 
@@ -152,6 +157,20 @@ def _card(recipe: TrainRecipe, info: CheckpointInfo, num_parameters: int) -> str
     return "\n".join([*lines, "Load it with `pokevla.policy.policy.Policy.from_pretrained(FOLDER)`.", ""])
 
 
+def read_statistics(folder: Path, embodiment: Embodiment) -> Statistics:
+    """The normalisation statistics of a run or an exported model.
+
+    Raises:
+        DataError: they are missing or damaged, or not those of this embodiment. The message names the file.
+    """
+    path = folder / STATISTICS
+    content = without_checksum(read_json_object(path), path)
+    try:
+        return Statistics.from_dict(content, embodiment)
+    except DataError as error:
+        raise DataError(f"{path}: {error.message}", error.remedy) from error
+
+
 def load_exported(path: Path) -> tuple[PokeVLM | PokeVLA, dict[str, Any], Path, Statistics | None]:
     """Load an exported model, or the one in a run directory.
 
@@ -159,22 +178,25 @@ def load_exported(path: Path) -> tuple[PokeVLM | PokeVLA, dict[str, Any], Path, 
         model in eval mode, config.json, tokenizer folder, statistics (None for a PokeVLM).
 
     Raises:
-        CheckpointError: there is no export, or a file of it is missing or does not fit.
+        CheckpointError: there is no export, or a file of it is missing or damaged or does not fit.
     """
     folder = exported_folder(path)
+    refuse_damaged_export(folder)
+    config = read_export_config(folder)
     try:
-        config = json.loads((folder / EXPORT_CONFIG).read_text(encoding="utf-8"))
         kind, version = config["kind"], config["schema_version"]
         if version != SCHEMA_VERSION:
             raise CheckpointError(f"{folder} has schema version {version}, this program reads {SCHEMA_VERSION}.")
         statistics = None
         if kind == "pokevla":
             embodiment = read_embodiment(config.get(KEY), folder / EXPORT_CONFIG)
-            statistics = Statistics.from_dict(json.loads((folder / STATISTICS).read_text(encoding="utf-8")), embodiment)
+            statistics = read_statistics(folder, embodiment)
             model: PokeVLM | PokeVLA = build_vla(config_from_dict(config["model"]))
         else:
             model = build_vlm(vlm_config_from_dict(config["model"]))
-    except (OSError, ValueError, KeyError, UsageError) as error:
-        raise CheckpointError(f"{folder} is not a complete exported model: {error}", "Export it again.") from error
+    except CheckpointError:
+        raise
+    except (ValueError, KeyError, TypeError, UsageError, DataError) as error:
+        raise CheckpointError(f"{folder} is not a complete exported model: {error}", EXPORT_AGAIN) from error
     load_weights(model, folder)
     return model.eval(), config, folder / "tokenizer", statistics

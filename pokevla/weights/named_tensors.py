@@ -49,6 +49,21 @@ def stored_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype.is_floating_point else dtype
 
 
+def refuse_non_finite(name: str, tensor: Tensor) -> None:
+    """Refuse a weight that no model can use.
+
+    Raises:
+        CheckpointError: it holds NaN or infinity; says how many.
+    """
+    if not tensor.is_floating_point() or torch.isfinite(tensor).all():
+        return
+    count = int((~torch.isfinite(tensor)).sum())
+    raise CheckpointError(
+        f"{name} holds {count} of {tensor.numel()} numbers that are NaN or infinite.",
+        "Use an earlier checkpoint: `pokevla ckpt inspect RUN --step N` counts them.",
+    )
+
+
 def part_of(name: str) -> str:
     """Part of the model to which a weight belongs, named as in `pokevla.model.building.parameter_report`."""
     words = name.removeprefix("vlm.").split(".")

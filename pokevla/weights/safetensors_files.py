@@ -22,7 +22,7 @@ from pokevla.errors import CheckpointError, DiskFullError
 from pokevla.files.labels import lies_within
 from pokevla.files.records import as_type
 from pokevla.files.texts import read_json, write_json
-from pokevla.weights.named_tensors import Weights, WeightSpec, stored_dtype
+from pokevla.weights.named_tensors import Weights, WeightSpec, refuse_non_finite, stored_dtype
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -55,6 +55,7 @@ def write_weights(
 
     Raises:
         DiskFullError: less room than the weights need; checked before the first byte is written.
+        CheckpointError: a weight is not finite, or cannot be read.
         OSError: a write fails.
     """
     specs = weights.specs
@@ -101,6 +102,7 @@ def _plan_files(specs: Mapping[str, WeightSpec], max_file_bytes: int | None) -> 
 def _write_tensor(file: BinaryIO, name: str, spec: WeightSpec, tensor: Tensor) -> None:
     if (tuple(tensor.shape), tensor.dtype) != (spec.shape, spec.dtype):
         raise ValueError(f"{name} is {tuple(tensor.shape)} {tensor.dtype}, expected {spec}")
+    refuse_non_finite(name, tensor)
     file.write(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
 
 

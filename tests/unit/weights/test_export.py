@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from pokevla.errors import CheckpointError
+from pokevla.files.checksums import measure_file, with_checksum
 from pokevla.model.building import build_vlm
 from pokevla.model.presets import preset, to_dict
 from pokevla.weights.export import SCHEMA_VERSION, load_exported
@@ -61,8 +62,33 @@ def test_a_config_that_does_not_fit_is_refused(
 
 def test_a_damaged_config_and_missing_weights_are_refused(export: Path) -> None:
     (export / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"not a complete exported model.*Export it again"):
+    with pytest.raises(CheckpointError, match=r"config\.json is damaged: not JSON.*Export it again"):
         load_exported(export)
     (export / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"no model\.safetensors"):
+        load_exported(export)
+
+
+def test_a_damaged_file_of_an_export_is_named(export: Path) -> None:
+    content = json.loads((export / "config.json").read_text())
+    content["files"] = [vars(measure_file(export, "model.safetensors"))]
+    (export / "config.json").write_text(json.dumps(with_checksum(content)))
+    assert load_exported(export)[1]["kind"] == "pokevlm"
+    weights = export / "model.safetensors"
+    raw = bytearray(weights.read_bytes())
+    raw[-1] ^= 1
+    weights.write_bytes(raw)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged: its checksum differs.*Export it again"):
+        load_exported(export)
+    (export / "config.json").write_text(json.dumps({**with_checksum(content), "step": 7}))
+    with pytest.raises(CheckpointError, match=r"config\.json is damaged: its content does not match its own checksum"):
+        load_exported(export)
+
+
+def test_an_export_with_a_weight_that_is_not_finite_is_refused(export: Path) -> None:
+    state = load_file(export / "model.safetensors")
+    name = sorted(state)[0]
+    state[name].view(-1)[0] = float("inf")
+    save_file(state, export / "model.safetensors")
+    with pytest.raises(CheckpointError, match=f"{name} holds NaN or infinity"):
         load_exported(export)

@@ -56,6 +56,14 @@ def test_what_is_written_is_read_by_the_safetensors_library(tmp_path: Path) -> N
         assert file.metadata() == {"format": "pt", "step": "7"}
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_weight_that_is_not_finite_is_refused_by_name(tmp_path: Path, value: float) -> None:
+    source = weights()
+    source.tensors["matrix"][1, 2] = value
+    with pytest.raises(CheckpointError, match="matrix holds 1 of 12 numbers that are NaN or infinite"):
+        write_weights(source, tmp_path, metadata={})
+
+
 def test_every_weight_is_read_once(tmp_path: Path) -> None:
     source = weights()
     progress: list[tuple[int, int]] = []
