@@ -225,11 +225,19 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _without_type(rebuild: Any, _type: None, arguments: Sequence[Any], _state: Any) -> Any:
+    """`torch._tensor._rebuild_from_type_v2`, by which a tensor with attributes is written. They are left out."""
+    return rebuild(*arguments)
+
+
 _FUNCTIONS: Classes = {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch", "Size"): tuple,
     ("torch", "device"): str,
     ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+    ("torch._tensor", "_rebuild_from_type_v2"): _without_type,
+    ("torch", "Tensor"): None,  # only named, as a type
+    ("torch.nn.parameter", "Parameter"): None,
     ("_codecs", "encode"): _encode,
     ("builtins", "set"): set,
     ("__builtin__", "set"): set,
