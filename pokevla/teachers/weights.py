@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pokevla.errors import CheckpointError
-from pokevla.files.torch_archives import UNREADABLE, is_archive, read_archive
+from pokevla.files.foreign.torch_archives import UNREADABLE, is_archive, read_archive
 
 _CHUNK_BYTES = 1 << 22
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pokevla.errors import CheckpointError
-from pokevla.files.torch_archives import UNREADABLE, Classes, StoredTensor, is_archive, read_archive
+from pokevla.files.foreign.torch_archives import UNREADABLE, Classes, StoredTensor, is_archive, read_archive
 
 
 class StandIn:

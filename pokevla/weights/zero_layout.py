@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pokevla.errors import CheckpointError
-from pokevla.files.torch_archives import StoredTensor
+from pokevla.files.foreign.torch_archives import StoredTensor
 from pokevla.recipe.planning.precision import PRECISIONS
 from pokevla.runs.checkpoints import STATE, CheckpointInfo
 from pokevla.weights.named_tensors import WeightSpec, stored_dtype

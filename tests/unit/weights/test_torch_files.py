@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pokevla.errors import CheckpointError
-from pokevla.files.torch_archives import StoredTensor
+from pokevla.files.foreign.torch_archives import StoredTensor
 from pokevla.weights.torch_files import locate, open_torch_file
 from tests.flips import flipped
 
