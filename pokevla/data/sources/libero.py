@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,10 +111,9 @@ def _convert(
     ) as writer:
         for number, header in enumerate(headers):
             init_states: list[int] = []
-            with closing(read_demos(header, reader, skips)) as demos:
-                for place, demo in demos:
+            with closing(_moving_demos(settings, header, reader, skips)) as demos:
+                for place, demo, keep in demos:
                     with_masks = _check_masks(header, demo, with_masks)
-                    keep = _frames_to_keep(header, demo, settings.noops)
                     dropped += int((~keep).sum())
                     split = demo.split or _default_split(place, len(header.demo_names), settings.val_fraction)
                     square = squares.episode(demo)
@@ -156,10 +155,23 @@ def _check_masks(header: DemoFile, demo: Demo, with_masks: bool | None) -> bool:
     return demo.masks is not None
 
 
-def _frames_to_keep(header: DemoFile, demo: Demo, noops: Literal["auto", "drop", "keep"]) -> np.ndarray:
-    """(T,) bool: the frames that go into the dataset."""
-    drop = noops == "drop" or (noops == "auto" and not header.aligned_before)
-    return moving_frames(demo.actions) if drop else np.ones(len(demo.actions), dtype=bool)
+def _moving_demos(
+    settings: LiberoSettings, header: DemoFile, reader: ForeignReader, skips: Skips
+) -> Generator[tuple[int, Demo, np.ndarray]]:
+    """Yield the episodes of a file with their place in it and (T,) bool, the frames that go into the dataset."""
+    drop = settings.noops == "drop" or (settings.noops == "auto" and not header.aligned_before)
+    with closing(read_demos(header, reader, skips)) as demos:
+        for place, demo in demos:
+            keep = moving_frames(demo.actions) if drop else np.ones(len(demo.actions), dtype=bool)
+            if (keep & demo.rendered).any():
+                yield place, demo, keep
+                continue
+            episode = f"{DATA}/{demo.name}"
+            lost = DataError(
+                f"{header.path}: {episode} has no image with motion: all its frames would be dropped.",
+                "Pass --noops keep, or leave it out with --max-skipped.",
+            )
+            skips.add(f"{header.path.name}: {episode}", lost)
 
 
 def _default_split(place: int, count: int, val_fraction: float) -> str:

@@ -124,6 +124,19 @@ def test_a_crash_and_a_hang_of_libhdf5_are_one_line(
     assert "of data cannot be read: the file is damaged (libhdf5 " in line
 
 
+def test_an_episode_without_motion_is_not_lost_in_silence(
+    tmp_path: Path, libero_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = libero_file(demos=2, side=8, ours=False)
+    with h5py.File(source, "a") as file:
+        file["data/demo_1/actions"][...] = 0.0  # type: ignore[index]
+    command = ["data", "convert", "libero", str(source), str(tmp_path / "out")]
+    assert run(command) == 3
+    assert f"{source}: data/demo_1 has no image with motion" in capsys.readouterr().err
+    assert run([*command, "--max-skipped", "0.5"]) == 0
+    assert "note: left out 1 of 2 episodes" in capsys.readouterr().err
+
+
 def with_bad_demos(source: Path, *bad: int) -> Path:
     with h5py.File(source, "a") as file:
         for demo in bad:
