@@ -82,7 +82,9 @@ def test_a_cache_that_is_missing_or_of_another_teacher_is_one_line(tmp_path: Pat
         check_start(load_recipe(recipe))
     (cache / "other").mkdir(parents=True)
     (cache / "other" / "COMPLETE").touch()
-    (cache / "other" / "manifest.json").write_text('{"schema_version": 2, "parts": {"sam": "x"}}')
+    manifest = {"fingerprint": "other", "parts": {"sam": "x"}, "num_samples": 0, "payload_bytes": 0}
+    manifest |= {"schema_version": 2, "fields": [], "shards": [], "random": {}, "teachers": {}, "versions": {}}
+    (cache / "other" / "manifest.json").write_text(json.dumps({**manifest, "origin": {}, "note": None}))
     with pytest.raises(CacheMismatchError) as other:
         check_start(load_recipe(recipe))
     for caught, words in ((missing, "does not exist. Build it with: pokevla cache build"), (other, "differs:")):
