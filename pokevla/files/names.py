@@ -39,15 +39,22 @@ def remove_folder(folder: Path, marker: str) -> None:
 
 
 def make_way(folder: Path, marker: str, *, keep: bool = False) -> None:
-    """`remove_folder`. With `keep`, or if that is not possible, for example because the folder cannot be read, it is
-    set aside under a name that does not count: `NAME.damaged`, `NAME.damaged-2`, ..."""
+    """`remove_folder`; or `set_aside` with `keep`, or if that is not possible, for example because the folder cannot be
+    read."""
     if not keep:
         with suppress(OSError):
             remove_folder(folder, marker)
     if os.path.lexists(folder):
-        suffixes = chain([""], (f"-{number}" for number in count(2)))
-        names = (folder.with_name(f"{folder.name}.damaged{suffix}") for suffix in suffixes)
-        folder.rename(next(path for path in names if not os.path.lexists(path)))
+        set_aside(folder)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a file or folder to a name that does not count, `NAME.damaged`, `NAME.damaged-2`, ... Returns it."""
+    suffixes = chain([""], (f"-{number}" for number in count(2)))
+    names = (path.with_name(f"{path.name}.damaged{suffix}") for suffix in suffixes)
+    aside = next(name for name in names if not os.path.lexists(name))
+    path.rename(aside)
+    return aside
 
 
 def remove_leftover(path: Path) -> None:

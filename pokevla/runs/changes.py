@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,8 @@ from pokevla.runs.directory import RECIPE, SUBMITTED, holds_recipe, read_run_rec
 from pokevla.runs.length import refuse_short_length, reopen, with_one_length
 from pokevla.telemetry.jsonl import EVENTS
 from pokevla.telemetry.manifest import read_manifest
+
+logger = logging.getLogger(__name__)
 
 ORIGIN = "resume"
 """Origin of a value in `recipe.yaml` that was changed when the run was resumed or submitted again."""
@@ -164,12 +167,17 @@ def keep_changes(run_dir: Path, overrides: Sequence[str]) -> None:
 
 
 def refuse_changed_data(run_dir: Path, recipe: TrainRecipe) -> None:
-    """Refuse to continue if a dataset has changed since the run started. It may have moved.
+    """Refuse to continue if a dataset has changed since the run started. It may have moved. If the manifest cannot be
+    read, the fingerprints in the newest checkpoint are compared later.
 
     Raises:
         DataError: names the dataset that has changed or is missing.
     """
-    recorded, names = read_manifest(run_dir).get("datasets", {}), dataset_names(recipe)
+    recorded, names = {}, dataset_names(recipe)
+    try:
+        recorded = read_manifest(run_dir).get("datasets", {})
+    except DataError as error:
+        logger.warning("the datasets are not compared with those of the start: %s", error)
     for path in recipe.dataset_paths:
         before, now = recorded.get(names[str(path)]), read_info(path)["fingerprint"]
         if before not in (None, now):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -11,10 +12,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
-from pokevla.errors import DataError
+from pokevla.errors import NO_ROOM, DataError, DiskFullError
 from pokevla.files.appending import LineFile
+from pokevla.files.names import set_aside
 from pokevla.files.texts import open_regular, parse_json, shorten
 from pokevla.files.writing import atomic_file
+
+logger = logging.getLogger(__name__)
 
 EVENTS = "events.jsonl"
 """File of a run's `EventLog`, in its directory."""
@@ -53,6 +57,24 @@ class JsonlWriter:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def begin_jsonl(path: Path, resume_step: int | None = None) -> JsonlWriter:
+    """`JsonlWriter(path, resume_step)`. A file that cannot be read or appended to is set aside with a warning: a run
+    does not depend on what it has logged.
+
+    Raises:
+        DiskFullError: no room to drop the later lines. OSError: no file can be made there.
+    """
+    try:
+        return JsonlWriter(path, resume_step)
+    except DiskFullError:
+        raise
+    except (DataError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise
+        logger.warning("%s cannot be continued and is set aside as %s: %s", path, set_aside(path).name, error)
+        return JsonlWriter(path)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -135,7 +157,7 @@ class EventLog:
     """`events.jsonl`: what happened to a run and when (started, resumed, saved, skipped, preempted, finished)."""
 
     def __init__(self, path: Path) -> None:
-        self._writer = JsonlWriter(path)
+        self._writer = begin_jsonl(path)
 
     def add(self, event: str, **fields: Any) -> None:
         """Append one event with the time (UTC, ISO 8601)."""

@@ -5,17 +5,25 @@ Project, entity and key are those of `wandb`'s own variables (WANDB_PROJECT, WAN
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pokevla.files.texts import write_text
+from pokevla.errors import DataError
+from pokevla.files.texts import read_text, write_text
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_PROJECT = "pokevla"
 RUN_ID = "wandb_id"
 """File in the run directory with the id of the run at Weights & Biases, under which a resumed run goes on."""
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MAX_ID = 1000
 
 
 class WandbSink:
@@ -64,7 +72,20 @@ class WandbSink:
 
 
 def _run_id(run_dir: Path) -> str:
+    """The stored id, or a new one if there is none or it is damaged."""
     path = run_dir / RUN_ID
-    if not path.is_file():
-        write_text(path, uuid.uuid4().hex)
-    return path.read_text(encoding="utf-8")
+    if path.exists():
+        try:
+            stored = read_text(path, max_bytes=_MAX_ID).strip()
+        except DataError as error:
+            logger.warning("the curves begin anew at Weights & Biases: %s", error)
+        else:
+            if _ID.fullmatch(stored):
+                return stored
+            logger.warning("the curves begin anew at Weights & Biases: %s holds no id", path)
+    new = uuid.uuid4().hex
+    try:
+        write_text(path, new)
+    except DataError as error:
+        logger.warning("the next start begins anew at Weights & Biases: %s", error)
+    return new

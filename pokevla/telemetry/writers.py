@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pokevla.parts import METRIC_SINKS, get_part
-from pokevla.telemetry.jsonl import JsonlWriter, now
+from pokevla.telemetry.jsonl import begin_jsonl, now
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class JsonlSink:
     """`metrics.jsonl`: one line per call. Every line is handed to the system at once."""
 
     def __init__(self, run_dir: Path, resume_step: int | None = None) -> None:
-        self._lines = JsonlWriter(run_dir / METRICS, resume_step)
+        self._lines = begin_jsonl(run_dir / METRICS, resume_step)
 
     def write(self, values: Mapping[str, Any]) -> None:
         """Append the line."""

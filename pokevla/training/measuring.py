@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from torch import Tensor
 from pokevla.distributed.collectives import gather_objects, is_distributed, mean_over_ranks
 from pokevla.distributed.environment import RankInfo
 from pokevla.embodiment.description import Embodiment
+from pokevla.errors import DataError
+from pokevla.files.texts import read_text
 from pokevla.model.seeding import seed_dropout
 from pokevla.recipe.planning.compute import flops_per_sample
 from pokevla.recipe.planning.precision import PRECISIONS
@@ -25,6 +28,8 @@ from pokevla.telemetry.manifest import MANIFEST
 from pokevla.telemetry.meters import Arithmetic, StepMeter
 from pokevla.telemetry.writers import MetricWriter
 from pokevla.training.objectives import Objective
+
+logger = logging.getLogger(__name__)
 
 LossNorms = Callable[[int, Any], dict[str, float]]
 """(step from 0, its first micro-batch) -> {"grad_norm/<loss>": norm}; empty for steps that are not measured."""
@@ -154,5 +159,10 @@ def describe_run(writer: MetricWriter, recipe: TrainRecipe, run_dir: Path, step:
     """Write settings, recipe and manifest (with all restarts so far) to the sinks. Called by every rank."""
     if not writer.sinks:
         return
-    texts = {name: (run_dir / name).read_text(encoding="utf-8") for name in (RECIPE, MANIFEST)}
+    texts: dict[str, str] = {}
+    for name in (RECIPE, MANIFEST):
+        try:
+            texts[name] = read_text(run_dir / name)
+        except DataError as error:  # shown to people only
+            logger.warning("not shown with the metrics: %s", error)
     writer.describe(flat_values(recipe), texts, step)

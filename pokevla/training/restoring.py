@@ -17,7 +17,7 @@ from pokevla.checkpoint.store import find_on_all_ranks, load_checkpoint
 from pokevla.data.mixture import Mixture, dataset_names
 from pokevla.distributed.collectives import gather_objects
 from pokevla.distributed.environment import RankInfo
-from pokevla.errors import CheckpointError
+from pokevla.errors import CheckpointError, DataError
 from pokevla.recipe.load import recipe_hash, recipe_hash_at
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.recipe.values import LENGTH, describe_changes, resumable_settings
@@ -152,10 +152,13 @@ def _record_start(run_dir: Path, start: CheckpointInfo, resumed: bool, damaged: 
         events.add("resumed" if resumed else "started", step=start.step, position=start.position, **changed)
     if changes:
         logger.warning("%s", changed["changed"])
-    if resumed:
-        add_restart(run_dir, start.step, **changed)
-    else:
-        add_caches(run_dir, start.caches)
+    try:
+        if resumed:
+            add_restart(run_dir, start.step, **changed)
+        else:
+            add_caches(run_dir, start.caches)
+    except DataError as error:  # the run does not depend on it
+        logger.warning("this start is not recorded in the manifest: %s", error)
 
 
 def _device_name(device: torch.device) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from pokevla.errors import HangError, PokeVLAError, Requeued
+from pokevla.errors import DataError, HangError, PokeVLAError, Requeued
 from pokevla.files.streams import replace_unprintable
 from pokevla.jobs.code_copy import require_code_copy
 from pokevla.jobs.launcher import Launcher, launcher_named, read_task
@@ -160,7 +160,11 @@ def _restart_after_hang(work: Work, error: HangError) -> None:
     """
     from pokevla.telemetry.heartbeat import is_lowest_reporting, read_heartbeats
 
-    if not is_lowest_reporting(read_heartbeats(work.folder), work.task.rank):
+    try:
+        decides = is_lowest_reporting(read_heartbeats(work.folder), work.task.rank)
+    except (DataError, OSError):  # a damaged heartbeat must not keep the job from restarting
+        decides = work.task.is_main
+    if not decides:
         time.sleep(HANG_PATIENCE_S)
         return
     try:

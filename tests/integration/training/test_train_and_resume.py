@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -79,15 +80,18 @@ def test_killed_run_resumes_to_bit_identical_weights(
     assert len(json.loads((run_dir / "manifest.json").read_text())["restarts"]) == 1
 
 
-def test_an_unreadable_newest_checkpoint_is_passed_over_and_its_steps_are_trained_again(
-    pokevla: Run, runs: Path, whole: Path
-) -> None:
-    """`whole` before its export, with a last checkpoint whose marker is a folder."""
+def test_what_a_run_can_do_without_does_not_stop_its_resume(pokevla: Run, runs: Path, whole: Path) -> None:
+    """`whole` before its export, with a last checkpoint whose marker is a folder, and damaged bookkeeping."""
     run_dir = runs / "unreadable" / "whole"
     shutil.copytree(whole, run_dir, ignore=shutil.ignore_patterns("export"))
     marker = run_dir / "checkpoints" / "step-00000012" / "COMPLETE.json"
     marker.unlink()
     marker.mkdir()
+    (run_dir / "manifest.json").write_text("{")
+    (run_dir / "metrics.jsonl").unlink()
+    os.mkfifo(run_dir / "metrics.jsonl")
+    (run_dir / "heartbeat" / "rank_00001.json").unlink()
+    (run_dir / "heartbeat" / "rank_00001.json").mkdir()
     resumed = pokevla("resume", run_dir)
     assert resumed.returncode == 0, resumed.stderr
     assert exported(run_dir) == exported(whole)
@@ -95,6 +99,7 @@ def test_an_unreadable_newest_checkpoint_is_passed_over_and_its_steps_are_traine
     damaged = [row["message"] for row in read_jsonl(run_dir / "events.jsonl") if row["event"] == "damaged"]
     assert len(damaged) == 1
     assert f"{marker} cannot be read" in damaged[0]
+    assert [row["step"] for row in read_jsonl(run_dir / "metrics.jsonl") if "loss" in row][-1] == 12
 
 
 def test_run_killed_before_its_first_checkpoint_starts_again(

@@ -115,6 +115,18 @@ def test_a_dataset_that_changed_since_the_run_began_is_refused(run_dir: Path, tm
         refuse_changed_data(run_dir, recipe)
 
 
+@pytest.mark.parametrize("text", [None, "{", "[]"])
+def test_a_damaged_manifest_is_a_warning_the_checkpoint_has_the_fingerprints_too(
+    run_dir: Path, text: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    if text is None:
+        (run_dir / "manifest.json").unlink()
+    else:
+        (run_dir / "manifest.json").write_text(text)
+    refuse_changed_data(run_dir, read_run_recipe(run_dir))
+    assert "the datasets are not compared with those of the start" in caplog.text
+
+
 def submitted(run_dir: Path, *overrides: str) -> PretrainRecipe:
     """The recipe as it is named on the command line once more."""
     recipe = load_recipe(run_dir.parent.parent / "recipe.yaml", ["steps=3", *overrides]).recipe

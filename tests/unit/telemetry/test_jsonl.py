@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from pokevla.errors import DataError
 from pokevla.telemetry.follow import JsonlFollower
-from pokevla.telemetry.jsonl import MAX_LINE_BYTES, EventLog, JsonlWriter, read_jsonl
+from pokevla.telemetry.jsonl import EVENTS, MAX_LINE_BYTES, EventLog, JsonlWriter, read_jsonl
 
 
 def test_lines_are_on_disk_as_soon_as_written(tmp_path: Path) -> None:
@@ -131,3 +132,19 @@ def test_text_that_is_not_utf_8_is_written_as_an_escape(tmp_path: Path) -> None:
     with JsonlWriter(tmp_path / "m.jsonl") as writer:
         writer.write({"path": os.fsdecode(b"caf\xe9")})
     assert read_jsonl(tmp_path / "m.jsonl") == [{"path": os.fsdecode(b"caf\xe9")}]
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a FIFO"])
+def test_a_log_that_cannot_be_continued_is_set_aside_with_a_warning(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / EVENTS
+    if kind == "a folder":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+    with closing(EventLog(path)) as events:
+        events.add("resumed", step=4)
+    assert read_jsonl(path)[-1]["step"] == 4
+    assert path.with_name(f"{EVENTS}.damaged").exists()
+    assert "is set aside as events.jsonl.damaged" in caplog.text
