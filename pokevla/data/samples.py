@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import struct
 import threading
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from pokevla.data.batch import (
     IGNORED_LABEL,
@@ -48,11 +50,16 @@ def decode_mask(payload: bytes, key: str) -> Image.Image:
     return _decode(payload, key, "PNG")
 
 
+# What Pillow raises for damaged files: SyntaxError for a broken PNG, an error of its own for too many pixels.
+_UNDECODABLE = (OSError, SyntaxError, ValueError, IndexError, OverflowError, struct.error, zlib.error,
+                Image.DecompressionBombError)  # fmt: skip
+
+
 def _decode(payload: bytes, key: str, form: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(payload), formats=(form,))
         image.load()
-    except (UnidentifiedImageError, OSError) as error:
+    except _UNDECODABLE as error:
         raise DataError(f"sample {key} has an image that cannot be decoded ({error}).") from error
     mode = "RGB" if form == "JPEG" else "1"
     return image if image.mode == mode else image.convert(mode)

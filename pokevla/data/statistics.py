@@ -46,8 +46,11 @@ class Moments:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Inverse of `to_dict`; KeyError for a missing name."""
-        return cls(**{name: np.asarray(values[name], dtype=np.float64) for name in _MOMENT_NAMES})
+        """Inverse of `to_dict`; KeyError for a missing name, ValueError for values that are not lists of one length."""
+        moments = cls(**{name: np.asarray(values[name], dtype=np.float64) for name in _MOMENT_NAMES})
+        if len({getattr(moments, name).shape for name in _MOMENT_NAMES}) != 1 or moments.q01.ndim != 1:
+            raise ValueError("the moments should be lists of one length")
+        return moments
 
     def bad_value(self) -> str | None:
         """The first name with a value that is not finite or absurd, and what is wrong with it; None if all are good."""
@@ -122,6 +125,8 @@ class Statistics:
                 num_frames=int(values["num_frames"]),
                 num_episodes=int(values["num_episodes"]),
             )
+            if statistics.action_mask.shape != statistics.action.q01.shape:
+                raise ValueError("the mask and the moments of the actions differ in length")
         except KeyError as error:
             raise DataError(f"normalisation statistics lack {error}.", "Convert the dataset again.") from error
         except (TypeError, ValueError) as error:

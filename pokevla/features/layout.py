@@ -30,6 +30,8 @@ Features = dict[str, StoredFeature]
 
 REBUILD = "Build it with: pokevla cache build RECIPE"
 MAGIC = b"PKVF"
+MAX_SIDE, MAX_VALUES = 1 << 16, 1 << 30
+"""Largest side and size of a field of one record; VGGT's tokens of two views are 3 million values."""
 ALIGNMENT = 4096  # page size, and the alignment that O_DIRECT requires
 HEADER_BYTES = 64
 # Both start with magic, version, a 16-bit number, payload offset and payload bytes, and have 52 bytes.
@@ -119,9 +121,12 @@ class RecordLayout:
                 )
         except (KeyError, TypeError, StopIteration) as error:
             raise DataError(f"A cache's manifest does not describe its fields ({error!r}).", REBUILD) from error
-        unknown = [field.codec for field in fields if field.codec not in CODECS]
+        unknown = [field.codec for field in fields if not isinstance(field.codec, str) or field.codec not in CODECS]
         if unknown:
-            raise DataError(f"A cache has fields of the unknown codec {unknown[0]}.", REBUILD)
+            raise DataError(f"A cache has fields of the unknown codec {unknown[0]!r:.60}.", REBUILD)
+        odd = [field for field in fields if not _is_plausible(field)]
+        if odd:
+            raise DataError(f"A cache's field {odd[0].name!r:.60} has the shape {odd[0].shape!r:.60}.", REBUILD)
         layout = RecordLayout(fields)
         if manifest.get("payload_bytes", layout.payload_bytes) != layout.payload_bytes:  # before arrays are allocated
             raise DataError(
@@ -130,6 +135,12 @@ class RecordLayout:
                 REBUILD,
             )
         return layout
+
+
+def _is_plausible(field: FieldLayout) -> bool:
+    """Whether name and shape can be those of a field: checked before arrays of that shape are allocated."""
+    sides = all(type(side) is int and 0 < side <= MAX_SIDE for side in field.shape)
+    return isinstance(field.name, str) and len(field.shape) in (3, 4) and sides and prod(field.shape) <= MAX_VALUES
 
 
 def _field_of_version_1(name: str, entry: Mapping[str, Any]) -> FieldLayout:

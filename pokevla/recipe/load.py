@@ -141,11 +141,11 @@ def _apply_override(document: Document, override: str) -> None:
     """Set one `field=value` in the document. RecipeError if it has no `=`, or a list index is out of range."""
     name, equals, text = override.partition("=")
     if not equals or not name.strip():
-        raise RecipeError(f"override {override!r} should be field=value, for example optim.lr=3e-4.")
+        raise RecipeError(f"override {shorten(repr(override), 200)} should be field=value, for example optim.lr=3e-4.")
     keys = name.strip().split(".")
     if len(keys) > MAX_DEPTH:
         raise RecipeError(f"override {shorten(override)}: no field lies that deep.")
-    value = parse_value(text, f"override {override}")
+    value = parse_value(text, f"override {shorten(override, 200)}")
     owner: Any = document.values
     path: KeyPath = ()
     for key in keys[:-1]:
@@ -155,20 +155,23 @@ def _apply_override(document: Document, override: str) -> None:
             owner[part] = {}
         owner = cast(Any, owner)[part]
         if not isinstance(owner, dict | list):
-            raise RecipeError(f"override {override}: {dotted(path)} is one value, it has no fields.")
+            raise RecipeError(
+                f"override {shorten(override, 200)}: {shorten(dotted(path))} is one value, it has no fields."
+            )
     last = _index(owner, keys[-1], override)
     path = (*path, last)
     for stale in [location for location in document.locations if location[: len(path)] == path]:
         del document.locations[stale]
     cast(Any, owner)[last] = value
-    document.locations[path] = f"override {override}"
+    document.locations[path] = f"override {shorten(override, 200)}"
 
 
 def _index(owner: dict[str, Any] | list[Any], key: str, override: str) -> str | int:
     if isinstance(owner, dict):
         return key
     if not key.isdecimal() or len(key) > 9 or int(key) >= len(owner):
-        raise RecipeError(f"override {override}: {key} is not an item of that list; it has 0 to {len(owner) - 1}.")
+        place = f"override {shorten(override, 200)}: {shorten(key)}"
+        raise RecipeError(f"{place} is not an item of that list; it has 0 to {len(owner) - 1}.")
     return int(key)
 
 

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from pokevla.files.texts import shorten
 from pokevla.recipe.document import Document, KeyPath, dotted
 
 _EXPECTED = {
@@ -78,12 +79,14 @@ def model_at(root: type[BaseModel], path: Sequence[str | int]) -> type[BaseModel
 
 MAX_MESSAGES = 20
 """Mistakes that are listed; each takes a search for the name that was meant."""
+_MAX_SENTENCE = 700
 
 
 def messages(error: ValidationError, root: type[BaseModel], document: Document) -> list[str]:
     """One line per mistake: `file:line: what is wrong`, in the order of the schema; at most MAX_MESSAGES."""
     items = error.errors(include_url=False)
-    lines = [f"{document.location(item['loc'])}: {_sentence(item, root)}" for item in items[:MAX_MESSAGES]]
+    sentences = [(item["loc"], shorten(_sentence(item, root), _MAX_SENTENCE)) for item in items[:MAX_MESSAGES]]
+    lines = [f"{document.location(place)}: {sentence}" for place, sentence in sentences]
     more = len(items) - len(lines)
     return [*lines, *([f"{document.location(())}: and {more} more mistakes."] if more else [])]
 

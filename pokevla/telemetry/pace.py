@@ -40,4 +40,5 @@ def seconds_per_step(rows: Iterable[dict[str, Any]], begun_s: float = 0.0) -> fl
         )[0]
         if last > first and end_s - start_s >= MIN_SPAN_S:
             return (end_s - start_s) / (last - first)
-    return rows[-1].get("step_s") if rows else None
+    step_s = rows[-1].get("step_s") if rows else None
+    return step_s if isinstance(step_s, int | float) else None

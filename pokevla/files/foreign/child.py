@@ -67,7 +67,7 @@ def main(module: str, descriptor: int) -> None:
             request = receive_message(connection, sys.maxsize)
             limits = request.pop("limits")
             ceiling = before + 2 * limits["memory_bytes"] + SPARE_BYTES  # the array, and a chunk of its size
-            resource.setrlimit(resource.RLIMIT_AS, (ceiling, resource.RLIM_INFINITY))
+            _limit_memory(ceiling)
             # The signal's default action ends this process even if a library never returns.
             signal.setitimer(signal.ITIMER_REAL, limits["timeout_s"])
             reply, array = _answered(answers, request)
@@ -77,6 +77,13 @@ def main(module: str, descriptor: int) -> None:
             signal.setitimer(signal.ITIMER_REAL, 0)
     except (EOFError, ConnectionError):
         return
+
+
+def _limit_memory(ceiling: int) -> None:
+    """Limit the address space, within the hard limit that a cluster may have set (`ulimit -v`)."""
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    soft = ceiling if hard == resource.RLIM_INFINITY else min(ceiling, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _answered(answers: Callable[[dict[str, Any]], Answer], request: dict[str, Any]) -> Answer:
