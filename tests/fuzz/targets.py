@@ -35,7 +35,7 @@ from tests.toys import PRETRAIN_RECIPE, RECIPE, write_toy_dataset
 from tests.unit.monitoring.run_folders import append, event, make_run, save, train_line
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {"HOME": "/home/x", "DATA": "/data", "POKEVLA_DEMO": "/demo"}
+ENVIRONMENT = {"HOME": "/somewhere", "DATA": "/data", "POKEVLA_DEMO": "/demo"}
 
 
 def _recipes(_folder: Path) -> list[bytes]:
