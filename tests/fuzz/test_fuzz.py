@@ -17,9 +17,9 @@ from tests.fuzz.target import Target
 from tests.fuzz.targets import TARGETS
 
 
-def _forget_a_bracket(_folder: Path, content: bytes) -> None:
-    if b"(" in content:
-        raise IndexError("no bracket")
+def _forget_an_end(_folder: Path, content: bytes) -> None:
+    if content and content[-1:] != b"x":
+        raise IndexError("no end")
 
 
 def _named(_folder: Path, content: bytes) -> NoReturn:
@@ -53,7 +53,7 @@ def _fill_memory(_folder: Path, _content: bytes) -> None:
         (_loop, "TooSlow at"),
         (_sleep, "hang"),
         (_fill_memory, "MemoryError at"),
-        (_forget_a_bracket, "IndexError at"),
+        (_forget_an_end, "IndexError at"),
     ],
 )
 def test_what_a_parser_must_not_do_is_a_finding(
@@ -68,7 +68,7 @@ def test_what_a_parser_must_not_do_is_a_finding(
 
 
 def test_values_and_named_errors_are_none(tmp_path: Path) -> None:
-    for parse, kind in ((_named, "named"), (_forget_a_bracket, "value")):
+    for parse, kind in ((_named, "named"), (_forget_an_end, "value")):
         process = worker.Worker(parse, tmp_path)
         assert process.run(b"").kind == kind
         process.close()
@@ -77,18 +77,18 @@ def test_values_and_named_errors_are_none(tmp_path: Path) -> None:
 def test_a_finding_is_counted_once_and_saved_in_a_small_form(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    target = Target("brackets", lambda _folder: [b"x" * 30], _forget_a_bracket)
+    target = Target("ends", lambda _folder: [b"x" * 30], _forget_an_end)
     search = Search(target, tmp_path / "work", seed=3)
     search.check_seeds()
     search.run(lambda: search.tally.count > 1000)
     search.close()
 
     (finding,) = search.tally.findings
-    assert b"(" in finding.content
-    assert len(finding.content) <= 32
-    assert report({"brackets": search.tally}, tmp_path / "out") == 1
+    assert finding.content[-1:] != b"x"
+    assert len(finding.content) <= 31
+    assert report({"ends": search.tally}, tmp_path / "out") == 1
     assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".bin", ".txt"]
-    assert "IndexError at test_fuzz.py:_forget_a_bracket" in capsys.readouterr().out
+    assert "IndexError at test_fuzz.py:_forget_an_end" in capsys.readouterr().out
 
 
 def test_every_parser_survives_a_minute_of_mutated_inputs(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import multiprocessing
 import os
 import resource
@@ -91,6 +92,7 @@ class Worker:
 
 
 def _serve(connection: Connection, parse: Callable[[Path, bytes], Any], folder: Path) -> None:
+    faulthandler.disable()  # pytest's: a crash is a finding, not a report on the terminal
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, _raise_too_slow)
     with open(os.devnull, "r+b") as nothing:
