@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,6 +12,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from pokevla.errors import DataError
 from pokevla.telemetry.figures import duration, number
 from pokevla.telemetry.follow import JsonlFollower
 from pokevla.telemetry.pace import RECENT_LINES, seconds_per_step
@@ -25,7 +27,10 @@ class ProgressView:
 
     def __init__(self, run_dir: Path, total_steps: int | None, console: Console | None = None) -> None:
         # From the end, even if the ranks first truncate what a killed run wrote after its last checkpoint.
-        self._metrics = JsonlFollower(run_dir / METRICS, tail_bytes=0)
+        self._path = run_dir / METRICS
+        self._metrics: JsonlFollower | None = None
+        with suppress(DataError):  # the run sets a file aside that cannot be read
+            self._metrics = JsonlFollower(self._path, tail_bytes=0)
         self.console = console or Console(file=sys.stderr, markup=False, emoji=False)
         self._total = total_steps
         self._recent: deque[dict[str, Any]] = deque(maxlen=_KEPT_LINES)
@@ -49,7 +54,12 @@ class ProgressView:
 
     def update(self) -> None:
         """Show the lines written since the last call."""
-        for row in self._metrics.read():
+        try:
+            self._metrics = self._metrics or JsonlFollower(self._path)
+            rows = self._metrics.read()
+        except DataError:  # there is nothing to show
+            return
+        for row in rows:
             self._show(row)
 
     def print_line(self, text: str) -> None:

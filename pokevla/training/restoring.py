@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import socket
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,7 +112,8 @@ def restore(
     machines = gather_objects((socket.gethostname(), _device_name(device)))
     if rank.is_main:
         _record_start(run_dir, start, loaded is not None, damaged, changes)
-        add_machines(run_dir, start.step, machines)
+        with _noting_in_manifest():
+            add_machines(run_dir, start.step, machines)
     logger.info("training starts at step %d, position %d", start.step, start.position)
     return start
 
@@ -152,12 +153,19 @@ def _record_start(run_dir: Path, start: CheckpointInfo, resumed: bool, damaged: 
         events.add("resumed" if resumed else "started", step=start.step, position=start.position, **changed)
     if changes:
         logger.warning("%s", changed["changed"])
-    try:
+    with _noting_in_manifest():
         if resumed:
             add_restart(run_dir, start.step, **changed)
         else:
             add_caches(run_dir, start.caches)
-    except DataError as error:  # the run does not depend on it
+
+
+@contextmanager
+def _noting_in_manifest() -> Iterator[None]:
+    """A manifest that is damaged or cannot be written is a warning: the run does not depend on it."""
+    try:
+        yield
+    except DataError as error:
         logger.warning("this start is not recorded in the manifest: %s", error)
 
 

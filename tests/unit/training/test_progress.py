@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 from rich.console import Console
@@ -70,3 +71,15 @@ def test_lines_are_printed_whole_and_not_read_as_markup(tmp_path: Path) -> None:
     with ProgressView(tmp_path, 10, Console(file=out, width=20)) as view:
         view.print_line("run     runs/a [bold]x[/bold] " + 40 * "y")
     assert out.getvalue() == "run     runs/a [bold]x[/bold] " + 40 * "y" + "\n"
+
+
+def test_a_file_that_cannot_be_read_shows_nothing_until_the_run_has_set_it_aside(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    os.mkfifo(path)
+    out = io.StringIO()
+    with ProgressView(tmp_path, 10, Console(file=out)) as view:
+        view.update()
+        path.rename(tmp_path / "metrics.jsonl.damaged")
+        append(path, {"step": 2, "loss": 0.5, "lr": 1e-3})
+        view.update()
+    assert out.getvalue().splitlines() == ["step 2/10  loss 0.5  lr 0.001"]
