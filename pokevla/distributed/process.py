@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from pokevla.distributed.environment import choose_port
 from pokevla.distributed.forwarding import SignalForwarder, signals_held_back
 from pokevla.errors import Requeued, TrainingError
 from pokevla.files.failures import free_bytes
+from pokevla.processes import end_with_parent
 
 POLL_S = 0.2
 """Seconds between checks of the ranks. A dead rank is noticed within this time."""
@@ -24,7 +24,6 @@ STOP_TOGETHER_S = 60.0
 PARENT_VARIABLE = "POKEVLA_PARENT_PID"
 FULL_BYTES = 4096
 """A disk with less free space than a block is full."""
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _NAMED = (2, 3, 4)  # exit codes of errors that say what to do
 _NO_FAILURE = (None, 0, Requeued.exit_code)
 
@@ -57,7 +56,7 @@ def die_with_parent() -> None:
     parent = os.environ.get(PARENT_VARIABLE)
     if parent is None or not sys.platform.startswith("linux"):
         return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     if os.getppid() != int(parent):  # it died before the call above
         os.kill(os.getpid(), signal.SIGKILL)
 

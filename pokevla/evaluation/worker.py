@@ -19,6 +19,7 @@ import numpy as np
 from pokevla.errors import PokeVLAError
 from pokevla.evaluation.trials import Trial, placement_rng
 from pokevla.parts import ENVIRONMENTS, get_part, import_extensions
+from pokevla.processes import end_with_parent
 from pokevla.simulation.benchmark import Environment, EnvironmentSettings
 
 EnvironmentFactory = Callable[[str, int], Environment]
@@ -94,6 +95,7 @@ class Died:
 
 def worker_main(connection: Connection, factory: EnvironmentFactory) -> None:
     """Serve `RunTrial` messages until the pipe closes. Keeps one environment, because trials are ordered by task."""
+    end_with_parent()  # a simulator that hangs would not notice the closed pipe
     environment: Environment | None = None
     loaded: tuple[str, int] | None = None
     try:

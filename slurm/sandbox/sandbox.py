@@ -10,7 +10,6 @@ survives the `with` block, and the daemons end with this process, however it end
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import getpass
 import os
 import secrets
@@ -18,15 +17,16 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
 
 from pokevla.errors import ClusterError, EnvironmentSetupError
+from pokevla.processes import end_with_parent
 from slurm.commands import TIMEOUT_S
 from slurm.sandbox.configuration import SandboxConfig, gres_conf, slurm_conf
 from slurm.sandbox.leftovers import end_processes, job_processes
@@ -37,7 +37,6 @@ _POLL_S = 0.1
 _END_S = 10.0
 _DAEMONS = {"munged": "munge", "slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client"}
 _ACCOUNTING_DAEMONS = {"slurmdbd": "slurmdbd", "mariadbd": "mariadb-server", "mariadb-install-db": "mariadb-server"}
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
@@ -162,7 +161,7 @@ class Sandbox:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                preexec_fn=_end_with_parent,
+                preexec_fn=partial(end_with_parent, signal.SIGTERM),
                 start_new_session=True,  # Ctrl-C in the terminal must not reach the daemons
             )
 
@@ -273,11 +272,6 @@ def free_ports(count: int) -> list[int]:
 def _path(environment: Mapping[str, str] = os.environ) -> str:
     """PATH with the folders of system daemons, which users' PATHs often lack."""
     return f"{environment.get('PATH', os.defpath)}:{_SBIN}"
-
-
-def _end_with_parent() -> None:
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _end_order(name: str) -> tuple[int, str]:

@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, cast
 
 from pokevla.errors import PokeVLAError, SimulationError
+from pokevla.processes import end_with_parent
 from pokevla.simulation.simulator import load_simulator
 
 # A job: (number) -> result. Built inside the worker, so that environments and GL contexts are its own.
@@ -34,8 +35,9 @@ def run_ordered(
     EnvironmentSetupError before any is started if the simulator or its GL library cannot be loaded.
     """
     load_simulator()  # fail early and once if GL or the simulator is missing
-    # Neither a GL context nor MuJoCo's threads survive a fork of this process.
-    context = multiprocessing.get_context("forkserver")
+    # Neither a GL context nor MuJoCo's threads survive a fork of this process. A fork server lives as long as its
+    # workers, so that these would not notice the death of this process.
+    context = multiprocessing.get_context("spawn")
     processes, pipes = [], []
     for _ in range(max(1, min(workers, num_jobs))):
         here, there = context.Pipe()
@@ -104,6 +106,7 @@ def _died() -> SimulationError:
 
 
 def _serve(pipe: Connection, build: Callable[..., Work], arguments: tuple[Any, ...]) -> None:
+    end_with_parent()  # a job takes minutes, and only at its end would the closed pipe be noticed
     # One process per core: llvmpipe's own threads would only take turns with the other workers.
     os.environ.setdefault("LP_NUM_THREADS", "1")
     try:

@@ -42,7 +42,7 @@ def test_recorded_trials_stay(disk_to_fill: SmallDisk) -> None:
 
 
 def test_a_trial_counts_without_its_video(disk_to_fill: SmallDisk, caplog: pytest.LogCaptureFixture) -> None:
-    recorder = TrialRecorder(disk_to_fill.folder, "p-t00-i00", None)
+    recorder = TrialRecorder(disk_to_fill.folder, "p-t00-i00", None, 5.0)
     noise = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     recorder.see(Query(0, "reach", np.zeros(8, np.float32), noise, None))
     disk_to_fill.fill()
