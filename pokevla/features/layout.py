@@ -123,7 +123,7 @@ class RecordLayout:
             raise DataError(f"A cache's manifest does not describe its fields ({error!r}).", REBUILD) from error
         unknown = [field.codec for field in fields if not isinstance(field.codec, str) or field.codec not in CODECS]
         if unknown:
-            raise DataError(f"A cache has fields of the unknown codec {unknown[0]!r:.60}.", REBUILD)
+            raise DataError(f"A cache has fields of the unknown codec {unknown[0]!s:.60}.", REBUILD)
         odd = [field for field in fields if not _is_plausible(field)]
         if odd:
             raise DataError(f"A cache's field {odd[0].name!r:.60} has the shape {odd[0].shape!r:.60}.", REBUILD)

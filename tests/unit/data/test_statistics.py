@@ -102,3 +102,12 @@ def test_statistics_of_bad_numbers_are_refused_with_episode_and_row() -> None:
         statistics["action"]["mean"][3] = value
         with pytest.raises(DataError, match=words):
             Statistics.from_dict(statistics, LIBERO)
+
+
+@pytest.mark.parametrize("value", [[0.0] * 6, 0.0, [[0.0] * 7], []])
+@pytest.mark.parametrize("name", ["mean", "q01", "mask"])
+def test_statistics_whose_lists_differ_in_length_are_refused(name: str, value: object) -> None:
+    statistics = make()[0].to_dict()
+    statistics["action"][name] = value
+    with pytest.raises(DataError, match="damaged: the m"):
+        Statistics.from_dict(statistics, LIBERO)

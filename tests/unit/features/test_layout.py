@@ -155,6 +155,24 @@ def test_manifest_of_an_unknown_codec_or_without_fields_is_refused() -> None:
         RecordLayout.from_manifest({"schema_version": 2})
 
 
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"shape": [2, None, 2]}, r"has the shape \(2, None, 2\)"),
+        ({"shape": ["2", 9, 2]}, "has the shape"),
+        ({"shape": [2, -9, 2]}, "has the shape"),
+        ({"shape": []}, r"has the shape \(\)"),
+        ({"shape": [1 << 16, 1 << 16, 2]}, "has the shape"),
+        ({"shape": 5}, "does not describe its fields"),
+        ({"name": {}}, "field {} has the shape"),
+        ({"codec": {}}, "unknown codec {}"),
+    ],
+)
+def test_a_damaged_field_of_a_manifest_is_refused(entry: dict[str, object], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        RecordLayout.from_manifest({"fields": [{**ALONE.to_list()[0], **entry}]})
+
+
 def test_paper_size_record_is_three_mebibytes() -> None:
     layout = RecordLayout((field("sam", (256, 64, 64), "int8"), field("vggt", (256, 2048), "int8")))
     assert layout.payload_bytes == 2 * 256 * 4096 + 2 * 256 * 2048 + 2 * (2 * 256 * 64) + 2 * (2 * 256)

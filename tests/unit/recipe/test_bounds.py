@@ -122,3 +122,12 @@ def test_an_override_beyond_the_bounds_is_refused(tmp_path: Path, override: str,
         load_recipe(path, [override])
 
     assert reason in str(told.value)
+
+
+def test_a_huge_override_gives_a_short_message(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(PLAIN + "steps: 8\n", encoding="utf-8")
+    for override in ("optim" * 10_000 + "=1", "steps=" + "x" * 50_000, "optim.lr." + "x" * 50_000 + "=1"):
+        with pytest.raises(RecipeError) as told:
+            load_recipe(path, [override])
+        assert len(str(told.value)) < 2000

@@ -41,3 +41,9 @@ def test_lines_too_close_in_time_fall_back_on_their_own_measurement() -> None:
 
 def test_a_row_without_a_usable_time_has_none() -> None:
     assert [seconds_of(row) for row in (None, {}, {"time": 3}, {"time": "noon"})] == [None] * 4
+
+
+def test_a_time_per_step_that_is_no_number_is_left_out() -> None:
+    assert seconds_per_step([{"step": 1, "step_s": [1.0]}]) is None
+    assert seconds_per_step([{"step": 1, "step_s": 0.5}]) == 0.5
+    assert seconds_of({"time": "0001-01-01T00:00:00"}) is None

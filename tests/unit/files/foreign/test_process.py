@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -84,3 +86,16 @@ def test_a_library_that_cannot_be_imported_is_named() -> None:
         pytest.raises(EnvironmentSetupError, match="libnone does not start"),
     ):
         ask(reader, "count")
+
+
+def test_a_hard_limit_of_the_machine_is_kept() -> None:
+    """A cluster may limit the address space (`ulimit -v`); the child cannot raise its hard limit."""
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (32 << 30, 32 << 30))\n"
+        "from pokevla.files.foreign.process import ForeignReader\n"
+        "with ForeignReader('tests.unit.files.foreign.answers', 'libtest') as reader:\n"
+        "    print(reader.ask({'do': 'count'}, 'x', 'y', memory_bytes=1 << 20)[0])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().isdecimal()
