@@ -151,6 +151,7 @@ def as_version_1(directory: Path) -> None:
     """Rewrite the manifest as it was when there were only SAM and VGGT."""
     path = directory / "manifest.json"
     manifest = json.loads(path.read_text())
+    del manifest["xxh64"], manifest["index_xxh64"]
     fields = manifest.pop("fields")
     groups = {"int8_channel64": "channel64", "int8_token": "token", "fp16": "none"}
     manifest["layout"] = {
