@@ -12,7 +12,7 @@ from pathlib import Path
 import xxhash
 
 from pokevla.errors import DataError
-from pokevla.files.texts import read_bytes
+from pokevla.files.texts import read_bytes, shorten
 
 MAX_INDEX_BYTES = 1 << 30
 """Largest index that is read: ten million members."""
@@ -78,8 +78,8 @@ def load_index(shard: Path, remedy: str, checksum: str | None = None) -> list[In
             key, extension, offset, size, checksum = parts
             member = Member(extension, int(offset), int(size), int(checksum, 16))
         except ValueError as error:
-            raise DataError(f"{path}:{number} is damaged: {line!r}.", remedy) from error
+            raise DataError(f"{path}:{number} is damaged: {shorten(repr(line))}.", remedy) from error
         if member.offset < 0 or member.size < 0:
-            raise DataError(f"{path}:{number} is damaged: {line!r}.", remedy)
+            raise DataError(f"{path}:{number} is damaged: {shorten(repr(line))}.", remedy)
         grouped.setdefault(key, []).append(member)
     return [IndexEntry(key, tuple(members)) for key, members in grouped.items()]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import sys
 import tempfile
 import time
@@ -24,8 +25,10 @@ SLICE_S = 5.0
 """Time for one parser before the next one has its turn."""
 
 
-def fuzz(names: list[str], seconds: float, seed: int) -> dict[str, Tally]:
-    """Fuzz the parsers in turns for `seconds` in all; every parser has at least one turn."""
+def fuzz(names: list[str], seconds: float, seed: int, max_inputs: float = math.inf) -> dict[str, Tally]:
+    """Fuzz the parsers in turns for `seconds` in all, or until each has had `max_inputs`; every parser has at least one
+    turn. The inputs of a parser follow from seed and number, so a limit that is reached makes the result repeatable.
+    """
     end = time.monotonic() + seconds
     with tempfile.TemporaryDirectory(prefix="pokevla-fuzz-") as folder:
         searches = [Search(TARGETS[name], Path(folder) / name, seed * 1_000_000) for name in names]
@@ -36,8 +39,11 @@ def fuzz(names: list[str], seconds: float, seed: int) -> dict[str, Tally]:
             while True:
                 for search in searches:
                     stop = time.monotonic() + turn_s
-                    search.run(lambda stop=stop: time.monotonic() >= stop)
-                if time.monotonic() >= end:
+                    if search.tally.count < max_inputs:
+                        search.run(
+                            lambda stop=stop, tally=search.tally: time.monotonic() >= stop or tally.count >= max_inputs
+                        )
+                if time.monotonic() >= end or all(search.tally.count >= max_inputs for search in searches):
                     return {search.target.name: search.tally for search in searches}
         finally:
             for search in searches:

@@ -92,6 +92,7 @@ def test_a_finding_is_counted_once_and_saved_in_a_small_form(
 
 
 def test_every_parser_survives_a_minute_of_mutated_inputs(tmp_path: Path) -> None:
-    tallies = fuzz(list(TARGETS), 60, seed=1)
+    """At most 600 inputs a parser: the same ones on every machine, so that only a change of ours can find something."""
+    tallies = fuzz(list(TARGETS), 60, seed=1, max_inputs=600)
     assert report(tallies, tmp_path) == 0
     assert all(tally.count for tally in tallies.values())

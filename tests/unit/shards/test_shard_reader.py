@@ -108,3 +108,11 @@ def test_negative_numbers_in_an_index_are_refused(tmp_path: Path) -> None:
     index.write_text(index.read_text().replace("\t1400\t", "\t-1400\t"))
     with pytest.raises(DataError, match=r"idx:6 is damaged.*Make the shard again"):
         Shards(tmp_path, REMEDY).entries(path.name)
+
+
+def test_a_long_damaged_line_of_an_index_gives_a_short_message(tmp_path: Path) -> None:
+    index = make_shard(tmp_path).with_suffix(".idx")
+    index.write_text(index.read_text() + "x" * 50_000 + "\n")
+    with pytest.raises(DataError, match=r"idx:\d+ is damaged") as told:
+        Shards(tmp_path, "Make it again.").entries("a-00000.tar")
+    assert len(str(told.value)) < 500
