@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis import seed as start_from
 from hypothesis.errors import HypothesisException
 
@@ -80,6 +80,7 @@ class Search:
         @settings(
             max_examples=ROUND, database=None, deadline=None, print_blob=False, report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck), phases=(Phase.generate, Phase.shrink),
+            verbosity=Verbosity.quiet,
         )  # fmt: skip
         @start_from(self._seed)
         @given(inputs(self._seeds, is_json=self.target.is_json, repair=self.target.repair))
