@@ -81,7 +81,8 @@ def latin_1(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def pokevla(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[bytes]:
     variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONIOENCODING", "PYTHONUTF8")}
     command = [sys.executable, "-m", "pokevla.cli.main", *arguments]
-    return subprocess.run(command, env=variables | environment, capture_output=True, check=False, timeout=120)
+    wide = {"COLUMNS": "300"}  # no path is wrapped
+    return subprocess.run(command, env=variables | wide | environment, capture_output=True, check=False, timeout=120)
 
 
 @pytest.mark.parametrize("case", ["latin-1", "ascii"])
