@@ -66,7 +66,7 @@ def test_a_conversion_is_whole_whatever_one_cut_short_has_left(
 ) -> None:
     folder = checkpoint_folder(work / "moved" / f"stage-{stage}", 8)
     info = verify(folder)
-    for name in (CONVERTED, f".tmp-{CONVERTED}"):  # killed between two files, or before the marker
+    for name in (CONVERTED, f".tmp-{CONVERTED}/{CONVERTED}"):  # killed between two files, or before the marker
         (folder / name / "zero").mkdir(parents=True)
         (folder / name / "zero" / "half.pt").write_bytes(b"half")
 
