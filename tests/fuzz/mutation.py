@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 MAX_BYTES = 1 << 20
 """Longest input; repeating edits could make it grow without end."""
+MAX_NODES = 2000
+"""Most values of a JSON input: edits that repeat a part multiply them."""
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, 10**400, 0.5, -1e308, float("nan"), float("inf"), "", "x", "0",
     "x" * 5000, "../../x", "/etc/passwd", "a\0b", "\x1b[31m", "\ud800", "日本", [], {}, [[]], {"": None}, [0] * 1000,
@@ -119,10 +121,14 @@ def _edit_tree(content: bytes, reader: _Program) -> bytes:
         tree = [json.loads(lines[at])]
     except ValueError:  # an incomplete last line
         return content
-    while reader.is_left():
-        _edit_node(tree, reader)
-    lines[at] = json.dumps(tree[0])
-    return ("\n".join(lines) + "\n").encode()
+    try:
+        while reader.is_left() and sum(1 for _ in _owners(tree)) < MAX_NODES:
+            _edit_node(tree, reader)
+        lines[at] = json.dumps(tree[0])
+    except RecursionError:  # nested too deeply for the harness itself
+        return content
+    changed = ("\n".join(lines) + "\n").encode()
+    return changed if len(changed) <= 4 * MAX_BYTES else content
 
 
 def _edit_node(tree: list[Any], reader: _Program) -> None:

@@ -18,6 +18,7 @@ from tests.fuzz.worker import Outcome, Worker
 ROUND = 200
 """Inputs between two looks at the clock."""
 SHRINK_S = 20.0
+LONGEST_ROUND_S = 30.0
 
 
 @dataclass
@@ -63,7 +64,7 @@ class Search:
     def run(self, until: Callable[[], bool]) -> None:
         """Try inputs, at least one round of them, until the clock says so."""
         while True:
-            self._round()
+            self._round(until)
             self._seed += 1
             if until():
                 return
@@ -72,7 +73,9 @@ class Search:
         """End the worker."""
         self._worker.close()
 
-    def _round(self) -> None:
+    def _round(self, until: Callable[[], bool]) -> None:
+        """Up to ROUND inputs; slow ones do not keep the other parsers waiting."""
+        latest = time.monotonic() + LONGEST_ROUND_S
         known = {finding.outcome.what for finding in self.tally.findings}
         smallest: Finding | None = None
         begun = 0.0
@@ -87,6 +90,8 @@ class Search:
         def survives(content: bytes) -> None:
             nonlocal smallest, begun
             if smallest is not None and time.monotonic() - begun > SHRINK_S:
+                return
+            if smallest is None and time.monotonic() > latest and until():
                 return
             outcome = self._worker.run(content)
             self.tally.count += 1
