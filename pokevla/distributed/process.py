@@ -14,7 +14,7 @@ from pathlib import Path
 from pokevla.distributed.environment import choose_port
 from pokevla.distributed.forwarding import SignalForwarder, signals_held_back
 from pokevla.errors import Requeued, TrainingError
-from pokevla.files.failures import free_bytes
+from pokevla.files.failures import FREE_SPACE, free_bytes
 from pokevla.processes import end_with_parent
 
 POLL_S = 0.2
@@ -164,8 +164,10 @@ def _raise_if_dead(ranks: Sequence[subprocess.Popen[bytes]], log_dir: Path) -> N
 
 def _what_log_says(log: Path) -> str:
     """The end of a log; a warning if the disk is full, because what the rank printed last is not in it then."""
-    full = f"The disk of {log.parent} is full; its log may lack the reason. " if free_bytes(log) < FULL_BYTES else ""
-    return f"{full}{log} ends: {last_line(log)}"
+    ending = f"{log} ends: {last_line(log)}"
+    if free_bytes(log) >= FULL_BYTES:
+        return ending
+    return f"The disk of {log.parent} is full, so the log may lack the reason. {FREE_SPACE} {ending}"
 
 
 def last_line(path: Path) -> str:

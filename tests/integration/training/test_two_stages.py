@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -55,8 +56,8 @@ def test_a_base_model_exchanged_after_training_is_refused_on_export(
         assert done.returncode == 0, done.stderr
     done = pokevla("train", write_recipe("vla", tmp_path), f"model.vlm={tmp_path / 'vlm'}", "steps=1")
     assert done.returncode == 0, done.stderr
-    weights = tmp_path / "vlm" / "export" / "model.safetensors"
-    weights.write_bytes((tmp_path / "other" / "export" / "model.safetensors").read_bytes())
+    shutil.rmtree(tmp_path / "vlm" / "export")
+    shutil.copytree(tmp_path / "other" / "export", tmp_path / "vlm" / "export")
     refused = pokevla("ckpt", "export", tmp_path / "vla", tmp_path / "out")
     assert refused.returncode == 3
     assert "base model is not the one" in refused.stderr
