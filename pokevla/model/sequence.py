@@ -39,6 +39,15 @@ class SequenceLayout:
         return slice(1, 1 + self.num_vision)
 
 
+@dataclass(frozen=True)
+class TextInputs:
+    """Everything about a batch's texts that does not depend on its images, so that it can be kept between calls."""
+
+    embeddings: Tensor  # (B, T, D)
+    tail: Tensor | None  # (B, S, D), appended after each row's last real token
+    layout: SequenceLayout
+
+
 def check_right_padded(attention_mask: Tensor) -> None:
     """Check that a text mask has no holes, left padding or empty rows.
 

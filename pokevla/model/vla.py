@@ -13,8 +13,8 @@ from pokevla.model.heads.condition import HeadCondition
 from pokevla.model.presets import PokeVLAConfig
 from pokevla.model.seeding import reset_fan_in, seeded
 from pokevla.model.segmentation import build_mask_decoder, build_prompt_encoder, decode_coarse_to_fine
-from pokevla.model.sequence import SequenceLayout, take_rows
-from pokevla.model.vlm import PokeVLM
+from pokevla.model.sequence import SequenceLayout, TextInputs, take_rows
+from pokevla.model.vlm import PokeVLM, check_text
 from pokevla.parts import ACTION_HEADS, get_part
 
 
@@ -81,8 +81,12 @@ class PokeVLA(nn.Module):
         sam_features: Tensor | None = None,
         *,
         with_geometry: bool = True,
+        text: TextInputs | None = None,
     ) -> VLAOutput:
         """Predict an action chunk, and the auxiliary outputs that training supervises.
+
+        The head and the mask decoders compute in the number format of their own weights, which may be wider than that
+        of the language model.
 
         Args:
             pixel_values: (B, V, 3, S, S) in [0, 1], views in the order of the embodiment.
@@ -90,6 +94,7 @@ class PokeVLA(nn.Module):
             proprio: (B, P) normalised.
             sam_features: (B, V, C, G, G) SAM image embeddings; without them no masks are decoded (inference).
             with_geometry: project the vision states for the geometry loss; False at inference.
+            text: what `embed_text` has returned for these `input_ids`, to be used again.
 
         Raises:
             UsageError: a tensor has the wrong shape.
@@ -99,24 +104,35 @@ class PokeVLA(nn.Module):
         # Last view first: the main view is then right before the text, where pre-training has its only image. In the
         # opposite order the pre-trained model reads LIBERO's wrist view only (docs/model.md).
         vision = self.vlm.encode_images(pixel_values.flip(1))
-        tail = torch.cat([self.seg_token[None], self.action_queries]).expand(batch, -1, -1)
+        check_text(input_ids, attention_mask, batch)
+        text = text or self.embed_text(input_ids, attention_mask)
         per_layer = self.config.action_head.condition == "per_layer"
-        states, layout = self.vlm.run_sequence(vision, input_ids, attention_mask, tail, all_layers=per_layer)
-        conditions = [_condition(state, layout) for state in states]
+        states = self.vlm.run_embedded(vision, text, all_layers=per_layer)
+        conditions = [_condition(state, text.layout) for state in states]
         last = conditions[-1]
-        proprio_token = self.proprio_projector(proprio.to(last.seg.dtype))[:, None]
-        actions = self.action_head(self._spread(conditions), proprio_token)
+        number_format = _dtype_of(self.proprio_projector)
+        proprio_token = self.proprio_projector(proprio.to(number_format))[:, None]
+        spread = self._spread([condition.to(number_format) for condition in conditions])
+        actions = self.action_head(spread, proprio_token)
         views = last.vision.view(batch, pixel_values.shape[1], -1, last.vision.shape[-1]).flip(1)
         coarse = fine = None
         if sam_features is not None:
             coarse, fine = decode_coarse_to_fine(
-                self.seg_projector(last.seg),
+                self.seg_projector(last.seg.to(_dtype_of(self.seg_projector))),
                 sam_features,
                 (self.coarse_prompt_encoder, self.coarse_mask_decoder),
                 (self.fine_prompt_encoder, self.fine_mask_decoder),
             )
         geometry = self.geometry_projector(views) if with_geometry else None
         return VLAOutput(actions, coarse, fine, views, last.seg, geometry)
+
+    def embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> TextInputs:
+        """Embeddings and layout of prompts (B, T) with SEG and the action queries after them. They depend on the
+        weights: keep them only while these do not change."""
+        check_text(input_ids, attention_mask, input_ids.shape[0])
+        tail = torch.cat([self.seg_token[None], self.action_queries]).expand(input_ids.shape[0], -1, -1)
+        num_vision = self.config.num_views * self.config.vlm.num_patches
+        return self.vlm.embed_text(input_ids, attention_mask, num_vision, tail)
 
     def _spread(self, conditions: list[HeadCondition]) -> list[HeadCondition]:
         """One condition per head layer: head layer i of H reads LM layer ceil((i + 1) * L / H), 1-based."""
@@ -151,6 +167,10 @@ class PokeVLA(nn.Module):
     def set_activation_checkpointing(self, enabled: bool) -> None:
         """See `PokeVLM.set_activation_checkpointing`."""
         self.vlm.set_activation_checkpointing(enabled)
+
+
+def _dtype_of(part: nn.Module) -> torch.dtype:
+    return next(part.parameters()).dtype
 
 
 def _condition(state: Tensor, layout: SequenceLayout) -> HeadCondition:

@@ -10,7 +10,14 @@ from pokevla.errors import UsageError
 from pokevla.model.presets import PokeVLMConfig, check_config
 from pokevla.model.projector import PrismaticProjector
 from pokevla.model.seeding import reset_fan_in, seeded, smooth_noise, standardise_outputs
-from pokevla.model.sequence import SequenceLayout, assemble, attention_mask_for, splice_layout, take_rows
+from pokevla.model.sequence import (
+    SequenceLayout,
+    TextInputs,
+    assemble,
+    attention_mask_for,
+    splice_layout,
+    take_rows,
+)
 from pokevla.model.vision import VisionBackbone
 from pokevla.parts import LANGUAGE_MODELS, get_part
 
@@ -58,6 +65,14 @@ class PokeVLM(nn.Module):
         tokens = self.projector(self.vision_backbone(pixel_values.flatten(0, 1)))
         return tokens.view(batch, views * tokens.shape[1], -1)
 
+    def embed_text(
+        self, input_ids: Tensor, attention_mask: Tensor, num_vision: int, tail: Tensor | None = None
+    ) -> TextInputs:
+        """Look up the embeddings of texts (B, T) and lay out their sequences with `num_vision` vision tokens and a
+        `tail` (B, S, D)."""
+        layout = splice_layout(attention_mask, num_vision, 0 if tail is None else tail.shape[1])
+        return TextInputs(self.language_model.get_input_embeddings()(input_ids), tail, layout)
+
     def run_sequence(
         self,
         vision: Tensor,
@@ -79,18 +94,22 @@ class PokeVLM(nn.Module):
             a list of hidden states (B, L, D), the last one after the final norm, and the layout.
         """
         check_text(input_ids, attention_mask, vision.shape[0])
-        layout = splice_layout(attention_mask, vision.shape[1], 0 if tail is None else tail.shape[1])
-        text = self.language_model.get_input_embeddings()(input_ids)
+        text = self.embed_text(input_ids, attention_mask, vision.shape[1], tail)
+        return self.run_embedded(vision, text, all_layers=all_layers), text.layout
+
+    def run_embedded(self, vision: Tensor, text: TextInputs, *, all_layers: bool = False) -> list[Tensor]:
+        """`run_sequence` with texts from `embed_text`; returns the hidden states."""
+        layout = text.layout
         output = self.language_model.model(
-            inputs_embeds=assemble(text, vision, tail, layout),
+            inputs_embeds=assemble(text.embeddings, vision, text.tail, layout),
             attention_mask=self._by_layer_type(self._mask(layout)),
             position_ids=layout.position_ids,
             use_cache=False,
             output_hidden_states=all_layers,
         )
         if all_layers:  # drop the embeddings; transformers' last entry is already normalised
-            return list(output.hidden_states[1:]), layout
-        return [output.last_hidden_state], layout
+            return list(output.hidden_states[1:])
+        return [output.last_hidden_state]
 
     def _mask(self, layout: SequenceLayout) -> Tensor | None:
         """The attention mask. Raises UsageError if the selected kernel would silently ignore it."""

@@ -9,6 +9,7 @@ from PIL import Image
 from pokevla.data.transforms import centre_crop_box
 from pokevla.errors import PokeVLAError
 from pokevla.features.feature_crop import crop_image_features
+from pokevla.policy.placement import place_mask_parts
 from pokevla.policy.policy import Policy
 from pokevla.recipe.sections import TeacherConfig
 from pokevla.teachers.teacher import Teacher, build_teacher
@@ -21,6 +22,7 @@ class MaskReader:
     def __init__(self, policy: Policy, teacher: Teacher) -> None:
         if teacher.spec.kind != "sam":
             raise PokeVLAError(f"Masks are decoded from SAM features, not from {teacher.spec.kind}.")
+        place_mask_parts(policy.model)
         self._policy = policy
         self._teacher = teacher
 
@@ -37,10 +39,7 @@ class MaskReader:
             inputs = self._policy.prepare(images[None], proprio[None], [instruction])
             features = self._teacher.encode(torch.from_numpy(images[None]))["sam"]
             boxes = torch.tensor(box, device=features.device).expand(1, images.shape[0], 4)
-            output = self._policy.model(
-                inputs.pixel_values, inputs.input_ids, inputs.attention_mask, inputs.proprio,
-                crop_image_features(features, boxes), with_geometry=False,
-            )  # fmt: skip
+            output = self._policy.run(inputs, crop_image_features(features, boxes))
         if output.fine_logits is None:
             raise RuntimeError("the model got features and decoded no masks")
         logits = output.fine_logits[0].float().cpu().numpy()
@@ -49,10 +48,15 @@ class MaskReader:
 
 def paste(logits: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
     """Logits (M, M) over `box` (relative x1, y1, x2, y2) -> mask (H, W) bool of the full image."""
+    return np.nan_to_num(paste_values(logits, box, size), nan=-1.0) > 0
+
+
+def paste_values(values: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
+    """Values (M, M) over `box` (relative x1, y1, x2, y2) -> (H, W) float32 of the full image, NaN outside the box."""
     height, width = size
     left, top = round(box[0] * width), round(box[1] * height)
     right, bottom = round(box[2] * width), round(box[3] * height)
-    inside = Image.fromarray(logits.astype(np.float32)).resize((right - left, bottom - top), Image.Resampling.BILINEAR)
-    mask = np.zeros(size, dtype=bool)
-    mask[top:bottom, left:right] = np.asarray(inside) > 0
-    return mask
+    inside = Image.fromarray(values.astype(np.float32)).resize((right - left, bottom - top), Image.Resampling.BILINEAR)
+    whole = np.full(size, np.nan, np.float32)
+    whole[top:bottom, left:right] = np.asarray(inside)
+    return whole

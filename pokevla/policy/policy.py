@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from pokevla.data.prompts import encode_prompts, vla_prompt
 from pokevla.data.statistics import Statistics
 from pokevla.data.transforms import test_time_images
 from pokevla.embodiment.description import Embodiment
 from pokevla.embodiment.reading import KEY, read_embodiment
-from pokevla.errors import CheckpointError, UsageError
+from pokevla.errors import CheckpointError
 from pokevla.model.building import build_vla
 from pokevla.model.presets import config_from_dict
 from pokevla.model.tokenizer import load_tokenizer
-from pokevla.model.vla import PokeVLA
+from pokevla.model.vla import PokeVLA, VLAOutput
+from pokevla.policy.explanation.explanation import Explanation, explain
+from pokevla.policy.instructions import EncodedInstructions, InstructionEncoder
+from pokevla.policy.observations import check_observations
+from pokevla.policy.placement import dtype_for, place_for_acting
 from pokevla.weights.export import load_exported
+
+if TYPE_CHECKING:
+    from pokevla.teachers.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -29,8 +35,7 @@ class Inputs:
     """The model's inputs for a batch of observations, on its device."""
 
     pixel_values: torch.Tensor  # (N, V, 3, S, S) float32 in [0, 1]
-    input_ids: torch.Tensor  # (N, T)
-    attention_mask: torch.Tensor  # (N, T)
+    instructions: EncodedInstructions
     proprio: torch.Tensor  # (N, P) normalised
 
 
@@ -47,35 +52,54 @@ class Policy:
     crop_area: float
     system_prompt: str | None
     blank: bool = False
+    max_text_tokens: int | None = None
+    """Longest prompt in tokens; None: as long as the language model has positions for."""
+    _encode: InstructionEncoder = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        encoder = InstructionEncoder(self.model, self.tokenizer, self.system_prompt, self.max_text_tokens)
+        object.__setattr__(self, "_encode", encoder)  # the dataclass is frozen
 
     @classmethod
-    def from_pretrained(cls, folder: Path, device: str | None = None) -> Policy:
+    def from_pretrained(cls, folder: Path, device: str | None = None, dtype: torch.dtype | None = None) -> Policy:
         """Load an exported model, or the export of a post-training run directory.
 
-        With `device` None, uses a GPU if available. Raises CheckpointError if there is no exported PokeVLA.
+        Args:
+            device: None: a GPU if available.
+            dtype: number format of the VLM (`pokevla.policy.placement`); None: bf16 on a GPU, fp32 on a CPU.
+
+        Raises:
+            CheckpointError: there is no exported PokeVLA.
         """
         model, config, tokenizer_folder, statistics = load_exported(folder)
         if not isinstance(model, PokeVLA) or statistics is None:
             raise CheckpointError(f"{folder} is not a policy: it holds a PokeVLM.", "Name a post-training run.")
-        return cls._assemble(model, config, tokenizer_folder, statistics, device)
+        return cls._assemble(model, config, tokenizer_folder, statistics, device, dtype)
 
     @classmethod
-    def untrained(cls, folder: Path, seed: int, device: str | None = None) -> Policy:
+    def untrained(cls, folder: Path, seed: int, device: str | None = None, dtype: torch.dtype | None = None) -> Policy:
         """The model and statistics of `folder`, with random weights from `seed`. Raises the errors of
         `from_pretrained`."""
         trained, config, tokenizer_folder, statistics = load_exported(folder)
         if not isinstance(trained, PokeVLA) or statistics is None:
             raise CheckpointError(f"{folder} is not a policy: it holds a PokeVLM.", "Name a post-training run.")
         model = build_vla(config_from_dict(config["model"]), seed=seed)
-        return cls._assemble(model, config, tokenizer_folder, statistics, device)
+        return cls._assemble(model, config, tokenizer_folder, statistics, device, dtype)
 
     @classmethod
     def _assemble(
-        cls, model: PokeVLA, config: dict[str, Any], tokenizer_folder: Path, statistics: Statistics, device: str | None
+        cls,
+        model: PokeVLA,
+        config: dict[str, Any],
+        tokenizer_folder: Path,
+        statistics: Statistics,
+        device: str | None,
+        dtype: torch.dtype | None,
     ) -> Policy:
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        place_for_acting(model, chosen, dtype or dtype_for(chosen))
         return cls(
-            model=model.to(chosen).eval(),
+            model=model.eval(),
             tokenizer=load_tokenizer(tokenizer_folder),
             statistics=statistics,
             embodiment=read_embodiment(config.get(KEY), tokenizer_folder.parent),
@@ -83,6 +107,7 @@ class Policy:
             crop_area=config["crop_area"],
             system_prompt=config["system_prompt"],
             blank=config.get("blank_images", False),  # trained on blank images, so evaluated on blank images
+            max_text_tokens=config.get("max_text_tokens"),  # absent in exports of earlier versions
         )
 
     @property
@@ -106,46 +131,57 @@ class Policy:
         instructions: Sequence[str],
         steps: Sequence[int] | None = None,
     ) -> np.ndarray:
-        """See `ActingPolicy.act`; `steps` is not used.
+        """See `ActingPolicy.act`; `steps` is not used. One forward pass of the model answers all N observations.
 
         Raises:
-            UsageError: images or proprio do not have the shape of the embodiment.
+            UsageError: images or proprio are not those of the embodiment, or an instruction is too long.
             ValueError: images are required but None.
         """
         with torch.inference_mode():
-            inputs = self.prepare(images, proprio, instructions)
-            output = self.model(
-                inputs.pixel_values, inputs.input_ids, inputs.attention_mask, inputs.proprio, with_geometry=False
-            )
+            output = self.run(self.prepare(images, proprio, instructions))
         return self.statistics.denormalise_actions(output.actions.float().cpu().numpy())
+
+    def explain(
+        self,
+        images: np.ndarray,
+        proprio: np.ndarray,
+        instructions: Sequence[str],
+        sam: Teacher | torch.Tensor | None = None,
+    ) -> Explanation:
+        """What the policy looks at when it is asked for actions: attention over image patches, and masks.
+
+        At size pocket an observation takes 50 MB, most of it the language model's weights by layer and head.
+
+        Args:
+            images: (N, V, H, W, 3) uint8.
+            proprio: (N, P) raw.
+            instructions: N of them.
+            sam: for the masks: a SAM teacher, or its features (N, V, C, G, G) of the uncropped images.
+
+        Raises:
+            UsageError: as `act`; or the policy sees blank images, or its language model cannot be read.
+        """
+        return explain(self, images, proprio, instructions, sam)
 
     def prepare(self, images: np.ndarray | None, proprio: np.ndarray, instructions: Sequence[str]) -> Inputs:
         """Images (N, V, H, W, 3) uint8 (None if blank), proprio (N, P) raw -> the model's inputs. Uses the test-time
         crop, resize and normalisation of `pokevla.data`. Raises the errors of `act`."""
-        self._check(images, proprio)
+        check_observations(self.embodiment, None if self.blank else images, proprio, instructions)
         device = self.model.seg_token.device
-        pixels = self._pixels(images, len(instructions))
-        ids, mask = encode_prompts(self.tokenizer, [vla_prompt(text, self.system_prompt) for text in instructions])
         return Inputs(
-            pixel_values=torch.from_numpy(pixels).to(device),
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
+            pixel_values=torch.from_numpy(self._pixels(images, len(instructions))).to(device),
+            instructions=self._encode(instructions),
             proprio=torch.from_numpy(self.statistics.normalise_proprio(proprio)).to(device),
         )
 
-    def _check(self, images: np.ndarray | None, proprio: np.ndarray) -> None:
-        robot = self.embodiment
-        if images is not None and not self.blank and (images.ndim != 5 or images.shape[1] != robot.num_views):
-            raise UsageError(
-                f"images has shape {images.shape}; this policy ({robot.name}) takes (N, {robot.num_views}, H, W, 3).",
-                f"Give the views {', '.join(robot.views)}, in this order.",
-            )
-        if proprio.ndim != 2 or proprio.shape[1] != robot.proprio_width:
-            fields = ", ".join(f"{field.name} ({field.size}, {field.unit})" for field in robot.proprio)
-            raise UsageError(
-                f"proprio has shape {proprio.shape}; this policy ({robot.name}) takes (N, {robot.proprio_width}).",
-                f"Give the fields {fields}, in this order.",
-            )
+    def run(self, inputs: Inputs, sam_features: torch.Tensor | None = None) -> VLAOutput:
+        """One forward pass. With cropped SAM features (N, V, C, G, G) it decodes masks as well, for which
+        `place_mask_parts` has to be called first."""
+        encoded = inputs.instructions
+        return self.model(
+            inputs.pixel_values, encoded.input_ids, encoded.attention_mask, inputs.proprio, sam_features,
+            with_geometry=False, text=encoded.text,
+        )  # fmt: skip
 
     def _pixels(self, images: np.ndarray | None, count: int) -> np.ndarray:
         views = self.embodiment.num_views

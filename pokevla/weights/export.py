@@ -114,6 +114,7 @@ def _describe(recipe: TrainRecipe, run_dir: Path, info: CheckpointInfo, num_para
         "crop_area": recipe.data.augment.crop_area,
         "image_size": config.vlm.image_size,
         "blank_images": recipe.data.blank_images,
+        "max_text_tokens": recipe.data.max_text_tokens,
         "instruction_template": INSTRUCTION_TEMPLATE,
         "step": info.step,
         "run": recipe.name,

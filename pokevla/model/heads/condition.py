@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -14,3 +15,9 @@ class HeadCondition:
     vision: Tensor  # (B, N, D), N = V * P
     queries: Tensor  # (B, Q, D)
     seg: Tensor  # (B, D)
+
+    def to(self, dtype: torch.dtype) -> HeadCondition:
+        """The same states in `dtype`; itself if they are in it."""
+        if self.seg.dtype == dtype:
+            return self
+        return HeadCondition(self.vision.to(dtype), self.queries.to(dtype), self.seg.to(dtype))

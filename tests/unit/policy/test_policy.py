@@ -1,49 +1,13 @@
 import numpy as np
 import pytest
-import torch
 
-import pokevla.model.presets as presets
-from pokevla.data.statistics import compute_statistics
-from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import UsageError
 from pokevla.evaluation.serving_loop import act_padded
 from pokevla.evaluation.worker import Query
-from pokevla.model.building import build_vla
-from pokevla.model.tokenizer import load_tokenizer
 from pokevla.policy.masks import MaskReader
 from pokevla.policy.policy import Policy
 from pokevla.recipe.sections import TeacherConfig
-
-INSTRUCTIONS = ["pick up the salad dressing and place it in the basket", "push the plate", "Turn on the stove"]
-
-
-@pytest.fixture(scope="module")
-def policy() -> Policy:
-    rng = np.random.default_rng(0)
-    actions = rng.uniform(-1, 1, (50, 7))
-    actions[:, 6] = np.where(actions[:, 6] > 0, 1, -1)
-    model = build_vla(presets.preset("tiny"), seed=1).eval()
-    with torch.no_grad():  # the head is initialised to zero: make its output non-zero
-        for parameter in model.action_head.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)) * 0.2)
-    return Policy(
-        model=model,
-        tokenizer=load_tokenizer(),
-        statistics=compute_statistics([actions], [rng.uniform(-1, 1, (50, 8))], LIBERO),
-        embodiment=LIBERO,
-        image_size=28,
-        crop_area=0.9,
-        system_prompt=None,
-    )
-
-
-@pytest.fixture(scope="module")
-def queries() -> list[Query]:
-    rng = np.random.default_rng(3)
-    return [
-        Query(0, text, rng.uniform(-1, 1, 8).astype(np.float32), rng.integers(0, 255, (2, 32, 32, 3), np.uint8), None)
-        for text in INSTRUCTIONS
-    ]
+from tests.unit.policy.conftest import INSTRUCTIONS
 
 
 def act(policy: Policy, queries: list[Query]) -> np.ndarray:
@@ -60,7 +24,15 @@ def test_actions_are_raw_libero_actions(policy: Policy, queries: list[Query]) ->
 
 def test_batched_equals_serial_up_to_rounding(policy: Policy, queries: list[Query]) -> None:
     serial = np.concatenate([act(policy, [query]) for query in queries])
-    np.testing.assert_allclose(act(policy, queries), serial, atol=1e-4)
+    np.testing.assert_allclose(act(policy, queries), serial, atol=2e-6)
+
+
+def test_one_forward_pass_answers_all_observations(policy: Policy, queries: list[Query]) -> None:
+    passes = []
+    handle = policy.model.register_forward_hook(lambda *_: passes.append(1))
+    act(policy, queries)
+    handle.remove()
+    assert len(passes) == 1
 
 
 def test_with_a_fixed_batch_size_company_changes_nothing(policy: Policy, queries: list[Query]) -> None:
@@ -82,6 +54,29 @@ def test_a_blanked_policy_needs_no_images_and_sees_none(policy: Policy, queries:
 def test_a_looking_policy_without_images_is_a_mistake(policy: Policy) -> None:
     with pytest.raises(ValueError, match="needs images"):
         policy.act(None, np.zeros((1, 8)), ["a"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda o: o | {"images": o["images"].astype(np.float32) / 255}, "type float32; this policy takes uint8"),
+        (lambda o: o | {"images": o["images"].transpose(0, 1, 4, 2, 3)}, r"\(2, 2, 3, 32, 32\).*colours last"),
+        (lambda o: o | {"images": o["images"][..., :1]}, r"\(2, 2, 32, 32, 1\).*RGB"),
+        (lambda o: o | {"images": o["images"][:, :, :0]}, r"\(2, 2, 0, 32, 3\).*at least one pixel"),
+        (lambda o: o | {"images": o["images"][:1]}, "do not match: 1 images, 2 proprio, 2 instructions"),
+        (lambda o: o | {"proprio": o["proprio"] * np.nan}, "NaN"),
+        (lambda o: {name: value[:0] for name, value in o.items()}, "at least one"),
+        (lambda o: o | {"instructions": ["go", "open the drawer " * 500]}, "has 15.* tokens.*at most 2034.*shorter"),
+    ],
+)
+def test_what_no_camera_sees_and_no_model_reads_is_refused(policy: Policy, change, message: str) -> None:
+    observations = {
+        "images": np.zeros((2, 2, 32, 32, 3), np.uint8),
+        "proprio": np.zeros((2, 8)),
+        "instructions": ["go", "stop"],
+    }
+    with pytest.raises(UsageError, match=message):
+        policy.act(**change(observations))
 
 
 @pytest.mark.parametrize(
