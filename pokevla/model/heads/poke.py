@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from pokevla.model.heads.attention import KeyValueAttention
 from pokevla.model.heads.condition import HeadCondition
 from pokevla.model.presets import ActionHeadConfig
 
@@ -22,18 +22,13 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.query = nn.Linear(width, width)
-        # No bias: a key bias cancels in the softmax, and a value bias is the bias of the fuse Linear.
-        self.key_value = nn.Linear(source_width, 2 * width, bias=False)
+        self.key_value = KeyValueAttention(source_width, width)
 
     def forward(self, latents: Tensor, source: Tensor) -> Tensor:
         """latents (B, K, W) attend to source (B, S, source width) -> (B, K, W)."""
         batch, num_latents, width = latents.shape
-        heads = (self.num_heads, width // self.num_heads)
-        query = self.query(latents).view(batch, num_latents, *heads).transpose(1, 2)
-        pair = self.key_value(source).view(batch, source.shape[1], 2, *heads)
-        key, value = pair.permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, S, W/H)
-        attended = F.scaled_dot_product_attention(query, key, value)
-        return attended.transpose(1, 2).reshape(batch, num_latents, width)
+        query = self.query(latents).view(batch, num_latents, self.num_heads, width // self.num_heads).transpose(1, 2)
+        return self.key_value(query, source).transpose(1, 2).reshape(batch, num_latents, width)
 
 
 class ActionHeadLayer(nn.Module):
