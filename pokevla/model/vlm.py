@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from pokevla.errors import UsageError
 from pokevla.model.presets import PokeVLMConfig, check_config
 from pokevla.model.projector import PrismaticProjector
 from pokevla.model.seeding import reset_fan_in, seeded, smooth_noise, standardise_outputs
-from pokevla.model.sequence import (
-    SequenceLayout,
-    TextInputs,
-    assemble,
-    attention_mask_for,
-    splice_layout,
-    take_rows,
-)
+from pokevla.model.sequence import SequenceLayout, TextInputs, assemble, attention_mask_for, splice_layout
 from pokevla.model.vision import VisionBackbone
 from pokevla.parts import LANGUAGE_MODELS, get_part
 
@@ -102,7 +94,7 @@ class PokeVLM(nn.Module):
         layout = text.layout
         output = self.language_model.model(
             inputs_embeds=assemble(text.embeddings, vision, text.tail, layout),
-            attention_mask=self._by_layer_type(self._mask(layout)),
+            attention_mask=self.mask_by_layer_type(self.mask_of(layout)),
             position_ids=layout.position_ids,
             use_cache=False,
             output_hidden_states=all_layers,
@@ -111,18 +103,18 @@ class PokeVLM(nn.Module):
             return list(output.hidden_states[1:])
         return [output.last_hidden_state]
 
-    def _mask(self, layout: SequenceLayout) -> Tensor | None:
+    def mask_of(self, layout: SequenceLayout) -> Tensor | None:
         """The attention mask. Raises UsageError if the selected kernel would silently ignore it."""
         kernel = self.language_model.config._attn_implementation
-        if kernel != "sdpa" and not (kernel == "flash_attention_2" and self.config.attention == "causal"):
-            # transformers' eager attention without a mask attends to everything; flash does not support a (B, 1, L, L)
-            # mask.
+        if kernel != "sdpa":
+            # transformers' eager attention without a mask attends to everything; flash-attn takes no (B, 1, L, L) mask,
+            # nor the mask of a KV cache. SDPA without a mask already runs PyTorch's own flash kernel.
             raise UsageError(
                 f"{self.config.attention} attention does not work with the {kernel} kernel.", "Choose sdpa."
             )
         return attention_mask_for(layout, self.config.attention)
 
-    def _by_layer_type(self, mask: Tensor | None) -> Tensor | dict[str, Tensor | None] | None:
+    def mask_by_layer_type(self, mask: Tensor | None) -> Tensor | dict[str, Tensor | None] | None:
         """The mask in the form transformers' models expect: by layer type if their configuration has `layer_types`.
 
         Raises:
@@ -140,61 +132,6 @@ class PokeVLM(nn.Module):
         """Logits of every position: pixel_values (B, V, 3, S, S), text (B, T) right padded -> (B, V * P + T, vocab)."""
         states, _ = self.run_sequence(self.encode_images(pixel_values), input_ids, attention_mask)
         return self.language_model.lm_head(states[-1])
-
-    @torch.no_grad()
-    def generate(
-        self,
-        pixel_values: Tensor,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        max_new_tokens: int,
-        eos_token_id: int | tuple[int, ...],
-    ) -> Tensor:
-        """Greedy decoding of right-padded prompts with a KV cache.
-
-        Each row continues at its own length: cached padding keys are masked, and positions continue from the row's last
-        real token. (Bidirectional models attend causally among the new tokens and fully to the prompt.)
-
-        Returns:
-            (B, <= max_new_tokens) int64; a finished row is filled with its first end token.
-        """
-        vision = self.encode_images(pixel_values)
-        check_text(input_ids, attention_mask, vision.shape[0])
-        layout = splice_layout(attention_mask, vision.shape[1], 0)
-        text = self.language_model.get_input_embeddings()(input_ids)
-        cache = DynamicCache(config=self.language_model.config)
-        states = self.language_model.model(
-            inputs_embeds=assemble(text, vision, None, layout),
-            attention_mask=self._by_layer_type(self._mask(layout)),
-            position_ids=layout.position_ids,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
-        lengths = layout.valid.sum(dim=1, keepdim=True)  # (B, 1)
-        logits = self.language_model.lm_head(take_rows(states, lengths - 1)[:, 0])
-        ends = torch.tensor(
-            [eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id), device=logits.device
-        )
-        visible, tokens = layout.valid, []
-        finished = torch.zeros_like(lengths, dtype=torch.bool)
-        for step in range(max_new_tokens):
-            token = logits.argmax(dim=-1, keepdim=True).masked_fill(finished, int(ends[0]))
-            tokens.append(token)
-            finished = finished | torch.isin(token, ends)
-            if step + 1 == max_new_tokens or bool(finished.all()):
-                break
-            visible = torch.cat([visible, torch.ones_like(finished)], dim=1)
-            states = self.language_model.model(
-                input_ids=token,
-                attention_mask=self._by_layer_type(visible[:, None, None, :]),
-                position_ids=lengths + step,
-                past_key_values=cache,
-                use_cache=True,
-            ).last_hidden_state
-            logits = self.language_model.lm_head(states[:, -1])
-        if not tokens:
-            return input_ids.new_empty((input_ids.shape[0], 0))
-        return torch.cat(tokens, dim=1)
 
     def set_activation_checkpointing(self, enabled: bool) -> None:
         """Recompute activations of each transformer block in the backward pass instead of keeping them."""

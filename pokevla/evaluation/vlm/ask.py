@@ -31,6 +31,7 @@ from pokevla.evaluation.vlm.grounding import (
 from pokevla.evaluation.vlm.point_pictures import points_picture
 from pokevla.files.texts import write_json
 from pokevla.model.building import build_vlm
+from pokevla.model.generation import generate
 from pokevla.model.presets import preset
 from pokevla.model.tokenizer import load_tokenizer
 from pokevla.model.vlm import PokeVLM
@@ -171,8 +172,13 @@ def answer(respondent: Respondent, questions: Sequence[Question]) -> list[str]:
     ids, mask = encode_prompts(tokenizer, prompts)
     longest = max(len(encode_text(tokenizer, q.answer)) for q in questions)
     end = end_of_turn_id(tokenizer)
-    tokens = model.generate(
-        torch.from_numpy(pixels).to(device), ids.to(device), mask.to(device), longest + SPARE_TOKENS, end
+    tokens = generate(
+        model,
+        torch.from_numpy(pixels).to(device),
+        ids.to(device),
+        mask.to(device),
+        max_new_tokens=longest + SPARE_TOKENS,
+        stop_ids=[end],
     )
     return [tokenizer.decode(_until(row, end)).strip() for row in tokens.tolist()]
 
