@@ -35,6 +35,12 @@ TEACHERS: dict[str, Any] = {"sam": "pokevla.teachers.sam:SAM", "vggt": "pokevla.
 """A `TeacherDefinition` (pokevla.teachers.teacher): a frozen encoder with its sizes and the feature fields it outputs.
 `kind` of a teacher in `cache.teachers`; `cache.sam` and `cache.vggt` are the entries with these names."""
 
+WEIGHT_FORMATS: dict[str, Any] = {
+    "qwen2": "pokevla.weights.formats.qwen2:QWEN2",
+}
+"""A `WeightFormat` (pokevla.weights.conversion.weight_format): published files with a table of names. KIND of `pokevla
+model import` and `pokevla model export`."""
+
 OPTIMIZERS: dict[str, Any] = {"adamw": "pokevla.training.optimizer:build_adamw"}
 """(parameter groups, OptimConfig) -> optimizer. `optim.name`. The groups are the matrices and the vectors of the model,
 each with its weight decay. The optimizer must keep their order, which is part of a checkpoint. The memory estimate of

@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from pokevla.errors import UsageError
-from pokevla.weights.downloading import Presence, download, presence
-from pokevla.weights.published import MODELS, VARIABLE, PublishedModel, published_model
+from pokevla.weights.published.downloading import Presence, download, presence
+from pokevla.weights.published.models import MODELS, VARIABLE, PublishedModel, published_model
 
 app = typer.Typer(
     no_args_is_help=True, help="The published models that recipes need: list, download.", rich_markup_mode=None

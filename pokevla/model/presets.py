@@ -232,7 +232,12 @@ def to_dict(config: PokeVLAConfig | PokeVLMConfig) -> dict[str, Any]:
 ConfigT = TypeVar("ConfigT")
 
 
-def _from_dict(cls: type[ConfigT], values: Any, place: str) -> ConfigT:
+def config_of(cls: type[ConfigT], values: Any, place: str = "config") -> ConfigT:
+    """Rebuild a configuration class of this module from its `dataclasses.asdict`; `place` names it in errors.
+
+    Raises:
+        UsageError: fields are unknown or missing.
+    """
     if not isinstance(values, dict):
         raise UsageError(f"{place} must be a mapping, not {type(values).__name__}.")
     fields = {field.name: field for field in dataclasses.fields(cast(Any, cls))}
@@ -250,7 +255,7 @@ def _from_dict(cls: type[ConfigT], values: Any, place: str) -> ConfigT:
 
 def _value(hint: Any, value: Any, place: str) -> Any:
     if dataclasses.is_dataclass(hint):
-        return _from_dict(cast(type, hint), value, place)
+        return config_of(cast(type, hint), value, place)
     literals = get_args(hint) if getattr(hint, "__origin__", None) is Literal else ()
     if literals and value not in literals:
         raise UsageError(f"{place} is {value!r}.", f"Choose one of {', '.join(map(str, literals))}.")
@@ -259,12 +264,12 @@ def _value(hint: Any, value: Any, place: str) -> Any:
 
 def config_from_dict(values: dict[str, Any]) -> PokeVLAConfig:
     """Rebuild a `PokeVLAConfig` from `to_dict`'s output; unknown or missing fields raise UsageError."""
-    return _from_dict(PokeVLAConfig, values, "config")
+    return config_of(PokeVLAConfig, values, "config")
 
 
 def vlm_config_from_dict(values: dict[str, Any]) -> PokeVLMConfig:
     """Rebuild a `PokeVLMConfig` from `to_dict`'s output; unknown or missing fields raise UsageError."""
-    return _from_dict(PokeVLMConfig, values, "config")
+    return config_of(PokeVLMConfig, values, "config")
 
 
 def check_config(config: PokeVLMConfig) -> None:

@@ -49,7 +49,10 @@ def stored_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype.is_floating_point else dtype
 
 
-def refuse_non_finite(name: str, tensor: Tensor) -> None:
+USE_EARLIER = "Use an earlier checkpoint: `pokevla ckpt inspect RUN --step N` counts them."
+
+
+def refuse_non_finite(name: str, tensor: Tensor, remedy: str = USE_EARLIER) -> None:
     """Refuse a weight that no model can use.
 
     Raises:
@@ -60,7 +63,7 @@ def refuse_non_finite(name: str, tensor: Tensor) -> None:
     count = int((~torch.isfinite(tensor)).sum())
     raise CheckpointError(
         f"{name} holds {count} of {tensor.numel()} numbers that are NaN or infinite.",
-        "Use an earlier checkpoint: `pokevla ckpt inspect RUN --step N` counts them.",
+        remedy,
     )
 
 

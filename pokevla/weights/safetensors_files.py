@@ -22,7 +22,7 @@ from pokevla.errors import CheckpointError, DiskFullError
 from pokevla.files.labels import lies_within
 from pokevla.files.records import as_type
 from pokevla.files.texts import read_json, write_json
-from pokevla.weights.named_tensors import Weights, WeightSpec, refuse_non_finite, stored_dtype
+from pokevla.weights.named_tensors import USE_EARLIER, Weights, WeightSpec, refuse_non_finite, stored_dtype
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -30,7 +30,10 @@ FREE_SPACE = "Free some space, or write to another disk."
 WRITE_AGAIN = "Write it again."
 _HEADER_ALIGNMENT = 8  # bytes; the format's own (github.com/huggingface/safetensors, README)
 _DTYPE_NAMES = {
+    torch.float64: "F64",
     torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
     torch.int64: "I64",
     torch.int32: "I32",
     torch.int16: "I16",
@@ -47,11 +50,13 @@ def write_weights(
     metadata: Mapping[str, str],
     max_file_bytes: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    remedy: str = USE_EARLIER,
 ) -> None:
     """Write weights into a folder from `atomic_folder`. Memory: one tensor.
 
     `metadata` goes into the header of every file. `max_file_bytes` splits the weights into several files (never a
-    tensor); `on_progress` is called after each tensor with the bytes written and the total.
+    tensor); `on_progress` is called after each tensor with the bytes written and the total. `remedy` belongs to the
+    error about a weight that is not finite.
 
     Raises:
         DiskFullError: less room than the weights need; checked before the first byte is written.
@@ -73,7 +78,7 @@ def write_weights(
         with (folder / file).open("wb") as target:
             target.write(_header(parts, metadata))
             for name, spec in parts.items():
-                _write_tensor(target, name, spec, weights.read(name))
+                _write_tensor(target, name, spec, weights.read(name), remedy)
                 done += spec.size_bytes
                 on_progress(done, total)
     if len(files) > 1:
@@ -99,10 +104,10 @@ def _plan_files(specs: Mapping[str, WeightSpec], max_file_bytes: int | None) -> 
     return {f"model-{k + 1:05d}-of-{len(ordered):05d}.safetensors": names for k, names in enumerate(ordered)}
 
 
-def _write_tensor(file: BinaryIO, name: str, spec: WeightSpec, tensor: Tensor) -> None:
+def _write_tensor(file: BinaryIO, name: str, spec: WeightSpec, tensor: Tensor, remedy: str) -> None:
     if (tuple(tensor.shape), tensor.dtype) != (spec.shape, spec.dtype):
         raise ValueError(f"{name} is {tuple(tensor.shape)} {tensor.dtype}, expected {spec}")
-    refuse_non_finite(name, tensor)
+    refuse_non_finite(name, tensor, remedy)
     file.write(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
 
 
@@ -141,8 +146,8 @@ class FileWeights:
             raise CheckpointError(f"{folder}: not readable safetensors ({error}).", "Write it again.") from error
         slices = {name: file.get_slice(name) for name, file in self._files.items()}
         dtypes = {name: dtype for dtype, name in _DTYPE_NAMES.items()}
-        self._specs = {  # bf16 and fp16 (read, but never written by us) become fp32
-            name: WeightSpec(tuple(part.get_shape()), dtypes.get(part.get_dtype(), torch.float32))
+        self._specs = {  # other floating-point types, as in imported models, become fp32
+            name: WeightSpec(tuple(part.get_shape()), stored_dtype(dtypes.get(part.get_dtype(), torch.float32)))
             for name, part in slices.items()
         }
 

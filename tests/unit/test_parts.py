@@ -14,13 +14,17 @@ from pokevla.parts import (
     OPTIMIZERS,
     TEACHERS,
     VISION_TOWERS,
+    WEIGHT_FORMATS,
     get_part,
     import_extensions,
     unknown_part,
 )
 
 
-@pytest.mark.parametrize("table", [ACTION_HEADS, LANGUAGE_MODELS, METRIC_SINKS, OPTIMIZERS, TEACHERS, VISION_TOWERS])
+@pytest.mark.parametrize(
+    "table",
+    [ACTION_HEADS, LANGUAGE_MODELS, METRIC_SINKS, OPTIMIZERS, TEACHERS, VISION_TOWERS, WEIGHT_FORMATS],
+)
 def test_every_entry_can_be_imported(table: dict[str, object]) -> None:
     for name in table:
         assert get_part("part", name, table) is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pokevla.cli.main import run
-from pokevla.weights.published import MODELS
+from pokevla.weights.published.models import MODELS
 
 
 @pytest.fixture(autouse=True)

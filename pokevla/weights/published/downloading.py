@@ -13,7 +13,7 @@ from pokevla.errors import DataError, DiskFullError, EnvironmentSetupError
 from pokevla.files.failures import FREE_SPACE, naming_errors
 from pokevla.files.locks import advisory_lock
 from pokevla.files.names import fsync_tree, put_in_place
-from pokevla.weights.published import HUB, PublishedFile, PublishedModel
+from pokevla.weights.published.models import HUB, PublishedFile, PublishedModel
 
 LOCK = ".download.lock"
 PART = ".part"

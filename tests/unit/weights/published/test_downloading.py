@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from pokevla.errors import DataError, DiskFullError, EnvironmentSetupError
-from pokevla.weights import downloading
-from pokevla.weights.downloading import PART, download, presence
-from pokevla.weights.published import PublishedFile, PublishedModel
+from pokevla.weights.published import downloading
+from pokevla.weights.published.downloading import PART, download, presence
+from pokevla.weights.published.models import PublishedFile, PublishedModel
 
 CONTENT = bytes(range(256)) * 400
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

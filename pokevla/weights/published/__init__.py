@@ -1,0 +1,1 @@
+"""The published models that recipes need, and how their files are downloaded."""
