@@ -20,7 +20,11 @@ from typing import Any
 
 from pokevla.errors import RecipeError
 
-ACTION_HEADS: dict[str, Any] = {"poke": "pokevla.model.heads.poke:ActionHead"}
+ACTION_HEADS: dict[str, Any] = {
+    "poke": "pokevla.model.heads.poke:ActionHead",
+    "bridge": "pokevla.model.heads.bridge:BridgeHead",
+    "oft": "pokevla.model.heads.oft:OFTHead",
+}
 """(ActionHeadConfig, hidden size D) -> module. Its forward maps one `HeadCondition` per head layer and the projected
 proprio (B, 1, D) to normalised actions (B, K, A). `model.head` of a recipe."""
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar, cast, get_args, get_type_hints
 from pokevla.embodiment.description import Embodiment
 from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import UsageError
+from pokevla.model.heads.settings import BridgeSettings
 
 Attention = Literal["causal", "bidirectional"]
 LinearInit = Literal["library", "fan_in"]
@@ -84,6 +85,7 @@ class GeometryConfig:
 
     target_dim: int
     grid: int
+    layer: int | None = None  # the language model's layer (from 1) whose vision states are aligned; None: the last
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,9 @@ class ActionHeadConfig:
     seg_injection: bool = True
     gate: bool = False
     kind: str = "poke"  # entry of pokevla.parts.ACTION_HEADS
+    bridge: BridgeSettings = dataclasses.field(default_factory=BridgeSettings)  # of the head bridge only
+    zero_queries: bool = False  # the queries are zeros and stay so: only their positions differ (OpenVLA-OFT)
+    proprio_in_sequence: bool = False  # proprio is a token before the text (OpenVLA-OFT), besides what the head reads
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,7 @@ class PokeVLAConfig:
     geometry: GeometryConfig
     action_head: ActionHeadConfig
     num_views: int
+    seg_token: bool = True  # False: no <SEG> in the sequence, so no masks
 
 
 DINO_TIMM_NAME = "vit_large_patch14_reg4_dinov2.lvd142m"
@@ -232,6 +238,10 @@ def to_dict(config: PokeVLAConfig | PokeVLMConfig) -> dict[str, Any]:
 ConfigT = TypeVar("ConfigT")
 
 
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
 def config_of(cls: type[ConfigT], values: Any, place: str = "config") -> ConfigT:
     """Rebuild a configuration class of this module from its `dataclasses.asdict`; `place` names it in errors.
 
@@ -246,7 +256,7 @@ def config_of(cls: type[ConfigT], values: Any, place: str = "config") -> ConfigT
             nearest = difflib.get_close_matches(str(key), list(fields), n=1)
             hint = f"Did you mean {nearest[0]}?" if nearest else f"Its fields are {', '.join(fields)}."
             raise UsageError(f"{place}.{key} is not a field of {cls.__name__}.", hint)
-    missing = [name for name, field in fields.items() if name not in values and field.default is dataclasses.MISSING]
+    missing = [name for name, field in fields.items() if name not in values and _is_required(field)]
     if missing:
         raise UsageError(f"{place} lacks {', '.join(missing)}.", "Take the config.json of a complete export.")
     hints = get_type_hints(cls)

@@ -26,7 +26,7 @@ class VLAOutput:
     coarse_logits: Tensor | None  # (B, V, M, M), None without SAM features
     fine_logits: Tensor | None  # (B, V, M, M)
     vision_hidden_states: Tensor  # (B, V, P, D), last layer
-    seg_hidden_state: Tensor  # (B, D), last layer
+    seg_hidden_state: Tensor | None  # (B, D), last layer; None for a sequence without <SEG>
     geometry: Tensor | None  # (B, V, P, T), None if not requested
 
 
@@ -42,10 +42,14 @@ class PokeVLA(nn.Module):
         self.config = config
         width = config.vlm.language_model.hidden_size
         segmentation, head = config.segmentation, config.action_head
+        _check_layers(config)
         self.vlm = PokeVLM(config.vlm, seed)
         with seeded(seed, "tokens"):  # N(0, 0.02) like Qwen's embedding rows
             self.seg_token = nn.Parameter(torch.empty(width).normal_(std=0.02))
             self.action_queries = nn.Parameter(torch.empty(head.num_queries, width).normal_(std=0.02))
+        self.seg_token.requires_grad_(config.seg_token)
+        if head.zero_queries:
+            nn.init.zeros_(self.action_queries).requires_grad_(False)
         with seeded(seed, "segmentation"):
             self.seg_projector = _mlp(width, width, segmentation.embed_dim, nn.ReLU)  # LISA's text_hidden_fcs
             self.coarse_prompt_encoder = build_prompt_encoder(segmentation)
@@ -100,39 +104,66 @@ class PokeVLA(nn.Module):
             UsageError: a tensor has the wrong shape.
         """
         self._check(pixel_values, proprio, sam_features)
-        batch = pixel_values.shape[0]
         # Last view first: the main view is then right before the text, where pre-training has its only image. In the
         # opposite order the pre-trained model reads LIBERO's wrist view only (docs/model.md).
         vision = self.vlm.encode_images(pixel_values.flip(1))
-        check_text(input_ids, attention_mask, batch)
+        check_text(input_ids, attention_mask, pixel_values.shape[0])
         text = text or self.embed_text(input_ids, attention_mask)
-        per_layer = self.config.action_head.condition == "per_layer"
-        states = self.vlm.run_embedded(vision, text, all_layers=per_layer)
-        conditions = [_condition(state, text.layout) for state in states]
-        last = conditions[-1]
         number_format = _dtype_of(self.proprio_projector)
         proprio_token = self.proprio_projector(proprio.to(number_format))[:, None]
-        spread = self._spread([condition.to(number_format) for condition in conditions])
+        conditions = self._run_sequence(vision, text, proprio_token)
+        last = conditions[-1]
+        read = conditions if self.config.action_head.condition == "per_layer" else [last]
+        spread = self._spread([condition.to(number_format) for condition in read])
         actions = self.action_head(spread, proprio_token)
-        views = last.vision.view(batch, pixel_values.shape[1], -1, last.vision.shape[-1]).flip(1)
         coarse = fine = None
         if sam_features is not None:
+            if last.seg is None:
+                raise UsageError("Masks are decoded from <SEG>, which this model does not have.", "Give no features.")
             coarse, fine = decode_coarse_to_fine(
                 self.seg_projector(last.seg.to(_dtype_of(self.seg_projector))),
                 sam_features,
                 (self.coarse_prompt_encoder, self.coarse_mask_decoder),
                 (self.fine_prompt_encoder, self.fine_mask_decoder),
             )
-        geometry = self.geometry_projector(views) if with_geometry else None
-        return VLAOutput(actions, coarse, fine, views, last.seg, geometry)
+        geometry, layer = None, self.config.geometry.layer
+        if with_geometry:
+            aligned = last if layer is None else conditions[layer - 1]
+            geometry = self.geometry_projector(self._views(aligned.vision))
+        return VLAOutput(actions, coarse, fine, self._views(last.vision), last.seg, geometry)
+
+    def _run_sequence(self, vision: Tensor, text: TextInputs, proprio_token: Tensor) -> list[HeadCondition]:
+        """Conditions from every layer that is read, the last one last; or only from the last."""
+        head, num_patches = self.config.action_head, vision.shape[1]
+        if head.proprio_in_sequence:  # right behind the patches (OpenVLA-OFT)
+            vision = torch.cat([vision, proprio_token.to(vision.dtype)], dim=1)
+        all_layers = head.condition == "per_layer" or self.config.geometry.layer is not None
+        states = self.vlm.run_embedded(vision, text, all_layers=all_layers)
+        return [self._condition(state, text.layout, num_patches) for state in states]
+
+    def _condition(self, state: Tensor, layout: SequenceLayout, num_patches: int) -> HeadCondition:
+        """Split one layer's states (B, L, D) by position into vision (B, N, D), queries (B, Q, D) and SEG (B, D)."""
+        tail, seg = take_rows(state, layout.tail_positions), self.config.seg_token
+        return HeadCondition(
+            vision=state[:, layout.vision_slice][:, :num_patches],  # without the proprio token
+            queries=tail[:, 1:] if seg else tail,
+            seg=tail[:, 0] if seg else None,
+        )
+
+    def _views(self, vision: Tensor) -> Tensor:
+        """(B, V * P, D) -> (B, V, P, D), in the order of the embodiment."""
+        return vision.view(vision.shape[0], self.config.num_views, -1, vision.shape[-1]).flip(1)
 
     def embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> TextInputs:
         """Embeddings and layout of prompts (B, T) with SEG and the action queries after them. They depend on the
         weights: keep them only while these do not change."""
         check_text(input_ids, attention_mask, input_ids.shape[0])
-        tail = torch.cat([self.seg_token[None], self.action_queries]).expand(input_ids.shape[0], -1, -1)
+        tail = self.action_queries
+        if self.config.seg_token:
+            tail = torch.cat([self.seg_token[None], tail])
         num_vision = self.config.num_views * self.config.vlm.num_patches
-        return self.vlm.embed_text(input_ids, attention_mask, num_vision, tail)
+        num_vision += self.config.action_head.proprio_in_sequence  # its token counts as a patch
+        return self.vlm.embed_text(input_ids, attention_mask, num_vision, tail.expand(input_ids.shape[0], -1, -1))
 
     def _spread(self, conditions: list[HeadCondition]) -> list[HeadCondition]:
         """One condition per head layer: head layer i of H reads LM layer ceil((i + 1) * L / H), 1-based."""
@@ -173,7 +204,18 @@ def _dtype_of(part: nn.Module) -> torch.dtype:
     return next(part.parameters()).dtype
 
 
-def _condition(state: Tensor, layout: SequenceLayout) -> HeadCondition:
-    """Split one layer's states (B, L, D) by position into vision (B, N, D), queries (B, Q, D) and SEG (B, D)."""
-    tail = take_rows(state, layout.tail_positions)
-    return HeadCondition(vision=state[:, layout.vision_slice], queries=tail[:, 1:], seg=tail[:, 0])
+def _check_layers(config: PokeVLAConfig) -> None:
+    """What joins the parts of a PokeVLA.
+
+    Raises:
+        UsageError: names the fields in conflict.
+    """
+    depth, layer = config.vlm.language_model.num_layers, config.geometry.layer
+    if layer is not None and not 1 <= layer <= depth:
+        raise UsageError(
+            f"geometry.layer is {layer}, the language model has {depth} layers.", f"Choose 1 to {depth}, or the last."
+        )
+    if config.action_head.kind == "poke" and config.action_head.seg_injection and not config.seg_token:
+        raise UsageError(
+            "The head attends to <SEG>, but the sequence has none.", "Switch seg_injection off, or seg_token on."
+        )

@@ -46,7 +46,8 @@ class InstructionEncoder:
     def limit(self) -> int:
         """Longest prompt in tokens."""
         config = self._model.config
-        others = config.num_views * config.vlm.num_patches + 1 + config.action_head.num_queries
+        others = config.num_views * config.vlm.num_patches + config.action_head.num_queries
+        others += config.seg_token + config.action_head.proprio_in_sequence
         fitting = config.vlm.language_model.max_positions - others
         return fitting if self._limit is None else min(fitting, self._limit)
 

@@ -14,10 +14,11 @@ class HeadCondition:
 
     vision: Tensor  # (B, N, D), N = V * P
     queries: Tensor  # (B, Q, D)
-    seg: Tensor  # (B, D)
+    seg: Tensor | None  # (B, D); None for a sequence without <SEG>
 
     def to(self, dtype: torch.dtype) -> HeadCondition:
         """The same states in `dtype`; itself if they are in it."""
-        if self.seg.dtype == dtype:
+        if self.queries.dtype == dtype:
             return self
-        return HeadCondition(self.vision.to(dtype), self.queries.to(dtype), self.seg.to(dtype))
+        seg = None if self.seg is None else self.seg.to(dtype)
+        return HeadCondition(self.vision.to(dtype), self.queries.to(dtype), seg)

@@ -51,8 +51,9 @@ class Explanation:
     """(N, layers, K, S): contribution of each of `sources` to the update of a latent; they sum to 1."""
     sources: tuple[str, ...]
     """Names along the last axis of `head_shares`."""
-    seg_vision: np.ndarray
-    """(N, layers, heads, V, G, G): attention of SEG in the language model to image patches. The rest is on text."""
+    seg_vision: np.ndarray | None
+    """(N, layers, heads, V, G, G): attention of SEG in the language model to image patches. The rest is on text. None
+    for a model without SEG."""
     query_vision: np.ndarray
     """(N, layers, heads, Q, V, G, G): the same of each action query; the rest is on text, SEG and queries."""
 
@@ -75,12 +76,11 @@ def explain(
             inputs = policy.prepare(images, proprio, instructions)
             layout = inputs.instructions.text.layout
             language = model.vlm.language_model
-            with recorded_rows(
-                language, layout, model.config.vlm.attention, layout.tail_positions, layout.vision_slice
-            ) as rows:
+            patches = slice(1, 1 + policy.embodiment.num_views * model.config.vlm.num_patches)
+            with recorded_rows(language, layout, model.config.vlm.attention, layout.tail_positions, patches) as rows:
                 output = policy.run(inputs, _cropped_features(policy, images, sam, box))
             head = _read_head(model, *head_inputs[0])
-            tail = torch.stack(rows, dim=1)  # (N, layers, heads, 1 + Q, V * P)
+            tail = torch.stack(rows, dim=1)  # (N, layers, heads, SEG and Q, V * P)
     finally:
         handle.remove()
     views = policy.embodiment.num_views
@@ -94,8 +94,8 @@ def explain(
         head_latents=None if head is None else _numbers(head.latents),
         head_shares=None if head is None else _numbers(head.shares),
         sources=SOURCES[: head.shares.shape[-1]] if head is not None else (),
-        seg_vision=_maps(tail[:, :, :, 0], views),
-        query_vision=_maps(tail[:, :, :, 1:], views),
+        seg_vision=_maps(tail[:, :, :, 0], views) if model.config.seg_token else None,
+        query_vision=_maps(tail[:, :, :, int(model.config.seg_token) :], views),
     )
 
 

@@ -47,7 +47,7 @@ def poke_attention(head: Any, conditions: Sequence[HeadCondition], proprio: Tens
         for name, module in _attentions(layer).items():
             row[name], attended = _attend(module, normed, sources[name])
             branches.append(attended)
-        if layer.seg_attention is not None:
+        if layer.seg_attention is not None and condition.seg is not None:
             branches.append(_linear(layer.seg_attention, condition.seg)[:, None].expand_as(normed))
         if layer.gate is not None:
             branches = [branch * gate for branch, gate in zip(branches, layer.gate.float().tanh(), strict=True)]
