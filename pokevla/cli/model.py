@@ -1,23 +1,55 @@
-"""`pokevla model import|export`: published weights in and out."""
+"""`pokevla model summary|import|export`: what a model consists of and costs, published weights in and out."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pokevla.errors import UsageError
+from pokevla.packaged_recipes import complete_recipe
 from pokevla.parts import WEIGHT_FORMATS
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Work with the model itself: import and export published weights.",
+    help="Work with the model itself: count it, import and export published weights.",
     rich_markup_mode=None,
 )
 
 _Kind = Annotated[str, typer.Argument(metavar="KIND", help=f"Kind of weights: {', '.join(WEIGHT_FORMATS)}.")]
 _Out = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; it must not exist.")]
+
+
+@app.command()
+def summary(
+    recipe: Annotated[
+        Path | None, typer.Argument(help="A pretrain or posttrain recipe.", autocompletion=complete_recipe)
+    ] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Overrides such as batch.micro=4.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Size (tiny, mini, pocket); without a recipe, post-training with LoRA.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print parts, parameters, operations, activations and memory per ZeRO stage, without building the model."""
+    from pokevla.cli.model_summary import summary_lines
+    from pokevla.recipe.load import load_recipe
+    from pokevla.recipe.planning.summary import default_recipe, summarise
+
+    if recipe is not None:
+        changes = [*(overrides or []), *([f"model.preset={preset}"] if preset else [])]
+        made = summarise(load_recipe(recipe, changes).recipe)
+    elif preset is not None:
+        made = summarise(default_recipe(preset))
+    else:
+        raise UsageError("it is not said which model.", "Name a recipe, or a size: --preset pocket.")
+    if as_json:
+        typer.echo(json.dumps(made.to_dict(), indent=2))
+        return
+    for line in summary_lines(made):
+        typer.echo(line)
 
 
 @app.command("import")

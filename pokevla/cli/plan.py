@@ -9,6 +9,7 @@ import typer
 
 from pokevla.packaged_recipes import complete_recipe
 from pokevla.recipe.load import load_recipe
+from pokevla.recipe.planning.parts import TITLES
 from pokevla.recipe.planning.plan import Plan, gib
 from pokevla.recipe.planning.plan import plan as make_plan
 
@@ -41,7 +42,8 @@ def plan_lines(made: Plan) -> list[str]:
         "",
         "parameters  total            trainable",
     ]
-    lines += [f"  {name:<18}{part.total:>13,}  {part.trainable:>13,}" for name, part in made.parameters.items()]
+    titles = TITLES | {"lora": "LoRA"}
+    lines += [f"  {titles[name]:<18}{part.total:>13,}  {part.trainable:>13,}" for name, part in made.parameters.items()]
     lines += [
         f"  {'sum':<18}{made.total_parameters:>13,}  {made.trainable_parameters:>13,}",
         "",
@@ -58,6 +60,9 @@ def plan_lines(made: Plan) -> list[str]:
     lines += ["", f"compute     {made.flops_per_sample / 1e12:.3g} TFLOP per sample ({made.tokens_per_sample} tokens)"]
     if made.total_flops is not None:
         lines[-1] += f", {made.total_flops:.3g} FLOP in all"
+    if made.recomputed_flops_per_sample:
+        again = f"{made.recomputed_flops_per_sample / 1e12:.3g} TFLOP"
+        lines.append(f"            and {again} recomputed, which MFU leaves out")
     lines.append(f"hours       {made.hours:.1f}" if made.hours is not None else "hours       unknown")
     lines += ["", *_disk_lines(made), "", *made.notes]
     return lines

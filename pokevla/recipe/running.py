@@ -124,7 +124,8 @@ class ResourcesConfig(Section):
     gpu_bf16_tflops: Annotated[float, Field(gt=0)] = 312.0
     """Peak of one GPU in bf16, for `pokevla plan` (312: A100)."""
     expected_mfu: Annotated[float, Field(gt=0, le=1)] = 0.35
-    """Expected share of the peak, for the planned hours. Ours; measure it on your cluster."""
+    """Expected share of the peak, for the planned hours, of the model's operations without recomputation (MFU): the
+    `mfu` that a run logs can be copied here. Ours; measure it on your cluster."""
     time_limit: str = "24:00:00"
     """Wall-clock limit of one Slurm job, HH:MM:SS."""
 

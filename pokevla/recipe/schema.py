@@ -95,7 +95,8 @@ class TrainRecipe(JobRecipe):
     zero: ZeroConfig = ZeroConfig()
     """Sharding."""
     activation_checkpointing: bool = False
-    """Recompute activations of the language model in the backward pass: less memory, a third more compute."""
+    """Recompute the activations of each transformer block that trains, or passes a gradient on, in the backward pass:
+    less memory, up to a third more compute."""
     guards: GuardsConfig = GuardsConfig()
     """Guards."""
     checkpoint: CheckpointConfig = CheckpointConfig()

@@ -146,13 +146,12 @@ def build_meter(recipe: TrainRecipe, embodiment: Embodiment, info: RankInfo, dev
 
 
 def arithmetic(recipe: TrainRecipe, embodiment: Embodiment, world_size: int, *, on_gpu: bool) -> Arithmetic:
-    """The plan's FLOP count without the recomputation of activation checkpointing, which is not useful work.
+    """The plan's FLOP count, which leaves out what activation checkpointing recomputes.
 
     A CPU has no peak value: what its cores reach depends on clock rate, vector units and other load.
     """
-    model_only = recipe.model_copy(update={"activation_checkpointing": False})
     peak_tflops = recipe.resources.gpu_bf16_tflops * PRECISIONS[recipe.precision].peak_share if on_gpu else None
-    return Arithmetic(flops_per_sample(model_only, embodiment), world_size, peak_tflops)
+    return Arithmetic(flops_per_sample(recipe, embodiment), world_size, peak_tflops)
 
 
 def describe_run(writer: MetricWriter, recipe: TrainRecipe, run_dir: Path, step: int) -> None:

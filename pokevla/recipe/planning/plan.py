@@ -14,15 +14,13 @@ from pokevla.recipe.derive import DerivedBatch, derive_batch, total_steps, warmu
 from pokevla.recipe.kinds import AnyRecipe, DataKind, data_kind_of, training_of
 from pokevla.recipe.planning.compute import (
     GIB,
-    TEXT_TOKENS,
     Memory,
     Parameters,
-    count_parameters,
-    flops_per_sample,
-    memory_per_gpu,
-    num_views,
-    sequence_length,
+    memory_by_stage,
+    parameters_by_part,
+    trainable_parameters,
 )
+from pokevla.recipe.planning.parts import ModelCost, model_cost, num_views
 from pokevla.recipe.planning.precision import PRECISIONS
 from pokevla.recipe.planning.sizes import cache_record_bytes
 from pokevla.recipe.schema import TrainRecipe
@@ -63,9 +61,14 @@ class Plan:
     warmup_steps: int | None
     epochs: float | None
     parameters: dict[str, Parameters]
+    """By part of the model (`pokevla.recipe.planning.parts.TITLES`), and of all LoRA adapters as `lora`."""
     tokens_per_sample: int
     flops_per_sample: float
+    """Forward and backward, without recomputation: what `expected_mfu` and the logged `mfu` are shares of."""
+    recomputed_flops_per_sample: float
+    """What activation checkpointing computes a second time."""
     total_flops: float | None
+    """Of the whole training, without recomputation."""
     hours: float | None
     memory: tuple[Memory, ...]
     """One per ZeRO stage, 0 to 3."""
@@ -107,9 +110,8 @@ def plan(job: AnyRecipe) -> Plan:
     counted = count_samples(recipe)
     samples = counted.training
     steps = total_steps(recipe, samples) if recipe.steps is not None or samples is not None else None
-    per_sample = flops_per_sample(recipe, embodiment)
-    total = per_sample * batch.global_batch * steps if steps is not None else None
-    stages = tuple(memory_per_gpu(recipe, batch.world_size, stage, embodiment) for stage in range(4))
+    cost = model_cost(recipe, embodiment)
+    total = cost.flops * batch.global_batch * steps if steps is not None else None
     return Plan(
         name=recipe.name,
         kind=recipe.kind,
@@ -120,16 +122,17 @@ def plan(job: AnyRecipe) -> Plan:
         steps=steps,
         warmup_steps=warmup_steps(recipe, steps) if steps is not None else None,
         epochs=steps * batch.global_batch / samples if steps is not None and samples else recipe.epochs,
-        parameters=count_parameters(recipe, embodiment),
-        tokens_per_sample=sequence_length(recipe, embodiment),
-        flops_per_sample=per_sample,
+        parameters=parameters_by_part(cost),
+        tokens_per_sample=cost.tokens,
+        flops_per_sample=cost.flops,
+        recomputed_flops_per_sample=cost.recomputed,
         total_flops=total,
         hours=_hours(recipe, batch, total),
-        memory=stages,
+        memory=memory_by_stage(recipe, batch.world_size, cost),
         stage=recipe.zero.stage,
         gpu_memory_gib=recipe.resources.gpu_memory_gib,
         disk=disk_needs(recipe, counted.stored, embodiment),
-        notes=_notes(recipe, steps, counted.origin),
+        notes=_notes(recipe, cost, steps, counted.origin),
     )
 
 
@@ -177,6 +180,7 @@ def planned_steps(recipe: TrainRecipe) -> int | None:
 
 
 def _hours(recipe: TrainRecipe, batch: DerivedBatch, total_flops: float | None) -> float | None:
+    """Hours at the expected MFU, which a measured one replaces: both leave recomputation out."""
     resources = recipe.resources
     if total_flops is None or resources.gpus_per_node == 0:
         return None
@@ -186,8 +190,8 @@ def _hours(recipe: TrainRecipe, batch: DerivedBatch, total_flops: float | None) 
 
 def disk_needs(recipe: TrainRecipe, samples: int | None, embodiment: Embodiment = LIBERO) -> Disk:
     """Disk space of the job. Dataset and cache are None if the number of `samples` (of all splits) is unknown."""
-    trainable = sum(part.trainable for part in count_parameters(recipe, embodiment).values())
-    checkpoint = trainable * PRECISIONS[recipe.precision].checkpoint_bytes  # frozen weights are not stored
+    # Frozen weights are not stored.
+    checkpoint = trainable_parameters(recipe, embodiment) * PRECISIONS[recipe.precision].checkpoint_bytes
     # The newest, the one being written, the newest healthy one and the next that may become it.
     kept = recipe.checkpoint.keep_last + 1 + 2
     if recipe.checkpoint.keep_every_steps and recipe.steps:
@@ -201,7 +205,7 @@ def disk_needs(recipe: TrainRecipe, samples: int | None, embodiment: Embodiment 
     return Disk(dataset, cache, shards, checkpoint, kept * checkpoint)
 
 
-def _notes(recipe: TrainRecipe, steps: int | None, samples_from: str) -> tuple[str, ...]:
+def _notes(recipe: TrainRecipe, cost: ModelCost, steps: int | None, samples_from: str) -> tuple[str, ...]:
     notes = []
     if steps is None:
         notes.append(f"The number of steps is unknown: epochs need the number of samples, and {samples_from}.")
@@ -209,10 +213,29 @@ def _notes(recipe: TrainRecipe, steps: int | None, samples_from: str) -> tuple[s
         notes.append("Some datasets do not exist yet: the numbers of samples are those that the recipe expects.")
     if recipe.resources.gpus_per_node == 0:
         notes.append("CPU ranks: hours are not estimated. Run some steps and see samples_per_s in metrics.jsonl.")
-    text, mfu = TEXT_TOKENS[data_kind_of(recipe)], recipe.resources.expected_mfu
+    notes += uncounted_notes(recipe, cost)
+    text, mfu = cost.sample.text_tokens, recipe.resources.expected_mfu
     notes.append(f"Compute counts {text} text tokens per sample and an expected_mfu of {mfu:g}.")
-    notes.append("Memory of activations and hours are estimates; weights, states and batch arithmetic are exact.")
+    if cost.recomputed:
+        hfu = mfu * (1 + cost.recomputed / cost.flops)
+        notes.append(
+            f"Activation checkpointing computes {cost.recomputed / cost.flops:.0%} more. MFU leaves it out, like the "
+            f"logged mfu; with it (HFU), the GPUs reach {hfu:.2f} of their peak."
+        )
+    notes.append("Hours and the fixed overhead of memory are estimates; everything else is counted (docs/model.md).")
     return tuple(notes)
+
+
+def uncounted_notes(recipe: TrainRecipe, cost: ModelCost) -> list[str]:
+    """What the counts of a model leave out or assume, one sentence each."""
+    notes = []
+    if "action_head" in cost.uncounted:
+        notes.append(
+            f"The action head {recipe.model.head!r} is not counted: its parameters, compute and memory come on top."
+        )
+    if recipe.model.language_model not in (None, "qwen2"):
+        notes.append(f"The language model {recipe.model.language_model!r} is counted with Qwen2's layers.")
+    return notes
 
 
 def gib(size_bytes: float) -> float:

@@ -9,111 +9,136 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import prod
 
-from pokevla.embodiment.description import Embodiment
 from pokevla.parts import TEACHERS, get_part
 from pokevla.recipe.sections import CacheConfig, ModelConfig, TeacherConfig
 
 
 @dataclass(frozen=True)
-class Part:
-    """One part of the VLM, in parameters."""
-
-    total: int
-    """All parameters, as held in memory."""
-    used: int
-    """Parameters in use: Prismatic reads the last but one block of a vision tower, so the last one is unused."""
-    lora_per_rank: int
-    """Adapter parameters per unit of LoRA rank over all its Linears: the sum of (inputs + outputs)."""
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Shape of a stack of transformer blocks, for the compute of attention and the memory of activations."""
+class TowerSize:
+    """One image encoder. `layers` counts all blocks; Prismatic reads the last but one, so the last one is unused."""
 
     layers: int
     width: int
+    heads: int
     mlp_width: int
-    gated: bool
+    image_size: int  # px
+    prefix_tokens: int  # class and register tokens
+    layer_scale: bool
+    pools: bool  # has SigLIP's pooling head, which is unused
+    patch: int = 14  # px
+
+    @property
+    def patches(self) -> int:
+        """Vision tokens of one view."""
+        return (self.image_size // self.patch) ** 2
+
+
+@dataclass(frozen=True)
+class LanguageSize:
+    """The language model, with tied word embeddings."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    mlp_width: int
+    vocabulary: int
+
+    @property
+    def head_width(self) -> int:
+        """Width of one attention head."""
+        return self.width // self.heads
+
+
+@dataclass(frozen=True)
+class DecoderSize:
+    """SAM's mask decoder and prompt encoder."""
+
+    channels: int
+    grid: int  # side of the image embedding
+    heads: int = 8
+    mlp_width: int = 2048
+    layers: int = 2
+    masks: int = 4
+    prompt_channels: int = 16
+
+    @property
+    def cells(self) -> int:
+        """Cells of the image embedding of one view."""
+        return self.grid**2
+
+
+@dataclass(frozen=True)
+class HeadSize:
+    """The action head."""
+
+    layers: int
+    width: int
+    heads: int
 
 
 @dataclass(frozen=True)
 class PresetSize:
     """All numbers of one preset."""
 
-    vision: Part
-    projector: Part
-    language_model: Part
-    own_total: int
-    """Parameters that PokeVLA adds to the VLM (head, queries, SEG, decoders, projectors) whatever the robot."""
-    own_trainable: int
-    """Those of them that train (SAM's position code and some of its prompts stay)."""
-    embedding: int
-    """Parameters of the tied word embedding, within `language_model`: a table look-up, no multiplication."""
-    patches: int
-    """Vision tokens per view."""
-    towers: tuple[Stack, Stack]
-    language_stack: Stack
-    head: Stack
+    dino: TowerSize
+    siglip: TowerSize
+    language_stack: LanguageSize
+    decoder: DecoderSize
+    head: HeadSize
     num_queries: int
-    sam_shape: tuple[int, int, int]
-    """SAM embedding of one view: channels, rows, columns."""
     vggt_shape: tuple[int, int]
     """VGGT target of one view: tokens, width."""
 
-    def per_robot(self, embodiment: Embodiment) -> int:
-        """Parameters that read the robot's proprio and write its actions; all of them train."""
-        into, out_of = self.language_stack.width, self.head.width + 1  # the first Linear has its bias in `own_total`
-        return into * embodiment.proprio_width + out_of * embodiment.action_width
+    @property
+    def patches(self) -> int:
+        """Vision tokens per view."""
+        return self.dino.patches
+
+    @property
+    def sam_shape(self) -> tuple[int, int, int]:
+        """SAM embedding of one view: channels, rows, columns."""
+        return self.decoder.channels, self.decoder.grid, self.decoder.grid
 
 
 PRESETS: dict[str, PresetSize] = {
     "tiny": PresetSize(
-        vision=Part(42_984, 30_928, 480),
-        projector=Part(12_768, 12_768, 456),
-        language_model=Part(51_488, 51_488, 1_024),
-        own_total=61_852,
-        own_trainable=56_348,
-        embedding=1024 * 32,
-        patches=4,
-        towers=(Stack(1, 16, 32, False), Stack(1, 24, 48, False)),
-        language_stack=Stack(2, 32, 64, True),
-        head=Stack(2, 32, 32, False),
+        dino=TowerSize(2, 16, 2, 32, 28, 5, layer_scale=True, pools=False),
+        siglip=TowerSize(2, 24, 2, 48, 28, 0, layer_scale=False, pools=True),
+        language_stack=LanguageSize(2, 32, 4, 2, 64, 1024),
+        decoder=DecoderSize(16, 4, heads=2, mlp_width=32),
+        head=HeadSize(2, 32, 4),
         num_queries=4,
-        sam_shape=(16, 4, 4),
         vggt_shape=(4, 24),
     ),
     "mini": PresetSize(
-        vision=Part(729_152, 535_424, 7_104),
-        projector=Part(201_600, 201_600, 1_824),
-        language_model=Part(575_104, 575_104, 6_144),
-        own_total=942_584,
-        own_trainable=923_340,
-        embedding=1024 * 128,
-        patches=64,
-        towers=(Stack(3, 96, 288, False), Stack(3, 64, 256, False)),
-        language_stack=Stack(3, 128, 256, True),
-        head=Stack(3, 128, 128, False),
+        dino=TowerSize(4, 96, 3, 288, 112, 5, layer_scale=True, pools=False),
+        siglip=TowerSize(4, 64, 2, 256, 112, 0, layer_scale=False, pools=True),
+        language_stack=LanguageSize(3, 128, 4, 2, 256, 1024),
+        decoder=DecoderSize(32, 16, heads=2, mlp_width=64),
+        head=HeadSize(3, 128, 4),
         num_queries=8,
-        sam_shape=(32, 16, 16),
         vggt_shape=(64, 64),
     ),
-    # DINOv2-L/14 + SigLIP SO400M/14 + Qwen2.5-0.5B: 1,224,944,448 parameters without the projector (paper: 1.22 B).
+    # DINOv2-L/14 with registers, SigLIP SO400M/14 at 224 px, Qwen2.5-0.5B, SAM, VGGT-1B (docs/model.md).
     "pocket": PresetSize(
-        vision=Part(730_911_680, 687_831_200, 840_256),
-        projector=Part(27_552_000, 27_552_000, 22_272),
-        language_model=Part(494_032_768, 494_032_768, 549_888),
-        own_total=325_370_080,
-        own_trainable=324_257_996,
-        embedding=151_936 * 896,
-        patches=256,
-        towers=(Stack(23, 1024, 4096, False), Stack(26, 1152, 4304, False)),
-        language_stack=Stack(24, 896, 4864, True),
-        head=Stack(24, 896, 896, False),
+        dino=TowerSize(24, 1024, 16, 4096, 224, 5, layer_scale=True, pools=False),
+        siglip=TowerSize(27, 1152, 16, 4304, 224, 0, layer_scale=False, pools=True),
+        language_stack=LanguageSize(24, 896, 14, 2, 4864, 151_936),
+        decoder=DecoderSize(256, 64),
+        head=HeadSize(24, 896, 8),
         num_queries=64,
-        sam_shape=(256, 64, 64),
         vggt_shape=(256, 2048),
     ),
 }
+TEACHER_PARAMETERS = {
+    ("sam", "vit_b"): 89_670_912,
+    ("sam", "vit_l"): 308_278_272,
+    ("sam", "vit_h"): 637_026_048,
+    ("vggt", "vggt_1b"): 909_112_320,
+}
+"""Parameters of the published teachers' encoders (SAM's image encoder, VGGT's aggregator), by kind and preset. They are
+not in memory in training, which reads their cached features."""
 # SAM's three published sizes share one neck (256 channels, 64 x 64).
 SAM_SHAPES = {name: PRESETS[name].sam_shape for name in ("tiny", "mini")} | dict.fromkeys(
     ("vit_b", "vit_l", "vit_h"), (256, 64, 64)
@@ -131,17 +156,9 @@ _ALIGNMENT = 4096  # a record's payload starts at a multiple of this
 def preset_size(model: ModelConfig) -> PresetSize:
     """The numbers of a recipe's preset, with its own width of the geometry projector."""
     size = PRESETS[model.preset]
-    tokens, width = size.vggt_shape
     if model.geometry_width is None:
         return size
-    hidden, changed = size.language_stack.width, model.geometry_width
-    more = (changed - width) * (hidden + 2) + changed**2 - width**2  # Linears D -> T and T -> T with biases
-    return replace(
-        size,
-        own_total=size.own_total + more,
-        own_trainable=size.own_trainable + more,
-        vggt_shape=(tokens, changed),
-    )
+    return replace(size, vggt_shape=(size.vggt_shape[0], model.geometry_width))
 
 
 def teacher_presets(kind: str) -> tuple[str, ...]:
