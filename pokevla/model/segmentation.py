@@ -19,12 +19,20 @@ from transformers.models.sam.configuration_sam import (
 )
 from transformers.models.sam.modeling_sam import SamMaskDecoder, SamPromptEncoder
 
+from pokevla.model.precision import ExactBuffers
 from pokevla.model.presets import SegmentationConfig
 
 SAM_PATCH_SIZE = 16
+TWO_WAY_EPS = 1e-5
+"""eps of the LayerNorms in the two-way blocks: torch's default, as in `segment_anything/modeling/transformer.py`.
+transformers' own default is 1e-6, which is right for SAM's convolutions and its image encoder only."""
 
 
-def build_prompt_encoder(config: SegmentationConfig) -> SamPromptEncoder:
+class PromptEncoder(ExactBuffers, SamPromptEncoder):
+    """SAM's prompt encoder. Its Fourier matrix is a buffer, as in segment-anything, and no cast rounds it."""
+
+
+def build_prompt_encoder(config: SegmentationConfig) -> PromptEncoder:
     """Build SAM's prompt encoder (published names). All but the two dense prompts is unused here and frozen."""
     image_size = SAM_PATCH_SIZE * config.grid
     sam = SamConfig(
@@ -36,10 +44,14 @@ def build_prompt_encoder(config: SegmentationConfig) -> SamPromptEncoder:
             mask_input_channels=config.mask_input_channels,
         ),
     )
-    encoder = SamPromptEncoder(sam)
-    # transformers scales the random Fourier matrix by hidden_size // 2 (it expects loaded weights); SAM's own
-    # initialisation is N(0, 1) (segment_anything/modeling/prompt_encoder.py, PositionEmbeddingRandom).
-    nn.init.normal_(encoder.shared_embedding.positional_embedding)
+    encoder = PromptEncoder(sam)
+    # transformers scales the random Fourier matrix by hidden_size // 2 (it expects loaded weights) and makes it a
+    # parameter, which DeepSpeed's bf16 engine would round: a position code would move by up to 0.07. SAM's own is a
+    # buffer, N(0, 1) (segment_anything/modeling/prompt_encoder.py, PositionEmbeddingRandom).
+    position = encoder.shared_embedding
+    matrix = nn.init.normal_(position.positional_embedding).detach()
+    del position.positional_embedding
+    position.register_buffer("positional_embedding", matrix)
     encoder.requires_grad_(False)
     return encoder
 
@@ -53,6 +65,7 @@ def build_mask_decoder(config: SegmentationConfig) -> SamMaskDecoder:
         num_attention_heads=config.num_heads,
         num_multimask_outputs=config.num_multimask_outputs,
         iou_head_hidden_dim=config.embed_dim,
+        layer_norm_eps=TWO_WAY_EPS,
     )
     sam._attn_implementation = "sdpa"  # transformers has no public API for this on a bare module
     decoder = SamMaskDecoder(sam)
@@ -68,7 +81,7 @@ def dense_position_encoding(encoder: SamPromptEncoder, grid: int) -> Tensor:
     centres = (torch.arange(grid, device=matrix.device, dtype=torch.float32) + 0.5) / grid * 2 - 1
     y, x = torch.meshgrid(centres, centres, indexing="ij")
     phase = 2 * math.pi * (torch.stack([x, y], dim=-1) @ matrix.float())  # (G, G, C/2)
-    return torch.cat([phase.sin(), phase.cos()], dim=-1).permute(2, 0, 1)[None].to(matrix.dtype)
+    return torch.cat([phase.sin(), phase.cos()], dim=-1).permute(2, 0, 1)[None]
 
 
 def decode_coarse_to_fine(

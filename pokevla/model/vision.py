@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from pokevla.model.precision import ExactBuffers
 from pokevla.model.presets import PokeVLMConfig
 from pokevla.model.seeding import seeded
 from pokevla.model.vision_towers import VisionTower, build_tower, vision_tower
@@ -14,7 +15,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 SIGLIP_MEAN = SIGLIP_STD = (0.5, 0.5, 0.5)
 
 
-class VisionBackbone(nn.Module):
+class VisionBackbone(ExactBuffers):
     """Both towers on the same image, features concatenated along the channels, DINO first."""
 
     mean: Tensor

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pokevla.errors import UsageError
 from pokevla.model.geometry import GeometryProjector
 from pokevla.model.heads.condition import HeadCondition
+from pokevla.model.precision import ExactBuffers
 from pokevla.model.presets import PokeVLAConfig
 from pokevla.model.seeding import reset_fan_in, seeded
 from pokevla.model.segmentation import build_mask_decoder, build_prompt_encoder, decode_coarse_to_fine
@@ -34,7 +35,7 @@ def _mlp(input_dim: int, hidden_dim: int, output_dim: int, activation: type[nn.M
     return nn.Sequential(nn.Linear(input_dim, hidden_dim), activation(), nn.Linear(hidden_dim, output_dim))
 
 
-class PokeVLA(nn.Module):
+class PokeVLA(ExactBuffers):
     """The vision-language-action model of the paper, section V."""
 
     def __init__(self, config: PokeVLAConfig, seed: int = 0) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pokevla.errors import UsageError
+from pokevla.model.precision import ExactBuffers
 from pokevla.model.presets import PokeVLMConfig, check_config
 from pokevla.model.projector import PrismaticProjector
 from pokevla.model.seeding import reset_fan_in, seeded, smooth_noise, standardise_outputs
@@ -16,7 +17,7 @@ from pokevla.parts import LANGUAGE_MODELS, get_part
 IGNORE_INDEX = -100
 
 
-class PokeVLM(nn.Module):
+class PokeVLM(ExactBuffers):
     """The vision-language model. Questions have one view, robots several: each view adds tokens to the sequence."""
 
     def __init__(self, config: PokeVLMConfig, seed: int = 0) -> None:

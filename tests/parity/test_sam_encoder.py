@@ -13,7 +13,7 @@ from torch import nn
 from transformers import SamVisionModel
 
 from pokevla.recipe.sections import TeacherConfig
-from pokevla.teachers.sam import load_sam_weights, preprocess_sam, sam_config
+from pokevla.teachers.sam import load_sam_weights, official_names, preprocess_sam, sam_config
 from pokevla.teachers.teacher import build_teacher
 
 
@@ -67,6 +67,15 @@ def test_every_tensor_of_the_official_encoder_has_its_place(checkpoint: tuple[nn
     ours = sorted(value.sum().item() for value in model.state_dict().values())
     theirs = sorted(value.sum().item() for value in encoder.state_dict().values())
     assert ours == pytest.approx(theirs)
+
+
+def test_every_norm_has_the_eps_of_segment_anything() -> None:
+    model = SamVisionModel(sam_config("tiny"))
+    norms = [(name, module) for name, module in official_encoder().named_modules() if hasattr(module, "eps")]
+    assert len(norms) == 2 * sam_config("tiny").num_hidden_layers + 2
+    for name, norm in norms:
+        ours = next(iter(official_names({f"image_encoder.{name}.": torch.empty(0)}))).rstrip(".")
+        assert model.get_submodule(ours).eps == norm.eps, name
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,6 @@ def run_prompt_encoder(tape: Tape, size: DecoderSize, logits: Activation | None)
     coarse stage, a trained vector. What the stage does not use is frozen: points, boxes, the other dense prompt."""
     with tape.frozen():
         tape.weights(5 * size.channels)  # two point and two box corners, "not a point"
-        tape.weights(size.channels)  # Fourier matrix
         if logits is None:
             tape.unused(lambda other: _mask_prompt(other, size, Activation(MASK_PIXELS * size.cells, 1)))
         else:

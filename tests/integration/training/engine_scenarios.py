@@ -25,6 +25,7 @@ from pokevla.data.loader import TrainLoader, build_loader
 from pokevla.distributed.engine import join_ranks, leave_ranks
 from pokevla.distributed.environment import read_rank
 from pokevla.distributed.process import die_with_parent
+from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import PokeVLAError
 from pokevla.files.checksums import measure_file
 from pokevla.recipe.kinds import TrainingRecipe, training_of
@@ -48,6 +49,7 @@ from pokevla.training.restoring import RunState, restore
 from pokevla.training.saving import Saver
 from pokevla.training.tasks import Task, build_task
 from pokevla.training.validation import Validation
+from pokevla.weights.base_model import build_base
 from pokevla.weights.zero_layout import open_checkpoint
 
 RECIPES = {"posttrain": Path(sys.argv[1]), "pretrain": Path(sys.argv[2])}
@@ -272,7 +274,8 @@ def saving_changes_nothing() -> dict[str, Any]:
 
 
 def export_equals_engine(stage: int, precision: str) -> dict[str, Any]:
-    """Compare weights consolidated from a checkpoint with those in the engine."""
+    """Compare weights consolidated from a checkpoint with those in the engine, and the engine's buffers with those
+    before the first step."""
     job = make(f"export-{stage}-{precision}", f"zero.stage={stage}", f"precision={precision}")
     job.save(result_of(run(job, 0, 2)))
     folder = checkpoint_folder(job.run_dir, 2)
@@ -284,7 +287,15 @@ def export_equals_engine(stage: int, precision: str) -> dict[str, Any]:
         float((state[n.removeprefix("model.")].to(rounded).float() - v).abs().max()) for n, v in inside.items()
     )
     unrounded = max(float((state[n.removeprefix("model.")] - v).abs().max()) for n, v in inside.items())
-    return {"difference": difference, "unrounded": unrounded}
+    exact = dict(build_base(job.recipe, LIBERO).named_buffers())
+    buffers = {name.removeprefix("model."): b for name, b in job.trainer.engine.module.named_buffers()}
+    changed = [name for name, buffer in exact.items() if not torch.equal(buffers[name].cpu(), buffer)]
+    return {
+        "difference": difference,
+        "unrounded": unrounded,
+        "changed_buffers": changed,
+        "buffers": [name for name in state if name in exact],
+    }
 
 
 def nan_is_skipped_together(stage: int, precision: str) -> dict[str, Any]:

@@ -136,6 +136,15 @@ def test_exported_weights_are_the_engines_master_copies(results: list[dict[str, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_engine_rounds_no_buffer(results: list[dict[str, Any]], kind: str) -> None:
+    matrix = "prompt_encoder.shared_embedding.positional_embedding"
+    for rank in range(2):
+        outcome = results[rank][f"export_equals_engine/{kind}"]
+        assert outcome["changed_buffers"] == []
+        assert outcome["buffers"] == [f"coarse_{matrix}", f"fine_{matrix}"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_nan_batch_on_one_rank_is_skipped_by_all(results: list[dict[str, Any]], kind: str) -> None:
     for rank in range(2):
         outcome = results[rank][f"nan_is_skipped_together/{kind}"]

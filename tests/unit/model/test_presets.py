@@ -82,7 +82,7 @@ def test_pocket_counts_what_the_paper_counts(pocket: PokeVLA) -> None:
     assert totals["language_model"] == 494_032_768
     assert totals["projector"] == 27_552_000
     assert totals["coarse_mask_decoder"] == 4_058_340
-    assert totals["coarse_prompt_encoder"] == 6_220 + 2 * 128  # and the Fourier matrix, a buffer in SAM
+    assert totals["coarse_prompt_encoder"] == 6_220
     assert totals["seg_projector"] == 1_033_344
     assert totals["geometry_projector"] == 6_035_200
     assert totals["proprio_projector"] == 811_776
