@@ -78,7 +78,8 @@ class TeacherConfig(Section):
     """Encoder, an entry of `pokevla.parts.TEACHERS`: `sam` gives image embeddings (C, G, G) a view, `vggt` gives
     (tokens, width) a view."""
     preset: str = "mini"
-    """Size of the teacher. SAM has tiny, mini, vit_b, vit_l, vit_h; VGGT has tiny, mini, vggt_1b."""
+    """Size of the teacher. SAM has tiny, mini, vit_b, vit_l, vit_h; VGGT has tiny, mini, vggt_1b. Its grid is pooled to
+    the model's patches bilinearly, as in Spatial Forcing; tiny_area, mini_area, vggt_1b_area average areas instead."""
     weights: UserPath | None = None
     """Weights file. `null`: random weights from `seed`, which carry no knowledge, as every report says."""
     seed: int = 0
@@ -138,6 +139,24 @@ class CacheConfig(Section):
 # ------------------------------------------------------------------------------------------------ model
 
 
+class BridgeConfig(Section):
+    """VLA-Adapter's action head, in our form for training: without the slips of the published code (docs/model.md)."""
+
+    variant: Literal["original", "pro"] = "original"
+    """`original`: all sources share one pair of key and value projections. `pro`: each source has its own, and rotary
+    positions."""
+
+
+class OFTConfig(Section):
+    """OpenVLA-OFT's L1 head. It reads one placeholder token per number of the chunk; proprio is a token before the
+    text."""
+
+    num_blocks: Positive = 2
+    """Residual blocks of the MLP (prismatic/models/action_heads.py of OpenVLA-OFT)."""
+    placeholders: Literal["learned", "zeros"] = "learned"
+    """Embeddings of the placeholders. `zeros`: OpenVLA-OFT's, which stay zero, so that only their positions differ."""
+
+
 class ModelConfig(Section):
     """Which model, and what it starts from."""
 
@@ -155,11 +174,22 @@ class ModelConfig(Section):
     """Text whose token embeddings initialise the first action queries; at most as many tokens as queries. `null`:
     random. Not in the paper; ours."""
     head: str = "poke"
-    """Action head, an entry of `pokevla.parts.ACTION_HEADS`: `poke` is the paper's (section V-D)."""
+    """Action head, an entry of `pokevla.parts.ACTION_HEADS`: `poke` is the paper's (section V-D), `bridge`
+    VLA-Adapter's, `oft` OpenVLA-OFT's."""
+    bridge: BridgeConfig = BridgeConfig()
+    """Settings of the head `bridge`."""
+    oft: OFTConfig = OFTConfig()
+    """Settings of the head `oft`."""
     language_model: str | None = None
     """Class of the language model, an entry of `pokevla.parts.LANGUAGE_MODELS`; `null`: the preset's, Qwen2."""
     geometry_width: Positive | None = None
     """Width of the features that `loss.geometry_features` names; `null`: that of the preset's VGGT."""
+    geometry_layer: Positive | None = None
+    """Layer of the language model, from 1, whose vision states are aligned with the geometry teacher; `null`: the last,
+    as in the paper (section V-C), after the final norm. Spatial Forcing aligns layer 24 of 32."""
+    seg_token: bool = True
+    """Whether <SEG> is in the sequence (paper, section V-B). Without it there are no masks, and `seg_injection` must be
+    off."""
     seg_injection: bool = True
     """Whether the action head attends to the <SEG> embedding (paper, section V-D)."""
 

@@ -10,20 +10,26 @@ from torch.nn import functional
 from pokevla.errors import CheckpointError
 from pokevla.model.presets import preset
 from pokevla.teachers.teacher import TeacherDefinition
-from pokevla.teachers.vggt_aggregator import IMAGENET_MEAN, IMAGENET_STD, VGGTConfig, VGGTEncoder
+from pokevla.teachers.vggt_aggregator import IMAGENET_MEAN, IMAGENET_STD, Pooling, VGGTConfig, VGGTEncoder
 from pokevla.teachers.weights import load_strictly, read_state
 
 FIELD = "vggt"
+AREA = "_area"
+"""Ending of a preset whose grid is pooled by averaging areas."""
 
 
 def vggt_config(name: str) -> VGGTConfig:
-    """Return the sizes of teacher preset `name`: tiny or mini (for the model presets of these names), or vggt_1b."""
-    if name == "vggt_1b":
-        return VGGTConfig(image_size=518, width=1024, num_heads=16, dino_depth=24, depth=24, pooled_grid=16)
-    geometry = preset(name).geometry
-    heads, dino_depth, depth = (3, 1, 1) if name == "tiny" else (2, 2, 2)
+    """Return the sizes of teacher preset `name`: tiny or mini (for the model presets of these names), or vggt_1b; with
+    the ending `_area`, the same with the other pooling."""
+    size = name.removesuffix(AREA)
+    pooling: Pooling = "bilinear" if size == name else "area"
+    if size == "vggt_1b":
+        return VGGTConfig(518, 1024, num_heads=16, dino_depth=24, depth=24, pooled_grid=16, pooling=pooling)
+    geometry = preset(size).geometry
+    heads, dino_depth, depth = (3, 1, 1) if size == "tiny" else (2, 2, 2)
     # One or two patches more than the target grid, so that these sizes also use the pooling of the published one.
-    return VGGTConfig(14 * (geometry.grid + 1), geometry.target_dim // 2, heads, dino_depth, depth, geometry.grid)
+    image_size, width = 14 * (geometry.grid + 1), geometry.target_dim // 2
+    return VGGTConfig(image_size, width, heads, dino_depth, depth, geometry.grid, pooling)
 
 
 def load_vggt_weights(module: VGGTEncoder, path: Path) -> None:
@@ -55,12 +61,16 @@ def _fields(name: str) -> dict[str, tuple[int, ...]]:
 
 
 def _preprocessing(name: str) -> str:
-    size = vggt_config(name).image_size
-    return f"{size} px bicubic antialias; clamp 0..1; mean {IMAGENET_MEAN} std {IMAGENET_STD}; uv code 0.1"
+    config = vggt_config(name)
+    pooling = "" if config.pooling == "bilinear" else f"; {config.pooling} pooling"
+    return (
+        f"{config.image_size} px bicubic antialias; clamp 0..1; mean {IMAGENET_MEAN} std {IMAGENET_STD}; "
+        f"uv code 0.1{pooling}"
+    )
 
 
 VGGT = TeacherDefinition(
-    presets=("tiny", "mini", "vggt_1b"),
+    presets=("tiny", "mini", "vggt_1b", "tiny_area", "mini_area", "vggt_1b_area"),
     fields=_fields,
     preprocessing=_preprocessing,
     build=lambda name: VGGTEncoder(vggt_config(name)),

@@ -7,6 +7,7 @@ Follows the published architecture (Wang et al., VGGT, CVPR 2025; facebookresear
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _DINO_EPS = 1e-6
 _BLOCK_EPS = 1e-5
 
+Pooling = Literal["bilinear", "area"]
+
 
 @dataclass(frozen=True)
 class VGGTConfig:
@@ -32,6 +35,7 @@ class VGGTConfig:
     dino_depth: int
     depth: int
     pooled_grid: int
+    pooling: Pooling = "bilinear"  # Spatial Forcing's: corners aligned. area: mean over the patches of a cell
     patch_size: int = 14
 
     @property
@@ -210,7 +214,10 @@ class VGGTEncoder(nn.Module):
         maps = features.flatten(0, 1).transpose(1, 2).reshape(batch * views, width, config.grid, config.grid)
         # Spatial Forcing, use_vggt_pe: the position code is added before pooling, at a tenth of its size.
         maps = maps + 0.1 * uv_position_code(config.grid, width, maps)
-        pooled = functional.interpolate(maps, size=(config.pooled_grid,) * 2, mode="bilinear", align_corners=True)
+        aligned = True if config.pooling == "bilinear" else None
+        pooled = functional.interpolate(
+            maps, size=(config.pooled_grid,) * 2, mode=config.pooling, align_corners=aligned
+        )
         return pooled.flatten(2).transpose(1, 2).reshape(batch, views, config.pooled_grid**2, width)
 
 

@@ -11,7 +11,8 @@ from pokevla.data.prompts import encode_text
 from pokevla.embodiment.description import Embodiment
 from pokevla.errors import CheckpointError, RecipeError, command_line
 from pokevla.model.building import TrainableSpec, apply_trainable, build_vla, build_vlm
-from pokevla.model.presets import PokeVLAConfig, preset
+from pokevla.model.heads.settings import BridgeSettings
+from pokevla.model.presets import ActionHeadConfig, PokeVLAConfig, preset
 from pokevla.model.tokenizer import MINI_TOKENIZER, load_tokenizer
 from pokevla.model.vla import PokeVLA
 from pokevla.model.vlm import PokeVLM
@@ -31,17 +32,35 @@ def model_config(settings: ModelConfig, chunk_length: int, embodiment: Embodimen
     geometry = config.geometry
     if settings.geometry_width is not None:
         geometry = dataclasses.replace(geometry, target_dim=settings.geometry_width)
+    if settings.geometry_layer is not None:
+        geometry = dataclasses.replace(geometry, layer=settings.geometry_layer)
     return dataclasses.replace(
         config,
         vlm=dataclasses.replace(config.vlm, attention=settings.attention, language_model=language_model),
         geometry=geometry,
-        action_head=dataclasses.replace(
-            config.action_head,
-            condition=settings.head_condition,
-            seg_injection=settings.seg_injection,
-            chunk_length=chunk_length,
-            kind=settings.head,
-        ),
+        action_head=_head_config(config.action_head, settings, chunk_length),
+        seg_token=settings.seg_token,
+    )
+
+
+def _head_config(preset_head: ActionHeadConfig, settings: ModelConfig, chunk_length: int) -> ActionHeadConfig:
+    """The preset's head with the recipe's changes, and the queries that its kind needs."""
+    head = dataclasses.replace(
+        preset_head,
+        condition=settings.head_condition,
+        seg_injection=settings.seg_injection,
+        chunk_length=chunk_length,
+        kind=settings.head,
+        bridge=BridgeSettings(settings.bridge.variant),
+    )
+    if settings.head != "oft":
+        return head
+    return dataclasses.replace(
+        head,
+        num_layers=settings.oft.num_blocks,
+        num_queries=chunk_length * head.action_dim,
+        zero_queries=settings.oft.placeholders == "zeros",
+        proprio_in_sequence=True,
     )
 
 
@@ -91,6 +110,8 @@ def start_queries(model: PokeVLA, token_ids: list[int]) -> None:
         RecipeError: there is no token, or more tokens than queries.
     """
     queries = model.action_queries
+    if model.config.action_head.zero_queries:
+        raise RecipeError("model.query_text has no queries to start: model.oft.placeholders is zeros.", "Leave it out.")
     if not 0 < len(token_ids) <= queries.shape[0]:
         raise RecipeError(
             f"model.query_text is {len(token_ids)} tokens long, the model has {queries.shape[0]} action queries.",

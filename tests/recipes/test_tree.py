@@ -91,6 +91,106 @@ def test_posttraining_is_planned_as_the_paper_says(suite: str) -> None:
     assert 5 < (made.hours or 0) < 20
 
 
+def posttrain(name: str) -> PosttrainRecipe:
+    recipe = load(name).recipe
+    assert isinstance(recipe, PosttrainRecipe)
+    return recipe
+
+
+RIVALS = [path for path in WHOLE if path.parent.name in ("baselines", "ablations")]
+
+
+@pytest.mark.parametrize("path", RIVALS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_baselines_and_ablations_are_short_and_planned_and_say_what_to_expect(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    recipe = load_recipe(path, (), VARIABLES).recipe
+    assert isinstance(recipe, TrainRecipe)
+    assert recipe.name in (path.stem, path.stem.replace("pretrain", "pokevlm"))
+    assert len(text.splitlines()) <= 25
+    assert "\nextends: [" in text
+    assert "\n# Expected: " in text or "\n# Then: " in text
+
+    made = plan(recipe)
+
+    assert made.fits
+    assert made.steps == (150_000 if isinstance(recipe, PosttrainRecipe) else made.steps)
+    assert made.batch.global_batch == (64 if isinstance(recipe, PosttrainRecipe) else 128)
+
+
+def parts_of(recipe: PosttrainRecipe) -> tuple[str, str, bool, float, bool]:
+    """Head, VLM, masks, weight of the geometry loss, whether there is a cache."""
+    loss, vlm = recipe.loss, recipe.model.vlm
+    assert vlm is not None
+    return recipe.model.head, vlm.name[:11], loss.segmentation.weight > 0, loss.geometry, recipe.cache is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ablations/vanilla", ("poke", "prism-qwen2", False, 0.0, False)),
+        ("ablations/pretraining", ("poke", "pokevlm", False, 0.0, False)),
+        ("ablations/geometry", ("poke", "prism-qwen2", False, 0.5, True)),
+        ("ablations/segmentation", ("poke", "prism-qwen2", True, 0.0, True)),
+        ("ablations/full", ("poke", "pokevlm", True, 0.5, True)),
+        ("ablations/without_reasoning", ("poke", "pokevlm_wit", False, 0.0, False)),
+        ("baselines/openvla_oft", ("oft", "prism-qwen2", False, 0.0, False)),
+        ("baselines/spatial_forcing", ("oft", "prism-qwen2", False, 0.5, True)),
+        ("baselines/vla_adapter", ("bridge", "prism-qwen2", False, 0.0, False)),
+        ("baselines/vla_adapter_pro", ("bridge", "prism-qwen2", False, 0.0, False)),
+        ("baselines/prismatic_finetune", ("oft", "prism-qwen2", False, 0.0, False)),
+    ],
+)
+def test_each_baseline_and_ablation_differs_in_what_it_is_named_after(name: str, expected: tuple[object, ...]) -> None:
+    recipe = posttrain(f"{name}.yaml")
+    assert parts_of(recipe) == expected
+    assert recipe.model.seg_token is recipe.supervises_masks
+    assert recipe.data == posttrain("posttrain/libero_plus.yaml").data
+
+
+def test_spatial_forcing_aligns_three_quarters_up_and_caches_one_teacher() -> None:
+    recipe = posttrain("baselines/spatial_forcing.yaml")
+    assert recipe.model.geometry_layer == 18
+    assert recipe.cache is not None
+    assert list(recipe.cache.all_teachers) == ["cache.vggt"]
+
+
+@pytest.mark.parametrize("category", ["grounding", "affordance", "reasoning"])
+def test_pretraining_without_a_category_has_the_other_three_and_is_read_by_its_ablation(category: str) -> None:
+    whole, less = load("pretrain/paper.yaml").recipe, load(f"ablations/pretrain_without_{category}.yaml").recipe
+    assert isinstance(whole, PretrainRecipe)
+    assert isinstance(less, PretrainRecipe)
+    assert less.data.datasets == [source for source in whole.data.datasets if source.path.name != category]
+    assert posttrain(f"ablations/without_{category}.yaml").model.vlm == less.output / less.name
+
+
+def test_training_on_a_real_robot_is_planned_as_the_paper_says() -> None:
+    recipe = posttrain("posttrain/real_robot.yaml")
+
+    made = plan(recipe)
+
+    batch = made.batch
+    assert (batch.global_batch, batch.micro, batch.accumulation, batch.world_size) == (32, 4, 1, 8)
+    assert (made.steps, made.warmup_steps) == (50_000, 5_000)
+    assert (recipe.optim.lr, recipe.optim.schedule) == (1e-4, "cosine")
+    assert recipe.lora is not None
+    assert made.fits
+
+
+@pytest.mark.parametrize(
+    ("name", "score"),
+    [
+        ("libero_spatial", "99.6"),
+        ("libero_object", "99.6"),
+        ("libero_goal", "98.4"),
+        ("libero_10", "95.2"),
+        ("libero_plus", "83.5"),
+        ("real_robot", "81.25"),
+    ],
+)
+def test_posttraining_recipes_say_what_score_to_expect(name: str, score: str) -> None:
+    assert f"\n# Expected: {score} % of " in (ROOT / "posttrain" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
 def _options(stage: Stage) -> dict[str, str]:
     """`--name value` pairs of a stage's command."""
     return {name: value for name, value in pairwise(stage.run) if name.startswith("--")}

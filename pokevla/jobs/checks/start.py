@@ -146,10 +146,13 @@ def _query_text(recipe: schema.TrainRecipe) -> list[str]:
         return []
     from pokevla.data.prompts import encode_text
     from pokevla.model.tokenizer import MINI_TOKENIZER, load_tokenizer
+    from pokevla.recipe.checking.datasets import read_mixture_embodiment
     from pokevla.recipe.planning.sizes import PRESETS
 
     tokens = len(encode_text(load_tokenizer(recipe.model.tokenizer or MINI_TOKENIZER), text))
     queries = PRESETS[recipe.model.preset].num_queries
+    if recipe.model.head == "oft":  # one for each number of the chunk
+        queries = recipe.data.chunk_length * read_mixture_embodiment(recipe.dataset_paths).action_width
     if not 0 < tokens <= queries:
         raise RecipeError(
             f"model.query_text is {tokens} tokens long, the model has {queries} action queries.",

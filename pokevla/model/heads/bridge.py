@@ -35,6 +35,10 @@ class KeyValue(nn.Module):
         self.key = nn.Linear(source_width, width, bias=key_bias)
         self.value = nn.Linear(source_width, width)
 
+    def forward(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, S, source width) -> keys and values, each (B, S, W)."""
+        return self.key(source), self.value(source)
+
 
 class BridgeBlock(nn.Module):
     """Attention to three sources, output projection, FFN of one Linear."""
@@ -62,9 +66,8 @@ class BridgeBlock(nn.Module):
         given = dict(zip(SOURCES, (latents, queries, vision), strict=True))
         keys, values = {}, {}
         for name, source in given.items():
-            pair = self.sources[SHARED if SHARED in self.sources else name]
-            keys[name] = self._rotated(self._split(pair.key(source)), angles.get(name))
-            values[name] = self._split(pair.value(source))
+            key, value = self.sources[SHARED if SHARED in self.sources else name](source)
+            keys[name], values[name] = self._rotated(self._split(key), angles.get(name)), self._split(value)
         attended = self._attend(query, keys, values)
         batch, length, width = latents.shape
         update = self.output(attended.transpose(1, 2).reshape(batch, length, width))

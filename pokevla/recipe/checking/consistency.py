@@ -74,6 +74,20 @@ def _parts(recipe: schema.TrainRecipe) -> Iterator[Finding]:
             yield field, f"{field}: {unknown}"
 
 
+def _sequence(recipe: schema.PosttrainRecipe) -> Iterator[Finding]:
+    """The tokens of the sequence fit the head and the losses."""
+    model = recipe.model
+    if not model.seg_token and recipe.loss.segmentation.weight > 0:
+        yield "model.seg_token", "loss.segmentation.weight is above 0, but without model.seg_token there are no masks."
+    if not model.seg_token and model.head == "poke" and model.seg_injection:
+        yield "model.seg_token", "the head attends to <SEG>: set model.seg_injection: false, or model.seg_token: true."
+    if model.head == "oft" and model.oft.placeholders == "zeros" and model.query_text is not None:
+        yield "model.query_text", "model.query_text has no queries to start: model.oft.placeholders is zeros."
+    depth = preset_size(model).language_stack.layers
+    if model.geometry_layer is not None and model.geometry_layer > depth:
+        yield "model.geometry_layer", f"model.geometry_layer is {model.geometry_layer}, the language model has {depth}."
+
+
 def _sinks(recipe: schema.TrainRecipe) -> Iterator[Finding]:
     sinks = recipe.log.sinks
     if "jsonl" not in sinks:
@@ -223,7 +237,7 @@ def _tasks(trials: schema.TrialsConfig) -> Iterator[Finding]:
 
 _RULES: dict[str, tuple[Callable[[Any], Iterator[Finding]], ...]] = {
     "pretrain": (_length, _parts, _sinks, _adapters, _something_trains, _schedule, _guards),
-    "posttrain": (_length, _parts, _sinks, _adapters, _schedule, _guards, _cache, _teachers, _features_fit),
+    "posttrain": (_length, _parts, _sinks, _adapters, _schedule, _guards, _cache, _teachers, _features_fit, _sequence),
     "cache": (_teachers,),
     "eval": (_trials,),
 }

@@ -144,6 +144,7 @@ SAM_SHAPES = {name: PRESETS[name].sam_shape for name in ("tiny", "mini")} | dict
     ("vit_b", "vit_l", "vit_h"), (256, 64, 64)
 )
 VGGT_SHAPES = {"tiny": PRESETS["tiny"].vggt_shape, "mini": PRESETS["mini"].vggt_shape, "vggt_1b": (256, 2048)}
+VGGT_SHAPES |= {f"{name}_area": shape for name, shape in VGGT_SHAPES.items()}  # the other pooling, the same shape
 TEACHER_FIELDS: dict[str, dict[str, dict[str, tuple[int, ...]]]] = {
     "sam": {name: {"sam": shape} for name, shape in SAM_SHAPES.items()},
     "vggt": {name: {"vggt": shape} for name, shape in VGGT_SHAPES.items()},

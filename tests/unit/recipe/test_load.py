@@ -224,6 +224,34 @@ def test_losses_cache_and_teachers_must_fit_each_other(tmp_path: Path, override:
     assert message in error_of(write(tmp_path, POSTTRAIN), override)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.seg_token=false", "model.seg_injection=false"], "without model.seg_token there are no masks"),
+        (["model.seg_token=false", "loss.segmentation.weight=0"], "the head attends to <SEG>: set model.seg_injection"),
+        (
+            ["model.head=oft", "model.oft.placeholders=zeros", "model.query_text=hello"],
+            "model.query_text has no queries to start",
+        ),
+        (["model.geometry_layer=4"], "model.geometry_layer is 4, the language model has 3"),
+        (["model.geometry_layer=0"], "model.geometry_layer should be above 0, not 0"),
+        (
+            ["model.bridge.variant=pros"],
+            "model.bridge.variant should be one of original, pro, not 'pros'. Did you mean pro?",
+        ),
+        (["model.head=bride"], "Did you mean bridge?"),
+    ],
+)
+def test_head_sequence_and_losses_must_fit_each_other(tmp_path: Path, overrides: list[str], message: str) -> None:
+    assert message in error_of(write(tmp_path, POSTTRAIN), *overrides)
+
+
+def test_a_head_that_reads_no_seg_needs_no_seg_token(tmp_path: Path) -> None:
+    overrides = ["model.seg_token=false", "loss.segmentation.weight=0", "model.head=bridge", "model.geometry_layer=3"]
+
+    assert load_recipe(write(tmp_path, POSTTRAIN), overrides, {}).recipe.name == "x"
+
+
 def test_geometry_may_align_with_the_features_of_another_teacher(tmp_path: Path) -> None:
     overrides = ["loss.geometry_features=sam", "model.geometry_width=32", "cache.vggt=null"]
 

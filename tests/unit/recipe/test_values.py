@@ -94,3 +94,15 @@ def test_a_field_is_not_neutral_for_its_name_alone() -> None:
     assert is_neutral("log.every_steps")
     assert not is_neutral("logarithm")
     assert not is_neutral("batch.global")
+
+
+def test_added_settings_of_the_model_change_the_hash_only_when_they_are_used(tmp_path: Path) -> None:
+    names = ("bridge", "oft", "geometry_layer", "seg_token")
+    assert not set(names) & set(learnt_values(load(tmp_path))["model"])
+    changed = load(tmp_path, "model.bridge.variant=pro", "model.geometry_layer=2", "model.seg_token=false")
+    assert {name: learnt_values(changed)["model"].get(name) for name in names} == {
+        "bridge": {"variant": "pro"},
+        "oft": None,
+        "geometry_layer": 2,
+        "seg_token": False,
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -134,3 +135,17 @@ def test_pooling_keeps_the_corners_of_the_patch_grid() -> None:
     code = 0.1 * uv_position_code(4, 48, pooled).flatten(1).T
     for pooled_index, patch_index in ((0, 0), (2, 3), (6, 12), (8, 15)):
         torch.testing.assert_close(pooled[:, :, pooled_index], patches[:, :, patch_index] + code[patch_index])
+
+
+def test_area_pooling_averages_the_patches_of_a_cell_and_has_its_own_preprocessing() -> None:
+    config = dataclasses.replace(SMALL, pooled_grid=2, pooling="area")
+    torch.manual_seed(0)
+    encoder = VGGTEncoder(config).eval()
+    images = torch.rand(1, 2, 3, 56, 56)
+    with torch.no_grad():
+        patches, pooled = encoder.aggregator(images), encoder(images)
+    maps = patches + 0.1 * uv_position_code(4, 48, pooled).flatten(1).T
+    first = maps[:, :, [0, 1, 4, 5]].mean(dim=2)  # the upper left 2 x 2 of 4 x 4 patches
+    torch.testing.assert_close(pooled[:, :, 0], first, atol=1e-5, rtol=1e-4)
+    assert vggt_config("mini_area") == dataclasses.replace(vggt_config("mini"), pooling="area")
+    assert VGGT.preprocessing("mini_area") == f"{VGGT.preprocessing('mini')}; area pooling"

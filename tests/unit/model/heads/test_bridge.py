@@ -92,7 +92,7 @@ def test_noise_is_new_in_each_training_forward_and_one_for_the_batch() -> None:
     torch.testing.assert_close(act(head, seen), act(head, seen))
     head.train()
     assert not torch.allclose(act(head, seen), act(head, seen))
-    alike = HeadCondition(*(value[:1].expand_as(value) for value in (seen.vision, seen.queries, seen.seg)))
+    alike = HeadCondition(seen.vision[:1].expand(2, -1, -1), seen.queries[:1].expand(2, -1, -1), None)
     rows = head([alike] * 2, torch.zeros(2, 1, WIDTH))
     torch.testing.assert_close(rows[0], rows[1])
 

@@ -56,6 +56,7 @@ def test_shut_gates_silence_all_conditions() -> None:
 
 def test_without_injection_seg_has_no_say() -> None:
     proprio, seen = torch.randn(2, 1, 32), condition()
+    assert seen.seg is not None
     changed = dataclasses.replace(seen, seg=seen.seg + 1)
     for injection in (True, False):
         head = ActionHead(dataclasses.replace(CONFIG, seg_injection=injection), 32)
