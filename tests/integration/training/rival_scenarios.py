@@ -30,7 +30,7 @@ from pokevla.training.saving import Saver
 from pokevla.training.tasks import Task, build_task, save_statistics
 from pokevla.weights.export import export_checkpoint
 
-SAVED = 4  # the step that is saved and resumed from
+SAVED = 6  # the step that is saved and resumed from
 
 
 class Losses:
