@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -86,15 +87,19 @@ def _share(names: set[str], reached: set[str]) -> str:
     return "frozen" if not names else "all" if hit == len(names) else "some" if hit else "–"
 
 
+@functools.cache
+def usual() -> dict[str, Row]:
+    return measured({}, LossConfig())
+
+
 def test_each_loss_reaches_what_the_table_says() -> None:
     told = {part: dict(zip(LOSSES, cells, strict=True)) for part, *cells in rows_below("## Which loss trains what")}
-    assert measured({}, LossConfig()) == told
+    assert usual() == told
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_choices_change_what_the_second_table_says(choice: str) -> None:
-    usual, settings = measured({}, LossConfig()), CHOICES[choice]
-    changed = {part: row for part, row in measured(*settings).items() if row != usual[part]}
+    changed = {part: row for part, row in measured(*CHOICES[choice]).items() if row != usual()[part]}
     told = {
         part: dict(zip(LOSSES, cells, strict=True))
         for named, part, *cells in rows_below("Some choices change it:")
