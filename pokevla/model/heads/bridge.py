@@ -134,12 +134,18 @@ class BridgeHead(nn.Module):
         first = conditions[0]
         latents = self._start(proprio).expand(proprio.shape[0], -1, -1)
         angles = self._angles(first.queries.shape[1] + 1, first.vision.shape[1], proprio)
+        read: tuple[HeadCondition, Tensor, Tensor] | None = None
         for block, condition in zip(self.blocks, conditions, strict=True):
-            queries = torch.cat([condition.queries, proprio], dim=1)
-            if self.quirks.bf16_queries:
-                queries = queries.to(torch.bfloat16).to(queries.dtype)
-            latents = block(latents, queries, condition.vision, angles)
+            if read is None or read[0] is not condition:
+                # One copy of the slice of the sequence, which each of the two Linears would make and keep for itself.
+                read = condition, self._queries(condition, proprio), condition.vision.contiguous()
+            latents = block(latents, read[1], read[2], angles)
         return self.output(self.norm(latents))
+
+    def _queries(self, condition: HeadCondition, proprio: Tensor) -> Tensor:
+        """Query states and, last, the robot's: (B, Q + 1, D)."""
+        queries = torch.cat([condition.queries, proprio], dim=1)
+        return queries.to(torch.bfloat16).to(queries.dtype) if self.quirks.bf16_queries else queries
 
     def _start(self, like: Tensor) -> Tensor:
         """The latents before the first block: (K, W)."""

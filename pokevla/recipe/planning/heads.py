@@ -3,31 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from pokevla.recipe.planning.head_job import HeadCondition, HeadJob
+from pokevla.recipe.planning.rival_heads import run_bridge, run_oft
 from pokevla.recipe.planning.sizes import HeadSize
 from pokevla.recipe.planning.tape import Activation, Tape
-
-
-@dataclass(frozen=True)
-class HeadCondition:
-    """The hidden states that one layer of the head attends to."""
-
-    vision: Activation  # (N, D) states of all views
-    queries: Activation  # (Q, D)
-    seg: Activation  # (1, D)
-
-
-@dataclass(frozen=True)
-class HeadJob:
-    """What one forward pass of a head works on."""
-
-    size: HeadSize
-    chunk_length: int
-    action_width: int
-    seg_injection: bool
-    conditions: tuple[HeadCondition, ...]  # one per layer of the head
-    proprio: Activation  # (1, D)
 
 
 def run_poke(tape: Tape, job: HeadJob) -> None:
@@ -82,5 +62,5 @@ def is_absorption_cheaper(num_latents: int, num_source: int, width: int, source_
     return absorbed < plain
 
 
-HEADS: dict[str, Callable[[Tape, HeadJob], None]] = {"poke": run_poke}
+HEADS: dict[str, Callable[[Tape, HeadJob], None]] = {"poke": run_poke, "bridge": run_bridge, "oft": run_oft}
 """A head that is not here is not counted, and the plan says so. A module listed in `extensions` can add its own."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pokevla.embodiment.description import Embodiment
 from pokevla.embodiment.libero import LIBERO
 from pokevla.recipe.kinds import DataKind, data_kind_of, model_of
 from pokevla.recipe.planning import vla, vlm
-from pokevla.recipe.planning.heads import HEADS, HeadCondition, HeadJob
+from pokevla.recipe.planning.head_job import HeadCondition, HeadJob
+from pokevla.recipe.planning.heads import HEADS
 from pokevla.recipe.planning.precision import PRECISIONS
 from pokevla.recipe.planning.sizes import PresetSize, preset_size
 from pokevla.recipe.planning.tape import Activation, Adapters, Mode, Products, Tape
@@ -129,7 +130,7 @@ def model_cost(recipe: TrainRecipe, embodiment: Embodiment = LIBERO, sample: Sam
     """Cost of a training recipe's model for one `sample`, by default an average one. Teachers are excluded: training
     reads their cached features."""
     sample = sample or average_sample(recipe, embodiment)
-    walk = _Walk(recipe, preset_size(recipe.model), sample)
+    walk = _Walk(recipe, head_fitted(preset_size(recipe.model), recipe, embodiment), sample)
     acts = model_of(recipe) == "pokevla"
     size, modes = walk.size, recipe.trainable
     features = [walk.tower("dino", modes.vision), walk.tower("siglip", modes.vision)]
@@ -137,7 +138,7 @@ def model_cost(recipe: TrainRecipe, embodiment: Embodiment = LIBERO, sample: Sam
     joined = Activation(sample.views * size.patches, sum(f.width for f in features), any(f.grad for f in features))
     vision = vlm.run_projector(tape, joined, size.language_stack.width)
     walk.add("projector", tape)
-    tokens = vision.rows + sample.text_tokens + (1 + size.num_queries if acts else 0)
+    tokens = vision.rows + sample.text_tokens + (own_tokens(recipe, size) if acts else 0)
     tape = walk.tape(modes.language_model, checkpoints=recipe.activation_checkpointing)
     x = Activation(tokens, size.language_stack.width, vision.grad or acts or tape.trains)
     if x.grad:
@@ -152,6 +153,19 @@ def model_cost(recipe: TrainRecipe, embodiment: Embodiment = LIBERO, sample: Sam
     if acts:
         _add_robot_parts(walk, hidden, vision.rows, embodiment)
     return ModelCost(tuple(sorted(walk.parts, key=lambda part: list(TITLES).index(part.name))), sample, tokens)
+
+
+def head_fitted(size: PresetSize, recipe: TrainRecipe, embodiment: Embodiment) -> PresetSize:
+    """The preset with the layers and queries of the recipe's head."""
+    if recipe.model.head != "oft":
+        return size
+    head = replace(size.head, layers=recipe.model.oft.num_blocks)
+    return replace(size, head=head, num_queries=recipe.data.chunk_length * embodiment.action_width)
+
+
+def own_tokens(recipe: TrainRecipe, size: PresetSize) -> int:
+    """Tokens that PokeVLA adds to the sequence: queries, SEG, and proprio where the head does not read it."""
+    return size.num_queries + int(recipe.model.seg_token) + int(recipe.model.head == "oft")
 
 
 @dataclass
@@ -202,8 +216,13 @@ def _add_robot_parts(walk: _Walk, hidden: Activation, vision_tokens: int, embodi
     """What PokeVLA adds to PokeVLM."""
     size, weights = walk.size, walk.recipe.loss_weights
     width = size.language_stack.width
-    for name, count in (("seg_token", width), ("action_queries", size.num_queries * width)):
-        tape = walk.tape()
+    model = walk.recipe.model
+    is_zero = model.head == "oft" and model.oft.placeholders == "zeros"
+    for name, count, is_trained in (
+        ("seg_token", width, model.seg_token),
+        ("action_queries", size.num_queries * width, not is_zero),
+    ):
+        tape = walk.tape("full" if is_trained else "frozen")
         tape.weights(count)
         walk.add(name, tape)
     tape = walk.tape()
@@ -238,8 +257,8 @@ def _add_head(walk: _Walk, hidden: Activation, vision_tokens: int, proprio: Acti
         )
         for kept in is_kept
     ]
-    if hidden.grad:  # SEG is a row of the tail that was picked with it; so the storage of all rows is kept
-        tape.keep_bytes(states * (1 + size.num_queries) * hidden.width * tape.element)
+    if hidden.grad and model.head == "poke":  # SEG is a row of the tail, picked with the queries: all rows are kept
+        tape.keep_bytes(states * own_tokens(walk.recipe, size) * hidden.width * tape.element)
     layers = size.head.layers
     chosen = [conditions[-(-(layer + 1) * states // layers) - 1] for layer in range(layers)]
     job = HeadJob(
@@ -249,6 +268,7 @@ def _add_head(walk: _Walk, hidden: Activation, vision_tokens: int, proprio: Acti
         model.seg_injection,
         tuple(chosen),
         proprio,
+        model.bridge.variant,
     )
     run(tape, job)
     walk.add("action_head", tape)
@@ -259,6 +279,8 @@ def _add_decoders(walk: _Walk, losses: Tape, grad: bool, *, is_trained: bool) ->
     size, views, mode = walk.size.decoder, walk.sample.views, "full" if is_trained else "frozen"
     projector, prompts, decoders, loss = (walk.tape(mode) for _ in range(4))
     width = walk.size.language_stack.width
+    if grad and walk.recipe.model.head == "bridge":  # the first that keeps the tail, of which SEG is a row
+        projector.keep_bytes((1 + walk.size.num_queries) * width * projector.element)
     seg = vla.run_mlp(projector, Activation(1, width, grad, kept=True), width, size.channels, relu=True)
     dense = vla.run_prompt_encoder(prompts, size, None)
     coarse = vla.run_mask_decoder(decoders, size, dense, seg)

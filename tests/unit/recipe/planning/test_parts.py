@@ -27,6 +27,16 @@ from tests.unit.recipe.planning.counting import LiveBytes, SavedBytes, count_flo
 from tests.unit.recipe.planning.recipes import posttrain, pretrain, trained
 
 TEXT, ANSWER, SAMPLES = 12, 5, 2
+PLAIN: dict[str, Any] = {"loss": {"geometry": 0.0, "segmentation": {"weight": 0}}, "cache": None}
+"""Fields of a recipe without masks and geometry."""
+RIVALS: dict[str, dict[str, Any]] = {
+    "bridge": {"model": {"preset": "mini", "head": "bridge", "head_condition": "per_layer"}},
+    "bridge-pro": {"model": {"preset": "mini", "head": "bridge", "bridge": {"variant": "pro"}}},
+    "oft": {"model": {"preset": "mini", "head": "oft"}},
+    "oft-zeros": {"model": {"preset": "mini", "head": "oft", "oft": {"placeholders": "zeros", "num_blocks": 3},
+                            "seg_token": False}, **PLAIN},
+}  # fmt: skip
+"""Other action heads."""
 PART_OF = {
     "dino_featurizer": "dino",
     "siglip_featurizer": "siglip",
@@ -149,6 +159,8 @@ def test_parameters_of_each_part_are_those_of_the_model(name: str, mode: str, em
         {"loss": {"geometry": 0.0, "segmentation": {"weight": 0}}},
         {"model": {"preset": "tiny", "head_condition": "per_layer"}, "data": {"datasets": [{"path": "d"}],
                                                                                "chunk_length": 5}},
+        {"model": {"preset": "tiny", "seg_token": False, "seg_injection": False}, **PLAIN},
+        *RIVALS.values(),
     ],
 )  # fmt: skip
 def test_parameters_follow_the_recipe(fields: dict[str, Any]) -> None:
@@ -199,11 +211,14 @@ CASES = [
     pretrain(**trained("full", model={"preset": "mini"}, precision="bf16")),
     pretrain(**trained("lora", model={"preset": "mini"}, precision="fp32")),
     pretrain(model={"preset": "mini"}, precision="fp32"),  # vision frozen
+    *(posttrain(**trained("full", **fields), precision="fp32") for fields in RIVALS.values()),
 ]  # fmt: skip
 
 
 def case_name(recipe: TrainingRecipe) -> str:
-    return f"{recipe.kind}-{recipe.model.preset}-{recipe.trainable.language_model}-{recipe.precision}"
+    return (
+        f"{recipe.kind}-{recipe.model.preset}-{recipe.model.head}-{recipe.trainable.language_model}-{recipe.precision}"
+    )
 
 
 @pytest.mark.parametrize("recipe", CASES, ids=case_name)
@@ -250,6 +265,7 @@ def test_checkpointed_blocks_keep_only_their_inputs(recipe: TrainingRecipe) -> N
         for mode in ("frozen", "lora", "full")
         for checkpoints in (False, True)
     ]
+    + [posttrain(**trained("full", **fields), precision="fp32") for fields in RIVALS.values()]
     + [
         pretrain(**trained("full", model={"preset": "mini"}, precision="fp32")),
         pretrain(model={"preset": "mini"}, precision="fp32", activation_checkpointing=True),
