@@ -46,11 +46,15 @@ class Losses:
             self.save(result)
 
 
+def trained(trainer: Trainer) -> list[tuple[str, torch.nn.Parameter]]:
+    model: Any = trainer.engine.module
+    return sorted((name, value) for name, value in model.named_parameters() if value.requires_grad)
+
+
 def fingerprint(trainer: Trainer) -> str:
     digest = hashlib.sha256()
-    for name, value in sorted(trainer.engine.module.named_parameters()):
-        if value.requires_grad:
-            digest.update(name.encode() + value.detach().numpy().tobytes())
+    for name, value in trained(trainer):
+        digest.update(name.encode() + value.detach().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -96,7 +100,7 @@ def follow(path: Path) -> dict[str, Any]:
         "batch_difference": float(np.abs(together[:1] - alone).max()),
         "head": type(policy.model.action_head).__name__,
         "sees_proprio": float(np.abs(policy.act(images, proprio + 0.5, ["Follow the square"] * 3) - together).max()),
-        "trained": sum(p.numel() for p in trainer.engine.module.parameters() if p.requires_grad),
+        "trained": sum(value.numel() for _, value in trained(trainer)),
     }
 
 
