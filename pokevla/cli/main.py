@@ -49,6 +49,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "runs": ("run_verbs.runs", "app", "List, show and stop runs: ls, show, stop."),
     "watch": ("run_verbs.watch", "watch", "Watch a run: progress, losses, speed, checkpoints, events."),
     "eval": ("run_verbs.eval", "evaluate", "Evaluate policies in the simulator, or the grounding of a VLM."),
+    "explain": (
+        "run_verbs.explain",
+        "explain",
+        "Draw what a policy looks at in an episode: masks of its goal, attention over frames.",
+    ),
     "report": ("run_verbs.report", "report", "Write an HTML report about runs."),
     "ckpt": (
         "ckpt",

@@ -44,7 +44,8 @@ EXPORT_WEIGHTS = "model.safetensors"
 _CHECKPOINT = f"{CHECKPOINTS}/*step-*"
 RUN_CONTENTS = (
     RECIPE, MANIFEST, STATISTICS, SUBMITTED, "dirty.patch", "metrics.jsonl", "events.jsonl", "wandb_id", "wandb/**",
-    "tensorboard/**events.out.tfevents.*", "logs/rank_*", "heartbeat/rank_*.json", "slurm/**", "code/**", ".lock",
+    "tensorboard/**events.out.tfevents.*", "explain/*.png", "explain/*.mp4",
+    "logs/rank_*", "heartbeat/rank_*.json", "slurm/**", "code/**", ".lock",
     "**.tmp-*", f"{_CHECKPOINT}/COMPLETE.json", f"{_CHECKPOINT}/HEALTHY", f"{_CHECKPOINT}/state/*.pt",
     f"{_CHECKPOINT}/universal/**", f"{EXPORT}*/model*.safetensors", f"{EXPORT}*/model.safetensors.index.json",
     f"{EXPORT}*/{EXPORT_CONFIG}", f"{EXPORT}*/{STATISTICS}", f"{EXPORT}*/README.md", f"{EXPORT}*/tokenizer/**",

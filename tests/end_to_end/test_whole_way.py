@@ -68,6 +68,19 @@ def test_evaluation_leaves_records_intervals_videos_and_pictures(whole_way: Path
     assert len(list((folder / "videos").iterdir())) == len(watched)
 
 
+def test_a_trial_and_a_stored_episode_are_explained(whole_way: Path, pokevla, tmp_path: Path):
+    run = whole_way / "posttrain"
+    small = ("--image-size", "64", "--fast-rendering", "--max-steps", "16", "--out", tmp_path)
+    result = pokevla("explain", run, "--suite", "libero_object", "--task", "3", "--init-state", "30", *small)
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"3 moments, mean mask IoU 0\.\d\d", result.stdout), result.stdout
+    result = pokevla("explain", run, "--dataset", whole_way / "robot", "--every", "8", "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    names = {path.name for path in tmp_path.iterdir()}
+    trial = "libero_object-t3-i30"
+    assert names == {f"{name}.{kind}" for name in (trial, "episode-0000") for kind in ("png", "mp4")}
+
+
 def test_exported_model_needs_nothing_else(whole_way: Path):
     names = {path.name for path in (whole_way / "posttrain" / "export").iterdir()}
     assert names >= {"model.safetensors", "config.json", "tokenizer", "statistics.json", "README.md"}
