@@ -182,7 +182,7 @@ def test_published_sizes_count_as_published() -> None:
     assert counted["seg_projector"] == 1_033_344
     assert counted["geometry_projector"] == 6_035_200
     assert counted["mask_decoders"] == 2 * 4_058_340
-    assert counted["prompt_encoders"] == 2 * (6_220 + 256), "with the Fourier matrix, which SAM counts as a buffer"
+    assert counted["prompt_encoders"] == 2 * 6_220
     assert counted["proprio_projector"] == 811_776
     assert counted["action_queries"] == 57_344
     vlm = model_cost(pretrain(**trained("full")))
