@@ -28,7 +28,10 @@ ACTION_HEADS: dict[str, Any] = {
 """(ActionHeadConfig, hidden size D) -> module. Its forward maps one `HeadCondition` per head layer and the projected
 proprio (B, 1, D) to normalised actions (B, K, A). `model.head` of a recipe."""
 
-LANGUAGE_MODELS: dict[str, Any] = {"qwen2": "pokevla.model.language_models:build_qwen2"}
+LANGUAGE_MODELS: dict[str, Any] = {
+    "qwen2": "pokevla.model.language_models:build_qwen2",
+    "llama": "pokevla.model.language_models:build_llama",
+}
 """LanguageModelConfig -> a causal language model of transformers with random weights. `model.language_model`."""
 
 VISION_TOWERS: dict[str, Any] = {"timm_vit": "pokevla.model.vision_towers:TIMM_VIT"}
@@ -41,9 +44,19 @@ TEACHERS: dict[str, Any] = {"sam": "pokevla.teachers.sam:SAM", "vggt": "pokevla.
 
 WEIGHT_FORMATS: dict[str, Any] = {
     "qwen2": "pokevla.weights.formats.qwen2:QWEN2",
+    "openvla-oft": "pokevla.weights.formats.vla_checkpoints:OPENVLA_OFT",
+    "vla-adapter": "pokevla.weights.formats.vla_checkpoints:VLA_ADAPTER",
 }
 """A `WeightFormat` (pokevla.weights.conversion.weight_format): published files with a table of names. KIND of `pokevla
 model import` and `pokevla model export`."""
+
+POLICIES: dict[str, Any] = {
+    "pokevla": "pokevla.policy.policy:Policy",
+    "openvla-oft": "pokevla.policy.published:PublishedPolicy",
+    "vla-adapter": "pokevla.policy.published:PublishedPolicy",
+}
+"""A class with the methods of `pokevla.policy.policy.Policy`: `from_pretrained(folder, device)`, `act`, `blanked` and
+others, for models of this `kind` in their config.json, exported or imported."""
 
 OPTIMIZERS: dict[str, Any] = {"adamw": "pokevla.training.optimizer:build_adamw"}
 """(parameter groups, OptimConfig) -> optimizer. `optim.name`. The groups are the matrices and the vectors of the model,

@@ -8,10 +8,11 @@ from typing import Any
 
 from pokevla.embodiment.mixing import refuse_other_robot
 from pokevla.embodiment.table import get_embodiment
-from pokevla.errors import RecipeError
+from pokevla.errors import RecipeError, UsageError
 from pokevla.evaluation.videos import MaskPredictor
 from pokevla.policy.acting import ActingPolicy
 from pokevla.policy.policy import Policy
+from pokevla.policy.published import PublishedPolicy
 from pokevla.policy.replay import ReplayPolicy
 from pokevla.recipe.checking.datasets import EPISODES_NAME
 from pokevla.recipe.schema import EvalRecipe, PolicySpec
@@ -23,17 +24,18 @@ def build_policies(recipe: EvalRecipe) -> dict[str, ActingPolicy]:
     """Policies by name. Specs of the same run share its weights.
 
     Raises:
-        RecipeError: a spec lacks a field that its kind needs, or two have the same name.
+        RecipeError: a spec lacks a field that its kind needs, two have the same name, or a policy does not suit the
+            recipe: its chunks are too short, or it has no statistics of the suite.
         CheckpointError, DataError: a run or dataset does not exist.
     """
     names = [spec.name for spec in recipe.policies]
     if len(set(names)) != len(names):
         raise RecipeError("policies: two policies have the same name.", "Give each a unique name.")
-    loaded: dict[Path, Policy] = {}
+    loaded: dict[Path, Policy | PublishedPolicy] = {}
     return {spec.name: _build(spec, recipe, loaded) for spec in recipe.policies}
 
 
-def _build(spec: PolicySpec, recipe: EvalRecipe, loaded: dict[Path, Policy]) -> ActingPolicy:
+def _build(spec: PolicySpec, recipe: EvalRecipe, loaded: dict[Path, Policy | PublishedPolicy]) -> ActingPolicy:
     if spec.kind == "replay":
         if spec.dataset is None:
             raise RecipeError(f"policies: {spec.name} is a replay and has no `dataset`.", "Name the robot dataset.")
@@ -41,11 +43,32 @@ def _build(spec: PolicySpec, recipe: EvalRecipe, loaded: dict[Path, Policy]) -> 
     if spec.run is None:
         raise RecipeError(f"policies: {spec.name} is of kind {spec.kind} and has no `run`.", "Name its training run.")
     if spec.kind == "untrained":
-        return Policy.untrained(spec.run, seed=recipe.trials.seed)
+        return _adapted(Policy.untrained(spec.run, seed=recipe.trials.seed), spec, recipe)
     if spec.run not in loaded:
         loaded[spec.run] = Policy.from_pretrained(spec.run)
-    policy = loaded[spec.run]
+    policy = _adapted(loaded[spec.run], spec, recipe)
     return policy.blanked() if spec.kind == "blanked" else policy
+
+
+def _adapted(policy: Policy | PublishedPolicy, spec: PolicySpec, recipe: EvalRecipe) -> Policy | PublishedPolicy:
+    """The policy for the trials of the recipe: a published one with the statistics and images that the spec asks for.
+
+    Raises:
+        RecipeError: it has no such statistics, or its chunks are shorter than what is executed of them.
+    """
+    if policy.chunk_length < recipe.actions_per_query:
+        raise RecipeError(
+            f"actions_per_query: {recipe.actions_per_query} actions are to be executed per query; {spec.name} predicts "
+            f"{policy.chunk_length}.",
+            f"Set actions_per_query={policy.chunk_length} or less.",
+        )
+    if not isinstance(policy, PublishedPolicy):
+        return policy
+    try:
+        policy = policy.for_suite(spec.statistics or recipe.trials.suite)
+    except UsageError as error:
+        raise RecipeError(f"policies: {spec.name}: {error.message}", error.remedy) from error
+    return policy if spec.images == "published" else policy.with_plain_images()
 
 
 def refuse_other_robots(policies: Mapping[str, ActingPolicy], embodiment: str) -> None:

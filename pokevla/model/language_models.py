@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from pokevla.model.presets import LanguageModelConfig
 
 
 class FloatRotary(nn.Module):
-    """Qwen2's rotary angles, computed from the configuration alone.
+    """Rotary angles of Qwen2 and Llama, computed from the configuration alone.
 
     transformers keeps the inverse frequencies in a buffer, which `module.bfloat16()` (DeepSpeed's bf16 engine)
     rounds: at position 600 the fastest angle would be off by more than a radian. This module has no buffer to round.
@@ -47,5 +47,25 @@ def build_qwen2(config: LanguageModelConfig) -> Qwen2ForCausalLM:
         attn_implementation="sdpa",  # pyright: ignore[reportCallIssue]  (accepted by the base class)
     )
     model = Qwen2ForCausalLM(qwen)
+    model.model.register_module("rotary_emb", FloatRotary(config))
+    return model
+
+
+def build_llama(config: LanguageModelConfig) -> LlamaForCausalLM:
+    """Build Llama with random weights and fused (SDPA) attention."""
+    llama = LlamaConfig(
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads,
+        num_key_value_heads=config.num_kv_heads,
+        max_position_embeddings=config.max_positions,
+        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
+        rms_norm_eps=config.rms_eps,
+        tie_word_embeddings=config.tie_embeddings,
+        attn_implementation="sdpa",  # pyright: ignore[reportCallIssue]  (accepted by the base class)
+    )
+    model = LlamaForCausalLM(llama)
     model.model.register_module("rotary_emb", FloatRotary(config))
     return model

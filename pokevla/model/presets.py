@@ -269,7 +269,7 @@ def _value(hint: Any, value: Any, place: str) -> Any:
     literals = get_args(hint) if getattr(hint, "__origin__", None) is Literal else ()
     if literals and value not in literals:
         raise UsageError(f"{place} is {value!r}.", f"Choose one of {', '.join(map(str, literals))}.")
-    return value
+    return tuple(value) if isinstance(value, list) else value  # JSON has no tuples
 
 
 def config_from_dict(values: dict[str, Any]) -> PokeVLAConfig:

@@ -22,6 +22,7 @@ from pokevla.model.tokenizer import load_tokenizer
 from pokevla.model.vla import PokeVLA, VLAOutput
 from pokevla.policy.explanation.explanation import Explanation, explain
 from pokevla.policy.instructions import EncodedInstructions, InstructionEncoder
+from pokevla.policy.kinds import policy_class
 from pokevla.policy.observations import check_observations
 from pokevla.policy.placement import dtype_for, place_for_acting
 from pokevla.weights.export import load_exported
@@ -64,13 +65,18 @@ class Policy:
     def from_pretrained(cls, folder: Path, device: str | None = None, dtype: torch.dtype | None = None) -> Policy:
         """Load an exported model, or the export of a post-training run directory.
 
+        An imported checkpoint of another project gives the policy of its kind (`pokevla.parts.POLICIES`), which has the
+        methods of this class except `explain`.
+
         Args:
             device: None: a GPU if available.
             dtype: number format of the VLM (`pokevla.policy.placement`); None: bf16 on a GPU, fp32 on a CPU.
 
         Raises:
-            CheckpointError: there is no exported PokeVLA.
+            CheckpointError: there is no exported policy.
         """
+        if (other := policy_class(folder)) is not cls:
+            return other.from_pretrained(folder, device, dtype)
         model, config, tokenizer_folder, statistics = load_exported(folder)
         if not isinstance(model, PokeVLA) or statistics is None:
             raise CheckpointError(f"{folder} is not a policy: it holds a PokeVLM.", "Name a post-training run.")
@@ -80,6 +86,8 @@ class Policy:
     def untrained(cls, folder: Path, seed: int, device: str | None = None, dtype: torch.dtype | None = None) -> Policy:
         """The model and statistics of `folder`, with random weights from `seed`. Raises the errors of
         `from_pretrained`."""
+        if (other := policy_class(folder)) is not cls:
+            return other.untrained(folder, seed, device, dtype)
         trained, config, tokenizer_folder, statistics = load_exported(folder)
         if not isinstance(trained, PokeVLA) or statistics is None:
             raise CheckpointError(f"{folder} is not a policy: it holds a PokeVLM.", "Name a post-training run.")

@@ -195,11 +195,18 @@ class PolicySpec(Section):
     """`model`: weights of a run. `untrained`: same model, random weights. `blanked`: `model` with its images zeroed.
     `replay`: the executed actions of one expert episode."""
     run: UserPath | None = None
-    """Post-training run directory, or exported model (for `model`, `blanked`, and the shape of `untrained`)."""
+    """Post-training run directory, exported model, or imported OpenVLA-OFT or VLA-Adapter (for `model`, `blanked`, and
+    the shape of `untrained`)."""
     dataset: UserPath | None = None
     """Dataset whose episode is replayed."""
     episode: int = 0
     """Which episode is replayed."""
+    statistics: str | None = None
+    """Of an imported OpenVLA-OFT or VLA-Adapter: the dataset whose statistics scale its actions; `null`: the suite of
+    the trials, or the suite without idle steps (`libero_goal_no_noops`)."""
+    images: Literal["published", "plain"] = "published"
+    """Of an imported OpenVLA-OFT or VLA-Adapter: how camera pictures become the model's. `published`: JPEG, Lanczos,
+    bilinear crop, as its own evaluation does; `plain`: one resampling, as for our own policies."""
 
 
 class TrialsConfig(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -34,9 +34,12 @@ ADDED: dict[str, Any] = {
     "optim.name": "adamw",
     "log.sinks": ["jsonl", "tensorboard"],
     "trials.environment": "libero",
+    "policies.*.statistics": None,
+    "policies.*.images": "published",
 }
 """Fields added after the first runs, with the value that stands for the earlier behaviour. With that value they are
-left out of the recipe's hash and of its neutral settings, so that older runs can be resumed."""
+left out of the recipe's hash and of its neutral settings, so that older runs can be resumed. `*` is every entry of a
+list."""
 
 
 class _Absent:
@@ -88,14 +91,22 @@ def learnt_values(recipe: BaseModel) -> dict[str, Any]:
         values = _respelled(values, "", spelled)
     for name in (*NEUTRAL, *ADDED):
         *sections, last = name.split(".")
-        owner: Any = values
-        for section in sections:
-            owner = owner.get(section) if isinstance(owner, dict) else None
-        if not isinstance(owner, dict) or last not in owner:  # a cache recipe's `batch` is a number
-            continue
-        if name not in ADDED or owner[last] == ADDED[name]:
-            del owner[last]
+        for owner in _owners(values, sections):
+            is_there = isinstance(owner, dict) and last in owner  # a cache recipe's `batch` is a number
+            if is_there and (name not in ADDED or owner[last] == ADDED[name]):
+                del owner[last]
     return values
+
+
+def _owners(values: Any, sections: Sequence[str]) -> Iterator[Any]:
+    """The values at a dotted path; `*` is every entry of a list."""
+    if not sections:
+        yield values
+    elif sections[0] == "*":
+        for entry in values if isinstance(values, list) else ():
+            yield from _owners(entry, sections[1:])
+    elif isinstance(values, dict):
+        yield from _owners(values.get(sections[0]), sections[1:])
 
 
 def _respelled(value: Any, field: str, spelled: Mapping[str, str]) -> Any:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+from pokevla.data.published.normalisation import FILE as DATASET_STATISTICS
+from pokevla.data.published.normalisation import choose_statistics, read_published_statistics
 from pokevla.embodiment.mixing import refuse_other_robot
 from pokevla.embodiment.reading import KEY, read_embodiment
 from pokevla.embodiment.table import get_embodiment
@@ -89,7 +91,7 @@ def _of_cache(recipe: schema.CacheRecipe, _path: Path, _made_before: frozenset[P
 
 def _of_trials(recipe: schema.EvalRecipe, _path: Path, made_before: frozenset[Path]) -> Checks:
     for policy in recipe.policies:
-        yield lambda policy=policy: _policy(policy, recipe.trials.environment, made_before)
+        yield lambda policy=policy: _policy(policy, recipe.trials, made_before)
 
 
 def _of_grounding(recipe: schema.GroundingRecipe, _path: Path, made_before: frozenset[Path]) -> Checks:
@@ -211,8 +213,8 @@ def _teacher(field: str, teacher: sections.TeacherConfig) -> list[str]:
     return []
 
 
-def _policy(policy: schema.PolicySpec, environment: str, made_before: frozenset[Path]) -> list[str]:
-    simulated = get_embodiment(get_part("trials.environment", environment, ENVIRONMENTS).embodiment)
+def _policy(policy: schema.PolicySpec, trials: schema.TrialsConfig, made_before: frozenset[Path]) -> list[str]:
+    simulated = get_embodiment(get_part("trials.environment", trials.environment, ENVIRONMENTS).embodiment)
     if policy.kind == "replay" and policy.dataset is not None:
         remarks = _dataset(sections.DatasetSource(path=policy.dataset), "robot")
         refuse_other_robot(policy.name, read_mixture_embodiment([policy.dataset]), simulated)
@@ -221,7 +223,11 @@ def _policy(policy: schema.PolicySpec, environment: str, made_before: frozenset[
     export = None if policy.run is None else find_export(policy.run)
     if export is not None and (export / EXPORT_CONFIG).is_file():
         path = export / EXPORT_CONFIG
-        refuse_other_robot(policy.name, read_embodiment(read_json(path).get(KEY), path), simulated)
+        robot = read_embodiment(read_json(path).get(KEY), path)
+        refuse_other_robot(policy.name, robot, simulated)
+        if (export / DATASET_STATISTICS).is_file():  # an imported OpenVLA-OFT or VLA-Adapter
+            found = read_published_statistics(export / DATASET_STATISTICS, robot)
+            choose_statistics(found, policy.statistics or trials.suite)
     return remarks
 
 

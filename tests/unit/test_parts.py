@@ -12,6 +12,7 @@ from pokevla.parts import (
     LANGUAGE_MODELS,
     METRIC_SINKS,
     OPTIMIZERS,
+    POLICIES,
     TEACHERS,
     VISION_TOWERS,
     WEIGHT_FORMATS,
@@ -23,7 +24,7 @@ from pokevla.parts import (
 
 @pytest.mark.parametrize(
     "table",
-    [ACTION_HEADS, LANGUAGE_MODELS, METRIC_SINKS, OPTIMIZERS, TEACHERS, VISION_TOWERS, WEIGHT_FORMATS],
+    [ACTION_HEADS, LANGUAGE_MODELS, METRIC_SINKS, OPTIMIZERS, POLICIES, TEACHERS, VISION_TOWERS, WEIGHT_FORMATS],
 )
 def test_every_entry_can_be_imported(table: dict[str, object]) -> None:
     for name in table:

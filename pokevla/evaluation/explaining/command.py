@@ -68,6 +68,8 @@ def explain_episode(
     folder = out or _own_folder(run)
     teacher_config = _mask_teacher(run) if masks else None
     policy = Policy.from_pretrained(run)
+    if not isinstance(policy, Policy):  # an imported OpenVLA-OFT or VLA-Adapter
+        raise UsageError(f"{run} is a policy of another project: its attention cannot be drawn.", "Name a run of ours.")
     if not policy.needs_images:
         raise UsageError(f"{run} was trained on blank images: there is nothing to look at.")
     scene = _scene(source, policy, run)

@@ -1,0 +1,1 @@
+"""Inputs and outputs of OpenVLA-OFT and VLA-Adapter as their own evaluations prepare them."""

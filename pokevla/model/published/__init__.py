@@ -1,0 +1,1 @@
+"""Models of other projects, computed as their own code computes them."""
