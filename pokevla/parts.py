@@ -38,7 +38,11 @@ VISION_TOWERS: dict[str, Any] = {"timm_vit": "pokevla.model.vision_towers:TIMM_V
 """A `VisionTower` (pokevla.model.vision_towers): how to build a tower and read its weights. `kind` of a
 `VisionTowerConfig`."""
 
-TEACHERS: dict[str, Any] = {"sam": "pokevla.teachers.sam:SAM", "vggt": "pokevla.teachers.vggt:VGGT"}
+TEACHERS: dict[str, Any] = {
+    "sam": "pokevla.teachers.sam:SAM",
+    "vggt": "pokevla.teachers.vggt:VGGT",
+    "sam2": "pokevla.teachers.sam2:SAM2",
+}
 """A `TeacherDefinition` (pokevla.teachers.teacher): a frozen encoder with its sizes and the feature fields it outputs.
 `kind` of a teacher in `cache.teachers`; `cache.sam` and `cache.vggt` are the entries with these names."""
 
@@ -46,6 +50,9 @@ WEIGHT_FORMATS: dict[str, Any] = {
     "qwen2": "pokevla.weights.formats.qwen2:QWEN2",
     "openvla-oft": "pokevla.weights.formats.vla_checkpoints:OPENVLA_OFT",
     "vla-adapter": "pokevla.weights.formats.vla_checkpoints:VLA_ADAPTER",
+    "sam": "pokevla.weights.formats.sam:SAM",
+    "sam2": "pokevla.weights.formats.sam2:SAM2",
+    "vggt": "pokevla.weights.formats.vggt:VGGT",
 }
 """A `WeightFormat` (pokevla.weights.conversion.weight_format): published files with a table of names. KIND of `pokevla
 model import` and `pokevla model export`."""

@@ -14,91 +14,46 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import SamVisionConfig, SamVisionModel
 
-from pokevla.errors import CheckpointError
 from pokevla.model.presets import preset
 from pokevla.teachers.teacher import TeacherDefinition
-from pokevla.teachers.weights import load_strictly, read_state
+from pokevla.teachers.weights import load_part
+from pokevla.weights.formats.sam import KIND, OF_THE_DECODER, PUBLISHED_SIZES, SamSizes, vision_config
 
 FIELD = "sam"
 PIXEL_MEAN = (123.675, 116.28, 103.53)  # of 0..255 RGB
 PIXEL_STD = (58.395, 57.12, 57.375)
 
-# transformers' default std is 1e-10, since it expects the weights to be overwritten; LayerNorm would amplify rounding
-# noise. 0.02 is the usual value for ViTs.
-_INITIALIZER_RANGE = 0.02
-
-_OFFICIAL_TO_TRANSFORMERS = (
-    ("image_encoder.", "vision_encoder."),
-    (".patch_embed.proj.", ".patch_embed.projection."),
-    (".blocks.", ".layers."),
-    (".norm1.", ".layer_norm1."),
-    (".norm2.", ".layer_norm2."),
-    (".neck.0.", ".neck.conv1."),
-    (".neck.1.", ".neck.layer_norm1."),
-    (".neck.2.", ".neck.conv2."),
-    (".neck.3.", ".neck.layer_norm2."),
-)
-
 
 def sam_config(name: str) -> SamVisionConfig:
     """Return the configuration of teacher preset `name`: tiny or mini (for the model presets of these names), vit_b,
     vit_l or vit_h."""
-    published = {
-        "vit_b": (768, 12, 12, (2, 5, 8, 11)),
-        "vit_l": (1024, 24, 16, (5, 11, 17, 23)),
-        "vit_h": (1280, 32, 16, (7, 15, 23, 31)),
-    }
-    if name in published:
-        width, depth, heads, global_blocks = published[name]
-        return SamVisionConfig(
-            hidden_size=width,
-            num_hidden_layers=depth,
-            num_attention_heads=heads,
-            global_attn_indexes=list(global_blocks),
-            initializer_range=_INITIALIZER_RANGE,
-        )
+    if name in PUBLISHED_SIZES:
+        return vision_config(PUBLISHED_SIZES[name])
     segmentation = preset(name).segmentation
     # tiny pads its windows (4 is not a multiple of 3), as the published sizes do (64 and 14); mini needs no padding.
-    width, depth, heads, window = (16, 2, 2, 3) if name == "tiny" else (64, 2, 4, 8)
-    return SamVisionConfig(
-        hidden_size=width,
-        num_hidden_layers=depth,
-        num_attention_heads=heads,
-        output_channels=segmentation.embed_dim,
-        image_size=8 * segmentation.grid,
-        patch_size=8,
-        window_size=window,
-        global_attn_indexes=[depth - 1],
-        num_pos_feats=segmentation.embed_dim // 2,
-        initializer_range=_INITIALIZER_RANGE,
+    width, heads, window = (16, 2, 3) if name == "tiny" else (64, 4, 8)
+    return vision_config(
+        SamSizes(
+            image_size=8 * segmentation.grid,
+            patch_size=8,
+            width=width,
+            num_heads=heads,
+            mlp_dim=4 * width,
+            window_size=window,
+            blocks=(False, True),
+            embed_dim=segmentation.embed_dim,
+        )
     )
 
 
 def load_sam_weights(model: SamVisionModel, path: Path) -> None:
-    """Load a file in transformers' layout (`SamModel` or `SamVisionModel`) or in segment-anything's (`.pth`).
+    """Load the image encoder of a `.pth` of segment-anything, of a file or folder of transformers (`SamModel` or
+    `SamVisionModel`), or of what `pokevla model import sam` has written.
 
     Raises:
-        CheckpointError: the file has no SAM image encoder, or one of another size.
+        CheckpointError: there is no SAM image encoder, or one of another size.
     """
-    state = read_state(path)
-    if any(name.startswith("image_encoder.") for name in state):
-        state = official_names(state)
-    encoder = {name: value for name, value in state.items() if name.startswith("vision_encoder.")}
-    if not encoder:
-        raise CheckpointError(f"{path} holds no SAM image encoder.", "Give a SAM checkpoint for the teacher `sam`.")
-    load_strictly(model, encoder, path)
-
-
-def official_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the image encoder's tensors of a segment-anything state dict under transformers' names."""
-    renamed = {}
-    for name, value in state.items():
-        if not name.startswith("image_encoder."):
-            continue
-        for old, new in _OFFICIAL_TO_TRANSFORMERS:
-            name = name.replace(old, new, 1)
-        renamed[name] = value
-    return renamed
+    load_part(model, KIND, path, left_out=OF_THE_DECODER)
 
 
 def preprocess_sam(images: Tensor, size: int) -> Tensor:

@@ -7,11 +7,11 @@ from pathlib import Path
 from torch import Tensor
 from torch.nn import functional
 
-from pokevla.errors import CheckpointError
 from pokevla.model.presets import preset
 from pokevla.teachers.teacher import TeacherDefinition
 from pokevla.teachers.vggt_aggregator import IMAGENET_MEAN, IMAGENET_STD, Pooling, VGGTConfig, VGGTEncoder
-from pokevla.teachers.weights import load_strictly, read_state
+from pokevla.teachers.weights import load_part
+from pokevla.weights.formats.vggt import KIND
 
 FIELD = "vggt"
 AREA = "_area"
@@ -33,17 +33,13 @@ def vggt_config(name: str) -> VGGTConfig:
 
 
 def load_vggt_weights(module: VGGTEncoder, path: Path) -> None:
-    """Load the `aggregator.` tensors of a VGGT file. Its camera, depth, point and track heads are ignored.
+    """Load the `aggregator.` tensors of a VGGT file or folder, or what `pokevla model import vggt` has written. Its
+    camera, depth, point and track heads are ignored.
 
     Raises:
-        CheckpointError: the file has no aggregator, or one of another size.
+        CheckpointError: there is no aggregator, or one of another size.
     """
-    state = {name: value for name, value in read_state(path).items() if name.startswith("aggregator.")}
-    if not state:
-        raise CheckpointError(
-            f"{path} holds no `aggregator.` weights.", "Give a VGGT checkpoint for the teacher `vggt`."
-        )
-    load_strictly(module, state, path)
+    load_part(module, KIND, path)
 
 
 def encode_vggt(module: VGGTEncoder, images: Tensor) -> Tensor:

@@ -14,22 +14,27 @@ from torch import Tensor, nn
 
 from pokevla.errors import CheckpointError
 from pokevla.files.foreign.torch_archives import UNREADABLE, is_archive, read_archive
+from pokevla.weights.conversion.importing import open_part
+from pokevla.weights.named_tensors import refuse_non_finite
+from pokevla.weights.safetensors_files import weight_files
 
 _CHUNK_BYTES = 1 << 22
+_ANOTHER_FILE = "Check that `weights` are of this kind, and that `preset` is their size."
 
 
 def file_hash(path: Path) -> str:
-    """Return the sha256 of a weights file in hex.
+    """Return the sha256 of the weights at `path` in hex: a file, or the safetensors of a folder, one after another.
 
     Raises:
-        CheckpointError: the file does not exist.
+        CheckpointError: there is no such file, or the folder holds no safetensors.
     """
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointError(f"Teacher weights {path} do not exist.", "Correct `weights`, or leave it out.")
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
+    for one in weight_files(path) if path.is_dir() else [path]:
+        with one.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -50,7 +55,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
         CheckpointError: the file is missing or damaged, or is not a mapping from names to tensors.
     """
     if not path.is_file():
-        raise CheckpointError(f"Teacher weights {path} do not exist.", "Correct `weights`, or leave it out.")
+        problem = "are a folder; this teacher reads a file" if path.is_dir() else "do not exist"
+        raise CheckpointError(f"Teacher weights {path} {problem}.", "Correct `weights`, or leave it out.")
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
@@ -65,6 +71,26 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path} is not a mapping from names to tensors.", "Give a file of weights.")
     return cast(dict[str, Tensor], dict(state))
+
+
+def load_part(module: nn.Module, kind: str, path: Path, left_out: tuple[str, ...] = ()) -> None:
+    """Load `module` from published files of `kind` (an entry of `pokevla.parts.WEIGHT_FORMATS`), or from what
+    `pokevla model import` made of them. Memory: one tensor beside the module.
+
+    `left_out` are patterns of published names that belong to other parts.
+
+    Raises:
+        CheckpointError: as `open_part`, or a number is not finite.
+    """
+    state = module.state_dict()
+    try:
+        weights = open_part(kind, path, {name: tuple(value.shape) for name, value in state.items()}, left_out=left_out)
+        for name, target in state.items():
+            tensor = weights.read(name)
+            refuse_non_finite(name, tensor, _ANOTHER_FILE)
+            target.copy_(tensor)
+    except CheckpointError as error:
+        raise CheckpointError(f"Teacher weights: {error.message}", _ANOTHER_FILE) from error
 
 
 def load_file(module: nn.Module, path: Path) -> None:

@@ -13,8 +13,10 @@ from torch import nn
 from transformers import SamVisionModel
 
 from pokevla.recipe.sections import TeacherConfig
-from pokevla.teachers.sam import load_sam_weights, official_names, preprocess_sam, sam_config
+from pokevla.teachers.sam import load_sam_weights, preprocess_sam, sam_config
 from pokevla.teachers.teacher import build_teacher
+from pokevla.weights.conversion.name_maps import ours_of
+from pokevla.weights.formats.sam import OFFICIAL_NAMES
 
 
 def official_encoder() -> nn.Module:
@@ -74,8 +76,8 @@ def test_every_norm_has_the_eps_of_segment_anything() -> None:
     norms = [(name, module) for name, module in official_encoder().named_modules() if hasattr(module, "eps")]
     assert len(norms) == 2 * sam_config("tiny").num_hidden_layers + 2
     for name, norm in norms:
-        ours = next(iter(official_names({f"image_encoder.{name}.": torch.empty(0)}))).rstrip(".")
-        assert model.get_submodule(ours).eps == norm.eps, name
+        (weight,) = ours_of(f"image_encoder.{name}.weight", OFFICIAL_NAMES) or ()
+        assert model.get_submodule(weight.removesuffix(".weight")).eps == norm.eps, name
 
 
 @pytest.mark.parametrize(

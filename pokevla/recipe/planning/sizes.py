@@ -143,11 +143,15 @@ not in memory in training, which reads their cached features."""
 SAM_SHAPES = {name: PRESETS[name].sam_shape for name in ("tiny", "mini")} | dict.fromkeys(
     ("vit_b", "vit_l", "vit_h"), (256, 64, 64)
 )
+SAM2_SHAPES = {name: PRESETS[name].sam_shape for name in ("tiny", "mini")} | dict.fromkeys(
+    ("hiera_tiny", "hiera_small", "hiera_base_plus", "hiera_large"), (256, 64, 64)
+)
 VGGT_SHAPES = {"tiny": PRESETS["tiny"].vggt_shape, "mini": PRESETS["mini"].vggt_shape, "vggt_1b": (256, 2048)}
 VGGT_SHAPES |= {f"{name}_area": shape for name, shape in VGGT_SHAPES.items()}  # the other pooling, the same shape
 TEACHER_FIELDS: dict[str, dict[str, dict[str, tuple[int, ...]]]] = {
     "sam": {name: {"sam": shape} for name, shape in SAM_SHAPES.items()},
     "vggt": {name: {"vggt": shape} for name, shape in VGGT_SHAPES.items()},
+    "sam2": {name: {"sam2": shape} for name, shape in SAM2_SHAPES.items()},
 }
 """Our teachers: kind -> preset -> shape of each field for one view, (C, G, G) or (N, T)."""
 _GROUP = 64  # values of a grid that share a scale (pokevla.features.codec)

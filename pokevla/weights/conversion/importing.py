@@ -8,6 +8,7 @@ OUT/...                 what the format adds, such as tokenizer/
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from pokevla.weights.conversion.converted import ImportedWeights, JoinedWeights
 from pokevla.weights.conversion.name_maps import Plan, ours_of, plan_import, refuse_different
 from pokevla.weights.conversion.record import SOURCE, source_record
 from pokevla.weights.conversion.sources import Source, find_files, open_files
-from pokevla.weights.conversion.weight_format import ImportRequest, NameMap, Row, Shape, WeightFormat
+from pokevla.weights.conversion.weight_format import Ignored, ImportRequest, NameMap, Row, Shape, WeightFormat
 from pokevla.weights.export_files import FILES
 from pokevla.weights.named_tensors import Weights
 from pokevla.weights.safetensors_files import FREE_SPACE, write_weights
@@ -174,11 +175,17 @@ def _where_from(format_: WeightFormat, companions: list[str]) -> str:
     return f" (pokevla models get {' '.join(names)})." if names else "."
 
 
-def open_part(kind: str, place: Path, targets: Mapping[str, Shape], resampled: tuple[str, ...] = ()) -> Weights:
+def open_part(
+    kind: str,
+    place: Path,
+    targets: Mapping[str, Shape],
+    resampled: tuple[str, ...] = (),
+    left_out: tuple[str, ...] = (),
+) -> Weights:
     """Weights of one part that a larger model is assembled from, under the part's own names.
 
-    `targets` are its names and shapes; the grids of `resampled` may have another size in the files. Raises what
-    `open_source` and `plan_import` raise.
+    `targets` are its names and shapes; the grids of `resampled` may have another size in the files; `left_out` are
+    patterns of published names that belong to other parts. Raises what `open_source` and `plan_import` raise.
     """
     format_ = weight_format(kind)
     source = open_source(kind, place)
@@ -187,7 +194,8 @@ def open_part(kind: str, place: Path, targets: Mapping[str, Shape], resampled: t
         rows = (Row(name, name, "resample_grid"), *names.rows)
         if name in source.tensors and name in targets and source.tensors[name].shape != targets[name]:
             names = NameMap(rows, names.ignored, names.new, names.duplicates)
-    plan = plan_import(names, source, targets, format_.title)
+    others = tuple(Ignored(pattern, "belongs to another part") for pattern in left_out)
+    plan = plan_import(dataclasses.replace(names, ignored=(*others, *names.ignored)), source, targets, format_.title)
     for second, first in plan.duplicates.items():
         refuse_different(source, first, second)
     return ImportedWeights(source, plan, targets)

@@ -17,7 +17,7 @@ from pokevla.recipe.sections import TeacherConfig
 from pokevla.teachers.sam import SAM, preprocess_sam, sam_config
 from pokevla.teachers.teacher import RANDOM_NOTE, TeacherDefinition, build_teacher, teacher_spec
 from pokevla.teachers.vggt import VGGT
-from pokevla.teachers.weights import state_hash
+from pokevla.teachers.weights import file_hash, state_hash
 
 
 def images(batch: int = 2, side: int = 40) -> torch.Tensor:
@@ -44,7 +44,7 @@ def test_vggt_features_have_the_shape_the_geometry_projector_aims_at(teacher_pre
     assert VGGT.fields(teacher_preset) == {"vggt": (geometry.grid**2, geometry.target_dim)}
 
 
-@pytest.mark.parametrize("kind", ["sam", "vggt"])
+@pytest.mark.parametrize("kind", ["sam", "vggt", "sam2"])
 @pytest.mark.parametrize("size", ["tiny", "mini"])
 def test_features_have_the_shape_of_the_spec_and_vary_with_the_image(kind: Any, size: Any) -> None:
     teacher = build_teacher(TeacherConfig(kind=kind, preset=size))
@@ -56,7 +56,7 @@ def test_features_have_the_shape_of_the_spec_and_vary_with_the_image(kind: Any, 
     assert (features[0] - features[1]).abs().mean() > 0.01
 
 
-@pytest.mark.parametrize("kind", ["sam", "vggt"])
+@pytest.mark.parametrize("kind", ["sam", "vggt", "sam2"])
 def test_random_weights_are_a_function_of_the_seed_and_say_that_they_know_nothing(kind: Any) -> None:
     torch.manual_seed(123)
     first = build_teacher(TeacherConfig(kind=kind, preset="tiny", seed=3))
@@ -108,12 +108,22 @@ def test_images_of_another_form_are_refused(bad: torch.Tensor) -> None:
 def test_weights_file_gives_the_same_features_and_is_not_called_random(kind: Any, tmp_path: Path) -> None:
     source = build_teacher(TeacherConfig(kind=kind, preset="tiny", seed=9))
     path = tmp_path / "teacher.safetensors"
-    extra = {"camera_head.weight": torch.zeros(1), "mask_decoder.weight": torch.zeros(1)}
+    extra = {("camera_head.weight" if kind == "vggt" else "mask_decoder.weight"): torch.zeros(1)}
     safetensors.torch.save_file({**source.module.state_dict(), **extra}, path)
     loaded = build_teacher(TeacherConfig(kind=kind, preset="tiny", weights=path))
     assert torch.equal(loaded.encode(images())[kind], source.encode(images())[kind])
     assert not loaded.spec.random
     assert RANDOM_NOTE not in loaded.spec.describe()
+
+
+def test_hash_of_a_folder_is_that_of_its_weights(tmp_path: Path) -> None:
+    state = build_teacher(TeacherConfig(kind="vggt", preset="tiny")).module.state_dict()
+    safetensors.torch.save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "notes.txt").write_text("not weights")
+    assert file_hash(tmp_path) == file_hash(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="holds no weights"):
+        file_hash(tmp_path)
 
 
 def test_whole_sam_model_of_transformers_loads(tmp_path: Path) -> None:
@@ -130,7 +140,7 @@ def test_whole_sam_model_of_transformers_loads(tmp_path: Path) -> None:
 def test_weights_of_another_size_are_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "mini.safetensors"
     safetensors.torch.save_file(build_teacher(TeacherConfig(kind="vggt", preset="mini")).module.state_dict(), path)
-    with pytest.raises(CheckpointError, match=r"has another shape for aggregator.*Check that `preset`"):
+    with pytest.raises(CheckpointError, match=r"aggregator\.\S+ .*that `preset` is their size"):
         build_teacher(TeacherConfig(kind="vggt", preset="tiny", weights=path))
 
 
@@ -140,8 +150,8 @@ def test_weights_of_the_other_teacher_missing_files_and_rubbish_are_refused(tmp_
     rubbish = tmp_path / "rubbish.pth"
     rubbish.write_bytes(b"not a checkpoint")
     for path, message in (
-        (vggt, "holds no SAM image encoder"),
-        (tmp_path / "none.pth", "do not exist"),
+        (vggt, r"holds aggregator\.\S+ of shape"),
+        (tmp_path / "none.pth", "does not exist"),
         (rubbish, "cannot be read"),
     ):
         with pytest.raises(CheckpointError, match=message):
