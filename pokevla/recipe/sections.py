@@ -75,13 +75,15 @@ class TeacherConfig(Section):
     """One frozen teacher. Its output is computed once and read from the cache in training."""
 
     kind: str
-    """Encoder, an entry of `pokevla.parts.TEACHERS`: `sam` gives image embeddings (C, G, G) a view, `vggt` gives
-    (tokens, width) a view."""
+    """Encoder, an entry of `pokevla.parts.TEACHERS`: `sam` and `sam2` give image embeddings (C, G, G) a view, `vggt`
+    gives (tokens, width) a view."""
     preset: str = "mini"
-    """Size of the teacher. SAM has tiny, mini, vit_b, vit_l, vit_h; VGGT has tiny, mini, vggt_1b. Its grid is pooled to
-    the model's patches bilinearly, as in Spatial Forcing; tiny_area, mini_area, vggt_1b_area average areas instead."""
+    """Size of the teacher. SAM has tiny, mini, vit_b, vit_l, vit_h; SAM 2 tiny, mini, hiera_tiny, hiera_small,
+    hiera_base_plus, hiera_large; VGGT tiny, mini, vggt_1b. VGGT's grid is pooled to the model's patches bilinearly, as
+    in Spatial Forcing; tiny_area, mini_area, vggt_1b_area average areas instead."""
     weights: UserPath | None = None
-    """Weights file. `null`: random weights from `seed`, which carry no knowledge, as every report says."""
+    """Weights: a published file or folder, or what `pokevla model import` has written. `null`: random weights from
+    `seed`, which carry no knowledge, as every report says."""
     seed: int = 0
     """Seed of the random weights when there is no file."""
 
@@ -164,6 +166,10 @@ class ModelConfig(Section):
     """Size. All sizes run the same code."""
     vlm: UserPath | None = None
     """Exported PokeVLM (or a pre-training run) to start from; `null`: random weights from the recipe's seed."""
+    sam: UserPath | None = None
+    """SAM checkpoint that both mask decoders and prompt encoders start from, the one of `cache.sam.weights`: a `.pth`
+    of segment-anything, a folder of transformers, or what `pokevla model import` has written. `null`: random
+    weights from the recipe's seed. Post-training only."""
     tokenizer: UserPath | None = None
     """Folder of a Qwen2 tokenizer; `null`: the small one shipped for `tiny` and `mini`."""
     attention: Literal["causal", "bidirectional"] = "causal"

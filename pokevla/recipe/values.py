@@ -22,6 +22,7 @@ LOCATIONS = re.compile(r"data\.datasets\.\d+\.path|cache\.root|cache\.(sam|vggt|
 """Paths that may change when a run is resumed, because a fingerprint shows that what lies there is the same."""
 ADDED: dict[str, Any] = {
     "extensions": [],
+    "model.sam": None,
     "model.head": "poke",
     "model.language_model": None,
     "model.geometry_width": None,

@@ -185,7 +185,7 @@ def refuse_misfit(folder: Path, stored: CheckpointInfo, current: CheckpointInfo)
         raise CheckpointError(
             f"The frozen weights are not those that {folder} was trained with "
             f"({current.frozen_hash} instead of {stored.frozen_hash}).",
-            "Restore the base model that the recipe's model.vlm named.",
+            "Restore what the recipe's model.vlm and model.sam named.",
         )
 
 

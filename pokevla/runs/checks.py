@@ -77,6 +77,7 @@ def _of_training(recipe: TrainingRecipe, path: Path, made_before: frozenset[Path
     yield lambda: _sinks(recipe)
     yield lambda: _tokenizer(recipe)
     yield lambda: _vlm(recipe, made_before)
+    yield lambda: _sam(recipe)
     yield lambda: _training_disk(recipe)
     cache = recipe.feature_cache
     if cache is not None:
@@ -171,6 +172,20 @@ def _vlm(recipe: TrainingRecipe, made_before: frozenset[Path]) -> list[str]:
     _run("model.vlm", recipe.model.vlm, made_before)
     if recipe.model.vlm is None and model_of(recipe) == "pokevla":
         return ["model.vlm is null: post-training starts from a VLM with random weights."]
+    return []
+
+
+def _sam(recipe: TrainingRecipe) -> list[str]:
+    path, cache = recipe.model.sam, recipe.feature_cache
+    teacher = None if cache is None or cache.sam is None else cache.sam.weights
+    if path is not None and not path.exists():
+        raise DataError(f"model.sam {path} does not exist.", "Get it with `pokevla models get sam`, or set null.")
+    if not recipe.supervises_masks or teacher is None:
+        return []
+    if path is None:
+        return ["model.sam is null: the mask decoders start from random weights, though their features are SAM's."]
+    if path.absolute() != teacher.absolute():
+        return [f"model.sam {path} is not cache.sam.weights {teacher}: its decoder knows other features."]
     return []
 
 

@@ -54,7 +54,9 @@ def _ranks(recipe: TrainRecipe, world_size: int) -> str:
 
 def _model(recipe: TrainRecipe) -> str:
     start = "random weights" if recipe.model.vlm is None else display_path(recipe.model.vlm)
-    return f"preset {recipe.model.preset}, from {start}"
+    sam = recipe.model.sam
+    masks = "" if sam is None else f"; mask decoders from {display_path(sam)}"
+    return f"preset {recipe.model.preset}, from {start}{masks}"
 
 
 def _data(recipe: TrainRecipe) -> str:

@@ -21,6 +21,7 @@ from pokevla.recipe.schema import TrainRecipe
 from pokevla.recipe.sections import LossConfig, ModelConfig
 from pokevla.runs.directory import EXPORT_CONFIG, EXPORT_WEIGHTS, find_export, holds_recipe
 from pokevla.weights.export_files import read_export_config, refuse_damaged_export
+from pokevla.weights.mask_decoders import start_mask_decoders
 
 
 def model_config(settings: ModelConfig, chunk_length: int, embodiment: Embodiment) -> PokeVLAConfig:
@@ -78,11 +79,11 @@ def trainable_spec(recipe: TrainRecipe) -> TrainableSpec:
 def build_base(recipe: TrainRecipe, embodiment: Embodiment) -> PokeVLM | PokeVLA:
     """Build the model of a recipe in fp32 on the CPU, with LoRA adapters, in its state before the first step.
 
-    A pure function of the recipe, the widths of the embodiment, and the files that `model.vlm` names. A PokeVLM is the
-    same for every robot.
+    A pure function of the recipe, the widths of the embodiment, and the files that `model.vlm` and `model.sam` name. A
+    PokeVLM is the same for every robot.
 
     Raises:
-        CheckpointError: `model.vlm` does not exist or does not fit.
+        CheckpointError: `model.vlm` or `model.sam` does not exist or does not fit.
         RecipeError: `model.query_text` has more tokens than there are action queries.
     """
     config = model_config(recipe.model, recipe.data.chunk_length, embodiment)
@@ -95,6 +96,8 @@ def build_base(recipe: TrainRecipe, embodiment: Embodiment) -> PokeVLM | PokeVLA
         model = build_vlm(config.vlm, seed=recipe.seed, weights=weights)
     else:
         model = build_vla(config, seed=recipe.seed, vlm_weights=weights)
+        if recipe.model.sam is not None:
+            start_mask_decoders(model, recipe.model.sam)
         if recipe.model.query_text is not None:
             start_queries(model, encode_text(load_tokenizer(tokenizer_folder(recipe)), recipe.model.query_text))
     apply_trainable(model, trainable_spec(recipe), seed=recipe.seed)

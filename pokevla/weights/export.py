@@ -138,6 +138,8 @@ def _card(recipe: TrainRecipe, info: CheckpointInfo, num_parameters: int) -> str
     sources = "\n".join(f"- `{names[str(source.path)]}`, weight {source.weight:g}" for source in recipe.data.datasets)
     base = spelled.get("model.vlm", recipe.model.vlm)
     start = f"`{base}`" if recipe.model.vlm else f"random weights of seed {recipe.seed}"
+    if recipe.model.sam is not None:
+        start += f" and, for the mask decoders, `{spelled.get('model.sam', recipe.model.sam)}`"
     lines = [
         f"# {recipe.name}",
         "",

@@ -67,7 +67,8 @@ def open_trained(recipe: TrainRecipe, folder: Path, info: CheckpointInfo) -> Tra
     base = build_base(recipe, read_embodiment(info.embodiment, folder / MARKER))
     if info.frozen_hash != frozen_hash(base):
         raise CheckpointError(
-            f"The base model is not the one {folder} was trained from.", "Restore what the recipe's model.vlm named."
+            f"The base model is not the one {folder} was trained from.",
+            "Restore what the recipe's model.vlm and model.sam named.",
         )
     stored = open_checkpoint(folder, info)
     shapes = {name: tuple(value.shape) for name, value in _stored_once(base)}

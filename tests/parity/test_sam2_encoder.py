@@ -16,7 +16,18 @@ from pokevla.weights.formats.sam2 import vision_config
 def test_a_published_folder_gives_the_image_embedding_of_transformers(tmp_path: Path) -> None:
     sizes = sam2_sizes("tiny")
     torch.manual_seed(0)
-    model = Sam2Model(Sam2Config(vision_config=vision_config(sizes))).eval()
+    width = sizes.pyramid_width
+    config = Sam2Config(
+        vision_config=vision_config(sizes),
+        prompt_encoder_config={"hidden_size": width, "image_size": sizes.image_size},
+        mask_decoder_config={
+            "hidden_size": width,
+            "mlp_dim": 32,
+            "num_attention_heads": 2,
+            "iou_head_hidden_dim": width,
+        },
+    )
+    model = Sam2Model(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.2)

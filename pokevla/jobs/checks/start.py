@@ -62,6 +62,7 @@ def _checks(loaded: LoadedRecipe, made_before: frozenset[Path], builders: Sequen
         yield lambda path=source.path: _shards(path)
         yield lambda path=source.path: _samples(path, training)
     yield lambda: _vlm(training)
+    yield lambda: _sam(training)
     yield lambda: _query_text(training)
     cache = training.feature_cache
     if cache is not None and (cache.root.absolute() in made_before or any(cache.root.glob(f"*/{CACHE_MARKER}"))):
@@ -84,7 +85,8 @@ def _weight_files(recipe: AnyRecipe, made_before: frozenset[Path]) -> Iterator[t
     if recipe.feature_cache is not None:
         for field, teacher in recipe.feature_cache.all_teachers.items():
             if teacher.weights is not None and teacher.weights.exists():
-                yield f"{field}.weights", teacher.weights
+                is_folder = teacher.weights.is_dir()
+                yield f"{field}.weights", teacher.weights / EXPORT_WEIGHTS if is_folder else teacher.weights
 
 
 def _readable_weights(field: str, path: Path) -> list[str]:
@@ -136,6 +138,18 @@ def _vlm(recipe: schema.TrainRecipe) -> list[str]:
             f"{folder} is a PokeVLM of preset {made_with}, model.preset is {recipe.model.preset}.",
             f"Set model.preset={made_with}, or name another run.",
         )
+    return []
+
+
+def _sam(recipe: schema.TrainRecipe) -> list[str]:
+    """`model.sam` has the mask decoder of the preset's size, by the header of the file."""
+    path = recipe.model.sam
+    if path is None or not path.exists():
+        return []
+    from pokevla.model.presets import preset
+    from pokevla.weights.mask_decoders import open_mask_decoder
+
+    open_mask_decoder(preset(recipe.model.preset).segmentation, path)
     return []
 
 

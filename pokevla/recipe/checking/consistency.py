@@ -55,6 +55,11 @@ def _adapters(recipe: schema.TrainRecipe) -> Iterator[Finding]:
         yield "lora", "there is a lora section, but no part is trained with lora. Set trainable.language_model: lora."
 
 
+def _no_masks(recipe: schema.PretrainRecipe) -> Iterator[Finding]:
+    if recipe.model.sam is not None:
+        yield "model.sam", "model.sam starts the mask decoders of post-training; a PokeVLM has none. Leave it out."
+
+
 def _something_trains(recipe: schema.PretrainRecipe) -> Iterator[Finding]:
     if set(recipe.trainable.model_dump().values()) == {"frozen"}:
         yield "trainable", "every part of the model is frozen: nothing would be trained."
@@ -236,7 +241,7 @@ def _tasks(trials: schema.TrialsConfig) -> Iterator[Finding]:
 
 
 _RULES: dict[str, tuple[Callable[[Any], Iterator[Finding]], ...]] = {
-    "pretrain": (_length, _parts, _sinks, _adapters, _something_trains, _schedule, _guards),
+    "pretrain": (_length, _parts, _sinks, _adapters, _no_masks, _something_trains, _schedule, _guards),
     "posttrain": (_length, _parts, _sinks, _adapters, _schedule, _guards, _cache, _teachers, _features_fit, _sequence),
     "cache": (_teachers,),
     "eval": (_trials,),

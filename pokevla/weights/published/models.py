@@ -117,7 +117,7 @@ MODELS: tuple[PublishedModel, ...] = (
                 "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
             ),
         ),
-        needed_for="cache.sam of posttrain/* and cache/libero",
+        needed_for="cache.sam and model.sam of posttrain/*, and cache/libero",
         url="https://dl.fbaipublicfiles.com/segment_anything",
     ),
     PublishedModel(

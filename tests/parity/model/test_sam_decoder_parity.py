@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from pokevla.model.presets import SegmentationConfig
 from pokevla.model.segmentation import build_mask_decoder, build_prompt_encoder, decode_coarse_to_fine
+from pokevla.weights.conversion.name_maps import ours_of
+from pokevla.weights.formats.sam import OFFICIAL_NAMES, our_name
+from pokevla.weights.mask_decoders import open_mask_decoder
 
 modeling = pytest.importorskip("segment_anything.modeling")
 
 CONFIG = SegmentationConfig(embed_dim=32, grid=8, num_heads=4, mlp_dim=48)
-SAM_TO_TRANSFORMERS = (  # transformers/models/sam/convert_sam_to_hf.py
-    ("mask_downscaling.0", "mask_embed.conv1"),
-    ("mask_downscaling.1", "mask_embed.layer_norm1"),
-    ("mask_downscaling.3", "mask_embed.conv2"),
-    ("mask_downscaling.4", "mask_embed.layer_norm2"),
-    ("mask_downscaling.6", "mask_embed.conv3"),
-    ("point_embeddings", "point_embed"),
-    ("pe_layer.positional_encoding_gaussian_matrix", "shared_embedding.positional_embedding"),
-    ("norm_final_attn", "layer_norm_final_attn"),
-    ("output_upscaling.0", "upscale_conv1"),
-    ("output_upscaling.1", "upscale_layer_norm"),
-    ("output_upscaling.3", "upscale_conv2"),
-    (".norm1.", ".layer_norm1."),
-    (".norm2.", ".layer_norm2."),
-    (".norm3.", ".layer_norm3."),
-    (".norm4.", ".layer_norm4."),
-)
-
-
-def translated(name: str) -> str:
-    for old, new in SAM_TO_TRANSFORMERS:
-        name = name.replace(old, new)
-    if "hypernetworks_mlps" in name or "iou_prediction_head" in name:
-        name = name.replace("layers.0.", "proj_in.").replace("layers.2.", "proj_out.")
-        name = name.replace("layers.1.", "layers.0.")
-    return name
 
 
 def reference_pair() -> tuple[nn.Module, nn.Module]:
@@ -57,10 +36,16 @@ def reference_pair() -> tuple[nn.Module, nn.Module]:
     return encoder, decoder
 
 
-def ours_from(reference: tuple[nn.Module, nn.Module]) -> tuple[nn.Module, nn.Module]:
+def ours_from(reference: tuple[nn.Module, nn.Module], path: Path) -> tuple[nn.Module, nn.Module]:
+    """Prompt encoder and mask decoder of ours, read from a `.pth` as segment-anything publishes it."""
     encoder, decoder = build_prompt_encoder(CONFIG), build_mask_decoder(CONFIG)
-    for ours, theirs in ((encoder, reference[0]), (decoder, reference[1])):
-        ours.load_state_dict({translated(name): value for name, value in theirs.state_dict().items()})
+    parts = {"prompt_encoder.": reference[0], "mask_decoder.": reference[1]}
+    torch.save(
+        {prefix + name: value for prefix, part in parts.items() for name, value in part.state_dict().items()}, path
+    )
+    weights = open_mask_decoder(CONFIG, path)
+    for prefix, module in (("prompt_encoder.", encoder), ("mask_decoder.", decoder)):
+        module.load_state_dict({name: weights.read(our_name(prefix + name)) for name in module.state_dict()})
     return encoder, decoder
 
 
@@ -90,7 +75,7 @@ def shrink(pair: tuple[nn.Module, nn.Module], factor: float) -> None:
 
 
 @pytest.mark.parametrize("factor", [1.0, 3e-3])
-def test_coarse_and_fine_logits_equal_segment_anything(factor: float) -> None:
+def test_coarse_and_fine_logits_equal_segment_anything(factor: float, tmp_path: Path) -> None:
     torch.manual_seed(0)
     coarse, fine = reference_pair(), reference_pair()
     fine[0].pe_layer.load_state_dict(coarse[0].pe_layer.state_dict())  # one SAM, one position code
@@ -99,7 +84,8 @@ def test_coarse_and_fine_logits_equal_segment_anything(factor: float) -> None:
     seg, features = torch.randn(2, 32) * factor, torch.randn(2, 2, 32, 8, 8)
     worst = 0.0
     with torch.no_grad():
-        ours = decode_coarse_to_fine(seg, features, ours_from(coarse), ours_from(fine))  # pyright: ignore
+        stages = [ours_from(pair, tmp_path / "sam.pth") for pair in (coarse, fine)]
+        ours = decode_coarse_to_fine(seg, features, *stages)  # pyright: ignore
         for sample in range(2):
             for view in range(2):
                 image = features[sample, view]
@@ -114,9 +100,11 @@ def test_coarse_and_fine_logits_equal_segment_anything(factor: float) -> None:
 def test_every_norm_has_the_eps_of_segment_anything() -> None:
     reference, ours = reference_pair(), (build_prompt_encoder(CONFIG), build_mask_decoder(CONFIG))
     count = 0
-    for theirs, module in zip(reference, ours, strict=True):
+    for prefix, theirs, module in zip(("prompt_encoder", "mask_decoder"), reference, ours, strict=True):
         for name, norm in theirs.named_modules():
             if hasattr(norm, "eps"):
-                assert module.get_submodule(translated(f"{name}.").rstrip(".")).eps == norm.eps, name
+                (weight,) = ours_of(f"{prefix}.{name}.weight", OFFICIAL_NAMES) or ()
+                same = weight.removeprefix(f"{prefix}.").removesuffix(".weight")
+                assert module.get_submodule(same).eps == norm.eps, name
                 count += 1
     assert count == 2 + 4 * CONFIG.decoder_depth + 2

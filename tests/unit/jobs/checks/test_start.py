@@ -9,11 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
+import torch
 from safetensors.numpy import save_file
 
 from pokevla.errors import CacheMismatchError, CheckpointError, DataError, PokeVLAError, RecipeError
 from pokevla.jobs.checks.start import check_start
 from pokevla.recipe.load import load_recipe
+from tests.published_sam import write_official
 from tests.toys import RECIPE, write_toy_dataset
 
 
@@ -34,6 +36,25 @@ def test_the_base_model_is_a_vlm_of_the_same_preset(load, tmp_path: Path) -> Non
         check_start(load(f"model.vlm={robot}"))
     with pytest.raises(CheckpointError, match=r"PokeVLM of preset mini, model\.preset is tiny"):
         check_start(load(f"model.vlm={other}"))
+
+
+def test_the_mask_decoders_of_model_sam_fit_the_preset(load, tmp_path: Path) -> None:
+    recipe = tmp_path / "robot.yaml"
+    dataset, cache = write_toy_dataset(tmp_path / "toy", episodes=3), tmp_path / "cache"
+    recipe.write_text(RECIPE.format(name="robot", output=tmp_path, dataset=dataset, cache=cache))
+    write_official(tmp_path / "sam.pth")
+    torch.save({"mask_decoder.iou_token.weight": torch.zeros(1, 7)}, tmp_path / "other.pth")
+
+    def problems(name: str) -> list[str]:
+        with pytest.raises(PokeVLAError) as caught:  # the cache is missing in any case
+            check_start(load_recipe(recipe, [f"model.sam={tmp_path}/{name}"]))
+        return [line for line in str(caught.value).splitlines() if "model.sam" in line]
+
+    assert problems("sam.pth") == []
+    assert "other.pth lacks prompt_encoder." in problems("other.pth")[0]
+    assert "none.pth does not exist. Get it with `pokevla models get sam`" in problems("none.pth")[0]
+    with pytest.raises(RecipeError, match=r"model\.sam starts the mask decoders of post-training"):
+        load("model.sam=sam.pth")
 
 
 @pytest.mark.parametrize("size", [0, 5, 200])
