@@ -36,7 +36,7 @@ def tiny(extends: str, name: str, folder: Path, dataset: Path, cache: Path, mode
         "name": name,
         "output": str(folder),
         "data": {"datasets": [{"path": str(dataset)}], "train_split": "train", "system_prompt": None},
-        "model": {"preset": "tiny", "vlm": None, "tokenizer": None, **model},
+        "model": {"preset": "tiny", "vlm": None, "sam": None, "tokenizer": None, **model},
         # With one cache for all, built with both teachers.
         "cache": {"root": str(cache), **teachers} if whole.cache is not None else None,
         "optim": {"lr": 3e-3, "warmup_fraction": 0.1},
