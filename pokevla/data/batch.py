@@ -6,7 +6,7 @@ chunk, M mask side. For cached features: C channels and side G of a grid, or N t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
@@ -50,9 +50,20 @@ class QuantisedFeatures:
     codec: str
     """Key of `pokevla.features.codec.CODECS`."""
 
-    def to(self, device: torch.device | str) -> Self:
-        """The same features on `device`."""
-        return _to_device(self, device)
+
+@dataclass
+class Colours:
+    """Colour changes of a batch of images, each (B,V) float32, or None if no image has it. Applied by
+    `pokevla.data.pixels.to_unit_range`."""
+
+    brightness: Tensor | None
+    """Added to values in [0,1]."""
+    contrast: Tensor | None
+    """Factor applied to the difference from the channel mean."""
+    saturation: Tensor | None
+    """Factor applied to HSV saturation."""
+    hue: Tensor | None
+    """Hue shift in turns."""
 
 
 @dataclass
@@ -61,24 +72,33 @@ class VLMBatch:
 
     keys: list[str]
     positions: Tensor
-    """(B,) int64 place in the global sample order."""
+    """(B,) int64 place in the global sample order. Always in host memory: reading it must not wait for a device."""
     pixel_values: Tensor
-    """(B,1,3,S,S) float32 in [0,1]."""
+    """(B,1,3,S,S) uint8; or float32 in [0,1]."""
     input_ids: Tensor
     """(B,T) int64, right padded."""
     attention_mask: Tensor
     """(B,T) bool, True for real tokens."""
     labels: Tensor
     """(B,T) int64, -100 at positions without loss."""
+    colours: Colours | None = None
+    """Colour changes of the images; None to leave them."""
+    trained: Tensor | None = None
+    """(N,2) int64 row and column in `labels[:, 1:]` of the tokens with a loss. Found while collating: finding them on a
+    GPU would make the host wait. None: they are found when needed."""
 
     @property
     def size(self) -> int:
         """B."""
         return len(self.keys)
 
-    def to(self, device: torch.device | str) -> Self:
-        """The same batch on `device`."""
-        return _to_device(self, device)
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """The same batch on `device`. `non_blocking` copies from pinned memory return before they are done."""
+        return map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """The same batch in pinned memory, from which a GPU copies by itself."""
+        return map_tensors(self, Tensor.pin_memory)
 
 
 @dataclass
@@ -87,9 +107,9 @@ class RobotBatch:
 
     keys: list[str]
     positions: Tensor
-    """(B,) int64 place in the global sample order."""
+    """(B,) int64 place in the global sample order. Always in host memory: reading it must not wait for a device."""
     pixel_values: Tensor
-    """(B,V,3,S,S) float32 in [0,1]."""
+    """(B,V,3,S,S) uint8; or float32 in [0,1]."""
     input_ids: Tensor
     """(B,T) int64, right padded."""
     attention_mask: Tensor
@@ -99,20 +119,26 @@ class RobotBatch:
     actions: Tensor
     """(B,K,A) float32, normalised; grippers 1 open, 0 closed."""
     masks: Tensor | None
-    """(B,V,M,M) float32 with values 0 and 1; None if no mask size was requested."""
+    """(B,V,M,M) uint8 with values 0 and 1; None if no mask size was requested."""
     crop_boxes: Tensor
     """(B,V,4) float32 x1, y1, x2, y2 in [0,1] of the uncropped image: the area that image and mask show."""
     features: dict[str, QuantisedFeatures] = field(default_factory=dict)
     """Cached teacher features by field: `sam`, `vggt`, and those of other teachers."""
+    colours: Colours | None = None
+    """Colour changes of the images; None to leave them."""
 
     @property
     def size(self) -> int:
         """B."""
         return len(self.keys)
 
-    def to(self, device: torch.device | str) -> Self:
-        """The same batch on `device`."""
-        return _to_device(self, device)
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """The same batch on `device`. `non_blocking` copies from pinned memory return before they are done."""
+        return map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """The same batch in pinned memory, from which a GPU copies by itself."""
+        return map_tensors(self, Tensor.pin_memory)
 
 
 BatchT = TypeVar("BatchT", "VLMBatch", "RobotBatch")
@@ -123,18 +149,42 @@ def swap_images(batch: BatchT) -> BatchT:
 
     The increase in loss measures how much the model uses its images. A batch of one sample is returned unchanged.
     """
-    return replace(batch, pixel_values=batch.pixel_values.roll(batch.size // 2, dims=0))
+
+    def rolled(tensor: Tensor) -> Tensor:
+        return tensor.roll(batch.size // 2, dims=0)
+
+    return replace(batch, pixel_values=rolled(batch.pixel_values), colours=_mapped(batch.colours, rolled))
 
 
-def _to_device(batch: Any, device: torch.device | str) -> Any:
-    """Copy of a batch dataclass with every tensor moved to `device`."""
+HOST_ONLY = ("positions",)
+"""Fields that stay in host memory."""
 
-    def moved(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: moved(item) for name, item in value.items()}
-        return value.to(device) if isinstance(value, Tensor | QuantisedFeatures) else value
 
-    return replace(batch, **{entry.name: moved(getattr(batch, entry.name)) for entry in fields(batch)})
+def map_tensors(batch: BatchT, change: Callable[[Tensor], Tensor]) -> BatchT:
+    """Copy of a batch with every tensor changed, except those that stay on the host."""
+    changed = {name: _mapped(getattr(batch, name), change) for name in _names(batch) if name not in HOST_ONLY}
+    return replace(batch, **changed)
+
+
+def tensors_of(batch: VLMBatch | RobotBatch) -> list[Tensor]:
+    """Every tensor that `map_tensors` changes."""
+    found: list[Tensor] = []
+    map_tensors(batch, lambda tensor: found.append(tensor) or tensor)  # pyright: ignore[reportArgumentType]
+    return found
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {name: _mapped(item, change) for name, item in value.items()}
+    if isinstance(value, QuantisedFeatures | Colours):
+        return replace(value, **{name: _mapped(getattr(value, name), change) for name in _names(value)})
+    return value
+
+
+def _names(value: Any) -> list[str]:
+    return [entry.name for entry in fields(value)]
 
 
 def stack_features(samples: Sequence[Mapping[str, StoredFeature]]) -> dict[str, QuantisedFeatures]:
@@ -169,3 +219,8 @@ def pad_texts(texts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tens
         ids[row, : len(text)] = torch.tensor(text, dtype=torch.int64)
         mask[row, : len(text)] = True
     return ids, mask
+
+
+def trained_places(labels: Tensor) -> Tensor:
+    """(N,2) int64 row and column in `labels[:, 1:]` of the tokens with a loss; labels (B,T)."""
+    return (labels[:, 1:] != IGNORED_LABEL).nonzero()

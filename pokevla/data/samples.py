@@ -1,4 +1,4 @@
-"""Makes batches from dataset rows: decode, crop, change colours, tokenise, stack. Runs in the loader's threads."""
+"""Makes batches from dataset rows: decode, crop, tokenise, stack. Runs in the loader's threads."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from PIL import Image
 
 from pokevla.data.batch import (
     IGNORED_LABEL,
+    Colours,
     FeatureSource,
     RobotBatch,
     StoredFeature,
     VLMBatch,
     pad_texts,
     stack_features,
+    trained_places,
 )
 from pokevla.data.dataset import Dataset
 from pokevla.data.mixture import Mixture
@@ -30,9 +32,8 @@ from pokevla.data.reader import ShardReader
 from pokevla.data.statistics import Statistics
 from pokevla.data.transforms import (
     ViewAugmentation,
-    apply_colours,
-    crop_image,
     crop_mask,
+    crop_pixels,
     draw_augmentation,
     no_augmentation,
 )
@@ -112,10 +113,11 @@ class RobotSampleMaker:
     def batch(self, positions: np.ndarray, datasets: np.ndarray, rows: np.ndarray, augment: bool) -> RobotBatch:
         """A batch of the samples (datasets[i], rows[i]) at positions[i]. All arguments are (B,) int64."""
         count, views, size, config = len(positions), len(self._views), self._image_size, self._config
-        pixels = np.zeros((count, views, 3, size, size), dtype=np.float32)
+        pixels = np.zeros((count, views, 3, size, size), dtype=np.uint8)
+        changes = [[_change(config.augment, self._seed, int(p), v, augment) for v in range(views)] for p in positions]
         boxes = np.empty((count, views, 4), dtype=np.float32)
         side = self._mask_size
-        masks = np.zeros((count, views, side, side), dtype=np.float32) if side is not None else None
+        masks = np.zeros((count, views, side, side), dtype=np.uint8) if side is not None else None
         proprio = np.empty((count, self._proprio_width), dtype=np.float32)
         keys: list[str] = []
         texts: list[list[int]] = []
@@ -126,14 +128,13 @@ class RobotSampleMaker:
             key = table.keys[row]
             members = self._readers[dataset].read(int(row))
             for v, view in enumerate(self._views):
-                change = _change(config.augment, self._seed, int(position), v, augment)
-                boxes[i, v] = change.crop_box
+                boxes[i, v] = changes[i][v].crop_box
                 if not config.blank_images:
                     image = decode_image(member(members, f"{view}.jpg", key), key)
-                    pixels[i, v] = apply_colours(crop_image(image, change.crop_box, size), change)
+                    pixels[i, v] = crop_pixels(image, changes[i][v].crop_box, size)
                 if masks is not None and side is not None:
                     mask = decode_mask(member(members, f"{view}.mask.png", key), key)
-                    masks[i, v] = crop_mask(mask, change.crop_box, side)
+                    masks[i, v] = crop_mask(mask, changes[i][v].crop_box, side)
             proprio[i] = table.proprio_at(row)
             if augment and config.augment.proprio_noise:
                 noise = normal(self._seed, "proprio", int(position), 0, self._proprio_width)
@@ -155,6 +156,7 @@ class RobotSampleMaker:
             masks=torch.from_numpy(masks) if masks is not None else None,
             crop_boxes=torch.from_numpy(boxes),
             features=stack_features(features),
+            colours=_colours(changes, config, augment),
         )
 
 
@@ -212,19 +214,19 @@ class VLMSampleMaker:
         Answers contain coordinates of the full image, so images are resized without a crop; only colours are augmented.
         """
         config, size = self._config, self._image_size
-        pixels = np.zeros((len(positions), 1, 3, size, size), dtype=np.float32)
+        pixels = np.zeros((len(positions), 1, 3, size, size), dtype=np.uint8)
         keys: list[str] = []
         ids: list[list[int]] = []
         labels: list[list[int]] = []
         whole = config.augment.model_copy(update={"crop_area": 1.0})
-        for i, (position, dataset, row) in enumerate(zip(positions, datasets, rows, strict=True)):
+        changes = [[_change(whole, self._seed, int(position), 0, augment)] for position in positions]
+        for i, (dataset, row) in enumerate(zip(datasets, rows, strict=True)):
             columns = self._columns[dataset]
             key = columns["key"][row]
             members = self._readers[dataset].read(int(row))
             if not config.blank_images:
-                change = _change(whole, self._seed, int(position), 0, augment)
                 image = decode_image(member(members, "jpg", key), key)
-                pixels[i, 0] = apply_colours(crop_image(image, change.crop_box, size), change)
+                pixels[i, 0] = crop_pixels(image, changes[i][0].crop_box, size)
             example = vlm_example(columns["question"][row], columns["answer"][row], config.system_prompt)
             with self._tokenizer_lock:  # fast tokenizers borrow their state mutably while encoding
                 encoded = encode_example(self._tokenizer, example, config.max_text_tokens)
@@ -232,16 +234,32 @@ class VLMSampleMaker:
             ids.append(encoded.ids)
             labels.append(encoded.labels)
         input_ids, attention = pad_texts(ids, self._pad_id)
+        padded_labels = pad_texts(labels, IGNORED_LABEL)[0]
         return VLMBatch(
             keys=keys,
             positions=torch.from_numpy(np.asarray(positions, dtype=np.int64)),
             pixel_values=torch.from_numpy(pixels),
             input_ids=input_ids,
             attention_mask=attention,
-            labels=pad_texts(labels, IGNORED_LABEL)[0],
+            labels=padded_labels,
+            colours=_colours(changes, config, augment),
+            trained=trained_places(padded_labels),
         )
 
 
 def _change(config: AugmentConfig, seed: int, position: int, view: int, augment: bool) -> ViewAugmentation:
     """A random augmentation in training, otherwise the centre crop of the same area."""
     return draw_augmentation(config, seed, position, view) if augment else no_augmentation(config.crop_area)
+
+
+def _colours(changes: Sequence[Sequence[ViewAugmentation]], config: DataConfig, augment: bool) -> Colours | None:
+    """The drawn colour changes of samples and views. None without augmentation, and for blank images."""
+    if not augment or config.blank_images:
+        return None
+
+    def column(name: str) -> torch.Tensor | None:
+        if getattr(config.augment, name) == 0.0:
+            return None
+        return torch.tensor([[getattr(change, name) for change in views] for views in changes])
+
+    return Colours(column("brightness"), column("contrast"), column("saturation"), column("hue"))

@@ -14,8 +14,6 @@ from pokevla.model.sequence import SequenceLayout, TextInputs, assemble, attenti
 from pokevla.model.vision import VisionBackbone
 from pokevla.parts import LANGUAGE_MODELS, get_part
 
-IGNORE_INDEX = -100
-
 
 class PokeVLM(ExactBuffers):
     """The vision-language model. Questions have one view, robots several: each view adds tokens to the sequence."""

@@ -97,6 +97,9 @@ class TrainRecipe(JobRecipe):
     activation_checkpointing: bool = False
     """Recompute the activations of each transformer block that trains, or passes a gradient on, in the backward pass:
     less memory, up to a third more compute."""
+    compile: bool = False
+    """Compile the blocks of language model, vision towers and head with torch.compile. Meant for GPUs: on a CPU it
+    gains nothing. Losses change by rounding. Not with ZeRO stage 3 or activation checkpointing."""
     guards: GuardsConfig = GuardsConfig()
     """Guards."""
     checkpoint: CheckpointConfig = CheckpointConfig()

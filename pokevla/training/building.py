@@ -15,7 +15,7 @@ from pokevla.recipe.derive import derive_batch, total_steps, warmup_steps
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.telemetry.jsonl import EventLog
 from pokevla.telemetry.writers import MetricWriter
-from pokevla.training.callbacks import Callback, MetricLog, StepGuard, StopWhenAsked
+from pokevla.training.callbacks import Callback, MetricLog, StepGuard, StepResult, StopWhenAsked
 from pokevla.training.health.guards import Guards, build_guards
 from pokevla.training.health.stragglers import build_straggler_report
 from pokevla.training.loop import Trainer
@@ -76,7 +76,9 @@ def build_callbacks(
 ) -> list[Callback]:
     """Build the callbacks in the order in which they run after each step. `events` is None except on rank 0."""
     guards, meter, every_steps = trainer.guards, trainer.meter, recipe.checkpoint.every_steps
-    guard = StepGuard(guards, events)
+    # A skipped spike needs the limit of the step before it, so its losses cannot be read later.
+    deferred = trainer.device.type == "cuda" and recipe.guards.spike != "skip"
+    guard = StepGuard(guards, events, deferred, lambda result: is_reading_due(recipe, result))
     stragglers = build_straggler_report(recipe.guards, guards.own_work, events)
     log = MetricLog(
         writer, meter, guards.skips, state.metric_sums, recipe.log.every_steps, recipe.batch.global_, stragglers
@@ -91,3 +93,9 @@ def build_callbacks(
     saver = Saver(trainer.engine, run_dir, recipe.checkpoint, state.checkpoint_info, writer, events)
     saving = SaveWhenDue(saver, writer, meter, guards.pulse)
     return [*chain, saving, StopWhenAsked(guard, saving, run_dir, events)]
+
+
+def is_reading_due(recipe: TrainRecipe, result: StepResult) -> bool:
+    """Whether what the ranks exchanged after this step is needed at once: for a line of metrics or a checkpoint."""
+    intervals = (recipe.log.every_steps, recipe.checkpoint.every_steps)
+    return result.step == 1 or result.is_last or any(result.step % interval == 0 for interval in intervals)

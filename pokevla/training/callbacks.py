@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -14,7 +16,7 @@ from pokevla.errors import TrainingError
 from pokevla.telemetry.jsonl import EventLog
 from pokevla.telemetry.meters import StepMeter
 from pokevla.telemetry.writers import MetricWriter
-from pokevla.training.health.agreement import agree
+from pokevla.training.health.agreement import Exchange, start_exchange
 from pokevla.training.health.guards import Guards, SkipCounter
 from pokevla.training.health.signals import reason_of, requeued
 from pokevla.training.health.stragglers import StragglerReport
@@ -48,31 +50,48 @@ class Callback(Protocol):
 @dataclass
 class StepGuard:
     """Runs first after every step. Checks that all ranks are at the same step and position, records skipped steps and
-    loss spikes, and shares any request to stop."""
+    loss spikes, and shares any request to stop.
+
+    The exchange between the ranks begins after each step. With `deferred` its result is read one step later, so that
+    the host need not wait until the device has finished the step; at the steps that `reads_at` names, and before a
+    stop, it is read at once. So logs and checkpoints hold the same values in both cases.
+    """
 
     guards: Guards
     events: EventLog | None  # rank 0 only
+    deferred: bool = False
+    reads_at: Callable[[StepResult], bool] = lambda _result: True
     stop_reason: str | None = field(default=None, init=False)
     """Why the job stops after this step, agreed by all ranks; None to continue."""
+    _begun: deque[tuple[StepResult, Exchange]] = field(default_factory=deque, init=False)
 
     def after_step(self, result: StepResult) -> None:
-        """Check the step.
+        """Check the step, or the one before it.
 
         Raises (on all ranks):
             TrainingError: ranks disagree, too many steps in a row were skipped, or a spike occurred and the recipe says
                 to stop on spikes.
         """
         with self.guards.pulse.phase("agree"):
-            agreed = agree(
+            exchange = start_exchange(
                 step=result.step,
                 position=result.position,
                 grad_norm=result.grad_norm,
                 worst_loss=result.worst_loss,
                 stop_code=self.guards.stop.code,
             )
+            self._begun.append((result, exchange))
+            waiting = 1 if self.deferred and not self.reads_at(result) else 0
+            ready = []
+            while len(self._begun) > waiting:
+                earlier, exchange = self._begun.popleft()
+                agreed = exchange.result()
+                ready.append((earlier, agreed))
+                self.stop_reason = reason_of(agreed.stop_code)
+                waiting = 0 if self.stop_reason is not None else waiting  # all is read before the last save
         self.guards.pulse.step_done(result.step)
-        self.stop_reason = reason_of(agreed.stop_code)
-        self._judge(result, agreed.worst_loss)
+        for earlier, agreed in ready:
+            self._judge(earlier, agreed.worst_loss)
 
     def _judge(self, result: StepResult, worst_loss: float) -> None:
         spikes, limit = self.guards.spikes, self.guards.spikes.limit

@@ -19,6 +19,7 @@ from pokevla.distributed.engine import clip_or_drop_gradients, is_unwrapped
 from pokevla.model.seeding import seed_dropout
 from pokevla.telemetry.meters import StepMeter
 from pokevla.training.callbacks import Callback, StepResult
+from pokevla.training.feeding import DeviceFeed
 from pokevla.training.health.guards import Guards, poison_if_bad, worse
 from pokevla.training.measuring import LossNorms
 from pokevla.training.optimizer import applied_rate, apply_rate
@@ -44,21 +45,22 @@ class Trainer:
 
     def run(self, loader: TrainLoader[Any], start: int, callbacks: Sequence[Callback]) -> None:
         """Train from step `start` to the last step."""
+        feed = DeviceFeed(loader, self.device)
         for step in range(start, self.steps):
             apply_rate(self.optimizer, self.rate(step))
-            result = self.step(loader, step)
+            result = self.step(feed, step)
             for callback in callbacks:
                 callback.after_step(result)
 
-    def step(self, loader: TrainLoader[Any], step: int) -> StepResult:
+    def step(self, feed: DeviceFeed, step: int) -> StepResult:
         """Run one optimizer step. `step` counts from 0."""
         pulse, accumulation = self.guards.pulse, self.engine.gradient_accumulation_steps()
         sums: dict[str, torch.Tensor] = {}
         grad_norm: float | None = None
         worst_loss = torch.tensor(-math.inf, device=self.device)
-        first = self.fetch(loader)
+        first = self.fetch(feed)
         loss_norms = self.loss_norms(step, first)
-        others = (self.fetch(loader) for _ in range(accumulation - 1))
+        others = (self.fetch(feed) for _ in range(accumulation - 1))
         for number, batch in enumerate(chain([first], others), start=1):
             seed_dropout(self.seed, int(batch.positions[0]))
             with pulse.phase("forward"), self.guards.own_work:
@@ -73,13 +75,12 @@ class Trainer:
                 else:
                     grad_norm = guarded_step(self.engine, self.max_grad_norm)
         rate, is_last = applied_rate(self.optimizer), step + 1 == self.steps
-        return StepResult(step + 1, loader.position, is_last, sums, rate, grad_norm, loss_norms, worst_loss)
+        return StepResult(step + 1, feed.position, is_last, sums, rate, grad_norm, loss_norms, worst_loss)
 
-    def fetch(self, loader: TrainLoader[Any]) -> Any:
-        """The next micro-batch, on this rank's device."""
+    def fetch(self, feed: DeviceFeed) -> Any:
+        """The next micro-batch, on this rank's device. On a GPU its copy may not be done yet."""
         with self.guards.pulse.phase("data"), self.guards.own_work, self.meter.waiting():
-            batch = next(loader)
-        return batch.to(self.device)
+            return next(feed)
 
 
 def guarded_step(engine: DeepSpeedEngine, max_grad_norm: float) -> float | None:

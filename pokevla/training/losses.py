@@ -82,5 +82,6 @@ def next_token(logits: Tensor, targets: Tensor, sample: Tensor, num_samples: int
         num_samples: B; a sample without trained tokens contributes 0.
     """
     per_token = F.cross_entropy(logits.float(), targets, reduction="none")
-    count = torch.bincount(sample, minlength=num_samples).clamp(min=1)
+    # Not bincount, which makes the host wait for a GPU to learn the length of its result.
+    count = per_token.new_zeros(num_samples).index_add_(0, sample, torch.ones_like(per_token))
     return (per_token / count[sample]).sum() / num_samples

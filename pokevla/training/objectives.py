@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from pokevla.data.batch import RobotBatch, VLMBatch
+from pokevla.data.batch import RobotBatch, VLMBatch, trained_places
+from pokevla.data.pixels import to_unit_range
 from pokevla.errors import DataError
 from pokevla.features.codec import dequantise
 from pokevla.features.feature_crop import crop_image_features, crop_to_patches
 from pokevla.model.vla import PokeVLA, VLAOutput
-from pokevla.model.vlm import IGNORE_INDEX, PokeVLM
+from pokevla.model.vlm import PokeVLM
 from pokevla.recipe.sections import LossConfig
 from pokevla.training import losses
 
@@ -46,14 +47,14 @@ class PretrainObjective(nn.Module):
 
     def terms(self, batch: VLMBatch) -> Terms:
         """Next-token loss of a micro-batch."""
-        vision = self.model.encode_images(batch.pixel_values)
+        vision = self.model.encode_images(to_unit_range(batch.pixel_values, batch.colours))
         states, layout = self.model.run_sequence(vision, batch.input_ids, batch.attention_mask)
         # Text token t >= 1 is at position N + t, so the state at N + t - 1 predicts it. The head runs on trained
         # positions only: logits at all positions would cost more than a quarter of the body.
-        targets = batch.labels[:, 1:]
-        trained = targets != IGNORE_INDEX
-        logits = self.model.language_model.lm_head(states[-1][:, layout.num_vision : -1][trained])
-        loss = losses.next_token(logits, targets[trained], trained.nonzero()[:, 0], targets.shape[0])
+        places = trained_places(batch.labels) if batch.trained is None else batch.trained
+        row, column = places.unbind(dim=1)
+        logits = self.model.language_model.lm_head(states[-1][row, layout.num_vision + column])
+        loss = losses.next_token(logits, batch.labels[row, 1 + column], row, batch.labels.shape[0])
         return Terms({"next_token": loss}, {"loss/next_token": loss})
 
     def shared_parameters(self) -> list[nn.Parameter]:
@@ -76,7 +77,7 @@ class PosttrainObjective(nn.Module):
     def terms(self, batch: RobotBatch) -> Terms:
         """The three losses of a micro-batch. A loss of weight 0 is not computed."""
         output = self.model(
-            batch.pixel_values,
+            to_unit_range(batch.pixel_values, batch.colours),
             batch.input_ids,
             batch.attention_mask,
             batch.proprio,

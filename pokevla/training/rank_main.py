@@ -108,6 +108,7 @@ def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo, stop: StopFlag, pu
                 rank=info.rank,
                 world_size=info.world_size,
                 start_position=start.position,
+                pin_memory=device.type == "cuda",
             )
         )
         if info.is_main:

@@ -15,6 +15,7 @@ from pokevla.errors import RecipeError
 from pokevla.features.feature_reader import FeatureReader, open_features
 from pokevla.files.checksums import with_checksum
 from pokevla.files.texts import write_json
+from pokevla.model.compilation import compile_if_possible
 from pokevla.model.tokenizer import load_tokenizer
 from pokevla.model.vla import PokeVLA
 from pokevla.model.vlm import PokeVLM
@@ -54,6 +55,8 @@ def build_task(recipe: TrainRecipe, info: RankInfo) -> Task:
     base = build_base(recipe, mixture.embodiment or LIBERO)
     hash_of_frozen = frozen_hash(base)
     base.set_activation_checkpointing(recipe.activation_checkpointing)
+    if recipe.compile:
+        compile_if_possible(base, "cuda" if recipe.resources.gpus_per_node else "cpu")
     if isinstance(recipe, PretrainRecipe) and isinstance(base, PokeVLM):
         return _pretrain(recipe, base, hash_of_frozen, mixture, info)
     if isinstance(recipe, PosttrainRecipe) and isinstance(base, PokeVLA):

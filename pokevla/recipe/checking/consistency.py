@@ -93,6 +93,13 @@ def _sequence(recipe: schema.PosttrainRecipe) -> Iterator[Finding]:
         yield "model.geometry_layer", f"model.geometry_layer is {model.geometry_layer}, the language model has {depth}."
 
 
+def _compile(recipe: schema.TrainRecipe) -> Iterator[Finding]:
+    if recipe.compile and recipe.zero.stage == 3:
+        yield "compile", "compile does not work with zero.stage 3, which gathers weights in hooks. Use zero.stage=2."
+    if recipe.compile and recipe.activation_checkpointing:
+        yield "compile", "compile does not work with activation_checkpointing. Set one of them to false."
+
+
 def _sinks(recipe: schema.TrainRecipe) -> Iterator[Finding]:
     sinks = recipe.log.sinks
     if "jsonl" not in sinks:
@@ -241,8 +248,20 @@ def _tasks(trials: schema.TrialsConfig) -> Iterator[Finding]:
 
 
 _RULES: dict[str, tuple[Callable[[Any], Iterator[Finding]], ...]] = {
-    "pretrain": (_length, _parts, _sinks, _adapters, _no_masks, _something_trains, _schedule, _guards),
-    "posttrain": (_length, _parts, _sinks, _adapters, _schedule, _guards, _cache, _teachers, _features_fit, _sequence),
+    "pretrain": (_length, _parts, _sinks, _adapters, _no_masks, _something_trains, _schedule, _guards, _compile),
+    "posttrain": (
+        _length,
+        _parts,
+        _sinks,
+        _adapters,
+        _schedule,
+        _guards,
+        _compile,
+        _cache,
+        _teachers,
+        _features_fit,
+        _sequence,
+    ),
     "cache": (_teachers,),
     "eval": (_trials,),
 }

@@ -59,8 +59,11 @@ def test_batches_have_the_shapes_and_ranges_of_the_contract(robot_dataset: Calla
     assert batch.masks.shape == (2, 2, 8, 8)
     assert set(batch.masks.unique().tolist()) == {0.0, 1.0}
     assert batch.crop_boxes.shape == (2, 2, 4)
-    assert batch.pixel_values.min() >= 0
-    assert batch.pixel_values.max() <= 1
+    assert batch.pixel_values.dtype == batch.masks.dtype == torch.uint8
+    assert batch.colours is not None
+    assert batch.colours.hue is not None
+    assert batch.colours.hue.shape == (2, 2)
+    assert 0 < batch.colours.hue.abs().max() <= 0.05
     assert batch.actions.abs().max() <= 1
     assert batch.features == {}
     assert batch.attention_mask.dtype == torch.bool

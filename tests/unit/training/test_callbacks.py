@@ -49,12 +49,12 @@ class RecordingSaver:
 class Bench:
     """The callbacks for guard, saving and stopping, with their events."""
 
-    def __init__(self, run_dir: Path, **settings: Any) -> None:
+    def __init__(self, run_dir: Path, deferred: bool = False, **settings: Any) -> None:
         self.guards: Guards = build_guards(GuardsConfig.model_validate({"spike_window": 8, **settings}), CPU)
         self.path = run_dir / "events.jsonl"
         self.saved: list[int] = []
         events = EventLog(self.path)
-        guard = StepGuard(self.guards, events)
+        guard = StepGuard(self.guards, events, deferred, lambda result: result.is_last or result.step % 4 == 0)
         writer = MetricWriter(run_dir, 0)
         saving = SaveWhenDue(cast(Saver, RecordingSaver(self)), writer, StepMeter(), self.guards.pulse)
         self.chain = [guard, saving, StopWhenAsked(guard, saving, run_dir, events)]
@@ -91,6 +91,34 @@ def test_a_spike_can_end_the_run(tmp_path: Path) -> None:
     bench = Bench(tmp_path, spike="stop")
     with pytest.raises(TrainingError, match="A loss of 50 in step 5 is a spike"):
         bench.after(*steady(), result(5, SPIKE))
+
+
+def test_results_read_a_step_later_give_the_same_events(tmp_path: Path) -> None:
+    steps = [*steady(), result(5, SPIKE), result(6), result(7, math.nan, norm=None), result(8)]
+    states = []
+    for deferred in (False, True):
+        bench = Bench(tmp_path / str(deferred), deferred)
+        bench.after(*steps)
+        states.append((bench.events, bench.guards.spikes.state(), bench.guards.skips.state(), bench.saved))
+    assert states[0] == states[1]
+
+
+def test_a_result_waits_one_step_except_where_it_is_needed(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, deferred=True)
+    for step, judged in [(1, 0), (2, 1), (3, 2), (4, 4), (5, 4), (6, 5)]:
+        bench.after(result(step, loss=float(step)))
+        assert bench.guards.spikes.state() == tuple(float(number) for number in range(1, judged + 1))
+    assert bench.guards.pulse.step == 6
+
+
+def test_a_deferred_stop_is_one_step_later_and_saves_everything(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, deferred=True)
+    bench.guards.stop.code = 2
+    bench.after(result(1))
+    with pytest.raises(Requeued, match="saved at step 2"):
+        bench.after(result(2))
+    assert bench.saved == [2]
+    assert len(bench.guards.spikes.state()) == 2
 
 
 def test_a_stop_saves_once_writes_it_down_and_names_the_reason(tmp_path: Path) -> None:
