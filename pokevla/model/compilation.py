@@ -21,13 +21,13 @@ logger = logging.getLogger(__name__)
 def blocks_of(model: PokeVLM | PokeVLA) -> list[nn.Module]:
     """The layers of the language model, the blocks of both vision towers, and the layers of the action head.
 
-    A tower without `blocks` or a head without `layers` has none.
+    A tower without `blocks`, or a head without `layers` or `blocks`, has none.
     """
     vlm = vlm_of(model)
     stacks: list[object] = [vlm.language_model.model.layers]
     stacks += [getattr(vlm.vision_backbone.get_submodule(name), "blocks", ()) for name in vlm.vision_backbone.towers]
     if isinstance(model, PokeVLA):
-        stacks.append(getattr(model.action_head, "layers", ()))
+        stacks += [getattr(model.action_head, name, ()) for name in ("layers", "blocks")]  # poke; bridge and oft
     return [block for stack in stacks if isinstance(stack, Iterable) for block in stack if isinstance(block, nn.Module)]
 
 
