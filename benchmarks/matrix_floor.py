@@ -41,11 +41,11 @@ class ProductRecorder(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         name = func.__name__.partition(".")[0]
         if name in ("mm", "addmm"):
-            first, second = args[-2:]
-            self.products[Product(1, *first.shape, second.shape[1])] += 1
+            (rows, inner), columns = args[-2].shape, args[-1].shape[1]
+            self.products[Product(1, rows, inner, columns)] += 1
         elif name in ("bmm", "baddbmm"):
-            first, second = args[-2:]
-            self.products[Product(*first.shape, second.shape[2])] += 1
+            (batch, rows, inner), columns = args[-2].shape, args[-1].shape[2]
+            self.products[Product(batch, rows, inner, columns)] += 1
         elif name == "convolution":
             self.products[_convolution(args[0], args[1], result, transposed=args[6])] += 1
         elif name == "convolution_backward":

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
+from timm.layers.attention import Attention
 from torch import Tensor, nn
+from transformers.models.sam.modeling_sam import SamAttention
 
 from pokevla.model.heads.attention import KeyValueAttention
 from pokevla.model.heads.condition import HeadCondition
@@ -105,20 +106,17 @@ def plainly(module: nn.Module) -> nn.Module:
     plain = copy.deepcopy(module)
     for part in plain.modules():
         if isinstance(part, KeyValueAttention):
-            part.forward = _projected(part)
-        elif hasattr(part, "fused_attn"):  # timm's attention
-            part.fused_attn = False
+            part.forward = _projected(part)  # pyright: ignore[reportAttributeAccessIssue]
+        elif isinstance(part, Attention):  # timm's
+            part.fused_attn = False  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(plain, PokeVLA):
         language_model = plain.vlm.language_model
         language_model.set_attn_implementation("eager")
         plain.vlm.mask_of = _causal_scores  # pyright: ignore[reportAttributeAccessIssue]
         for decoder in (plain.coarse_mask_decoder, plain.fine_mask_decoder):
-            decoder.config._attn_implementation = "eager"
             for part in decoder.modules():
-                if hasattr(part, "config"):
+                if isinstance(part, SamAttention):
                     part.config._attn_implementation = "eager"
-        for name in plain.vlm.vision_backbone.towers:
-            assert isinstance(plain.vlm.vision_backbone.get_submodule(name), VisionTransformer)
     return plain
 
 
