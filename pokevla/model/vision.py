@@ -42,9 +42,15 @@ class VisionBackbone(ExactBuffers):
         """Map images (N, 3, S, S) in [0, 1] to fused patch features (N, P, dino width + siglip width)."""
         # Normalised in the images' own precision, then cast to the towers' (bf16 under DeepSpeed).
         normalised = ((images[None] - self.mean) / self.std).to(next(self.dino_featurizer.parameters()).dtype)
-        dino = self.towers["dino_featurizer"].patch_features(self.dino_featurizer, normalised[0])
-        siglip = self.towers["siglip_featurizer"].patch_features(self.siglip_featurizer, normalised[1])
-        return torch.cat([dino, siglip], dim=-1)
+        return torch.cat([self._features(name, normalised[row]) for row, name in enumerate(self.towers)], dim=-1)
+
+    def _features(self, name: str, images: Tensor) -> Tensor:
+        """Patch features of one tower. A frozen one computes without gradients, so that activation checkpointing does
+        not keep the inputs of its blocks."""
+        tower = self.get_submodule(name)
+        trains = images.requires_grad or any(parameter.requires_grad for parameter in tower.parameters())
+        with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
+            return self.towers[name].patch_features(tower, images)
 
     def set_checkpointing(self, enabled: bool) -> None:
         """Recompute each block's activations in the backward pass, or keep them."""
