@@ -47,12 +47,14 @@ TEACHERS: dict[str, Any] = {
 `kind` of a teacher in `cache.teachers`; `cache.sam` and `cache.vggt` are the entries with these names."""
 
 WEIGHT_FORMATS: dict[str, Any] = {
+    "prismatic": "pokevla.weights.formats.prismatic:PRISMATIC",
     "qwen2": "pokevla.weights.formats.qwen2:QWEN2",
     "openvla-oft": "pokevla.weights.formats.vla_checkpoints:OPENVLA_OFT",
     "vla-adapter": "pokevla.weights.formats.vla_checkpoints:VLA_ADAPTER",
     "sam": "pokevla.weights.formats.sam:SAM",
     "sam2": "pokevla.weights.formats.sam2:SAM2",
     "vggt": "pokevla.weights.formats.vggt:VGGT",
+    "timm": "pokevla.weights.formats.timm_vit:TIMM",
 }
 """A `WeightFormat` (pokevla.weights.conversion.weight_format): published files with a table of names. KIND of `pokevla
 model import` and `pokevla model export`."""

@@ -76,7 +76,7 @@ def import_(
     from pokevla.weights.conversion.weight_format import ImportRequest
     from pokevla.weights.published.hub import fetch_from_hub, is_hub_id, pinned_revision
 
-    format_ = weight_format(kind)
+    format_, named = weight_format(kind), _named_paths(companions or [])
     place = Path(src).expanduser()
     if is_hub_id(src):
         revision = pinned_revision(src, revision)
@@ -87,7 +87,7 @@ def import_(
         kind,
         open_source(kind, place),
         preset,
-        _named_paths(companions or []),
+        named,
         src if revision else place.name,
         revision,
     )

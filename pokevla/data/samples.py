@@ -131,7 +131,7 @@ class RobotSampleMaker:
                 boxes[i, v] = changes[i][v].crop_box
                 if not config.blank_images:
                     image = decode_image(member(members, f"{view}.jpg", key), key)
-                    pixels[i, v] = crop_pixels(image, changes[i][v].crop_box, size)
+                    pixels[i, v] = crop_pixels(image, changes[i][v].crop_box, size, config.image_filter)
                 if masks is not None and side is not None:
                     mask = decode_mask(member(members, f"{view}.mask.png", key), key)
                     masks[i, v] = crop_mask(mask, changes[i][v].crop_box, side)
@@ -226,7 +226,7 @@ class VLMSampleMaker:
             members = self._readers[dataset].read(int(row))
             if not config.blank_images:
                 image = decode_image(member(members, "jpg", key), key)
-                pixels[i, 0] = crop_pixels(image, changes[i][0].crop_box, size)
+                pixels[i, 0] = crop_pixels(image, changes[i][0].crop_box, size, config.image_filter)
             example = vlm_example(columns["question"][row], columns["answer"][row], config.system_prompt)
             with self._tokenizer_lock:  # fast tokenizers borrow their state mutably while encoding
                 encoded = encode_example(self._tokenizer, example, config.max_text_tokens)

@@ -1,22 +1,27 @@
 """Transforms stored images into model inputs: crop and resize. Training and test time use the same functions.
 
 Random numbers are a pure function of (seed, position, view). The crop is exact at sub-pixel level. Image and mask are
-resampled once from the same crop: the image with antialiasing (PIL bilinear, as in OpenVLA-OFT), the mask by area.
-Colours are changed on the device (pokevla.data.pixels).
+resampled once from the same crop: the image with antialiasing (PIL bilinear as in OpenVLA-OFT, or bicubic as in
+Prismatic), the mask by area. Colours are changed on the device (pokevla.data.pixels).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from pokevla.data.randomness import uniform
+from pokevla.errors import DataError
 from pokevla.recipe.sections import AugmentConfig
 
 PURPOSE = "augment"
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+"""Values of `data.image_filter`. Pillow antialiases both when it shrinks an image."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +70,33 @@ def no_augmentation(crop_area: float) -> ViewAugmentation:
     return ViewAugmentation(centre_crop_box(crop_area))
 
 
-def crop_pixels(image: Image.Image, box: tuple[float, float, float, float], size: int) -> np.ndarray:
-    """Crop to `box` (relative) and resize to (3,size,size) uint8, antialiased bilinear."""
+def image_filter_of(config: Mapping[str, Any]) -> str:
+    """`data.image_filter` with which an exported model was trained. Exports from before that field used bilinear.
+
+    Raises:
+        DataError: the config.json names another filter.
+    """
+    name = config.get("image_filter", "bilinear")
+    if name not in FILTERS:
+        raise DataError(f"config.json names the image filter {name!r}.", f"Known: {', '.join(FILTERS)}.")
+    return name
+
+
+def crop_pixels(
+    image: Image.Image, box: tuple[float, float, float, float], size: int, image_filter: str = "bilinear"
+) -> np.ndarray:
+    """Crop to `box` (relative) and resize to (3,size,size) uint8, antialiased, by a filter of `FILTERS`."""
     width, height = image.size
     pixels = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
-    resized = image.resize((size, size), Image.Resampling.BILINEAR, box=pixels)
+    resized = image.resize((size, size), FILTERS[image_filter], box=pixels)
     return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
 
 
-def crop_image(image: Image.Image, box: tuple[float, float, float, float], size: int) -> np.ndarray:
+def crop_image(
+    image: Image.Image, box: tuple[float, float, float, float], size: int, image_filter: str = "bilinear"
+) -> np.ndarray:
     """`crop_pixels` as float32 in [0,1]."""
-    return np.multiply(crop_pixels(image, box, size), np.float32(1.0 / 255.0), dtype=np.float32)
+    return np.multiply(crop_pixels(image, box, size, image_filter), np.float32(1.0 / 255.0), dtype=np.float32)
 
 
 def crop_mask(mask: Image.Image, box: tuple[float, float, float, float], size: int) -> np.ndarray:
@@ -91,12 +112,12 @@ def crop_mask(mask: Image.Image, box: tuple[float, float, float, float], size: i
     return (coverage >= threshold).astype(np.uint8)
 
 
-def test_time_images(images: np.ndarray, image_size: int, crop_area: float) -> np.ndarray:
+def test_time_images(images: np.ndarray, image_size: int, crop_area: float, image_filter: str) -> np.ndarray:
     """The policy's input for camera images: (N,V,H,W,3) uint8 to (N,V,3,S,S) float32 in [0,1], centre crop."""
     box = centre_crop_box(crop_area)
     out = np.empty((*images.shape[:2], 3, image_size, image_size), dtype=np.float32)
     for index in np.ndindex(*images.shape[:2]):
-        out[index] = crop_image(Image.fromarray(images[index]), box, image_size)
+        out[index] = crop_image(Image.fromarray(images[index]), box, image_size, image_filter)
     return out
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from pokevla.data.statistics import Statistics
-from pokevla.data.transforms import test_time_images
+from pokevla.data.transforms import image_filter_of, test_time_images
 from pokevla.embodiment.description import Embodiment
 from pokevla.embodiment.reading import KEY, read_embodiment
 from pokevla.errors import CheckpointError
@@ -55,6 +55,7 @@ class Policy:
     blank: bool = False
     max_text_tokens: int | None = None
     """Longest prompt in tokens; None: as long as the language model has positions for."""
+    image_filter: str = "bilinear"
     _encode: InstructionEncoder = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -116,6 +117,7 @@ class Policy:
             system_prompt=config["system_prompt"],
             blank=config.get("blank_images", False),  # trained on blank images, so evaluated on blank images
             max_text_tokens=config.get("max_text_tokens"),  # absent in exports of earlier versions
+            image_filter=image_filter_of(config),
         )
 
     @property
@@ -197,4 +199,4 @@ class Policy:
             return np.zeros((count, views, 3, self.image_size, self.image_size), np.float32)
         if images is None:
             raise ValueError("this policy needs images")
-        return test_time_images(images, self.image_size, self.crop_area)
+        return test_time_images(images, self.image_size, self.crop_area, self.image_filter)

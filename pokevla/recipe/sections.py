@@ -67,6 +67,9 @@ class DataConfig(Section):
     """Longest text of a sample in tokens; longer ones are truncated."""
     system_prompt: str | None = None
     """Text of the ChatML system block; `null` omits the block. The same for both trainings."""
+    image_filter: Literal["bilinear", "bicubic"] = "bilinear"
+    """Filter that resizes images to the model's size, with antialiasing: OpenVLA-OFT crops with `bilinear`, Prismatic
+    resizes with `bicubic`. Stored with the model and used wherever it looks at images."""
     blank_images: bool = False
     """Replace every image by zeros, to train a baseline that does not use images."""
 
@@ -159,17 +162,32 @@ class OFTConfig(Section):
     """Embeddings of the placeholders. `zeros`: OpenVLA-OFT's, which stay zero, so that only their positions differ."""
 
 
+class InitialWeights(Section):
+    """Published weights that parts of a new PokeVLM start from; the others start with random weights."""
+
+    dino: UserPath | None = None
+    """DINOv2 with registers as timm publishes it, or imported: a folder or a file."""
+    siglip: UserPath | None = None
+    """SigLIP as timm publishes it, or imported: a folder or a file."""
+    language_model: UserPath | None = None
+    """Qwen2 as published at the Hugging Face hub, or imported: a folder or a file."""
+
+
 class ModelConfig(Section):
     """Which model, and what it starts from."""
 
     preset: Literal["tiny", "mini", "pocket"] = "mini"
     """Size. All sizes run the same code."""
     vlm: UserPath | None = None
-    """Exported PokeVLM (or a pre-training run) to start from; `null`: random weights from the recipe's seed."""
+    """PokeVLM to start from: a pre-training run, an export, or an imported folder (`pokevla model import`);
+    `null`: random weights from the recipe's seed."""
     sam: UserPath | None = None
     """SAM checkpoint that both mask decoders and prompt encoders start from, the one of `cache.sam.weights`: a `.pth`
     of segment-anything, a folder of transformers, or what `pokevla model import` has written. `null`: random
     weights from the recipe's seed. Post-training only."""
+    initial: InitialWeights = InitialWeights()
+    """Where `vlm` is `null`: published weights for parts of it (`pokevla models get dinov2 siglip`). The projector
+    between them is new."""
     tokenizer: UserPath | None = None
     """Folder of a Qwen2 tokenizer; `null`: the small one shipped for `tiny` and `mini`."""
     attention: Literal["causal", "bidirectional"] = "causal"
@@ -198,6 +216,12 @@ class ModelConfig(Section):
     off."""
     seg_injection: bool = True
     """Whether the action head attends to the <SEG> embedding (paper, section V-D)."""
+
+    @model_validator(mode="after")
+    def _one_start(self) -> ModelConfig:
+        if self.vlm is not None and self.initial != InitialWeights():
+            raise ValueError("vlm and initial cannot both be given: a PokeVLM has weights for all of its parts")
+        return self
 
 
 class LoraConfig(Section):

@@ -23,7 +23,9 @@ LOCATIONS = re.compile(r"data\.datasets\.\d+\.path|cache\.root|cache\.(sam|vggt|
 ADDED: dict[str, Any] = {
     "extensions": [],
     "model.sam": None,
+    "data.image_filter": "bilinear",
     "model.head": "poke",
+    "model.initial": {"dino": None, "siglip": None, "language_model": None},
     "model.language_model": None,
     "model.geometry_width": None,
     "model.geometry_layer": None,

@@ -29,6 +29,11 @@ from pokevla.recipe.planning.plan import disk_needs, gib
 from pokevla.runs.directory import EXPORT_CONFIG, EXPORT_WEIGHTS, find_export, refuse_overlapping_output
 
 CACHE_MARKER = "COMPLETE"
+PRISMATIC_FOLDER = "prism-qwen25-extra-dinosiglip-224px-0_5b"
+"""Where `pokevla models get` puts the published VLM."""
+PRISMATIC_FILE = "checkpoints/latest-checkpoint.pt"
+PRISMATIC_MODELS = ("prismatic", "dinov2", "siglip", "qwen2.5-0.5b")
+"""Names in the table of published models: the VLM, and what its checkpoint does not hold."""
 _TOLERANCE = 0.05
 Checks = Iterable[Callable[[], list[str]]]
 """Returns remarks, or raises a named error."""
@@ -78,6 +83,7 @@ def _of_training(recipe: TrainingRecipe, path: Path, made_before: frozenset[Path
     yield lambda: _tokenizer(recipe)
     yield lambda: _vlm(recipe, made_before)
     yield lambda: _sam(recipe)
+    yield from _initial(recipe.model.initial)
     yield lambda: _training_disk(recipe)
     cache = recipe.feature_cache
     if cache is not None:
@@ -169,8 +175,20 @@ def _tokenizer(recipe: TrainingRecipe) -> list[str]:
 
 
 def _vlm(recipe: TrainingRecipe, made_before: frozenset[Path]) -> list[str]:
-    _run("model.vlm", recipe.model.vlm, made_before)
-    if recipe.model.vlm is None and model_of(recipe) == "pokevla":
+    vlm = recipe.model.vlm
+    if vlm is not None and (vlm / PRISMATIC_FILE).is_file():
+        raise DataError(
+            f"model.vlm {vlm} holds Prismatic's published weights, not an export of ours.",
+            f"Import them, and name OUT instead: {import_command(vlm, 'OUT')}",
+        )
+    if vlm is not None and not vlm.exists() and model_of(recipe) == "pokevlm" and vlm.absolute() not in made_before:
+        raise DataError(
+            f"model.vlm {vlm} does not exist.",
+            f"Import it from published weights: {command_line('models', 'get', *PRISMATIC_MODELS, '--to', vlm.parent)} "
+            f"&& {import_command(vlm.parent / PRISMATIC_FOLDER, vlm)}",
+        )
+    _run("model.vlm", vlm, made_before)
+    if vlm is None and model_of(recipe) == "pokevla":
         return ["model.vlm is null: post-training starts from a VLM with random weights."]
     return []
 
@@ -186,6 +204,26 @@ def _sam(recipe: TrainingRecipe) -> list[str]:
         return ["model.sam is null: the mask decoders start from random weights, though their features are SAM's."]
     if path.absolute() != teacher.absolute():
         return [f"model.sam {path} is not cache.sam.weights {teacher}: its decoder knows other features."]
+    return []
+
+
+def import_command(source: Path, out: Path | str) -> str:
+    """The command that imports a native Prismatic checkpoint, with the towers and the tokenizer from beside it."""
+    beside = source.parent
+    companions = {"dino": "dinov2", "siglip": "siglip", "tokenizer": "qwen2.5-0.5b"}
+    options = [word for name, folder in companions.items() for word in ("--with", f"{name}={beside / folder}")]
+    return command_line("model", "import", "prismatic", source, out, *options)
+
+
+def _initial(initial: sections.InitialWeights) -> Checks:
+    for name, path in initial:
+        if path is not None:
+            yield lambda name=name, path=path: _published_part(f"model.initial.{name}", path)
+
+
+def _published_part(field: str, path: Path) -> list[str]:
+    if not path.exists():
+        raise DataError(f"{field} {path} does not exist.", "Download it: `pokevla models ls` says what there is.")
     return []
 
 

@@ -16,11 +16,12 @@ from pokevla.model.presets import ActionHeadConfig, PokeVLAConfig, preset
 from pokevla.model.tokenizer import MINI_TOKENIZER, load_tokenizer
 from pokevla.model.vla import PokeVLA
 from pokevla.model.vlm import PokeVLM
-from pokevla.recipe.kinds import model_of
+from pokevla.recipe.kinds import MODEL_TITLES, model_of
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.recipe.sections import LossConfig, ModelConfig
 from pokevla.runs.directory import EXPORT_CONFIG, EXPORT_WEIGHTS, find_export, holds_recipe
 from pokevla.weights.export_files import read_export_config, refuse_damaged_export
+from pokevla.weights.initial import load_initial
 from pokevla.weights.mask_decoders import start_mask_decoders
 
 
@@ -83,7 +84,7 @@ def build_base(recipe: TrainRecipe, embodiment: Embodiment) -> PokeVLM | PokeVLA
     PokeVLM is the same for every robot.
 
     Raises:
-        CheckpointError: `model.vlm` or `model.sam` does not exist or does not fit.
+        CheckpointError: `model.vlm`, `model.sam`, or what `model.initial` names, does not exist or does not fit.
         RecipeError: `model.query_text` has more tokens than there are action queries.
     """
     config = model_config(recipe.model, recipe.data.chunk_length, embodiment)
@@ -94,8 +95,10 @@ def build_base(recipe: TrainRecipe, embodiment: Embodiment) -> PokeVLM | PokeVLA
     model: PokeVLM | PokeVLA
     if model_of(recipe) == "pokevlm":
         model = build_vlm(config.vlm, seed=recipe.seed, weights=weights)
+        load_initial(model, recipe.model.initial)
     else:
         model = build_vla(config, seed=recipe.seed, vlm_weights=weights)
+        load_initial(model.vlm, recipe.model.initial)
         if recipe.model.sam is not None:
             start_mask_decoders(model, recipe.model.sam)
         if recipe.model.query_text is not None:
@@ -164,12 +167,13 @@ def refuse_other_vlm(folder: Path) -> None:
     """Refuse an export that is not a PokeVLM.
 
     Raises:
-        CheckpointError: it is a PokeVLA.
+        CheckpointError: it is a PokeVLA, or imported weights of something else.
     """
     path = folder / EXPORT_CONFIG
     kind = read_export_config(folder).get("kind") if path.is_file() else None
-    if kind == "pokevla":
-        raise CheckpointError(f"{folder} is a PokeVLA; model.vlm takes a PokeVLM.", "Name a pre-training run.")
+    if kind is not None and kind != "pokevlm":
+        title = MODEL_TITLES.get(kind, f"model of kind {kind}")
+        raise CheckpointError(f"{folder} is a {title}; model.vlm takes a PokeVLM.", "Name a pre-training run.")
 
 
 def tokenizer_folder(recipe: TrainRecipe) -> Path:

@@ -113,6 +113,7 @@ def _describe(recipe: TrainRecipe, run_dir: Path, info: CheckpointInfo, num_para
         "chunk_length": recipe.data.chunk_length,
         "crop_area": recipe.data.augment.crop_area,
         "image_size": config.vlm.image_size,
+        "image_filter": recipe.data.image_filter,
         "blank_images": recipe.data.blank_images,
         "max_text_tokens": recipe.data.max_text_tokens,
         "instruction_template": INSTRUCTION_TEMPLATE,
@@ -140,6 +141,9 @@ def _card(recipe: TrainRecipe, info: CheckpointInfo, num_parameters: int) -> str
     start = f"`{base}`" if recipe.model.vlm else f"random weights of seed {recipe.seed}"
     if recipe.model.sam is not None:
         start += f" and, for the mask decoders, `{spelled.get('model.sam', recipe.model.sam)}`"
+    published = {name: spelled.get(f"model.initial.{name}", path) for name, path in recipe.model.initial if path}
+    if published:
+        start += f" and published weights of {', '.join(f'{name} (`{path}`)' for name, path in published.items())}"
     lines = [
         f"# {recipe.name}",
         "",

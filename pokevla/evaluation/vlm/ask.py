@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from pokevla.data.dataset import open_dataset
 from pokevla.data.prompts import encode_prompts, encode_text, end_of_turn_id, vlm_prompt
 from pokevla.data.reader import ShardReader
 from pokevla.data.samples import decode_image, decode_mask, member
-from pokevla.data.transforms import test_time_images
+from pokevla.data.transforms import image_filter_of, test_time_images
 from pokevla.errors import CheckpointError, DataError, UsageError
 from pokevla.evaluation.folder import refuse_other_folder
 from pokevla.evaluation.locking import evaluation_lock
@@ -52,6 +53,7 @@ class Respondent:
     model: PokeVLM
     tokenizer: Any
     system_prompt: str | None
+    image_filter: str = "bilinear"
 
 
 def run_grounding(
@@ -147,13 +149,14 @@ def _load(run: Path) -> Respondent:
     model, config, tokenizer_folder, _ = load_exported(run)
     if not isinstance(model, PokeVLM):
         raise CheckpointError(f"{run} is a PokeVLA, which answers no questions.", "Name a pre-training run.")
-    return Respondent(model.to(_device()).eval(), load_tokenizer(tokenizer_folder), config["system_prompt"])
+    tokenizer = load_tokenizer(tokenizer_folder)
+    return Respondent(model.to(_device()).eval(), tokenizer, config["system_prompt"], image_filter_of(config))
 
 
 def _random(recipe: GroundingRecipe, reference: Respondent | None) -> Respondent:
     if reference is not None:
         model = build_vlm(reference.model.config, seed=RANDOM_SEED)
-        return Respondent(model.to(_device()).eval(), reference.tokenizer, reference.system_prompt)
+        return dataclasses.replace(reference, model=model.to(_device()).eval())
     model = build_vlm(preset(recipe.preset).vlm, seed=RANDOM_SEED)
     return Respondent(model.to(_device()).eval(), load_tokenizer(), None)
 
@@ -167,7 +170,8 @@ def answer(respondent: Respondent, questions: Sequence[Question]) -> list[str]:
     model, tokenizer = respondent.model, respondent.tokenizer
     device = next(model.parameters()).device
     size = model.config.image_size
-    pixels = np.concatenate([test_time_images(np.asarray(q.image)[None, None], size, 1.0) for q in questions])
+    images = [np.asarray(question.image)[None, None] for question in questions]
+    pixels = np.concatenate([test_time_images(image, size, 1.0, respondent.image_filter) for image in images])
     prompts = [vlm_prompt(q.question, respondent.system_prompt) for q in questions]
     ids, mask = encode_prompts(tokenizer, prompts)
     longest = max(len(encode_text(tokenizer, q.answer)) for q in questions)

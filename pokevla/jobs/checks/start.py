@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pokevla.errors import CheckpointError, DataError, PokeVLAError, RecipeError
 from pokevla.recipe import schema
-from pokevla.recipe.kinds import AnyRecipe, training_of
+from pokevla.recipe.kinds import MODEL_TITLES, AnyRecipe, training_of
 from pokevla.recipe.load import LoadedRecipe
 from pokevla.recipe.sections import CacheConfig
 from pokevla.recipe.values import differences, flat_values
@@ -63,6 +63,7 @@ def _checks(loaded: LoadedRecipe, made_before: frozenset[Path], builders: Sequen
         yield lambda path=source.path: _samples(path, training)
     yield lambda: _vlm(training)
     yield lambda: _sam(training)
+    yield lambda: _initial(training)
     yield lambda: _query_text(training)
     cache = training.feature_cache
     if cache is not None and (cache.root.absolute() in made_before or any(cache.root.glob(f"*/{CACHE_MARKER}"))):
@@ -130,9 +131,13 @@ def _vlm(recipe: schema.TrainRecipe) -> list[str]:
     if folder is None or not (folder / EXPORT_CONFIG).is_file():
         return []
     config = read_json_object(folder / EXPORT_CONFIG)
-    if config.get("kind") == "pokevla":
-        raise CheckpointError(f"{folder} is a PokeVLA; model.vlm takes a PokeVLM.", "Name a pre-training run.")
+    kind = config.get("kind", "pokevlm")
+    if kind != "pokevlm":
+        title = MODEL_TITLES.get(kind, f"model of kind {kind}")
+        raise CheckpointError(f"{folder} is a {title}; model.vlm takes a PokeVLM.", "Name a pre-training run.")
     made_with = config.get("preset", recipe.model.preset)
+    if made_with is None:
+        raise CheckpointError(f"{folder} has the sizes of no preset, so no recipe can use it.", "Import another size.")
     if made_with != recipe.model.preset:
         raise CheckpointError(
             f"{folder} is a PokeVLM of preset {made_with}, model.preset is {recipe.model.preset}.",
@@ -150,6 +155,17 @@ def _sam(recipe: schema.TrainRecipe) -> list[str]:
     from pokevla.weights.mask_decoders import open_mask_decoder
 
     open_mask_decoder(preset(recipe.model.preset).segmentation, path)
+    return []
+
+
+def _initial(recipe: schema.TrainRecipe) -> list[str]:
+    """What `model.initial` names are weights of their kind. Reads names and shapes, no values."""
+    from pokevla.weights.conversion.importing import open_source
+    from pokevla.weights.initial import PARTS
+
+    for name, path in recipe.model.initial:
+        if path is not None and path.exists():
+            open_source(PARTS[name][0], path)
     return []
 
 

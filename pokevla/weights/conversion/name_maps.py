@@ -142,6 +142,9 @@ def plan_import(names: NameMap, source: Source, targets: Mapping[str, Shape], ti
         else:
             unknown.append(name)
     used = [name for move in moves for name in move.sources]
+    for move in moves:  # first, because another width tells more than a layer too much or too few
+        if all(name in source.tensors for name in move.sources):
+            _check_shapes(source, move, targets)
     second = {name: of for _, name, of in duplicates_of(names, used) if name in source.tensors}
     if strange := [name for name in unknown if name not in second]:
         raise _unexpected(source, strange, title)
@@ -151,8 +154,6 @@ def plan_import(names: NameMap, source: Source, targets: Mapping[str, Shape], ti
     absent = [name for name in used if name not in source.tensors]
     if missing or absent:
         raise _missing(source, names, targets, missing, absent)
-    for move in moves:
-        _check_shapes(source, move, targets)
     return Plan(tuple(moves), ignored, new, second)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pokevla.errors import EnvironmentSetupError, UsageError
-from pokevla.weights.published.models import MODELS, VARIABLE
+from pokevla.weights.published.models import HUB, MODELS, VARIABLE
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -48,7 +48,8 @@ def fetch_from_hub(hub_id: str, revision: str, patterns: Sequence[str]) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(patterns)))
+        endpoint = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(patterns), endpoint=endpoint))
     except (HfHubHTTPError, LocalEntryNotFoundError, httpx2.HTTPError, OSError) as error:
         reason = " ".join(str(error.__cause__ or error).split())[:200].rstrip(".")
         place = Path(os.environ.get(VARIABLE, "models")) / hub_id.rpartition("/")[2]

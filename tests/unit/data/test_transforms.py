@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision.transforms import InterpolationMode, functional
 
 from pokevla.data.transforms import (
     centre_crop_box,
@@ -12,9 +13,11 @@ from pokevla.data.transforms import (
     crop_mask,
     crop_pixels,
     draw_augmentation,
+    image_filter_of,
     no_augmentation,
     test_time_images,
 )
+from pokevla.errors import DataError
 from pokevla.recipe.sections import AugmentConfig
 
 CONFIG = AugmentConfig()
@@ -74,7 +77,7 @@ def test_centre_crop_has_the_area_asked_for() -> None:
 
 def test_test_time_images_are_the_training_crop_at_the_centre() -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 2, 128, 128, 3), dtype=np.uint8)
-    seen = test_time_images(images, 112, 0.9)
+    seen = test_time_images(images, 112, 0.9, "bilinear")
     assert seen.shape == (2, 2, 3, 112, 112)
     assert seen.dtype == np.float32
     assert 0.0 <= seen.min() <= seen.max() <= 1.0
@@ -84,3 +87,19 @@ def test_test_time_images_are_the_training_crop_at_the_centre() -> None:
 def test_whole_image_at_its_own_size_is_unchanged() -> None:
     image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     assert np.array_equal(crop_pixels(Image.fromarray(image), (0.0, 0.0, 1.0, 1.0), 16).transpose(1, 2, 0), image)
+
+
+@pytest.mark.parametrize("name", ["bilinear", "bicubic"])
+def test_image_filters_are_those_of_torchvision_on_pictures(name: str) -> None:
+    """Prismatic resizes with torchvision's Resize on PIL images (timm/data/transforms_factory.py)."""
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8))
+    expected = np.asarray(functional.resize(picture, [28, 28], InterpolationMode(name))).transpose(2, 0, 1)
+    ours = crop_pixels(picture, (0.0, 0.0, 1.0, 1.0), 28, name)
+    assert np.array_equal(ours, expected)
+    assert image_filter_of({"image_filter": name}) == name
+
+
+def test_exports_from_before_the_filter_was_a_choice_used_bilinear() -> None:
+    assert image_filter_of({}) == "bilinear"
+    with pytest.raises(DataError, match="names the image filter 'nearest'"):
+        image_filter_of({"image_filter": "nearest"})

@@ -11,7 +11,7 @@ from pokevla.errors import UsageError
 from pokevla.packaged_recipes import FOLDER
 from pokevla.weights.published.models import MODELS, VARIABLE, published_model
 
-OWN = {"pokevlm", "prismatic"}
+OWN = {"prismatic"}
 """What an import makes of published files (tests/recipes/test_chain.py)."""
 
 
