@@ -68,13 +68,13 @@ class Colours:
 
 @dataclass
 class VLMBatch:
-    """Questions and answers about one image each."""
+    """Questions and answers, each about one image or about none."""
 
     keys: list[str]
     positions: Tensor
     """(B,) int64 place in the global sample order. Always in host memory: reading it must not wait for a device."""
     pixel_values: Tensor
-    """(B,1,3,S,S) uint8; or float32 in [0,1]."""
+    """(B,1,3,S,S) uint8; or float32 in [0,1]. Zeros for a sample without image."""
     input_ids: Tensor
     """(B,T) int64, right padded."""
     attention_mask: Tensor
@@ -86,6 +86,8 @@ class VLMBatch:
     trained: Tensor | None = None
     """(N,2) int64 row and column in `labels[:, 1:]` of the tokens with a loss. Found while collating: finding them on a
     GPU would make the host wait. None: they are found when needed."""
+    has_image: Tensor | None = None
+    """(B,) bool; None if every sample has an image."""
 
     @property
     def size(self) -> int:

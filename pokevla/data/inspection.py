@@ -81,7 +81,8 @@ def _tiles(dataset: Dataset, reader: ShardReader, row: int) -> tuple[list[Image.
         views = dataset.embodiment.views
         pictures = [_outlined(members, f"{view}.jpg", f"{view}.mask.png", key) for view in views]
         return pictures, f"{key} {columns['split']}: {columns['instruction']}"
-    picture = _outlined(members, "jpg", "mask.png", key)
+    has_image = "jpg" in members or columns["width"] > 0
+    picture = _outlined(members, "jpg", "mask.png", key) if has_image else Image.new("RGB", (TILE, TILE))
     draw = ImageDraw.Draw(picture)
     for x, y in columns["target_points"]:
         draw.ellipse([x * TILE - 4, y * TILE - 4, x * TILE + 4, y * TILE + 4], outline=GOAL, width=2)

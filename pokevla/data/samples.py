@@ -207,11 +207,13 @@ class VLMSampleMaker:
         self._readers = [ShardReader(dataset) for dataset in mixture.datasets]
         columns = ("key", "question", "answer")
         self._columns = [{name: dataset.samples[name].to_pylist() for name in columns} for dataset in mixture.datasets]
+        self._has_image = [_has_image(dataset) for dataset in mixture.datasets]
 
     def batch(self, positions: np.ndarray, datasets: np.ndarray, rows: np.ndarray, augment: bool) -> VLMBatch:
         """A batch of the samples (datasets[i], rows[i]) at positions[i]. All arguments are (B,) int64.
 
         Answers contain coordinates of the full image, so images are resized without a crop; only colours are augmented.
+        A sample of text alone has zeros as pixels, and the batch says that it has no image.
         """
         config, size = self._config, self._image_size
         pixels = np.zeros((len(positions), 1, 3, size, size), dtype=np.uint8)
@@ -224,7 +226,7 @@ class VLMSampleMaker:
             columns = self._columns[dataset]
             key = columns["key"][row]
             members = self._readers[dataset].read(int(row))
-            if not config.blank_images:
+            if self._has_image[dataset][row] and not config.blank_images:
                 image = decode_image(member(members, "jpg", key), key)
                 pixels[i, 0] = crop_pixels(image, changes[i][0].crop_box, size, config.image_filter)
             example = vlm_example(columns["question"][row], columns["answer"][row], config.system_prompt)
@@ -235,6 +237,7 @@ class VLMSampleMaker:
             labels.append(encoded.labels)
         input_ids, attention = pad_texts(ids, self._pad_id)
         padded_labels = pad_texts(labels, IGNORED_LABEL)[0]
+        has_image = np.array([self._has_image[d][row] for d, row in zip(datasets, rows, strict=True)], dtype=bool)
         return VLMBatch(
             keys=keys,
             positions=torch.from_numpy(np.asarray(positions, dtype=np.int64)),
@@ -244,7 +247,15 @@ class VLMSampleMaker:
             labels=padded_labels,
             colours=_colours(changes, config, augment),
             trained=trained_places(padded_labels),
+            has_image=None if has_image.all() else torch.from_numpy(has_image),
         )
+
+
+def _has_image(dataset: Dataset) -> np.ndarray:
+    """(N,) bool: which samples have an image. One of text alone has width 0 in the table, and no member `jpg`."""
+    if "width" not in dataset.samples.column_names:
+        return np.ones(len(dataset.samples), dtype=bool)
+    return dataset.samples["width"].to_numpy() > 0
 
 
 def _change(config: AugmentConfig, seed: int, position: int, view: int, augment: bool) -> ViewAugmentation:

@@ -5,6 +5,7 @@
 Text is right-padded. SEG and the queries directly follow the last REAL text token of their row, and all padding moves
 to the end. So positions count 0, 1, 2 ... in every row, and causal attention never sees padding.
 Order after token 0: prismatic.py of TRI-ML/prismatic-vlms; SEG before the queries so that causal queries see it.
+A row without an image has no patches: its text begins at once, and the unused places are padding at its end.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class SequenceLayout:
     text_lengths: Tensor  # (B,) int64: real text tokens
     tail_positions: Tensor  # (B, S) int64
     num_vision: int
+    has_image: Tensor | None = None  # (B,) bool; None: every row has its vision tokens
 
     @property
     def position_ids(self) -> Tensor:
@@ -35,8 +37,12 @@ class SequenceLayout:
 
     @property
     def vision_slice(self) -> slice:
-        """Vision tokens are always at positions 1 .. N."""
+        """Vision tokens are always at positions 1 .. N of rows with images."""
         return slice(1, 1 + self.num_vision)
+
+    def num_vision_in(self, rows: Tensor) -> Tensor | int:
+        """How many vision tokens these rows (N,) have: one number if it is the same for all."""
+        return self.num_vision if self.has_image is None else self.has_image[rows].long() * self.num_vision
 
 
 @dataclass(frozen=True)
@@ -66,14 +72,20 @@ def check_right_padded(attention_mask: Tensor) -> None:
         )
 
 
-def splice_layout(attention_mask: Tensor, num_vision: int, num_tail: int) -> SequenceLayout:
-    """Compute the layout for text (B, T) bool, `num_vision` patch tokens and `num_tail` appended tokens."""
+def splice_layout(
+    attention_mask: Tensor, num_vision: int, num_tail: int, has_image: Tensor | None = None
+) -> SequenceLayout:
+    """Compute the layout for text (B, T) bool, `num_vision` patch tokens and `num_tail` appended tokens.
+
+    Rows where `has_image` (B,) bool is False have no vision tokens; None: every row has them.
+    """
     check_right_padded(attention_mask)
     batch, num_text = attention_mask.shape
     device = attention_mask.device
     lengths = attention_mask.sum(dim=1)[:, None]  # (B, 1)
     position = torch.arange(num_text + num_vision + num_tail, device=device)[None]  # (1, L)
-    after_vision = position - num_vision  # text index, ignoring the tail
+    in_row = num_vision if has_image is None else has_image.long()[:, None] * num_vision  # vision tokens of each row
+    after_vision = position - in_row  # text index, ignoring the tail
     tail_start = num_text + num_vision
     source = torch.where(
         after_vision < lengths,
@@ -84,15 +96,16 @@ def splice_layout(attention_mask: Tensor, num_vision: int, num_tail: int) -> Seq
             after_vision - num_tail,  # the padding
         ),
     )
-    source = torch.where(position <= num_vision, num_text + position - 1, source)
+    source = torch.where(position <= in_row, num_text + position - 1, source)
     source = torch.where(position == 0, 0, source)
-    tail = lengths + num_vision + torch.arange(num_tail, device=device)[None]
+    tail = lengths + in_row + torch.arange(num_tail, device=device)[None]
     return SequenceLayout(
         source=source,
-        valid=position < lengths + num_vision + num_tail,
+        valid=position < lengths + in_row + num_tail,
         text_lengths=lengths[:, 0],
         tail_positions=tail.expand(batch, num_tail),
         num_vision=num_vision,
+        has_image=has_image,
     )
 
 

@@ -48,12 +48,14 @@ class PretrainObjective(nn.Module):
     def terms(self, batch: VLMBatch) -> Terms:
         """Next-token loss of a micro-batch."""
         vision = self.model.encode_images(to_unit_range(batch.pixel_values, batch.colours))
-        states, layout = self.model.run_sequence(vision, batch.input_ids, batch.attention_mask)
-        # Text token t >= 1 is at position N + t, so the state at N + t - 1 predicts it. The head runs on trained
-        # positions only: logits at all positions would cost more than a quarter of the body.
+        states, layout = self.model.run_sequence(
+            vision, batch.input_ids, batch.attention_mask, has_image=batch.has_image
+        )
+        # Text token t >= 1 of a row with N vision tokens is at position N + t, so the state at N + t - 1 predicts it. The
+        # head runs on trained positions only: logits at all positions would cost more than a quarter of the body.
         places = trained_places(batch.labels) if batch.trained is None else batch.trained
         row, column = places.unbind(dim=1)
-        logits = self.model.language_model.lm_head(states[-1][row, layout.num_vision + column])
+        logits = self.model.language_model.lm_head(states[-1][row, layout.num_vision_in(row) + column])
         loss = losses.next_token(logits, batch.labels[row, 1 + column], row, batch.labels.shape[0])
         return Terms({"next_token": loss}, {"loss/next_token": loss})
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -8,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pokevla.data.batch import FeatureSource, RobotBatch, StoredFeature
 from pokevla.data.dataset import open_dataset
 from pokevla.data.loader import TrainLoader, build_loader, validation_batches
 from pokevla.data.mixture import open_mixture
 from pokevla.data.samples import RobotSampleMaker, VLMSampleMaker
-from pokevla.data.sources.libero_vlm import LiberoVLMSettings, convert_libero_vlm
+from pokevla.data.sources.libero_vlm import SAMPLE_SCHEMA, LiberoVLMSettings, convert_libero_vlm
 from pokevla.data.transforms import centre_crop_box
+from pokevla.data.writer import DatasetWriter
 from pokevla.errors import DataError
 from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
 
@@ -263,3 +266,26 @@ def test_vlm_batches_train_on_answers_about_whole_pictures(
         assert len(trained) == len(answers[key]) + 1  # one id per character and the end of the turn
     with pytest.raises(DataError, match="is a vlm dataset"):
         robot_loader(robot_recipe(root), tokenizer)
+
+
+def test_questions_without_image_are_mixed_with_others(tmp_path: Path, tokenizer: Any) -> None:
+    picture = io.BytesIO()
+    Image.new("RGB", (20, 10), (255, 0, 0)).save(picture, "JPEG")
+    with DatasetWriter(tmp_path / "vlm", group="vlm", samples=SAMPLE_SCHEMA) as writer:
+        for k in range(8):
+            size = {"width": 20, "height": 10} if k % 2 else {"width": 0, "height": 0}
+            words = {"split": "train", "source": "toy", "category": "general", "task": "qa", "answer_kind": "text"}
+            members = {"json": b"{}"} | ({"jpg": picture.getvalue()} if k % 2 else {})
+            writer.add_sample(f"q{k}", members, {**words, **size, "question": "what", "answer": "red"})
+        writer.finish({"statistics": None, "sources": [], "made_by": {}})
+    base = robot_recipe(tmp_path / "vlm").model_dump(by_alias=True, exclude={"cache", "loss"})
+    recipe = PretrainRecipe.model_validate({**base, "kind": "pretrain"})
+    mixture = open_mixture(recipe.data, "vlm")
+    samples = VLMSampleMaker(mixture, recipe.seed, tokenizer, 16)
+    rows = np.arange(4)
+    batch = samples.batch(rows, np.zeros(4, dtype=np.int64), rows, augment=False)
+    assert batch.has_image is not None
+    assert batch.has_image.tolist() == [False, True, False, True]
+    assert batch.pixel_values.flatten(1).amax(dim=1).bool().tolist() == [False, True, False, True]
+    with_images = samples.batch(rows[:2], np.zeros(2, dtype=np.int64), np.array([1, 3]), augment=False)
+    assert with_images.has_image is None

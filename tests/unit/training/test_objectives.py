@@ -56,6 +56,38 @@ def vlm_batch(labels: torch.Tensor) -> VLMBatch:
     )
 
 
+def test_mixed_batch_of_images_and_text_alone_has_the_losses_of_its_samples() -> None:
+    labels = torch.randint(0, 800, (4, 6), generator=torch.Generator().manual_seed(0))
+    labels[:, :2] = -100
+    mixed = vlm_batch(labels)
+    mixed.has_image = torch.tensor([True, False, True, False])
+    objective = PretrainObjective(build_vlm(CONFIG.vlm, seed=0))
+    alone = []
+    for row, has in enumerate(mixed.has_image.tolist()):
+        one = {name: getattr(mixed, name)[row : row + 1] for name in ("keys", "positions", "input_ids", "labels")}
+        pixels = mixed.pixel_values[row : row + 1, : 1 if has else 0]  # no view at all: the same as an absent image
+        mask = mixed.attention_mask[row : row + 1]
+        alone.append(objective(VLMBatch(**one, pixel_values=pixels, attention_mask=mask))[0])
+    total, _ = objective(mixed)
+    torch.testing.assert_close(total, torch.stack(alone).mean())
+    total.backward()
+    projector = objective.model.projector.fc1.weight.grad
+    assert projector is not None
+    assert float(projector.abs().max()) > 0
+
+
+def test_batch_of_text_alone_gives_every_parameter_a_gradient() -> None:
+    labels = torch.randint(0, 800, (2, 6), generator=torch.Generator().manual_seed(0))
+    batch = vlm_batch(labels)
+    batch.has_image = torch.zeros(2, dtype=torch.bool)
+    objective = PretrainObjective(build_vlm(CONFIG.vlm, seed=0))
+    total, _ = objective(batch)
+    total.backward()  # ZeRO waits for the gradient of each trained parameter on every rank
+    trained = [p for p in objective.model.parameters() if p.requires_grad]
+    assert all(parameter.grad is not None for parameter in trained)
+    assert float(objective.model.projector.fc1.weight.grad.abs().max()) == 0  # pyright: ignore
+
+
 def test_total_is_the_weighted_sum_of_the_logged_losses() -> None:
     weights = LossConfig(action=2.0, geometry=0.5, segmentation=SegmentationLossConfig(weight=0.25, focal=10.0, kl=0.1))
     total, logged = PosttrainObjective(build_vla(CONFIG, seed=0), weights)(robot_batch())
