@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pokevla.errors import CheckpointError, UsageError
-from pokevla.model.presets import preset
+from pokevla.model.building import build_vlm
+from pokevla.model.presets import preset, to_dict
 from pokevla.model.tokenizer import MINI_TOKENIZER
 from pokevla.weights.conversion.exporting import export_weights
 from pokevla.weights.conversion.importing import ImportReport, import_weights, open_source
@@ -134,3 +136,22 @@ def test_full_size_files_have_the_published_number_of_tensors() -> None:
     names = PRISMATIC.shapes(preset("pocket").vlm)
     assert len(names) == 981  # and the tied word head: 982 names in a state dict
     assert sum(name.startswith("language_model.") for name in names) == 290
+
+
+def test_a_model_trained_here_goes_out_in_both_layouts_and_comes_in_again(tmp_path: Path) -> None:
+    config, run = preset("tiny").vlm, tmp_path / "run/export"
+    run.mkdir(parents=True)
+    state = {name: value.contiguous() for name, value in build_vlm(config, seed=5).state_dict().items()}
+    del state["language_model.lm_head.weight"]
+    save_file(state, run / "model.safetensors")
+    shutil.copytree(MINI_TOKENIZER, run / "tokenizer")
+    content = {"schema_version": 1, "kind": "pokevlm", "model": to_dict(config), "run": "mine"}
+    (run / "config.json").write_text(json.dumps(content))
+    written = export_weights("prismatic", tmp_path / "run", tmp_path / "out")
+    for name, folder in written.items():
+        companions = TOKENIZER if name == "native" else {}
+        bring_in(folder, tmp_path / name, companions)
+        assert_same_bits(load_file(tmp_path / name / "model.safetensors"), state)
+    identity = json.loads((written["native"] / "config.json").read_text())["model"]
+    assert (identity["model_id"], identity["arch_specifier"]) == ("mine", "no-align+fused-gelu-mlp")
+    assert identity["vision_backbone_id"] != IDS["vision_backbone_id"]  # nobody should take it for the published size
