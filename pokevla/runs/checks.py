@@ -31,6 +31,8 @@ from pokevla.runs.directory import EXPORT_CONFIG, EXPORT_WEIGHTS, find_export, r
 CACHE_MARKER = "COMPLETE"
 PRISMATIC_FOLDER = "prism-qwen25-extra-dinosiglip-224px-0_5b"
 """Where `pokevla models get` puts the published VLM."""
+PRISMATIC_IMPORT = "prismatic"
+"""Folder beside it that our recipes name: what the import makes of it."""
 PRISMATIC_FILE = "checkpoints/latest-checkpoint.pt"
 PRISMATIC_MODELS = ("prismatic", "dinov2", "siglip", "qwen2.5-0.5b")
 """Names in the table of published models: the VLM, and what its checkpoint does not hold."""
@@ -181,7 +183,7 @@ def _vlm(recipe: TrainingRecipe, made_before: frozenset[Path]) -> list[str]:
             f"model.vlm {vlm} holds Prismatic's published weights, not an export of ours.",
             f"Import them, and name OUT instead: {import_command(vlm, 'OUT')}",
         )
-    if vlm is not None and not vlm.exists() and model_of(recipe) == "pokevlm" and vlm.absolute() not in made_before:
+    if vlm is not None and vlm.name == PRISMATIC_IMPORT and not vlm.exists():
         raise DataError(
             f"model.vlm {vlm} does not exist.",
             f"Import it from published weights: {command_line('models', 'get', *PRISMATIC_MODELS, '--to', vlm.parent)} "

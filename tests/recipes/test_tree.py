@@ -127,17 +127,17 @@ def parts_of(recipe: PosttrainRecipe) -> tuple[str, str, bool, float, bool]:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("ablations/vanilla", ("poke", "prism-qwen2", False, 0.0, False)),
+        ("ablations/vanilla", ("poke", "prismatic", False, 0.0, False)),
         ("ablations/pretraining", ("poke", "pokevlm", False, 0.0, False)),
-        ("ablations/geometry", ("poke", "prism-qwen2", False, 0.5, True)),
-        ("ablations/segmentation", ("poke", "prism-qwen2", True, 0.0, True)),
+        ("ablations/geometry", ("poke", "prismatic", False, 0.5, True)),
+        ("ablations/segmentation", ("poke", "prismatic", True, 0.0, True)),
         ("ablations/full", ("poke", "pokevlm", True, 0.5, True)),
         ("ablations/without_reasoning", ("poke", "pokevlm_wit", False, 0.0, False)),
-        ("baselines/openvla_oft", ("oft", "prism-qwen2", False, 0.0, False)),
-        ("baselines/spatial_forcing", ("oft", "prism-qwen2", False, 0.5, True)),
-        ("baselines/vla_adapter", ("bridge", "prism-qwen2", False, 0.0, False)),
-        ("baselines/vla_adapter_pro", ("bridge", "prism-qwen2", False, 0.0, False)),
-        ("baselines/prismatic_finetune", ("oft", "prism-qwen2", False, 0.0, False)),
+        ("baselines/openvla_oft", ("oft", "prismatic", False, 0.0, False)),
+        ("baselines/spatial_forcing", ("oft", "prismatic", False, 0.5, True)),
+        ("baselines/vla_adapter", ("bridge", "prismatic", False, 0.0, False)),
+        ("baselines/vla_adapter_pro", ("bridge", "prismatic", False, 0.0, False)),
+        ("baselines/prismatic_finetune", ("oft", "prismatic", False, 0.0, False)),
     ],
 )
 def test_each_baseline_and_ablation_differs_in_what_it_is_named_after(name: str, expected: tuple[object, ...]) -> None:
