@@ -51,7 +51,7 @@ class PretrainObjective(nn.Module):
         states, layout = self.model.run_sequence(
             vision, batch.input_ids, batch.attention_mask, has_image=batch.has_image
         )
-        # Text token t >= 1 of a row with N vision tokens is at position N + t, so the state at N + t - 1 predicts it. The
+        # Text token t >= 1 of a row with N vision tokens is at position N + t: the state at N + t - 1 predicts it. The
         # head runs on trained positions only: logits at all positions would cost more than a quarter of the body.
         places = trained_places(batch.labels) if batch.trained is None else batch.trained
         row, column = places.unbind(dim=1)
