@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -81,15 +81,15 @@ def grounding_scalars(row: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Exported(TypedDict):
-    step: int
+    step: NotRequired[int]  # absent in an imported model
 
 
 def event_folder(run: Path | None, evaluation: Path, name: str) -> tuple[Path, int]:
-    """Folder for the event file of a policy, and the step of its export (0 without trained weights)."""
+    """Folder for the event file of a policy, and the step of its export (0 without weights of our training)."""
     if run is None:
         return evaluation / TENSORBOARD / name, 0
     config = exported_folder(run) / EXPORT_CONFIG
-    step = as_type(read_json(config), _Exported, config)["step"]
+    step = as_type(read_json(config), _Exported, config).get("step", 0)
     if holds_recipe(run):
         return run / TENSORBOARD / "eval" / evaluation.name / name, step
     return evaluation / TENSORBOARD / name, step

@@ -122,3 +122,13 @@ def test_videos_of_a_policy_of_any_name_are_found(tmp_path: Path, run: Path) -> 
     publish_trials(recipe.model_copy(update={"policies": [named]}), summary)
     folder = run / "tensorboard" / "eval" / "trials" / "trained [8]"
     assert read(folder).Tags()["images"] == ["trial/t3-i30"]
+
+
+def test_an_imported_model_has_no_step_of_a_training(tmp_path: Path) -> None:
+    imported = tmp_path / "imported"
+    imported.mkdir()
+    (imported / "model.safetensors").touch()
+    (imported / "config.json").write_text(json.dumps({"kind": "vla-adapter"}))
+    (folder, _) = publish_trials(*evaluation(tmp_path, imported))
+    assert folder == tmp_path / "runs" / "trials" / "tensorboard" / "trained"
+    assert values(folder)["success_rate/all"] == (0, 0.75)
