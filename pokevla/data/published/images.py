@@ -45,7 +45,7 @@ def published_pixels(images: np.ndarray, size: int, path: ImagePath) -> np.ndarr
     if path.jpeg:
         images = _each(images, jpeg_round_trip)
     if not path.lanczos:
-        return test_time_images(images, size, path.crop_area)
+        return test_time_images(images, size, path.crop_area, "bilinear")
     resized = _each(images, lambda image: resize_lanczos(image, size))
     if path.crop_area < 1:
         resized = _each(resized, lambda image: centre_crop(image, path.crop_area))
