@@ -61,12 +61,14 @@ def machine(setting: Setting) -> dict[str, Any]:
     if setting.on_gpu:
         if not torch.cuda.is_available():
             raise Missed("torch can use no GPU here; see `pokevla doctor`", figures)
+        from torch.cuda import nccl
+
         properties = torch.cuda.get_device_properties(0)
         figures |= {
             "device": properties.name,
             "memory_gib": properties.total_memory / 2**30,
             "capability": list(torch.cuda.get_device_capability(0)),
-            "nccl": ".".join(map(str, torch.cuda.nccl.version())),
+            "nccl": ".".join(map(str, nccl.version())),
             "nominal_tflops": nominal_peak(properties.name),
         }
     from gpu_parts.kernels import matrix_tflops

@@ -156,7 +156,7 @@ def _colour_bar(
     draw = ImageDraw.Draw(sheet)
     low, high = scale
     marks = {high: top, low: top + height - 14}
-    if not panel.symmetric and high > 1.6:
+    if not panel.symmetric and 1.6 < high < 8:  # where the 1 does not cover an end
         marks[1.0] = round(top + (1 - (1 - low) / (high - low)) * height) - 7
     for value, y in marks.items():
         draw.text((left + 15, y), f"{value:.3g}", INK, _font(12))
