@@ -55,7 +55,6 @@ class Missed(Exception):
 def machine(setting: Setting) -> dict[str, Any]:
     """Device, versions, and the rate of large bf16 matrix products, which is the practical peak."""
     import torch
-    import torch.cuda.nccl
 
     figures: dict[str, Any] = {"torch": torch.__version__, "cuda_build": torch.version.cuda, "device": "CPU"}
     if setting.on_gpu:
