@@ -11,8 +11,6 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from pokevla.data.published.normalisation import FILE as DATASET_STATISTICS
-from pokevla.data.published.normalisation import choose_statistics, read_published_statistics
 from pokevla.embodiment.mixing import refuse_other_robot
 from pokevla.embodiment.reading import KEY, read_embodiment
 from pokevla.embodiment.table import get_embodiment
@@ -29,6 +27,8 @@ from pokevla.recipe.planning.plan import disk_needs, gib
 from pokevla.runs.directory import EXPORT_CONFIG, EXPORT_WEIGHTS, find_export, refuse_overlapping_output
 
 CACHE_MARKER = "COMPLETE"
+DATASET_STATISTICS = "dataset_statistics.json"
+"""File of an imported OpenVLA-OFT or VLA-Adapter: `pokevla.data.published.normalisation.FILE`."""
 PRISMATIC_FOLDER = "prism-qwen25-extra-dinosiglip-224px-0_5b"
 """Where `pokevla models get` puts the published VLM."""
 PRISMATIC_IMPORT = "prismatic"
@@ -280,8 +280,12 @@ def _policy(policy: schema.PolicySpec, trials: schema.TrialsConfig, made_before:
         path = export / EXPORT_CONFIG
         robot = read_embodiment(read_json(path).get(KEY), path)
         refuse_other_robot(policy.name, robot, simulated)
-        if (export / DATASET_STATISTICS).is_file():  # an imported OpenVLA-OFT or VLA-Adapter
-            found = read_published_statistics(export / DATASET_STATISTICS, robot)
+        statistics = export / DATASET_STATISTICS
+        if statistics.is_file():
+            # Here, because it imports numpy, which the other checks do not need.
+            from pokevla.data.published.normalisation import choose_statistics, read_published_statistics
+
+            found = read_published_statistics(statistics, robot)
             choose_statistics(found, policy.statistics or trials.suite)
     return remarks
 

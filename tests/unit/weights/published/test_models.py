@@ -11,8 +11,8 @@ from pokevla.errors import UsageError
 from pokevla.packaged_recipes import FOLDER
 from pokevla.weights.published.models import MODELS, VARIABLE, published_model
 
-OWN = {"prismatic"}
-"""What an import makes of published files (tests/recipes/test_chain.py)."""
+OWN = {"prismatic", "openvla_oft_spatial", "vla_adapter_spatial"}
+"""What imports make of published files: of Prismatic (tests/recipes/test_chain.py), and of policies of others."""
 
 
 def test_every_model_that_a_recipe_names_is_in_the_table() -> None:
