@@ -15,7 +15,7 @@ WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
 
 # Exact versions of everything but torch and what belongs to its build, which is the machine's own.
-pins() { grep -E '^[A-Za-z0-9]' constraints.txt | grep -viE '^(torch|torchvision|triton|nvidia-(cu|nccl|nv)|cuda-|flash-attn)'; }
+pins() { grep -E '^[A-Za-z0-9]' constraints.txt | grep -viE '^(torch|torchvision|triton|nvidia-(cu|nccl|nv)|cuda-)'; }
 
 # What the check imports, and all that these import. No simulator, no tools of development.
 wanted() {
