@@ -159,7 +159,7 @@ def commit() -> str:
     folder = Path(__file__).resolve().parents[1]
     try:
         done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=False, timeout=20
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, encoding="utf-8", check=False, timeout=20
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

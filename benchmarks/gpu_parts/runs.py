@@ -91,7 +91,7 @@ def environment() -> dict[str, str]:
 def command(*arguments: object) -> str:
     """Run `pokevla ARGUMENTS` and return what it prints. Raises CommandFailed."""
     words = [sys.executable, "-m", "pokevla.cli.main", *map(str, arguments)]
-    done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(words, env=environment(), capture_output=True, encoding="utf-8", check=False)
     if done.returncode != 0:
         raise CommandFailed(f"pokevla {arguments[0]}: {_last_line(done.stderr)}")
     return done.stdout

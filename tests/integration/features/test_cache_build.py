@@ -239,14 +239,21 @@ def test_verify_notices_features_of_another_image(
         verify_cache(directory)
 
 
+@pytest.mark.parametrize(
+    ("added", "message"),
+    [
+        (float("nan"), "vision_encoder.pos_embed holds 256 of 256 numbers that are NaN"),
+        (3e38, "field sam holds a value that is not finite"),  # finite weights, whose products overflow
+    ],
+)
 def test_teacher_that_gives_nonsense_stops_the_build(
-    dataset_root: Path, cache_config: CacheConfig, tmp_path: Path
+    dataset_root: Path, cache_config: CacheConfig, tmp_path: Path, added: float, message: str
 ) -> None:
     state = build_teacher(TeacherConfig(kind="sam", preset="tiny")).module.state_dict()
-    state["vision_encoder.pos_embed"] += float("nan")
+    state["vision_encoder.pos_embed"] += added
     torch.save(state, tmp_path / "broken.pth")
     broken = TeacherConfig(kind="sam", preset="tiny", weights=tmp_path / "broken.pth")
-    with pytest.raises(DataError, match="field sam holds a value that is not finite"):
+    with pytest.raises(DataError, match=message):
         build_cache(dataset_root, cache_config.model_copy(update={"sam": broken}))
     assert not list(cache_config.root.rglob("*.tar"))
 
