@@ -45,6 +45,7 @@ extensions: {extensions}
 trials: {{environment: point, suite: centre, tasks: [0], init_states: [0, 2], max_steps: 8}}
 policies: [{{name: toy, kind: model, run: {folder}/runs/toy}}]
 image_size: 32
+actions_per_query: 4
 workers: 1
 videos: 1
 """
