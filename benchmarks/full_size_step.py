@@ -47,7 +47,7 @@ from pokevla.recipe.schema import PosttrainRecipe
 from pokevla.training.health.guards import build_guards
 from pokevla.training.loop import Trainer
 from pokevla.training.measuring import build_loss_norms, build_meter
-from pokevla.training.objectives import PosttrainObjective
+from pokevla.training.objectives.objective import PosttrainObjective
 from pokevla.training.optimizer import build_optimizer
 from pokevla.weights.base_model import build_base, model_config
 

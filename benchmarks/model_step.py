@@ -27,11 +27,11 @@ from pokevla.model.building import build_vla
 from pokevla.model.heads.condition import HeadCondition
 from pokevla.model.language_models import FloatRotary, build_qwen2
 from pokevla.model.presets import ActionHeadConfig, PokeVLAConfig, preset
-from pokevla.model.vision_towers import build_tower
+from pokevla.model.vision_encoders.towers import build_tower
 from pokevla.model.vla import PokeVLA
 from pokevla.parts import ACTION_HEADS, get_part
 from pokevla.recipe.sections import LossConfig
-from pokevla.training.objectives import PosttrainObjective
+from pokevla.training.objectives.objective import PosttrainObjective
 
 TEXT_TOKENS = 45
 Rows = list[dict[str, Any]]

@@ -34,8 +34,8 @@ LANGUAGE_MODELS: dict[str, Any] = {
 }
 """LanguageModelConfig -> a causal language model of transformers with random weights. `model.language_model`."""
 
-VISION_TOWERS: dict[str, Any] = {"timm_vit": "pokevla.model.vision_towers:TIMM_VIT"}
-"""A `VisionTower` (pokevla.model.vision_towers): how to build a tower and read its weights. `kind` of a
+VISION_TOWERS: dict[str, Any] = {"timm_vit": "pokevla.model.vision_encoders.towers:TIMM_VIT"}
+"""A `VisionTower` (pokevla.model.vision_encoders.towers): how to build a tower and read its weights. `kind` of a
 `VisionTowerConfig`."""
 
 TEACHERS: dict[str, Any] = {

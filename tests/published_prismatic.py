@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from pokevla.model.tokenizer import MINI_TOKENIZER
+from pokevla.model.tokenizers.loading import MINI_TOKENIZER
 
 IMAGE_SIZE = 28
 DINO_FILE_SIZE = 42

@@ -69,7 +69,7 @@ def acting(setting: Setting) -> dict[str, Any]:
     from pokevla.embodiment.libero import LIBERO
     from pokevla.model.building import build_vla
     from pokevla.model.presets import preset
-    from pokevla.model.tokenizer import load_tokenizer
+    from pokevla.model.tokenizers.loading import load_tokenizer
     from pokevla.policy.placement import place_for_acting
     from pokevla.policy.policy import Policy
 

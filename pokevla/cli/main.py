@@ -29,8 +29,12 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "Run the whole pipeline, from the simulator to a report.",
     ),
     "recipe": ("recipe", "app", "List, show and compare recipes: ls, show, explain, diff, reference."),
-    "models": ("models", "app", "List and download the published models that recipes need: ls, get."),
-    "model": ("model", "app", "Count a model, import and export published weights: summary, import, export."),
+    "models": ("model_verbs.published", "app", "List and download the published models that recipes need: ls, get."),
+    "model": (
+        "model_verbs.weights",
+        "app",
+        "Count a model, import and export published weights: summary, import, export.",
+    ),
     "validate": ("validate", "validate", "Check recipes and the files they name."),
     "plan": ("plan", "plan", "Print batch arithmetic, steps, memory, compute, hours and disk of a recipe."),
     "data": (

@@ -54,7 +54,7 @@ class QuantisedFeatures:
 @dataclass
 class Colours:
     """Colour changes of a batch of images, each (B,V) float32, or None if no image has it. Applied by
-    `pokevla.data.pixels.to_unit_range`."""
+    `pokevla.data.images.pixels.to_unit_range`."""
 
     brightness: Tensor | None
     """Added to values in [0,1]."""

@@ -25,18 +25,18 @@ from pokevla.data.batch import (
     trained_places,
 )
 from pokevla.data.dataset import Dataset
-from pokevla.data.mixture import Mixture
-from pokevla.data.prompts import encode_example, encode_text, pad_token_id, vla_prompt, vlm_example
-from pokevla.data.randomness import normal
-from pokevla.data.reader import ShardReader
-from pokevla.data.statistics import Statistics
-from pokevla.data.transforms import (
+from pokevla.data.images.transforms import (
     ViewAugmentation,
     crop_mask,
     crop_pixels,
     draw_augmentation,
     no_augmentation,
 )
+from pokevla.data.mixture import Mixture
+from pokevla.data.prompts import encode_example, encode_text, pad_token_id, vla_prompt, vlm_example
+from pokevla.data.randomness import normal
+from pokevla.data.reader import ShardReader
+from pokevla.data.statistics import Statistics
 from pokevla.errors import DataError
 from pokevla.recipe.sections import AugmentConfig, DataConfig
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
@@ -33,39 +35,30 @@ class FloatRotary(nn.Module):
 
 def build_qwen2(config: LanguageModelConfig) -> Qwen2ForCausalLM:
     """Build Qwen2 with random weights and fused (SDPA) attention."""
-    qwen = Qwen2Config(
-        vocab_size=config.vocab_size,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        num_hidden_layers=config.num_layers,
-        num_attention_heads=config.num_heads,
-        num_key_value_heads=config.num_kv_heads,
-        max_position_embeddings=config.max_positions,
-        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
-        rms_norm_eps=config.rms_eps,
-        tie_word_embeddings=config.tie_embeddings,
-        attn_implementation="sdpa",  # pyright: ignore[reportCallIssue]  (accepted by the base class)
-    )
-    model = Qwen2ForCausalLM(qwen)
+    model = Qwen2ForCausalLM(Qwen2Config(**_settings(config)))
     model.model.register_module("rotary_emb", FloatRotary(config))
     return model
 
 
 def build_llama(config: LanguageModelConfig) -> LlamaForCausalLM:
     """Build Llama with random weights and fused (SDPA) attention."""
-    llama = LlamaConfig(
-        vocab_size=config.vocab_size,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        num_hidden_layers=config.num_layers,
-        num_attention_heads=config.num_heads,
-        num_key_value_heads=config.num_kv_heads,
-        max_position_embeddings=config.max_positions,
-        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
-        rms_norm_eps=config.rms_eps,
-        tie_word_embeddings=config.tie_embeddings,
-        attn_implementation="sdpa",  # pyright: ignore[reportCallIssue]  (accepted by the base class)
-    )
-    model = LlamaForCausalLM(llama)
+    model = LlamaForCausalLM(LlamaConfig(**_settings(config)))
     model.model.register_module("rotary_emb", FloatRotary(config))
     return model
+
+
+def _settings(config: LanguageModelConfig) -> dict[str, Any]:
+    """Our sizes under the names that transformers' configurations of Qwen2 and Llama share."""
+    return {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "max_position_embeddings": config.max_positions,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "rms_norm_eps": config.rms_eps,
+        "tie_word_embeddings": config.tie_embeddings,
+        "attn_implementation": "sdpa",
+    }

@@ -12,8 +12,8 @@ from torch import nn
 
 from pokevla.errors import UsageError
 from pokevla.model.seeding import seeded
-from pokevla.model.vision import VisionBackbone
-from pokevla.model.vision_towers import freeze_unused
+from pokevla.model.vision_encoders.backbone import VisionBackbone
+from pokevla.model.vision_encoders.towers import freeze_unused
 from pokevla.model.vla import PokeVLA
 from pokevla.model.vlm import PokeVLM
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from pokevla.errors import UsageError
-from pokevla.model.geometry import GeometryProjector
 from pokevla.model.heads.condition import HeadCondition
 from pokevla.model.precision import ExactBuffers
 from pokevla.model.presets import PokeVLAConfig
+from pokevla.model.projectors import GeometryProjector
 from pokevla.model.seeding import reset_fan_in, seeded
 from pokevla.model.segmentation import build_mask_decoder, build_prompt_encoder, decode_coarse_to_fine
 from pokevla.model.sequence import SequenceLayout, TextInputs, take_rows

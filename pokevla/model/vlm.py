@@ -8,10 +8,10 @@ from torch import Tensor
 from pokevla.errors import UsageError
 from pokevla.model.precision import ExactBuffers
 from pokevla.model.presets import PokeVLMConfig, check_config
-from pokevla.model.projector import PrismaticProjector
+from pokevla.model.projectors import PrismaticProjector
 from pokevla.model.seeding import reset_fan_in, seeded, smooth_noise, standardise_outputs
 from pokevla.model.sequence import SequenceLayout, TextInputs, assemble, attention_mask_for, splice_layout
-from pokevla.model.vision import VisionBackbone
+from pokevla.model.vision_encoders.backbone import VisionBackbone
 from pokevla.parts import LANGUAGE_MODELS, get_part
 
 

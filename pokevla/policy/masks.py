@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pokevla.data.transforms import centre_crop_box
+from pokevla.data.images.transforms import centre_crop_box
 from pokevla.errors import PokeVLAError
 from pokevla.features.feature_crop import crop_image_features
 from pokevla.policy.placement import place_mask_parts

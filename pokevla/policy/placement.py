@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from pokevla.model.vision_towers import VisionTower
+from pokevla.model.vision_encoders.towers import VisionTower
 from pokevla.model.vla import PokeVLA
 
 ACTING_PARTS = ("vlm.", "seg_token", "action_queries", "proprio_projector.", "action_head.")

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from pokevla.data.images.transforms import image_filter_of, test_time_images
 from pokevla.data.statistics import Statistics
-from pokevla.data.transforms import image_filter_of, test_time_images
 from pokevla.embodiment.description import Embodiment
 from pokevla.embodiment.reading import KEY, read_embodiment
 from pokevla.errors import CheckpointError
 from pokevla.model.building import build_vla
 from pokevla.model.presets import config_from_dict
-from pokevla.model.tokenizer import load_tokenizer
+from pokevla.model.tokenizers.loading import load_tokenizer
 from pokevla.model.vla import PokeVLA, VLAOutput
 from pokevla.policy.explanation.explanation import Explanation, explain
 from pokevla.policy.instructions import EncodedInstructions, InstructionEncoder

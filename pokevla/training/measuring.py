@@ -27,7 +27,7 @@ from pokevla.telemetry.gpu import start_gpu_sampler
 from pokevla.telemetry.manifest import MANIFEST
 from pokevla.telemetry.meters import Arithmetic, StepMeter
 from pokevla.telemetry.writers import MetricWriter
-from pokevla.training.objectives import Objective
+from pokevla.training.objectives.objective import Objective
 
 logger = logging.getLogger(__name__)
 

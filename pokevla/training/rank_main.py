@@ -19,6 +19,8 @@ from pokevla.training.health.signals import StopFlag, stop_signals
 
 if TYPE_CHECKING:
     from pokevla.recipe.schema import TrainRecipe
+    from pokevla.telemetry.jsonl import EventLog
+    from pokevla.telemetry.writers import MetricWriter
 
 
 def run_rank(run_dir: Path, overrides: Sequence[str] = (), on_hang: Callable[[HangError], None] | None = None) -> None:
@@ -75,7 +77,6 @@ def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo, stop: StopFlag, pu
     from pokevla.data.loader import build_loader
     from pokevla.distributed.collectives import barrier, set_collective_timeout
     from pokevla.distributed.engine import join_ranks, leave_ranks
-    from pokevla.runs.directory import EXPORT
     from pokevla.telemetry.jsonl import EVENTS, EventLog
     from pokevla.telemetry.writers import MetricWriter
     from pokevla.training.building import build_callbacks, build_state, build_trainer
@@ -84,7 +85,6 @@ def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo, stop: StopFlag, pu
     from pokevla.training.measuring import describe_run
     from pokevla.training.restoring import restore
     from pokevla.training.tasks import build_task, save_statistics
-    from pokevla.weights.export import export_run
 
     pulse.enter("rendezvous")
     timeout_s, needs_gpu = rendezvous_timeout_s(recipe.guards.rendezvous_timeout_s), recipe.resources.gpus_per_node > 0
@@ -120,13 +120,20 @@ def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo, stop: StopFlag, pu
         trainer.run(loader, start.step, build_callbacks(recipe, task, trainer, state, run_dir, writer, events))
         trainer.guards.skips.refuse_bad_end(trainer.steps, recipe.log.every_steps)
         with pulse.phase("export", patient=True):
-            if info.is_main:
-                export_run(run_dir, trainer.steps, run_dir / EXPORT)
-                writer.finish()
-                if events is not None:
-                    events.add("finished", step=trainer.steps)
+            if events is not None:
+                export_finished(run_dir, trainer.steps, writer, events)
             barrier()
     leave_ranks()
+
+
+def export_finished(run_dir: Path, steps: int, writer: MetricWriter, events: EventLog) -> None:
+    """Export the model of the last step and note that the run has finished. Called by the main rank."""
+    from pokevla.runs.directory import EXPORT
+    from pokevla.weights.export import export_run
+
+    export_run(run_dir, steps, run_dir / EXPORT)
+    writer.finish()
+    events.add("finished", step=steps)
 
 
 def main() -> None:

@@ -16,14 +16,14 @@ from pokevla.features.feature_reader import FeatureReader, open_features
 from pokevla.files.checksums import with_checksum
 from pokevla.files.texts import write_json
 from pokevla.model.compilation import compile_if_possible
-from pokevla.model.tokenizer import load_tokenizer
+from pokevla.model.tokenizers.loading import load_tokenizer
 from pokevla.model.vla import PokeVLA
 from pokevla.model.vlm import PokeVLM
 from pokevla.recipe.checking.datasets import ALL_SPLITS
 from pokevla.recipe.kinds import data_kind_of
 from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TrainRecipe
 from pokevla.runs.directory import STATISTICS
-from pokevla.training.objectives import Objective, PosttrainObjective, PretrainObjective
+from pokevla.training.objectives.objective import Objective, PosttrainObjective, PretrainObjective
 from pokevla.weights.base_model import build_base, tokenizer_folder
 from pokevla.weights.frozen_hash import frozen_hash
 

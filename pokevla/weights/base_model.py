@@ -13,7 +13,7 @@ from pokevla.errors import CheckpointError, RecipeError, command_line
 from pokevla.model.building import TrainableSpec, apply_trainable, build_vla, build_vlm
 from pokevla.model.heads.settings import BridgeSettings
 from pokevla.model.presets import ActionHeadConfig, PokeVLAConfig, preset
-from pokevla.model.tokenizer import MINI_TOKENIZER, load_tokenizer
+from pokevla.model.tokenizers.loading import MINI_TOKENIZER, load_tokenizer
 from pokevla.model.vla import PokeVLA
 from pokevla.model.vlm import PokeVLM
 from pokevla.recipe.kinds import MODEL_TITLES, model_of

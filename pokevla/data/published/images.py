@@ -17,7 +17,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from pokevla.data.transforms import test_time_images
+from pokevla.data.images.transforms import test_time_images
 
 JPEG_QUALITY = 95
 """`tf.image.encode_jpeg`'s default, with chroma at half the resolution."""
@@ -34,7 +34,7 @@ class ImagePath:
     resize_image_for_policy)."""
     lanczos: bool = True
     """Resize by Lanczos, then crop and resize bilinearly. False: our own way, one antialiased bilinear resampling from
-    the crop (`pokevla.data.transforms.test_time_images`)."""
+    the crop (`pokevla.data.images.transforms.test_time_images`)."""
     crop_area: float = 0.9
     """Share of the area that the centre crop keeps, because training cropped at random; 1 does not crop
     (run_libero_eval.py, center_crop)."""

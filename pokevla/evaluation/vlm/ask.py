@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from pokevla.data.dataset import open_dataset
+from pokevla.data.images.transforms import image_filter_of, test_time_images
 from pokevla.data.prompts import encode_prompts, encode_text, end_of_turn_id, vlm_prompt
 from pokevla.data.reader import ShardReader
 from pokevla.data.samples import decode_image, decode_mask, member
-from pokevla.data.transforms import image_filter_of, test_time_images
 from pokevla.errors import CheckpointError, DataError, UsageError
 from pokevla.evaluation.folder import refuse_other_folder
 from pokevla.evaluation.locking import evaluation_lock
@@ -34,7 +34,7 @@ from pokevla.files.texts import write_json
 from pokevla.model.building import build_vlm
 from pokevla.model.generation import generate
 from pokevla.model.presets import preset
-from pokevla.model.tokenizer import load_tokenizer
+from pokevla.model.tokenizers.loading import load_tokenizer
 from pokevla.model.vlm import PokeVLM
 from pokevla.recipe.checking.datasets import usable
 from pokevla.recipe.schema import GroundingRecipe

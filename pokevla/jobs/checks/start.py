@@ -175,7 +175,7 @@ def _query_text(recipe: schema.TrainRecipe) -> list[str]:
     if text is None or (recipe.model.tokenizer is None and recipe.model.preset == "pocket"):
         return []
     from pokevla.data.prompts import encode_text
-    from pokevla.model.tokenizer import MINI_TOKENIZER, load_tokenizer
+    from pokevla.model.tokenizers.loading import MINI_TOKENIZER, load_tokenizer
     from pokevla.recipe.checking.datasets import read_mixture_embodiment
     from pokevla.recipe.planning.sizes import PRESETS
 

@@ -22,7 +22,7 @@ from pokevla.model.presets import (
     config_of,
     preset,
 )
-from pokevla.model.vision import IMAGENET_MEAN, IMAGENET_STD, SIGLIP_MEAN, SIGLIP_STD
+from pokevla.model.vision_encoders.backbone import IMAGENET_MEAN, IMAGENET_STD, SIGLIP_MEAN, SIGLIP_STD
 
 Triple = tuple[float, float, float]
 PLACEHOLDER_ID = 1

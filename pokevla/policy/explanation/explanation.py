@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pokevla.data.transforms import centre_crop_box
+from pokevla.data.images.transforms import centre_crop_box
 from pokevla.errors import UsageError
 from pokevla.features.feature_crop import crop_image_features
 from pokevla.model.heads.condition import HeadCondition

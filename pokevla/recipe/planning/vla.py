@@ -129,8 +129,8 @@ def _feed_forward(tape: Tape, x: Activation, hidden: int, outputs: int) -> Activ
 
 
 def run_mask_loss(tape: Tape, size: DecoderSize, masks: Activation) -> None:
-    """Focal and Kullback-Leibler terms in fp32 on the first mask of a view (`pokevla.training.losses`): nine tensors of
-    its size, and both terms' copy of the logits where these are not fp32."""
+    """Focal and Kullback-Leibler terms in fp32 on the first mask of a view (`pokevla.training.objectives.losses`): nine
+    tensors of its size, and both terms' copy of the logits where these are not fp32."""
     if masks.grad:
         copies = 0
         if tape.element == FLOAT_BYTES:

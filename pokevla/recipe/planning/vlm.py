@@ -1,4 +1,4 @@
-"""Costs of PokeVLM's parts: vision towers, projector, language model (`pokevla.model.vision`, `projector`, `vlm`)."""
+"""Costs of PokeVLM's parts: vision towers, projector, language model, as `pokevla.model` computes them."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from pokevla.model.presets import (
     preset,
     to_dict,
 )
-from pokevla.model.tokenizer import load_tokenizer
+from pokevla.model.tokenizers.loading import load_tokenizer
 from pokevla.model.vlm import PokeVLM
 from pokevla.weights.conversion.sources import SAFETENSORS, Source, WeightFiles
 from pokevla.weights.conversion.weight_format import (

@@ -17,7 +17,7 @@ import torch
 from pokevla.errors import CheckpointError
 from pokevla.files.texts import write_json
 from pokevla.model.presets import PRESET_NAMES, VisionTowerConfig, config_of, preset
-from pokevla.model.vision_towers import build_timm_vit
+from pokevla.model.vision_encoders.towers import build_timm_vit
 from pokevla.weights.conversion.sources import SAFETENSORS, Source, WeightFiles
 from pokevla.weights.conversion.weight_format import (
     Ignored,

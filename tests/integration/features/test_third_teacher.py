@@ -18,12 +18,12 @@ from pokevla.embodiment.libero import LIBERO
 from pokevla.features.codec import dequantise
 from pokevla.features.encoding import image_source, read_images
 from pokevla.features.feature_reader import open_features
-from pokevla.model.tokenizer import MINI_TOKENIZER, load_tokenizer
+from pokevla.model.tokenizers.loading import MINI_TOKENIZER, load_tokenizer
 from pokevla.parts import TEACHERS
 from pokevla.recipe.load import load_recipe
 from pokevla.recipe.schema import PosttrainRecipe
 from pokevla.teachers.teacher import build_teacher
-from pokevla.training.objectives import PosttrainObjective
+from pokevla.training.objectives.objective import PosttrainObjective
 from pokevla.weights.base_model import build_base
 from tests.toys import RECIPE, write_toy_dataset
 

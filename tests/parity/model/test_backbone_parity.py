@@ -13,7 +13,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 
 from pokevla.model.building import build_vla
 from pokevla.model.presets import preset
-from pokevla.model.vision_towers import build_tower, penultimate_patches
+from pokevla.model.vision_encoders.towers import build_tower, penultimate_patches
 from pokevla.model.vla import PokeVLA
 
 LENGTHS = (3, 6)

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from pokevla.model.presets import preset
-from pokevla.model.tokenizer import MINI_TOKENIZER
+from pokevla.model.tokenizers.loading import MINI_TOKENIZER
 from pokevla.model.vlm import PokeVLM
 from pokevla.weights.conversion.importing import import_weights, open_source
 from pokevla.weights.conversion.name_maps import plan_export

@@ -13,11 +13,11 @@ from PIL import Image
 
 from pokevla.data.batch import FeatureSource, RobotBatch, StoredFeature
 from pokevla.data.dataset import open_dataset
+from pokevla.data.images.transforms import centre_crop_box
 from pokevla.data.loader import TrainLoader, build_loader, validation_batches
 from pokevla.data.mixture import open_mixture
 from pokevla.data.samples import RobotSampleMaker, VLMSampleMaker
 from pokevla.data.sources.libero_vlm import SAMPLE_SCHEMA, LiberoVLMSettings, convert_libero_vlm
-from pokevla.data.transforms import centre_crop_box
 from pokevla.data.writer import DatasetWriter
 from pokevla.errors import DataError
 from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional as F
 
-from pokevla.data.transforms import crop_image
+from pokevla.data.images.transforms import crop_image
 from pokevla.features.feature_crop import crop_grids, crop_image_features, crop_to_patches
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)

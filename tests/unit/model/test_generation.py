@@ -12,7 +12,7 @@ from pokevla.errors import UsageError
 from pokevla.model.building import build_vlm
 from pokevla.model.generation import Sampling, StopStrings, generate, next_tokens, uniform_draws
 from pokevla.model.presets import preset
-from pokevla.model.tokenizer import load_tokenizer
+from pokevla.model.tokenizers.loading import load_tokenizer
 from pokevla.model.vlm import PokeVLM
 
 NEVER = [-1]

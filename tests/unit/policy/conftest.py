@@ -13,7 +13,7 @@ from pokevla.data.statistics import compute_statistics
 from pokevla.embodiment.libero import LIBERO
 from pokevla.evaluation.worker import Query
 from pokevla.model.building import build_vla
-from pokevla.model.tokenizer import load_tokenizer
+from pokevla.model.tokenizers.loading import load_tokenizer
 from pokevla.policy.policy import Policy
 
 INSTRUCTIONS = ["pick up the salad dressing and place it in the basket", "push the plate", "Turn on the stove"]

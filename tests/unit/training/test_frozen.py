@@ -9,9 +9,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from pokevla.model.building import TrainableSpec, apply_trainable, build_vlm
 from pokevla.model.presets import preset
-from pokevla.training.objectives import PretrainObjective
+from pokevla.training.objectives.objective import PretrainObjective
 from pokevla.training.optimizer import parameter_groups
-from tests.unit.training.test_objectives import vlm_batch
+from tests.unit.training.objectives.test_objective import vlm_batch
 
 
 def test_frozen_towers_cost_no_backward_pass() -> None:

@@ -14,9 +14,9 @@ from pokevla.embodiment.libero import LIBERO
 from pokevla.model.building import build_vla
 from pokevla.model.heads.bridge import BridgeHead
 from pokevla.recipe.sections import LossConfig, ModelConfig, SegmentationLossConfig
-from pokevla.training.objectives import PosttrainObjective
+from pokevla.training.objectives.objective import PosttrainObjective
 from pokevla.weights.base_model import freeze_what_no_loss_reaches, model_config
-from tests.unit.training.test_objectives import robot_batch
+from tests.unit.training.objectives.test_objective import robot_batch
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "model.md"
 PARTS = {

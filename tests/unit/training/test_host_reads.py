@@ -18,8 +18,8 @@ from pokevla.model.building import build_vla, build_vlm
 from pokevla.model.presets import preset
 from pokevla.recipe.sections import LossConfig, SegmentationLossConfig
 from pokevla.training.health.guards import poison_if_bad, worse
-from pokevla.training.objectives import PosttrainObjective, PretrainObjective
-from tests.unit.training.test_objectives import robot_batch, vlm_batch
+from pokevla.training.objectives.objective import PosttrainObjective, PretrainObjective
+from tests.unit.training.objectives.test_objective import robot_batch, vlm_batch
 
 CONFIG = preset("tiny")
 READS = {"_local_scalar_dense", "nonzero", "masked_select", "bincount", "_unique2", "unique_dim", "is_nonzero", "equal"}

@@ -13,7 +13,7 @@ from pokevla.errors import RecipeError
 from pokevla.model.building import build_vla
 from pokevla.model.heads.settings import BridgeQuirks
 from pokevla.model.presets import preset
-from pokevla.model.tokenizer import load_tokenizer
+from pokevla.model.tokenizers.loading import load_tokenizer
 from pokevla.model.vla import PokeVLA
 from pokevla.recipe.load import load_recipe
 from pokevla.recipe.schema import PosttrainRecipe

@@ -20,7 +20,7 @@ from pokevla.model.vlm import PokeVLM
 from pokevla.recipe.kinds import TrainingRecipe
 from pokevla.recipe.planning.parts import ModelCost, PartCost, Sample, model_cost
 from pokevla.recipe.schema import PosttrainRecipe
-from pokevla.training.objectives import PosttrainObjective, PretrainObjective
+from pokevla.training.objectives.objective import PosttrainObjective, PretrainObjective
 from pokevla.weights.base_model import freeze_what_no_loss_reaches, model_config, trainable_spec
 from tests.unit.embodiment.robots import TWO_HANDED
 from tests.unit.recipe.planning.counting import LiveBytes, SavedBytes, count_flops, leaf_tensors, storages

@@ -15,7 +15,7 @@ from pokevla.model.heads.poke import ActionHeadLayer
 from pokevla.model.language_models import build_qwen2
 from pokevla.model.presets import LanguageModelConfig, VisionTowerConfig, preset
 from pokevla.model.segmentation import build_mask_decoder
-from pokevla.model.vision_towers import build_tower
+from pokevla.model.vision_encoders.towers import build_tower
 from pokevla.recipe.planning import heads, vla, vlm
 from pokevla.recipe.planning.sizes import PRESETS
 from pokevla.recipe.planning.tape import Activation, Tape

@@ -15,7 +15,7 @@ from torch import Tensor
 from pokevla.errors import CheckpointError, UsageError
 from pokevla.model.building import build_vlm
 from pokevla.model.presets import preset, to_dict
-from pokevla.model.tokenizer import MINI_TOKENIZER
+from pokevla.model.tokenizers.loading import MINI_TOKENIZER
 from pokevla.weights.conversion.exporting import export_weights
 from pokevla.weights.conversion.importing import ImportReport, import_weights, open_source
 from pokevla.weights.conversion.weight_format import ImportRequest

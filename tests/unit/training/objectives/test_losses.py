@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pokevla.training import losses
+from pokevla.training.objectives import losses
 
 
 @pytest.fixture

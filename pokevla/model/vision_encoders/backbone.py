@@ -8,7 +8,7 @@ from torch import Tensor
 from pokevla.model.precision import ExactBuffers
 from pokevla.model.presets import PokeVLMConfig
 from pokevla.model.seeding import seeded
-from pokevla.model.vision_towers import VisionTower, build_tower, vision_tower
+from pokevla.model.vision_encoders.towers import VisionTower, build_tower, vision_tower
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

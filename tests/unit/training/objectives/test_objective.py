@@ -14,7 +14,7 @@ from pokevla.model.building import build_vla, build_vlm
 from pokevla.model.presets import preset
 from pokevla.recipe.sections import LossConfig, SegmentationLossConfig
 from pokevla.training.measuring import loss_gradient_norms
-from pokevla.training.objectives import PosttrainObjective, PretrainObjective
+from pokevla.training.objectives.objective import PosttrainObjective, PretrainObjective
 
 CONFIG = preset("tiny")
 

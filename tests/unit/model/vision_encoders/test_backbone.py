@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from pokevla.model.presets import preset
-from pokevla.model.vision import IMAGENET_MEAN, IMAGENET_STD, VisionBackbone
-from pokevla.model.vision_towers import penultimate_patches, sincos_position
+from pokevla.model.vision_encoders.backbone import IMAGENET_MEAN, IMAGENET_STD, VisionBackbone
+from pokevla.model.vision_encoders.towers import penultimate_patches, sincos_position
 
 
 def test_features_are_both_towers_side_by_side_each_with_its_normalisation() -> None:

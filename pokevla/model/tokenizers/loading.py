@@ -8,7 +8,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from pokevla.errors import CheckpointError
 
-MINI_TOKENIZER = Path(__file__).parent / "tokenizers" / "mini"
+MINI_TOKENIZER = Path(__file__).parent / "mini"
 
 
 def load_tokenizer(folder: Path | str | None = None) -> PreTrainedTokenizerBase:

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from pokevla.data.batch import RobotBatch, VLMBatch, trained_places
-from pokevla.data.pixels import to_unit_range
+from pokevla.data.images.pixels import to_unit_range
 from pokevla.errors import DataError
 from pokevla.features.codec import dequantise
 from pokevla.features.feature_crop import crop_image_features, crop_to_patches
 from pokevla.model.vla import PokeVLA, VLAOutput
 from pokevla.model.vlm import PokeVLM
 from pokevla.recipe.sections import LossConfig
-from pokevla.training import losses
+from pokevla.training.objectives import losses
 
 MASK_FEATURES = "sam"
 """Name of the cached field that the mask decoders read."""

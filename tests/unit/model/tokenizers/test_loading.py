@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from pokevla.errors import CheckpointError
 from pokevla.model.presets import preset
-from pokevla.model.tokenizer import MINI_TOKENIZER, load_tokenizer
 from pokevla.model.tokenizers.build_mini import build
+from pokevla.model.tokenizers.loading import MINI_TOKENIZER, load_tokenizer
 
 TOKENIZER = load_tokenizer()
 

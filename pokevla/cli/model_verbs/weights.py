@@ -34,7 +34,7 @@ def summary(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print parts, parameters, operations, activations and memory per ZeRO stage, without building the model."""
-    from pokevla.cli.model_summary import summary_lines
+    from pokevla.cli.model_verbs.summary import summary_lines
     from pokevla.recipe.load import load_recipe
     from pokevla.recipe.planning.summary import default_recipe, summarise
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pokevla.data.batch import Colours
-from pokevla.data.pixels import (
+from pokevla.data.images.pixels import (
     adjust_brightness,
     adjust_contrast,
     adjust_hue,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import InterpolationMode, functional
 
-from pokevla.data.transforms import (
+from pokevla.data.images.transforms import (
     centre_crop_box,
     crop_image,
     crop_mask,

@@ -2,7 +2,7 @@
 
 Random numbers are a pure function of (seed, position, view). The crop is exact at sub-pixel level. Image and mask are
 resampled once from the same crop: the image with antialiasing (PIL bilinear as in OpenVLA-OFT, or bicubic as in
-Prismatic), the mask by area. Colours are changed on the device (pokevla.data.pixels).
+Prismatic), the mask by area. Colours are changed on the device (pokevla.data.images.pixels).
 """
 
 from __future__ import annotations

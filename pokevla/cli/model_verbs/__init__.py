@@ -1,0 +1,1 @@
+"""`pokevla model` and `pokevla models`: summary, import and export, downloads."""

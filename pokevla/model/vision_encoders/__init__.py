@@ -1,0 +1,1 @@
+"""What every vision-language model here shares on the side of images: two towers, side by side."""

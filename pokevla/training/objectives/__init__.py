@@ -1,0 +1,1 @@
+"""What training minimises: one objective per kind of model, and its losses."""
