@@ -89,7 +89,7 @@ def export_weights(
 def _open_ours(kind: str, format_: WeightFormat, folder: Path) -> tuple[OurModel, StoredWeights]:
     refuse_damaged_export(folder)
     content = read_export_config(folder)
-    config = format_.parse_config(content)
+    config = format_.config_in(content)
     tensors = {
         name: value for name, value in entries_of(folder / EXPORT_WEIGHTS).items() if isinstance(value, StoredTensor)
     }

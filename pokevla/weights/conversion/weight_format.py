@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pokevla.errors import CheckpointError
 from pokevla.weights.conversion.sources import Source, WeightFiles
 
 Shape = tuple[int, ...]
@@ -76,6 +77,11 @@ class OurModel:
     config: Any  # what `WeightFormat.parse_config` made of it
     record: Mapping[str, Any] | None  # its source.json, if it was imported from this layout
 
+    @property
+    def published_config(self) -> Any:
+        """The source's own config.json; None if it had none, or the model was not imported from this layout."""
+        return None if self.record is None else self.record["config"]
+
 
 def _write_nothing(_folder: Path, _model: OurModel) -> None:
     return None
@@ -127,6 +133,7 @@ class WeightFormat:
     """
 
     title: str
+    kind: str  # in the config.json of our folders
     layouts: Mapping[str, Layout]
     read_config: Callable[[ImportRequest], Any]
     """Sizes of the model: from the source's config.json, its shapes, or the preset that the request names."""
@@ -134,11 +141,24 @@ class WeightFormat:
     """config -> our names and their shapes in the order of the model, tied tensors once. Builds nothing in memory."""
     describe: Callable[[ImportRequest, Any, Path], Mapping[str, Any]]
     """(request, config, new folder) -> content of config.json. Writes what else belongs there, such as a tokenizer."""
-    parse_config: Callable[[Mapping[str, Any]], Any]
-    """Content of the config.json of a folder of ours -> config. Raises CheckpointError if it is of another kind."""
+    parse_config: Callable[[Any], Any]
+    """`model` in the config.json of a folder of ours -> config. Raises UsageError if it is no such config."""
     companions: Mapping[str, Companion] = field(default_factory=dict)
     new: Callable[[Any, str], Any] | None = None
     """(config, our name) -> a tensor for a `New` name."""
+
+    def config_in(self, content: Mapping[str, Any]) -> Any:
+        """The config in the config.json of a folder of ours.
+
+        Raises:
+            CheckpointError: the folder is of another kind.
+            UsageError: a field is missing, unknown or of another type.
+        """
+        if content.get("kind") != self.kind:
+            raise CheckpointError(
+                f"This is a {content.get('kind')}, not a {self.kind}.", "Export it as the kind it is."
+            )
+        return self.parse_config(content.get("model"))
 
     @property
     def hub_patterns(self) -> list[str]:

@@ -207,10 +207,8 @@ def _card(request: ImportRequest, origin: str) -> str:
     )
 
 
-def _parse_config(content: Mapping[str, Any]) -> PokeVLMConfig:
-    if content.get("kind") != "pokevlm":
-        raise CheckpointError(f"This is a {content.get('kind')}, not a PokeVLM.", "Name a pre-training run.")
-    return config_of(PokeVLMConfig, content.get("model"))
+def _parse_config(values: Any) -> PokeVLMConfig:
+    return config_of(PokeVLMConfig, values)
 
 
 def _ids(config: PokeVLMConfig) -> dict[str, Any]:
@@ -228,7 +226,7 @@ def _ids(config: PokeVLMConfig) -> dict[str, Any]:
 
 
 def _write_native(folder: Path, model: OurModel) -> None:
-    published = None if model.record is None else model.record["config"]
+    published = model.published_config
     run = str(model.content.get("run", "pokevlm"))
     content = {"model": {"model_id": run, **_ids(model.config)}} if published is None else published
     write_json(folder / "config.json", content)
@@ -236,7 +234,7 @@ def _write_native(folder: Path, model: OurModel) -> None:
 
 def _write_hf(folder: Path, model: OurModel) -> None:
     config: PokeVLMConfig = model.config
-    published = None if model.record is None else model.record["config"]
+    published = model.published_config
     content = {
         "model_type": "prismatic",
         **_ids(config),
@@ -253,6 +251,7 @@ def _write_hf(folder: Path, model: OurModel) -> None:
 
 PRISMATIC = WeightFormat(
     title="a Prismatic VLM",
+    kind="pokevlm",
     layouts={
         "native": Layout(
             title="Prismatic's training",

@@ -129,20 +129,19 @@ def _describe(request: ImportRequest, config: LanguageModelConfig, folder: Path)
     return {"kind": KIND, "model": dataclasses.asdict(config)}
 
 
-def _parse_config(content: Mapping[str, Any]) -> LanguageModelConfig:
-    if content.get("kind") != KIND:
-        raise CheckpointError(f"This is a {content.get('kind')}, not a {KIND}.", "Export it as the kind it is.")
-    return config_of(LanguageModelConfig, content.get("model"))
+def _parse_config(values: Any) -> LanguageModelConfig:
+    return config_of(LanguageModelConfig, values)
 
 
 def _write_others(folder: Path, model: OurModel) -> None:
-    published = None if model.record is None else model.record["config"]
+    published = model.published_config
     write_json(folder / "config.json", hf_config(model.config) if published is None else published)
     copy_tokenizer(model.folder / TOKENIZER, folder)
 
 
 QWEN2 = WeightFormat(
     title="Qwen2",
+    kind=KIND,
     layouts={
         "hf": Layout(
             title="transformers",

@@ -219,10 +219,8 @@ def _describe(request: ImportRequest, sizes: SamSizes, _folder: Path) -> dict[st
     return {"kind": KIND, "model": dataclasses.asdict(sizes)}
 
 
-def _parse_config(content: Mapping[str, Any]) -> SamSizes:
-    if content.get("kind") != KIND:
-        raise CheckpointError(f"This is a {content.get('kind')}, not a {KIND}.", "Export it as the kind it is.")
-    sizes = config_of(SamSizes, content["model"])
+def _parse_config(values: Any) -> SamSizes:
+    sizes = config_of(SamSizes, values)
     return dataclasses.replace(sizes, blocks=tuple(sizes.blocks))
 
 
@@ -234,7 +232,7 @@ _HF_VISION = (
 
 def _write_hf_config(folder: Path, model: OurModel) -> None:
     """config.json of transformers: that of the source, or one for these sizes."""
-    published = None if model.record is None else model.record["config"]
+    published = model.published_config
     sizes: SamSizes = model.config
     vision = vision_config(sizes)
     write_json(
@@ -263,6 +261,7 @@ def _write_hf_config(folder: Path, model: OurModel) -> None:
 
 SAM = WeightFormat(
     title="SAM",
+    kind=KIND,
     layouts={
         "segment-anything": Layout(
             title="segment-anything",

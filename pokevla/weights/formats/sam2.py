@@ -7,7 +7,6 @@ transformers'. Sizes are in config.json; shapes do not tell windows and global b
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +168,7 @@ def _read_config(request: ImportRequest) -> Sam2Sizes:
     place = request.source.folder / "config.json"
     content = request.source.read_config()
     if "model" in content:  # a folder of ours
-        return _parse_config(content)
+        return SAM2.config_in(content)
     config = as_type(content.get("vision_config", {}), _HfVision, place, kind=CheckpointError)
     backbone = config.backbone_config
     usual = _HfVision()
@@ -206,16 +205,14 @@ def _describe(_request: ImportRequest, sizes: Sam2Sizes, _folder: Path) -> dict[
     return {"kind": KIND, "model": dataclasses.asdict(sizes)}
 
 
-def _parse_config(content: Mapping[str, Any]) -> Sam2Sizes:
-    if content.get("kind") != KIND:
-        raise CheckpointError(f"This is a {content.get('kind')}, not a {KIND}.", "Export it as the kind it is.")
-    sizes = config_of(Sam2Sizes, content["model"])
+def _parse_config(values: Any) -> Sam2Sizes:
+    sizes = config_of(Sam2Sizes, values)
     lists = {name: tuple(value) for name, value in dataclasses.asdict(sizes).items() if isinstance(value, list)}
     return dataclasses.replace(sizes, **lists)
 
 
 def _write_others(folder: Path, model: OurModel) -> None:
-    published = None if model.record is None else model.record["config"]
+    published = model.published_config
     vision = vision_config(model.config)
     backbone = vision.backbone_config
     fields = [field.name for field in dataclasses.fields(_HfBackbone)]
@@ -242,6 +239,7 @@ def _write_others(folder: Path, model: OurModel) -> None:
 
 SAM2 = WeightFormat(
     title="SAM 2's image encoder",
+    kind=KIND,
     layouts={
         "hf": Layout(title="transformers", files=(WeightFiles(SAFETENSORS),), names=NAMES, write_others=_write_others)
     },

@@ -88,14 +88,12 @@ def _describe(_request: ImportRequest, config: VisionTowerConfig, _folder: Path)
     return {"kind": KIND, "model": dataclasses.asdict(config)}
 
 
-def _parse_config(content: Mapping[str, Any]) -> VisionTowerConfig:
-    if content.get("kind") != KIND:
-        raise CheckpointError(f"This is a {content.get('kind')}, not a vision tower.", "Export it as the kind it is.")
-    return config_of(VisionTowerConfig, content.get("model"))
+def _parse_config(values: Any) -> VisionTowerConfig:
+    return config_of(VisionTowerConfig, values)
 
 
 def _write_others(folder: Path, model: OurModel) -> None:
-    published = None if model.record is None else model.record["config"]
+    published = model.published_config
     if published is None:
         tower: VisionTowerConfig = model.config
         published = {"architecture": tower.timm_name.partition(".")[0], "num_classes": 0, "num_features": tower.width}
@@ -104,6 +102,7 @@ def _write_others(folder: Path, model: OurModel) -> None:
 
 TIMM = WeightFormat(
     title="a timm vision tower",
+    kind=KIND,
     layouts={"timm": Layout(title="timm", files=(WeightFiles(SAFETENSORS),), names=NAMES, write_others=_write_others)},
     read_config=_read_config,
     shapes=shapes,

@@ -6,7 +6,6 @@ Sizes follow from the shapes. Names: github.com/facebookresearch/vggt, `vggt/mod
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -137,19 +136,18 @@ def _describe(_request: ImportRequest, sizes: VggtSizes, _folder: Path) -> dict[
     return {"kind": KIND, "model": dataclasses.asdict(sizes)}
 
 
-def _parse_config(content: Mapping[str, Any]) -> VggtSizes:
-    if content.get("kind") != KIND:
-        raise CheckpointError(f"This is a {content.get('kind')}, not a {KIND}.", "Export it as the kind it is.")
-    return config_of(VggtSizes, content["model"])
+def _parse_config(values: Any) -> VggtSizes:
+    return config_of(VggtSizes, values)
 
 
 def _write_others(folder: Path, model: OurModel) -> None:
-    if model.record is not None and model.record["config"] is not None:
-        write_json(folder / "config.json", model.record["config"])
+    if model.published_config is not None:
+        write_json(folder / "config.json", model.published_config)
 
 
 VGGT = WeightFormat(
     title="VGGT's aggregator",
+    kind=KIND,
     layouts={
         "vggt": Layout(
             title="vggt",

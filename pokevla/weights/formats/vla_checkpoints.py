@@ -261,28 +261,21 @@ def _write_others(folder: Path, model: OurModel) -> None:
     copy_tokenizer(model.folder / TOKENIZER, folder)
 
 
-def _parser(kind: str) -> Callable[[Mapping[str, Any]], PublishedConfig]:
-    def parse(content: Mapping[str, Any]) -> PublishedConfig:
-        if content.get("kind") != kind:
-            raise CheckpointError(f"This is a {content.get('kind')}, not a {kind}.", "Export it as the kind it is.")
-        return PublishedConfig.from_dict(content["model"])
-
-    return parse
-
-
 OPENVLA_OFT = WeightFormat(
     title="OpenVLA-OFT",
+    kind=OFT,
     layouts=_layouts(OFT_ROWS),
     read_config=_read_oft,
     shapes=_shapes,
     describe=_describer(OFT, OFT_PROMPT),
-    parse_config=_parser(OFT),
+    parse_config=PublishedConfig.from_dict,
 )
 VLA_ADAPTER = WeightFormat(
     title="VLA-Adapter",
+    kind=ADAPTER,
     layouts=_layouts(BRIDGE_ROWS, (Row("action_queries.weight", "action_queries"),)),
     read_config=_read_adapter,
     shapes=_shapes,
     describe=_describer(ADAPTER, ADAPTER_PROMPT),
-    parse_config=_parser(ADAPTER),
+    parse_config=PublishedConfig.from_dict,
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,18 +50,13 @@ SHAPES = {
 }
 
 
-def parse(content: Mapping[str, Any]) -> str:
-    if content["kind"] != "toy":
-        raise CheckpointError("not a toy")
-    return content["size"]
-
-
 def write_note(folder: Path, model: OurModel) -> None:
     (folder / "note.txt").write_text("imported" if model.record else "made here")
 
 
 TOY = WeightFormat(
     title="a toy",
+    kind="toy",
     layouts={
         "native": Layout(
             "two files of torch",
@@ -73,8 +67,8 @@ TOY = WeightFormat(
     },
     read_config=lambda request: request.preset or "small",
     shapes=lambda config: SHAPES,
-    describe=lambda request, config, folder: {"kind": "toy", "size": config},
-    parse_config=parse,
+    describe=lambda request, config, folder: {"kind": "toy", "model": config},
+    parse_config=str,
     new=lambda config, name: torch.zeros(4),
 )
 

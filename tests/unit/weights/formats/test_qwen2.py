@@ -98,3 +98,11 @@ def test_a_word_head_that_is_tied_only_by_its_config_is_refused(tmp_path: Path) 
     source = edited(tmp_path, lm_head__weight=torch.zeros(96, 32))
     with pytest.raises(CheckpointError, match=r"lm_head\.weight differs from model\.embed_tokens\.weight"):
         bring_in(source, tmp_path / "ours")
+
+
+def test_an_export_as_another_kind_names_both(tmp_path: Path) -> None:
+    small().save_pretrained(tmp_path / "source")
+    bring_in(tmp_path / "source", tmp_path / "ours")
+    with pytest.raises(CheckpointError, match="This is a qwen2, not a timm"):
+        export_weights("timm", tmp_path / "ours", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
