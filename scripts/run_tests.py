@@ -1,4 +1,4 @@
-"""Runs all tests: first those that need one core, in parallel on all cores; then the others, one by one.
+"""Runs all tests: first those that may run beside others, on all cores; then the rest, one by one.
 
     python scripts/run_tests.py [--part parallel|serial] [PYTEST ARGUMENT...]
 
@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
-SERIAL = "engine or slurm"
-"""Marks of the tests that start several busy processes, or measure how long other processes take."""
-# loadfile: module fixtures are built once. In file order, so that the slow tests of tests/integration come first.
-DISTRIBUTED = ("--numprocesses=logical", "--maxprocesses=4", "--dist=loadfile", "--no-loadscope-reorder")
+SERIAL = "alone or slurm"
+"""Marks of the tests that measure how long other processes take, or start a cluster on this machine."""
+# loadgroup: the tests of a file, or of a folder with a costly fixture, run in one process (tests/conftest.py). In file
+# order, so that the slow tests of tests/end_to_end and tests/integration come first.
+DISTRIBUTED = ("--numprocesses=logical", "--maxprocesses=4", "--dist=loadgroup", "--no-loadscope-reorder")
 NO_TESTS = 5
 """pytest's exit code when nothing was selected."""
 
@@ -60,7 +61,8 @@ def read_report(report: Path, exit_code: int) -> Outcome:
     if report.is_file():
         for case in ElementTree.parse(report).iter("testcase"):
             if case.find("failure") is not None or case.find("error") is not None:
-                outcome.failed.append(f"{case.get('classname')}::{case.get('name')}")
+                name = case.get("name", "").rpartition("@tests/")[0] or case.get("name")  # pytest-xdist adds @GROUP
+                outcome.failed.append(f"{case.get('classname')}::{name}")
             elif case.find("skipped") is None:
                 outcome.passed += 1
     return outcome

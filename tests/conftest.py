@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import os
 import resource
@@ -32,6 +33,24 @@ hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_c
 hypothesis.settings.load_profile("untimed")
 for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
     os.environ.pop(name, None)
+
+
+SHARED_FIXTURES = ("tests/end_to_end",)
+"""Folders whose tests share a fixture that takes minutes."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have pytest-xdist run the tests of a file in one process, and those of a folder with a costly fixture too."""
+    for item in items:
+        file = item.nodeid.split("::")[0]
+        group = next((folder for folder in SHARED_FIXTURES if file.startswith(f"{folder}/")), file)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_collection_finish() -> None:
+    """Exempt all that was imported from garbage collection, which would visit a million objects again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from pokevla.cli.path_arguments import expand_path_arguments
 from pokevla.errors import NO_ROOM, DiskFullError, PokeVLAError, Requeued, UsageError
 from pokevla.files.labels import printable
 from pokevla.files.streams import replace_unprintable
+from pokevla.processes import end_without_collection
 from pokevla.recipe.messages import nearest
 
 # Verb: (module, attribute, one line of help). The attribute is a function or a typer app of sub-verbs.
@@ -124,6 +125,7 @@ def root(
 def main() -> None:
     """Entry point: run the command line and turn every error into one line and an exit code."""
     replace_unprintable()
+    end_without_collection()
     sys.exit(run(sys.argv[1:]))
 
 

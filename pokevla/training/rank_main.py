@@ -14,6 +14,7 @@ from pokevla.distributed.gpus import HIDE
 from pokevla.distributed.process import PARENT_VARIABLE, die_with_parent
 from pokevla.errors import HangError, PokeVLAError, Requeued
 from pokevla.files.streams import replace_unprintable
+from pokevla.processes import collector_paused
 from pokevla.training.health.pulse import Pulse
 from pokevla.training.health.signals import StopFlag, stop_signals
 
@@ -40,13 +41,14 @@ def run_rank(run_dir: Path, overrides: Sequence[str] = (), on_hang: Callable[[Ha
         if recipe.resources.gpus_per_node == 0:
             os.environ.update(HIDE)  # before torch looks for GPUs: there may be fewer than ranks
 
-        import torch
+        with collector_paused():
+            import torch
 
-        from pokevla.distributed.engine import leave_ranks
-        from pokevla.recipe.derive import derive_batch
-        from pokevla.runs.opening import opening_lines
-        from pokevla.telemetry.logging import setup_logging
-        from pokevla.training.health.watchdog import Watchdog
+            from pokevla.distributed.engine import leave_ranks
+            from pokevla.recipe.derive import derive_batch
+            from pokevla.runs.opening import opening_lines
+            from pokevla.telemetry.logging import setup_logging
+            from pokevla.training.health.watchdog import Watchdog
 
         info = read_rank()
         log = setup_logging(run_dir, info.rank)
@@ -74,17 +76,18 @@ def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo, stop: StopFlag, pu
         Requeued: `stop` was set on one of the ranks, and all have saved.
         PokeVLAError: a named error. Existing checkpoints remain usable.
     """
-    from pokevla.data.loader import build_loader
-    from pokevla.distributed.collectives import barrier, set_collective_timeout
-    from pokevla.distributed.engine import join_ranks, leave_ranks
-    from pokevla.telemetry.jsonl import EVENTS, EventLog
-    from pokevla.telemetry.writers import MetricWriter
-    from pokevla.training.building import build_callbacks, build_state, build_trainer
-    from pokevla.training.callbacks import stop_if_requested
-    from pokevla.training.health.guards import build_guards
-    from pokevla.training.measuring import describe_run
-    from pokevla.training.restoring import restore
-    from pokevla.training.tasks import build_task, save_statistics
+    with collector_paused():
+        from pokevla.data.loader import build_loader
+        from pokevla.distributed.collectives import barrier, set_collective_timeout
+        from pokevla.distributed.engine import join_ranks, leave_ranks
+        from pokevla.telemetry.jsonl import EVENTS, EventLog
+        from pokevla.telemetry.writers import MetricWriter
+        from pokevla.training.building import build_callbacks, build_state, build_trainer
+        from pokevla.training.callbacks import stop_if_requested
+        from pokevla.training.health.guards import build_guards
+        from pokevla.training.measuring import describe_run
+        from pokevla.training.restoring import restore
+        from pokevla.training.tasks import build_task, save_statistics
 
     pulse.enter("rendezvous")
     timeout_s, needs_gpu = rendezvous_timeout_s(recipe.guards.rendezvous_timeout_s), recipe.resources.gpus_per_node > 0

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-pytestmark = [pytest.mark.simulator, pytest.mark.engine]
+pytestmark = pytest.mark.simulator
 
 
 def _assert_one_line(result, exit_code: int, *words: str) -> None:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
-pytestmark = [pytest.mark.simulator, pytest.mark.engine]
+pytestmark = pytest.mark.simulator
 
 
 def _kill_after_checkpoint(process: subprocess.Popen[bytes], run: Path, step: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.simulator, pytest.mark.engine]
+pytestmark = pytest.mark.simulator
 
 
 def test_summary_has_every_figure_the_issue_names(whole_way: Path):

@@ -76,7 +76,6 @@ def run_dir(repository: Path, recipe_file: Path) -> Path:
     return recipe_file.parent / "two-arms"
 
 
-@pytest.mark.engine
 def test_dataset_checkpoint_and_export_carry_the_description(demonstrations: Path, run_dir: Path) -> None:
     toy = get_embodiment("two-arms").to_dict()
     assert read_json(demonstrations / "dataset.json")["embodiment"] == toy
@@ -87,7 +86,6 @@ def test_dataset_checkpoint_and_export_carry_the_description(demonstrations: Pat
     assert (config["model"]["action_head"]["proprio_dim"], config["model"]["action_head"]["action_dim"]) == (12, 9)
 
 
-@pytest.mark.engine
 def test_a_policy_takes_its_views_and_commands_both_grippers(run_dir: Path) -> None:
     rng = np.random.default_rng(1)
     policy = Policy.from_pretrained(run_dir)
@@ -99,7 +97,6 @@ def test_a_policy_takes_its_views_and_commands_both_grippers(run_dir: Path) -> N
         refuse_other_robots({"toy": policy}, "libero")
 
 
-@pytest.mark.engine
 def test_a_resumed_run_ends_with_the_same_weights(repository: Path, run_dir: Path, tmp_path: Path) -> None:
     copy = tmp_path / "two-arms"
     shutil.copytree(run_dir, copy)

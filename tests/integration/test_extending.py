@@ -56,7 +56,6 @@ def test_a_part_takes_one_short_module(module: str) -> None:
     assert len((PARTS / f"{module}.py").read_text(encoding="utf-8").splitlines()) <= MAX_LINES
 
 
-@pytest.mark.engine
 def test_parts_from_outside_train_are_cached_saved_exported_and_act(
     tmp_path: Path, tiny_run_env: dict[str, str]
 ) -> None:

@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-pytestmark = [pytest.mark.engine, pytest.mark.simulator, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.simulator, pytest.mark.timeout(1800)]
 BLOCK = re.compile(r"^```(bash|yaml)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
 NEEDS_NETWORK = ("git clone", "conda", "make")
 UGLY = 'it\'s 50%job 100%train: #1 "größe" a\\b,[x] $5 `id`;*'

@@ -31,7 +31,7 @@ from pokevla.telemetry.jsonl import read_jsonl
 from slurm.commands import parse_fields
 from slurm.sandbox.sandbox import Sandbox
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.timeout(1800)
 STEPS = 80
 """Nine disturbances, each after three steps or so, and room for a slow look between a step and SIGSTOP."""
 USR2_PENDING = 1 << (signal.SIGUSR2 - 1)

@@ -84,3 +84,27 @@ def test_busy_simulator_processes_end_when_their_program_is_killed(
     program.wait()
     for pid in pids:
         await_that(lambda pid=pid: gone(pid))
+
+
+def test_the_collector_runs_again_after_a_pause_even_one_that_fails_and_passes_over_what_was_there() -> None:
+    code = """
+import gc
+from pokevla.processes import collector_paused
+try:
+    with collector_paused():
+        kept, was_enabled = [[i] for i in range(1000)], gc.isenabled()
+        raise RuntimeError
+except RuntimeError:
+    print(was_enabled, gc.isenabled(), gc.get_freeze_count() > 1000)
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False True True\n"
+
+
+def test_a_program_ends_without_a_search_for_cycles_but_with_its_exit_handlers() -> None:
+    code = """
+import atexit, gc
+from pokevla.processes import end_without_collection
+atexit.register(lambda: print("exit handler", gc.get_freeze_count() > 1000))  # runs after what is registered later
+end_without_collection()
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "exit handler True\n"

@@ -28,7 +28,7 @@ def test_light():
 def test_picture(mark):
     assert in_parallel
 
-@pytest.mark.engine
+@pytest.mark.alone
 def test_ranks():
     assert not in_parallel
 
@@ -52,7 +52,7 @@ def test_error(broken_at_the_end):
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A folder of five tests that pass and one that is skipped."""
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  engine\n  slurm\n  simulator\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  alone\n  slurm\n  simulator\n")
     (tmp_path / "test_all.py").write_text(TESTS)
     return tmp_path
 
@@ -86,7 +86,7 @@ def test_a_failure_in_the_parallel_part_fails_the_whole_and_the_serial_part_runs
 
 
 def test_arguments_of_pytest_narrow_both_parts(project: Path) -> None:
-    code, lines = run(project, "-k", "picture or job", "-m", "simulator or engine or slurm")
+    code, lines = run(project, "-k", "picture or job", "-m", "simulator or alone or slurm")
     assert (code, lines[-1]) == (0, "2 passed, 0 failed"), lines
 
 

@@ -14,7 +14,6 @@ from pokevla.runs.checkpoints import STATE, checkpoint_folder, read_info
 from pokevla.weights.torch_files import KNOWN_CLASSES
 from pokevla.weights.zero_layout import OBJECTIVE_PREFIX, CheckpointWeights, open_checkpoint
 
-pytestmark = pytest.mark.engine
 KINDS = ["0-fp32", "0-bf16", "1-fp32", "1-bf16", "2-fp32", "2-bf16", "3-fp32", "3-bf16"]
 KINDS_OF_DEEPSPEEDS_TOOL = [kind for kind in KINDS if kind not in ("0-fp32", "0-bf16", "1-bf16")]
 

@@ -24,7 +24,6 @@ from pokevla.runs.directory import read_run_recipe
 from pokevla.weights.base_model import build_base
 from pokevla.weights.export import load_exported
 
-pytestmark = pytest.mark.engine
 Command = Callable[..., tuple[int, str, str]]
 
 

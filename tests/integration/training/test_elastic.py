@@ -17,8 +17,6 @@ from pokevla.runs.verification import verify
 from pokevla.telemetry.jsonl import read_jsonl
 from pokevla.telemetry.manifest import read_manifest
 
-pytestmark = pytest.mark.engine
-
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -14,7 +14,6 @@ import pytest
 from pokevla.distributed.process import spawn_ranks
 from pokevla.training.optimizer import rate_factor
 
-pytestmark = pytest.mark.engine
 KINDS = ["0/fp32", "0/bf16", "1/fp32", "1/bf16", "2/fp32", "2/bf16", "3/fp32", "3/bf16"]
 
 

@@ -16,8 +16,6 @@ from pokevla.evaluation.videos import read_video
 from pokevla.policy.policy import Policy
 from tests.toys import LENGTH
 
-pytestmark = pytest.mark.engine
-
 
 @pytest.fixture(scope="module")
 def finished(whole_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -9,11 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import mounted_disk
-
-pytestmark = pytest.mark.engine
 
 
 def losses(run_dir: Path) -> dict[int, float]:

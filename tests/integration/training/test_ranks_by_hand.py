@@ -13,7 +13,6 @@ import pytest
 from pokevla.distributed.environment import choose_port
 from pokevla.files.holders import read_holder
 
-pytestmark = pytest.mark.engine
 WAIT_S = 300.0
 
 

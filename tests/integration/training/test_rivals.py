@@ -15,7 +15,6 @@ from pokevla.distributed.process import spawn_ranks
 from pokevla.recipe.load import load_recipe
 from pokevla.recipe.schema import PosttrainRecipe
 
-pytestmark = pytest.mark.engine
 TREE = Path(__file__).resolve().parents[3] / "recipes"
 VARIABLES = {"POKEVLA_DATA": "/data", "POKEVLA_MODELS": "/models"}
 BASELINES = {path.stem: f"baselines/{path.stem}" for path in sorted((TREE / "baselines").glob("*.yaml"))}

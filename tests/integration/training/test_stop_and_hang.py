@@ -15,7 +15,7 @@ import pytest
 from pokevla.telemetry.heartbeat import read_heartbeats
 from pokevla.telemetry.jsonl import read_jsonl
 
-pytestmark = pytest.mark.engine
+pytestmark = pytest.mark.alone
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SETTINGS = ("checkpoint.every_steps=100", "log.every_steps=1", "guards.step_timeout_s=20")
 

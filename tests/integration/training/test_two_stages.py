@@ -7,13 +7,11 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import torch
 
 from pokevla.telemetry.jsonl import read_jsonl
 from pokevla.weights.export import load_exported
 
-pytestmark = pytest.mark.engine
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 

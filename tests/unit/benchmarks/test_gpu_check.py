@@ -71,7 +71,6 @@ def test_the_limits_of_the_parts_that_matter_most_fit_the_whole(check_module: Mo
     assert sum(limits[:6]) <= check_module.TIME_LIMIT_S
 
 
-@pytest.mark.engine
 def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
     result = tmp_path / "result.json"
     parts = "machine,train_tiny,full_size,attention,acting,copies,full_size_compiled"  # mini takes another 20 s
