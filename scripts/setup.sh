@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh           system libraries, Python 3.11, virtual environment
 #   scripts/setup.sh --hook    the same, then the git pre-commit hook
+#   scripts/setup.sh --key     prints the hash of what would be installed, and does nothing
 #   scripts/setup.sh --slurm   the same, then the Slurm packages for tests/slurm and `pokevla doctor slurm --sandbox`
 #
 # POKEVLA_VENV    path of the virtual environment (default: .venv in the checkout)
@@ -157,8 +158,11 @@ try_slurm() {
 
 # --- virtual environment ---------------------------------------------------------------------------------------------
 
+# Hash of what decides the content of the environment. Settings of the tools, at the end of pyproject.toml, do not.
 environment_key() {
-    cat constraints.txt pyproject.toml | sha256sum | cut -d ' ' -f 1
+    local project
+    project=$(<pyproject.toml)
+    printf '%s\n%s\n' "$(<constraints.txt)" "${project%%\[tool.ruff\]*}" | sha256sum | cut -d ' ' -f 1
 }
 
 ensure_disk() {
@@ -239,8 +243,13 @@ ensure_hook() {
 }
 
 for option in "$@"; do
-    [[ $option == --hook || $option == --slurm ]] || fail "there is no option $option" "Options: --hook, --slurm"
+    [[ $option == --hook || $option == --key || $option == --slurm ]] ||
+        fail "there is no option $option" "Options: --hook, --key, --slurm"
 done
+if [[ " $* " == *" --key "* ]]; then
+    environment_key
+    exit
+fi
 ensure_system
 [[ " $* " == *" --slurm "* ]] && try_slurm
 ensure_environment

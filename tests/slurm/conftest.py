@@ -107,12 +107,12 @@ def seen(shared: Path) -> Profile:
     return Profile(cpus_per_task=1, shared=(shared,))
 
 
-def await_that(what: str, holds: Callable[[], object], deadline_s: float = DEADLINE_S) -> None:
-    """Wait until something holds, whatever the machine's speed."""
+def await_that(what: str, holds: Callable[[], object], deadline_s: float = DEADLINE_S, poll_s: float = 0.3) -> None:
+    """Wait until something holds, whatever the machine's speed. Each question to Slurm takes the cores from the job."""
     deadline = time.monotonic() + deadline_s
     while not holds():
         assert time.monotonic() < deadline, f"not in {deadline_s:.0f} s: {what}"
-        time.sleep(0.05)
+        time.sleep(poll_s)
 
 
 @pytest.fixture(scope="session")

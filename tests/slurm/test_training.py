@@ -98,7 +98,7 @@ def recipes(shared: Path, toys: ModuleType) -> Callable[[str], Path]:
 
 
 def settings(nodes: int) -> list[str]:
-    return [f"steps={STEPS}", "log.every_steps=1", "checkpoint.every_steps=100", "checkpoint.keep_last=9",
+    return [f"steps={STEPS}", "batch.global=4", "log.every_steps=1", "checkpoint.every_steps=100", "checkpoint.keep_last=9",
             f"resources.nodes={nodes}", "resources.time_limit=10:00:00"]  # fmt: skip
 
 
@@ -122,7 +122,7 @@ def held_still(
 
     wait_until("the first step of two ranks", both_ranks)
     ranks = training.ranks()
-    wait_until(f"step {after_step}", step_is_done)
+    wait_until(f"step {after_step}", step_is_done, poll_s=0.05)
     for rank in ranks:
         rank.suspend()
     assert training.step() < STEPS
@@ -362,7 +362,7 @@ def test_job_whose_rank_hangs_is_started_again_and_goes_on(
     stuck: int,
 ) -> None:
     """`disturbed`: there the cache is built."""
-    changes = ["resources.nodes=2", "checkpoint.every_steps=2", "guards.step_timeout_s=20"]
+    changes = ["resources.nodes=2", "checkpoint.every_steps=5", "guards.step_timeout_s=20"]
     done = pokevla("submit", recipes(f"hung{stuck}"), *settings(nodes=2), *changes)
     assert done.returncode == 0, done.stderr
     run_dir = undisturbed.parent / f"hung{stuck}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -44,10 +43,15 @@ def installed(tmp_path: Path) -> Path:
     """A virtual environment that counts as installed."""
     folder = tmp_path / "venv"
     folder.mkdir()
-    pins = b"".join((ROOT / name).read_bytes() for name in ("constraints.txt", "pyproject.toml"))
     (folder / "pyvenv.cfg").touch()
-    (folder / ".pokevla-installed").write_text(f"{hashlib.sha256(pins).hexdigest()}\n{ROOT}\n")
+    (folder / ".pokevla-installed").write_text(f"{environment_key(ROOT)}\n{ROOT}\n")
     return folder
+
+
+def environment_key(checkout: Path) -> str:
+    """The hash of what would be installed."""
+    command = ["bash", str(checkout / "scripts" / "setup.sh"), "--key"]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
 
 
 def run_setup(path: Path, environment: Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -112,3 +116,25 @@ def test_a_library_that_only_ld_library_path_knows_counts_as_there(
     assert without.returncode == 2
     assert "libosmesa6" in without.stderr
     assert with_folder.returncode == 0, with_folder.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "is_other"),
+    [
+        ("constraints.txt", "numpy==", "numpy==9", True),
+        ("pyproject.toml", '"hypothesis",', '"hypothesis<9",', True),
+        ("pyproject.toml", "line-length = 120", "line-length = 100", False),
+    ],
+)
+def test_another_environment_is_one_with_other_packages(
+    tmp_path: Path, file: str, old: str, new: str, is_other: bool
+) -> None:
+    (tmp_path / "scripts").mkdir()
+    for name in ("scripts/setup.sh", "constraints.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    before = environment_key(tmp_path)
+    assert len(before) == 64
+    text = (tmp_path / file).read_text()
+    assert text.count(old) == 1
+    (tmp_path / file).write_text(text.replace(old, new))
+    assert (environment_key(tmp_path) != before) is is_other
