@@ -98,7 +98,8 @@ def recipes(shared: Path, toys: ModuleType) -> Callable[[str], Path]:
 
 
 def settings(nodes: int) -> list[str]:
-    return [f"steps={STEPS}", "batch.global=4", "log.every_steps=1", "checkpoint.every_steps=100", "checkpoint.keep_last=9",
+    return [f"steps={STEPS}", "batch.global=4", "log.every_steps=1",
+            "checkpoint.every_steps=100", "checkpoint.keep_last=9",
             f"resources.nodes={nodes}", "resources.time_limit=10:00:00"]  # fmt: skip
 
 
