@@ -18,9 +18,9 @@ from xml.etree import ElementTree
 
 SERIAL = "alone or slurm"
 """Marks of the tests that measure how long other processes take, or start a cluster on this machine."""
-# loadgroup: the tests of a file, or of a folder with a costly fixture, run in one process (tests/conftest.py). In file
-# order, so that the slow tests of tests/end_to_end and tests/integration come first.
-DISTRIBUTED = ("--numprocesses=logical", "--maxprocesses=4", "--dist=loadgroup", "--no-loadscope-reorder")
+# loadfile: module fixtures are built once; tests/conftest.py keeps some folders together too. In file order, so that
+# the slow tests of tests/end_to_end and tests/integration come first.
+DISTRIBUTED = ("--numprocesses=logical", "--maxprocesses=4", "--dist=loadfile", "--no-loadscope-reorder")
 NO_TESTS = 5
 """pytest's exit code when nothing was selected."""
 
@@ -61,8 +61,7 @@ def read_report(report: Path, exit_code: int) -> Outcome:
     if report.is_file():
         for case in ElementTree.parse(report).iter("testcase"):
             if case.find("failure") is not None or case.find("error") is not None:
-                name = case.get("name", "").rpartition("@tests/")[0] or case.get("name")  # pytest-xdist adds @GROUP
-                outcome.failed.append(f"{case.get('classname')}::{name}")
+                outcome.failed.append(f"{case.get('classname')}::{case.get('name')}")
             elif case.find("skipped") is None:
                 outcome.passed += 1
     return outcome

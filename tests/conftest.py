@@ -39,13 +39,20 @@ SHARED_FIXTURES = ("tests/end_to_end",)
 """Folders whose tests share a fixture that takes minutes."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have pytest-xdist run the tests of a file in one process, and those of a folder with a costly fixture too."""
-    for item in items:
-        file = item.nodeid.split("::")[0]
-        group = next((folder for folder in SHARED_FIXTURES if file.startswith(f"{folder}/")), file)
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Have pytest-xdist run the tests of a file in one process, and those of a folder with a costly fixture too.
+
+    Its own `--dist=loadgroup` would do, but version 3.8 has no effect with pytest 9.2.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class Together(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return next((folder for folder in SHARED_FIXTURES if file.startswith(f"{folder}/")), file)
+
+    return Together(config, log)
 
 
 def pytest_collection_finish() -> None:
