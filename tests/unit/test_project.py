@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shlex
@@ -205,17 +204,23 @@ def test_package_init_files_hold_no_code_but_the_version() -> None:
     assert {name: line for name, line in loaded.items() if "__future__" not in line} == {}
 
 
-def run_setup(environment: Path) -> subprocess.CompletedProcess[str]:
+def run_setup(environment: Path, *options: str) -> subprocess.CompletedProcess[str]:
     variables = {**os.environ, "POKEVLA_VENV": str(environment)}
     return subprocess.run(
-        ["bash", "scripts/setup.sh"], cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60, check=False
+        ["bash", "scripts/setup.sh", *options],
+        cwd=ROOT,
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
 def test_setup_says_and_does_nothing_when_all_is_there(tmp_path: Path) -> None:
-    installed = b"".join((ROOT / name).read_bytes() for name in ("constraints.txt", "pyproject.toml"))
+    key = run_setup(tmp_path, "--key").stdout.strip()
     (tmp_path / "pyvenv.cfg").touch()
-    (tmp_path / ".pokevla-installed").write_text(f"{hashlib.sha256(installed).hexdigest()}\n{ROOT}\n")
+    (tmp_path / ".pokevla-installed").write_text(f"{key}\n{ROOT}\n")
     result = run_setup(tmp_path)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     assert not (tmp_path / "bin").exists()

@@ -229,11 +229,13 @@ def applied_rates() -> dict[str, Any]:
 
 
 def resume_is_exact(stage: int, precision: str) -> dict[str, Any]:
-    """Both tasks, with one and four micro-batches per step: a run that saves and continues, and one that resumes."""
+    """A run that saves and continues, and one that resumes: pre-training with two micro-batches per step, post-training
+    with one, and with two where DeepSpeed keeps its own sums of gradients."""
+    cases = [("pretrain", 2), ("posttrain", 1)]
+    if stage >= 2 and precision == "bf16":
+        cases.append(("posttrain", 2))
     return {
-        f"{kind}/{accumulation}": _resume_is_exact(stage, precision, kind, accumulation)
-        for kind in RECIPES
-        for accumulation in (1, 4)
+        f"{kind}/{accumulation}": _resume_is_exact(stage, precision, kind, accumulation) for kind, accumulation in cases
     }
 
 
