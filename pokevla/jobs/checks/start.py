@@ -160,6 +160,8 @@ def _sam(recipe: schema.TrainRecipe) -> list[str]:
 
 def _initial(recipe: schema.TrainRecipe) -> list[str]:
     """What `model.initial` names are weights of their kind. Reads names and shapes, no values."""
+    if not any(path is not None and path.exists() for _, path in recipe.model.initial):
+        return []
     from pokevla.weights.conversion.importing import open_source
     from pokevla.weights.initial import PARTS
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import hashlib
 import json
 import resource
@@ -483,6 +484,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     die_with_parent()
+    gc.freeze()  # as in a rank: DeepSpeed collects garbage several times while it builds an engine
     torch.set_num_threads(1)
     INFO = read_rank()
     DEVICE = join_ranks(INFO)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 
 from pokevla.telemetry.jsonl import read_jsonl
@@ -15,16 +18,27 @@ from pokevla.weights.export import load_exported
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.fixture(scope="module")
+def pretrained(
+    repository: Path, pretrain_recipe: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Run directory of a pre-training."""
+    runs = tmp_path_factory.mktemp("pretrained")
+    command = [sys.executable, "-m", "pokevla.cli.main", "train", str(pretrain_recipe("vlm", runs))]
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr
+    return runs / "vlm"
+
+
 def test_posttraining_starts_from_the_weights_of_pretraining(
-    pokevla: Run, pretrain_recipe: Callable[..., Path], write_recipe: Callable[..., Path], tmp_path: Path
+    pokevla: Run, pretrained: Path, write_recipe: Callable[..., Path], tmp_path: Path
 ) -> None:
-    first = pokevla("train", pretrain_recipe("vlm", tmp_path))
-    assert first.returncode == 0, first.stderr
-    rows = [row for row in read_jsonl(tmp_path / "vlm" / "metrics.jsonl") if "loss" in row]
+    rows = [row for row in read_jsonl(pretrained / "metrics.jsonl") if "loss" in row]
     assert rows[-1]["step"] == 8  # 2 epochs of 32 training samples, 8 per step
     assert rows[-1]["loss/next_token"] < rows[0]["loss/next_token"]
     assert "grad_norm/next_token" in rows[0]
-    vlm, config, _, statistics = load_exported(tmp_path / "vlm")
+    vlm, config, _, statistics = load_exported(pretrained)
     assert config["kind"] == "pokevlm"
     assert statistics is None
 
@@ -32,7 +46,7 @@ def test_posttraining_starts_from_the_weights_of_pretraining(
     second = pokevla(
         "train",
         write_recipe("vla", tmp_path),
-        f"model.vlm={tmp_path / 'vlm'}",
+        f"model.vlm={pretrained}",
         "trainable.vision=frozen",
         "trainable.projector=frozen",
         "trainable.language_model=frozen",
@@ -47,13 +61,20 @@ def test_posttraining_starts_from_the_weights_of_pretraining(
 
 
 def test_a_base_model_exchanged_after_training_is_refused_on_export(
-    pokevla: Run, pretrain_recipe: Callable[..., Path], write_recipe: Callable[..., Path], tmp_path: Path
+    pokevla: Run,
+    pretrained: Path,
+    pretrain_recipe: Callable[..., Path],
+    write_recipe: Callable[..., Path],
+    tmp_path: Path,
 ) -> None:
-    for name, seed in (("vlm", 1), ("other", 2)):
-        done = pokevla("train", pretrain_recipe(name, tmp_path), f"seed={seed}", "epochs=null", "steps=1")
+    short = ("steps=1", "resources.cpu_ranks=1")
+    shutil.copytree(pretrained, tmp_path / "vlm")
+    for command in (
+        (pretrain_recipe("other", tmp_path), "seed=2", "epochs=null"),
+        (write_recipe("vla", tmp_path), f"model.vlm={tmp_path / 'vlm'}"),
+    ):
+        done = pokevla("train", *command, *short)
         assert done.returncode == 0, done.stderr
-    done = pokevla("train", write_recipe("vla", tmp_path), f"model.vlm={tmp_path / 'vlm'}", "steps=1")
-    assert done.returncode == 0, done.stderr
     shutil.rmtree(tmp_path / "vlm" / "export")
     shutil.copytree(tmp_path / "other" / "export", tmp_path / "vlm" / "export")
     refused = pokevla("ckpt", "export", tmp_path / "vla", tmp_path / "out")
