@@ -32,7 +32,7 @@ slurm: ## Packages of a one-machine Slurm, for `make test-slurm` and `pokevla sa
 test-slurm: slurm ## Jobs on a real Slurm with two nodes, started on this machine as root
 	$(BIN)/python -m pytest tests/slurm $(PYTEST_ARGS)
 
-test: slurm lint ## All checks: style, types, import layers, then all tests (about 40 minutes on 2 cores)
+test: slurm lint ## All checks: style, types, import layers, then all tests (about 45 minutes on 2 cores)
 	$(BIN)/python scripts/run_tests.py $(PYTEST_ARGS)
 
 test-fast: environment ## Unit tests only (4 minutes on 2 idle cores)
