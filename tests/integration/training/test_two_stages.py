@@ -14,6 +14,7 @@ import torch
 
 from pokevla.telemetry.jsonl import read_jsonl
 from pokevla.weights.export import load_exported
+from tests.published_sam import write_official
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -67,20 +68,39 @@ def test_a_base_model_exchanged_after_training_is_refused_on_export(
     write_recipe: Callable[..., Path],
     tmp_path: Path,
 ) -> None:
+    """The VLM of the first stage, then the SAM checkpoint from which the mask decoders start."""
     short = ("steps=1", "resources.cpu_ranks=1")
-    shutil.copytree(pretrained, tmp_path / "vlm")
+    vlm, sam, kept = tmp_path / "vlm", tmp_path / "sam.pth", tmp_path / "kept"
+    shutil.copytree(pretrained, vlm)
+    matrix = write_official(sam)["prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"]
     for command in (
         (pretrain_recipe("other", tmp_path), "seed=2", "epochs=null"),
-        (write_recipe("vla", tmp_path), f"model.vlm={tmp_path / 'vlm'}"),
+        (write_recipe("vla", tmp_path), f"model.vlm={vlm}", f"model.sam={sam}"),
     ):
         done = pokevla("train", *command, *short)
         assert done.returncode == 0, done.stderr
-    shutil.rmtree(tmp_path / "vlm" / "export")
-    shutil.copytree(tmp_path / "other" / "export", tmp_path / "vlm" / "export")
-    refused = pokevla("ckpt", "export", tmp_path / "vla", tmp_path / "out")
-    assert refused.returncode == 3
-    assert "base model is not the one" in refused.stderr
-    assert not (tmp_path / "out").exists()
+    trained = load_exported(tmp_path / "vla")[0].state_dict()
+    for stage in ("coarse", "fine"):
+        assert torch.equal(trained[f"{stage}_prompt_encoder.shared_embedding.positional_embedding"], matrix)
+
+    def exported() -> subprocess.CompletedProcess[str]:
+        return pokevla("ckpt", "export", tmp_path / "vla", tmp_path / "out")
+
+    (vlm / "export").rename(kept)
+    shutil.copytree(tmp_path / "other" / "export", vlm / "export")
+    others = [exported()]
+    shutil.rmtree(vlm / "export")
+    kept.rename(vlm / "export")
+    sam.rename(kept)
+    write_official(sam, seed=1)
+    others.append(exported())
+    for refused in others:
+        assert refused.returncode == 3
+        assert "base model is not the one" in refused.stderr
+        assert not (tmp_path / "out").exists()
+    kept.rename(sam)
+    done = exported()
+    assert done.returncode == 0, done.stderr
 
 
 def test_model_vlm_that_is_no_pokevlm_is_refused(
