@@ -56,8 +56,6 @@ TEXT_TOKENS = 60
 STEPS = 2
 SPARE_GIB = 1.0
 """Available memory below which the benchmark ends itself."""
-
-
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
 """glibc raises these limits to 32 and 64 MiB as blocks are freed (man 3 mallopt), and then keeps most freed blocks:
 4 GiB in a step of `pocket`."""

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import SHARED_FIXTURES
+
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "run_tests.py"
 TESTS = """\
 import os
@@ -76,6 +78,29 @@ def run(project: Path, *arguments: str) -> tuple[int, list[str]]:
 def test_each_test_runs_in_its_part_and_the_last_line_sums_up_both(project: Path) -> None:
     code, lines = run(project)
     assert (code, lines[-1]) == (0, "5 passed, 0 failed"), lines
+
+
+CONFTEST = """\
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("ours", {path!r})
+sys.modules["ours"] = ours = importlib.util.module_from_spec(spec)  # dataclasses look it up
+spec.loader.exec_module(ours)
+pytest_xdist_make_scheduler = ours.pytest_xdist_make_scheduler
+"""
+
+
+def test_files_that_share_a_costly_fixture_run_in_one_process(project: Path) -> None:
+    (project / "conftest.py").write_text(CONFTEST.format(path=str(SCRIPT.parents[1] / "tests" / "conftest.py")))
+    (project / "test_all.py").unlink()
+    for folder in SHARED_FIXTURES:
+        assert (SCRIPT.parents[1] / folder).is_dir(), "renamed?"
+        (project / folder).mkdir(parents=True)
+        for name in "abcd":
+            text = f"import os\ndef test_{name}():\n    open('{name}', 'w').write(os.environ['PYTEST_XDIST_WORKER'])\n"
+            (project / folder / f"test_{name}.py").write_text(text)
+        code, lines = run(project, "--part", "parallel", "--numprocesses=2", folder)
+        assert (code, lines[-1]) == (0, "4 passed, 0 failed"), lines
+        assert len({(project / name).read_text() for name in "abcd"}) == 1
 
 
 def test_a_failure_in_the_parallel_part_fails_the_whole_and_the_serial_part_runs(project: Path) -> None:
