@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Iterator
 
+import torch
+from torch import Tensor
+
+from pokevla.model.presets import PokeVLMConfig
 from pokevla.model.vlm import PokeVLM
 from pokevla.recipe.sections import InitialWeights
 from pokevla.weights.conversion.importing import open_part
 from pokevla.weights.formats.timm_vit import POSITIONS
+from pokevla.weights.named_tensors import Weights
 
 PARTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "dino": ("timm", "vision_backbone.dino_featurizer.", (POSITIONS,)),
@@ -24,6 +29,25 @@ def load_initial(vlm: PokeVLM, initial: InitialWeights) -> None:
     Raises:
         CheckpointError: a file is missing, damaged, unsafe, or of another kind or size.
     """
+    for weights, targets in _opened_parts(vlm, initial):
+        for name, value in targets.items():
+            value.copy_(weights.read(name))
+
+
+def check_initial(config: PokeVLMConfig, initial: InitialWeights) -> None:
+    """Compare names and shapes of the weights that a recipe names with the model of `config`. Reads no values.
+
+    Raises:
+        CheckpointError: as `load_initial`.
+    """
+    with torch.device("meta"):
+        vlm = PokeVLM(config)
+    for _ in _opened_parts(vlm, initial):
+        pass
+
+
+def _opened_parts(vlm: PokeVLM, initial: InitialWeights) -> Iterator[tuple[Weights, dict[str, Tensor]]]:
+    """The weights of each part that is named, and the model's tensors that they fill."""
     state = vlm.state_dict()
     if vlm.config.language_model.tie_embeddings:
         del state["language_model.lm_head.weight"]
@@ -33,6 +57,4 @@ def load_initial(vlm: PokeVLM, initial: InitialWeights) -> None:
             continue
         targets = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         shapes = {name: tuple(value.shape) for name, value in targets.items()}
-        weights = open_part(kind, place, shapes, resampled)
-        for name, value in targets.items():
-            value.copy_(weights.read(name))
+        yield open_part(kind, place, shapes, resampled), targets

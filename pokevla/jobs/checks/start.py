@@ -159,15 +159,17 @@ def _sam(recipe: schema.TrainRecipe) -> list[str]:
 
 
 def _initial(recipe: schema.TrainRecipe) -> list[str]:
-    """What `model.initial` names are weights of their kind. Reads names and shapes, no values."""
-    if not any(path is not None and path.exists() for _, path in recipe.model.initial):
+    """What `model.initial` names fits the model, by names and shapes."""
+    there = {name: path if path is not None and path.exists() else None for name, path in recipe.model.initial}
+    if not any(there.values()):
         return []
-    from pokevla.weights.conversion.importing import open_source
-    from pokevla.weights.initial import PARTS
+    from pokevla.embodiment.libero import LIBERO
+    from pokevla.weights.base_model import model_config
+    from pokevla.weights.initial import check_initial
 
-    for name, path in recipe.model.initial:
-        if path is not None and path.exists():
-            open_source(PARTS[name][0], path)
+    # A PokeVLM is the same for every robot.
+    config = model_config(recipe.model, recipe.data.chunk_length, LIBERO).vlm
+    check_initial(config, recipe.model.initial.model_copy(update=there))
     return []
 
 

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from pokevla.errors import CacheMismatchError, CheckpointError, DataError, PokeVLAError, RecipeError
 from pokevla.jobs.checks.start import check_start
 from pokevla.recipe.load import load_recipe
+from tests.published_prismatic import random_prismatic, write_towers
 from tests.published_sam import write_official
 from tests.toys import RECIPE, write_toy_dataset
 
@@ -55,6 +56,18 @@ def test_the_mask_decoders_of_model_sam_fit_the_preset(load, tmp_path: Path) -> 
     assert "none.pth does not exist. Get it with `pokevla models get sam`" in problems("none.pth")[0]
     with pytest.raises(RecipeError, match=r"model\.sam starts the mask decoders of post-training"):
         load("model.sam=sam.pth")
+
+
+def test_what_model_initial_names_is_of_its_kind(load, tmp_path: Path) -> None:
+    towers = write_towers(random_prismatic(), tmp_path)
+    assert check_start(load(f"model.initial.dino={towers['dino']}", f"model.initial.siglip={towers['siglip']}")) == []
+    write_official(tmp_path / "sam.pth")
+    with pytest.raises(CheckpointError, match=r"sam\.pth"):
+        check_start(load(f"model.initial.dino={tmp_path}/sam.pth"))
+    with pytest.raises(CheckpointError, match=r"attn\.proj\.bias has shape \(16,\), our .* has \(24,\)"):
+        check_start(load(f"model.initial.siglip={towers['dino']}"))
+    with pytest.raises(DataError, match=r"none\.pth does not exist"):
+        check_start(load(f"model.initial.dino={tmp_path}/none.pth"))
 
 
 @pytest.mark.parametrize("size", [0, 5, 200])
