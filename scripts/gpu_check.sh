@@ -42,4 +42,6 @@ case ${1:-} in
     ;;
 esac
 
+"$PYTHON" -c 'from importlib.util import find_spec as f; import sys; sys.exit(not (f("torch") and f("psutil")))' ||
+    { echo "gpu_check: $PYTHON lacks torch or psutil; activate the environment, or name its Python in GPU_CHECK_PYTHON" >&2; exit 2; }
 PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} "$PYTHON" benchmarks/gpu_check.py "$@"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,7 @@ def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", "scripts/gpu_check.sh", "--device", "cpu", "--quick", "--only", parts, "--json", str(result)],
         cwd=ROOT, capture_output=True, text=True, timeout=800, check=False,
+        env=os.environ | {"GPU_CHECK_PYTHON": sys.executable},  # `python` on PATH may be another one
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     content = json.loads(result.read_text())
@@ -89,3 +91,17 @@ def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
     assert figures["full_size"]["tflops"] > 0
     assert figures["attention"]["math/flash"] > 0
     assert 0 < figures["acting"]["largest_difference"] < 0.1
+
+
+def test_a_python_without_our_packages_is_refused_by_name(tmp_path: Path) -> None:
+    other = tmp_path / "python"
+    other.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')  # -S: without site-packages
+    other.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "scripts/gpu_check.sh", "--device", "cpu", "--json", str(tmp_path / "result.json")],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"GPU_CHECK_PYTHON": str(other)},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert f"{other} lacks torch or psutil" in done.stderr
+    assert not (tmp_path / "result.json").exists()
