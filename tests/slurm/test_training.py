@@ -12,7 +12,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -121,11 +121,11 @@ def held_still(
         is_saved = not checkpoint or any(training.run_dir.glob("checkpoints/step-*/COMPLETE.json"))
         return (training.step() >= after_step and is_saved) or not any(rank.is_running() for rank in ranks)
 
-    wait_until("the first step of two ranks", both_ranks)
-    ranks = training.ranks()
-    wait_until(f"step {after_step}", step_is_done, poll_s=0.05)
-    for rank in ranks:
-        rank.suspend()
+    ranks: list[psutil.Process] = []
+    while not ranks or not are_stopped(ranks):  # again if Slurm ended this start at this very moment
+        wait_until("the first step of two ranks", both_ranks)
+        ranks = training.ranks()
+        wait_until(f"step {after_step}", step_is_done, poll_s=0.05)
     assert training.step() < STEPS
     training.starts = len(training.logged_starts())
     try:
@@ -134,6 +134,19 @@ def held_still(
         for rank in ranks:
             if rank.is_running():
                 rank.resume()
+
+
+def are_stopped(ranks: list[psutil.Process]) -> bool:
+    """Stop processes; if one of them has ended, none is stopped."""
+    for number, rank in enumerate(ranks):
+        try:
+            rank.suspend()
+        except psutil.NoSuchProcess:
+            for stopped in ranks[:number]:
+                with suppress(psutil.NoSuchProcess):
+                    stopped.resume()
+            return False
+    return True
 
 
 def nothing_is_queued(sandbox: Sandbox) -> bool:
