@@ -67,9 +67,10 @@ class DataConfig(Section):
     """Longest text of a sample in tokens; longer ones are truncated."""
     system_prompt: str | None = None
     """Text of the ChatML system block; `null` omits the block. The same for both trainings."""
-    image_filter: Literal["bilinear", "bicubic"] = "bilinear"
-    """Filter that resizes images to the model's size, with antialiasing: OpenVLA-OFT crops with `bilinear`, Prismatic
-    resizes with `bicubic`. Stored with the model and used wherever it looks at images."""
+    image_filter: Literal["bilinear", "bicubic", "openvla_oft"] = "bilinear"
+    """How images are cropped and resized to the model's size. `bilinear`, `bicubic` (Prismatic): once, with
+    antialiasing. `openvla_oft`: as OpenVLA-OFT, Lanczos to the model's size and then a bilinear crop; pictures of a
+    camera are compressed as JPEG first. Stored with the model and used wherever it looks at images."""
     blank_images: bool = False
     """Replace every image by zeros, to train a baseline that does not use images."""
 

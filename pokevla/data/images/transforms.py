@@ -1,8 +1,8 @@
 """Transforms stored images into model inputs: crop and resize. Training and test time use the same functions.
 
 Random numbers are a pure function of (seed, position, view). The crop is exact at sub-pixel level. Image and mask are
-resampled once from the same crop: the image with antialiasing (PIL bilinear as in OpenVLA-OFT, or bicubic as in
-Prismatic), the mask by area. Colours are changed on the device (pokevla.data.images.pixels).
+resampled from the same crop: the image once with antialiasing (PIL bilinear, or bicubic as in Prismatic), or twice as
+in OpenVLA-OFT; the mask by area. Colours are changed on the device (pokevla.data.images.pixels).
 """
 
 from __future__ import annotations
@@ -15,13 +15,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pokevla.data.images.tensorflow_resampling import crop_lanczos, openvla_oft_pixels
 from pokevla.data.randomness import uniform
 from pokevla.errors import DataError
 from pokevla.recipe.sections import AugmentConfig
 
 PURPOSE = "augment"
-FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-"""Values of `data.image_filter`. Pillow antialiases both when it shrinks an image."""
+_PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+"""Pillow antialiases both when it shrinks an image."""
+OPENVLA_OFT = "openvla_oft"
+"""Lanczos to the model's size, then a bilinear crop, in TensorFlow's arithmetic; camera pictures are JPEG first."""
+FILTERS = (*_PILLOW, OPENVLA_OFT)
+"""Values of `data.image_filter`."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +91,12 @@ def crop_pixels(
     image: Image.Image, box: tuple[float, float, float, float], size: int, image_filter: str = "bilinear"
 ) -> np.ndarray:
     """Crop to `box` (relative) and resize to (3,size,size) uint8, antialiased, by a filter of `FILTERS`."""
+    if image_filter == OPENVLA_OFT:
+        cropped = crop_lanczos(np.asarray(image.convert("RGB")), box, size)
+        return np.ascontiguousarray(cropped.transpose(2, 0, 1))
     width, height = image.size
     pixels = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
-    resized = image.resize((size, size), FILTERS[image_filter], box=pixels)
+    resized = image.resize((size, size), _PILLOW[image_filter], box=pixels)
     return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
 
 
@@ -113,11 +121,17 @@ def crop_mask(mask: Image.Image, box: tuple[float, float, float, float], size: i
 
 
 def test_time_images(images: np.ndarray, image_size: int, crop_area: float, image_filter: str) -> np.ndarray:
-    """The policy's input for camera images: (N,V,H,W,3) uint8 to (N,V,3,S,S) float32 in [0,1], centre crop."""
+    """The policy's input for camera images: (N,V,H,W,3) uint8 to (N,V,3,S,S) float32 in [0,1], centre crop.
+
+    With `openvla_oft` they are encoded and decoded as JPEG first, as the stored images of the training were.
+    """
     box = centre_crop_box(crop_area)
     out = np.empty((*images.shape[:2], 3, image_size, image_size), dtype=np.float32)
     for index in np.ndindex(*images.shape[:2]):
-        out[index] = crop_image(Image.fromarray(images[index]), box, image_size, image_filter)
+        if image_filter == OPENVLA_OFT:
+            out[index] = openvla_oft_pixels(images[index], image_size, crop_area)
+        else:
+            out[index] = crop_image(Image.fromarray(images[index]), box, image_size, image_filter)
     return out
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pokevla.data.published.images import (
-    ImagePath,
+from pokevla.data.images.tensorflow_resampling import (
     centre_crop,
     jpeg_round_trip,
     lanczos_weights,
-    published_pixels,
     resize_lanczos,
 )
+from pokevla.data.images.transforms import test_time_images
+from pokevla.data.published.images import ImagePath, published_pixels
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -72,3 +72,9 @@ def test_jpeg_keeps_a_smooth_picture() -> None:
     back = jpeg_round_trip(smooth)
     assert back.shape == smooth.shape
     assert np.abs(back.astype(int) - smooth).mean() < 1.6
+
+
+def test_our_policies_can_take_the_same_way() -> None:
+    images = np.stack([picture(128, 128), picture(128, 128)[::-1]])[None]
+    ours = test_time_images(images, 56, 0.9, "openvla_oft")
+    np.testing.assert_array_equal(ours, published_pixels(images, 56, ImagePath()))
