@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monitoring.report_inputs import PICTURES, VIDEOS_PER_POLICY
-from pokevla.evaluation.table import simulator
+from pokevla.evaluation.table import simulator, suites_of
 from pokevla.evaluation.trial_records import TrialRecord, read_records
 from pokevla.evaluation.videos import trial_files, trial_name
 
@@ -30,11 +30,12 @@ def data_uri(path: Path) -> str:
 def trials_section(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     """Closed-loop trials: a row for each policy, a few videos of each, and masks of those that predict them."""
     kinds = summary["settings"]["policies"]
-    instructions = {task["index"]: task["instruction"] for task in summary["tasks"]}
+    instructions = {(task.get("suite"), task["index"]): task["instruction"] for task in summary["tasks"]}
     policies = []
     for name, row in summary["policies"].items():
         rate = row["successes"] / row["trials"] if row["trials"] else 0.0
         policies.append({"name": name, "note": POLICY_NOTES.get(kinds.get(name, ""), ""), "rate": rate, **row})
+    suites = suites_of(summary["settings"])
     records = {trial_name(record.key): record for record in read_records(folder / "episodes.jsonl")}
     models = [name for name, kind in kinds.items() if kind == "model"]
     return {
@@ -43,10 +44,12 @@ def trials_section(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
         "videos": [
             medium
             for name in summary["policies"]
-            for medium in _media(folder / "videos", name, records, instructions)[:VIDEOS_PER_POLICY]
+            for medium in _media(folder / "videos", name, suites, records, instructions)[:VIDEOS_PER_POLICY]
         ],
         "strips": [
-            medium for name in models for medium in _media(folder / "pictures", name, records, instructions)[:PICTURES]
+            medium
+            for name in models
+            for medium in _media(folder / "pictures", name, suites, records, instructions)[:PICTURES]
         ],
         "settings": summary["settings"],
         "simulator": simulator(summary["settings"]),
@@ -55,16 +58,22 @@ def trials_section(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _media(
-    folder: Path, policy: str, records: Mapping[str, TrialRecord], instructions: Mapping[int, str]
+    folder: Path,
+    policy: str,
+    suites: Sequence[str],
+    records: Mapping[str, TrialRecord],
+    instructions: Mapping[tuple[str | None, int], str],
 ) -> list[dict[str, str]]:
     """The files of one folder that belong to trials of a policy, with captions."""
     return [
         {"policy": policy, "uri": data_uri(path), **_caption(trial, records.get(path.stem), instructions)}
-        for trial, path in trial_files(folder, policy).items()
+        for trial, path in trial_files(folder, policy, suites).items()
     ]
 
 
-def _caption(trial: str, record: TrialRecord | None, instructions: Mapping[int, str]) -> dict[str, str]:
+def _caption(
+    trial: str, record: TrialRecord | None, instructions: Mapping[tuple[str | None, int], str]
+) -> dict[str, str]:
     """What a trial was and what came out; only its name if it has no record."""
     if record is None:
         return {"trial": trial}
@@ -73,8 +82,8 @@ def _caption(trial: str, record: TrialRecord | None, instructions: Mapping[int, 
     return {
         "outcome": record.outcome,
         "result": f"{OUTCOMES[record.outcome]}{steps}{iou}",
-        "instruction": instructions.get(record.task_index, record.task),
-        "trial": f"task {record.task_index}, initial state {record.init_state_index}",
+        "instruction": instructions.get((record.suite, record.task_index), record.task),
+        "trial": f"{record.suite} task {record.task_index}, initial state {record.init_state_index}",
     }
 
 

@@ -72,6 +72,12 @@ class SimulationError(DataError):
     """The simulator, a scene or the expert cannot do what was asked, or a simulator process died."""
 
 
+class PolicyError(PokeVLAError):
+    """A policy returned actions that no robot can execute: another shape, or numbers that are not finite."""
+
+    exit_code = 1
+
+
 class TrainingError(PokeVLAError):
     """Training cannot continue: non-finite loss, ranks that disagree, a dead rank."""
 

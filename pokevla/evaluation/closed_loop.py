@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pokevla
 from pokevla.embodiment.table import get_embodiment
 from pokevla.errors import RecipeError, UsageError
-from pokevla.evaluation.folder import EPISODES, IDENTITY, PICTURES, SUMMARY, VIDEOS, clear, refuse_other_folder
+from pokevla.evaluation.first_and_last import FirstAndLast
+from pokevla.evaluation.folder import (
+    EPISODES,
+    IDENTITY,
+    OBSERVATIONS,
+    PICTURES,
+    SUMMARY,
+    VIDEOS,
+    clear,
+    refuse_other_folder,
+)
 from pokevla.evaluation.locking import evaluation_lock
 from pokevla.evaluation.policies import build_policies, mask_predictor, refuse_other_robots, weights_identity
-from pokevla.evaluation.pool import worker_pool
-from pokevla.evaluation.serving_loop import run_trials
+from pokevla.evaluation.running.places import describe_places, plan_places
+from pokevla.evaluation.running.pool import Limits, worker_pool
+from pokevla.evaluation.running.serving import Serving, run_trials
+from pokevla.evaluation.running.worker import BenchmarkFactory
 from pokevla.evaluation.tensorboard_results import TENSORBOARD, publish_trials
 from pokevla.evaluation.trial_records import TrialRecord, append_record, read_records, rewrite_records, summarise
 from pokevla.evaluation.trials import Trial, plan_trials
 from pokevla.evaluation.videos import TrialRecorder, trial_name
-from pokevla.evaluation.worker import BenchmarkFactory
 from pokevla.files.texts import read_json, write_json
 from pokevla.parts import ENVIRONMENTS, get_part
 from pokevla.recipe.load import recipe_hash
@@ -34,12 +47,22 @@ ProgressCallback = Callable[[TrialRecord, int, int], None]
 
 
 def run_closed_loop(
-    recipe: EvalRecipe, *, overwrite: bool = False, on_progress: ProgressCallback | None = None
+    recipe: EvalRecipe,
+    *,
+    overwrite: bool = False,
+    on_progress: ProgressCallback | None = None,
+    on_start: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Run or continue the evaluation; returns the summary, which is also `output/name/summary.json`.
 
     Trials that are already in `episodes.jsonl` are not repeated, except crashed ones, whose records are replaced. Also
     raises what `build_policies` raises.
+
+    Args:
+        recipe: of the evaluation.
+        overwrite: start over.
+        on_progress: called after each trial.
+        on_start: called with one line (number of trials, workers, renderer) before the first trial.
 
     Raises:
         UsageError: another process runs this evaluation, a task does not exist, or `overwrite` is False and the
@@ -47,16 +70,21 @@ def run_closed_loop(
             `clear` raise.
         RecipeError: an initial state does not exist, or a policy drives another robot than the environment simulates.
         SimulationError: the first trials all crash.
+        PolicyError: a policy returns actions that cannot be executed.
         DiskFullError: disk full.
     """
     max_steps = check_trials(recipe)
     refuse_other_folder(recipe)
     with evaluation_lock(recipe.output / recipe.name):
-        return _run_locked(recipe, max_steps, overwrite, on_progress)
+        return _run_locked(recipe, max_steps, overwrite, on_progress, on_start)
 
 
 def _run_locked(
-    recipe: EvalRecipe, max_steps: int, overwrite: bool, on_progress: ProgressCallback | None
+    recipe: EvalRecipe,
+    max_steps: Mapping[str, int],
+    overwrite: bool,
+    on_progress: ProgressCallback | None,
+    on_start: Callable[[str], None] | None,
 ) -> dict[str, Any]:
     folder = recipe.output / recipe.name
     identity = identity_of(recipe)
@@ -67,17 +95,28 @@ def _run_locked(
     episodes = folder / EPISODES
     records = [record for record in read_records(episodes) if record.outcome != "crashed"]
     rewrite_records(episodes, records)
-    trials = plan_trials(recipe.trials, list(policies), max_steps)
+    trials = plan_trials(recipe.trials, [spec.name for spec in recipe.policies], max_steps)
     done = {record.key for record in records}
     remaining = [trial for trial in trials if trial.key not in done]
-    predictors = {spec.name: mask_predictor(spec, policies[spec.name]) for spec in recipe.policies if recipe.videos}
+    predictors = {
+        (spec.name, suite): mask_predictor(spec, suite, policies[spec.name, suite])
+        for spec in recipe.policies
+        for suite in recipe.trials.suites
+        if recipe.videos
+    }
 
-    def watch(trial: Trial) -> TrialRecorder | None:
-        if trial.number >= recipe.videos or not policies[trial.policy].needs_images:
+    def watch(trial: Trial) -> FirstAndLast | None:
+        if not policies[trial.policy, trial.suite].needs_images:
             return None
-        return TrialRecorder(folder, trial_name(trial.key), predictors[trial.policy], queries_per_s(recipe))
+        name, recorder = trial_name(trial.key), None
+        if trial.number < recipe.videos:
+            recorder = TrialRecorder(folder, name, predictors[trial.policy, trial.suite], queries_per_s(recipe))
+        return FirstAndLast(folder, name, recorder)
+
+    versions = versions_of(recipe)
 
     def on_record(record: TrialRecord) -> None:
+        record = dataclasses.replace(record, versions=versions)
         append_record(episodes, record)
         records.append(record)
         if on_progress is not None:
@@ -86,8 +125,15 @@ def _run_locked(
     _limit_threads(recipe.workers)
     settings = EnvironmentSettings(recipe.image_size, recipe.fast_rendering, ENVIRONMENT_SEED)
     factory = BenchmarkFactory(recipe.trials.environment, recipe.extensions, settings)
-    with worker_pool(min(recipe.workers, max(1, len(remaining))), factory, recipe.worker_timeout_s) as pool:
-        run_trials(remaining, policies, pool, recipe.actions_per_query, watch, on_record)
+    limits = Limits(recipe.worker_timeout_s, recipe.step_timeout_s, recipe.trials_per_process)
+    places = plan_places(min(recipe.workers, max(1, len(remaining))), pin=recipe.pin_workers)
+    if on_start is not None:
+        on_start(
+            f"{len(remaining)} of {len(trials)} trials, {len(places)} workers, rendering: {describe_places(places)}"
+        )
+    serving = Serving(recipe.actions_per_query, recipe.batch_size, recipe.retries)
+    with worker_pool(places, factory, limits) as pool:
+        run_trials(remaining, policies, pool, serving, watch, on_record)
     return write_summary(recipe, records, trials, max_steps)
 
 
@@ -97,11 +143,15 @@ def identity_of(recipe: EvalRecipe) -> dict[str, Any]:
 
 
 def write_summary(
-    recipe: EvalRecipe, records: list[TrialRecord], trials: list[Trial], max_steps: int
+    recipe: EvalRecipe, records: list[TrialRecord], trials: list[Trial], max_steps: Mapping[str, int]
 ) -> dict[str, Any]:
     """Write and return `summary.json`, which marks the evaluation as complete."""
     summary = {
         "policies": summarise(_in_order(records, trials)),
+        "suites": {
+            suite: summarise(record for record in _in_order(records, trials) if record.suite == suite)
+            for suite in recipe.trials.suites
+        },
         "tasks": _by_task(records, recipe),
         "settings": _settings(recipe, max_steps),
     }
@@ -110,19 +160,20 @@ def write_summary(
     return summary
 
 
-def check_trials(recipe: EvalRecipe) -> int:
-    """Step limit of the trials. UsageError for a task, RecipeError for initial states that do not exist."""
+def check_trials(recipe: EvalRecipe) -> dict[str, int]:
+    """Step limit of the trials by suite. UsageError for a task, RecipeError for initial states that do not exist."""
     trials, benchmark = recipe.trials, benchmark_of(recipe)
     low, high = trials.init_states
-    for index in trials.tasks:
-        task = benchmark.get_task(trials.suite, index)
-        if not 0 <= low < high <= task.num_init_states:
-            raise RecipeError(
-                f"trials.init_states: [{low}, {high}) is not a range of the {task.num_init_states} initial states of "
-                f"{trials.suite} task {index}.",
-                f"Choose 0 <= first < end <= {task.num_init_states}.",
-            )
-    return trials.max_steps or benchmark.max_steps(trials.suite)
+    for suite in trials.suites:
+        for index in trials.tasks:
+            task = benchmark.get_task(suite, index)
+            if not 0 <= low < high <= task.num_init_states:
+                raise RecipeError(
+                    f"trials.init_states: [{low}, {high}) is not a range of the {task.num_init_states} initial states "
+                    f"of {suite} task {index}.",
+                    f"Choose 0 <= first < end <= {task.num_init_states}.",
+                )
+    return {suite: trials.max_steps or benchmark.max_steps(suite) for suite in trials.suites}
 
 
 def benchmark_of(recipe: EvalRecipe) -> Benchmark:
@@ -134,6 +185,12 @@ def queries_per_s(recipe: EvalRecipe) -> float:
     """How often the real robot would query a policy: its control rate over the actions of one query."""
     robot = get_embodiment(benchmark_of(recipe).embodiment)
     return robot.control_rate_hz / recipe.actions_per_query
+
+
+def versions_of(recipe: EvalRecipe) -> dict[str, str]:
+    """Versions of what decides the result of a trial."""
+    packages = (*benchmark_of(recipe).packages, "torch")
+    return {name: version(name) for name in packages} | {"pokevla": pokevla.__version__}
 
 
 def _is_stale(folder: Path, identity: dict[str, Any], overwrite: bool) -> bool:
@@ -158,7 +215,7 @@ def _is_stale(folder: Path, identity: dict[str, Any], overwrite: bool) -> bool:
 def _prepare(folder: Path, identity: dict[str, Any], stale: bool) -> None:
     """Create, continue or (if `stale`) empty the directory."""
     # Without a summary it is not finished from here on.
-    clear(folder, (SUMMARY, EPISODES, IDENTITY, VIDEOS, PICTURES, TENSORBOARD) if stale else (SUMMARY,))
+    clear(folder, (SUMMARY, EPISODES, IDENTITY, VIDEOS, PICTURES, OBSERVATIONS, TENSORBOARD) if stale else (SUMMARY,))
     write_json(folder / IDENTITY, identity)
 
 
@@ -178,25 +235,32 @@ def _in_order(records: list[TrialRecord], trials: list[Trial]) -> list[TrialReco
 
 def _by_task(records: list[TrialRecord], recipe: EvalRecipe) -> list[dict[str, Any]]:
     rows = []
-    for index in recipe.trials.tasks:
-        task = benchmark_of(recipe).get_task(recipe.trials.suite, index)
-        figures = summarise(record for record in records if record.task_index == index)
-        policies = {
-            name: {key: row[key] for key in ("successes", "trials", "crashed")} for name, row in figures.items()
-        }
-        rows.append({"index": index, "name": task.name, "instruction": task.instruction, "policies": policies})
+    by_task: dict[tuple[str, int], list[TrialRecord]] = {}
+    for record in records:
+        by_task.setdefault((record.suite, record.task_index), []).append(record)
+    for suite in recipe.trials.suites:
+        for index in recipe.trials.tasks:
+            task = benchmark_of(recipe).get_task(suite, index)
+            policies = {
+                name: {key: row[key] for key in ("successes", "trials", "crashed", "low", "high")}
+                for name, row in summarise(by_task.get((suite, index), [])).items()
+            }
+            rows.append(
+                {"suite": suite, "index": index, "name": task.name, "instruction": task.instruction,
+                 "policies": policies}
+            )  # fmt: skip
     return rows
 
 
-def _settings(recipe: EvalRecipe, max_steps: int) -> dict[str, Any]:
+def _settings(recipe: EvalRecipe, max_steps: Mapping[str, int]) -> dict[str, Any]:
     trials = recipe.trials
     return {
         "environment": trials.environment,
-        "suite": trials.suite,
+        "suites": list(trials.suites),
         "tasks": trials.tasks,
         "init_states": list(trials.init_states),
         "target_shift_m": None if trials.target_shift_m is None else list(trials.target_shift_m),
-        "max_steps": max_steps,
+        "max_steps": dict(max_steps),
         "settle_steps": trials.settle_steps,
         "seed": trials.seed,
         "environment_seed": ENVIRONMENT_SEED,
@@ -205,8 +269,8 @@ def _settings(recipe: EvalRecipe, max_steps: int) -> dict[str, Any]:
         "actions_per_query": recipe.actions_per_query,
         "queries_per_s": queries_per_s(recipe),
         "workers": recipe.workers,
+        "batch_size": recipe.batch_size,
         "gl": os.environ.get("MUJOCO_GL", "default"),
-        **{name: version(name) for name in benchmark_of(recipe).packages},
-        "torch": version("torch"),
+        **versions_of(recipe),
         "policies": {spec.name: spec.kind for spec in recipe.policies},
     }

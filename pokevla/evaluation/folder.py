@@ -14,13 +14,14 @@ from pokevla.runs.directory import CHECKPOINTS, RECIPE, refuse_overlapping_outpu
 from pokevla.telemetry.tensorboard import TENSORBOARD
 
 IDENTITY, SUMMARY, EPISODES, ANSWERS = "identity.json", "summary.json", "episodes.jsonl", "answers.jsonl"
-VIDEOS, PICTURES = "videos", "pictures"
+VIDEOS, PICTURES, OBSERVATIONS = "videos", "pictures", "observations"
 _PROOFS = (IDENTITY, ANSWERS, RECIPE)
 """One of these is in every evaluation that has begun or was submitted."""
 _LEFTOVERS = f"{TEMPORARY}*/**"
 _PARTS = {
     VIDEOS: ("*-t*-i*.mp4", _LEFTOVERS),
     PICTURES: ("*.png", _LEFTOVERS),
+    OBSERVATIONS: ("*-t*-i*.jpg", _LEFTOVERS),
     TENSORBOARD: ("**events.out.tfevents.*",),
 }
 """Sub-folders -> what we write there."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pokevla.files.failures import naming_errors
-from pokevla.files.locks import advisory_lock
+from pokevla.files.locks import advisory_lock, is_locked
 from pokevla.files.names import make_parents
 
 LOCK = ".lock"
@@ -32,6 +32,11 @@ def evaluation_lock(folder: Path, *, shared: bool = False) -> Iterator[None]:
     busy = f"The evaluation in {folder} is being run by another process."
     with advisory_lock(folder / LOCK, busy=busy, remedy=_WAIT, shared=shared):
         yield
+
+
+def is_run_elsewhere(folder: Path) -> bool:
+    """Whether another process holds the evaluation in `folder`."""
+    return is_locked(folder / LOCK)
 
 
 @contextmanager

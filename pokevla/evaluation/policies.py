@@ -9,8 +9,11 @@ from typing import Any
 from pokevla.embodiment.mixing import refuse_other_robot
 from pokevla.embodiment.table import get_embodiment
 from pokevla.errors import RecipeError, UsageError
+from pokevla.evaluation.running.serving import PolicyKey
 from pokevla.evaluation.videos import MaskPredictor
+from pokevla.parts import ENVIRONMENTS, get_part
 from pokevla.policy.acting import ActingPolicy
+from pokevla.policy.expert import ExpertPolicy
 from pokevla.policy.policy import Policy
 from pokevla.policy.published import PublishedPolicy
 from pokevla.policy.replay import ReplayPolicy
@@ -20,8 +23,8 @@ from pokevla.runs.directory import EXPORT_WEIGHTS, holds_recipe, read_run_recipe
 from pokevla.weights.base_model import exported_folder
 
 
-def build_policies(recipe: EvalRecipe) -> dict[str, ActingPolicy]:
-    """Policies by name. Specs of the same run share its weights.
+def build_policies(recipe: EvalRecipe) -> dict[PolicyKey, ActingPolicy]:
+    """Policies by name and suite. Specs of the same run share its weights.
 
     Raises:
         RecipeError: a spec lacks a field that its kind needs, two have the same name, or a policy does not suit the
@@ -31,26 +34,51 @@ def build_policies(recipe: EvalRecipe) -> dict[str, ActingPolicy]:
     names = [spec.name for spec in recipe.policies]
     if len(set(names)) != len(names):
         raise RecipeError("policies: two policies have the same name.", "Give each a unique name.")
-    loaded: dict[Path, Policy | PublishedPolicy] = {}
-    return {spec.name: _build(spec, recipe, loaded) for spec in recipe.policies}
+    loaded: dict[tuple[str, Path], Policy | PublishedPolicy] = {}
+    return {
+        (spec.name, suite): _build(spec, suite, recipe, loaded)
+        for spec in recipe.policies
+        for suite in recipe.trials.suites
+    }
 
 
-def _build(spec: PolicySpec, recipe: EvalRecipe, loaded: dict[Path, Policy | PublishedPolicy]) -> ActingPolicy:
+def _build(
+    spec: PolicySpec, suite: str, recipe: EvalRecipe, loaded: dict[tuple[str, Path], Policy | PublishedPolicy]
+) -> ActingPolicy:
+    if spec.kind == "expert":
+        return _expert(recipe)
     if spec.kind == "replay":
         if spec.dataset is None:
             raise RecipeError(f"policies: {spec.name} is a replay and has no `dataset`.", "Name the robot dataset.")
         return ReplayPolicy.from_dataset(spec.dataset, spec.episode, recipe.actions_per_query)
-    if spec.run is None:
-        raise RecipeError(f"policies: {spec.name} is of kind {spec.kind} and has no `run`.", "Name its training run.")
-    if spec.kind == "untrained":
-        return _adapted(Policy.untrained(spec.run, seed=recipe.trials.seed), spec, recipe)
-    if spec.run not in loaded:
-        loaded[spec.run] = Policy.from_pretrained(spec.run)
-    policy = _adapted(loaded[spec.run], spec, recipe)
+    run = spec.run_for(suite)
+    if run is None:
+        where = "" if spec.run is None else f" for {suite}"
+        raise RecipeError(
+            f"policies: {spec.name} is of kind {spec.kind} and has no `run`{where}.", "Name its training run."
+        )
+    weights = "random" if spec.kind == "untrained" else "trained"
+    if (weights, run) not in loaded:
+        untrained = weights == "random"
+        loaded[weights, run] = (
+            Policy.untrained(run, seed=recipe.trials.seed) if untrained else Policy.from_pretrained(run)
+        )
+    policy = _adapted(loaded[weights, run], spec, suite, recipe)
     return policy.blanked() if spec.kind == "blanked" else policy
 
 
-def _adapted(policy: Policy | PublishedPolicy, spec: PolicySpec, recipe: EvalRecipe) -> Policy | PublishedPolicy:
+def _expert(recipe: EvalRecipe) -> ExpertPolicy:
+    benchmark = get_part("trials.environment", recipe.trials.environment, ENVIRONMENTS)
+    if benchmark.script is None:
+        raise RecipeError(
+            f"policies: the benchmark {recipe.trials.environment} has no scripted expert.", "Leave out kind expert."
+        )
+    return ExpertPolicy(get_embodiment(benchmark.embodiment))
+
+
+def _adapted(
+    policy: Policy | PublishedPolicy, spec: PolicySpec, suite: str, recipe: EvalRecipe
+) -> Policy | PublishedPolicy:
     """The policy for the trials of the recipe: a published one with the statistics and images that the spec asks for.
 
     Raises:
@@ -65,20 +93,20 @@ def _adapted(policy: Policy | PublishedPolicy, spec: PolicySpec, recipe: EvalRec
     if not isinstance(policy, PublishedPolicy):
         return policy
     try:
-        policy = policy.for_suite(spec.statistics or recipe.trials.suite)
+        policy = policy.for_suite(spec.statistics or suite)
     except UsageError as error:
         raise RecipeError(f"policies: {spec.name}: {error.message}", error.remedy) from error
     return policy if spec.images == "published" else policy.with_plain_images()
 
 
-def refuse_other_robots(policies: Mapping[str, ActingPolicy], embodiment: str) -> None:
+def refuse_other_robots(policies: Mapping[PolicyKey, ActingPolicy], embodiment: str) -> None:
     """Refuse policies that cannot drive the robot of an environment, an entry of `pokevla.parts.EMBODIMENTS`.
 
     Raises:
         RecipeError: one was trained for another robot; says what differs. Or there is no such entry.
     """
     simulated = get_embodiment(embodiment)
-    for name, policy in policies.items():
+    for (name, _), policy in policies.items():
         refuse_other_robot(name, policy.embodiment, simulated)
 
 
@@ -86,25 +114,25 @@ def weights_identity(recipe: EvalRecipe) -> dict[str, Any]:
     """Size and time of each policy's weights, by which a continued evaluation recognises the same policy."""
     identity: dict[str, Any] = {}
     for spec in recipe.policies:
-        file = None
-        if spec.run is not None:
-            file = exported_folder(spec.run) / EXPORT_WEIGHTS
-        elif spec.dataset is not None:
-            file = spec.dataset / EPISODES_NAME
-        if file is not None and file.is_file():
-            stat = file.stat()
-            identity[spec.name] = [stat.st_size, stat.st_mtime_ns]
+        files = {suite: exported_folder(run) / EXPORT_WEIGHTS for suite, run in spec.runs.items()}
+        if not files and spec.dataset is not None:
+            files = {"": spec.dataset / EPISODES_NAME}
+        for suite, file in files.items():
+            if file.is_file():
+                stat = file.stat()
+                identity[f"{spec.name} {suite}".strip()] = [stat.st_size, stat.st_mtime_ns]
     return identity
 
 
-def mask_predictor(spec: PolicySpec, policy: ActingPolicy) -> MaskPredictor | None:
-    """Mask predictor of a trained policy. Needs the SAM teacher of its training recipe (`RUN/recipe.yaml`).
+def mask_predictor(spec: PolicySpec, suite: str, policy: ActingPolicy) -> MaskPredictor | None:
+    """Mask predictor of a trained policy in a suite. Needs the SAM teacher of its training recipe (`RUN/recipe.yaml`).
     None if there is no such teacher: an exported model without its run, or a run without the mask loss."""
-    if spec.kind != "model" or spec.run is None or not isinstance(policy, Policy) or not policy.needs_images:
+    run = spec.run_for(suite)
+    if spec.kind != "model" or run is None or not isinstance(policy, Policy) or not policy.needs_images:
         return None
-    if not holds_recipe(spec.run):
+    if not holds_recipe(run):
         return None
-    recipe = read_run_recipe(spec.run)
+    recipe = read_run_recipe(run)
     if recipe.feature_cache is None or recipe.feature_cache.sam is None or not recipe.supervises_masks:
         return None
     from pokevla.policy.masks import MaskReader

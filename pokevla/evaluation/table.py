@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.table import Table
 
 
 def trials_table(summary: Mapping[str, Any], title: str) -> Table:
-    """Policies with successes, Wilson 95 % interval, crashes and costs; the caption has the settings."""
+    """Policies (and suites, if several) with successes, Wilson 95 % interval, crashes and costs; the caption has the
+    settings."""
     table = Table(title=title, caption=settings_line(summary["settings"]), title_justify="left")
     table.add_column("policy")
     for column in ("successes", "rate", "95 % interval", "crashed", "mean steps", "s/trial", "mask IoU"):
         table.add_column(column, justify="right")
-    for name, row in summary["policies"].items():
+    for name, row in _rows(summary):
         rate = row["successes"] / row["trials"] if row["trials"] else None
         table.add_row(
             name,
@@ -27,6 +28,15 @@ def trials_table(summary: Mapping[str, Any], title: str) -> Table:
             _number(row.get("mask_iou"), ".2f"),
         )
     return table
+
+
+def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each policy, and below it its suites if there are several."""
+    by_suite = summary.get("suites", {})
+    for name, row in summary["policies"].items():
+        yield name, row
+        if len(by_suite) > 1:
+            yield from ((f"  {suite}", policies[name]) for suite, policies in by_suite.items() if name in policies)
 
 
 def grounding_table(summary: Mapping[str, Any], title: str) -> Table:
@@ -58,9 +68,19 @@ def settings_line(settings: Mapping[str, Any]) -> str:
     )
     rendering = "fast rendering (not for published numbers)" if settings["fast_rendering"] else "default rendering"
     return (
-        f"{settings['suite']}, {moved}, {settings['image_size']} px, {rendering}, "
-        f"{settings['max_steps']} steps, {simulator(settings)}"
+        f"{', '.join(suites_of(settings))}, {moved}, {settings['image_size']} px, {rendering}, "
+        f"{_steps(settings['max_steps'])} steps, {simulator(settings)}"
     )
+
+
+def suites_of(settings: Mapping[str, Any]) -> list[str]:
+    """Suites of an evaluation, also of one that was written when there was only one."""
+    return settings["suites"] if "suites" in settings else [settings["suite"]]
+
+
+def _steps(limits: Mapping[str, int] | int) -> str:
+    values = [limits] if isinstance(limits, int) else list(dict.fromkeys(limits.values()))
+    return ", ".join(map(str, values))
 
 
 def simulator(settings: Mapping[str, Any]) -> str:

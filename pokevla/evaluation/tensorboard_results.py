@@ -27,11 +27,11 @@ def publish_trials(recipe: EvalRecipe, summary: dict[str, Any]) -> list[Path]:
     evaluation = recipe.output / recipe.name
     written = []
     for spec in recipe.policies:
-        run = spec.run if spec.kind == "model" else None
+        run = spec.run if spec.kind == "model" and not isinstance(spec.run, dict) else None
         folder, step = event_folder(run, evaluation, spec.name)
         with closing(TensorBoardWriter(folder)) as writer:
             writer.scalars(trial_scalars(summary, spec.name), step)
-            for trial, path in trial_files(evaluation / "videos", spec.name).items():
+            for trial, path in trial_files(evaluation / "videos", spec.name, recipe.trials.suites).items():
                 frames, frames_per_second = read_video(path)
                 writer.video(f"trial/{trial}", frames, step, frames_per_second)
         written.append(folder)
@@ -61,9 +61,12 @@ def trial_scalars(summary: dict[str, Any], policy: str) -> dict[str, Any]:
         "mask_iou": row["mask_iou"],
         "mean_steps": row["mean_steps"],
     }
+    for suite, figures in summary["suites"].items():
+        if policy in figures:
+            values[f"success_rate/{suite}"] = _rate(figures[policy])
     for task in summary["tasks"]:
         if policy in task["policies"]:
-            values[f"success_rate/task_{task['index']}"] = _rate(task["policies"][policy])
+            values[f"success_rate/{task['suite']}_task_{task['index']}"] = _rate(task["policies"][policy])
     return values
 
 

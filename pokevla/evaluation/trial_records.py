@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,11 +41,17 @@ class TrialRecord:
     mask_iou: float | None = None  # mean over queries and views, if masks were predicted
     perturbation: str | None = None  # category of LIBERO-Plus ("Camera Viewpoints", ...), null without perturbation
     level: int | None = None  # difficulty of the perturbation in LIBERO-Plus, from 1 to 5
+    seed: int | None = None
+    attempts: int = 1  # more than one if the simulator crashed and the trial was run again
+    picture: str | None = None  # first and last observation, relative to the evaluation directory
+    gl: str = ""  # what rendered it: back end and renderer
+    versions: dict[str, str] = field(default_factory=dict)  # of what decides the result: simulator, torch, ours
+    spent: dict[str, float] = field(default_factory=dict)  # seconds by activity (pokevla.evaluation.running.messages)
 
     @property
-    def key(self) -> tuple[str, int, int]:
-        """Identifies a trial within one evaluation."""
-        return (self.policy, self.task_index, self.init_state_index)
+    def key(self) -> tuple[str, str, int, int]:
+        """Identifies a trial within one evaluation: policy, suite, task, initial state."""
+        return (self.policy, self.suite, self.task_index, self.init_state_index)
 
 
 def append_record(path: Path, record: TrialRecord) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,25 +25,26 @@ class Trial:
     settle_steps: int
 
     @property
-    def key(self) -> tuple[str, int, int]:
-        """Identifies a trial within one evaluation."""
-        return (self.policy, self.task_index, self.init_state_index)
+    def key(self) -> tuple[str, str, int, int]:
+        """Identifies a trial within one evaluation: policy, suite, task, initial state."""
+        return (self.policy, self.suite, self.task_index, self.init_state_index)
 
 
-def plan_trials(config: TrialsConfig, policies: list[str], max_steps: int) -> list[Trial]:
-    """All trials, ordered by task and then by policy, so that one environment per task serves all policies."""
+def plan_trials(config: TrialsConfig, policies: list[str], max_steps: Mapping[str, int]) -> list[Trial]:
+    """All trials, ordered by suite and task and then by policy. `max_steps`: step limit by suite."""
     return [
         Trial(
             policy=policy,
-            suite=config.suite,
+            suite=suite,
             task_index=task_index,
             init_state_index=init_state,
             number=number,
             seed=config.seed,
             target_shift_m=config.target_shift_m,
-            max_steps=max_steps,
+            max_steps=max_steps[suite],
             settle_steps=config.settle_steps,
         )
+        for suite in config.suites
         for task_index in config.tasks
         for policy in policies
         for number, init_state in enumerate(range(*config.init_states))

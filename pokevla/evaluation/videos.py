@@ -7,14 +7,15 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from pokevla.errors import NO_ROOM, DataError, DiskFullError
-from pokevla.evaluation.worker import Query
+from pokevla.evaluation.running.messages import Query
+from pokevla.evaluation.running.serving import Watched
 from pokevla.files.failures import CHECK_FOLDER, FREE_SPACE, free_bytes
 from pokevla.files.writing import atomic_path
 from pokevla.policy.pictures import caption, draw_views, mask_iou, strip
@@ -34,10 +35,14 @@ NOTHING_LEFT_BYTES = 1 << 20
 """If less than this is free, an encoder error without a reason counts as a full disk."""
 
 
-def trial_name(key: tuple[str, int, int]) -> str:
-    """Name of a trial's video and image, without suffix. `key` is (policy, task index, initial state)."""
-    policy, task_index, init_state_index = key
-    return f"{policy}-t{task_index}-i{init_state_index:02d}"
+def trial_name(key: tuple[str, str, int, int]) -> str:
+    """Name of a trial's video and image, without suffix. `key` is (policy, suite, task index, initial state)."""
+    policy, suite, task_index, init_state_index = key
+    return f"{policy}-{_safe(suite)}-t{task_index}-i{init_state_index:02d}"
+
+
+def _safe(suite: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_]", "_", suite)
 
 
 class TrialRecorder:
@@ -71,8 +76,9 @@ class TrialRecorder:
                 note += "   IoU " + " | ".join("-" if iou is None else f"{iou:.2f}" for iou in ious)
         self._pictures.append(caption(draw_views(query.images, predicted, true), note))
 
-    def finish(self) -> tuple[str | None, float | None]:
-        """Write `videos/NAME.mp4` and `pictures/NAME.png`; returns (video path relative to the folder, mean mask IoU).
+    def finish(self) -> Watched:
+        """Write `videos/NAME.mp4` and `pictures/NAME.png`; returns the video's path relative to the folder, and the
+        mean mask IoU.
 
         On a full disk the trial counts all the same, without a video, and the log says so.
 
@@ -80,13 +86,13 @@ class TrialRecorder:
             DataError: writing failed otherwise.
         """
         if not self._pictures:
-            return None, None
+            return {}
         iou = float(np.mean(self._ious)) if self._ious else None
         try:
-            return str(self._write().relative_to(self._folder)), iou
+            return {"video": str(self._write().relative_to(self._folder)), "mask_iou": iou}
         except DiskFullError as error:
             logger.warning("the video of %s is left out: %s", self._name, error)
-            return None, iou
+            return {"mask_iou": iou}
 
     def _write(self) -> Path:
         video = self._folder / "videos" / f"{self._name}.mp4"
@@ -99,12 +105,14 @@ class TrialRecorder:
         return video
 
 
-def trial_files(folder: Path, policy: str) -> dict[str, Path]:
-    """Videos or images of the trials of one policy in `folder`, by trial (`t03-i07`), sorted.
+def trial_files(folder: Path, policy: str, suites: Sequence[str]) -> dict[str, Path]:
+    """Videos or images of the trials of one policy in `folder`, by trial (`libero_object-t3-i07`), sorted.
 
-    The name is compared as a whole: it may hold characters that mean something in a pattern.
+    The name is compared as a whole: it may hold characters that mean something in a pattern. Evaluations of one suite
+    used to leave the suite out of the name.
     """
-    name = re.compile(re.escape(policy) + r"-(t\d+-i\d+)")
+    known = "|".join(_safe(suite) for suite in suites)
+    name = re.compile(rf"{re.escape(policy)}-((?:(?:{known})-)?t\d+-i\d+)", re.ASCII)
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
     return {match[1]: path for path in paths if (match := name.fullmatch(path.stem))}
 

@@ -113,29 +113,27 @@ def _shards_done(recipe: Any, _folder: Path, names: Names) -> int:
 
 
 def _run_trials(recipe: Any, names: Names) -> None:
-    from pokevla.evaluation.by_task import run_tasks
+    from pokevla.evaluation.crashes import refuse_crashes
+    from pokevla.evaluation.parts import run_parts
 
-    run_tasks(
+    run_parts(
         recipe,
-        _task_numbers(recipe, names),
-        lambda record, done, total: _print(f"task {record.task_index}: {done} of {total} trials"),
+        names,
+        lambda record, done, total: _print(f"{record.suite} task {record.task_index}: {done} of {total} trials"),
     )
+    refuse_crashes(recipe.output / recipe.name)  # only the task that has combined the results finds any
 
 
-def _missing_tasks(recipe: Any) -> list[str]:
-    from pokevla.evaluation.by_task import missing_tasks
+def _missing_parts(recipe: Any) -> list[str]:
+    from pokevla.evaluation.parts import missing_parts
 
-    return [str(task) for task in missing_tasks(recipe)]
-
-
-def _trials_done(recipe: Any, folder: Path, names: Names) -> int:
-    tasks = _task_numbers(recipe, names)
-    records = [folder / "parts" / f"task-{task:02d}" / "episodes.jsonl" for task in tasks]
-    return sum(path.read_bytes().count(b"\n") for path in records if path.is_file())
+    return missing_parts(recipe)
 
 
-def _task_numbers(recipe: Any, names: Names) -> list[int]:
-    return recipe.trials.tasks if names is None else [int(name) for name in names]
+def _trials_done(recipe: Any, _folder: Path, names: Names) -> int:
+    from pokevla.evaluation.parts import count_trials
+
+    return count_trials(recipe, names)
 
 
 def _ask(recipe: Any, _names: Names) -> None:
@@ -146,7 +144,7 @@ def _ask(recipe: Any, _names: Names) -> None:
 
 DIVISIONS: dict[str, Division] = {
     "cache": Division(_build_cache, _shards_done, _missing_shards, "shard", "shards"),
-    "eval": Division(_run_trials, _trials_done, _missing_tasks, "task of the suite", "tasks of the suite"),
+    "eval": Division(_run_trials, _trials_done, _missing_parts, "part of the evaluation", "parts of the evaluation"),
     "grounding": Division(_ask, lambda _recipe, _folder, _names: 0, lambda _recipe: []),
 }
 """Kind of recipe -> how to divide and do its work."""

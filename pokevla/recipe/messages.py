@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, get_args
 
@@ -85,14 +86,21 @@ _MAX_SENTENCE = 700
 def messages(error: ValidationError, root: type[BaseModel], document: Document) -> list[str]:
     """One line per mistake: `file:line: what is wrong`, in the order of the schema; at most MAX_MESSAGES."""
     items = error.errors(include_url=False)
-    sentences = [(item["loc"], shorten(_sentence(item, root), _MAX_SENTENCE)) for item in items[:MAX_MESSAGES]]
+    sentences = [
+        (_without_forms(item["loc"]), shorten(_sentence(item, root), _MAX_SENTENCE)) for item in items[:MAX_MESSAGES]
+    ]
     lines = [f"{document.location(place)}: {sentence}" for place, sentence in sentences]
     more = len(items) - len(lines)
     return [*lines, *([f"{document.location(())}: and {more} more mistakes."] if more else [])]
 
 
+def _without_forms(path: KeyPath) -> KeyPath:
+    """A path without the names of the forms that a value may have, which stand in parentheses."""
+    return tuple(part for part in path if not (isinstance(part, str) and re.fullmatch(r"\(.*\)", part)))
+
+
 def _sentence(item: ErrorDetails, root: type[BaseModel]) -> str:
-    path: KeyPath = item["loc"]
+    path = _without_forms(item["loc"])
     kind, name, context = item["type"], dotted(path), item.get("ctx", {})
     given = _shorten(item["input"])
     if kind == "extra_forbidden":

@@ -6,10 +6,11 @@ comment; the defaults here are ours unless a line says otherwise.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from pokevla.recipe.paths import PathsAsWritten, UserPath
 from pokevla.recipe.running import (
@@ -189,17 +190,28 @@ class CacheRecipe(JobRecipe):
         return [self.cache.root]
 
 
+def _form(value: Any) -> str:
+    return "(by suite)" if isinstance(value, Mapping) else "(one)"
+
+
+# Named forms, so that a mistake in one of them is not reported as a mistake in each. Messages leave the names out.
+OneOrBySuite = Annotated[
+    Annotated[UserPath, Tag("(one)")] | Annotated[dict[Label, UserPath], Tag("(by suite)")], Discriminator(_form)
+]
+
+
 class PolicySpec(Section):
     """One policy to evaluate. `replay` and `blanked` are baselines that show whether it uses its images."""
 
     name: Label
     """Name in the table."""
-    kind: Literal["model", "untrained", "blanked", "replay"]
+    kind: Literal["model", "untrained", "blanked", "replay", "expert"]
     """`model`: weights of a run. `untrained`: same model, random weights. `blanked`: `model` with its images zeroed.
-    `replay`: the executed actions of one expert episode."""
-    run: UserPath | None = None
+    `replay`: the executed actions of one expert episode. `expert`: the benchmark's scripted expert, which reads the
+    simulator's state."""
+    run: OneOrBySuite | None = None
     """Post-training run directory, exported model, or imported OpenVLA-OFT or VLA-Adapter (for `model`, `blanked`, and
-    the shape of `untrained`)."""
+    the shape of `untrained`). Or one for each suite: `{libero_goal: A, libero_10: B}`."""
     dataset: UserPath | None = None
     """Dataset whose episode is replayed."""
     episode: int = 0
@@ -211,16 +223,33 @@ class PolicySpec(Section):
     """Of an imported OpenVLA-OFT or VLA-Adapter: how camera pictures become the model's. `published`: JPEG, Lanczos,
     bilinear crop, as its own evaluation does; `plain`: one resampling, as for our own policies."""
 
+    def run_for(self, suite: str) -> Path | None:
+        """The run whose weights act in a suite."""
+        return self.run.get(suite) if isinstance(self.run, dict) else self.run
+
+    @property
+    def runs(self) -> dict[str, Path]:
+        """All runs by suite, or the only one under the empty name."""
+        if self.run is None:
+            return {}
+        return dict(self.run) if isinstance(self.run, dict) else {"": self.run}
+
+
+OneOrSeveral = Annotated[
+    Annotated[str, Tag("(one)")] | Annotated[tuple[str, ...], Field(min_length=1), Tag("(several)")],
+    Discriminator(lambda value: "(several)" if isinstance(value, list | tuple) else "(one)"),
+]
+
 
 class TrialsConfig(Section):
     """The trials. A trial is a pure function of (suite, task, initial state, seed, policy)."""
 
     environment: str = "libero"
     """Simulator, an entry of `pokevla.parts.ENVIRONMENTS`."""
-    suite: str
-    """Suite of tasks: of LIBERO `libero_spatial`, `libero_object`, `libero_goal` or `libero_10`."""
+    suite: OneOrSeveral
+    """Suite of tasks, or a list of suites: of LIBERO `libero_spatial`, `libero_object`, `libero_goal`, `libero_10`."""
     tasks: Annotated[list[int], Field(min_length=1)]
-    """Task indices."""
+    """Task indices, in each suite."""
     init_states: tuple[int, int] = (0, 50)
     """Half-open range of shipped initial states; one trial each per task."""
     target_shift_m: tuple[float, float] | None = None
@@ -231,6 +260,11 @@ class TrialsConfig(Section):
     """Idle steps before the trial, in which objects come to rest (OpenVLA-OFT)."""
     seed: int = 7
     """Seed of the placements, and of the weights of a policy of kind `untrained`."""
+
+    @property
+    def suites(self) -> tuple[str, ...]:
+        """The suites of tasks, one or more."""
+        return (self.suite,) if isinstance(self.suite, str) else self.suite
 
 
 class EvalRecipe(JobRecipe):
@@ -255,11 +289,23 @@ class EvalRecipe(JobRecipe):
     (docs/simulation.md). Not for published numbers."""
     actions_per_query: Positive = 8
     """Actions of a chunk that are executed before the next query."""
+    batch_size: Positive = 1
+    """Observations in one query of a policy; with fewer waiting trials it is padded. With 1, a trial's result does not
+    depend on which others run beside it, to the last bit. More is faster on a GPU."""
     workers: Positive = 2
-    """Environment processes."""
+    """Environment processes. The results do not depend on their number."""
     worker_timeout_s: Annotated[float, Field(gt=0)] = 600.0
-    """Seconds that an environment process may take to load a task and reset it, or to execute the actions of one
-    query. Then it is killed, its trial is recorded as crashed, and the evaluation goes on."""
+    """Seconds that an environment process may take to load a task, and to reset it. Then it is killed, and its trial is
+    tried again in a fresh process."""
+    step_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    """The same for the execution of one action."""
+    retries: Annotated[int, Field(ge=0)] = 2
+    """How often a trial is tried again whose simulator crashed or hung. After that it is recorded as crashed, which
+    counts neither for nor against the policy."""
+    trials_per_process: Positive = 200
+    """Trials after which an environment process is replaced by a fresh one, which bounds its memory."""
+    pin_workers: bool = False
+    """Give each environment process a core of its own. For machines that no other job shares."""
     videos: Annotated[int, Field(ge=0)] = 2
     """Videos to keep per policy that uses images; those of kind `model` show predicted masks."""
     paths_as_written: PathsAsWritten = {}  # noqa: RUF012

@@ -100,7 +100,8 @@ def _of_cache(recipe: schema.CacheRecipe, _path: Path, _made_before: frozenset[P
 
 def _of_trials(recipe: schema.EvalRecipe, _path: Path, made_before: frozenset[Path]) -> Checks:
     for policy in recipe.policies:
-        yield lambda policy=policy: _policy(policy, recipe.trials, made_before)
+        for suite in recipe.trials.suites:
+            yield lambda policy=policy, suite=suite: _policy(policy, suite, recipe.trials.environment, made_before)
 
 
 def _of_grounding(recipe: schema.GroundingRecipe, _path: Path, made_before: frozenset[Path]) -> Checks:
@@ -268,14 +269,17 @@ def _teacher(field: str, teacher: sections.TeacherConfig) -> list[str]:
     return []
 
 
-def _policy(policy: schema.PolicySpec, trials: schema.TrialsConfig, made_before: frozenset[Path]) -> list[str]:
-    simulated = get_embodiment(get_part("trials.environment", trials.environment, ENVIRONMENTS).embodiment)
+def _policy(policy: schema.PolicySpec, suite: str, environment: str, made_before: frozenset[Path]) -> list[str]:
+    simulated = get_embodiment(get_part("trials.environment", environment, ENVIRONMENTS).embodiment)
+    if policy.kind == "expert":
+        return []
     if policy.kind == "replay" and policy.dataset is not None:
         remarks = _dataset(sections.DatasetSource(path=policy.dataset), "robot")
         refuse_other_robot(policy.name, read_mixture_embodiment([policy.dataset]), simulated)
         return remarks
-    remarks = _run(f"policy {policy.name}: run", policy.run, made_before)
-    export = None if policy.run is None else find_export(policy.run)
+    run = policy.run_for(suite)
+    remarks = _run(f"policy {policy.name}: run", run, made_before)
+    export = None if run is None else find_export(run)
     if export is not None and (export / EXPORT_CONFIG).is_file():
         path = export / EXPORT_CONFIG
         robot = read_embodiment(read_json(path).get(KEY), path)
@@ -286,7 +290,7 @@ def _policy(policy: schema.PolicySpec, trials: schema.TrialsConfig, made_before:
             from pokevla.data.published.normalisation import choose_statistics, read_published_statistics
 
             found = read_published_statistics(statistics, robot)
-            choose_statistics(found, policy.statistics or trials.suite)
+            choose_statistics(found, policy.statistics or suite)
     return remarks
 
 

@@ -26,6 +26,16 @@ class Task(Protocol):
     @property
     def num_init_states(self) -> int: ...
 
+    @property
+    def perturbation(self) -> str | None:
+        """Category of LIBERO-Plus; None without perturbation."""
+        ...
+
+    @property
+    def level(self) -> int | None:
+        """Difficulty of the perturbation, 1 to 5."""
+        ...
+
 
 class Observation(Protocol):
     """What a policy sees, in the embodiment's order of views and fields."""
@@ -51,6 +61,11 @@ class Environment(Protocol):
 
     @property
     def task(self) -> Task: ...
+
+    @property
+    def renderer(self) -> str:
+        """What renders: back end and GL renderer. Empty as long as nothing was rendered."""
+        ...
 
     def reset(
         self, init_state_index: int, *, target_shift: tuple[float, float] | None = None, settle_steps: int = 10
@@ -101,5 +116,7 @@ class Benchmark:
     """Creates an environment. Called in a worker process, where the simulator is imported."""
     embodiment: str
     """The simulated robot, an entry of `pokevla.parts.EMBODIMENTS`."""
+    script: Callable[[Environment], Callable[[], np.ndarray]] | None = None
+    """Creates an expert for an environment that was just reset: its calls return the next action (A,)."""
     packages: tuple[str, ...] = ()
     """Python packages whose versions go into the summary."""

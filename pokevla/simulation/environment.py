@@ -227,6 +227,11 @@ class LiberoEnvironment:
         return [self.instances.index(name) + 1 for name in self.target_instances]
 
     @property
+    def renderer(self) -> str:
+        """Back end and GL renderer: `osmesa, llvmpipe (LLVM 15.0.6, 256 bits)`. Empty before the first image."""
+        return "" if self._renderer is None else self._renderer.name
+
+    @property
     def libero(self) -> Any:
         """The inner robosuite environment, for the expert and for tests."""
         return self._env

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from pokevla.simulation.benchmark import Benchmark, Environment, EnvironmentSettings
 from pokevla.simulation.suites import MAX_STEPS, SUITES, get_task
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TASKS_PER_SUITE = 10
 """Of each of the four suites (LIBERO, libero/libero/benchmark/libero_suite_task_map.py)."""
@@ -22,6 +28,16 @@ def make_libero(suite: str, task_index: int, settings: EnvironmentSettings) -> E
     )
 
 
+def make_script(environment: Environment) -> Callable[[], np.ndarray]:
+    """The scripted expert's next action (7,). Raises SimulationError for tasks that are not single pick-and-place."""
+    from pokevla.simulation.environment import LiberoEnvironment
+    from pokevla.simulation.expert.scripted import ScriptedExpert
+
+    if not isinstance(environment, LiberoEnvironment):
+        raise TypeError(f"{type(environment).__name__} is no LiberoEnvironment")
+    return ScriptedExpert(environment).act
+
+
 LIBERO = Benchmark(
     suites=SUITES,
     num_tasks=lambda _suite: TASKS_PER_SUITE,
@@ -29,5 +45,6 @@ LIBERO = Benchmark(
     get_task=get_task,
     make=make_libero,
     embodiment="libero",
+    script=make_script,
     packages=("mujoco", "robosuite"),
 )

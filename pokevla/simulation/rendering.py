@@ -46,6 +46,15 @@ class Renderer:
         # A mirror or a shadow shows what lies outside the frustum, so there every geom is drawn.
         self._may_cull = not self._model.mat_reflectance.any() and not self._model.light_castshadow.any()
 
+    @property
+    def name(self) -> str:
+        """Back end and GL renderer."""
+        from OpenGL.GL import GL_RENDERER, glGetString
+
+        self._context.gl_ctx.make_current()
+        renderer = glGetString(GL_RENDERER) or b""
+        return f"{choose_gl_backend()}, {renderer.decode(errors='replace')}"
+
     def images(self) -> np.ndarray:
         """Both views as OpenGL delivers them: (2, H, W, 3) uint8, upside down."""
         views = np.empty((len(CAMERAS), self._size, self._size, 3), np.uint8)

@@ -10,6 +10,7 @@ import contextlib
 import io
 import logging
 import os
+from ctypes.util import find_library
 from typing import Any
 
 from pokevla.errors import EnvironmentSetupError, SimulationError
@@ -20,10 +21,33 @@ _PLACEMENT_ATTEMPTS = 20
 
 
 def choose_gl_backend() -> str:
-    """Set MUJOCO_GL=osmesa unless the user has chosen a back-end or has a display; returns the back-end in use."""
+    """Set MUJOCO_GL unless the user has chosen a back-end or has a display; returns the back-end in use.
+
+    `egl` where the NVIDIA driver shows a GPU and libEGL is installed, else `osmesa`, which renders in software.
+    """
     if "MUJOCO_GL" not in os.environ and not os.environ.get("DISPLAY"):
-        os.environ["MUJOCO_GL"] = "osmesa"
+        os.environ["MUJOCO_GL"] = "egl" if find_library("EGL") and visible_gpus() else "osmesa"
     return os.environ.get("MUJOCO_GL", "")
+
+
+def visible_gpus() -> list[str]:
+    """Indices of the GPUs that this process may use, in the driver's order; [] without an NVIDIA driver.
+
+    Those of CUDA_VISIBLE_DEVICES, whose entries are indices or UUIDs, else all.
+    """
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        index_of = {str(index): str(index) for index in range(len(handles))}
+        index_of |= {str(pynvml.nvmlDeviceGetUUID(handle)): str(index) for index, handle in enumerate(handles)}
+    except pynvml.NVMLError:
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return [str(index) for index in range(len(handles))]
+    return [index_of[name.strip()] for name in named.split(",") if name.strip() in index_of]
 
 
 def load_simulator() -> tuple[Any, Any]:

@@ -41,6 +41,8 @@ class TaskInfo:
     bddl_file: Path
     num_init_states: int
     objects_of_interest: tuple[str, ...]
+    perturbation: str | None = None
+    level: int | None = None
 
 
 def get_task(suite: str, index: int) -> TaskInfo:

@@ -43,18 +43,18 @@ def test_tasks_are_shared_out_and_only_missing_ones_are_done_again(
         assert job_state(job).state == "COMPLETED", task_log(folder, job).read_text()
         return done.stdout
 
-    assert "job array of 2 tasks for 2 missing tasks of the suite" in submit_and_wait()
+    assert "job array of 2 tasks for 2 missing parts of the evaluation" in submit_and_wait()
     assert read_jobs(folder)[0].array_size == 2
     first = json.loads((folder / "summary.json").read_text())
     assert first["policies"]["replay"]["trials"] == 2
-    kept = (folder / "parts" / "task-02" / "episodes.jsonl").stat().st_mtime_ns
+    kept = (folder / "parts" / "libero_object-02" / "episodes.jsonl").stat().st_mtime_ns
 
     again = pokevla("submit", recipe)
     assert again.returncode == 2
     assert "is complete" in again.stderr
-    shutil.rmtree(folder / "parts" / "task-05")
+    shutil.rmtree(folder / "parts" / "libero_object-05")
     (folder / "summary.json").unlink()
-    assert "one task: at most one task of the suite is missing" in submit_and_wait()
+    assert "one task: at most one part of the evaluation is missing" in submit_and_wait()
     assert read_jobs(folder)[1].array_size == 0
-    assert (folder / "parts" / "task-02" / "episodes.jsonl").stat().st_mtime_ns == kept
+    assert (folder / "parts" / "libero_object-02" / "episodes.jsonl").stat().st_mtime_ns == kept
     assert json.loads((folder / "summary.json").read_text())["policies"].keys() == first["policies"].keys()

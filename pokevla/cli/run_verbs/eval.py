@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -48,6 +49,7 @@ def _trials(recipe: EvalRecipe, overwrite: bool, as_json: bool) -> None:
 
     from pokevla.cli.progress import TimeLeft
     from pokevla.evaluation.closed_loop import run_closed_loop
+    from pokevla.evaluation.crashes import refuse_crashes
     from pokevla.evaluation.table import trials_table
     from pokevla.evaluation.trial_records import TrialRecord
 
@@ -56,22 +58,35 @@ def _trials(recipe: EvalRecipe, overwrite: bool, as_json: bool) -> None:
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("trials", total=None)
 
+        ended = 0
+
         def on_progress(record: TrialRecord, finished: int, total: int) -> None:
+            nonlocal ended
+            ended += 1
             bar.update(task, completed=finished, total=total, description=record.policy)
             iou = "" if record.mask_iou is None else f", mask IoU {record.mask_iou:.2f}"
             eta = left.after(finished, total)
             text = (
-                f"{finished}/{total} {record.policy} task {record.task_index} state {record.init_state_index}: "
-                f"{record.outcome}, {record.steps} steps, {record.seconds:.1f} s{iou}{f', {eta}' if eta else ''}"
+                f"{finished}/{total} {record.policy} {record.suite} task {record.task_index} state "
+                f"{record.init_state_index}: {record.outcome}, {record.steps} steps, {record.seconds:.1f} s{iou}"
+                f"{f', {eta}' if eta else ''}"
             )
             console.print(text, soft_wrap=True)
 
-        summary = run_closed_loop(recipe, overwrite=overwrite, on_progress=on_progress)
+        def on_start(line: str) -> None:
+            console.print(line, soft_wrap=True)
+
+        started = time.monotonic()
+        summary = run_closed_loop(recipe, overwrite=overwrite, on_progress=on_progress, on_start=on_start)
+        minutes = (time.monotonic() - started) / 60
     if as_json:
         typer.echo(json.dumps(summary))
     else:
         console.print(trials_table(summary, recipe.name))
+        if ended:
+            console.print(f"{ended} trials in {minutes:.1f} min, {ended / minutes:.1f} per minute")
         console.print(f"Written: {recipe.output / recipe.name / 'summary.json'}", soft_wrap=True)
+    refuse_crashes(recipe.output / recipe.name)
 
 
 def _grounding(recipe: GroundingRecipe, overwrite: bool, as_json: bool) -> None:

@@ -16,18 +16,19 @@ from pokevla.embodiment.mixing import misfits
 from pokevla.embodiment.table import get_embodiment
 from pokevla.errors import DataError, SimulationError, UsageError
 from pokevla.evaluation.closed_loop import ENVIRONMENT_SEED
-from pokevla.evaluation.pool import worker_pool
-from pokevla.evaluation.serving_loop import run_trials
+from pokevla.evaluation.running.messages import Query
+from pokevla.evaluation.running.places import plan_places
+from pokevla.evaluation.running.pool import Limits, worker_pool
+from pokevla.evaluation.running.serving import Serving, Watched, run_trials
+from pokevla.evaluation.running.worker import BenchmarkFactory
 from pokevla.evaluation.trial_records import TrialRecord
 from pokevla.evaluation.trials import plan_trials
-from pokevla.evaluation.worker import BenchmarkFactory, Query
 from pokevla.parts import ENVIRONMENTS, get_part
 from pokevla.policy.acting import ActingPolicy
 from pokevla.recipe.schema import TrialsConfig
 from pokevla.simulation.benchmark import EnvironmentSettings
 
 POLICY = "explained"
-WORKER_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,11 @@ def simulated_scene(trial: SimulatedTrial, policy: ActingPolicy, extensions: Seq
     factory = BenchmarkFactory(trial.environment, tuple(extensions), settings)
     state = trial.init_state_index
     config = TrialsConfig(suite=trial.suite, tasks=[trial.task_index], init_states=(state, state + 1))
-    planned = plan_trials(config, [POLICY], trial.max_steps or benchmark.max_steps(trial.suite))
-    with worker_pool(1, factory, WORKER_TIMEOUT_S) as pool:
-        run_trials(planned, {POLICY: policy}, pool, trial.actions_per_query, lambda _: watcher, records.append)
+    limit = {trial.suite: trial.max_steps or benchmark.max_steps(trial.suite)}
+    planned = plan_trials(config, [POLICY], limit)
+    with worker_pool(plan_places(1), factory, Limits()) as pool:
+        serving = Serving(trial.actions_per_query)
+        run_trials(planned, {(POLICY, trial.suite): policy}, pool, serving, lambda _: watcher, records.append)
     record = records[0]
     if record.outcome == "crashed" or not watcher.queries:
         raise SimulationError(f"The trial crashed: {record.error}.", "Try `pokevla doctor`.")
@@ -155,8 +158,8 @@ class _Watcher:
     def see(self, query: Query) -> None:
         self.queries.append(query)
 
-    def finish(self) -> tuple[str | None, float | None]:
-        return None, None
+    def finish(self) -> Watched:
+        return Watched()
 
 
 def _seen(query: Query) -> Moment:

@@ -76,7 +76,7 @@ def _weight_files(recipe: AnyRecipe, made_before: frozenset[Path]) -> Iterator[t
     if isinstance(recipe, schema.TrainRecipe):
         named += [("model.vlm", recipe.model.vlm)]
     if isinstance(recipe, schema.EvalRecipe):
-        named += [(f"policy {policy.name}: run", policy.run) for policy in recipe.policies]
+        named += [(f"policy {policy.name}: run", run) for policy in recipe.policies for run in policy.runs.values()]
     if isinstance(recipe, schema.GroundingRecipe):
         named += [(f"runs.{name}", run) for name, run in recipe.runs.items()]
     for field, run in named:

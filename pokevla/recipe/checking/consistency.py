@@ -214,15 +214,30 @@ def _trials(recipe: schema.EvalRecipe) -> Iterator[Finding]:
     if len({policy.name for policy in recipe.policies}) < len(recipe.policies):
         yield "policies", "two policies have the same name; the table needs different ones."
     for index, policy in enumerate(recipe.policies):
-        needed = "dataset" if policy.kind == "replay" else "run"
-        if getattr(policy, needed) is None:
+        needed = {"replay": "dataset", "expert": None}.get(policy.kind, "run")
+        if needed is not None and getattr(policy, needed) is None:
             yield f"policies.{index}", f"policies.{index}.{needed} is missing: a policy of kind {policy.kind} needs it."
+        yield from _routes(index, policy, recipe.trials.suites)
 
 
 def _name(recipe: BaseModel) -> Iterator[Finding]:
     name = getattr(recipe, "name", "")
     if not re.fullmatch(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}", name):
         yield "name", f"name becomes a folder: use letters, digits, dot, dash and underscore, not {name!r}."
+
+
+def _routes(index: int, policy: schema.PolicySpec, suites: tuple[str, ...]) -> Iterator[Finding]:
+    """A policy with a run for each suite has one for each suite of the trials, and no other."""
+    if not isinstance(policy.run, dict):
+        return
+    for suite in suites:
+        if suite not in policy.run:
+            yield f"policies.{index}.run", f"policies.{index}.run has no run for the suite {suite} of the trials."
+    for suite in sorted(set(policy.run) - set(suites)):
+        yield (
+            f"policies.{index}.run",
+            f"policies.{index}.run names {suite}, which is not among the trials: {', '.join(suites)}.",
+        )
 
 
 def _tasks(trials: schema.TrialsConfig) -> Iterator[Finding]:
@@ -232,19 +247,22 @@ def _tasks(trials: schema.TrialsConfig) -> Iterator[Finding]:
         yield "trials.environment", f"trials.environment: {unknown}"
         return
     benchmark = get_part("trials.environment", trials.environment, ENVIRONMENTS)
-    if trials.suite not in benchmark.suites:
-        nearest = difflib.get_close_matches(trials.suite, benchmark.suites, n=1)
-        hint = f" Did you mean {nearest[0]}?" if nearest else ""
-        yield (
-            "trials.suite",
-            f"trials.suite: {trials.environment} has no suite {trials.suite!r}.{hint} "
-            f"It has {', '.join(benchmark.suites)}.",
-        )
-        return
-    last = benchmark.num_tasks(trials.suite) - 1
-    beyond = [task for task in trials.tasks if task > last]
-    if beyond:
-        yield "trials.tasks", f"trials.tasks: {trials.suite} has no task {beyond[0]}. It has 0 to {last}."
+    if len(set(trials.suites)) < len(trials.suites):
+        yield "trials.suite", "trials.suite: a suite is named twice."
+    for suite in trials.suites:
+        if suite not in benchmark.suites:
+            nearest = difflib.get_close_matches(suite, benchmark.suites, n=1)
+            hint = f" Did you mean {nearest[0]}?" if nearest else ""
+            yield (
+                "trials.suite",
+                f"trials.suite: {trials.environment} has no suite {suite!r}.{hint} "
+                f"It has {', '.join(benchmark.suites)}.",
+            )
+            return
+        last = benchmark.num_tasks(suite) - 1
+        beyond = [task for task in trials.tasks if task > last]
+        if beyond:
+            yield "trials.tasks", f"trials.tasks: {suite} has no task {beyond[0]}. It has 0 to {last}."
 
 
 _RULES: dict[str, tuple[Callable[[Any], Iterator[Finding]], ...]] = {

@@ -13,12 +13,13 @@ import pytest
 from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import UsageError
 from pokevla.evaluation.closed_loop import ENVIRONMENT_SEED, run_closed_loop
-from pokevla.evaluation.pool import worker_pool
-from pokevla.evaluation.serving_loop import run_trials
+from pokevla.evaluation.running.places import Place
+from pokevla.evaluation.running.pool import Limits, worker_pool
+from pokevla.evaluation.running.serving import Serving, run_trials
+from pokevla.evaluation.running.worker import BenchmarkFactory
 from pokevla.evaluation.trial_records import TrialRecord, read_records, rewrite_records
 from pokevla.evaluation.trials import placement_rng, plan_trials
 from pokevla.evaluation.videos import TrialRecorder
-from pokevla.evaluation.worker import BenchmarkFactory
 from pokevla.recipe.schema import EvalRecipe, PolicySpec, TrialsConfig
 from pokevla.simulation.benchmark import EnvironmentSettings
 from pokevla.simulation.environment import LiberoEnvironment
@@ -40,7 +41,7 @@ def trials_config(**changes) -> TrialsConfig:
 def expert_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`episodes.parquet` of one expert episode in the very state and placement of the first trial."""
     folder = tmp_path_factory.mktemp("dataset")
-    trial = plan_trials(trials_config(), ["replay"], 280)[0]
+    trial = plan_trials(trials_config(), ["replay"], {SUITE: 280})[0]
     environment = LiberoEnvironment(SUITE, TASK, image_size=64, fast_rendering=True, seed=ENVIRONMENT_SEED)
     shift = environment.sample_target_shift(STATE, placement_rng(trial), *SHIFT)
     environment.reset(STATE, target_shift=shift)
@@ -125,14 +126,15 @@ class Killer:
 
 def test_a_dead_simulator_is_a_crash_and_trials_are_pure_functions_of_their_place(tmp_path) -> None:
     policy = Killer()
-    trials = plan_trials(trials_config(init_states=(0, 3)), ["idle"], max_steps=16)
-    again = plan_trials(trials_config(init_states=(0, 1)), ["idle"], max_steps=16)
+    trials = plan_trials(trials_config(init_states=(0, 3)), ["idle"], {SUITE: 16})
+    again = plan_trials(trials_config(init_states=(0, 1)), ["idle"], {SUITE: 16})
     recorder = TrialRecorder(tmp_path, "idle", None, 2.5)
     records: list[TrialRecord] = []
-    with worker_pool(1, FACTORY, 120.0) as pool:
+    with worker_pool([Place()], FACTORY, Limits()) as pool:
         policy.pool = pool
         watch = lambda trial: recorder if trial.init_state_index == 2 else None  # noqa: E731
-        run_trials([*trials, *again], {"idle": policy}, pool, 8, watch, records.append)
+        serving = Serving(8, retries=0)
+        run_trials([*trials, *again], {("idle", SUITE): policy}, pool, serving, watch, records.append)
     assert [record.outcome for record in records] == ["failure", "crashed", "failure", "failure"]
     first, last = policy.seen[0:2], policy.seen[-2:]
     for before, after in zip(first, last, strict=True):  # another process, after another trial: the same pixels

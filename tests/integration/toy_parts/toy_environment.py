@@ -9,7 +9,7 @@ import numpy as np
 from pokevla.parts import ENVIRONMENTS
 from pokevla.simulation.benchmark import Benchmark
 
-TASK = SimpleNamespace(name="centre", instruction="Follow the square", num_init_states=4)
+TASK = SimpleNamespace(name="centre", instruction="Follow the square", num_init_states=4, perturbation=None, level=None)
 
 
 class PointEnvironment:
@@ -17,6 +17,7 @@ class PointEnvironment:
 
     def __init__(self, image_size: int) -> None:
         self.task = TASK
+        self.renderer = ""
         self.image_size = image_size
 
     def reset(self, init_state_index, *, target_shift=None, settle_steps=10) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from pokevla.errors import DiskFullError
+from pokevla.evaluation.running.messages import Query
 from pokevla.evaluation.trial_records import TrialRecord, append_record, read_records, rewrite_records
 from pokevla.evaluation.videos import TrialRecorder
-from pokevla.evaluation.worker import Query
 from tests.conftest import SmallDisk
 
 RECORD = TrialRecord(
@@ -47,5 +47,5 @@ def test_a_trial_counts_without_its_video(disk_to_fill: SmallDisk, caplog: pytes
     recorder.see(Query(0, "reach", np.zeros(8, np.float32), noise, None))
     disk_to_fill.fill()
     with caplog.at_level(logging.WARNING):
-        assert recorder.finish() == (None, None)
+        assert recorder.finish() == {"mask_iou": None}
     assert "the video of p-t00-i00 is left out: No room to write" in caplog.text

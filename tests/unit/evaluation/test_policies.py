@@ -14,10 +14,10 @@ from tests.unit.embodiment.robots import TWO_HANDED
 
 def test_a_policy_of_another_robot_is_refused_with_what_differs() -> None:
     fitting = ReplayPolicy(np.zeros((1, 7)), LIBERO, 8)
-    refuse_other_robots({"libero": fitting}, "libero")
+    refuse_other_robots({("libero", "libero_goal"): fitting}, "libero")
     other = ReplayPolicy(np.zeros((1, 9)), TWO_HANDED, 8)
     with pytest.raises(RecipeError) as caught:
-        refuse_other_robots({"libero": fitting, "hands": other}, "libero")
+        refuse_other_robots({("libero", "libero_goal"): fitting, ("hands", "libero_goal"): other}, "libero")
     assert str(caught.value).startswith(
         "policies: hands drives the embodiment two-handed, trials.environment simulates libero: "
         "views front, left, right against base, wrist; proprio width 10 against 8; action width 9 against 7."

@@ -11,6 +11,7 @@ import pytest
 from pokevla.errors import RecipeError, UsageError
 from pokevla.evaluation.policies import build_policies
 from pokevla.policy.published import PublishedPolicy
+from pokevla.recipe.checking.consistency import inconsistencies
 from pokevla.recipe.load import LoadedRecipe, recipe_hash
 from pokevla.recipe.schema import EvalRecipe
 from pokevla.runs.checks import check_recipe
@@ -33,7 +34,7 @@ def test_each_kind_of_policy_is_built_from_an_imported_checkpoint(folder: Path) 
     images, proprio = random_observation(0)
     actions = []
     for kind in ("model", "untrained", "blanked"):
-        policy = build_policies(recipe(folder, {"kind": kind}))["theirs"]
+        policy = build_policies(recipe(folder, {"kind": kind}))["theirs", "libero_spatial"]
         assert isinstance(policy, PublishedPolicy)
         assert policy.chosen == "libero_spatial_no_noops"
         actions.append(policy.act(images if policy.needs_images else None, proprio, ["push the plate"]))
@@ -44,7 +45,9 @@ def test_each_kind_of_policy_is_built_from_an_imported_checkpoint(folder: Path) 
 def test_images_are_a_choice_of_the_recipe(folder: Path) -> None:
     images, proprio = random_observation(1)
     both = [
-        build_policies(recipe(folder, {"images": name}))["theirs"].act(images, proprio, ["push the plate"])
+        build_policies(recipe(folder, {"images": name}))["theirs", "libero_spatial"].act(
+            images, proprio, ["push the plate"]
+        )
         for name in ("published", "plain")
     ]
     assert np.abs(both[0] - both[1]).max() > 1e-4
@@ -54,7 +57,7 @@ def test_a_suite_without_statistics_is_refused_unless_others_are_named(folder: P
     goal = {"trials": {"suite": "libero_goal", "tasks": [0]}}
     with pytest.raises(RecipeError, match=r"theirs: .*no statistics of libero_goal .*it has those of libero_spatial"):
         build_policies(recipe(folder, {}, **goal))
-    named = build_policies(recipe(folder, {"statistics": "libero_spatial"}, **goal))["theirs"]
+    named = build_policies(recipe(folder, {"statistics": "libero_spatial"}, **goal))["theirs", "libero_goal"]
     assert isinstance(named, PublishedPolicy)
     assert named.statistics.name == "libero_spatial_no_noops"
 
@@ -76,3 +79,27 @@ def test_the_new_fields_leave_the_hash_of_older_recipes_alone(folder: Path) -> N
     assert recipe_hash(recipe(folder, {"images": "published", "statistics": None})) == plain
     assert recipe_hash(recipe(folder, {"images": "plain"})) != plain
     assert recipe_hash(recipe(folder, {"statistics": "libero_goal"})) != plain
+
+
+def test_each_suite_may_have_a_run_of_its_own(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.symlink_to(folder)
+    routed = {"run": {"libero_spatial": folder, "libero_goal": other}, "statistics": "libero_spatial"}
+    built = build_policies(recipe(folder, routed, trials={"suite": ["libero_spatial", "libero_goal"], "tasks": [0]}))
+    assert list(built) == [("theirs", "libero_spatial"), ("theirs", "libero_goal")]
+    models = [policy.model for policy in built.values() if isinstance(policy, PublishedPolicy)]
+    assert models[0] is not models[1]
+
+
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        ({"libero_goal": "x"}, "policies.0.run has no run for the suite libero_spatial of the trials"),
+        (
+            {"libero_spatial": "x", "libero_goal": "y"},
+            "policies.0.run names libero_goal, which is not among",
+        ),
+    ],
+)
+def test_runs_by_suite_are_compared_with_the_trials(folder: Path, run: dict[str, str], words: str) -> None:
+    assert [text for _, text in inconsistencies(recipe(folder, {"run": run})) if text.startswith(words)]

@@ -50,16 +50,25 @@ def evaluation(tmp_path: Path, run: Path) -> tuple[EvalRecipe, dict[str, Any]]:
         {"kind": "eval", "name": "trials", "output": tmp_path / "runs", "policies": policies,
          "trials": {"suite": "libero_object", "tasks": [3]}}
     )  # fmt: skip
-    task = {"index": 3, "policies": {"trained": ROW, "trained-blind": {"successes": 0, "trials": 0, "crashed": 5}}}
+    task = {
+        "suite": "libero_object",
+        "index": 3,
+        "policies": {"trained": ROW, "trained-blind": {"successes": 0, "trials": 0, "crashed": 5}},
+    }
     blind = {**ROW, "successes": 0, "trials": 0, "low": 0.0, "high": 1.0, "mean_steps": None, "mask_iou": None}
-    return recipe, {"policies": {"trained": ROW, "trained-blind": blind}, "tasks": [task]}
+    return recipe, {
+        "policies": {"trained": ROW, "trained-blind": blind},
+        "suites": {"libero_object": {"trained": ROW, "trained-blind": blind}},
+        "tasks": [task],
+    }
 
 
 def test_a_trained_models_figures_stand_beside_its_curves_at_its_step(tmp_path: Path, run: Path) -> None:
     publish_trials(*evaluation(tmp_path, run))
 
     scalars = values(run / "tensorboard" / "eval" / "trials" / "trained")
-    assert scalars["success_rate/all"] == scalars["success_rate/task_3"] == (40, 0.75)
+    assert scalars["success_rate/all"] == scalars["success_rate/libero_object_task_3"] == (40, 0.75)
+    assert scalars["success_rate/libero_object"] == (40, 0.75)
     assert (scalars["success_rate/low_95"], scalars["success_rate/high_95"]) == ((40, 0.3), (40, 0.95))
     assert (scalars["crashed"], scalars["mask_iou"]) == ((40, 1.0), (40, 0.6))
 
@@ -69,20 +78,20 @@ def test_others_stay_with_the_evaluation_and_crashes_are_no_failures(tmp_path: P
 
     scalars = values(tmp_path / "runs" / "trials" / "tensorboard" / "trained-blind")
     assert scalars["crashed"] == (0, 1.0)
-    assert not {"success_rate/all", "success_rate/task_3", "mask_iou"} & scalars.keys()
+    assert not {"success_rate/all", "success_rate/libero_object_task_3", "mask_iou"} & scalars.keys()
 
 
 def test_videos_go_to_their_policy(tmp_path: Path, run: Path) -> None:
     recipe, summary = evaluation(tmp_path, run)
     frames = [np.full((16, 32, 3), 40 * number, np.uint8) for number in range(4)]
-    for name in ("trained-t3-i30", "trained-blind-t3-i30"):
+    for name in ("trained-libero_object-t3-i30", "trained-blind-libero_object-t3-i30", "trained-t4-i30"):
         write_video(tmp_path / "runs" / "trials" / "videos" / f"{name}.mp4", frames, 3)
 
     publish_trials(recipe, summary)
 
     events = read(run / "tensorboard" / "eval" / "trials" / "trained")
-    assert events.Tags()["images"] == ["trial/t3-i30"]
-    assert events.Images("trial/t3-i30")[0].encoded_image_string[:6] == b"GIF89a"
+    assert events.Tags()["images"] == ["trial/libero_object-t3-i30", "trial/t4-i30"]
+    assert events.Images("trial/libero_object-t3-i30")[0].encoded_image_string[:6] == b"GIF89a"
 
 
 def test_a_long_video_is_thinned_and_lasts_as_long(tmp_path: Path) -> None:
@@ -117,11 +126,13 @@ def test_videos_of_a_policy_of_any_name_are_found(tmp_path: Path, run: Path) -> 
     named = recipe.policies[0].model_copy(update={"name": "trained [8]"})
     summary["policies"]["trained [8]"] = summary["policies"]["trained"]
     write_video(
-        tmp_path / "runs" / "trials" / "videos" / "trained [8]-t3-i30.mp4", [np.zeros((16, 32, 3), np.uint8)] * 2, 3
+        tmp_path / "runs" / "trials" / "videos" / "trained [8]-libero_object-t3-i30.mp4",
+        [np.zeros((16, 32, 3), np.uint8)] * 2,
+        3,
     )
     publish_trials(recipe.model_copy(update={"policies": [named]}), summary)
     folder = run / "tensorboard" / "eval" / "trials" / "trained [8]"
-    assert read(folder).Tags()["images"] == ["trial/t3-i30"]
+    assert read(folder).Tags()["images"] == ["trial/libero_object-t3-i30"]
 
 
 def test_an_imported_model_has_no_step_of_a_training(tmp_path: Path) -> None:

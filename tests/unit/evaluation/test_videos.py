@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from pokevla.errors import DataError, DiskFullError
+from pokevla.evaluation.running.messages import Query
 from pokevla.evaluation.videos import TrialRecorder, write_video
-from pokevla.evaluation.worker import Query
 
 
 def query(step: int, masks: np.ndarray | None) -> Query:
@@ -24,7 +24,8 @@ def test_recorder_writes_a_playable_video_and_measures_masks(tmp_path) -> None:
     recorder = TrialRecorder(tmp_path, "trained-t3-i30", lambda images, proprio, instruction: predicted, 2.5)
     for step in range(3):
         recorder.see(query(8 * step, true))
-    video, iou = recorder.finish()
+    watched = recorder.finish()
+    video, iou = watched["video"], watched["mask_iou"]
     assert iou == 0.5  # the wrist view, empty in both masks, does not count
     assert video == "videos/trained-t3-i30.mp4"
     meta = next(imageio_ffmpeg.read_frames(str(tmp_path / video)))
@@ -34,7 +35,7 @@ def test_recorder_writes_a_playable_video_and_measures_masks(tmp_path) -> None:
 
 
 def test_a_trial_without_observations_leaves_nothing(tmp_path) -> None:
-    assert TrialRecorder(tmp_path, "x", None, 2.5).finish() == (None, None)
+    assert TrialRecorder(tmp_path, "x", None, 2.5).finish() == {}
     assert list(tmp_path.iterdir()) == []
 
 

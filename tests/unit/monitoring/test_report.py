@@ -105,7 +105,7 @@ def test_policies_of_any_name_have_their_own_videos(pipeline: Path) -> None:
         part["trained [8]"] = part["trained"]
         part["trained-t3"] = part["trained"]
     (evaluation / "summary.json").write_text(json.dumps(summary))
-    (video,) = (evaluation / "videos").glob("trained-t*.mp4")
+    (video,) = (evaluation / "videos").glob("trained-libero_object-t*.mp4")
     shutil.copyfile(video, video.with_name(video.name.replace("trained", "trained [8]")))
     page = write_report([pipeline], pipeline / "report.html").read_text()
     assert page.count("data:video/mp4;base64") == 2

@@ -11,7 +11,7 @@ import torch
 import pokevla.model.presets as presets
 from pokevla.data.statistics import compute_statistics
 from pokevla.embodiment.libero import LIBERO
-from pokevla.evaluation.worker import Query
+from pokevla.evaluation.running.messages import Query
 from pokevla.model.building import build_vla
 from pokevla.model.tokenizers.loading import load_tokenizer
 from pokevla.policy.policy import Policy

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pokevla.evaluation.worker import Query
+from pokevla.evaluation.running.messages import Query
 from pokevla.policy.placement import dtype_for, place_for_acting, place_mask_parts
 from pokevla.policy.policy import Policy
 

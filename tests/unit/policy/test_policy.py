@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from pokevla.errors import UsageError
-from pokevla.evaluation.serving_loop import act_padded
-from pokevla.evaluation.worker import Query
+from pokevla.evaluation.running.answers import ask
+from pokevla.evaluation.running.messages import Query
 from pokevla.policy.masks import MaskReader
 from pokevla.policy.policy import Policy
 from pokevla.recipe.sections import TeacherConfig
@@ -36,8 +36,8 @@ def test_one_forward_pass_answers_all_observations(policy: Policy, queries: list
 
 
 def test_with_a_fixed_batch_size_company_changes_nothing(policy: Policy, queries: list[Query]) -> None:
-    alone = act_padded(policy, [queries[0]], 3)
-    with_another = act_padded(policy, [queries[0], queries[2]], 3)
+    alone = ask("p", policy, [queries[0]], 3)
+    with_another = ask("p", policy, [queries[0], queries[2]], 3)
     np.testing.assert_allclose(alone[0], with_another[0], atol=1e-5)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pokevla.errors import UsageError
-from pokevla.evaluation.worker import Query
+from pokevla.evaluation.running.messages import Query
 from pokevla.policy.masks import MaskReader
 from pokevla.policy.policy import Policy
 from pokevla.recipe.sections import TeacherConfig

@@ -2,24 +2,38 @@
 
 import os
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
-from pokevla.errors import SimulationError
+from pokevla.errors import EnvironmentSetupError, SimulationError, UsageError
 
 DYING_STATE = 13
 RAISING_STATE = 14
 HANGING_STATE = 15
+DYING_ONCE_STATE = 16
+REFUSING_STATE = 19
+HANGING_RESET_STATE = 21
 
 
 class ToyEnvironment:
     def __init__(self, suite: str, task_index: int) -> None:
         if task_index == 99:
-            raise SimulationError("no such task.")
-        self.task = SimpleNamespace(name=f"{suite}-{task_index}", instruction="reach")
+            raise UsageError("no such task.")
+        if os.environ.get("MUJOCO_EGL_DEVICE_ID") == "broken":
+            raise EnvironmentSetupError("no EGL here.")
+        self.task = SimpleNamespace(name=f"{suite}-{task_index}", instruction="reach", perturbation=None, level=None)
+        self.resets = 0
+
+    @property
+    def renderer(self) -> str:
+        return f"toy, trial {self.resets}"
 
     def reset(self, init_state_index, *, target_shift=None, settle_steps=10) -> None:
+        if init_state_index == HANGING_RESET_STATE:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        self.resets += 1
         self.index = init_state_index
         self.place = 0.01 * init_state_index + (target_shift[0] if target_shift else 0.0)
 
@@ -33,6 +47,12 @@ class ToyEnvironment:
             raise ZeroDivisionError("physics")
         if self.index == HANGING_STATE:
             os.kill(os.getpid(), signal.SIGSTOP)
+        if self.index == REFUSING_STATE:
+            raise SimulationError("the arm does not reach it.")
+        marker = Path(os.environ.get("POKEVLA_TOY_MARKER", os.devnull))
+        if self.index == DYING_ONCE_STATE and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), 9)
         self.place += float(action[0])
         return self.place >= 1.0
 

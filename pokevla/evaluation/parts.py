@@ -1,0 +1,138 @@
+"""Divides an evaluation into parts, so that several machines can share it, and combines the results.
+
+output/name/parts/libero_object-03/          a separate evaluation of one task
+output/name/parts/libero_object-0050-0074/   of 25 tasks, where a suite has hundreds
+output/name/                                 records and summary of all parts; videos stay in parts/
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pokevla.errors import UsageError
+from pokevla.evaluation.closed_loop import ProgressCallback, check_trials, identity_of, run_closed_loop, write_summary
+from pokevla.evaluation.folder import EPISODES, IDENTITY, SUMMARY, refuse_other_folder
+from pokevla.evaluation.locking import combine_lock, evaluation_lock, is_run_elsewhere
+from pokevla.evaluation.trial_records import TrialRecord, read_records, rewrite_records
+from pokevla.evaluation.trials import plan_trials
+from pokevla.files.texts import read_json, write_json
+from pokevla.recipe.schema import EvalRecipe
+
+MANY_TASKS = 50
+"""A suite with more tasks is divided into parts of several."""
+TASKS_PER_PART = 25
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some tasks of one suite."""
+
+    suite: str
+    tasks: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of its folder, and of the part in a job."""
+        first, last = self.tasks[0], self.tasks[-1]
+        return f"{self.suite}-{first:02d}" if first == last else f"{self.suite}-{first:04d}-{last:04d}"
+
+
+def parts_of(recipe: EvalRecipe) -> list[Part]:
+    """All parts of an evaluation, in order: single tasks, or blocks of tasks where there are many."""
+    tasks = recipe.trials.tasks
+    size = 1 if len(tasks) <= MANY_TASKS else TASKS_PER_PART
+    blocks = [tuple(tasks[start : start + size]) for start in range(0, len(tasks), size)]
+    return [Part(suite, block) for suite in recipe.trials.suites for block in blocks]
+
+
+def recipe_of_part(recipe: EvalRecipe, part: Part) -> EvalRecipe:
+    """Recipe of a separate evaluation that has the trials of one part."""
+    trials = recipe.trials.model_copy(update={"suite": part.suite, "tasks": list(part.tasks)})
+    return recipe.model_copy(update={"name": f"{recipe.name}/parts/{part.name}", "trials": trials})
+
+
+def missing_parts(recipe: EvalRecipe) -> list[str]:
+    """Names of the parts whose evaluation is not complete.
+
+    Raises:
+        UsageError: a part was evaluated with other settings or weights.
+    """
+    return [part.name for part in parts_of(recipe) if not _is_done(recipe_of_part(recipe, part))]
+
+
+def count_trials(recipe: EvalRecipe, names: Sequence[str] | None = None) -> int:
+    """Trials recorded so far in some parts, or in all."""
+    paths = [
+        _folder(recipe_of_part(recipe, part)) / EPISODES
+        for part in parts_of(recipe)
+        if names is None or part.name in names
+    ]
+    return sum(path.read_bytes().count(b"\n") for path in paths if path.is_file())
+
+
+def run_parts(recipe: EvalRecipe, names: Sequence[str] | None, on_progress: ProgressCallback | None = None) -> None:
+    """Run or continue some of the parts (None: all), while other processes run the rest; then help with those.
+
+    A part that another process runs is passed over. The last to finish combines the results.
+
+    Raises what `run_closed_loop` raises.
+    """
+    refuse_other_folder(recipe)
+    own = [part for part in parts_of(recipe) if names is None or part.name in names]
+    others = [part for part in parts_of(recipe) if part not in own]
+    with evaluation_lock(_folder(recipe), shared=True):
+        # From the end: the processes that own these parts work from the front.
+        for part in [*own, *reversed(others)]:
+            part_recipe = recipe_of_part(recipe, part)
+            if _is_done(part_recipe) or is_run_elsewhere(_folder(part_recipe)):
+                continue
+            try:
+                run_closed_loop(part_recipe, on_progress=on_progress)
+            except UsageError:  # another process has begun it in this very moment, or has finished it
+                if not (is_run_elsewhere(_folder(part_recipe)) or _is_done(part_recipe)):
+                    raise
+    with combine_lock(_folder(recipe)):
+        if not missing_parts(recipe) and not (_folder(recipe) / SUMMARY).is_file():
+            _combine(recipe)
+
+
+def _combine(recipe: EvalRecipe) -> dict[str, Any]:
+    folder = _folder(recipe)
+    max_steps = check_trials(recipe)
+    records: list[TrialRecord] = []
+    for part in parts_of(recipe):
+        part_folder = _folder(recipe_of_part(recipe, part))
+        prefix = part_folder.relative_to(folder)
+        records += [_moved(record, prefix) for record in read_records(part_folder / EPISODES)]
+    write_json(folder / IDENTITY, identity_of(recipe))
+    rewrite_records(folder / EPISODES, records)
+    trials = plan_trials(recipe.trials, [spec.name for spec in recipe.policies], max_steps)
+    return write_summary(recipe, records, trials, max_steps)
+
+
+def _moved(record: TrialRecord, prefix: Path) -> TrialRecord:
+    """The record with the paths of its files from the folder of the whole evaluation."""
+    paths = {name: value for name in ("video", "picture") if (value := getattr(record, name)) is not None}
+    return dataclasses.replace(record, **{name: str(prefix / value) for name, value in paths.items()})
+
+
+def _is_done(recipe: EvalRecipe) -> bool:
+    folder = _folder(recipe)
+    if not (folder / SUMMARY).is_file():
+        return False
+    if read_json(folder / IDENTITY) != identity_of(recipe):
+        raise UsageError(
+            f"{folder} was evaluated with other settings or other weights.",
+            "Give the evaluation another name: name=...",
+        )
+    return True
+
+
+def _folder(recipe: EvalRecipe) -> Path:
+    folder = recipe.output / recipe.name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,59 @@
+"""Asks a policy for the actions of several trials at once, and refuses what no robot could execute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pokevla.errors import PolicyError
+from pokevla.evaluation.running.messages import Query
+from pokevla.policy.acting import ActingPolicy
+
+
+def ask(name: str, policy: ActingPolicy, queries: Sequence[Query], batch_size: int) -> np.ndarray:
+    """Actions (N, K, A) for N queries, in batches of exactly `batch_size`, padded with copies of the last.
+
+    Matrix products of another batch size round differently, and a closed loop amplifies the last bit. With a fixed size
+    the result of a trial does not depend on how many other workers wait at the same time.
+
+    Raises:
+        PolicyError: the policy called `name` returned another shape, or numbers that are not finite.
+    """
+    chunks = []
+    for start in range(0, len(queries), batch_size):
+        group = queries[start : start + batch_size]
+        chunks.append(_ask_padded(name, policy, group, batch_size))
+    return np.concatenate(chunks)
+
+
+def _ask_padded(name: str, policy: ActingPolicy, queries: Sequence[Query], size: int) -> np.ndarray:
+    padded = list(queries) + [queries[-1]] * (size - len(queries))
+    images = None
+    if policy.needs_images:
+        images = np.stack([query.images for query in padded if query.images is not None])
+    actions = policy.act(
+        images,
+        np.stack([query.proprio for query in padded]),
+        [query.instruction for query in padded],
+        [query.step for query in padded],
+    )
+    _check(name, actions, size, policy.embodiment.action_width)
+    return actions[: len(queries)]
+
+
+def _check(name: str, actions: np.ndarray, size: int, width: int) -> None:
+    remedy = "The evaluation has stopped; finished trials are kept. Mend the policy and run the same command again."
+    shape = np.shape(actions)
+    if len(shape) != 3 or shape[0] != size or shape[1] < 1 or shape[2] != width:
+        raise PolicyError(
+            f"Policy {name} returned actions of shape {shape}; ({size}, actions, {width}) is needed.", remedy
+        )
+    values = np.asarray(actions)
+    if values.dtype.kind not in "fiu":
+        raise PolicyError(f"Policy {name} returned actions of type {values.dtype}; numbers are needed.", remedy)
+    if not np.isfinite(values).all():
+        trial, action, field = np.argwhere(~np.isfinite(values))[0]
+        raise PolicyError(
+            f"Policy {name} returned {values[trial, action, field]} as action {action}, value {field}.", remedy
+        )
