@@ -39,6 +39,8 @@ class TrialRecord:
     error: str | None = None
     video: str | None = None  # relative to the evaluation directory
     mask_iou: float | None = None  # mean over queries and views, if masks were predicted
+    perturbation: str | None = None  # category of LIBERO-Plus ("Camera Viewpoints", ...), null without perturbation
+    level: int | None = None  # difficulty of the perturbation in LIBERO-Plus, from 1 to 5
 
     @property
     def key(self) -> tuple[str, int, int]:

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import pytest
 from scipy.stats import binomtest
@@ -45,6 +46,16 @@ def test_records_come_back_as_they_were_written(tmp_path) -> None:
     append_record(path, RECORD)
     append_record(path, crashed)
     assert read_records(path) == [RECORD, crashed]
+
+
+def test_records_from_before_perturbations_have_none(tmp_path) -> None:
+    path = tmp_path / "episodes.jsonl"
+    perturbed = dataclasses.replace(RECORD, perturbation="Camera Viewpoints", level=3)
+    append_record(path, perturbed)
+    assert read_records(path) == [perturbed]
+    line = {name: value for name, value in dataclasses.asdict(RECORD).items() if name not in ("perturbation", "level")}
+    path.write_text(json.dumps(line) + "\n")
+    assert read_records(path) == [RECORD]
 
 
 def test_half_a_last_line_is_left_out_and_goes_when_the_file_is_rewritten(tmp_path) -> None:
