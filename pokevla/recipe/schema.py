@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pokevla.recipe.paths import PathsAsWritten, UserPath
 from pokevla.recipe.running import (
@@ -212,6 +212,18 @@ class PolicySpec(Section):
     bilinear crop, as its own evaluation does; `plain`: one resampling, as for our own policies."""
 
 
+class UntilConfig(Section):
+    """When a comparison of policies on the same trials ends before all trials are done (docs/comparing.md)."""
+
+    difference: Annotated[float, Field(gt=0.0, lt=1.0)]
+    """Difference of success rates below which two policies count as equally good: 0.05 is five points."""
+    alpha: Annotated[float, Field(gt=0.0, le=0.5)] = 0.05
+    """Largest probability of finding a difference between equally good policies, and of finding none where there is one of
+    `difference` or more; over all looks together."""
+    max: Positive
+    """Most trials of each policy. Then it ends without an answer if there is none."""
+
+
 class TrialsConfig(Section):
     """The trials. A trial is a pure function of (suite, task, initial state, seed, policy)."""
 
@@ -231,6 +243,9 @@ class TrialsConfig(Section):
     """Idle steps before the trial, in which objects come to rest (OpenVLA-OFT)."""
     seed: int = 7
     """Seed of the placements, and of the weights of a policy of kind `untrained`."""
+    until: UntilConfig | None = None
+    """Stop as soon as the trials show which policy is better, or that none is: each policy is compared with the first.
+    `null`: all trials."""
 
 
 class EvalRecipe(JobRecipe):
@@ -263,6 +278,12 @@ class EvalRecipe(JobRecipe):
     videos: Annotated[int, Field(ge=0)] = 2
     """Videos to keep per policy that uses images; those of kind `model` show predicted masks."""
     paths_as_written: PathsAsWritten = {}  # noqa: RUF012
+
+    @model_validator(mode="after")
+    def _something_to_compare(self) -> EvalRecipe:
+        if self.trials.until is not None and len(self.policies) < 2:
+            raise ValueError("trials.until compares policies on the same trials: name at least two policies")
+        return self
 
     @property
     def processes(self) -> int:
