@@ -218,8 +218,8 @@ class UntilConfig(Section):
     difference: Annotated[float, Field(gt=0.0, lt=1.0)]
     """Difference of success rates below which two policies count as equally good: 0.05 is five points."""
     alpha: Annotated[float, Field(gt=0.0, le=0.5)] = 0.05
-    """Largest probability of finding a difference between equally good policies, and of finding none where there is one of
-    `difference` or more; over all looks together."""
+    """Largest probability of finding a difference between equally good policies, and of finding none where there is one
+    of `difference` or more; over all looks together."""
     max: Positive
     """Most trials of each policy. Then it ends without an answer if there is none."""
 

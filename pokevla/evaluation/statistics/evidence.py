@@ -5,8 +5,8 @@ if it is true. By Ville's inequality (Ville 1939, Étude critique de la notion d
 reaches 1/alpha with a probability of at most alpha, however often one looks and whenever one stops. Overviews: Ramdas,
 Grünwald, Vovk and Shafer 2023, Statistical Science 38:576; Waudby-Smith and Ramdas 2024, JRSS B 86:1.
 
-All functions take counts so far: arrays of one shape, or numbers. Mixtures of bets with fixed weights are bets again, and
-depend on counts only, not on the order of outcomes.
+All functions take counts so far: arrays of one shape, or numbers. Mixtures of bets with fixed weights are bets again,
+and depend on counts only, not on the order of outcomes.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from scipy.optimize import brentq
 from scipy.special import betaln, logsumexp
 
 STAKES = np.geomspace(0.15, 0.9, 4)
-"""Shares of the largest safe bet that are mixed in `log_evidence_below`. The best one follows from how often the policies
-disagree, which is not known before. Ours, chosen by simulation (`benchmarks/sequential_test.py`)."""
+"""Shares of the largest safe bet that are mixed in `log_evidence_below`. The best one follows from how often the
+policies disagree, which is not known before. Ours, chosen by simulation (`benchmarks/sequential_test.py`)."""
 _EDGE = 1e-9
 
 
@@ -34,7 +34,8 @@ def log_evidence_of_difference(only_a: np.ndarray | int, only_b: np.ndarray | in
 def log_evidence_below(
     only_a: np.ndarray | int, only_b: np.ndarray | int, pairs: np.ndarray | int, difference: float
 ) -> np.ndarray:
-    """Log of the e-process against "the success rate of A minus that of B is `difference` or more", with -1 < `difference` < 1.
+    """Log of the e-process against "the success rate of A minus that of B is `difference` or more", with -1 <
+    `difference` < 1.
 
     With x = 1, -1 or 0 for a trial that only A, only B, or both or neither solved, each bet multiplies the fortune by
     1 + s (difference - x), whose mean is at most 1 under the hypothesis (Waudby-Smith and Ramdas 2024, section 4). The

@@ -81,7 +81,8 @@ def tango_interval(only_a: int, only_b: int, pairs: int, z: float = Z_95) -> tup
 
     Tango 1998, Statistics in Medicine 17:891; recommended by Fagerland, Lydersen and Laake 2014, Statistics in Medicine
     33:2850. Its coverage is close to the level for few trials too, and without discordant trials it does not
-    collapse to a point. Without trials it is (-1, 1). Raises ValueError if there are more discordant trials than trials.
+    collapse to a point. Without trials it is (-1, 1). Raises ValueError if there are more discordant trials than
+    trials.
     """
     if min(only_a, only_b) < 0 or only_a + only_b > pairs:
         raise ValueError(f"{only_a} + {only_b} discordant trials of {pairs}")

@@ -22,8 +22,8 @@ _STEP = 1e-4
 
 
 def independent_agreement(rate: float, difference: float) -> float:
-    """Share of trials with equal outcomes if the outcomes of two policies have nothing to do with each other. Policies on the
-    same trials agree more often, because some trials are hard for both."""
+    """Share of trials with equal outcomes if the outcomes of two policies have nothing to do with each other. Policies
+    on the same trials agree more often, because some trials are hard for both."""
     other = rate + difference
     return rate * other + (1 - rate) * (1 - other)
 
@@ -37,7 +37,8 @@ def agreement_range(rate: float, difference: float) -> tuple[float, float]:
 def paired_power(trials: int, rate: float, difference: float, agreement: float, alpha: float = 0.05) -> float:
     """Power of the exact McNemar test on `trials` trials of both policies.
 
-    Exact: the sum over the number of discordant trials, binomial with 1 - `agreement`, of the power of the sign test given it.
+    Exact: the sum over the number of discordant trials, binomial with 1 - `agreement`, of the power of the sign test
+    given it.
 
     Args:
         agreement: share of trials on which both policies succeed or both fail.
@@ -57,7 +58,7 @@ def paired_power(trials: int, rate: float, difference: float, agreement: float, 
     # Largest minority that is still significant: twice the lower tail at one half is at most alpha.
     minority = binom.ppf(alpha / 2, discordant, 0.5)
     minority = np.where(binom.cdf(minority, discordant, 0.5) > alpha / 2, minority - 1, minority)
-    wins = min(1.0, (disagreement + difference) / (2 * disagreement))
+    wins = min(1.0, max(0.0, (disagreement + difference) / (2 * disagreement)))
     rejects = binom.cdf(minority, discordant, wins) + binom.sf(discordant - minority - 1, discordant, wins)
     rejects = np.where(minority < 0, 0.0, rejects)
     return float(np.sum(binom.pmf(discordant, trials, disagreement) * rejects))
@@ -66,8 +67,8 @@ def paired_power(trials: int, rate: float, difference: float, agreement: float, 
 def unpaired_power(trials: int, rate: float, difference: float, alpha: float = 0.05) -> float:
     """Power of a comparison of `trials` trials of one policy with as many other trials of the other.
 
-    Normal approximation of the pooled z test (Fleiss, Levin and Paik 2003, Statistical Methods for Rates and Proportions,
-    section 4.2), on whose statistic Barnard's test is built. Raises ValueError for impossible rates.
+    Normal approximation of the pooled z test (Fleiss, Levin and Paik 2003, Statistical Methods for Rates and
+    Proportions, section 4.2), on whose statistic Barnard's test is built. Raises ValueError for impossible rates.
     """
     _check(rate, difference, alpha)
     other = rate + difference
@@ -91,8 +92,8 @@ def paired_trials(rate: float, difference: float, agreement: float, alpha: float
 
 
 def unpaired_trials(rate: float, difference: float, alpha: float = 0.05, power: float = 0.8) -> int:
-    """Trials of each policy from which on two different sets of trials show the difference with at least `power`. Raises
-    ValueError as `paired_trials`."""
+    """Trials of each policy from which on two different sets of trials show the difference with at least `power`.
+    Raises ValueError as `paired_trials`."""
     return _fewest(lambda trials: unpaired_power(trials, rate, difference, alpha), power)
 
 
@@ -100,10 +101,11 @@ def detectable_difference(
     trials: int, rate: float, agreement: float | None = None, *, paired: bool = True, alpha: float = 0.05,
     power: float = 0.8,
 ) -> float | None:  # fmt: skip
-    """Smallest difference (of an even better policy, or of a worse one where `rate` is above one half) that `trials` trials show
-    with at least `power`, to a hundredth of a point; None if they show none.
+    """Smallest difference that `trials` trials show with at least `power`, to a hundredth of a point; None if they show
+    none. The other policy is the one nearer to a success rate of one half, where differences are harder to see.
 
-    `agreement` None: `independent_agreement`. An agreement that a difference rules out is lowered to the largest possible.
+    `agreement` None: `independent_agreement`. An agreement that a difference rules out is replaced by the nearest
+    possible one.
     """
     direction = -1.0 if rate > 0.5 else 1.0
 

@@ -5,16 +5,16 @@ each of the two findings is wrong with a probability of at most alpha:
 
 - *Better* while trials go on: the e-process against "equally good" (`pokevla.evaluation.statistics.evidence`) reaches 1
   over EARLY_SHARE of alpha.
-- *Better* after the last planned trial: the trials on which the policies differ are fair coin tosses if the policies are
-  equally good. So the probability of an early finding in D tosses is known exactly (recursion over the random walk,
-  Armitage, McPherson and Rowe 1969, JRSS A 132:235), and the rest of alpha goes to the last look. That costs hardly any power
-  against the McNemar test of all trials.
-- *No difference*: the e-processes against "A is better by `difference` or more" and the same of B both reach 1/alpha. At
-  most one of the two hypotheses is true, so alpha is not divided (intersection-union test, Berger 1982).
+- *Better* after the last planned trial: the trials on which the policies differ are fair coin tosses if the policies
+  are equally good. So the probability of an early finding in D tosses is known exactly (recursion over the random walk,
+  Armitage, McPherson and Rowe 1969, JRSS A 132:235), and the rest of alpha goes to the last look. That costs hardly any
+  power against the McNemar test of all trials.
+- *No difference*: the e-processes against "A is better by `difference` or more" and the same of B both reach 1/alpha.
+  At most one of the two hypotheses is true, so alpha is not divided (intersection-union test, Berger 1982).
 
 Assumption: if the policies are equally good, each trial is as likely solved by A alone as by B alone, whatever
-happened before. That is so if trials are drawn at random, and if neither policy is better at any trial. If A is better at
-some tasks and B at others, the order should mix the tasks: `mixed_order`.
+happened before. That is so if trials are drawn at random, and if neither policy is better at any trial. If A is better
+at some tasks and B at others, the order should mix the tasks: `mixed_order`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ class Decision:
 
 @dataclass(frozen=True)
 class SequentialTest:
-    """`difference`: what counts as no difference, in (0, 1). `alpha`: see the module. `trials`: most trials of a policy."""
+    """`difference`: what counts as no difference, in (0, 1). `alpha`: see the module. `trials`: most trials of a
+    policy."""
 
     difference: float
     alpha: float
