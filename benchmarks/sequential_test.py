@@ -77,7 +77,7 @@ def run(test: SequentialTest, comparisons: int, seed: int) -> list[dict[str, Any
     rows = []
     for agreement in AGREEMENTS:
         for difference in DIFFERENCES:
-            if difference <= 1 - agreement:
+            if difference <= 1 - agreement + 1e-9:
                 paths = draw(np.random.default_rng(seed), comparisons, test.trials, difference, agreement)
                 rows.append(measure("same everywhere", test, paths, difference, agreement))
         paths = draw_mixed(np.random.default_rng(seed), comparisons, test.trials, agreement)

@@ -224,4 +224,4 @@ def test_policies_that_are_better_at_different_tasks_are_not_told_apart_in_mixed
     _, verdicts, _ = TEST.judge_paths(mixed, ended=True)
     assert np.isin(verdicts, (A_BETTER, B_BETTER)).mean() <= 0.05
     _, by_task, _ = TEST.judge_paths(paths, ended=True)
-    assert np.isin(by_task, (A_BETTER, B_BETTER)).mean() > 0.2  # in the order of tasks, the first one decides
+    assert np.isin(by_task, (A_BETTER, B_BETTER)).mean() > 0.1  # in the order of tasks, the first one may decide
