@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,8 +89,8 @@ def settings_to_note(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     return _differing(a, b, lambda name: name in NOTED)
 
 
-def _differing(a: Mapping[str, Any], b: Mapping[str, Any], counts: Any) -> list[str]:
-    rows: dict[str, Sequence[Any]] = differences(
+def _differing(a: Mapping[str, Any], b: Mapping[str, Any], counts: Callable[[str], bool]) -> list[str]:
+    rows = differences(
         {name: value for name, value in a.items() if counts(name)},
         {name: value for name, value in b.items() if counts(name)},
     )

@@ -11,6 +11,8 @@ and depend on counts only, not on the order of outcomes.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import betaln, logsumexp
@@ -64,6 +66,9 @@ def difference_bounds(only_a: int, only_b: int, pairs: int, alpha: float) -> tup
 
         if excess(1 - _EDGE) < 0:
             return 1.0
-        return float(brentq(excess, -1 + _EDGE, 1 - _EDGE)) if excess(-1 + _EDGE) < 0 else -1.0
+        if excess(-1 + _EDGE) >= 0:
+            return -1.0
+        root: Any = brentq(excess, -1 + _EDGE, 1 - _EDGE)
+        return float(root)
 
     return (-high(only_b, only_a), high(only_a, only_b))

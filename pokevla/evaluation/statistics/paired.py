@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from scipy.optimize import brentq
 from scipy.stats import binomtest
@@ -93,9 +94,9 @@ def tango_interval(only_a: int, only_b: int, pairs: int, z: float = Z_95) -> tup
         return _score(difference, only_a, only_b, pairs) - sign * z
 
     estimate = (only_a - only_b) / pairs
-    low = -1.0 if only_b == pairs else float(brentq(excess, -1 + _EDGE, estimate, args=(1.0,)))
-    high = 1.0 if only_a == pairs else float(brentq(excess, estimate, 1 - _EDGE, args=(-1.0,)))
-    return (low, high)
+    low: Any = -1.0 if only_b == pairs else brentq(excess, -1 + _EDGE, estimate, args=(1.0,))
+    high: Any = 1.0 if only_a == pairs else brentq(excess, estimate, 1 - _EDGE, args=(-1.0,))
+    return (float(low), float(high))
 
 
 def _score(difference: float, only_a: int, only_b: int, pairs: int) -> float:

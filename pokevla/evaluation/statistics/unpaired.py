@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.stats import binom
@@ -44,7 +46,7 @@ def barnard(successes: tuple[int, int], trials: tuple[int, int]) -> float:
     best = float(heights.max())
     for peak in np.argsort(heights[1:-1])[-3:] + 1:
         bounds = (float(grid[peak - 1]), float(grid[peak + 1]))
-        refined = minimize_scalar(lambda rate: -probability(np.array([rate]))[0], bounds=bounds, method="bounded")
+        refined: Any = minimize_scalar(lambda rate: -probability(np.array([rate]))[0], bounds=bounds, method="bounded")
         best = max(best, -float(refined.fun))
     return min(1.0, best)
 
