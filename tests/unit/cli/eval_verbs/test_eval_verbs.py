@@ -89,3 +89,28 @@ def test_power_gives_numbers_of_trials_and_differences(capsys: Capture) -> None:
 def test_power_of_what_cannot_be_is_a_usage_error(options: list[str], message: str, capsys: Capture) -> None:
     assert main.run(["eval", "power", *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_tables_are_printed_or_written_in_three_formats(
+    tmp_path: Path, folders: tuple[str, str], capsys: Capture
+) -> None:
+    assert main.run(["eval", "tables", *folders]) == 0
+    text = capsys.readouterr().out
+    assert "## Table IV: LIBERO (PokeVLA, arXiv 2604.20834)" in text
+    assert "libero_goal: 13 trials of a policy; the paper has 500." in text
+    out = tmp_path / "tables"
+    assert main.run(["eval", "tables", *folders, "--out", str(out), "--as", "one=pokevla"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["tables.csv", "tables.html", "tables.md"]
+    assert "ours: one, minus paper" in (out / "tables.md").read_text()
+    assert main.run(["eval", "tables", folders[0], "--out", str(out)]) == 0  # replaces its own
+    (out / "tables.md").write_text("my notes")
+    assert main.run(["eval", "tables", folders[0], "--out", str(out)]) == 3
+    assert (out / "tables.md").read_text() == "my notes"
+    assert "is not a table of pokevla" in capsys.readouterr().err
+
+
+def test_tables_of_wrong_options_are_usage_errors(folders: tuple[str, str], capsys: Capture) -> None:
+    assert main.run(["eval", "tables", folders[0], "--as", "one"]) == 2
+    assert "--as one: not POLICY=ROW" in capsys.readouterr().err
+    assert main.run(["eval", "tables", folders[0], "--table", "XI"]) == 2
+    assert "no table 'XI'" in capsys.readouterr().err
