@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pokevla.evaluation.comparing.compare import Comparison, Row
 from pokevla.evaluation.statistics.power import detectable_difference
+from pokevla.evaluation.statistics.sequential import Decision, SequentialTest
 
 POWER = 0.8
 """Power of the smallest difference that a comparison would have shown."""
@@ -75,3 +76,20 @@ def _visible(comparison: Comparison) -> str:
     if found is None:
         return f" {trials} trials are too few to show any."
     return f" {trials} trials show differences from about {100 * found:.0f} points on (power {POWER:g})."
+
+
+def decision_text(decision: Decision, test: SequentialTest, a: str, b: str) -> str:
+    """What a sequential test of A and B has found, in one sentence."""
+    counts, done = decision.counts, f"{decision.trials} of at most {test.trials} trials"
+    seen = (
+        f"{a} solves {counts.successes_a} of {counts.pairs}, {b} {counts.successes_b} "
+        f"(difference {points(counts.difference)}, bounds {points(decision.low)} to {points(decision.high)})"
+    )
+    findings = {
+        "a_better": f"{a} is better than {b}",
+        "b_better": f"{b} is better than {a}",
+        "no_difference": f"{a} and {b} differ by less than {100 * test.difference:g} points",
+        "undecided": f"No answer about {a} and {b}",
+        "continue": f"No answer about {a} and {b} yet",
+    }
+    return f"{findings[decision.verdict]} after {done}: {seen}."

@@ -19,18 +19,19 @@ MOST_TRIALS = 1_000_000
 """Where the search ends: nobody runs more."""
 _STEP = 1e-4
 """Resolution of the smallest detectable difference: a hundredth of a point."""
+_ROUNDING = 1e-9
 
 
 def independent_agreement(rate: float, difference: float) -> float:
     """Share of trials with equal outcomes if the outcomes of two policies have nothing to do with each other. Policies
     on the same trials agree more often, because some trials are hard for both."""
-    other = rate + difference
+    other = _other(rate, difference)
     return rate * other + (1 - rate) * (1 - other)
 
 
 def agreement_range(rate: float, difference: float) -> tuple[float, float]:
     """Least and largest share of trials with equal outcomes that two such success rates allow."""
-    other = rate + difference
+    other = _other(rate, difference)
     return (1 - min(rate + other, 2 - rate - other), 1 - abs(difference))
 
 
@@ -48,7 +49,7 @@ def paired_power(trials: int, rate: float, difference: float, agreement: float, 
     """
     _check(rate, difference, alpha)
     low, high = agreement_range(rate, difference)
-    if not low - 1e-12 <= agreement <= high + 1e-12:
+    if not low - _ROUNDING <= agreement <= high + _ROUNDING:
         raise ValueError(f"an agreement of {agreement:g} is outside [{low:g}, {high:g}]")
     disagreement = 1 - agreement
     if disagreement <= 0:
@@ -71,7 +72,7 @@ def unpaired_power(trials: int, rate: float, difference: float, alpha: float = 0
     Proportions, section 4.2), on whose statistic Barnard's test is built. Raises ValueError for impossible rates.
     """
     _check(rate, difference, alpha)
-    other = rate + difference
+    other = _other(rate, difference)
     common = (rate + other) / 2
     spread = math.sqrt(rate * (1 - rate) + other * (1 - other))
     threshold = two_sided_z(alpha) * math.sqrt(2 * common * (1 - common))
@@ -147,7 +148,14 @@ def _fewest(power_of: Callable[[int], float], power: float) -> int:
 def _check(rate: float, difference: float, alpha: float) -> None:
     if not 0 < alpha < 1:
         raise ValueError(f"alpha {alpha:g} is not in (0, 1)")
-    if not (0 <= rate <= 1 and 0 <= rate + difference <= 1):
-        raise ValueError(f"success rates of {rate:g} and {rate + difference:g} are not both in [0, 1]")
+    _other(rate, difference)
     if difference == 0:
         raise ValueError("a difference of 0 cannot be found")
+
+
+def _other(rate: float, difference: float) -> float:
+    """Success rate of the other policy, without the rounding errors that would put it outside [0, 1]."""
+    other = rate + difference
+    if not (0 <= rate <= 1 and -_ROUNDING <= other <= 1 + _ROUNDING):
+        raise ValueError(f"success rates of {rate:g} and {other:g} are not both in [0, 1]")
+    return min(1.0, max(0.0, other))

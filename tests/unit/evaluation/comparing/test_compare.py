@@ -10,10 +10,11 @@ import pytest
 from pokevla.errors import DataError, UsageError
 from pokevla.evaluation.comparing.compare import Comparison, compare
 from pokevla.evaluation.comparing.folders import Evaluated, read_policy
-from pokevla.evaluation.comparing.sentences import left_out, points, verdict
+from pokevla.evaluation.comparing.sentences import decision_text, left_out, points, verdict
 from pokevla.evaluation.statistics.corrections import holm
 from pokevla.evaluation.statistics.intervals import newcombe_interval, wilson_interval
 from pokevla.evaluation.statistics.paired import mcnemar_exact, tango_interval
+from pokevla.evaluation.statistics.sequential import Pair, SequentialTest
 from pokevla.evaluation.statistics.unpaired import barnard
 from pokevla.evaluation.trial_records import rewrite_records
 from tests.unit.evaluation.comparing.evaluations import records, write_evaluation
@@ -185,3 +186,14 @@ def test_folders_that_are_no_finished_evaluation_are_refused(tmp_path: Path) -> 
 
 def test_differences_are_shown_in_points_with_their_sign() -> None:
     assert [points(value) for value in (0.05, -0.123, 0.0, None)] == ["+5.0 points", "-12.3 points", "+0.0 points", "-"]
+
+
+def test_decision_of_a_sequential_test_is_one_sentence() -> None:
+    test = SequentialTest(difference=0.05, alpha=0.05, trials=20)
+    wins = [Pair(number, "success", "failure") for number in range(20)]
+    assert decision_text(test.look(wins), test, "one", "other").startswith(
+        "one is better than other after 8 of at most 20 trials: one solves 8 of 8, other 0 (difference +100.0 points"
+    )
+    assert decision_text(test.look(wins[:3]), test, "one", "other").startswith(
+        "No answer about one and other yet after 3"
+    )

@@ -91,6 +91,15 @@ def test_detectable_difference_is_the_one_its_trials_are_needed_for(paired: bool
     assert detectable_difference(2, 0.9, 0.9, paired=paired) is None or not paired
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.07, 0.3, 0.5, 0.7, 0.96, 0.99, 1.0])
+def test_every_rate_has_a_detectable_difference_that_shrinks_with_trials(rate: float) -> None:
+    for paired in (True, False):
+        found = [detectable_difference(trials, rate, paired=paired) for trials in (60, 600)]
+        assert found[0] is not None
+        assert found[1] is not None
+        assert 0 < found[1] < found[0] <= 1
+
+
 def test_rates_and_agreements_that_cannot_be_are_refused() -> None:
     assert agreement_range(0.9, 0.05) == pytest.approx((0.85, 0.95))
     with pytest.raises(ValueError, match=r"agreement of 0.99 is outside \[0.85, 0.95\]"):
