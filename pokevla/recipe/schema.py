@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from pokevla.recipe.paths import PathsAsWritten, UserPath
 from pokevla.recipe.running import (
@@ -278,12 +278,6 @@ class EvalRecipe(JobRecipe):
     videos: Annotated[int, Field(ge=0)] = 2
     """Videos to keep per policy that uses images; those of kind `model` show predicted masks."""
     paths_as_written: PathsAsWritten = {}  # noqa: RUF012
-
-    @model_validator(mode="after")
-    def _something_to_compare(self) -> EvalRecipe:
-        if self.trials.until is not None and len(self.policies) < 2:
-            raise ValueError("trials.until compares policies on the same trials: name at least two policies")
-        return self
 
     @property
     def processes(self) -> int:

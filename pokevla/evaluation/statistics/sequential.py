@@ -20,7 +20,7 @@ at some tasks and B at others, the order should mix the tasks: `mixed_order`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -153,6 +153,13 @@ class SequentialTest:
         similar = log_evidence_below(a, b, n, self.difference) >= limit
         similar &= log_evidence_below(b, a, n, self.difference) >= limit
         return differs[places].reshape(only_a.shape), similar[places].reshape(only_a.shape)
+
+
+def pairs_in_order(
+    planned: Iterable[Hashable], a: Mapping[Hashable, Outcome], b: Mapping[Hashable, Outcome]
+) -> list[Pair]:
+    """The planned trials with the outcomes that are known, in planned order; for `SequentialTest.look`."""
+    return [Pair(key, a.get(key), b.get(key)) for key in planned]
 
 
 def mixed_order(strata: Sequence[Hashable], seed: int) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from math import comb
 
 import numpy as np
@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pokevla.evaluation.statistics.evidence import difference_bounds, log_evidence_below, log_evidence_of_difference
-from pokevla.evaluation.statistics.sequential import EARLY_SHARE, Pair, SequentialTest, final_leads, mixed_order
+from pokevla.evaluation.statistics.sequential import (
+    EARLY_SHARE,
+    Pair,
+    SequentialTest,
+    final_leads,
+    mixed_order,
+    pairs_in_order,
+)
 from pokevla.evaluation.trial_records import Outcome
 from pokevla.recipe.schema import UntilConfig
 
@@ -182,6 +189,13 @@ def test_crashed_trials_count_for_neither_policy_but_for_the_plan() -> None:
     assert test.look(pairs[:9]) == decision
     nothing = test.look([crash] * 12)
     assert (nothing.verdict, nothing.trials, nothing.counts.pairs) == ("undecided", 12, 0)
+
+
+def test_outcomes_are_put_into_planned_order_with_what_is_not_known_yet() -> None:
+    a: dict[Hashable, Outcome] = {"t2": "failure", "t1": "success"}
+    pairs = pairs_in_order(["t1", "t2", "t3"], a, {"t1": "crashed", "t3": "success"})
+    assert pairs == [Pair("t1", "success", "crashed"), Pair("t2", "failure", None), Pair("t3", None, "success")]
+    assert TEST.look(pairs).trials == 1
 
 
 def test_nothing_is_known_before_the_first_trial() -> None:
