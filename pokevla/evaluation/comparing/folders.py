@@ -12,15 +12,16 @@ from pokevla.evaluation.folder import EPISODES, SUMMARY
 from pokevla.evaluation.trial_records import TrialRecord, read_records
 from pokevla.files.records import as_type
 from pokevla.files.texts import read_json_object
-from pokevla.recipe.values import ABSENT, differences, value_text
+from pokevla.recipe.values import differences, value_text
 
-MATCHED = frozenset({"suite", "suites", "tasks", "init_states"})
+MATCHED = frozenset({"suite", "suites", "tasks", "init_states", "perturbations", "subset", "unavailable_tasks"})
 """Settings that say which trials there are. Trials are matched one by one, so these may differ."""
 WITHOUT_EFFECT = frozenset({"workers", "policies", "until"})
 """Settings on which the outcome of a trial does not depend."""
-NOTED = frozenset({"actions_per_query", "queries_per_s", "gl", "torch"})
-"""Settings that may differ, and are reported then: how a policy is run, and by which library images are drawn (Mesa and
-a GPU differ by rounding). All others must be equal, or trials of the same name are not the same trials."""
+NOTED = frozenset({"actions_per_query", "queries_per_s", "batch_size", "gl", "torch", "pokevla"})
+"""Settings that may differ, and are reported then: how a policy is run, and what rounds otherwise without being another
+trial (libraries that draw and compute). All others must be equal, or trials of the same name are not the same
+trials."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,20 @@ def settings_to_note(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     return _differing(a, b, lambda name: name in NOTED)
 
 
+def step_limits(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Step limit by suite. An evaluation has one limit for its one suite, or a limit for each of its suites."""
+    limits = settings.get("max_steps")
+    if isinstance(limits, dict):
+        return limits
+    return {} if limits is None else {str(settings.get("suite")): limits}
+
+
 def _differing(a: Mapping[str, Any], b: Mapping[str, Any], counts: Callable[[str], bool]) -> list[str]:
-    rows = differences(
-        {name: value for name, value in a.items() if counts(name)},
-        {name: value for name, value in b.items() if counts(name)},
-    )
-    return [
-        f"{name}: {', '.join('absent' if v is ABSENT else value_text(v) for v in row)}" for name, row in rows.items()
+    steps = [step_limits(side) for side in (a, b)]
+    common = [suite for suite in steps[0] if suite in steps[1]]  # other suites have no trial in common
+    sides = [
+        {name: value for name, value in side.items() if name != "max_steps" and counts(name)}
+        | {f"max_steps of {suite}": limits[suite] for suite in common if counts("max_steps")}
+        for side, limits in zip((a, b), steps, strict=True)
     ]
+    return [f"{name}: {', '.join(map(value_text, row))}" for name, row in differences(*sides).items()]

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pokevla.evaluation.comparing.folders import Evaluated
+from pokevla.evaluation.comparing.folders import Evaluated, step_limits
 from pokevla.evaluation.paper_tables.paper import PaperTable
 from pokevla.evaluation.trial_records import TrialRecord
 
@@ -27,7 +27,7 @@ def describe_differences(
         evaluated: the evaluations that they are from.
     """
     lines = [*_trial_counts(table, records), *_missing(table, records)]
-    for sentence, folders in _by_sentence(evaluated).items():
+    for sentence, folders in _by_sentence(table, evaluated).items():
         where = "" if len(folders) == len({str(one.folder) for one in evaluated}) else f" ({', '.join(folders)})"
         lines.append(f"{sentence}{where}.")
     return lines
@@ -61,11 +61,11 @@ def _missing(table: PaperTable, records: Sequence[TrialRecord]) -> list[str]:
     return lines
 
 
-def _by_sentence(evaluated: Sequence[Evaluated]) -> dict[str, list[str]]:
+def _by_sentence(table: PaperTable, evaluated: Sequence[Evaluated]) -> dict[str, list[str]]:
     """Sentence -> folders that it is about."""
     folders: dict[str, list[str]] = {}
     for one in evaluated:
-        for sentence in _sentences(one):
+        for sentence in (*_sentences(one), *(_perturbed(one) if table.perturbed else ())):
             names = folders.setdefault(sentence, [])
             if str(one.folder) not in names:
                 names.append(str(one.folder))
@@ -86,19 +86,32 @@ def _sentences(one: Evaluated) -> Iterable[str]:
     yield from _steps(one)
     if settings.get("fixtures", "fixed") == "fixed":
         yield "Cabinet and stove stand as in the first trial of a task; OpenVLA-OFT's protocol draws them in each trial"
-    if "instructions" in settings:
-        yield f"Instructions from {settings['instructions']}; the paper does not say from where"
     if settings.get("until") is not None:
         yield "Trials could end early (trials.until), so that rates lean towards the outcome that ended them"
     yield _simulator(settings.get("mujoco"))
 
 
+def _perturbed(one: Evaluated) -> Iterable[str]:
+    """What our LIBERO-Plus does otherwise than the official code (github.com/sylvestf/LIBERO-plus)."""
+    instructions = one.settings.get("instructions")
+    if instructions == "filename":
+        yield "Instructions are file names as in the official code, so most of them contain the perturbation"
+    elif instructions is not None:
+        what = {"clean": "of the base tasks", "bddl": "of the task files"}.get(instructions, str(instructions))
+        yield f"Instructions are those {what}; the official code takes file names, which contain the perturbation"
+    if one.settings.get("robot_init") == "full":
+        yield "Perturbed joints are kept in Robot Initial States; the official code sets the nominal ones back"
+    unavailable = one.settings.get("unavailable_tasks")
+    if unavailable:
+        yield f"{len(unavailable)} tasks could not be run; summary.json has the reasons"
+
+
 def _steps(one: Evaluated) -> Iterable[str]:
-    limit = one.settings.get("max_steps")
-    suites = {record.suite for record in one.records}
-    if isinstance(limit, int) and any(MAX_STEPS.get(suite, limit) != limit for suite in suites):
-        limits = ", ".join(f"{steps} ({suite})" for suite, steps in MAX_STEPS.items() if suite in suites)
-        yield f"At most {limit} steps; OpenVLA-OFT's protocol has {limits}"
+    limits = step_limits(one.settings)
+    suites = list(dict.fromkeys(record.suite for record in one.records))
+    other = [suite for suite in suites if limits.get(suite, MAX_STEPS.get(suite)) != MAX_STEPS.get(suite)]
+    for suite in other:
+        yield f"At most {limits[suite]} steps in {suite}; OpenVLA-OFT's protocol has {MAX_STEPS.get(suite, 'none')}"
     settle = one.settings.get("settle_steps", 10)
     if settle != 10:
         yield f"{settle} idle steps before a trial; OpenVLA-OFT's protocol has 10"

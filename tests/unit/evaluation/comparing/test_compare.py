@@ -116,7 +116,7 @@ def test_verdict_without_a_difference_says_what_would_have_been_seen(tmp_path: P
 )  # fmt: skip
 def test_other_settings_make_other_trials_which_is_refused_by_name(tmp_path: Path, setting: str, value: object) -> None:
     a, b = two(tmp_path, "++", "+-", **{setting: value})
-    with pytest.raises(UsageError, match=f"are not the same: {setting}: .*--unpaired"):
+    with pytest.raises(UsageError, match=f"are not the same: {setting}.*: .*--unpaired"):
         compare(a, b)
     assert any(setting in note for note in compare(a, b, paired=False).notes)
 
@@ -126,6 +126,17 @@ def test_settings_without_effect_may_differ_and_those_of_the_policy_are_noted(tm
     assert compare(a, b).notes == (
         "The settings differ in actions_per_query: 8, 16.", "The settings differ in gl: osmesa, egl.",
     )  # fmt: skip
+
+
+def test_step_limits_are_compared_by_suite(tmp_path: Path) -> None:
+    """`max_steps` is a number of an evaluation of one suite, and one number for each suite of others."""
+    a, b = two(
+        tmp_path, "++", "+-", suites=["libero_goal", "libero_10"], max_steps={"libero_goal": 300, "libero_10": 520}
+    )
+    assert compare(a, b).notes == ()
+    _, other = two(tmp_path / "other", "++", "+-", max_steps={"libero_goal": 400})
+    with pytest.raises(UsageError, match="max_steps of libero_goal: 300, 400"):
+        compare(a, other)
 
 
 def test_an_evaluation_that_could_stop_early_is_said_to_be_one(tmp_path: Path) -> None:

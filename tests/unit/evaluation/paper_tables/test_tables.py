@@ -112,7 +112,7 @@ def lines_of(tmp_path: Path, outcomes: str = "+++-", **settings: object) -> str:
 def test_what_differs_is_said_line_by_line(tmp_path: Path) -> None:
     lines = lines_of(
         tmp_path, "+++-x", fast_rendering=True, image_size=128, mujoco="3.17.0", target_shift_m=[0.0, 0.04],
-        max_steps=200, settle_steps=5, instructions="bddl", until={"max": 5}, policies={"pokevla": "blanked"},
+        max_steps=200, settle_steps=5, until={"max": 5}, policies={"pokevla": "blanked"},
     )  # fmt: skip
     for sentence in (
         "libero_goal: 5 trials of a policy; the paper has 500.",
@@ -121,14 +121,32 @@ def test_what_differs_is_said_line_by_line(tmp_path: Path) -> None:
         "Pictures of 128 px",
         "MuJoCo 3.17.0, which renders darker",
         "target object was moved",
-        "At most 200 steps; OpenVLA-OFT's protocol has 300 (libero_goal)",
+        "At most 200 steps in libero_goal; OpenVLA-OFT's protocol has 300",
         "5 idle steps",
-        "Instructions from bddl",
         "Trials could end early",
         "baseline of kind blanked",
         "Cabinet and stove stand as in the first trial",
     ):
         assert sentence in lines
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"instructions": "filename"}, "Instructions are file names as in the official code"),
+        ({"instructions": "clean"}, "Instructions are those of the base tasks; the official code takes file names"),
+        ({"instructions": "bddl"}, "Instructions are those of the task files; the official code takes file names"),
+        ({"robot_init": "full"}, "Perturbed joints are kept in Robot Initial States"),
+        ({"unavailable_tasks": [{"task": 3}, {"task": 5}]}, "2 tasks could not be run"),
+        (
+            {"max_steps": {"libero_goal": 300, "libero_10": 600}},
+            "At most 600 steps in libero_10; OpenVLA-OFT's protocol has 520",
+        ),
+    ],
+)
+def test_what_differs_in_libero_plus(tmp_path: Path, settings: dict[str, object], sentence: str) -> None:
+    (table,) = result_tables(perturbed(tmp_path, "mine", KINDS, **settings))
+    assert any(line.startswith(sentence) for line in table.differences)
 
 
 def test_what_equals_the_protocol_is_not_mentioned(tmp_path: Path) -> None:
