@@ -22,7 +22,7 @@ from pokevla.files.streams import replace_unprintable
 from pokevla.processes import end_without_collection
 from pokevla.recipe.messages import nearest
 
-# Verb: (module, attribute, one line of help). The attribute is a function or a typer app of sub-verbs.
+# Verb: (module, attribute, one line of help). The attribute is a function, a command, or a typer app of sub-verbs.
 VERBS: dict[str, tuple[str, str, str]] = {
     "demo": (
         "pipelines.demo",
@@ -53,7 +53,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
     ),
     "runs": ("run_verbs.runs", "app", "List, show and stop runs: ls, show, stop."),
     "watch": ("run_verbs.watch", "watch", "Watch a run: progress, losses, speed, checkpoints, events."),
-    "eval": ("run_verbs.eval", "evaluate", "Evaluate policies in the simulator, or the grounding of a VLM."),
+    "eval": (
+        "eval_verbs.command",
+        "command",
+        "Evaluate policies in the simulator, or the grounding of a VLM; compare, power, tables.",
+    ),
     "explain": (
         "run_verbs.explain",
         "explain",
@@ -94,6 +98,8 @@ class LazyGroup(typer.core.TyperGroup):
         target = getattr(importlib.import_module(f"pokevla.cli.{module}"), attribute)
         if isinstance(target, typer.Typer):
             command = typer.main.get_group(target)
+        elif isinstance(target, typer.core.TyperCommand):
+            command = target
         else:
             single = typer.Typer(add_completion=False, rich_markup_mode=None)
             single.command(cmd_name)(target)

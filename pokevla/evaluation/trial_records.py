@@ -1,24 +1,21 @@
-"""Records of trials, one JSON line each; their summary; confidence intervals of success rates."""
+"""Records of trials, one JSON line each, and their summary."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pokevla.evaluation.statistics.intervals import wilson_interval
 from pokevla.files.failures import naming_errors
 from pokevla.files.records import as_type
 from pokevla.files.texts import parse_json, read_text
 from pokevla.files.writing import atomic_path
 
 Outcome = Literal["success", "failure", "crashed"]
-
-Z_95 = 1.959963984540054
-"""Two-sided 95 % quantile of the normal distribution."""
 
 
 @dataclass(frozen=True)
@@ -85,25 +82,6 @@ def rewrite_records(path: Path, records: Iterable[TrialRecord]) -> None:
     """Replace the file by these records. This also removes an incomplete last line."""
     with atomic_path(path) as temporary:
         temporary.write_text("".join(_line(record) for record in records), encoding="utf-8")
-
-
-def wilson_interval(successes: int, trials: int, z: float = Z_95) -> tuple[float, float]:
-    """Wilson score interval of a success rate (Wilson 1927, JASA 22:209), both ends in [0, 1].
-
-    Unlike the normal interval it is valid for few trials and for 0 or all successes. Without trials it is (0, 1).
-    Raises ValueError if `successes` is not in [0, trials].
-    """
-    if not 0 <= successes <= trials:
-        raise ValueError(f"{successes} successes of {trials} trials")
-    if trials == 0:
-        return (0.0, 1.0)
-    rate = successes / trials
-    denominator = 1 + z * z / trials
-    centre = (rate + z * z / (2 * trials)) / denominator
-    half = z * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials)) / denominator
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    high = 1.0 if successes == trials else min(1.0, centre + half)
-    return (low, high)
 
 
 def summarise(records: Iterable[TrialRecord]) -> dict[str, dict[str, Any]]:

@@ -241,6 +241,18 @@ OneOrSeveral = Annotated[
 ]
 
 
+class UntilConfig(Section):
+    """When a comparison of policies on the same trials ends before all trials are done (docs/comparing.md)."""
+
+    difference: Annotated[float, Field(gt=0.0, lt=1.0)]
+    """Difference of success rates below which two policies count as equally good: 0.05 is five points."""
+    alpha: Annotated[float, Field(gt=0.0, le=0.5)] = 0.05
+    """Largest probability of finding a difference between equally good policies, and of finding none where there is one
+    of `difference` or more; over all looks together."""
+    max: Positive
+    """Most trials of each policy. Then it ends without an answer if there is none."""
+
+
 class TrialsConfig(Section):
     """The trials. A trial is a pure function of (suite, task, initial state, seed, policy)."""
 
@@ -260,6 +272,9 @@ class TrialsConfig(Section):
     """Idle steps before the trial, in which objects come to rest (OpenVLA-OFT)."""
     seed: int = 7
     """Seed of the placements, and of the weights of a policy of kind `untrained`."""
+    until: UntilConfig | None = None
+    """Stop as soon as the trials show which policy is better, or that none is: each policy is compared with the first.
+    `null`: all trials."""
 
     @property
     def suites(self) -> tuple[str, ...]:

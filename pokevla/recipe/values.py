@@ -40,6 +40,7 @@ ADDED: dict[str, Any] = {
     "optim.name": "adamw",
     "log.sinks": ["jsonl", "tensorboard"],
     "trials.environment": "libero",
+    "trials.until": None,
     "policies.*.statistics": None,
     "policies.*.images": "published",
     "compile": False,

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pokevla.data.records import parse_choice, parse_points
 from pokevla.errors import DataError
-from pokevla.evaluation.trial_records import wilson_interval
+from pokevla.evaluation.statistics.intervals import wilson_interval
 
 ASKED_KINDS = ("point", "choice")
 """Points (including affordance questions) are scored by the mask, choices by their letter. Boxes are not asked."""

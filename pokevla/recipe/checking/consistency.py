@@ -213,6 +213,8 @@ def _trials(recipe: schema.EvalRecipe) -> Iterator[Finding]:
     yield from _tasks(recipe.trials)
     if len({policy.name for policy in recipe.policies}) < len(recipe.policies):
         yield "policies", "two policies have the same name; the table needs different ones."
+    if recipe.trials.until is not None and len(recipe.policies) < 2:
+        yield "trials.until", "trials.until compares policies on the same trials: name at least two policies."
     for index, policy in enumerate(recipe.policies):
         needed = {"replay": "dataset", "expert": None}.get(policy.kind, "run")
         if needed is not None and getattr(policy, needed) is None:

@@ -2,7 +2,6 @@ import dataclasses
 import json
 
 import pytest
-from scipy.stats import binomtest
 
 from pokevla.errors import DataError
 from pokevla.evaluation.trial_records import (
@@ -11,33 +10,12 @@ from pokevla.evaluation.trial_records import (
     read_records,
     rewrite_records,
     summarise,
-    wilson_interval,
 )
 
 RECORD = TrialRecord(
     policy="trained", suite="libero_object", task_index=3, task="pick_up", trial=0, init_state_index=30,
     target_shift=(0.03, -0.02), outcome="success", steps=120, queries=15, seconds=4.5,
 )  # fmt: skip
-
-
-@pytest.mark.parametrize(("successes", "trials"), [(0, 1), (0, 20), (1, 20), (8, 20), (20, 20), (137, 200), (1, 3)])
-def test_wilson_interval_equals_scipy(successes: int, trials: int) -> None:
-    expected = binomtest(successes, trials).proportion_ci(method="wilson")
-    assert wilson_interval(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-9)
-
-
-def test_wilson_interval_of_12_of_20_is_the_published_one() -> None:
-    low, high = wilson_interval(12, 20)
-    assert (round(low, 2), round(high, 2)) == (0.39, 0.78)
-
-
-def test_wilson_interval_without_trials_knows_nothing() -> None:
-    assert wilson_interval(0, 0) == (0.0, 1.0)
-
-
-def test_more_successes_than_trials_are_refused() -> None:
-    with pytest.raises(ValueError, match="3 successes of 2"):
-        wilson_interval(3, 2)
 
 
 def test_records_come_back_as_they_were_written(tmp_path) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from pokevla.errors import RecipeError
 from pokevla.recipe.load import load_recipe, recipe_hash
-from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
+from pokevla.recipe.schema import EvalRecipe, PosttrainRecipe, PretrainRecipe, UntilConfig
+from pokevla.recipe.values import learnt_values
 
 PRETRAIN = """kind: pretrain
 name: x
@@ -276,12 +277,30 @@ def test_no_cache_is_needed_without_the_losses_that_read_it(tmp_path: Path) -> N
         ("trials.init_states=[5, 5]", "trials.init_states should be [first, last)"),
         ("trials.target_shift_m=[0.05, 0.03]", "trials.target_shift_m should be [least, largest]"),
         ("trials.tasks=[0, 0]", "trials.tasks should be different task indices"),
+        (
+            "trials.until={difference: 0.05, max: 500}",
+            "trials.until compares policies on the same trials: name at least two",
+        ),
+        ("trials.until={difference: 1.5, max: 500}", "trials.until.difference"),
+        ("trials.until={difference: 0.05, alpha: 0, max: 500}", "trials.until.alpha"),
+        ("trials.until={difference: 0.05, max: 0}", "trials.until.max"),
+        ("trials.until={difference: 0.05}", "trials.until.max is missing"),
         ("policies.0.run=null", "policies.0.run is missing"),
         ("policies.0.kind=replay", "policies.0.dataset is missing"),
     ],
 )
 def test_trials_and_policies_must_make_sense(tmp_path: Path, override: str, message: str) -> None:
     assert message in error_of(write(tmp_path, EVAL), override)
+
+
+def test_evaluation_may_end_early_where_there_are_two_policies(tmp_path: Path) -> None:
+    path = write(tmp_path, EVAL + "  - {name: b, kind: model, run: r}\n")
+    recipe = load_recipe(path, ["trials.until={difference: 0.05, max: 500}"], {}).recipe
+    assert isinstance(recipe, EvalRecipe)
+    assert recipe.trials.until == UntilConfig(difference=0.05, alpha=0.05, max=500)
+    without = load_recipe(path, (), {}).recipe
+    assert recipe_hash(recipe) != recipe_hash(without)
+    assert "until" not in learnt_values(without)["trials"]  # an older evaluation can be continued
 
 
 def test_file_that_does_not_exist_is_told(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""`pokevla eval`: evaluate a recipe, or compare what was evaluated."""

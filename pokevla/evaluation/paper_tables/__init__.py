@@ -1,0 +1,1 @@
+"""Our results beside tables IV to VII of the paper."""
