@@ -84,7 +84,7 @@ def _run_locked(
             on_progress(record, len(records), len(trials))
 
     _limit_threads(recipe.workers)
-    settings = EnvironmentSettings(recipe.image_size, recipe.fast_rendering, ENVIRONMENT_SEED)
+    settings = environment_settings(recipe)
     factory = BenchmarkFactory(recipe.trials.environment, recipe.extensions, settings)
     with worker_pool(min(recipe.workers, max(1, len(remaining))), factory, recipe.worker_timeout_s) as pool:
         run_trials(remaining, policies, pool, recipe.actions_per_query, watch, on_record)
@@ -128,6 +128,13 @@ def check_trials(recipe: EvalRecipe) -> int:
 def benchmark_of(recipe: EvalRecipe) -> Benchmark:
     """The simulator benchmark of the trials."""
     return get_part("trials.environment", recipe.trials.environment, ENVIRONMENTS)
+
+
+def environment_settings(recipe: EvalRecipe) -> EnvironmentSettings:
+    """How the environments of the trials are created."""
+    return EnvironmentSettings(
+        recipe.image_size, recipe.fast_rendering, ENVIRONMENT_SEED, fixtures=recipe.trials.fixtures
+    )
 
 
 def queries_per_s(recipe: EvalRecipe) -> float:
@@ -198,6 +205,7 @@ def _settings(recipe: EvalRecipe, max_steps: int) -> dict[str, Any]:
         "target_shift_m": None if trials.target_shift_m is None else list(trials.target_shift_m),
         "max_steps": max_steps,
         "settle_steps": trials.settle_steps,
+        "fixtures": trials.fixtures,
         "seed": trials.seed,
         "environment_seed": ENVIRONMENT_SEED,
         "image_size": recipe.image_size,

@@ -229,6 +229,9 @@ class TrialsConfig(Section):
     """Step limit; `null`: the suite's own (OpenVLA-OFT, run_libero_eval.py)."""
     settle_steps: Annotated[int, Field(ge=0)] = 10
     """Idle steps before the trial, in which objects come to rest (OpenVLA-OFT)."""
+    fixtures: Literal["per_trial", "fixed"] = "per_trial"
+    """Poses of cabinet, stove and rack, which initial states do not include. `per_trial`: initial state k has draw k of
+    LIBERO's sequence, as in OpenVLA-OFT, which resets before every trial. `fixed`: all have the first."""
     seed: int = 7
     """Seed of the placements, and of the weights of a policy of kind `untrained`."""
 

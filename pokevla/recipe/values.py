@@ -37,6 +37,7 @@ ADDED: dict[str, Any] = {
     "optim.name": "adamw",
     "log.sinks": ["jsonl", "tensorboard"],
     "trials.environment": "libero",
+    "trials.fixtures": "fixed",
     "policies.*.statistics": None,
     "policies.*.images": "published",
     "compile": False,

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+FixtureMode = Literal["per_trial", "fixed"]
+"""Whether fixtures (cabinet, stove, rack) are placed anew in each trial or stay where the first one has them."""
 
 
 class Task(Protocol):
@@ -25,6 +29,16 @@ class Task(Protocol):
 
     @property
     def num_init_states(self) -> int: ...
+
+    @property
+    def perturbation(self) -> str | None:
+        """What differs from a standard task, such as `Camera Viewpoints`; None for a standard task."""
+        ...
+
+    @property
+    def level(self) -> int | None:
+        """Difficulty of the perturbation, 1 (least) to 5; None if the benchmark states none."""
+        ...
 
 
 class Observation(Protocol):
@@ -84,6 +98,7 @@ class EnvironmentSettings:
     image_size: int  # px, square
     fast_rendering: bool
     seed: int
+    fixtures: FixtureMode = "per_trial"
 
 
 @dataclass(frozen=True)

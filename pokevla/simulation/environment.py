@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from pokevla.errors import SimulationError
+from pokevla.simulation.benchmark import FixtureMode
+from pokevla.simulation.fixtures import FixtureDraws
 from pokevla.simulation.geometry import quaternion_to_axis_angle
 from pokevla.simulation.masks import geom_labels, target_instances
 from pokevla.simulation.physics import PhysicsStepper
@@ -37,7 +39,7 @@ class Observation:
 
 
 class LiberoEnvironment:
-    """A LIBERO task. An episode is a pure function of (suite, task, init state, shift, seed, actions).
+    """A LIBERO task. An episode is a pure function of (suite, task, init state, shift, seed, fixtures, actions).
 
     The model is built once; `reset` restores its whole state after creation, bit for bit, including the poses of
     drawers and stoves, which are not part of the initial states. The GL context is created when the first image is
@@ -52,8 +54,11 @@ class LiberoEnvironment:
         image_size: int = 128,
         fast_rendering: bool = False,
         seed: int = 0,
+        fixtures: FixtureMode = "fixed",
     ) -> None:
-        """`image_size` in pixels; `fast_rendering`: no anti-aliasing, no reflections, simplified meshes.
+        """`image_size` in pixels; `fast_rendering`: no anti-aliasing, no reflections, simplified meshes. `fixtures`:
+        `per_trial` places cabinet, stove and rack anew for each initial state, as the published protocol does (initial
+        state k is its trial k); `fixed` keeps their first place.
 
         Raises UsageError for an unknown suite or task, EnvironmentSetupError without simulator or GL.
         """
@@ -62,7 +67,10 @@ class LiberoEnvironment:
         self._image_size = image_size
         self._fast_rendering = fast_rendering
         self._mujoco, _ = load_simulator()
-        self._env = build_libero_env(self.task, seed)
+        built = build_libero_env(self.task, seed)
+        self._env = built.env
+        # Before anything else moves: it captures the state after LIBERO's first reset.
+        self._draws = FixtureDraws(built) if fixtures == "per_trial" and self.has_fixtures else None
         self._init_states = load_init_states(self.task)
         self._stepper = PhysicsStepper(self._env)
         self._renderer: Renderer | None = None
@@ -99,7 +107,12 @@ class LiberoEnvironment:
 
     def restore_state(self, init_state_index: int) -> None:
         """Set a shipped initial state, without settling."""
-        self._stepper.restore()
+        if self._draws is None:
+            self._stepper.restore()
+        else:
+            start = self._draws.start(init_state_index)
+            self._draws.place(start.poses)
+            self._stepper.restore(start.state)
         self._env.sim.set_state_from_flattened(self._init_states[init_state_index])
         self._env.sim.forward()
         # As in LIBERO's own set_init_state: switches the stoves on or off.

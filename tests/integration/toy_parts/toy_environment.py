@@ -9,7 +9,7 @@ import numpy as np
 from pokevla.parts import ENVIRONMENTS
 from pokevla.simulation.benchmark import Benchmark
 
-TASK = SimpleNamespace(name="centre", instruction="Follow the square", num_init_states=4)
+TASK = SimpleNamespace(name="centre", instruction="Follow the square", num_init_states=4, perturbation=None, level=None)
 
 
 class PointEnvironment:
