@@ -69,11 +69,14 @@ def gl_error(backend: str, error: Exception) -> EnvironmentSetupError:
     )
 
 
-def build_libero_env(task: TaskInfo, seed: int) -> BuiltEnvironment:
+def build_libero_env(
+    task: TaskInfo, seed: int, *, robot: str = "Panda", always_reset: bool = False
+) -> BuiltEnvironment:
     """A LIBERO environment as after a fresh creation and `seed(seed); reset()`, without camera or GL context.
 
     LIBERO draws fixture poses from numpy's global generator, which is seeded for the creation and
-    restored afterwards, so that the result is a function of (task, seed) alone.
+    restored afterwards, so that the result is a function of (task, seed) alone. The reset is left out where it changes
+    nothing but the generator, unless `always_reset`. `robot`: name of a robot of robosuite without LIBERO's prefix.
 
     Raises SimulationError if LIBERO finds no placement.
     """
@@ -89,11 +92,14 @@ def build_libero_env(task: TaskInfo, seed: int) -> BuiltEnvironment:
             # LIBERO's own wrapper also retries: a random placement of the objects may not fit.
             with contextlib.suppress(RandomizationError), contextlib.redirect_stdout(io.StringIO()):
                 control = envs.env_wrapper.ControlEnv(
-                    bddl_file_name=str(task.bddl_file), has_offscreen_renderer=False, use_camera_obs=False
+                    bddl_file_name=str(task.bddl_file),
+                    robots=[robot],
+                    has_offscreen_renderer=False,
+                    use_camera_obs=False,
                 )
                 env = control.env
                 samplers = list(env.object_property_initializers)
-                if env.fixtures_dict:
+                if env.fixtures_dict or always_reset:
                     # LIBERO registers drawer and knob samplers once more on every load, which shifts its random
                     # numbers: only the real sequence gives the fixture poses every published evaluation saw.
                     np.random.seed(seed)
