@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from pokevla.errors import UsageError
-from pokevla.evaluation.closed_loop import ProgressCallback, check_trials, identity_of, run_closed_loop, write_summary
+from pokevla.evaluation.closed_loop import (
+    ProgressCallback,
+    check_trials,
+    identity_of,
+    run_closed_loop,
+    task_indices,
+    write_summary,
+)
 from pokevla.evaluation.folder import EPISODES, IDENTITY, SUMMARY, refuse_other_folder
 from pokevla.evaluation.locking import combine_lock, evaluation_lock
 from pokevla.evaluation.trial_records import TrialRecord, append_record, read_records
@@ -33,7 +40,7 @@ def missing_tasks(recipe: EvalRecipe) -> list[int]:
     Raises:
         UsageError: a task was evaluated with other settings or weights.
     """
-    return [task for task in recipe.trials.tasks if not _is_done(recipe_of_task(recipe, task))]
+    return [task for task in task_indices(recipe) if not _is_done(recipe_of_task(recipe, task))]
 
 
 def run_tasks(recipe: EvalRecipe, tasks: Sequence[int], on_progress: ProgressCallback | None = None) -> None:
@@ -56,7 +63,7 @@ def _combine(recipe: EvalRecipe) -> dict[str, Any]:
     folder = _folder(recipe)
     max_steps = check_trials(recipe)
     records: list[TrialRecord] = []
-    for task in recipe.trials.tasks:
+    for task in task_indices(recipe):
         task_folder = _folder(recipe_of_task(recipe, task))
         prefix = task_folder.relative_to(folder)
         records += [
@@ -68,7 +75,7 @@ def _combine(recipe: EvalRecipe) -> dict[str, Any]:
     episodes.unlink(missing_ok=True)  # left by an attempt that was killed here
     for record in records:
         append_record(episodes, record)
-    trials = plan_trials(recipe.trials, [spec.name for spec in recipe.policies], max_steps)
+    trials = plan_trials(recipe.trials, [spec.name for spec in recipe.policies], max_steps, task_indices(recipe))
     return write_summary(recipe, records, trials, max_steps)
 
 

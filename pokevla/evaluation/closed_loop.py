@@ -25,6 +25,7 @@ from pokevla.parts import ENVIRONMENTS, get_part
 from pokevla.recipe.load import recipe_hash
 from pokevla.recipe.schema import EvalRecipe
 from pokevla.simulation.benchmark import Benchmark, EnvironmentSettings
+from pokevla.simulation.libero_plus.selection import selected_tasks, task_source
 
 ENVIRONMENT_SEED = 0
 """`env.seed(0)`, as OpenVLA-OFT does (experiments/robot/libero/libero_utils.py)."""
@@ -67,7 +68,7 @@ def _run_locked(
     episodes = folder / EPISODES
     records = [record for record in read_records(episodes) if record.outcome != "crashed"]
     rewrite_records(episodes, records)
-    trials = plan_trials(recipe.trials, list(policies), max_steps)
+    trials = plan_trials(recipe.trials, list(policies), max_steps, task_indices(recipe))
     done = {record.key for record in records}
     remaining = [trial for trial in trials if trial.key not in done]
     predictors = {spec.name: mask_predictor(spec, policies[spec.name]) for spec in recipe.policies if recipe.videos}
@@ -111,11 +112,22 @@ def write_summary(
 
 
 def check_trials(recipe: EvalRecipe) -> int:
-    """Step limit of the trials. UsageError for a task, RecipeError for initial states that do not exist."""
+    """Step limit of the trials. UsageError for a task that does not exist or cannot run, RecipeError for initial states
+    that do not exist, or if no task of the selection can run."""
     trials, benchmark = recipe.trials, benchmark_of(recipe)
     low, high = trials.init_states
-    for index in trials.tasks:
+    unavailable = benchmark.unavailable_tasks(trials.suite)
+    indices = task_indices(recipe)
+    if not indices:
+        reasons = "; ".join(dict.fromkeys(row["reason"] for row in left_out(recipe))) or "no task is selected"
+        raise RecipeError(f"trials: no task of {trials.suite} can run ({reasons}).", "Select others.")
+    for index in indices:
         task = benchmark.get_task(trials.suite, index)
+        if index in unavailable:
+            raise UsageError(
+                f"{trials.suite} task {index} ({task.name}) cannot run: {unavailable[index]}.",
+                "See docs/libero_plus.md, or leave the task out.",
+            )
         if not 0 <= low < high <= task.num_init_states:
             raise RecipeError(
                 f"trials.init_states: [{low}, {high}) is not a range of the {task.num_init_states} initial states of "
@@ -126,14 +138,43 @@ def check_trials(recipe: EvalRecipe) -> int:
 
 
 def benchmark_of(recipe: EvalRecipe) -> Benchmark:
-    """The simulator benchmark of the trials."""
-    return get_part("trials.environment", recipe.trials.environment, ENVIRONMENTS)
+    """The simulator benchmark of the trials, with the recipe's task source."""
+    benchmark: Benchmark = get_part("trials.environment", recipe.trials.environment, ENVIRONMENTS)
+    return benchmark.configured(task_source(recipe.trials))
+
+
+def task_indices(recipe: EvalRecipe) -> list[int]:
+    """Tasks of the trials: those that the recipe lists, or those of its selection that can run."""
+    benchmark = benchmark_of(recipe)
+    tasks = selected_tasks(recipe.trials, benchmark)
+    if recipe.trials.tasks is not None:
+        return tasks
+    unavailable = benchmark.unavailable_tasks(recipe.trials.suite)
+    return [index for index in tasks if index not in unavailable]
+
+
+def left_out(recipe: EvalRecipe) -> list[dict[str, Any]]:
+    """Tasks of the recipe's selection that cannot run: index, name, perturbation and the reason of each."""
+    if recipe.trials.tasks is not None:
+        return []
+    benchmark, suite = benchmark_of(recipe), recipe.trials.suite
+    unavailable = benchmark.unavailable_tasks(suite)
+    tasks = [index for index in selected_tasks(recipe.trials, benchmark) if index in unavailable]
+    found = [(index, benchmark.get_task(suite, index)) for index in tasks]
+    return [
+        {"index": index, "name": task.name, "perturbation": task.perturbation, "reason": unavailable[index]}
+        for index, task in found
+    ]
 
 
 def environment_settings(recipe: EvalRecipe) -> EnvironmentSettings:
     """How the environments of the trials are created."""
     return EnvironmentSettings(
-        recipe.image_size, recipe.fast_rendering, ENVIRONMENT_SEED, fixtures=recipe.trials.fixtures
+        recipe.image_size,
+        recipe.fast_rendering,
+        ENVIRONMENT_SEED,
+        fixtures=recipe.trials.fixtures,
+        source=task_source(recipe.trials),
     )
 
 
@@ -185,13 +226,16 @@ def _in_order(records: list[TrialRecord], trials: list[Trial]) -> list[TrialReco
 
 def _by_task(records: list[TrialRecord], recipe: EvalRecipe) -> list[dict[str, Any]]:
     rows = []
-    for index in recipe.trials.tasks:
+    for index in task_indices(recipe):
         task = benchmark_of(recipe).get_task(recipe.trials.suite, index)
         figures = summarise(record for record in records if record.task_index == index)
         policies = {
             name: {key: row[key] for key in ("successes", "trials", "crashed")} for name, row in figures.items()
         }
-        rows.append({"index": index, "name": task.name, "instruction": task.instruction, "policies": policies})
+        about = {"name": task.name, "instruction": task.instruction}
+        if task.perturbation is not None:
+            about |= {"perturbation": task.perturbation, "level": task.level}
+        rows.append({"index": index, **about, "policies": policies})
     return rows
 
 
@@ -200,7 +244,10 @@ def _settings(recipe: EvalRecipe, max_steps: int) -> dict[str, Any]:
     return {
         "environment": trials.environment,
         "suite": trials.suite,
-        "tasks": trials.tasks,
+        "tasks": task_indices(recipe),
+        "unavailable_tasks": left_out(recipe),
+        "instructions": trials.instructions,
+        "robot_init": trials.robot_init,
         "init_states": list(trials.init_states),
         "target_shift_m": None if trials.target_shift_m is None else list(trials.target_shift_m),
         "max_steps": max_steps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,8 +30,16 @@ class Trial:
         return (self.policy, self.task_index, self.init_state_index)
 
 
-def plan_trials(config: TrialsConfig, policies: list[str], max_steps: int) -> list[Trial]:
-    """All trials, ordered by task and then by policy, so that one environment per task serves all policies."""
+def plan_trials(
+    config: TrialsConfig, policies: list[str], max_steps: int, tasks: Sequence[int] | None = None
+) -> list[Trial]:
+    """All trials, ordered by task and then by policy, so that one environment per task serves all policies.
+
+    `tasks`: indices, for a recipe that selects them in another way than by `trials.tasks`. ValueError without any.
+    """
+    tasks = config.tasks if tasks is None else tasks
+    if tasks is None:
+        raise ValueError("trials.tasks is null, and no tasks are given")
     return [
         Trial(
             policy=policy,
@@ -43,7 +52,7 @@ def plan_trials(config: TrialsConfig, policies: list[str], max_steps: int) -> li
             max_steps=max_steps,
             settle_steps=config.settle_steps,
         )
-        for task_index in config.tasks
+        for task_index in tasks
         for policy in policies
         for number, init_state in enumerate(range(*config.init_states))
     ]

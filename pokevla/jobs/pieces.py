@@ -135,7 +135,9 @@ def _trials_done(recipe: Any, folder: Path, names: Names) -> int:
 
 
 def _task_numbers(recipe: Any, names: Names) -> list[int]:
-    return recipe.trials.tasks if names is None else [int(name) for name in names]
+    from pokevla.evaluation.closed_loop import task_indices
+
+    return task_indices(recipe) if names is None else [int(name) for name in names]
 
 
 def _ask(recipe: Any, _names: Names) -> None:

@@ -212,15 +212,39 @@ class PolicySpec(Section):
     bilinear crop, as its own evaluation does; `plain`: one resampling, as for our own policies."""
 
 
+class SubsetConfig(Section):
+    """A subset of each suite, the same number of tasks of every perturbation."""
+
+    per_suite: Annotated[int, Field(ge=7)] = 560
+    """Tasks of a suite, a multiple of 7, the number of perturbations. The paper's ablations take 560: 80 of each."""
+    seed: int = 7
+    """Seed of the draw. The paper does not say which tasks it took."""
+
+
 class TrialsConfig(Section):
     """The trials. A trial is a pure function of (suite, task, initial state, seed, policy)."""
 
     environment: str = "libero"
     """Simulator, an entry of `pokevla.parts.ENVIRONMENTS`."""
     suite: str
-    """Suite of tasks: of LIBERO `libero_spatial`, `libero_object`, `libero_goal` or `libero_10`."""
-    tasks: Annotated[list[int], Field(min_length=1)]
-    """Task indices."""
+    """Suite of tasks: of LIBERO and LIBERO-Plus `libero_spatial`, `libero_object`, `libero_goal` or `libero_10`."""
+    tasks: Annotated[list[int], Field(min_length=1)] | None = None
+    """Task indices; of LIBERO-Plus the official id less one. `null`: all tasks of the suite that `perturbations` and
+    `subset` select."""
+    perturbations: Annotated[list[str], Field(min_length=1)] | None = None
+    """Categories of LIBERO-Plus to run, such as `Camera Viewpoints`; `null`: all."""
+    subset: SubsetConfig | None = None
+    """Draw a part of the tasks; `null`: all."""
+    libero_plus: UserPath | None = None
+    """Checkout of LIBERO-Plus (github.com/sylvestf/LIBERO-plus), which has its task definitions."""
+    libero_plus_assets: UserPath | None = None
+    """Folder `assets` of LIBERO-Plus (its assets.zip, unpacked), which light, background and added objects need."""
+    instructions: Literal["clean", "bddl", "filename"] = "clean"
+    """What LIBERO-Plus tells the policy: `clean` the words of the base task, `bddl` those of the task file, `filename`
+    those of the task's name, which contain the perturbation, as in the official code (docs/libero_plus.md)."""
+    robot_init: Literal["published", "full"] = "published"
+    """Robot Initial States of LIBERO-Plus: `published` sets the nominal joints back with the initial state, as the
+    official code does, `full` keeps the perturbed ones (docs/libero_plus.md)."""
     init_states: tuple[int, int] = (0, 50)
     """Half-open range of shipped initial states; one trial each per task."""
     target_shift_m: tuple[float, float] | None = None

@@ -139,6 +139,8 @@ class Benchmark:
     """The simulated robot, an entry of `pokevla.parts.EMBODIMENTS`."""
     packages: tuple[str, ...] = ()
     """Python packages whose versions go into the summary."""
+    perturbations: tuple[str, ...] = ()
+    """What `Task.perturbation` can be."""
     with_source: Callable[[TaskSource], Benchmark] | None = None
     """The same benchmark with the user's tasks. None: its tasks are installed, and a source changes nothing."""
     unavailable_tasks: Callable[[str], dict[int, str]] = lambda _suite: {}

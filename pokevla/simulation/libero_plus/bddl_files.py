@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,14 @@ MAX_BYTES = 1 << 18
 """Of a BDDL file. The official ones have up to 8 kB."""
 _NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
 _ANGLE = re.compile(rf"[-+]?({_NUMBER}|pi)([*/]{_NUMBER})?")
-"""What `:yaw_rotation` may contain: LIBERO's reader passes its words to Python's `eval` (libero/libero/envs/bddl_utils.py,
-`get_regions`), and these files are the user's."""
+"""What `:yaw_rotation` may contain: LIBERO's reader passes its words to Python's `eval` (`get_regions` in
+libero/libero/envs/bddl_utils.py), and these files are the user's."""
 
 
 @dataclass(frozen=True)
 class BddlFile:
-    """`problem`: class of the scene, lower case. `instruction`: its `:language`, as LIBERO's reader gives it: lower case,
-    words separated by one blank. `categories`: kinds of objects and fixtures in the scene."""
+    """`problem`: class of the scene, lower case. `instruction`: its `:language`, as LIBERO's reader gives it: lower
+    case, words separated by one blank. `categories`: kinds of objects and fixtures in the scene."""
 
     path: Path
     problem: str
@@ -92,4 +93,4 @@ def _angles(regions: list[Any]) -> list[str]:
 
 def _categories(words: list[str]) -> list[str]:
     """Of `name name - category name - category`: the words after a dash."""
-    return [after for before, after in zip(words, words[1:], strict=False) if before == "-"]
+    return [after for before, after in pairwise(words) if before == "-"]

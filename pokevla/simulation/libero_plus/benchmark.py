@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from pokevla.simulation.benchmark import Benchmark, Environment, EnvironmentSettings, TaskSource
+from pokevla.simulation.libero_plus.availability import unavailable_tasks
 from pokevla.simulation.libero_plus.checkout import NUM_TASKS
+from pokevla.simulation.libero_plus.names import CATEGORIES
 from pokevla.simulation.libero_plus.tasks import plus_task
 from pokevla.simulation.suites import MAX_STEPS
 
@@ -27,7 +29,9 @@ def libero_plus(source: TaskSource) -> Benchmark:
         make=make_libero_plus,
         embodiment="libero",
         packages=("mujoco", "robosuite"),
+        perturbations=CATEGORIES,
         with_source=libero_plus,
+        unavailable_tasks=partial(unavailable_tasks, source),
     )
 
 

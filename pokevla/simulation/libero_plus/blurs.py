@@ -66,7 +66,7 @@ def zoom_blur(image: np.ndarray, severity: int, rng: np.random.RandomState) -> n
     end, step = _ZOOM_END_AND_STEP[severity - 1]
     factors = np.arange(1, end, step)
     plain = (image / 255.0).astype(np.float32)
-    total = np.zeros_like(plain)
+    total = np.zeros(plain.shape, np.float32)
     for factor in factors:
         total += _enlarged(plain, factor)
     return _as_bytes((plain + total) / (len(factors) + 1))
@@ -83,7 +83,7 @@ def fog(image: np.ndarray, severity: int, rng: np.random.RandomState) -> np.ndar
 
 
 def glass_blur(image: np.ndarray, severity: int, rng: np.random.RandomState) -> np.ndarray:
-    """Each pixel takes the value of one nearby, between two Gaussian blurs. `glass_draws` draws."""
+    """Each pixel takes the value of one nearby, between two Gaussian blurs. Two draws per pixel and round."""
     sigma, reach, rounds = _GLASS[severity - 1]
     soft = np.uint8(_gaussian(image / 255.0, sigma) * 255)
     height, width = soft.shape[:2]
@@ -96,7 +96,9 @@ def glass_blur(image: np.ndarray, severity: int, rng: np.random.RandomState) -> 
         moves = rng.randint(-reach, reach, size=(len(targets), 2))
         # The official code means to swap two pixels, but both sides are views of one array, so the second assignment
         # does nothing. A later pixel takes what an earlier one has become: the order counts.
-        for target, source in zip(targets.tolist(), (targets + moves[:, 1] * width + moves[:, 0]).tolist(), strict=True):
+        for target, source in zip(
+            targets.tolist(), (targets + moves[:, 1] * width + moves[:, 0]).tolist(), strict=True
+        ):
             pixels[target] = pixels[source]
     packed = np.array(pixels)[:, np.newaxis]
     shuffled = (packed >> np.array([0, 8, 16]) & 255).astype(np.uint8).reshape(soft.shape)

@@ -121,12 +121,16 @@ def _check_version(table: Path, rows: dict[str, tuple[TaskRow, ...]]) -> None:
 
 def table_digest(rows: dict[str, tuple[TaskRow, ...]]) -> str:
     """SHA-256 of the table's content, independent of its layout as JSON."""
-    lines = [f"{row.suite} {row.index + 1} {row.name} {row.category} {row.level}\n" for suite in NUM_TASKS for row in rows[suite]]
+    lines = [
+        f"{row.suite} {row.index + 1} {row.name} {row.category} {row.level}\n"
+        for suite in NUM_TASKS
+        for row in rows[suite]
+    ]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _check_files(checkout: Checkout) -> None:
-    """Every task has its files. Folders are listed, because asking for 8,000 files one by one takes long on a network."""
+    """Every task has its files. Folders are listed: asking for 8,000 files one by one takes long on a network."""
     needed: dict[Path, set[str]] = {}
     for rows in checkout.rows.values():
         for row in rows:

@@ -6,6 +6,7 @@ import numpy as np
 
 from pokevla.simulation.benchmark import EnvironmentSettings
 from pokevla.simulation.environment import LiberoEnvironment
+from pokevla.simulation.libero_plus.availability import prepare
 from pokevla.simulation.libero_plus.camera import moved_camera
 from pokevla.simulation.libero_plus.noise import SensorNoise
 from pokevla.simulation.libero_plus.robots import initial_joints, register_robot
@@ -36,9 +37,9 @@ class PlusEnvironment(LiberoEnvironment):
     def restore_state(self, init_state_index: int) -> None:
         """Set an initial state, without settling.
 
-        It holds the nominal joints of the arm, also in Robot Initial States tasks. Officially it is set over the perturbed
-        pose, while the controller keeps the orientation of that pose as its goal and its joints as those that it prefers,
-        so that the arm moves back towards them in the first steps. `robot_init: full` sets the joints again.
+        It holds the nominal joints of the arm, also in Robot Initial States tasks. Officially it is set over the
+        perturbed pose, while the controller keeps the orientation of that pose as its goal and its joints as those that
+        it prefers, so that the arm moves back towards them in the first steps. `robot_init: full` sets the joints again.
         """
         super().restore_state(init_state_index)
         if self._noise is not None:
@@ -57,6 +58,7 @@ class PlusEnvironment(LiberoEnvironment):
 
     def _build(self) -> BuiltEnvironment:
         parts = self.task.parts
+        prepare(self._source, self.task)
         robot = register_robot(parts.robot) if parts.robot else "Panda"
         built = build_libero_env(self.task, self.seed, robot=robot, always_reset=parts.noise > 0)
         if parts.noise:

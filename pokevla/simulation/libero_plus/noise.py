@@ -40,7 +40,7 @@ class SensorNoise:
         self._step += 1
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """The noisy form of the current step's base view, (H, W, 3) uint8 upside down; again the same if asked twice."""
+        """The noisy form of the current step's base view, (H, W, 3) uint8 upside down. Asking twice gives the same."""
         if self._step == 0:
             return image
         self._skip_to(self._step)

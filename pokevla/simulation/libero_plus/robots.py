@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from types import new_class
 
 import numpy as np
 
@@ -20,7 +21,7 @@ def initial_joints() -> np.ndarray:
     """(500, 7) joint positions in rad; row k - 1 belongs to `_initstate_k`.
 
     Random directions, 0.1 rad from the nominal joints for k = 1 to 100, 0.2 rad for 101 to 200, and so on. The official
-    numbers stand in sylvestf/LIBERO-plus, libero/libero/envs/robots/mounted_panda.py, one class each; that this rule and
+    numbers are in sylvestf/LIBERO-plus, libero/libero/envs/robots/mounted_panda.py, one class each. That this rule and
     seed give all of them, to the last printed digit, was found by comparison.
     """
     directions = np.random.RandomState(_SEED).randn(NUM_ROBOT_STATES, len(NOMINAL))
@@ -41,11 +42,13 @@ def register_robot(number: int) -> str:
     from robosuite.models.robots.robot_model import REGISTERED_ROBOTS
     from robosuite.robots import ROBOT_CLASS_MAPPING
 
-    joints = initial_joints()[number - 1]
+    joints = initial_joints()[number - 1].copy()
     for original in (MountedPanda, OnTheGroundPanda):
         name = f"{original.__name__}{number}"
         if name not in REGISTERED_ROBOTS:
             # Creating a subclass registers it with robosuite, under its name.
-            type(original)(name, (original,), {"init_qpos": property(lambda _: np.array(joints))})
+            new_class(
+                name, (original,), exec_body=lambda body: body.update(init_qpos=property(lambda _: joints.copy()))
+            )
         ROBOT_CLASS_MAPPING.setdefault(name, ROBOT_CLASS_MAPPING[original.__name__])
     return f"Panda{number}"

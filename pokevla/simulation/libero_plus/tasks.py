@@ -76,8 +76,8 @@ def instruction_of(row: TaskRow, own: BddlFile | None, source: Instructions) -> 
     """What the policy is told.
 
     `clean`: the words of the base task's file name, on which published policies are trained. `filename`: those of the
-    whole task name, as `task.language` of the official code, in which the perturbation can be read. `bddl`: those of the
-    BDDL file. Language Instructions tasks have those of their BDDL file with every source, as officially.
+    whole task name, as `task.language` of the official code, in which the perturbation can be read. `bddl`: those of
+    the BDDL file. Language Instructions tasks have those of their BDDL file with every source, as officially.
     """
     if own is not None and (source == "bddl" or row.parts.kind == "language"):
         return own.instruction
