@@ -2,9 +2,9 @@
 
     python benchmarks/libero_plus_sweep.py --checkout DIR [--assets DIR] [--per-kind N] [--workers N] [--out DIR]
 
-N tasks are drawn for each native perturbation (camera, robot, language, noise, layout) and suite, without replacement. With
---assets light, background and added objects are drawn as well. `OUT/tasks.jsonl` has a line per task, written as it ends;
-`OUT/KIND.png` shows the first of each suite, both views. Exit code 1 if a task crashed.
+N tasks are drawn for each native perturbation (camera, robot, language, noise, layout) and suite, without replacement.
+With --assets light, background and added objects are drawn as well. `OUT/tasks.jsonl` has a line per task, written as it
+ends; `OUT/KIND.png` shows the first of each suite, both views. Exit code 1 if a task crashed.
 """
 
 from __future__ import annotations

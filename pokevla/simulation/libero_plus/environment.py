@@ -39,7 +39,7 @@ class PlusEnvironment(LiberoEnvironment):
 
         It holds the nominal joints of the arm, also in Robot Initial States tasks. Officially it is set over the
         perturbed pose, while the controller keeps the orientation of that pose as its goal and its joints as those that
-        it prefers, so that the arm moves back towards them in the first steps. `robot_init: full` sets the joints again.
+        it prefers, so that the arm moves back towards them in the first steps. `robot_init: full` sets these joints.
         """
         super().restore_state(init_state_index)
         if self._noise is not None:

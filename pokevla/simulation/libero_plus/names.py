@@ -39,8 +39,8 @@ _NAME = re.compile(
 class CameraMove:
     """How the base camera is moved. Angles in degrees, as integers of the name.
 
-    `turn` about the world's z axis and `tilt` about an axis parallel to y, both around the workspace; `distance` from it
-    in per cent; `aim_turn` and `aim_tilt` turn the camera alone.
+    `turn` about the world's z axis and `tilt` about an axis parallel to y, both around the workspace; `distance` from
+    it in per cent; `aim_turn` and `aim_tilt` turn the camera alone.
     """
 
     turn: int = 0
@@ -94,8 +94,8 @@ def parse_name(name: str) -> TaskName:
 def spoken(name: str) -> str:
     """The words of a name as LIBERO speaks them: without the scene of libero_10 and libero_90, blanks for underscores.
 
-    Source: `grab_language_from_filename`, libero/libero/benchmark/__init__.py. LIBERO-Plus applies it to the whole name,
-    so that its instructions contain the perturbation.
+    Source: `grab_language_from_filename`, libero/libero/benchmark/__init__.py. LIBERO-Plus applies it to the whole
+    name, so that its instructions contain the perturbation.
     """
     words = name
     if name[:1].isupper():

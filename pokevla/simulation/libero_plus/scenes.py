@@ -1,8 +1,8 @@
 """Scenes of the light and background tasks: which files they need, and LIBERO scene classes that use them.
 
-LIBERO-Plus has a Python class for each of its 7,620 scenes, which differ in three texts: the scene's XML, the style of its
-floor and that of its wall. These are read from the checkout's files as text; its code is not run. XML and textures are in
-the assets folder, which is published apart from the repository.
+LIBERO-Plus has a Python class for each of its 7,620 scenes, which differ in three texts: the scene's XML, the style of
+its floor and that of its wall. These are read from the checkout's files as text; its code is not run. XML and textures
+are in the assets folder, which is published apart from the repository.
 """
 
 from __future__ import annotations
