@@ -66,14 +66,16 @@ def register_objects(files: dict[str, Path]) -> None:
             self.rotation, self.rotation_axis = ROTATION, None
 
         def _get_object_subtree(self):
-            # robosuite wants the object one body deeper than these files have it.
+            # robosuite looks for the object one body deeper than these files have it, but for its sites where they are.
             body = self.worldbody.find("./body[@name='object']")
-            if body is not None:
-                outer = ElementTree.Element("body")
-                self.worldbody.remove(body)
-                outer.append(body)
-                self.worldbody.append(outer)
-            return super()._get_object_subtree()
+            if body is None:
+                return super()._get_object_subtree()
+            outer = ElementTree.Element("body")
+            outer.append(body)
+            self.worldbody.append(outer)
+            subtree = super()._get_object_subtree()
+            self.worldbody.remove(outer)
+            return subtree
 
     for category, file in files.items():
         OBJECTS_DICT[category] = lambda name, file=file, category=category: AddedObject(file, category, name)

@@ -86,10 +86,13 @@ def test_the_arm_moves_towards_the_perturbed_pose_or_starts_in_it(
     full.close()
 
 
-def test_noise_takes_the_numbers_of_the_official_loop(source: TaskSource) -> None:
+def test_noise_takes_the_numbers_of_the_official_loop(source: TaskSource, plain: LiberoEnvironment) -> None:
     from libero.libero.envs.env_wrapper import ControlEnv
 
-    env = _make(NOISE, source)  # fog, severity 3
+    env = _make(CAMERA, source)
+    assert env.switch(NOISE)  # fog, severity 3; shares the model of the camera task
+    assert not env.switch(ROBOT)
+    assert not env.switch(MOVED)
     stock = ControlEnv(bddl_file_name=str(env.task.bddl_file), has_offscreen_renderer=False, use_camera_obs=False)
     stock.seed(0)
     stock.reset()  # from here on the official loop draws for the images of the reset and of each step
@@ -106,6 +109,12 @@ def test_noise_takes_the_numbers_of_the_official_loop(source: TaskSource) -> Non
     np.testing.assert_array_equal(seen[0], blurs.fog(clean[0], 3, rng))
     np.testing.assert_array_equal(seen[1], clean[1])
     np.testing.assert_array_equal(_images(env)[:, ::-1, ::-1], seen)
+    plain.reset(0, settle_steps=3)
+    np.testing.assert_array_equal(env.state(), plain.state())
+    assert (
+        np.abs(clean.astype(int) - plain.stored_images()).mean() < 1
+    )  # the camera stands where it was, but for digits
+    plain.reset(0, settle_steps=2)
     env.close()
 
 
