@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def register_objects(files: dict[str, Path]) -> None:
             self.object_properties = {"vis_site_names": {}}
             self.rotation, self.rotation_axis = ROTATION, None
 
-        def _get_object_subtree(self):
+        def _get_object_subtree(self) -> Any:
             # robosuite looks for the object one body deeper than these files have it, but for its sites where they are.
             body = self.worldbody.find("./body[@name='object']")
             if body is None:

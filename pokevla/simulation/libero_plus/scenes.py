@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from pokevla.errors import SimulationError
 from pokevla.simulation.libero_plus.assets import installed_assets
@@ -81,7 +82,7 @@ def register_scene(scene: Scene) -> None:
         STYLE_MAPPING[place].setdefault(style, texture)
     styles = {"floor_style": scene.of.floor_style, "wall_style": scene.of.wall_style}
 
-    def create(self, bddl_file_name, *args, **kwargs) -> None:
+    def create(self: Any, bddl_file_name: str, *args: Any, **kwargs: Any) -> None:
         kwargs.update(scene_xml=str(scene.xml), scene_properties=dict(styles))
         base.__init__(self, bddl_file_name, *args, **kwargs)
 
