@@ -24,12 +24,12 @@ import numpy as np
 from reporting import report, row
 
 from pokevla.embodiment.libero import LIBERO
-from pokevla.evaluation.closed_loop import ENVIRONMENT_SEED
 from pokevla.evaluation.first_and_last import FirstAndLast
 from pokevla.evaluation.running.places import plan_places
 from pokevla.evaluation.running.pool import Limits, worker_pool
 from pokevla.evaluation.running.serving import Serving, run_trials
 from pokevla.evaluation.running.worker import BenchmarkFactory
+from pokevla.evaluation.selection import ENVIRONMENT_SEED
 from pokevla.evaluation.trial_records import TrialRecord
 from pokevla.evaluation.trials import Trial
 from pokevla.simulation.benchmark import EnvironmentSettings

@@ -80,7 +80,10 @@ METRIC_SINKS: dict[str, Any] = {
 """(run directory, step that the run resumes from or None) -> `MetricSink` (pokevla.telemetry.writers). The attribute
 `package` of an entry names a package it requires. `log.sinks`."""
 
-ENVIRONMENTS: dict[str, Any] = {"libero": "pokevla.simulation.libero:LIBERO"}
+ENVIRONMENTS: dict[str, Any] = {
+    "libero": "pokevla.simulation.libero:LIBERO",
+    "libero_plus": "pokevla.simulation.libero_plus.benchmark:LIBERO_PLUS",
+}
 """A `Benchmark` (pokevla.simulation.benchmark): a simulator with its task suites. `trials.environment`."""
 
 EMBODIMENTS: dict[str, Any] = {"libero": "pokevla.embodiment.libero:LIBERO"}

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pokevla
-from pokevla.embodiment.table import get_embodiment
-from pokevla.errors import RecipeError, UsageError
+from pokevla.errors import UsageError
 from pokevla.evaluation.first_and_last import FirstAndLast
 from pokevla.evaluation.folder import (
     EPISODES,
@@ -29,18 +28,22 @@ from pokevla.evaluation.running.places import describe_places, plan_places
 from pokevla.evaluation.running.pool import Limits, worker_pool
 from pokevla.evaluation.running.serving import Serving, run_trials
 from pokevla.evaluation.running.worker import BenchmarkFactory
+from pokevla.evaluation.selection import (
+    ENVIRONMENT_SEED,
+    benchmark_of,
+    check_trials,
+    environment_settings,
+    left_out,
+    queries_per_s,
+    tasks_of,
+)
 from pokevla.evaluation.tensorboard_results import TENSORBOARD, publish_trials
 from pokevla.evaluation.trial_records import TrialRecord, append_record, read_records, rewrite_records, summarise
 from pokevla.evaluation.trials import Trial, plan_trials
 from pokevla.evaluation.videos import TrialRecorder, trial_name
 from pokevla.files.texts import read_json, write_json
-from pokevla.parts import ENVIRONMENTS, get_part
 from pokevla.recipe.load import recipe_hash
 from pokevla.recipe.schema import EvalRecipe
-from pokevla.simulation.benchmark import Benchmark, EnvironmentSettings
-
-ENVIRONMENT_SEED = 0
-"""`env.seed(0)`, as OpenVLA-OFT does (experiments/robot/libero/libero_utils.py)."""
 
 ProgressCallback = Callable[[TrialRecord, int, int], None]
 """(record of the trial just finished, finished trials, all trials)"""
@@ -95,7 +98,7 @@ def _run_locked(
     episodes = folder / EPISODES
     records = [record for record in read_records(episodes) if record.outcome != "crashed"]
     rewrite_records(episodes, records)
-    trials = plan_trials(recipe.trials, [spec.name for spec in recipe.policies], max_steps)
+    trials = plan_trials(recipe.trials, [spec.name for spec in recipe.policies], max_steps, tasks_of(recipe))
     done = {record.key for record in records}
     remaining = [trial for trial in trials if trial.key not in done]
     predictors = {
@@ -123,7 +126,7 @@ def _run_locked(
             on_progress(record, len(records), len(trials))
 
     _limit_threads(recipe.workers)
-    settings = EnvironmentSettings(recipe.image_size, recipe.fast_rendering, ENVIRONMENT_SEED)
+    settings = environment_settings(recipe)
     factory = BenchmarkFactory(recipe.trials.environment, recipe.extensions, settings)
     limits = Limits(recipe.worker_timeout_s, recipe.step_timeout_s, recipe.trials_per_process)
     places = plan_places(min(recipe.workers, max(1, len(remaining))), pin=recipe.pin_workers)
@@ -158,33 +161,6 @@ def write_summary(
     publish_trials(recipe, summary)
     write_json(recipe.output / recipe.name / SUMMARY, summary)
     return summary
-
-
-def check_trials(recipe: EvalRecipe) -> dict[str, int]:
-    """Step limit of the trials by suite. UsageError for a task, RecipeError for initial states that do not exist."""
-    trials, benchmark = recipe.trials, benchmark_of(recipe)
-    low, high = trials.init_states
-    for suite in trials.suites:
-        for index in trials.tasks:
-            task = benchmark.get_task(suite, index)
-            if not 0 <= low < high <= task.num_init_states:
-                raise RecipeError(
-                    f"trials.init_states: [{low}, {high}) is not a range of the {task.num_init_states} initial states "
-                    f"of {suite} task {index}.",
-                    f"Choose 0 <= first < end <= {task.num_init_states}.",
-                )
-    return {suite: trials.max_steps or benchmark.max_steps(suite) for suite in trials.suites}
-
-
-def benchmark_of(recipe: EvalRecipe) -> Benchmark:
-    """The simulator benchmark of the trials."""
-    return get_part("trials.environment", recipe.trials.environment, ENVIRONMENTS)
-
-
-def queries_per_s(recipe: EvalRecipe) -> float:
-    """How often the real robot would query a policy: its control rate over the actions of one query."""
-    robot = get_embodiment(benchmark_of(recipe).embodiment)
-    return robot.control_rate_hz / recipe.actions_per_query
 
 
 def versions_of(recipe: EvalRecipe) -> dict[str, str]:
@@ -238,17 +214,17 @@ def _by_task(records: list[TrialRecord], recipe: EvalRecipe) -> list[dict[str, A
     by_task: dict[tuple[str, int], list[TrialRecord]] = {}
     for record in records:
         by_task.setdefault((record.suite, record.task_index), []).append(record)
-    for suite in recipe.trials.suites:
-        for index in recipe.trials.tasks:
+    for suite, indices in tasks_of(recipe).items():
+        for index in indices:
             task = benchmark_of(recipe).get_task(suite, index)
+            about: dict[str, Any] = {"suite": suite, "index": index, "name": task.name, "instruction": task.instruction}
+            if task.perturbation is not None:
+                about |= {"perturbation": task.perturbation, "level": task.level}
             policies = {
                 name: {key: row[key] for key in ("successes", "trials", "crashed", "low", "high")}
                 for name, row in summarise(by_task.get((suite, index), [])).items()
             }
-            rows.append(
-                {"suite": suite, "index": index, "name": task.name, "instruction": task.instruction,
-                 "policies": policies}
-            )  # fmt: skip
+            rows.append({**about, "policies": policies})
     return rows
 
 
@@ -257,11 +233,15 @@ def _settings(recipe: EvalRecipe, max_steps: Mapping[str, int]) -> dict[str, Any
     return {
         "environment": trials.environment,
         "suites": list(trials.suites),
-        "tasks": trials.tasks,
+        "tasks": tasks_of(recipe),
+        "unavailable_tasks": left_out(recipe),
+        "instructions": trials.instructions,
+        "robot_init": trials.robot_init,
         "init_states": list(trials.init_states),
         "target_shift_m": None if trials.target_shift_m is None else list(trials.target_shift_m),
         "max_steps": dict(max_steps),
         "settle_steps": trials.settle_steps,
+        "fixtures": trials.fixtures,
         "seed": trials.seed,
         "environment_seed": ENVIRONMENT_SEED,
         "image_size": recipe.image_size,

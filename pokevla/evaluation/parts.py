@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from pokevla.errors import UsageError
-from pokevla.evaluation.closed_loop import ProgressCallback, check_trials, identity_of, run_closed_loop, write_summary
+from pokevla.evaluation.closed_loop import ProgressCallback, identity_of, run_closed_loop, write_summary
 from pokevla.evaluation.folder import EPISODES, IDENTITY, SUMMARY, refuse_other_folder
 from pokevla.evaluation.locking import combine_lock, evaluation_lock, is_run_elsewhere
+from pokevla.evaluation.selection import check_trials, tasks_of
 from pokevla.evaluation.trial_records import TrialRecord, read_records, rewrite_records
 from pokevla.evaluation.trials import plan_trials
 from pokevla.files.texts import read_json, write_json
@@ -43,15 +44,17 @@ class Part:
 
 def parts_of(recipe: EvalRecipe) -> list[Part]:
     """All parts of an evaluation, in order: single tasks, or blocks of tasks where there are many."""
-    tasks = recipe.trials.tasks
-    size = 1 if len(tasks) <= MANY_TASKS else TASKS_PER_PART
-    blocks = [tuple(tasks[start : start + size]) for start in range(0, len(tasks), size)]
-    return [Part(suite, block) for suite in recipe.trials.suites for block in blocks]
+    parts = []
+    for suite, tasks in tasks_of(recipe).items():
+        size = 1 if len(tasks) <= MANY_TASKS else TASKS_PER_PART
+        parts += [Part(suite, tuple(tasks[start : start + size])) for start in range(0, len(tasks), size)]
+    return parts
 
 
 def recipe_of_part(recipe: EvalRecipe, part: Part) -> EvalRecipe:
     """Recipe of a separate evaluation that has the trials of one part."""
-    trials = recipe.trials.model_copy(update={"suite": part.suite, "tasks": list(part.tasks)})
+    chosen = {"suite": part.suite, "tasks": list(part.tasks), "perturbations": None, "subset": None}
+    trials = recipe.trials.model_copy(update=chosen)
     return recipe.model_copy(update={"name": f"{recipe.name}/parts/{part.name}", "trials": trials})
 
 
@@ -110,7 +113,7 @@ def _combine(recipe: EvalRecipe) -> dict[str, Any]:
         records += [_moved(record, prefix) for record in read_records(part_folder / EPISODES)]
     write_json(folder / IDENTITY, identity_of(recipe))
     rewrite_records(folder / EPISODES, records)
-    trials = plan_trials(recipe.trials, [spec.name for spec in recipe.policies], max_steps)
+    trials = plan_trials(recipe.trials, [spec.name for spec in recipe.policies], max_steps, tasks_of(recipe))
     return write_summary(recipe, records, trials, max_steps)
 
 

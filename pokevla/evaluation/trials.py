@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,8 +30,27 @@ class Trial:
         return (self.policy, self.suite, self.task_index, self.init_state_index)
 
 
-def plan_trials(config: TrialsConfig, policies: list[str], max_steps: Mapping[str, int]) -> list[Trial]:
-    """All trials, ordered by suite and task and then by policy. `max_steps`: step limit by suite."""
+def plan_trials(
+    config: TrialsConfig,
+    policies: list[str],
+    max_steps: Mapping[str, int],
+    tasks: Mapping[str, Sequence[int]] | None = None,
+) -> list[Trial]:
+    """All trials, ordered by suite and task and then by policy.
+
+    Args:
+        config: of the recipe.
+        policies: their names.
+        max_steps: step limit by suite.
+        tasks: task indices by suite, for a recipe that selects them in another way than by `trials.tasks`.
+
+    Raises:
+        ValueError: no tasks are given in either way.
+    """
+    if tasks is None:
+        if config.tasks is None:
+            raise ValueError("trials.tasks is null, and no tasks are given")
+        tasks = dict.fromkeys(config.suites, config.tasks)
     return [
         Trial(
             policy=policy,
@@ -45,7 +64,7 @@ def plan_trials(config: TrialsConfig, policies: list[str], max_steps: Mapping[st
             settle_steps=config.settle_steps,
         )
         for suite in config.suites
-        for task_index in config.tasks
+        for task_index in tasks[suite]
         for policy in policies
         for number, init_state in enumerate(range(*config.init_states))
     ]

@@ -8,10 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+FixtureMode = Literal["per_trial", "fixed"]
+"""Whether fixtures (cabinet, stove, rack) are placed anew in each trial or stay where the first one has them."""
+
+
+Instructions = Literal["clean", "bddl", "filename"]
+"""Source of the instructions of LIBERO-Plus (docs/libero_plus.md)."""
+
+RobotInit = Literal["published", "full"]
+"""How a perturbed initial pose of the arm of LIBERO-Plus is applied (docs/libero_plus.md)."""
 
 
 class Task(Protocol):
@@ -28,12 +40,12 @@ class Task(Protocol):
 
     @property
     def perturbation(self) -> str | None:
-        """Category of LIBERO-Plus; None without perturbation."""
+        """What differs from a standard task, such as `Camera Viewpoints`; None for a standard task."""
         ...
 
     @property
     def level(self) -> int | None:
-        """Difficulty of the perturbation, 1 to 5."""
+        """Difficulty of the perturbation, 1 (least) to 5; None if the benchmark states none."""
         ...
 
 
@@ -93,12 +105,26 @@ class Environment(Protocol):
 
 
 @dataclass(frozen=True)
+class TaskSource:
+    """Where tasks come from and how they are worded, for a benchmark that leaves it to the user."""
+
+    checkout: Path | None = None
+    """Folder with the benchmark's task definitions."""
+    assets: Path | None = None
+    """Folder with scenes, textures and objects that are not installed."""
+    instructions: Instructions = "clean"
+    robot_init: RobotInit = "published"
+
+
+@dataclass(frozen=True)
 class EnvironmentSettings:
     """Settings with which an environment is created."""
 
     image_size: int  # px, square
     fast_rendering: bool
     seed: int
+    fixtures: FixtureMode = "per_trial"
+    source: TaskSource = TaskSource()
 
 
 @dataclass(frozen=True)
@@ -120,3 +146,13 @@ class Benchmark:
     """Creates an expert for an environment that was just reset: its calls return the next action (A,)."""
     packages: tuple[str, ...] = ()
     """Python packages whose versions go into the summary."""
+    perturbations: tuple[str, ...] = ()
+    """What `Task.perturbation` can be."""
+    with_source: Callable[[TaskSource], Benchmark] | None = None
+    """The same benchmark with the user's tasks. None: its tasks are installed, and a source changes nothing."""
+    unavailable_tasks: Callable[[str], dict[int, str]] = lambda _suite: {}
+    """Tasks of a suite that cannot run, with the reason."""
+
+    def configured(self, source: TaskSource) -> Benchmark:
+        """The benchmark whose `get_task` and `unavailable_tasks` read `source`."""
+        return self if self.with_source is None else self.with_source(source)

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from pokevla.errors import SimulationError
+from pokevla.simulation.benchmark import FixtureMode
+from pokevla.simulation.fixtures import FixtureDraws
 from pokevla.simulation.geometry import quaternion_to_axis_angle
 from pokevla.simulation.masks import geom_labels, target_instances
 from pokevla.simulation.physics import PhysicsStepper
 from pokevla.simulation.placement import Placement
 from pokevla.simulation.rendering import Renderer, upright
-from pokevla.simulation.simulator import build_libero_env, load_simulator
+from pokevla.simulation.simulator import BuiltEnvironment, build_libero_env, load_simulator
 from pokevla.simulation.stored_models import BodyPose, place_body
 from pokevla.simulation.suites import TaskInfo, get_task, load_init_states
 
@@ -37,7 +39,7 @@ class Observation:
 
 
 class LiberoEnvironment:
-    """A LIBERO task. An episode is a pure function of (suite, task, init state, shift, seed, actions).
+    """A LIBERO task. An episode is a pure function of (suite, task, init state, shift, seed, fixtures, actions).
 
     The model is built once; `reset` restores its whole state after creation, bit for bit, including the poses of
     drawers and stoves, which are not part of the initial states. The GL context is created when the first image is
@@ -52,18 +54,24 @@ class LiberoEnvironment:
         image_size: int = 128,
         fast_rendering: bool = False,
         seed: int = 0,
+        fixtures: FixtureMode = "fixed",
     ) -> None:
-        """`image_size` in pixels; `fast_rendering`: no anti-aliasing, no reflections, simplified meshes.
+        """`image_size` in pixels; `fast_rendering`: no anti-aliasing, no reflections, simplified meshes. `fixtures`:
+        `per_trial` places cabinet, stove and rack anew for each initial state, as the published protocol does (initial
+        state k is its trial k); `fixed` keeps their first place.
 
         Raises UsageError for an unknown suite or task, EnvironmentSetupError without simulator or GL.
         """
-        self.task: TaskInfo = get_task(suite, task_index)
+        self.task: TaskInfo = self._find_task(suite, task_index)
         self.seed = seed
         self._image_size = image_size
         self._fast_rendering = fast_rendering
         self._mujoco, _ = load_simulator()
-        self._env = build_libero_env(self.task, seed)
-        self._init_states = load_init_states(self.task)
+        built = self._build()
+        self._env = built.env
+        # Before anything else moves: it captures the state after LIBERO's first reset.
+        self._draws = FixtureDraws(built) if fixtures == "per_trial" and self.has_fixtures else None
+        self._init_states = self._load_init_states()
         self._stepper = PhysicsStepper(self._env)
         self._renderer: Renderer | None = None
         self.instances: list[str] = [model.name for model in self._env.model.mujoco_objects]
@@ -73,6 +81,15 @@ class LiberoEnvironment:
         owners = self._env.model.geom_ids_to_instances
         self.geom_labels: np.ndarray = geom_labels(owners, self.instances, self.sim_model.ngeom)
         self.placement = Placement(self)
+
+    def _find_task(self, suite: str, index: int) -> TaskInfo:
+        return get_task(suite, index)
+
+    def _build(self) -> BuiltEnvironment:
+        return build_libero_env(self.task, self.seed)
+
+    def _load_init_states(self) -> np.ndarray:
+        return load_init_states(self.task)
 
     def reset(
         self,
@@ -95,11 +112,16 @@ class LiberoEnvironment:
         if target_shift is not None:
             self.placement.shift_target(target_shift)
         for _ in range(settle_steps):
-            self._stepper.step(IDLE_ACTION)
+            self._advance(IDLE_ACTION)
 
     def restore_state(self, init_state_index: int) -> None:
         """Set a shipped initial state, without settling."""
-        self._stepper.restore()
+        if self._draws is None:
+            self._stepper.restore()
+        else:
+            start = self._draws.start(init_state_index)
+            self._draws.place(start.poses)
+            self._stepper.restore(start.state)
         self._env.sim.set_state_from_flattened(self._init_states[init_state_index])
         self._env.sim.forward()
         # As in LIBERO's own set_init_state: switches the stoves on or off.
@@ -162,8 +184,16 @@ class LiberoEnvironment:
 
         Never renders. Bit-identical in state to the stock `env.step`.
         """
-        self._stepper.step(np.asarray(action, dtype=np.float64))
+        self._advance(np.asarray(action, dtype=np.float64))
         return self.success()
+
+    def _advance(self, action: np.ndarray) -> None:
+        """Make one control step; every step goes through here."""
+        self._stepper.step(action)
+
+    def _seen(self, images: np.ndarray) -> np.ndarray:
+        """What a policy sees of the rendered images (2, H, W, 3), both upside down."""
+        return images
 
     def success(self) -> bool:
         """Whether the current state satisfies the goal."""
@@ -177,7 +207,7 @@ class LiberoEnvironment:
         self.refresh()
         return Observation(
             proprio=self.proprio(),
-            images=upright(self._render().images()) if images else None,
+            images=upright(self._seen(self._render().images())) if images else None,
             masks=self.target_masks() if masks else None,
         )
 

@@ -25,6 +25,7 @@ def make_libero(suite: str, task_index: int, settings: EnvironmentSettings) -> E
         image_size=settings.image_size,
         fast_rendering=settings.fast_rendering,
         seed=settings.seed,
+        fixtures=settings.fixtures,
     )
 
 

@@ -69,12 +69,16 @@ class PhysicsStepper:
             mujoco.mj_step2(model, data)
         self._env._post_process()
 
-    def restore(self) -> None:
-        """Put simulation, controller and gripper back to the state right after creation, bit for bit."""
-        self._mujoco.mj_setState(self._model, self._data, self._saved_state, self._state_spec)
+    def restore(self, state: np.ndarray | None = None) -> None:
+        """Put simulation, controller and gripper back to the state right after creation, bit for bit.
+
+        `state`, an integration state of MuJoCo, replaces the simulation's. Controller and gripper do not depend on it.
+        """
+        saved = self._saved_state if state is None else state
+        self._mujoco.mj_setState(self._model, self._data, saved, self._state_spec)
         self._mujoco.mj_forward(self._model, self._data)
         # The forward pass fills the derived quantities but moves the solver's warm start: put that back too.
-        self._mujoco.mj_setState(self._model, self._data, self._saved_state, self._state_spec)
+        self._mujoco.mj_setState(self._model, self._data, saved, self._state_spec)
         for name, value in self._saved_controller.items():
             setattr(self._controller, name, _copied(value))
         self._gripper.current_action = _copied(self._saved_grip)

@@ -11,13 +11,24 @@ import io
 import logging
 import os
 from ctypes.util import find_library
-from typing import Any
+from typing import Any, NamedTuple
 
 from pokevla.errors import EnvironmentSetupError, SimulationError
 from pokevla.simulation.suites import TaskInfo
 
 _APT_PACKAGE = {"osmesa": "libosmesa6", "egl": "libegl1", "glfw": "libglfw3"}
 _PLACEMENT_ATTEMPTS = 20
+
+
+class BuiltEnvironment(NamedTuple):
+    """A new LIBERO environment and what its later resets depend on."""
+
+    env: Any
+    """The inner robosuite environment."""
+    property_samplers: list[Any]
+    """Samplers of drawers and knobs that one load of the model registers."""
+    generator: Any
+    """State of numpy's global generator after the last reset (`numpy.random.get_state()`)."""
 
 
 def choose_gl_backend() -> str:
@@ -82,13 +93,16 @@ def gl_error(backend: str, error: Exception) -> EnvironmentSetupError:
     )
 
 
-def build_libero_env(task: TaskInfo, seed: int) -> Any:
+def build_libero_env(
+    task: TaskInfo, seed: int, *, robot: str = "Panda", always_reset: bool = False
+) -> BuiltEnvironment:
     """A LIBERO environment as after a fresh creation and `seed(seed); reset()`, without camera or GL context.
 
     LIBERO draws fixture poses from numpy's global generator, which is seeded for the creation and
-    restored afterwards, so that the result is a function of (task, seed) alone.
+    restored afterwards, so that the result is a function of (task, seed) alone. The reset is left out where it changes
+    nothing but the generator, unless `always_reset`. `robot`: name of a robot of robosuite without LIBERO's prefix.
 
-    Returns the inner robosuite environment. Raises SimulationError if LIBERO finds no placement.
+    Raises SimulationError if LIBERO finds no placement.
     """
     import numpy as np
 
@@ -102,17 +116,21 @@ def build_libero_env(task: TaskInfo, seed: int) -> Any:
             # LIBERO's own wrapper also retries: a random placement of the objects may not fit.
             with contextlib.suppress(RandomizationError), contextlib.redirect_stdout(io.StringIO()):
                 control = envs.env_wrapper.ControlEnv(
-                    bddl_file_name=str(task.bddl_file), has_offscreen_renderer=False, use_camera_obs=False
+                    bddl_file_name=str(task.bddl_file),
+                    robots=[robot],
+                    has_offscreen_renderer=False,
+                    use_camera_obs=False,
                 )
                 env = control.env
-                if env.fixtures_dict:
+                samplers = list(env.object_property_initializers)
+                if env.fixtures_dict or always_reset:
                     # LIBERO registers drawer and knob samplers once more on every load, which shifts its random
                     # numbers: only the real sequence gives the fixture poses every published evaluation saw.
                     np.random.seed(seed)
                     control.reset()
                 env.sim.forward()
                 env.visualize(vis_settings=dict.fromkeys(env._visualizations, False))
-                return env
+                return BuiltEnvironment(env, samplers, np.random.get_state())
     finally:
         np.random.set_state(state)
     raise SimulationError(

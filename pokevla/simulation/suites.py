@@ -31,7 +31,7 @@ class TaskInfo:
 
     `instruction` is taken from the file name, as LIBERO's own benchmark class and every published
     evaluation does (the BDDL file words it slightly differently). `objects_of_interest` are the BDDL
-    names, which may be regions such as `wooden_cabinet_1_top_region`.
+    names, which may be regions such as `wooden_cabinet_1_top_region`. `perturbation` and `level`: of LIBERO-Plus.
     """
 
     suite: str

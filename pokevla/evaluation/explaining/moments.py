@@ -15,12 +15,12 @@ from pokevla.embodiment.description import Embodiment
 from pokevla.embodiment.mixing import misfits
 from pokevla.embodiment.table import get_embodiment
 from pokevla.errors import DataError, SimulationError, UsageError
-from pokevla.evaluation.closed_loop import ENVIRONMENT_SEED
 from pokevla.evaluation.running.messages import Query
 from pokevla.evaluation.running.places import plan_places
 from pokevla.evaluation.running.pool import Limits, worker_pool
 from pokevla.evaluation.running.serving import Serving, Watched, run_trials
 from pokevla.evaluation.running.worker import BenchmarkFactory
+from pokevla.evaluation.selection import ENVIRONMENT_SEED
 from pokevla.evaluation.trial_records import TrialRecord
 from pokevla.evaluation.trials import plan_trials
 from pokevla.parts import ENVIRONMENTS, get_part

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -208,8 +208,9 @@ def _trials(recipe: schema.EvalRecipe) -> Iterator[Finding]:
     shift = recipe.trials.target_shift_m
     if shift is not None and not 0 <= shift[0] < shift[1]:
         yield "trials.target_shift_m", f"trials.target_shift_m should be [least, largest] in metres, not {list(shift)}."
-    if any(task < 0 for task in recipe.trials.tasks) or len(set(recipe.trials.tasks)) < len(recipe.trials.tasks):
-        yield "trials.tasks", f"trials.tasks should be different task indices from 0, not {recipe.trials.tasks}."
+    tasks = recipe.trials.tasks or []
+    if any(task < 0 for task in tasks) or len(set(tasks)) < len(tasks):
+        yield "trials.tasks", f"trials.tasks should be different task indices from 0, not {tasks}."
     yield from _tasks(recipe.trials)
     if len({policy.name for policy in recipe.policies}) < len(recipe.policies):
         yield "policies", "two policies have the same name; the table needs different ones."
@@ -262,9 +263,39 @@ def _tasks(trials: schema.TrialsConfig) -> Iterator[Finding]:
             )
             return
         last = benchmark.num_tasks(suite) - 1
-        beyond = [task for task in trials.tasks if task > last]
+        beyond = [task for task in trials.tasks or [] if task > last]
         if beyond:
             yield "trials.tasks", f"trials.tasks: {suite} has no task {beyond[0]}. It has 0 to {last}."
+    yield from _selection(trials, benchmark.perturbations, takes_source=benchmark.with_source is not None)
+
+
+def _selection(trials: schema.TrialsConfig, known: Sequence[str], *, takes_source: bool) -> Iterator[Finding]:
+    """What only a benchmark of perturbed tasks understands."""
+    if takes_source and trials.libero_plus is None:
+        yield (
+            "trials.libero_plus",
+            f"trials.libero_plus: {trials.environment} needs a checkout of github.com/sylvestf/LIBERO-plus.",
+        )
+    if not takes_source and (trials.libero_plus is not None or trials.libero_plus_assets is not None):
+        name = "libero_plus" if trials.libero_plus is not None else "libero_plus_assets"
+        yield f"trials.{name}", f"trials.{name}: {trials.environment} does not read it; environment: libero_plus does."
+    for name in trials.perturbations or []:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {nearest[0]}?" if nearest else ""
+            listed = f"It has {', '.join(known)}." if known else "It has none."
+            yield (
+                "trials.perturbations",
+                f"trials.perturbations: {trials.environment} has no perturbation {name!r}.{hint} {listed}",
+            )
+    if trials.subset is not None and (not known or trials.subset.per_suite % len(known)):
+        yield (
+            "trials.subset.per_suite",
+            f"trials.subset.per_suite should be a multiple of the number of perturbations ({len(known)}) of "
+            f"{trials.environment}, not {trials.subset.per_suite}.",
+        )
+    if trials.tasks is not None and (trials.perturbations is not None or trials.subset is not None):
+        yield "trials.tasks", "trials.tasks lists the tasks; perturbations and subset select from all. Leave out one."
 
 
 _RULES: dict[str, tuple[Callable[[Any], Iterator[Finding]], ...]] = {

@@ -12,11 +12,12 @@ import pytest
 
 from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import UsageError
-from pokevla.evaluation.closed_loop import ENVIRONMENT_SEED, run_closed_loop
+from pokevla.evaluation.closed_loop import run_closed_loop
 from pokevla.evaluation.running.places import Place
 from pokevla.evaluation.running.pool import Limits, worker_pool
 from pokevla.evaluation.running.serving import Serving, run_trials
 from pokevla.evaluation.running.worker import BenchmarkFactory
+from pokevla.evaluation.selection import ENVIRONMENT_SEED
 from pokevla.evaluation.trial_records import TrialRecord, read_records, rewrite_records
 from pokevla.evaluation.trials import placement_rng, plan_trials
 from pokevla.evaluation.videos import TrialRecorder
