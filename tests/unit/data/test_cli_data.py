@@ -20,7 +20,7 @@ def test_convert_show_stats_verify_from_the_command_line(
     assert run(["data", "convert", "libero", str(libero_file()), out, "--shard-samples", "16"]) == 0
     assert "3 episodes, 60 samples, 4 shards" in capsys.readouterr().out
     assert run(["data", "show", out, "2", "--image", str(sheet), "--count", "2"]) == 0
-    assert "instruction: Pick up the milk" in capsys.readouterr().out
+    assert "instruction: pick up the milk and place it in the basket" in capsys.readouterr().out
     assert sheet.stat().st_size > 0
     assert run(["data", "stats", out, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["splits"] == {"train": 40, "val": 20}
