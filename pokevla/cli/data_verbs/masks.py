@@ -30,17 +30,26 @@ def masks(
             "images do not match; above it the file is refused.",
         ),
     ] = 0.5,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            min=16,
+            max=1024,
+            help="Draw the images anew as well, with this side in pixels. Default: masks only, of the stored size.",
+        ),
+    ] = None,
     alignment: AlignmentOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Replay the states of LIBERO demonstrations and write copies of the files with instance masks of both views."""
     from pokevla.simulation.recordings.mask_files import add_masks
 
-    files = _sources(source, out, alignment.value if alignment is not None else None)
+    files = replay_sources(source, out, alignment.value if alignment is not None else None)
     with progress("episodes") as listen:
         reports = add_masks(
             files,
             workers,
+            image_size=image_size,
             overwrite=overwrite,
             max_skipped=max_skipped,
             on_progress=lambda done, left_out, total: listen(done, total, left_out),
@@ -55,7 +64,7 @@ def masks(
             typer.echo(f"  left out {demo}: {complaint}")
 
 
-def _sources(source: Path, out: Path, alignment: Alignment | None) -> list[DemoSource]:
+def replay_sources(source: Path, out: Path, alignment: Alignment | None) -> list[DemoSource]:
     """Files to replay. DataError for one that is damaged or belongs to no task of the four suites; UsageError if OUT
     overlaps the source."""
     from pokevla.data.sources.demonstrations import SUFFIX, describe

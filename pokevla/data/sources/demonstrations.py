@@ -108,8 +108,12 @@ def describe(path: Path, reader: ForeignReader, alignment: Alignment | None = No
 
 
 def _is_fast_rendered(file: Hdf5File) -> bool:
-    made = [file.json_attribute(DATA, name) for name in ("pokevla_collection", "pokevla_regeneration", "pokevla_masks")]
-    return any(isinstance(each, dict) and each.get("fast_rendering") is True for each in made)
+    """What drew the pictures last decides; published files say nothing, and are not."""
+    for name in ("pokevla_masks", "pokevla_regeneration", "pokevla_collection"):
+        made = file.json_attribute(DATA, name)
+        if isinstance(made, dict) and isinstance(made.get("fast_rendering"), bool):
+            return made["fast_rendering"]
+    return False
 
 
 def _demo_names(file: Hdf5File) -> tuple[str, ...]:

@@ -16,13 +16,13 @@ from pokevla.data.sources.aspect import Aspect, Squares
 from pokevla.data.sources.demonstrations import DATA, SUFFIX, Demo, DemoFile, describe, image_sizes, read_demos
 from pokevla.data.sources.episodes import EPISODE_SCHEMA, SAMPLE_SCHEMA
 from pokevla.data.sources.images import JPEG_QUALITY, encode_jpeg, encode_mask
-from pokevla.data.sources.noops import moving_frames
 from pokevla.data.sources.provenance import made_by, source_entry
 from pokevla.data.sources.skips import Skips
 from pokevla.data.sources.tasks import Instructions, choose_instruction
 from pokevla.data.statistics import compute_statistics
 from pokevla.data.writer import DatasetWriter, encode_json
 from pokevla.embodiment.libero import LIBERO
+from pokevla.embodiment.noops import moving_frames
 from pokevla.errors import DataError
 from pokevla.files.finding import find_files
 from pokevla.files.foreign.hdf5 import hdf5_reader

@@ -14,8 +14,8 @@ from pokevla.data.dataset import open_dataset
 from pokevla.data.reader import ShardReader
 from pokevla.data.sources.images import encode_jpeg
 from pokevla.data.sources.libero import LiberoSettings, convert_libero
-from pokevla.data.sources.noops import moving_frames
 from pokevla.data.sources.tasks import identify, libero_tasks, phrase
+from pokevla.embodiment.noops import moving_frames
 from pokevla.errors import DataError
 
 
