@@ -69,9 +69,10 @@ def weigh(states: np.ndarray, joints: np.ndarray) -> Evidence:
     seen = np.asarray(joints, np.float64)[1:]
     if len(arm) < 2:
         return Evidence()
-    moves = np.abs(arm[1:] - arm[:-1]).max(axis=1) >= MIN_MOTION_RAD
-    before = np.abs(seen[:-1] - arm[:-1]).max(axis=1)
-    after = np.abs(seen[:-1] - arm[1:]).max(axis=1)
+    with np.errstate(invalid="ignore", over="ignore"):  # numbers that are not finite are nobody's joints
+        moves = np.abs(arm[1:] - arm[:-1]).max(axis=1) >= MIN_MOTION_RAD
+        before = np.abs(seen[:-1] - arm[:-1]).max(axis=1)
+        after = np.abs(seen[:-1] - arm[1:]).max(axis=1)
 
     def clear(near: np.ndarray, far: np.ndarray) -> int:
         return int((moves & (near <= MAX_DISTANCE_RAD) & (near <= _CLEARLY * far)).sum())
@@ -112,18 +113,19 @@ def find_alignment(file: Hdf5File, groups: Sequence[str], chosen: Alignment | No
     told = file.attribute("data", ATTRIBUTE)
     if not isinstance(told, str | None) or told not in (None, "before", "after"):
         raise DataError(f"{file.path}: attribute `{ATTRIBUTE}` of data is not `before` or `after`.", REMEDY)
-    total = Evidence()
+    total, unreadable = Evidence(), None
     for group in groups:
         try:
             total += evidence_of(file, group)
-        except DataError:
-            continue  # reading the episode names the problem
+        except DataError as error:  # raised again when the episode is read, unless it may be left out
+            unreadable = unreadable or error
+            continue
         if total.rows >= _ENOUGH_ROWS and total.verdict is not None:
             break
     shown, claim = total.verdict, chosen or told
     if shown is None:
         if claim is None:
-            raise DataError(
+            raise unreadable or DataError(
                 f"{file.path}: neither its joints and states nor an attribute tell whether the observations were made "
                 "before or after the action of their row.",
                 CHOOSE,

@@ -162,6 +162,26 @@ def test_states_that_do_not_belong_to_the_actions_are_named(tmp_path: Path, libe
         convert_libero(LiberoSettings(source, tmp_path / "out"))
 
 
+def test_numbers_that_are_not_finite_are_no_evidence() -> None:
+    states = trajectory(0, 20)
+    joints = states[:-1, 1:8].copy()
+    states[5, 1], states[6, 2], joints[9, 0], joints[12, 3] = np.nan, np.inf, -np.inf, 1e308
+    evidence = weigh(states[:-1], joints)
+    assert evidence.verdict == "before"
+    assert evidence.rows < 18
+
+
+def test_a_file_of_which_nothing_can_be_read_says_why(tmp_path: Path, libero_file: Callable[..., Path]) -> None:
+    source = libero_file(ours=False, demos=1)
+    with h5py.File(source, "a") as file:
+        demo: Any = file["data/demo_0"]
+        joints = demo["obs/joint_states"][()]
+        del demo["obs/joint_states"]
+        demo["obs/joint_states"] = joints[:, :5]
+    with pytest.raises(DataError, match=r"data/demo_0/obs/joint_states has shape \(20, 5\)"):
+        convert_libero(LiberoSettings(source, tmp_path / "out"))
+
+
 def test_instructions_are_the_tasks_unless_the_files_are_asked_for(
     tmp_path: Path, libero_file: Callable[..., Path]
 ) -> None:
