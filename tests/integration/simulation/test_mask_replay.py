@@ -151,7 +151,9 @@ def test_pictures_and_masks_of_another_size_are_those_of_the_same_states(
             del demo[key]
             demo[key] = rows
     out = tmp_path / "out"
-    assert run(["data", "masks", str(small), str(out), "--image-size", "64", "--workers", "1"]) == 0
+    command = ["data", "masks", str(small), str(out), "--image-size", "64", "--workers", "1"]
+    assert run(command) == 3, "four rows do not tell the alignment"
+    assert run([*command, "--alignment", "after"]) == 0
     with h5py.File(published) as source, h5py.File(out / SUITE / small.name) as drawn:
         demo, before = drawn["data/demo_0"], source["data/demo_0"]
         for camera in ("agentview", "eye_in_hand"):
@@ -165,7 +167,8 @@ def test_pictures_and_masks_of_another_size_are_those_of_the_same_states(
     assert (made["image_size"], made["fast_rendering"]) == (64, False)
     with pytest.raises(UsageError, match="was made with image_size 64, not None"):
         add_masks([source_of(small, out / SUITE / small.name)], 1)
-    dataset = open_dataset(convert_libero(LiberoSettings(out, tmp_path / "dataset", noops="keep")))
+    settings = LiberoSettings(out, tmp_path / "dataset", noops="keep", alignment="after")
+    dataset = open_dataset(convert_libero(settings))
     assert dataset.info["recorded"]["image_size"] == [64]
 
 

@@ -154,7 +154,7 @@ def test_rows_equal_those_of_an_independent_replay_with_liberos_own_wrapper(publ
             np.testing.assert_allclose(ours["obs/ee_pos"][row], seen["robot0_eef_pos"], atol=1e-3)
             for camera, key in (("agentview", "agentview_image"), ("eye_in_hand", "robot0_eye_in_hand_image")):
                 picture = ours[f"obs/{camera}_rgb"][row].astype(int)
-                assert np.abs(picture - seen[key]).mean() < 1.5, (row, camera)
+                assert np.abs(picture - seen[key]).mean() < 3.0, (row, camera)
         for row, (_, state, _) in enumerate(rows):
             seen = official.regenerate_obs_from_state(state)  # LIBERO's own view of the very state
             np.testing.assert_allclose(ours["obs/ee_states"][row, :3], seen["robot0_eef_pos"], atol=1e-9)
