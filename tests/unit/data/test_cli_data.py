@@ -128,3 +128,15 @@ def test_an_image_or_report_of_the_user_is_not_replaced(
     assert capsys.readouterr().err.count("it is not replaced") == 2
     for _ in range(2):  # our own sheet is
         assert run(["data", "show", str(out), "--image", str(tmp_path / "sheet.png")]) == 0
+
+
+def test_a_replay_needs_a_known_task_and_another_folder(
+    tmp_path: Path, libero_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    unknown = libero_file("open_my_door", ours=False)
+    for verb in ("regenerate", "masks"):
+        assert run(["data", verb, str(unknown), str(tmp_path / "out")]) == 3
+        assert f"{unknown} is not named after a task of the four LIBERO suites" in capsys.readouterr().err
+        assert run(["data", verb, str(unknown), str(unknown.parent)]) == 2
+        assert f"The output {unknown.parent} contains the source {unknown}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
