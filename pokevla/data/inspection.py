@@ -19,6 +19,7 @@ from pokevla.data.writer import dataset_fingerprint
 from pokevla.embodiment.finite import bad_number
 from pokevla.errors import DataError, UsageError
 from pokevla.files.writing import atomic_path
+from pokevla.recipe.checking.recorded import RECORDED
 
 TILE = 192
 """Side of one tile of a contact sheet, in pixels."""
@@ -127,6 +128,7 @@ def summarise(dataset: Dataset) -> dict[str, Any]:
             "frames_mean": round(sum(lengths) / len(lengths), 1),
             "tasks": _counts(dataset.episodes["task"].to_pylist()),
             "noops_dropped": dataset.info.get("num_noops_dropped"),
+            "recorded": dataset.info.get(RECORDED) or "unknown",
             **({"skipped": dataset.info["skipped"]} if "skipped" in dataset.info else {}),
             "statistics": dataset.info["statistics"],
         }

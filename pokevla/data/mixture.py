@@ -14,7 +14,8 @@ from pokevla.data.statistics import Statistics, compute_statistics
 from pokevla.embodiment.description import Embodiment
 from pokevla.embodiment.mixing import common_embodiment
 from pokevla.errors import DataError
-from pokevla.recipe.checking.datasets import read_info, usable
+from pokevla.recipe.checking.datasets import INFO_NAME, read_info, usable
+from pokevla.recipe.checking.recorded import RECORDED, Recorded, read_recorded, united
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.recipe.sections import DataConfig
 
@@ -38,6 +39,12 @@ class Mixture:
     def fingerprints(self) -> dict[str, str]:
         """Path -> fingerprint of each dataset."""
         return {str(dataset.root): dataset.fingerprint for dataset in self.datasets}
+
+    @property
+    def recorded(self) -> Recorded:
+        """Sizes and rendering of the images, and wordings of the instructions, of all datasets together. Raises
+        DataError if an entry is damaged."""
+        return united(read_recorded(each.info.get(RECORDED), each.root / INFO_NAME) for each in self.datasets)
 
     def order(self, seed: int) -> Order:
         """The order of the training rows for a given seed."""

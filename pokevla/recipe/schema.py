@@ -330,6 +330,9 @@ class EvalRecipe(JobRecipe):
     fast_rendering: bool = False
     """No multi-sampling, no reflections, simplified meshes: ten times as fast, with different pixels
     (docs/simulation.md). Not for published numbers."""
+    accept_differences: tuple[Literal["image_size", "fast_rendering", "instructions"], ...] = ()
+    """In what the trials may differ from the data that a policy was trained on. Anything else that differs is refused;
+    the summary lists what was accepted."""
     actions_per_query: Positive = 8
     """Actions of a chunk that are executed before the next query."""
     batch_size: Positive = 1

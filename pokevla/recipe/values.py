@@ -51,6 +51,7 @@ ADDED: dict[str, Any] = {
     "policies.*.statistics": None,
     "policies.*.images": "published",
     "compile": False,
+    "accept_differences": [],
 }
 """Fields added after the first runs, with the value that stands for the earlier behaviour. With that value they are
 left out of the recipe's hash and of its neutral settings, so that older runs can be resumed. `*` is every entry of a

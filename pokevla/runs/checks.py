@@ -151,8 +151,8 @@ def _dataset(
     if masks and not info.has_masks:
         raise DataError(
             f"{source.path} has no masks, and loss.segmentation.weight is above 0.",
-            "Published LIBERO files have none: add them with `pokevla data masks` and convert again, "
-            "or set loss.segmentation.weight=0.",
+            "Published LIBERO files have none: replay them with `pokevla data regenerate`, or add masks with "
+            "`pokevla data masks`, and convert again; or set loss.segmentation.weight=0.",
         )
     expected = source.expected_samples
     if expected is None:

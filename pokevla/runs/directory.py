@@ -35,6 +35,8 @@ RECIPE = "recipe.yaml"
 CHECKPOINTS = "checkpoints"
 STATISTICS = "statistics.json"
 """In the run, so that an export needs no dataset, and in the exported model."""
+TRAINED_ON = "trained_on.json"
+"""In the run: what an evaluation has to agree with (`pokevla.recipe.checking.recorded`)."""
 SUBMITTED = "slurm.json"
 EXPORT = "export"
 """Folder of the exported model. It exists if and only if the run is finished."""
@@ -43,8 +45,8 @@ EXPORT_CONFIG = "config.json"
 EXPORT_WEIGHTS = "model.safetensors"
 _CHECKPOINT = f"{CHECKPOINTS}/*step-*"
 RUN_CONTENTS = (
-    RECIPE, MANIFEST, STATISTICS, SUBMITTED, "dirty.patch", "metrics.jsonl", "events.jsonl", "wandb_id", "wandb/**",
-    "tensorboard/**events.out.tfevents.*", "explain/*.png", "explain/*.mp4",
+    RECIPE, MANIFEST, STATISTICS, TRAINED_ON, SUBMITTED, "dirty.patch", "metrics.jsonl", "events.jsonl",
+    "wandb_id", "wandb/**", "tensorboard/**events.out.tfevents.*", "explain/*.png", "explain/*.mp4",
     "logs/rank_*", "heartbeat/rank_*.json", "slurm/**", "code/**", ".lock",
     "**.tmp-*", f"{_CHECKPOINT}/COMPLETE.json", f"{_CHECKPOINT}/HEALTHY", f"{_CHECKPOINT}/state/*.pt",
     f"{_CHECKPOINT}/universal/**", f"{EXPORT}*/model*.safetensors", f"{EXPORT}*/model.safetensors.index.json",

@@ -122,7 +122,22 @@ class LiberoEnvironment:
             start = self._draws.start(init_state_index)
             self._draws.place(start.poses)
             self._stepper.restore(start.state)
-        self._env.sim.set_state_from_flattened(self._init_states[init_state_index])
+        self._set_first_state(self._init_states[init_state_index])
+
+    def restart(self, state: np.ndarray, settle_steps: int = 10) -> None:
+        """Begin an episode from a flat state (time, qpos, qvel) as `reset` does from a shipped one. Fixtures stay where
+        they are.
+
+        Raises SimulationError for a state of another model.
+        """
+        self._refuse_other_model(state)
+        self._stepper.restore()
+        self._set_first_state(state)
+        for _ in range(settle_steps):
+            self._advance(IDLE_ACTION)
+
+    def _set_first_state(self, state: np.ndarray) -> None:
+        self._env.sim.set_state_from_flattened(state)
         self._env.sim.forward()
         # As in LIBERO's own set_init_state: switches the stoves on or off.
         self._env._check_success()
@@ -134,18 +149,26 @@ class LiberoEnvironment:
         `past_actions`, each (7,), give a following `step` the gripper's set point; images do not depend on them.
         Raises SimulationError for a state of another model.
         """
-        if state.shape != self.state().shape:
-            raise SimulationError(
-                f"A state of {self.task.suite} task {self.task.index} has {len(self.state())} numbers, "
-                f"this one has shape {state.shape}.",
-                "It was stored with another task or another version of LIBERO.",
-            )
+        self._refuse_other_model(state)
         self._stepper.restore()
         self._env.sim.set_state_from_flattened(state)
         self._env.sim.forward()
         self._stepper.resume(past_actions)
         self._env._check_success()
         self._env._post_process()
+
+    def _refuse_other_model(self, state: np.ndarray) -> None:
+        if state.shape != self.state().shape:
+            raise SimulationError(
+                f"A state of {self.task.suite} task {self.task.index} has {len(self.state())} numbers, "
+                f"this one has shape {state.shape}.",
+                "It was stored with another task or another version of LIBERO.",
+            )
+
+    @property
+    def image_size(self) -> int:
+        """Side of the rendered images in pixels."""
+        return self._image_size
 
     @property
     def has_fixtures(self) -> bool:

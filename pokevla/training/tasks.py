@@ -22,7 +22,7 @@ from pokevla.model.vlm import PokeVLM
 from pokevla.recipe.checking.datasets import ALL_SPLITS
 from pokevla.recipe.kinds import data_kind_of
 from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TrainRecipe
-from pokevla.runs.directory import STATISTICS
+from pokevla.runs.directory import STATISTICS, TRAINED_ON
 from pokevla.training.objectives.objective import Objective, PosttrainObjective, PretrainObjective
 from pokevla.weights.base_model import build_base, tokenizer_folder
 from pokevla.weights.frozen_hash import frozen_hash
@@ -114,6 +114,8 @@ def held_out_batches(mixture: Mixture, samples: SampleMaker[Any], micro: int, in
 
 
 def save_statistics(mixture: Mixture, run_dir: Path) -> None:
-    """Write the statistics of a robot mixture to the run directory, so that an export needs no dataset."""
+    """Write the statistics of a robot mixture, and how its images and instructions are, to the run directory, so that
+    an export needs no dataset."""
     if mixture.statistics is not None:
         write_json(run_dir / STATISTICS, with_checksum(mixture.statistics.to_dict()), sort_keys=True)
+        write_json(run_dir / TRAINED_ON, with_checksum(mixture.recorded.to_dict()), sort_keys=True)

@@ -68,6 +68,18 @@ def test_evaluation_leaves_records_intervals_videos_and_pictures(whole_way: Path
     assert len(list((folder / "videos").iterdir())) == len(watched)
 
 
+def test_the_policy_says_what_it_was_trained_on_and_is_evaluated_with(whole_way: Path, pokevla, recipes: Path):
+    config = json.loads((whole_way / "posttrain" / "export" / "config.json").read_text())
+    assert config["trained_on"] == {"image_size": [64], "fast_rendering": [True], "instructions": ["task"]}
+    valid = pokevla("validate", recipes / "evaluation.yaml")
+    assert valid.returncode == 0, valid.stderr
+    assert "trained" not in valid.stdout.split("evaluation)", 1)[-1], "no note about what the policies were trained on"
+    refused = pokevla("validate", recipes / "evaluation.yaml", "image_size=128")
+    assert refused.returncode == 2
+    assert "trained was trained with image_size 64, these trials have 128" in refused.stderr
+    assert "accept_differences=[image_size]" in refused.stderr
+
+
 def test_a_trial_and_a_stored_episode_are_explained(whole_way: Path, pokevla, tmp_path: Path):
     run = whole_way / "posttrain"
     small = ("--image-size", "64", "--fast-rendering", "--max-steps", "16", "--out", tmp_path)

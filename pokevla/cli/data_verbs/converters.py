@@ -22,6 +22,20 @@ class Noops(StrEnum):
     KEEP = "keep"
 
 
+class Wording(StrEnum):
+    """Where instructions come from."""
+
+    TASK = "task"
+    FILE = "file"
+
+
+class AlignmentChoice(StrEnum):
+    """When the observation of a row was made, relative to its action."""
+
+    BEFORE = "before"
+    AFTER = "after"
+
+
 class AspectRule(StrEnum):
     """How an image that is not square becomes square."""
 
@@ -48,6 +62,11 @@ _MaxSkipped = Annotated[
     typer.Option(min=0.0, max=1.0, help="Share of episodes that may be left out because they are damaged or hold bad "
                  "numbers; above it the conversion fails."),
 ]  # fmt: skip
+AlignmentOption = Annotated[
+    AlignmentChoice | None,
+    typer.Option(help="Whether observations were made before or after the action of their row, for files whose joints "
+                 "and states do not tell."),
+]  # fmt: skip
 _ReadTimeout = Annotated[
     float, typer.Option(min=0.1, help="Seconds that one read of a source may take before it counts as damaged.")
 ]
@@ -66,6 +85,14 @@ def convert_libero(
     noops: Annotated[
         Noops, typer.Option(help="Frames without motion: auto drops them from published files and keeps them in ours.")
     ] = Noops.AUTO,
+    instructions: Annotated[
+        Wording,
+        typer.Option(
+            help="Wording of the instructions: of the task's name, as published policies are trained and "
+            "evaluated, or of the file (the BDDL's in published files)."
+        ),
+    ] = Wording.TASK,
+    alignment: AlignmentOption = None,
     aspect: _Aspect = AspectRule.STRETCH,
     max_skipped: _MaxSkipped = 0.0,
     read_timeout: _ReadTimeout = 60.0,
@@ -82,6 +109,8 @@ def convert_libero(
         val_fraction,
         overwrite,
         noops.value,
+        instructions=instructions.value,
+        alignment=alignment.value if alignment is not None else None,
         aspect=aspect.value,
         max_skipped=max_skipped,
         read_timeout_s=read_timeout,
@@ -101,6 +130,7 @@ def convert_libero_vlm(
     seed: Annotated[int, typer.Option(help="Seed of templates and objects.")] = 0,
     shard_samples: _ShardSamples = 256,
     jpeg_quality: _Quality = 95,
+    alignment: AlignmentOption = None,
     aspect: _Aspect = AspectRule.STRETCH,
     max_skipped: _MaxSkipped = 0.0,
     read_timeout: _ReadTimeout = 60.0,
@@ -122,6 +152,7 @@ def convert_libero_vlm(
         shard_samples=shard_samples,
         jpeg_quality=jpeg_quality,
         overwrite=overwrite,
+        alignment=alignment.value if alignment is not None else None,
         aspect=aspect.value,
         max_skipped=max_skipped,
         read_timeout_s=read_timeout,

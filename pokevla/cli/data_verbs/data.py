@@ -12,6 +12,7 @@ import typer.core
 import typer.main
 
 from pokevla.cli.data_verbs.masks import masks
+from pokevla.cli.data_verbs.regenerate import regenerate
 from pokevla.cli.data_verbs.simulation import demos, scenes
 from pokevla.cli.path_arguments import expand_path_arguments
 from pokevla.cli.progress import progress
@@ -53,6 +54,7 @@ def _convert() -> None:
 app.command("demos")(demos)
 app.command("scenes")(scenes)
 app.command("masks")(masks)
+app.command("regenerate")(regenerate)
 
 
 _Dataset = Annotated[Path, typer.Argument(help="Dataset directory.")]

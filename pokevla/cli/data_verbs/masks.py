@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pokevla.cli.data_verbs.converters import print_note
+from pokevla.cli.data_verbs.converters import AlignmentOption, print_note
 from pokevla.cli.progress import progress
 
 if TYPE_CHECKING:
+    from pokevla.data.sources.alignment import Alignment
     from pokevla.simulation.recordings.stored_episodes import DemoSource
 
 
@@ -29,16 +30,26 @@ def masks(
             "images do not match; above it the file is refused.",
         ),
     ] = 0.5,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            min=16,
+            max=1024,
+            help="Draw the images anew as well, with this side in pixels. Default: masks only, of the stored size.",
+        ),
+    ] = None,
+    alignment: AlignmentOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Replay the states of LIBERO demonstrations and write copies of the files with instance masks of both views."""
     from pokevla.simulation.recordings.mask_files import add_masks
 
-    files = _sources(source, out)
+    files = replay_sources(source, out, alignment.value if alignment is not None else None)
     with progress("episodes") as listen:
         reports = add_masks(
             files,
             workers,
+            image_size=image_size,
             overwrite=overwrite,
             max_skipped=max_skipped,
             on_progress=lambda done, left_out, total: listen(done, total, left_out),
@@ -53,7 +64,7 @@ def masks(
             typer.echo(f"  left out {demo}: {complaint}")
 
 
-def _sources(source: Path, out: Path) -> list[DemoSource]:
+def replay_sources(source: Path, out: Path, alignment: Alignment | None) -> list[DemoSource]:
     """Files to replay. DataError for one that is damaged or belongs to no task of the four suites; UsageError if OUT
     overlaps the source."""
     from pokevla.data.sources.demonstrations import SUFFIX, describe
@@ -67,7 +78,7 @@ def _sources(source: Path, out: Path) -> list[DemoSource]:
     refuse_overlap(out, [source, *found.files])
     with hdf5_reader() as reader:
         for path in found.files:
-            header = describe(path, reader)
+            header = describe(path, reader, alignment)
             if header.task_index is None:
                 raise DataError(
                     f"{path} is not named after a task of the four LIBERO suites.",
@@ -75,7 +86,9 @@ def _sources(source: Path, out: Path) -> list[DemoSource]:
                 )
             target = out / header.suite / path.name
             files.append(
-                DemoSource(path, target, header.suite, header.task_index, header.demo_names, header.aligned_before)
+                DemoSource(
+                    path, target, header.suite, header.task_index, header.demo_names, header.alignment == "before"
+                )
             )
     for note in found.notes():
         print_note(note)

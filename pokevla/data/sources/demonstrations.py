@@ -1,8 +1,8 @@
 """Reads LIBERO demonstrations (HDF5), both the published ones and ours, one episode at a time.
 
-Published files store the observation AFTER the action of the same row; ours set `pokevla_obs_alignment = before`. The
-reader returns both in the same form: frame t is what the robot saw before action t. Both store images upside down
-(OpenGL); the reader returns them upright.
+Published files store the observation AFTER the action of the same row; ours, and those of OpenVLA-OFT's regeneration,
+BEFORE it (`alignment.py`). The reader returns both in the same form: frame t is what the robot saw before action t. All
+store images upside down (OpenGL); the reader returns them upright.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from pokevla.data.sources.alignment import Alignment, find_alignment, refuse_other_alignment
 from pokevla.data.sources.skips import Skips
 from pokevla.data.sources.tasks import identify
 from pokevla.embodiment.finite import refuse_bad_rows
@@ -41,13 +42,17 @@ class DemoFile:
     suite: str
     task: str
     task_index: int | None
-    instruction: str
-    aligned_before: bool
+    file_instruction: str | None
+    """The wording that the file stores, which for published files is the BDDL's; None if it stores none."""
+    alignment: Alignment
+    """Whether the observation of a row was made before or after its action."""
     instances: tuple[str, ...] | None
     """Instance i has mask value i + 1; None in published files."""
     target_instances: tuple[str, ...] | None
     collection: dict[str, Any] | None
     demo_names: tuple[str, ...]
+    is_fast_rendered: bool = False
+    """Whether our recorder or our regeneration rendered it with `--fast-rendering`."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,12 @@ class Demo:
     target_shift: tuple[float, float] | None
 
 
-def describe(path: Path, reader: ForeignReader) -> DemoFile:
-    """Read the header of a demonstration file. Raises DataError naming file and key if something is missing."""
+def describe(path: Path, reader: ForeignReader, alignment: Alignment | None = None) -> DemoFile:
+    """Read the header of a demonstration file. `alignment` is what the user says about it, for files that do not tell.
+
+    Raises:
+        DataError: something is missing or damaged, or the alignment is unknown or contradicted. Names file and key.
+    """
     file = Hdf5File(path, reader)
     if not file.is_group(DATA):
         raise DataError(f"{path} has no group `data`.", REMEDY)
@@ -82,18 +91,29 @@ def describe(path: Path, reader: ForeignReader) -> DemoFile:
     collection = file.json_attribute(DATA, "pokevla_collection")
     if not isinstance(collection, dict | None):
         raise DataError(f"{path}: attribute `pokevla_collection` of data is not a JSON object.", REMEDY)
+    file_instruction, names = _file_instruction(file), _demo_names(file)
     return DemoFile(
         path=path,
         suite=suite,
         task=task,
         task_index=index,
-        instruction=_instruction(file),
-        aligned_before=_aligned_before(file),
+        file_instruction=file_instruction,
+        alignment=find_alignment(file, [f"{DATA}/{name}" for name in names], alignment),
         instances=instances,
         target_instances=targets,
         collection=collection,
-        demo_names=_demo_names(file),
+        demo_names=names,
+        is_fast_rendered=_is_fast_rendered(file),
     )
+
+
+def _is_fast_rendered(file: Hdf5File) -> bool:
+    """What drew the pictures last decides; published files say nothing, and are not."""
+    for name in ("pokevla_masks", "pokevla_regeneration", "pokevla_collection"):
+        made = file.json_attribute(DATA, name)
+        if isinstance(made, dict) and isinstance(made.get("fast_rendering"), bool):
+            return made["fast_rendering"]
+    return False
 
 
 def _demo_names(file: Hdf5File) -> tuple[str, ...]:
@@ -151,6 +171,7 @@ def read_demo(header: DemoFile, name: str, reader: ForeignReader) -> Demo:
     """
     file, group = Hdf5File(header.path, reader), f"{DATA}/{name}"
     layout = _layout(file, group)
+    refuse_other_alignment(file, group, header.alignment)
     arrays = {key: file.read(f"{group}/{key}") for key in layout}
     for key in ("actions", "executed_actions", "obs/ee_states", "obs/gripper_states"):
         if key in arrays:
@@ -174,7 +195,7 @@ def read_demo(header: DemoFile, name: str, reader: ForeignReader) -> Demo:
         init_state_index=init_state_index(file, group),
         target_shift=_target_shift(file, group),
     )
-    demo = demo if header.aligned_before else _shift_to_before(demo)
+    demo = demo if header.alignment == "before" else _shift_to_before(demo)
     if not demo.rendered.any():
         raise DataError(f"{header.path}: {group} has no frame with an image.", REMEDY)
     return demo
@@ -267,13 +288,6 @@ def _target_shift(file: Hdf5File, group: str) -> tuple[float, float] | None:
     return float(shift[0]), float(shift[1])
 
 
-def _aligned_before(file: Hdf5File) -> bool:
-    alignment = file.attribute(DATA, "pokevla_obs_alignment")
-    if not isinstance(alignment, str | None) or alignment not in (None, "before", "after"):
-        raise DataError(f"{file.path}: attribute `pokevla_obs_alignment` of data is not `before` or `after`.", REMEDY)
-    return alignment == "before"
-
-
 def _names(file: Hdf5File, key: str) -> tuple[str, ...] | None:
     """A list of names in JSON, or None if the file has none."""
     names = file.json_attribute(DATA, key)
@@ -284,9 +298,12 @@ def _names(file: Hdf5File, key: str) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def _instruction(file: Hdf5File) -> str:
-    """The task instruction. Published files store it as a string or as a list of characters, sometimes in quotes."""
+def _file_instruction(file: Hdf5File) -> str | None:
+    """The instruction that the file stores; None without `problem_info`, as in OpenVLA-OFT's regenerated files.
+    Published files store it as a string or as a list of characters, sometimes in quotes."""
     info = file.json_attribute(DATA, "problem_info")
+    if info is None:
+        return None
     words = info.get("language_instruction") if isinstance(info, dict) else None
     if not isinstance(words, str | list) or not all(isinstance(word, str) for word in words):
         raise DataError(f"{file.path}: attribute `problem_info` of data lacks a text `language_instruction`.", REMEDY)

@@ -26,6 +26,7 @@ EPISODE_SCHEMA = pa.schema(
         ("task", pa.string()),
         ("task_index", pa.int32()),
         ("instruction", pa.string()),
+        ("file_instruction", pa.string()),
         ("split", pa.string()),
         ("length", pa.int32()),
         ("init_state_index", pa.int32()),

@@ -11,21 +11,24 @@ from typing import Any, Literal
 import numpy as np
 
 from pokevla.data.dataset import refuse_output
+from pokevla.data.sources.alignment import Alignment
 from pokevla.data.sources.aspect import Aspect, Squares
 from pokevla.data.sources.demonstrations import DATA, SUFFIX, Demo, DemoFile, describe, image_sizes, read_demos
 from pokevla.data.sources.episodes import EPISODE_SCHEMA, SAMPLE_SCHEMA
 from pokevla.data.sources.images import JPEG_QUALITY, encode_jpeg, encode_mask
-from pokevla.data.sources.noops import moving_frames
 from pokevla.data.sources.provenance import made_by, source_entry
 from pokevla.data.sources.skips import Skips
+from pokevla.data.sources.tasks import Instructions, choose_instruction
 from pokevla.data.statistics import compute_statistics
 from pokevla.data.writer import DatasetWriter, encode_json
 from pokevla.embodiment.libero import LIBERO
+from pokevla.embodiment.noops import moving_frames
 from pokevla.errors import DataError
 from pokevla.files.finding import find_files
 from pokevla.files.foreign.hdf5 import hdf5_reader
 from pokevla.files.foreign.process import READ_TIMEOUT_S, ForeignReader
 from pokevla.files.labels import name_problem
+from pokevla.recipe.checking.recorded import RECORDED, Recorded
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,11 @@ class LiberoSettings:
     """Frames without motion: `auto` drops them in published files (OpenVLA-OFT's rule) and keeps them in ours. The
     scripted expert pauses only while the gripper closes or opens (measured: 13 of 103 frames of an episode). Without
     these frames a policy learns to lift before it has grasped."""
+    instructions: Instructions = "task"
+    """Wording of the instructions: `task` takes it from the names of LIBERO's tasks, `file` from the files. An unknown
+    task has only the file's."""
+    alignment: Alignment | None = None
+    """Whether observations were made before or after the action of their row, for files that do not tell."""
     aspect: Aspect = "stretch"
     """How images that are not square become square (`aspect.py`)."""
     max_skipped: float = 0.0
@@ -77,7 +85,7 @@ def convert_libero(
     found = find_files(settings.source, SUFFIX)
     refuse_output(settings.out, [settings.source, *found.files], overwrite=settings.overwrite)
     with hdf5_reader(settings.read_timeout_s) as reader:
-        headers = [describe(path, reader) for path in found.files]
+        headers = [describe(path, reader, settings.alignment) for path in found.files]
         skips = Skips(settings.max_skipped, sum(len(header.demo_names) for header in headers))
         root = _convert(settings, headers, reader, skips, on_episode)
     if on_note is not None:
@@ -98,8 +106,10 @@ def _convert(
     sources: list[dict[str, Any]] = []
     dropped = episode = 0
     with_masks: bool | None = None
+    wordings = [choose_instruction(header, settings.instructions) for header in headers]
     suites = sorted({header.suite for header in headers})
-    squares = Squares.of((size for header in headers for size in image_sizes(header, reader)), settings.aspect)
+    sizes = {size for header in headers for size in image_sizes(header, reader)}
+    squares = Squares.of(sizes, settings.aspect)
     with DatasetWriter(
         settings.out,
         group=suites[0] if len(suites) == 1 and name_problem(suites[0]) is None else "libero",
@@ -109,7 +119,7 @@ def _convert(
         shard_samples=settings.shard_samples,
         overwrite=settings.overwrite,
     ) as writer:
-        for number, header in enumerate(headers):
+        for number, (header, (instruction, _)) in enumerate(zip(headers, wordings, strict=True)):
             init_states: list[int] = []
             with closing(_moving_demos(settings, header, reader, skips)) as demos:
                 for place, demo, keep in demos:
@@ -117,7 +127,8 @@ def _convert(
                     dropped += int((~keep).sum())
                     split = demo.split or _default_split(place, len(header.demo_names), settings.val_fraction)
                     square = squares.episode(demo)
-                    _write_episode(writer, header, number, square, episode, split, keep, settings.jpeg_quality)
+                    identity = _Identity(header, number, instruction, episode, split)
+                    _write_episode(writer, identity, square, keep, settings.jpeg_quality)
                     if split == "train":
                         actions.append(demo.actions[keep])
                         proprio.append(demo.proprio[keep])
@@ -132,6 +143,11 @@ def _convert(
                 "statistics": compute_statistics(actions, proprio, LIBERO).to_dict(),
                 "sources": sources,
                 "num_noops_dropped": dropped,
+                RECORDED: Recorded(
+                    image_size=(squares.side or max(max(size) for size in sizes),) if sizes else None,
+                    fast_rendering=tuple(sorted({header.is_fast_rendered for header in headers})),
+                    instructions=tuple(sorted({source for _, source in wordings})),
+                ).to_dict(),
                 **skips.info(),
                 "made_by": made_by(
                     "convert libero",
@@ -139,6 +155,8 @@ def _convert(
                     jpeg_quality=settings.jpeg_quality,
                     val_fraction=settings.val_fraction,
                     noops=settings.noops,
+                    instructions=settings.instructions,
+                    alignment=settings.alignment,
                     aspect=settings.aspect,
                 ),
             }
@@ -159,7 +177,7 @@ def _moving_demos(
     settings: LiberoSettings, header: DemoFile, reader: ForeignReader, skips: Skips
 ) -> Generator[tuple[int, Demo, np.ndarray]]:
     """Yield the episodes of a file with their place in it and (T,) bool, the frames that go into the dataset."""
-    drop = settings.noops == "drop" or (settings.noops == "auto" and not header.aligned_before)
+    drop = settings.noops == "drop" or (settings.noops == "auto" and header.collection is None)
     with closing(read_demos(header, reader, skips)) as demos:
         for place, demo in demos:
             keep = moving_frames(demo.actions) if drop else np.ones(len(demo.actions), dtype=bool)
@@ -186,36 +204,47 @@ def _source(header: DemoFile, init_states: list[int]) -> dict[str, Any]:
         suite=header.suite,
         task=header.task,
         episodes=len(header.demo_names),
+        alignment=header.alignment,
+        file_instruction=header.file_instruction,
         init_states=[min(init_states), max(init_states) + 1] if init_states else None,
         collection=header.collection,
     )
 
 
-def _write_episode(
-    writer: DatasetWriter,
-    header: DemoFile,
-    number: int,
-    demo: Demo,
-    episode: int,
-    split: str,
-    keep: np.ndarray,
-    quality: int,
-) -> None:
+@dataclass(frozen=True)
+class _Identity:
+    """Which episode of which file, and what its rows say about it."""
+
+    header: DemoFile
+    file_number: int
+    instruction: str
+    episode: int
+    split: str
+
+    @property
+    def task_index(self) -> int:
+        return self.header.task_index if self.header.task_index is not None else self.file_number
+
+    def shared(self) -> dict[str, Any]:
+        """Columns of the episode and of all its samples."""
+        return {
+            "episode": self.episode,
+            "split": self.split,
+            "suite": self.header.suite,
+            "task": self.header.task,
+            "task_index": self.task_index,
+            "instruction": self.instruction,
+        }
+
+
+def _write_episode(writer: DatasetWriter, identity: _Identity, demo: Demo, keep: np.ndarray, quality: int) -> None:
     """Write the row of one episode, and a sample for each kept frame that was rendered."""
-    task_index = header.task_index if header.task_index is not None else number
-    shared = {
-        "episode": episode,
-        "split": split,
-        "suite": header.suite,
-        "task": header.task,
-        "task_index": task_index,
-        "instruction": header.instruction,
-    }
+    header, shared = identity.header, identity.shared()
     kept = np.flatnonzero(keep)
     for frame, t in enumerate(kept):
         if not demo.rendered[t]:
             continue
-        key = f"{header.suite}-t{task_index:02d}-e{episode:04d}-f{frame:04d}"
+        key = f"{header.suite}-t{identity.task_index:02d}-e{identity.episode:04d}-f{frame:04d}"
         row = {**shared, "frame": frame, "proprio": demo.proprio[t].tolist()}
         members = {f"{view}.jpg": encode_jpeg(demo.images[view][t], quality) for view in LIBERO.views}
         if demo.masks is not None:
@@ -226,6 +255,7 @@ def _write_episode(
     writer.add_episode(
         {
             **shared,
+            "file_instruction": header.file_instruction,
             "length": len(kept),
             "init_state_index": demo.init_state_index,
             "target_shift": list(demo.target_shift) if demo.target_shift is not None else None,

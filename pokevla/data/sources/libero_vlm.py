@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from pokevla.data.dataset import refuse_output
 from pokevla.data.records import CATEGORIES, VLMRecord
+from pokevla.data.sources.alignment import Alignment
 from pokevla.data.sources.aspect import Aspect, Squares
 from pokevla.data.sources.demonstrations import DATA, SUFFIX, DemoFile, describe, image_sizes, init_state_index
 from pokevla.data.sources.images import JPEG_QUALITY, encode_jpeg, encode_mask
@@ -77,6 +78,8 @@ class LiberoVLMSettings:
     shard_samples: int = 256
     jpeg_quality: int = JPEG_QUALITY
     overwrite: bool = False
+    alignment: Alignment | None = None
+    """As in `LiberoSettings`."""
     aspect: Aspect = "stretch"
     """How images that are not square become square (`aspect.py`)."""
     max_skipped: float = 0.0
@@ -102,7 +105,7 @@ def convert_libero_vlm(
     inputs = [*settings.sources, *(path for each in found for path in each.files)]
     refuse_output(settings.out, inputs, overwrite=settings.overwrite)
     with hdf5_reader(settings.read_timeout_s) as reader:
-        files = [_header(path, reader) for each in found for path in each.files]
+        files = [_header(path, reader, settings.alignment) for each in found for path in each.files]
         units = sum(len(file.splits if isinstance(file, SceneFile) else file.demo_names) for file in files)
         skips = Skips(settings.max_skipped, units, "episodes and scenes")
         root = _convert(settings, files, reader, skips, on_picture)
@@ -112,8 +115,8 @@ def convert_libero_vlm(
     return root
 
 
-def _header(path: Path, reader: ForeignReader) -> SceneFile | DemoFile:
-    return describe_scenes(path, reader) if is_scenes_file(path, reader) else describe(path, reader)
+def _header(path: Path, reader: ForeignReader, alignment: Alignment | None) -> SceneFile | DemoFile:
+    return describe_scenes(path, reader) if is_scenes_file(path, reader) else describe(path, reader, alignment)
 
 
 def _convert(
@@ -150,6 +153,7 @@ def _convert(
                     seed=settings.seed,
                     shard_samples=settings.shard_samples,
                     jpeg_quality=settings.jpeg_quality,
+                    alignment=settings.alignment,
                     aspect=settings.aspect,
                 ),
             }

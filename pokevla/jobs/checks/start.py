@@ -55,9 +55,12 @@ def _checks(loaded: LoadedRecipe, made_before: frozenset[Path], builders: Sequen
     recipe = loaded.recipe
     for field, path in _weight_files(recipe, made_before):
         yield lambda field=field, path=path: _readable_weights(field, path)
+    if isinstance(recipe, schema.EvalRecipe):
+        yield lambda: _agreement(recipe)
     training = training_of(recipe)
     if training is None:
         return
+    yield lambda: _recorded(training)
     for source in training.data.datasets:
         yield lambda path=source.path: _shards(path)
         yield lambda path=source.path: _samples(path, training)
@@ -107,6 +110,33 @@ def _readable_weights(field: str, path: Path) -> list[str]:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise DataError(f"{field}: {path} cannot be read ({reason}).", "Download it, or export it again.") from error
     return []
+
+
+def _agreement(recipe: schema.EvalRecipe) -> list[str]:
+    """The trials show and ask the policies what they were trained on."""
+    from pokevla.evaluation.agreement import check_agreement
+
+    return list(check_agreement(recipe).notes)
+
+
+def _recorded(recipe: schema.TrainRecipe) -> list[str]:
+    """Remarks on datasets that differ from one another, or from what LIBERO's trials ask, in what a policy sees."""
+    from pokevla.recipe.checking.datasets import INFO_NAME, read_dataset_info
+
+    paths = [path for path in recipe.dataset_paths if (path / INFO_NAME).is_file()]
+    infos = [info for info in map(read_dataset_info, paths) if info.kind == "robot"]
+    remarks = []
+    for name in ("image_size", "fast_rendering", "instructions"):
+        values = {str(info.root): each for info in infos if (each := getattr(info.recorded, name)) is not None}
+        if len(set(values.values())) > 1:
+            listed = ", ".join(f"{root} {' and '.join(map(str, each))}" for root, each in values.items())
+            remarks.append(f"the datasets differ in {name}: {listed}.")
+    if any("file" in (info.recorded.instructions or ()) for info in infos):
+        remarks.append(
+            "instructions are in the words of the source files; evaluations in LIBERO use those of the tasks' names. "
+            "Convert again without `--instructions file` to train on these."
+        )
+    return remarks
 
 
 def _samples(dataset: Path, recipe: schema.TrainRecipe) -> list[str]:

@@ -19,6 +19,7 @@ from pokevla.errors import DataError
 from pokevla.files.checksums import StoredFile, file_damage, stored_files, without_checksum
 from pokevla.files.labels import name_problem
 from pokevla.files.texts import read_json
+from pokevla.recipe.checking.recorded import RECORDED, Recorded, read_recorded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +50,8 @@ class DatasetInfo:
     """The robot of a robot dataset."""
     tables: Mapping[str, StoredFile] = field(default_factory=dict)
     """Size and checksum of each table by name; empty for datasets from before they were stored."""
+    recorded: Recorded = field(default_factory=Recorded)
+    """Size and rendering of the images, wording of the instructions."""
 
     @property
     def num_views(self) -> int:
@@ -100,6 +103,7 @@ def read_dataset_info(root: Path) -> DatasetInfo:
         fields=tuple(str(name) for name in info["fields"]),
         embodiment=embodiment_in(info, root),
         tables=tables_in(info, root),
+        recorded=read_recorded(info.get(RECORDED), root / INFO_NAME),
     )
 
 

@@ -110,7 +110,7 @@ class Attempts:
         noise = np.zeros(6)
         succeeded, tail = False, 0
         for step in range(MAX_STEPS[settings.suite]):
-            row = {**_robot_row(env), **self._pictures(step % settings.image_stride == 0, cpu_s)}
+            row = {**robot_row(env), **self._pictures(step % settings.image_stride == 0, cpu_s)}
             with _Stopwatch(cpu_s, "physics"):
                 action = expert.act()
                 noise = _next_noise(noise, rng, settings.dart_sigma)
@@ -154,7 +154,8 @@ def init_state_of(settings: DemoSettings, number: int) -> int:
     return low + int(order[number % (high - low)])
 
 
-def _robot_row(env: LiberoEnvironment) -> dict[str, np.ndarray]:
+def robot_row(env: LiberoEnvironment) -> dict[str, np.ndarray]:
+    """One row of what LIBERO's files hold of the simulation and the robot, by names in the file."""
     env.refresh()
     position, quaternion, fingers = env.robot_pose()
     proprio = env.proprio().astype(np.float64)

@@ -10,11 +10,12 @@ import zlib
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from PIL import Image
 
 from pokevla.errors import SimulationError
 from pokevla.files.foreign.hdf5 import hdf5_reader
 from pokevla.simulation.environment import LiberoEnvironment
-from pokevla.simulation.recordings.stored_episodes import DemoSource, StoredEpisode, open_episode
+from pokevla.simulation.recordings.stored_episodes import CAMERAS, DemoSource, StoredEpisode, open_episode
 
 CHECKED_ROWS = 4
 """Number of rows of an episode whose image is rendered and compared: evenly spread, without the last one."""
@@ -65,10 +66,20 @@ class EpisodeMasks:
     target_instances: list[str]
     shape: tuple[int, ...]
     packed: bytes
+    packed_pictures: bytes | None = None
+    """Pictures of the same size, if they were drawn anew."""
 
     def unpack(self) -> np.ndarray:
         """(2, T, H, H) uint8, index in `instances` plus 1, as LIBERO stores pictures (upside down)."""
         return np.frombuffer(zlib.decompress(self.packed), np.uint8).reshape(self.shape)
+
+    def images(self) -> dict[str, np.ndarray]:
+        """Masks (T, H, H), and pictures (T, H, H, 3) if they were drawn, by their name in `obs`."""
+        drawn = {f"{camera}_mask": values for camera, values in zip(CAMERAS, self.unpack(), strict=True)}
+        if self.packed_pictures is not None:
+            pictures = np.frombuffer(zlib.decompress(self.packed_pictures), np.uint8).reshape(*self.shape, 3)
+            drawn |= {f"{camera}_rgb": values for camera, values in zip(CAMERAS, pictures, strict=True)}
+        return drawn
 
 
 class EpisodeReplay:
@@ -77,7 +88,9 @@ class EpisodeReplay:
     The simulation is built for one task and image size, and kept while the episodes are of these.
     """
 
-    def __init__(self, files: tuple[DemoSource, ...]) -> None:
+    def __init__(self, files: tuple[DemoSource, ...], image_size: int | None = None) -> None:
+        """`image_size` in pixels: draw pictures too, of this size. None: masks only, of the stored pictures' size."""
+        self._image_size = image_size
         self._jobs = [(file, demo) for file in files for demo in file.demo_names]
         # Its process ends with this one. One for all episodes: it takes a quarter of a second to start.
         self._reader = hdf5_reader()
@@ -89,7 +102,10 @@ class EpisodeReplay:
         file, demo = self._jobs[number]
         episode = open_episode(file, demo, self._reader)
         try:
-            return replay_episode(self._environment(file, episode.image_size), episode)
+            redrawn = self._image_size is not None
+            return replay_episode(
+                self._environment(file, self._image_size or episode.image_size), episode, with_pictures=redrawn
+            )
         except SimulationError as error:
             raise SimulationError(f"{file.source}: data/{demo}: {error.message}", error.remedy) from error
 
@@ -104,26 +120,40 @@ class EpisodeReplay:
         return self._env
 
 
-def replay_episode(env: LiberoEnvironment, episode: StoredEpisode) -> EpisodeMasks:
-    """Masks of one episode; all zero if its states and images do not match.
+def replay_episode(env: LiberoEnvironment, episode: StoredEpisode, *, with_pictures: bool = False) -> EpisodeMasks:
+    """Masks of one episode, and pictures if asked for; all zero if its states and stored images do not match.
 
-    `env` has the episode's task and image size. Raises SimulationError for states or fixtures of another model, and
-    DataError naming file and demo for what cannot be read.
+    `env` has the episode's task. Raises SimulationError for states or fixtures of another model, and DataError naming
+    file and demo for what cannot be read.
     """
     if env.has_fixtures:
         env.place_fixtures(episode.model_poses())
     fit = measure_fit(env, episode)
-    masks = draw_masks(env, episode, drawn=fit.complaint() is None)
-    return EpisodeMasks(fit, env.instances, env.target_instances, masks.shape, zlib.compress(masks.tobytes(), 1))
+    masks, pictures = draw_views(env, episode, drawn=fit.complaint() is None, with_pictures=with_pictures)
+    return EpisodeMasks(
+        fit,
+        env.instances,
+        env.target_instances,
+        masks.shape,
+        zlib.compress(masks.tobytes(), 1),
+        None if pictures is None else zlib.compress(pictures.tobytes(), 1),
+    )
 
 
-def draw_masks(env: LiberoEnvironment, episode: StoredEpisode, *, drawn: bool = True) -> np.ndarray:
-    """(2, T, H, H) uint8 instance masks, upside down as LIBERO stores images; rows without an image stay zero."""
-    masks = np.zeros((2, len(episode.states), episode.image_size, episode.image_size), np.uint8)
+def draw_views(
+    env: LiberoEnvironment, episode: StoredEpisode, *, drawn: bool = True, with_pictures: bool = False
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """(2, T, H, H) uint8 instance masks, and (2, T, H, H, 3) uint8 pictures if asked for, upside down as LIBERO stores
+    images; rows without an image stay zero."""
+    shape = (2, len(episode.states), env.image_size, env.image_size)
+    masks = np.zeros(shape, np.uint8)
+    pictures = np.zeros((*shape, 3), np.uint8) if with_pictures else None
     for row in np.flatnonzero(episode.drawn) if drawn else ():
         show_row(env, episode, int(row))
         masks[:, row] = env.stored_masks()
-    return masks
+        if pictures is not None:
+            pictures[:, row] = env.stored_images()
+    return masks, pictures
 
 
 def show_row(env: LiberoEnvironment, episode: StoredEpisode, row: int) -> None:
@@ -143,7 +173,7 @@ def measure_fit(env: LiberoEnvironment, episode: StoredEpisode) -> EpisodeFit:
     own, shifted = [], []
     for row in np.unique(inner[np.linspace(0, len(inner) - 1, CHECKED_ROWS).astype(int)]):
         show_row(env, episode, int(row))
-        seen = env.stored_images()
+        seen = resized(env.stored_images(), episode.image_size)
         # The nearest row with an image at least a second away, a later one if the episode is long enough.
         apart = rows[np.abs(rows - row) >= APART_ROWS]
         other = min(apart, key=lambda at: (abs(at - row), -at), default=None)
@@ -163,6 +193,13 @@ def joint_errors(env: LiberoEnvironment, episode: StoredEpisode) -> tuple[float,
     following = np.abs(in_states[1:] - episode.joints[:-1]).max(axis=1)
     errors = float(same.mean()), float(following.mean())
     return errors if episode.state_row(0) == 0 else (errors[1], errors[0])
+
+
+def resized(pictures: np.ndarray, size: int) -> np.ndarray:
+    """Pictures (V, H, H, 3) uint8 as (V, size, size, 3), averaged over areas, to be compared with stored ones."""
+    if pictures.shape[1] == size:
+        return pictures
+    return np.stack([np.asarray(Image.fromarray(each).resize((size, size), Image.Resampling.BOX)) for each in pictures])
 
 
 def picture_difference(drawn: np.ndarray, stored: np.ndarray) -> float:

@@ -1,5 +1,7 @@
 """Attempts of a recording that has not ended: a killed `pokevla data demos` goes on after the last one.
 
+`pokevla data regenerate` keeps its finished episodes in such a folder too, as `demo_3.part`.
+
 OUT/SUITE/.unfinished-NAME_demo/
     settings.json    what an attempt depends on; of another recording, nothing is used
     00003.npz        attempt 3: its arrays and, in JSON, the rest; a failed one has no arrays
@@ -42,11 +44,8 @@ def resumed(path: Path, settings: DemoSettings, run: Callable[[int], Iterable[Ep
         DiskFullError: disk full.
         DataError: writing failed otherwise.
     """
-    folder = unfinished_folder(path)
-    identity = _identity(settings)
-    if _read_json(folder / _SETTINGS) != identity:
-        forget(path)
-        write_json(folder / _SETTINGS, identity)
+    values = {name: value for name, value in dataclasses.asdict(settings).items() if name not in _OF_THE_WHOLE}
+    folder = begun_folder(path, values)
     first = 0
     while (episode := _read(folder / _name(first))) is not None:
         yield episode
@@ -56,6 +55,23 @@ def resumed(path: Path, settings: DemoSettings, run: Callable[[int], Iterable[Ep
         yield episode
 
 
+def begun_folder(path: Path, values: dict[str, Any]) -> Path:
+    """Folder for the finished parts of the recording that becomes `path`, with those that are there. They are removed
+    if they were made with other `values` (what a part depends on), packages or code.
+
+    Raises:
+        DiskFullError: disk full.
+        DataError: writing failed otherwise.
+    """
+    folder = unfinished_folder(path)
+    packages = {name: version(name) for name in ("mujoco", "robosuite", "numpy")}
+    identity = json.loads(json.dumps({**values, **packages, "code": code_commit()}))
+    if _read_json(folder / _SETTINGS) != identity:
+        forget(path)
+        write_json(folder / _SETTINGS, identity)
+    return folder
+
+
 def forget(path: Path) -> None:
     """Remove the stored attempts: the recording has ended."""
     shutil.rmtree(unfinished_folder(path), ignore_errors=True)
@@ -63,12 +79,6 @@ def forget(path: Path) -> None:
 
 def _name(number: int) -> str:
     return f"{number:05d}.npz"
-
-
-def _identity(settings: DemoSettings) -> dict[str, Any]:
-    values = {name: value for name, value in dataclasses.asdict(settings).items() if name not in _OF_THE_WHOLE}
-    packages = {name: version(name) for name in ("mujoco", "robosuite", "numpy")}
-    return json.loads(json.dumps({**values, **packages, "code": code_commit()}))
 
 
 def _read_json(path: Path) -> Any:

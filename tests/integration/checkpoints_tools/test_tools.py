@@ -136,6 +136,7 @@ def test_an_export_loads_as_a_policy_would_load_it(ckpt: Command, engine_runs: P
     assert ckpt("export", engine_runs / "1-bf16", tmp_path / "exported", "--step", 1)[0] == 0
     _, config, tokenizer, statistics = load_exported(tmp_path / "exported")
     assert config["step"] == 1
+    assert config["trained_on"] == {"image_size": [128], "instructions": ["task"]}
     assert tokenizer.is_dir()
     assert statistics is not None
     assert "parameters in fp32" in (tmp_path / "exported" / "README.md").read_text()

@@ -87,6 +87,7 @@ def write_run(recipe_file: Path, out: Path, kind: str, info: RankInfo) -> None:
         random = np.random.default_rng(0)
         statistics = compute_statistics([random.uniform(-1, 1, (16, 7))], [random.uniform(-1, 1, (16, 8))], LIBERO)
         write_json(run_dir / "statistics.json", statistics.to_dict(), sort_keys=True)
+        write_json(run_dir / "trained_on.json", {"image_size": [128], "instructions": ["task"]})
     model = build_base(recipe, LIBERO)
     facts = CheckpointInfo(
         step=0,

@@ -135,6 +135,43 @@ def _check_masks(ours: Path, published: Path, done: Path) -> None:
                 assert (drawn[-1] != truth[-1]).mean() < 0.02
 
 
+def test_pictures_and_masks_of_another_size_are_those_of_the_same_states(
+    env: LiberoEnvironment, published: Path, tmp_path: Path
+) -> None:
+    """Whatever size was stored: the pictures are checked at that size, and drawn at the new one."""
+    small = tmp_path / SUITE / published.name
+    small.parent.mkdir()
+    with h5py.File(published) as source, h5py.File(small, "w") as target:
+        source.copy("data", target)
+        demo: Any = target["data/demo_0"]
+        for key in ("actions", "states", "robot_states", "rewards", "dones", *(f"obs/{name}" for name in demo["obs"])):
+            rows = demo[key][-4:]
+            if key.endswith("_rgb"):
+                rows = rows.reshape(4, 32, 2, 32, 2, 3).mean(axis=(2, 4)).round().astype(np.uint8)
+            del demo[key]
+            demo[key] = rows
+    out = tmp_path / "out"
+    command = ["data", "masks", str(small), str(out), "--image-size", "64", "--workers", "1"]
+    assert run(command) == 3, "four rows do not tell the alignment"
+    assert run([*command, "--alignment", "after"]) == 0
+    with h5py.File(published) as source, h5py.File(out / SUITE / small.name) as drawn:
+        demo, before = drawn["data/demo_0"], source["data/demo_0"]
+        for camera in ("agentview", "eye_in_hand"):
+            pictures = demo[f"obs/{camera}_rgb"][()]
+            np.testing.assert_array_equal(pictures[:-1], before[f"obs/{camera}_rgb"][-4:-1])  # type: ignore[index]
+            assert demo[f"obs/{camera}_mask"].shape == pictures.shape[:3]
+        env.place_fixtures(stored_poses(demo.attrs["model_file"]))
+        env.set_state(demo["states"][1])
+        np.testing.assert_array_equal(demo["obs/agentview_mask"][0], env.stored_masks()[0])
+        made = json.loads(drawn["data"].attrs["pokevla_masks"])  # type: ignore[arg-type]
+    assert (made["image_size"], made["fast_rendering"]) == (64, False)
+    with pytest.raises(UsageError, match="was made with image_size 64, not None"):
+        add_masks([source_of(small, out / SUITE / small.name)], 1)
+    settings = LiberoSettings(out, tmp_path / "dataset", noops="keep", alignment="after")
+    dataset = open_dataset(convert_libero(settings))
+    assert dataset.info["recorded"]["image_size"] == [64]
+
+
 @pytest.fixture(scope="module")
 def env() -> LiberoEnvironment:
     """The simulation that the tests below replay into."""

@@ -69,7 +69,9 @@ def write_libero_file(
             actions[:, 6] = np.where(np.arange(frames) < frames // 2, -1.0, 1.0)
             actions[3:5, :6] = 0.0
             demo["actions"] = actions
-            demo["states"] = rng.normal(size=(frames, 92))
+            states = rng.normal(size=(frames + 1, 92))
+            states[:, 1:8] = np.cumsum(rng.uniform(0.006, 0.058, (frames + 1, 7)), axis=0)  # measured: a row's move
+            demo["states"] = states[:-1]
             demo["robot_states"] = rng.normal(size=(frames, 9))
             demo["rewards"] = demo["dones"] = (np.arange(frames) == frames - 1).astype(np.uint8)
             demo.attrs["init_state"] = demo["states"][0]
@@ -78,7 +80,7 @@ def write_libero_file(
             obs["ee_states"] = rng.normal(size=(frames, 6))
             obs["ee_pos"], obs["ee_ori"] = obs["ee_states"][:, :3], obs["ee_states"][:, 3:]
             obs["gripper_states"] = rng.normal(size=(frames, 2))
-            obs["joint_states"] = rng.normal(size=(frames, 7))
+            obs["joint_states"] = states[:-1, 1:8] if ours else states[1:, 1:8]
             rendered = np.arange(frames) % stride == 0
             instance_ids = instance_squares(frames, side)
             for camera in ("agentview", "eye_in_hand"):

@@ -20,7 +20,7 @@ def test_convert_show_stats_verify_from_the_command_line(
     assert run(["data", "convert", "libero", str(libero_file()), out, "--shard-samples", "16"]) == 0
     assert "3 episodes, 60 samples, 4 shards" in capsys.readouterr().out
     assert run(["data", "show", out, "2", "--image", str(sheet), "--count", "2"]) == 0
-    assert "instruction: Pick up the milk" in capsys.readouterr().out
+    assert "instruction: pick up the milk and place it in the basket" in capsys.readouterr().out
     assert sheet.stat().st_size > 0
     assert run(["data", "stats", out, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["splits"] == {"train": 40, "val": 20}
@@ -128,3 +128,15 @@ def test_an_image_or_report_of_the_user_is_not_replaced(
     assert capsys.readouterr().err.count("it is not replaced") == 2
     for _ in range(2):  # our own sheet is
         assert run(["data", "show", str(out), "--image", str(tmp_path / "sheet.png")]) == 0
+
+
+def test_a_replay_needs_a_known_task_and_another_folder(
+    tmp_path: Path, libero_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    unknown = libero_file("open_my_door", ours=False)
+    for verb in ("regenerate", "masks"):
+        assert run(["data", verb, str(unknown), str(tmp_path / "out")]) == 3
+        assert f"{unknown} is not named after a task of the four LIBERO suites" in capsys.readouterr().err
+        assert run(["data", verb, str(unknown), str(unknown.parent)]) == 2
+        assert f"The output {unknown.parent} contains the source {unknown}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -14,8 +14,8 @@ from pokevla.data.dataset import open_dataset
 from pokevla.data.reader import ShardReader
 from pokevla.data.sources.images import encode_jpeg
 from pokevla.data.sources.libero import LiberoSettings, convert_libero
-from pokevla.data.sources.noops import moving_frames
 from pokevla.data.sources.tasks import identify, libero_tasks, phrase
+from pokevla.embodiment.noops import moving_frames
 from pokevla.errors import DataError
 
 
@@ -139,7 +139,7 @@ def test_wrong_shapes_and_headers_are_named(tmp_path: Path, libero_file: Callabl
     with pytest.raises(DataError, match=r"demo_0/actions has shape \(20, 6\)"):
         convert(source, tmp_path / "out")
     with h5py.File(source, "a") as file:
-        del file["data"].attrs["problem_info"]
+        file["data"].attrs["problem_info"] = "{}"
     with pytest.raises(DataError, match="problem_info"):
         convert(source, tmp_path / "out")
     with h5py.File(source, "a") as file:

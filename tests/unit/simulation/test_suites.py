@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
 
+from pokevla.data.sources.tasks import task_instruction
 from pokevla.errors import UsageError
 from pokevla.simulation.libero import TASKS_PER_SUITE
 from pokevla.simulation.suites import MAX_STEPS, SUITES, get_task, list_tasks, load_init_states
@@ -25,6 +27,18 @@ def test_a_task_says_its_instruction_and_objects() -> None:
     assert task.instruction == "pick up the bbq sauce and place it in the basket"
     assert task.objects_of_interest == ("bbq_sauce_1", "basket_1")
     assert load_init_states(task).shape[0] == 50
+
+
+def test_datasets_word_instructions_as_evaluations_do() -> None:
+    """Both follow the names of the tasks; the BDDL files word 25 of the 40 tasks otherwise."""
+    tasks = [task for suite in SUITES for task in list_tasks(suite)]
+    assert [task_instruction(task.suite, task.name) for task in tasks] == [task.instruction for task in tasks]
+    languages = [re.search(r"\(:language\s+([^)]*)\)", task.bddl_file.read_text()) for task in tasks]
+    same = [
+        found and found[1].strip().lower() == task.instruction for found, task in zip(languages, tasks, strict=True)
+    ]
+    assert same.count(False) == 25
+    assert task_instruction("libero_spatial", "open_my_door") is None
 
 
 def test_an_unknown_suite_names_the_nearest() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,14 @@ from benchmarks.toy_run import write_questions
 from pokevla.data import mixture
 from pokevla.data.dataset import Dataset, open_dataset
 from pokevla.data.loader import build_loader
+from pokevla.data.mixture import open_mixture
 from pokevla.data.sources.libero import LiberoSettings, convert_libero
 from pokevla.distributed.environment import RankInfo
+from pokevla.files.checksums import with_checksum
+from pokevla.recipe.checking.recorded import Recorded
 from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
-from pokevla.training.tasks import build_task
+from pokevla.training.tasks import build_task, save_statistics
+from pokevla.weights.export import read_trained_on
 from tests.toys import write_toy_questions
 from tests.unit.data.conftest import write_libero_file
 
@@ -82,6 +87,18 @@ def test_the_converter_s_default_without_val_trains_without_validation(tmp_path:
     task = build_task(posttrain(published(tmp_path)), RANK)
     assert task.validation == []
     assert task.mixture.sizes == [8]  # 2 episodes of 7 frames, chunks of 4
+
+
+def test_what_a_mixture_was_recorded_with_is_kept_in_the_run(tmp_path: Path) -> None:
+    first, second = published(tmp_path / "a"), published(tmp_path / "b")
+    info = json.loads((second / "dataset.json").read_text())
+    info["recorded"] = {"image_size": [32], "instructions": ["file"]}
+    del info["xxh64"]
+    (second / "dataset.json").write_text(json.dumps(with_checksum(info)))
+    save_statistics(open_mixture(posttrain(first, second).data, "robot"), tmp_path)
+    known = read_trained_on(tmp_path)
+    assert known == Recorded(image_size=(16, 32), instructions=("file", "task")), "rendering of the second is unknown"
+    assert read_trained_on(tmp_path / "a") == Recorded(), "a run of an earlier version"
 
 
 def test_a_mixture_in_which_one_dataset_has_no_val_is_validated_on_the_other(tmp_path: Path) -> None:

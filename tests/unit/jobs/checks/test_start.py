@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,15 +13,17 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import CacheMismatchError, CheckpointError, DataError, PokeVLAError, RecipeError
+from pokevla.files.checksums import with_checksum
 from pokevla.jobs.checks.start import check_start
-from pokevla.recipe.load import load_recipe
+from pokevla.recipe.load import LoadedRecipe, load_recipe
 from tests.published_prismatic import random_prismatic, write_towers
 from tests.published_sam import write_official
 from tests.toys import RECIPE, write_toy_dataset
 
 
-def export(folder: Path, **config: str) -> Path:
+def export(folder: Path, **config: Any) -> Path:
     folder.mkdir(parents=True)
     save_file({"weight": np.zeros(100, np.float32)}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({"kind": "pokevlm", "preset": "tiny", **config}))
@@ -124,3 +127,43 @@ def test_a_cache_that_is_missing_or_of_another_teacher_is_one_line(tmp_path: Pat
     for caught, words in ((missing, "does not exist. Build it with: pokevla cache build"), (other, "differs:")):
         (line,) = str(caught.value).splitlines()
         assert words in line
+
+
+def evaluation(tmp_path: Path, policy: Path, *overrides: str) -> LoadedRecipe:
+    recipe = tmp_path / "evaluation.yaml"
+    recipe.write_text(
+        f"kind: eval\nname: e\noutput: {tmp_path}/runs\ntrials: {{suite: libero_goal, tasks: [0]}}\n"
+        f"policies: [{{name: ours, kind: model, run: {policy}}}]\n"
+    )
+    return load_recipe(recipe, list(overrides))
+
+
+def test_an_evaluation_that_shows_other_images_than_those_of_training_is_refused(tmp_path: Path) -> None:
+    policy = export(
+        tmp_path / "policy",
+        kind="pokevla",
+        embodiment=LIBERO.to_dict(),
+        trained_on={"image_size": [128], "fast_rendering": [False], "instructions": ["task"]},
+    )
+    with pytest.raises(RecipeError, match=r"e: policies: ours was trained with image_size 128, these trials have 256"):
+        check_start(evaluation(tmp_path, policy))
+    assert check_start(evaluation(tmp_path, policy, "image_size=128")) == []
+    (remark,) = check_start(evaluation(tmp_path, policy, "accept_differences=[image_size]"))
+    assert remark.endswith("Accepted by accept_differences.")
+
+
+def test_datasets_that_differ_in_what_a_policy_sees_are_remarked_on(tmp_path: Path) -> None:
+    cache, datasets = tmp_path / "cache", []
+    for name, recorded in (("one", {"image_size": [128]}), ("two", {"image_size": [256], "instructions": ["file"]})):
+        dataset = write_toy_dataset(tmp_path / name, episodes=3)
+        info = json.loads((dataset / "dataset.json").read_text())
+        del info["xxh64"]
+        (dataset / "dataset.json").write_text(json.dumps(with_checksum({**info, "recorded": recorded})))
+        datasets.append(dataset)
+    recipe = tmp_path / "robot.yaml"
+    recipe.write_text(RECIPE.format(name="robot", output=tmp_path, dataset=datasets[0], cache=cache))
+    paths = f"data.datasets=[{{path: {datasets[0]}}}, {{path: {datasets[1]}}}]"
+    off = ("loss.segmentation.weight=0", "loss.geometry=0", "cache=null", paths)
+    remarks = check_start(load_recipe(recipe, off))
+    assert f"the datasets differ in image_size: {datasets[0]} 128, {datasets[1]} 256." in remarks
+    assert any("instructions are in the words of the source files" in remark for remark in remarks)
