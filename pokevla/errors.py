@@ -72,6 +72,14 @@ class SimulationError(DataError):
     """The simulator, a scene or the expert cannot do what was asked, or a simulator process died."""
 
 
+class ProtocolError(DataError):
+    """What arrived over a connection is not what its protocol allows."""
+
+
+class PolicyServerError(DataError):
+    """A policy server cannot be reached, is silent, closes, or sends what is no answer. Names the server."""
+
+
 class TrainingError(PokeVLAError):
     """Training cannot continue: non-finite loss, ranks that disagree, a dead rank."""
 
