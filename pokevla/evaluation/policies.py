@@ -10,6 +10,7 @@ from pokevla.embodiment.mixing import refuse_other_robot
 from pokevla.embodiment.table import get_embodiment
 from pokevla.errors import RecipeError, UsageError
 from pokevla.evaluation.videos import MaskPredictor
+from pokevla.parts import ENVIRONMENTS, get_part
 from pokevla.policy.acting import ActingPolicy
 from pokevla.policy.policy import Policy
 from pokevla.policy.published import PublishedPolicy
@@ -27,6 +28,7 @@ def build_policies(recipe: EvalRecipe) -> dict[str, ActingPolicy]:
         RecipeError: a spec lacks a field that its kind needs, two have the same name, or a policy does not suit the
             recipe: its chunks are too short, or it has no statistics of the suite.
         CheckpointError, DataError: a run or dataset does not exist.
+        PolicyServerError: a policy server does not answer.
     """
     names = [spec.name for spec in recipe.policies]
     if len(set(names)) != len(names):
@@ -40,6 +42,8 @@ def _build(spec: PolicySpec, recipe: EvalRecipe, loaded: dict[Path, Policy | Pub
         if spec.dataset is None:
             raise RecipeError(f"policies: {spec.name} is a replay and has no `dataset`.", "Name the robot dataset.")
         return ReplayPolicy.from_dataset(spec.dataset, spec.episode, recipe.actions_per_query)
+    if spec.kind == "remote":
+        return _connected(spec, recipe)
     if spec.run is None:
         raise RecipeError(f"policies: {spec.name} is of kind {spec.kind} and has no `run`.", "Name its training run.")
     if spec.kind == "untrained":
@@ -48,6 +52,29 @@ def _build(spec: PolicySpec, recipe: EvalRecipe, loaded: dict[Path, Policy | Pub
         loaded[spec.run] = Policy.from_pretrained(spec.run)
     policy = _adapted(loaded[spec.run], spec, recipe)
     return policy.blanked() if spec.kind == "blanked" else policy
+
+
+def _connected(spec: PolicySpec, recipe: EvalRecipe) -> ActingPolicy:
+    """The policy behind a server, taken to drive the robot of the trials."""
+    # Here, because no other policy needs a websocket.
+    from pokevla.policy.remote.connection import ServerAddress
+    from pokevla.policy.remote.openpi import OpenpiPolicy
+    from pokevla.policy.remote.vla_eval import VlaEvalPolicy
+    from pokevla.wire.openpi import ObservationKeys
+
+    if spec.url is None or spec.protocol is None:
+        raise RecipeError(
+            f"policies: {spec.name} is remote and lacks `url` or `protocol`.", "Set url: ws://HOST:PORT and protocol."
+        )
+    benchmark = get_part("trials.environment", recipe.trials.environment, ENVIRONMENTS)
+    robot = get_embodiment(benchmark.embodiment)
+    address = ServerAddress(spec.name, spec.url, spec.timeout_s)
+    if spec.protocol == "vla-eval":
+        return VlaEvalPolicy.connect(address, robot)
+    keys = spec.keys
+    return OpenpiPolicy.connect(
+        address, robot, ObservationKeys(keys.images, keys.proprio, keys.instruction, keys.actions)
+    )
 
 
 def _adapted(policy: Policy | PublishedPolicy, spec: PolicySpec, recipe: EvalRecipe) -> Policy | PublishedPolicy:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from pokevla.recipe.paths import AS_WRITTEN
 
-NEUTRAL = ("resources", "batch.micro", "log", "checkpoint", "worker_timeout_s")
+NEUTRAL = ("resources", "batch.micro", "log", "checkpoint", "worker_timeout_s", "policies.*.timeout_s")
 """Sections and fields that do not change what is learnt or measured. `micro` times accumulation times ranks stays the
 global batch; the loss is a mean over samples of a mean within the sample, so how a batch is divided does not affect the
 gradient."""
@@ -39,6 +39,14 @@ ADDED: dict[str, Any] = {
     "trials.environment": "libero",
     "policies.*.statistics": None,
     "policies.*.images": "published",
+    "policies.*.url": None,
+    "policies.*.protocol": None,
+    "policies.*.keys": {
+        "images": ["observation/image", "observation/wrist_image"],
+        "proprio": "observation/state",
+        "instruction": "prompt",
+        "actions": "actions",
+    },
     "compile": False,
 }
 """Fields added after the first runs, with the value that stands for the earlier behaviour. With that value they are

@@ -274,6 +274,14 @@ def _policy(policy: schema.PolicySpec, trials: schema.TrialsConfig, made_before:
         remarks = _dataset(sections.DatasetSource(path=policy.dataset), "robot")
         refuse_other_robot(policy.name, read_mixture_embodiment([policy.dataset]), simulated)
         return remarks
+    if policy.kind == "remote":
+        if policy.protocol == "openpi" and len(policy.keys.images) != simulated.num_views:
+            raise RecipeError(
+                f"policy {policy.name}: keys.images names {len(policy.keys.images)} pictures; {simulated.name} has the "
+                f"views {', '.join(simulated.views)}.",
+                "Name one key per view.",
+            )
+        return []
     remarks = _run(f"policy {policy.name}: run", policy.run, made_before)
     export = None if policy.run is None else find_export(policy.run)
     if export is not None and (export / EXPORT_CONFIG).is_file():

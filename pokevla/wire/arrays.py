@@ -75,7 +75,7 @@ def unpack(data: bytes, spelling: Spelling) -> Any:
         value = msgpack.unpackb(data, object_hook=hook, raw=False, **limits)
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
         reason = str(error) or type(error).__name__
-        raise ProtocolError(f"{len(data)} bytes are not a {spelling.name} message ({reason}).") from error
+        raise ProtocolError(f"{len(data)} bytes are not a message of {spelling.name} ({reason}).") from error
     _refuse_strange(value, MAX_DEPTH)
     return value
 
