@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(sys.prefix) / "openpi-client"))
 
-from openpi_client import msgpack_numpy  # noqa: E402
-from openpi_client.websocket_client_policy import WebsocketClientPolicy  # noqa: E402
+from openpi_client import msgpack_numpy
+from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
 __all__ = ["WebsocketClientPolicy", "msgpack_numpy"]

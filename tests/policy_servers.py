@@ -1,4 +1,4 @@
-"""Policy servers for tests, on loopback: openpi's message exchange with openpi's own codec, and servers that misbehave."""
+"""Policy servers for tests, on loopback: openpi's exchange with openpi's own codec, and servers that misbehave."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -95,6 +95,16 @@ async def open_connection(address: ServerAddress) -> ServerConnection:
     return ServerConnection(address, socket)
 
 
+@asynccontextmanager
+async def closed_on_error(connection: ServerConnection) -> AsyncIterator[None]:
+    """Close the connection if the block fails. Otherwise a late answer would be taken for that to the next question."""
+    try:
+        yield
+    except BaseException:
+        await connection.close()
+        raise
+
+
 @contextmanager
 def reading(address: ServerAddress) -> Iterator[None]:
     """Name the server in an error about what it sent."""
@@ -135,6 +145,8 @@ def _closing(address: ServerAddress, error: ConnectionClosed) -> str:
         return f"sent a message of more than {address.max_bytes} bytes"
     if error.sent is not None and error.sent.code == _NO_FRAME:
         return "sent bytes that are no websocket message"
+    if error.sent is not None and not error.rcvd_then_sent:
+        return "is not asked again after an earlier error"
     reason = error.rcvd.reason if error.rcvd is not None else ""
     code = f" (code {error.rcvd.code}{f': {reason[:200]}' if reason else ''})" if error.rcvd is not None else ""
     return f"closed the connection{code}"

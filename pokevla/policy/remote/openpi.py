@@ -11,7 +11,13 @@ from pokevla.embodiment.description import Embodiment
 from pokevla.errors import UsageError
 from pokevla.policy.observations import check_observations
 from pokevla.policy.remote.background_loop import BackgroundLoop
-from pokevla.policy.remote.connection import ServerAddress, ServerConnection, open_connection, reading
+from pokevla.policy.remote.connection import (
+    ServerAddress,
+    ServerConnection,
+    closed_on_error,
+    open_connection,
+    reading,
+)
 from pokevla.wire.checks import Observation
 from pokevla.wire.openpi import ObservationKeys, pack_observation, read_answer, read_map
 
@@ -94,10 +100,11 @@ class OpenpiPolicy:
         return np.stack([chunk[:length] for chunk in chunks])
 
     async def _ask(self, row: Observation) -> np.ndarray:
-        await self._connection.send(pack_observation(row, self.keys))
-        answer = await self._connection.receive()
-        with reading(self._connection.address):
-            return read_answer(answer, self.keys, self.embodiment)
+        async with closed_on_error(self._connection):
+            await self._connection.send(pack_observation(row, self.keys))
+            answer = await self._connection.receive()
+            with reading(self._connection.address):
+                return read_answer(answer, self.keys, self.embodiment)
 
     def close(self) -> None:
         """Close the connection. Without it, the end of the process does."""
@@ -107,9 +114,10 @@ class OpenpiPolicy:
 
 async def _begin(address: ServerAddress) -> tuple[ServerConnection, dict[Any, Any]]:
     connection = await open_connection(address)
-    first = await connection.receive()
-    with reading(address):
-        return connection, read_map(first)
+    async with closed_on_error(connection):
+        first = await connection.receive()
+        with reading(address):
+            return connection, read_map(first)
 
 
 def _equal(one: Observation, other: Observation) -> bool:

@@ -15,7 +15,13 @@ from pokevla.embodiment.description import Embodiment
 from pokevla.errors import PolicyServerError, ProtocolError, UsageError
 from pokevla.policy.observations import check_observations
 from pokevla.policy.remote.background_loop import BackgroundLoop
-from pokevla.policy.remote.connection import ServerAddress, ServerConnection, open_connection, reading
+from pokevla.policy.remote.connection import (
+    ServerAddress,
+    ServerConnection,
+    closed_on_error,
+    open_connection,
+    reading,
+)
 from pokevla.wire.checks import Observation
 from pokevla.wire.vla_eval import (
     Message,
@@ -159,10 +165,11 @@ class VlaEvalPolicy:
         self._sessions[key] = session
 
     async def _ask(self, session: Session, row: Observation) -> np.ndarray:
-        seq = await session.send("observation", observation_payload(row, self.wishes, self.embodiment))
-        payload = await session.receive("action", seq)
-        with reading(self._address):
-            return read_actions(payload, self.embodiment)
+        async with closed_on_error(session.connection):
+            seq = await session.send("observation", observation_payload(row, self.wishes, self.embodiment))
+            payload = await session.receive("action", seq)
+            with reading(self._address):
+                return read_actions(payload, self.embodiment)
 
     def close(self) -> None:
         """Close the connections. Without it, the end of the process does."""
@@ -176,7 +183,8 @@ class VlaEvalPolicy:
 
 async def _open_session(address: ServerAddress) -> Session:
     session = Session(await open_connection(address))
-    await _greet(session)
+    async with closed_on_error(session.connection):
+        await _greet(session)
     return session
 
 
@@ -187,6 +195,7 @@ async def _greet(session: Session) -> dict[str, Any]:
 
 async def _begin(address: ServerAddress, embodiment: Embodiment) -> tuple[Session, Wishes]:
     session = Session(await open_connection(address))
-    payload = await _greet(session)
-    with reading(address):
-        return session, wishes_of(payload, embodiment)
+    async with closed_on_error(session.connection):
+        payload = await _greet(session)
+        with reading(address):
+            return session, wishes_of(payload, embodiment)
