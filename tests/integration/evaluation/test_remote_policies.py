@@ -64,7 +64,7 @@ def test_a_server_that_fails_ends_the_evaluation_with_its_name_and_finished_tria
     point: tuple[str, ...], tmp_path: Path
 ) -> None:
     steering, folder = Steering(), tmp_path / "judged"
-    steering.broken_from = 4  # in the second trial
+    steering.broken_from = 3  # in the second trial
 
     with openpi_server(steering) as url:
         keys = RemoteKeys(images=("front", "left", "right"), proprio="state")
