@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import vla_eval.api
+from ruamel.yaml import YAML
 from vla_eval.protocol.messages import Message as TheirMessage
 from vla_eval.protocol.messages import MessageType, make_hello_payload, pack_message, unpack_message
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -26,6 +28,7 @@ from pokevla.serving.server import PolicyServer
 from pokevla.wire.checks import MAX_BYTES
 from tests.openpi_package import WebsocketClientPolicy, msgpack_numpy
 
+ROOT = Path(__file__).resolve().parents[3]
 IMAGE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
 
 
@@ -209,6 +212,25 @@ def test_vla_eval_judges_a_policy_of_ours(vla: str, mover: Mover, tmp_path: Path
     assert images[:, 0, 0].tolist() == [[255, 0, 0], [0, 0, 255]]  # main view first
 
 
+def test_the_command_of_the_docs_has_vla_eval_judge_our_server(vla: str, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "other_policies.md").read_text()
+    block = next(text for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "# eval.yaml" in text)
+    command = re.search(r"vla-eval (run --config eval\.yaml --server-url) ws://", block)
+    assert command is not None
+    config = YAML(typ="safe").load(block)
+    (entry,) = config["benchmarks"]
+    entry.update(benchmark="tests.unit.serving.reach_benchmark:ReachBenchmark", episodes_per_task=1, params={})
+    (tmp_path / "eval.yaml").write_text(json.dumps(config))  # JSON is YAML
+
+    done = subprocess.run(
+        [Path(sys.executable).with_name("vla-eval"), *command[1].split(), vla],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert "100.0%" in done.stdout + done.stderr
+
+
 def test_a_failing_policy_is_an_error_of_the_episode_in_vla_eval(vla: str, tmp_path: Path) -> None:
     result = judge(vla, tmp_path, params={"instruction": "break"})
 
@@ -227,13 +249,12 @@ print("closed", flush=True)
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_closes_connections_and_ends_the_server(number: int) -> None:
-    root = Path(__file__).parents[3]
     with subprocess.Popen(
         [sys.executable, "-c", SERVE],
-        cwd=root,
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     ) as server:
         assert server.stdout is not None
         with connect(server.stdout.readline().strip()) as client:
