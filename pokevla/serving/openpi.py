@@ -6,16 +6,16 @@ from websockets.asyncio.server import ServerConnection
 
 from pokevla.errors import PokeVLAError, ProtocolError
 from pokevla.serving.policy_desk import PolicyDesk
-from pokevla.wire.openpi import ObservationKeys, pack_answer, pack_metadata, read_observation
+from pokevla.wire.openpi import keys_of, pack_answer, pack_metadata, read_observation
 
 _INTERNAL_ERROR = 1011
 
 
-async def serve_openpi(socket: ServerConnection, desk: PolicyDesk, keys: ObservationKeys | None = None) -> None:
+async def serve_openpi(socket: ServerConnection, desk: PolicyDesk) -> None:
     """Serve one client until it leaves. An observation that cannot be answered gets one line of text, as in openpi,
     whose client raises it; then the connection is closed. Other connections go on."""
-    keys = keys or ObservationKeys()
     robot = desk.policy.embodiment
+    keys = keys_of(robot)
     await socket.send(pack_metadata({"embodiment": robot.name, "views": list(robot.views)}))
     async for data in socket:
         try:

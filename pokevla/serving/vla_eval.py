@@ -11,6 +11,7 @@ import numpy as np
 from websockets.asyncio.server import ServerConnection
 
 import pokevla
+from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import PokeVLAError, ProtocolError
 from pokevla.serving.policy_desk import PolicyDesk
 from pokevla.wire.vla_eval import (
@@ -73,11 +74,8 @@ async def _next_action(message: Message, episode: Episode, desk: PolicyDesk, act
 
 
 def _our_hello(desk: PolicyDesk) -> dict[str, Any]:
-    return hello(
-        f"pokevla {pokevla.__version__}",
-        model_server=type(desk.policy).__name__,
-        capabilities={},
-        observation_params=Wishes().to_payload(),
-        action_spec=ACTION_FORMATS,
-        observation_spec=OBSERVATION_FORMATS,
-    )
+    said: dict[str, Any] = {"model_server": type(desk.policy).__name__, "capabilities": {}}
+    said["observation_params"] = Wishes().to_payload()  # vla-eval drops what a benchmark does not know
+    if desk.policy.embodiment == LIBERO:
+        said["action_spec"], said["observation_spec"] = ACTION_FORMATS, OBSERVATION_FORMATS
+    return hello(f"pokevla {pokevla.__version__}", **said)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pokevla.embodiment.description import Embodiment
+from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import ProtocolError
 from pokevla.wire.arrays import OPENPI, pack, unpack
 from pokevla.wire.checks import Observation, checked_actions, checked_observation, entry_of
@@ -27,6 +28,13 @@ class ObservationKeys:
     proprio: str = "observation/state"
     instruction: str = "prompt"
     actions: str = "actions"
+
+
+def keys_of(robot: Embodiment) -> ObservationKeys:
+    """The keys that a server of ours expects: for LIBERO those of openpi, for other robots `observation/VIEW`."""
+    if robot == LIBERO:
+        return ObservationKeys()
+    return ObservationKeys(images=tuple(f"observation/{view}" for view in robot.views))
 
 
 def pack_observation(observation: Observation, keys: ObservationKeys) -> bytes:

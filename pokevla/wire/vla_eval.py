@@ -113,7 +113,8 @@ def wishes_of(hello_payload: Mapping[str, Any], robot: Embodiment) -> Wishes:
         raise ProtocolError("observation_params of its HELLO is not a map.")
     if params.get("absolute_action"):
         raise ProtocolError(f"it wants absolute_action; {robot.name} takes {robot.control_mode.replace('_', ' ')}.")
-    _refuse_other_actions(hello_payload.get("action_spec") or {})
+    if robot == LIBERO:
+        _refuse_other_actions(hello_payload.get("action_spec") or {})
     return Wishes(
         wrist=bool(params.get("send_wrist_image", False)),
         state=bool(params.get("send_state", False)),

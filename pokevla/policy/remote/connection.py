@@ -89,6 +89,7 @@ async def open_connection(address: ServerAddress) -> ServerConnection:
             max_size=address.max_bytes,
             open_timeout=address.timeout_s,
             close_timeout=CLOSE_S,
+            max_queue=1,
             ping_interval=None,  # a server that compiles its model answers no ping
             proxy=None,
         )

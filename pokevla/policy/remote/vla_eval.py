@@ -44,6 +44,8 @@ class Session:
 
     connection: ServerConnection
     in_episode: bool = False
+    due: range = range(0)
+    """Steps at which the episode's next observation may be: after one to all of the actions last received."""
     last_seq: int = 0
 
     async def send(self, kind: MessageType, payload: dict[str, Any]) -> int:
@@ -119,7 +121,7 @@ class VlaEvalPolicy:
                 of trials that run at the same time: the connection of a trial not asked for longest is used again.
 
         Raises:
-            UsageError: the observations are not those of the robot, or several come without `trials`.
+            UsageError: the observations are not those of the robot, or those of several trials come without `trials`.
             PolicyServerError: the server does not answer in time, closes, or sends no actions for this robot.
         """
         if images is None or steps is None:
@@ -141,12 +143,18 @@ class VlaEvalPolicy:
         for key, (row, step) in asked.items():  # one after the other, because sessions are handed on
             if step == 0:
                 await self._begin_episode(key, row, limit, frozenset(asked))
-            elif key not in self._sessions:
-                raise RuntimeError(f"trial {key} is asked about step {step} before step 0")
+            elif key not in self._sessions or step not in self._sessions[key].due:
+                raise UsageError(
+                    f"policy {self._address.name}: an observation at step {step} does not follow the last one: several "
+                    "trials share an episode of the server.",
+                    "Set workers=1.",
+                )
             self._sessions.move_to_end(key)
         work = [self._ask(self._sessions[key], row) for key, (row, _) in asked.items()]
         chunks = dict(zip(asked, await asyncio.gather(*work), strict=True))
         length = min(map(len, chunks.values()))
+        for key, (_, step) in asked.items():
+            self._sessions[key].due = range(step + 1, step + length + 1)
         return {key: chunk[:length] for key, chunk in chunks.items()}
 
     async def _begin_episode(self, key: Hashable, row: Observation, limit: int, busy: frozenset[Hashable]) -> None:

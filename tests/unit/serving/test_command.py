@@ -70,7 +70,7 @@ def test_what_is_asked_over_openpi_and_vla_eval_equals_the_policy_in_this_proces
 
 
 def test_more_actions_than_predicted_and_unknown_statistics_are_refused(run: Path) -> None:
-    with pytest.raises(UsageError, match="9 actions are to be executed per query; .* predicts 8"):
+    with pytest.raises(UsageError, match=r"9 actions are to be executed per query; .* predicts 8"):
         serve_run(run, "vla-eval", ("127.0.0.1", 0), 9, None, print)
     with pytest.raises(UsageError, match="libero_goal"):
         serve_run(run, "openpi", ("127.0.0.1", 0), None, "libero_goal", print)

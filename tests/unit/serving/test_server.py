@@ -24,9 +24,12 @@ from websockets.sync.client import ClientConnection, connect
 
 from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import EnvironmentSetupError, UsageError
+from pokevla.policy.remote.connection import ServerAddress
+from pokevla.policy.remote.vla_eval import VlaEvalPolicy
 from pokevla.serving.server import PolicyServer
 from pokevla.wire.checks import MAX_BYTES
 from tests.openpi_package import WebsocketClientPolicy, msgpack_numpy
+from tests.unit.embodiment.robots import TWO_HANDED
 
 ROOT = Path(__file__).resolve().parents[3]
 IMAGE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -178,6 +181,25 @@ def test_health_checks_of_both_projects_are_answered(openpi: str, path: str) -> 
 def test_a_web_page_cannot_ask(openpi: str) -> None:
     with pytest.raises(InvalidStatus, match="403"):
         connect(openpi, origin="http://example.org")  # type: ignore[arg-type]
+
+
+def test_a_policy_of_another_robot_is_asked_by_its_own_views() -> None:
+    class Hands(Mover):
+        embodiment = TWO_HANDED
+
+        def act(self, images: Any, proprio: Any, instructions: Any, steps: Any = None) -> np.ndarray:
+            return np.full((1, 2, 9), images[0, :, 0, 0, 0].sum())
+
+    pictures = [np.full((4, 4, 3), value, np.uint8) for value in (1, 2, 4)]
+    with PolicyServer(Hands(), "openpi").running() as url:
+        state = {"observation/state": np.zeros(10), "prompt": "go"}
+        views = dict(zip(("observation/front", "observation/left", "observation/right"), pictures, strict=True))
+        assert WebsocketClientPolicy(url).infer({**views, **state})["actions"].tolist() == [[7] * 9] * 2
+    with PolicyServer(Hands(), "vla-eval").running() as url:
+        policy = VlaEvalPolicy.connect(ServerAddress("hands", url, 20.0), TWO_HANDED)
+        images, proprio = np.stack(pictures)[None], np.zeros((1, 10), np.float32)
+        assert policy.act(images, proprio, ["go"], [0]).tolist() == [[[7] * 9]]
+        policy.close()
 
 
 def test_a_taken_port_is_named(openpi: str, mover: Mover) -> None:

@@ -139,6 +139,15 @@ def test_several_trials_without_names_are_refused(policy: VlaEvalPolicy) -> None
         act(policy, [0, 1], 0)
 
 
+@pytest.mark.parametrize("steps", [(0, 0, 1, 1), (0, 1, 1), (0, 2), (3,)])
+def test_trials_that_take_turns_in_one_episode_are_refused(policy: VlaEvalPolicy, steps: tuple[int, ...]) -> None:
+    for step in steps[:-1]:
+        act(policy, [0], step)
+
+    with pytest.raises(UsageError, match=r"several trials share an episode of the server\. Set workers=1\."):
+        act(policy, [0], steps[-1])
+
+
 def test_an_error_of_the_model_is_passed_on(policy: VlaEvalPolicy) -> None:
     with pytest.raises(PolicyServerError, match=r"policy groot .* observation_failed: ValueError: no such object"):
         act(policy, [0], 0, text="fail")
