@@ -78,6 +78,14 @@ class PolicyError(PokeVLAError):
     exit_code = 1
 
 
+class ProtocolError(DataError):
+    """What arrived over a connection is not what its protocol allows."""
+
+
+class PolicyServerError(DataError):
+    """A policy server cannot be reached, is silent, closes, or sends what is no answer. Names the server."""
+
+
 class TrainingError(PokeVLAError):
     """Training cannot continue: non-finite loss, ranks that disagree, a dead rank."""
 

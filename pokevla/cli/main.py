@@ -63,6 +63,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "explain",
         "Draw what a policy looks at in an episode: masks of its goal, attention over frames.",
     ),
+    "serve": ("run_verbs.serve", "serve", "Serve a policy over a websocket, to openpi's clients or to vla-eval."),
     "report": ("run_verbs.report", "report", "Write an HTML report about runs."),
     "ckpt": (
         "ckpt",

@@ -30,6 +30,7 @@ def build_policies(recipe: EvalRecipe) -> dict[PolicyKey, ActingPolicy]:
         RecipeError: a spec lacks a field that its kind needs, two have the same name, or a policy does not suit the
             recipe: its chunks are too short, or it has no statistics of the suite.
         CheckpointError, DataError: a run or dataset does not exist.
+        PolicyServerError: a policy server does not answer.
     """
     names = [spec.name for spec in recipe.policies]
     if len(set(names)) != len(names):
@@ -51,6 +52,8 @@ def _build(
         if spec.dataset is None:
             raise RecipeError(f"policies: {spec.name} is a replay and has no `dataset`.", "Name the robot dataset.")
         return ReplayPolicy.from_dataset(spec.dataset, spec.episode, recipe.actions_per_query)
+    if spec.kind == "remote":
+        return _connected(spec, recipe)
     run = spec.run_for(suite)
     if run is None:
         where = "" if spec.run is None else f" for {suite}"
@@ -74,6 +77,29 @@ def _expert(recipe: EvalRecipe) -> ExpertPolicy:
             f"policies: the benchmark {recipe.trials.environment} has no scripted expert.", "Leave out kind expert."
         )
     return ExpertPolicy(get_embodiment(benchmark.embodiment))
+
+
+def _connected(spec: PolicySpec, recipe: EvalRecipe) -> ActingPolicy:
+    """The policy behind a server, taken to drive the robot of the trials."""
+    # Here, because no other policy needs a websocket.
+    from pokevla.policy.remote.connection import ServerAddress
+    from pokevla.policy.remote.openpi import OpenpiPolicy
+    from pokevla.policy.remote.vla_eval import VlaEvalPolicy
+    from pokevla.wire.openpi import ObservationKeys
+
+    if spec.url is None or spec.protocol is None:
+        raise RecipeError(
+            f"policies: {spec.name} is remote and lacks `url` or `protocol`.", "Set url: ws://HOST:PORT and protocol."
+        )
+    benchmark = get_part("trials.environment", recipe.trials.environment, ENVIRONMENTS)
+    robot = get_embodiment(benchmark.embodiment)
+    address = ServerAddress(spec.name, spec.url, spec.timeout_s)
+    if spec.protocol == "vla-eval":
+        return VlaEvalPolicy.connect(address, robot)
+    keys = spec.keys
+    return OpenpiPolicy.connect(
+        address, robot, ObservationKeys(keys.images, keys.proprio, keys.instruction, keys.actions)
+    )
 
 
 def _adapted(

@@ -200,15 +200,29 @@ OneOrBySuite = Annotated[
 ]
 
 
+class RemoteKeys(Section):
+    """Names of the parts of an observation in openpi's messages. Defaults: those of openpi's LIBERO policies
+    (examples/libero/main.py)."""
+
+    images: tuple[str, ...] = ("observation/image", "observation/wrist_image")
+    """One per view of the robot, in its order."""
+    proprio: str = "observation/state"
+    """The robot's own state."""
+    instruction: str = "prompt"
+    """The instruction."""
+    actions: str = "actions"
+    """The action chunk in an answer."""
+
+
 class PolicySpec(Section):
     """One policy to evaluate. `replay` and `blanked` are baselines that show whether it uses its images."""
 
     name: Label
     """Name in the table."""
-    kind: Literal["model", "untrained", "blanked", "replay", "expert"]
+    kind: Literal["model", "untrained", "blanked", "replay", "expert", "remote"]
     """`model`: weights of a run. `untrained`: same model, random weights. `blanked`: `model` with its images zeroed.
     `replay`: the executed actions of one expert episode. `expert`: the benchmark's scripted expert, which reads the
-    simulator's state."""
+    simulator's state. `remote`: a policy server (docs/other_policies.md)."""
     run: OneOrBySuite | None = None
     """Post-training run directory, exported model, or imported OpenVLA-OFT or VLA-Adapter (for `model`, `blanked`, and
     the shape of `untrained`). Or one for each suite: `{libero_goal: A, libero_10: B}`."""
@@ -222,6 +236,15 @@ class PolicySpec(Section):
     images: Literal["published", "plain"] = "published"
     """Of an imported OpenVLA-OFT or VLA-Adapter: how camera pictures become the model's. `published`: JPEG, Lanczos,
     bilinear crop, as its own evaluation does; `plain`: one resampling, as for our own policies."""
+    url: str | None = None
+    """Of a remote policy: `ws://HOST:PORT`."""
+    protocol: Literal["openpi", "vla-eval"] | None = None
+    """Of a remote policy: whose messages its server speaks."""
+    timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    """Of a remote policy: seconds that the server may take to accept the connection, and for each answer. The first
+    answer may include compiling the model."""
+    keys: RemoteKeys = RemoteKeys()
+    """Of a remote policy with openpi's protocol: names of the parts of an observation."""
 
     def run_for(self, suite: str) -> Path | None:
         """The run whose weights act in a suite."""

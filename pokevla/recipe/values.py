@@ -13,7 +13,7 @@ from pokevla.recipe.paths import AS_WRITTEN
 
 NEUTRAL = (
     "resources", "batch.micro", "log", "checkpoint",
-    "workers", "worker_timeout_s", "step_timeout_s", "retries", "trials_per_process", "pin_workers",
+    "workers", "worker_timeout_s", "step_timeout_s", "retries", "trials_per_process", "pin_workers", "policies.*.timeout_s",
 )  # fmt: skip
 """Sections and fields that do not change what is learnt or measured. `micro` times accumulation times ranks stays the
 global batch; the loss is a mean over samples of a mean within the sample, so how a batch is divided does not affect the
@@ -50,6 +50,14 @@ ADDED: dict[str, Any] = {
     "trials.robot_init": "published",
     "policies.*.statistics": None,
     "policies.*.images": "published",
+    "policies.*.url": None,
+    "policies.*.protocol": None,
+    "policies.*.keys": {
+        "images": ["observation/image", "observation/wrist_image"],
+        "proprio": "observation/state",
+        "instruction": "prompt",
+        "actions": "actions",
+    },
     "compile": False,
     "accept_differences": [],
 }

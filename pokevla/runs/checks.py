@@ -277,6 +277,14 @@ def _policy(policy: schema.PolicySpec, suite: str, environment: str, made_before
         remarks = _dataset(sections.DatasetSource(path=policy.dataset), "robot")
         refuse_other_robot(policy.name, read_mixture_embodiment([policy.dataset]), simulated)
         return remarks
+    if policy.kind == "remote":
+        if policy.protocol == "openpi" and len(policy.keys.images) != simulated.num_views:
+            raise RecipeError(
+                f"policy {policy.name}: keys.images names {len(policy.keys.images)} pictures; {simulated.name} has the "
+                f"views {', '.join(simulated.views)}.",
+                "Name one key per view.",
+            )
+        return []
     run = policy.run_for(suite)
     remarks = _run(f"policy {policy.name}: run", run, made_before)
     export = None if run is None else find_export(run)

@@ -1,1 +1,1 @@
-"""The policy server and its client."""
+"""A policy as a server: websocket protocols of other projects."""

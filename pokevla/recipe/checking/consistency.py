@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
@@ -217,10 +218,33 @@ def _trials(recipe: schema.EvalRecipe) -> Iterator[Finding]:
     if recipe.trials.until is not None and len(recipe.policies) < 2:
         yield "trials.until", "trials.until compares policies on the same trials: name at least two policies."
     for index, policy in enumerate(recipe.policies):
-        needed = {"replay": "dataset", "expert": None}.get(policy.kind, "run")
-        if needed is not None and getattr(policy, needed) is None:
-            yield f"policies.{index}", f"policies.{index}.{needed} is missing: a policy of kind {policy.kind} needs it."
+        for needed in _NEEDED.get(policy.kind, ("run",)):
+            if getattr(policy, needed) is None:
+                sentence = f"policies.{index}.{needed} is missing: a policy of kind {policy.kind} needs it."
+                yield f"policies.{index}", sentence
+        if policy.kind == "remote":
+            yield from _remote(f"policies.{index}", policy, recipe.workers)
         yield from _routes(index, policy, recipe.trials.suites)
+
+
+_NEEDED: dict[str, tuple[str, ...]] = {"replay": ("dataset",), "expert": (), "remote": ("url", "protocol")}
+"""Fields that a policy of this kind needs; the others need `run`."""
+
+
+def _remote(field: str, policy: schema.PolicySpec, workers: int) -> Iterator[Finding]:
+    try:
+        parts = urlsplit(policy.url or "ws://localhost:1")
+        complete = parts.scheme in ("ws", "wss") and bool(parts.hostname) and bool(parts.port)
+    except ValueError:  # a port that is no number, or a bracket left open
+        complete = False
+    if not complete:
+        yield f"{field}.url", f"{field}.url should be ws://HOST:PORT, not {policy.url!r}."
+    if policy.protocol == "vla-eval" and workers > 1:
+        yield (
+            f"{field}.protocol",
+            f"{field}: a vla-eval server keeps one episode per connection, so its trials run one after the other. "
+            f"Set workers: 1, not {workers}.",
+        )
 
 
 def _name(recipe: BaseModel) -> Iterator[Finding]:

@@ -271,6 +271,9 @@ def test_no_cache_is_needed_without_the_losses_that_read_it(tmp_path: Path) -> N
     assert load_recipe(write(tmp_path, POSTTRAIN), overrides, {}).recipe.name == "x"
 
 
+REMOTE = "policies.0={{name: x, kind: remote, protocol: openpi, url: '{}'}}"
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -287,6 +290,17 @@ def test_no_cache_is_needed_without_the_losses_that_read_it(tmp_path: Path) -> N
         ("trials.until={difference: 0.05}", "trials.until.max is missing"),
         ("policies.0.run=null", "policies.0.run is missing"),
         ("policies.0.kind=replay", "policies.0.dataset is missing"),
+        ("policies.0.kind=remote", "policies.0.url is missing"),
+        ("policies.0={name: x, kind: remote, url: 'ws://h:1'}", "policies.0.protocol is missing"),
+        (REMOTE.format("http://h:1"), "policies.0.url should be ws://HOST:PORT, not 'http://h:1'"),
+        (REMOTE.format("h:8000"), "policies.0.url should be ws://HOST:PORT"),
+        (REMOTE.format("ws://h"), "policies.0.url should be ws://HOST:PORT"),
+        (REMOTE.format("ws://:8000"), "policies.0.url should be ws://HOST:PORT"),
+        (REMOTE.format("ws://h:80000"), "policies.0.url should be ws://HOST:PORT"),
+        (REMOTE.format("ws://[::1:8000"), "policies.0.url should be ws://HOST:PORT"),
+        (REMOTE.format("ws://h:1', timeout_s: '0"), "policies.0.timeout_s"),
+        (REMOTE.format("ws://h:1").replace("openpi", "vla-eval"), "Set workers: 1, not 2"),
+        (REMOTE.format("ws://h:1").replace("openpi", "grpc"), "policies.0.protocol"),
     ],
 )
 def test_trials_and_policies_must_make_sense(tmp_path: Path, override: str, message: str) -> None:
@@ -301,6 +315,13 @@ def test_evaluation_may_end_early_where_there_are_two_policies(tmp_path: Path) -
     without = load_recipe(path, (), {}).recipe
     assert recipe_hash(recipe) != recipe_hash(without)
     assert "until" not in learnt_values(without)["trials"]  # an older evaluation can be continued
+
+
+@pytest.mark.parametrize("url", ["ws://localhost:8000", "ws://[::1]:8000", "wss://node7.cluster:443/policy"])
+def test_a_remote_policy_needs_a_url_and_a_protocol_only(tmp_path: Path, url: str) -> None:
+    policy = load_recipe(write(tmp_path, EVAL), [REMOTE.format(url)], {}).recipe.policies[0]
+
+    assert (policy.url, policy.timeout_s) == (url, 120.0)
 
 
 def test_file_that_does_not_exist_is_told(tmp_path: Path) -> None:

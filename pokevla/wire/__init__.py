@@ -1,0 +1,1 @@
+"""What policy servers and their clients send each other, below both sides: arrays, pictures, messages, conventions."""
