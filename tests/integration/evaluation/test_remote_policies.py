@@ -9,9 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pokevla.evaluation.pool import worker_pool
-from pokevla.evaluation.serving_loop import run_trials
-from pokevla.evaluation.worker import BenchmarkFactory
 from vla_eval.api import serve_background
 from vla_eval.model_servers.predict import PredictModelServer
 
@@ -19,6 +16,10 @@ from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import PolicyServerError
 from pokevla.evaluation.closed_loop import ENVIRONMENT_SEED, run_closed_loop
 from pokevla.evaluation.policies import build_policies
+from pokevla.evaluation.running.places import Place
+from pokevla.evaluation.running.pool import Limits, worker_pool
+from pokevla.evaluation.running.serving import Serving, run_trials
+from pokevla.evaluation.running.worker import BenchmarkFactory
 from pokevla.evaluation.trial_records import TrialRecord, read_records
 from pokevla.evaluation.trials import plan_trials
 from pokevla.parts import EMBODIMENTS, ENVIRONMENTS, import_extensions
@@ -134,10 +135,11 @@ def test_servers_of_both_projects_see_what_our_own_policies_see_in_libero() -> N
         ]
         trials = TrialsConfig(suite="libero_object", tasks=[3], init_states=(1, 2), max_steps=5, settle_steps=2)
         recipe = EvalRecipe(kind="eval", name="trials", trials=trials, policies=policies, workers=1)
-        judged = {**build_policies(recipe), "ours": ours}
+        judged = {**build_policies(recipe), ("ours", "libero_object"): ours}
         factory = BenchmarkFactory("libero", (), EnvironmentSettings(64, True, ENVIRONMENT_SEED))
-        with worker_pool(1, factory, 600.0) as pool:
-            run_trials(plan_trials(trials, list(judged), 5), judged, pool, 4, lambda _: None, records.append)
+        planned = plan_trials(trials, [name for name, _ in judged], {"libero_object": 5})
+        with worker_pool([Place()], factory, Limits()) as pool:
+            run_trials(planned, judged, pool, Serving(4), lambda _: None, records.append)
 
     assert {record.policy: (record.outcome, record.steps, record.queries) for record in records} == {
         "pi": ("failure", 5, 2),
