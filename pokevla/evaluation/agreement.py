@@ -17,8 +17,6 @@ from pokevla.recipe.schema import EvalRecipe, PolicySpec
 from pokevla.runs.directory import EXPORT_CONFIG, find_export
 from pokevla.weights.export_files import read_export_config
 
-INSTRUCTIONS = {"libero": "task"}
-"""Environment -> wording of its instructions. LIBERO's are those of the tasks' names (`TaskInfo.instruction`)."""
 _REMEDIES = {
     "image_size": "set image_size={value}",
     "fast_rendering": "set fast_rendering={value}",
@@ -66,21 +64,19 @@ def check_agreement(recipe: EvalRecipe, instructions: str | None = None) -> Agre
     shown = {
         "image_size": recipe.image_size,
         "fast_rendering": recipe.fast_rendering,
-        "instructions": instructions or INSTRUCTIONS.get(recipe.trials.environment),
+        "instructions": instructions or wording_of(recipe),
     }
     notes: list[str] = []
     found: list[_Difference] = []
     for spec in recipe.policies:
-        export = _export_of(spec)
-        if export is None:
-            continue
-        config = read_export_config(export)
-        trained = read_recorded(config.get(TRAINED_ON), export / EXPORT_CONFIG)
-        compared = _compared(spec, config)
-        unknown = [name for name in compared if getattr(trained, name) is None]
-        if unknown:
-            notes.append(f"policies: {spec.name} does not say with what {', '.join(unknown)} it was trained.")
-        found += _differences(spec.name, trained, {name: shown[name] for name in compared})
+        for export in _exports_of(spec):
+            config = read_export_config(export)
+            trained = read_recorded(config.get(TRAINED_ON), export / EXPORT_CONFIG)
+            compared = _compared(spec, config)
+            unknown = [name for name in compared if getattr(trained, name) is None]
+            if unknown:
+                notes.append(f"policies: {spec.name} does not say with what {', '.join(unknown)} it was trained.")
+            found += _differences(spec.name, trained, {name: shown[name] for name in compared})
     refused = [each for each in found if each.name not in recipe.accept_differences]
     if refused:
         raise RecipeError("\n".join(map(str, refused)), _remedy(refused))
@@ -92,12 +88,25 @@ def check_agreement(recipe: EvalRecipe, instructions: str | None = None) -> Agre
     return Agreement(accepted, tuple(notes))
 
 
-def _export_of(spec: PolicySpec) -> Path | None:
-    """Folder of the exported model of a policy that is compared; None if there is none."""
-    if spec.kind not in ("model", "blanked") or spec.run is None:
-        return None
-    export = find_export(spec.run)
-    return export if export is not None and (export / EXPORT_CONFIG).is_file() else None
+_PERTURBED = {"clean": "task", "bddl": "file", "filename": "filename"}
+"""`trials.instructions` of LIBERO-Plus -> the wording of the instructions that it shows, as training data name it."""
+
+
+def wording_of(recipe: EvalRecipe) -> str | None:
+    """Wording of the instructions of the trials; None if it is not known.
+
+    LIBERO's are those of the tasks' names (`TaskInfo.instruction`).
+    """
+    known = {"libero": "task", "libero_plus": _PERTURBED.get(recipe.trials.instructions)}
+    return known.get(recipe.trials.environment)
+
+
+def _exports_of(spec: PolicySpec) -> list[Path]:
+    """Folders of the exported models of a policy that is compared, one or one for each suite."""
+    if spec.kind not in ("model", "blanked"):
+        return []
+    exports = [find_export(run) for run in dict.fromkeys(spec.runs.values())]
+    return [export for export in exports if export is not None and (export / EXPORT_CONFIG).is_file()]
 
 
 def _compared(spec: PolicySpec, config: dict[str, Any]) -> tuple[str, ...]:

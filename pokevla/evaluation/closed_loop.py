@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pokevla
 from pokevla.errors import UsageError
+from pokevla.evaluation.agreement import Agreement, check_agreement
 from pokevla.evaluation.first_and_last import FirstAndLast
 from pokevla.evaluation.folder import (
     EPISODES,
@@ -24,6 +25,7 @@ from pokevla.evaluation.folder import (
 )
 from pokevla.evaluation.locking import evaluation_lock
 from pokevla.evaluation.policies import build_policies, mask_predictor, refuse_other_robots, weights_identity
+from pokevla.evaluation.running.blocks import Blocks
 from pokevla.evaluation.running.places import describe_places, plan_places
 from pokevla.evaluation.running.pool import Limits, worker_pool
 from pokevla.evaluation.running.serving import Serving, run_trials
@@ -65,7 +67,7 @@ def run_closed_loop(
         recipe: of the evaluation.
         overwrite: start over.
         on_progress: called after each trial.
-        on_start: called with one line (number of trials, workers, renderer) before the first trial.
+        on_start: called with lines for the user (number of trials, workers, renderer) before the first trial.
 
     Raises:
         UsageError: another process runs this evaluation, a task does not exist, or `overwrite` is False and the
@@ -92,6 +94,7 @@ def _run_locked(
     folder = recipe.output / recipe.name
     identity = identity_of(recipe)
     stale = _is_stale(folder, identity, overwrite)  # before the weights are loaded: a refusal should be quick
+    agreement = check_agreement(recipe)
     policies = build_policies(recipe)
     refuse_other_robots(policies, benchmark_of(recipe).embodiment)
     _prepare(folder, identity, stale)
@@ -131,13 +134,24 @@ def _run_locked(
     limits = Limits(recipe.worker_timeout_s, recipe.step_timeout_s, recipe.trials_per_process)
     places = plan_places(min(recipe.workers, max(1, len(remaining))), pin=recipe.pin_workers)
     if on_start is not None:
-        on_start(
-            f"{len(remaining)} of {len(trials)} trials, {len(places)} workers, rendering: {describe_places(places)}"
-        )
+        where = f"{len(places)} workers, rendering: {describe_places(places)}"
+        for line in (*agreement.notes, f"{len(remaining)} of {len(trials)} trials, {where}"):
+            on_start(line)
     serving = Serving(recipe.actions_per_query, recipe.batch_size, recipe.retries)
+    blocks = blocks_of(recipe, trials)
     with worker_pool(places, factory, limits) as pool:
-        run_trials(remaining, policies, pool, serving, watch, on_record)
-    return write_summary(recipe, records, trials, max_steps)
+        for block in [trials] if blocks is None else blocks:
+            run_trials([trial for trial in block if trial.key not in done], policies, pool, serving, watch, on_record)
+            if blocks is not None and all(judged.decision.stops for judged in blocks.judge(records)):
+                break
+    return write_summary(recipe, records, trials, max_steps, agreement)
+
+
+def blocks_of(recipe: EvalRecipe, trials: Sequence[Trial]) -> Blocks | None:
+    """The trials in blocks, if the recipe ends as soon as a comparison is decided."""
+    if recipe.trials.until is None:
+        return None
+    return Blocks(recipe.trials.until, trials, [spec.name for spec in recipe.policies], recipe.trials.seed)
 
 
 def identity_of(recipe: EvalRecipe) -> dict[str, Any]:
@@ -146,9 +160,14 @@ def identity_of(recipe: EvalRecipe) -> dict[str, Any]:
 
 
 def write_summary(
-    recipe: EvalRecipe, records: list[TrialRecord], trials: list[Trial], max_steps: Mapping[str, int]
+    recipe: EvalRecipe,
+    records: list[TrialRecord],
+    trials: list[Trial],
+    max_steps: Mapping[str, int],
+    agreement: Agreement,
 ) -> dict[str, Any]:
     """Write and return `summary.json`, which marks the evaluation as complete."""
+    blocks = blocks_of(recipe, trials)
     summary = {
         "policies": summarise(_in_order(records, trials)),
         "suites": {
@@ -156,8 +175,10 @@ def write_summary(
             for suite in recipe.trials.suites
         },
         "tasks": _by_task(records, recipe),
-        "settings": _settings(recipe, max_steps),
+        "settings": _settings(recipe, max_steps) | {"accepted_differences": agreement.accepted},
     }
+    if blocks is not None:
+        summary["sequential"] = [judged.to_dict() for judged in blocks.judge(records)]
     publish_trials(recipe, summary)
     write_json(recipe.output / recipe.name / SUMMARY, summary)
     return summary

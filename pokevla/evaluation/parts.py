@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pokevla.errors import UsageError
+from pokevla.evaluation.agreement import check_agreement
 from pokevla.evaluation.closed_loop import ProgressCallback, identity_of, run_closed_loop, write_summary
 from pokevla.evaluation.folder import EPISODES, IDENTITY, SUMMARY, refuse_other_folder
 from pokevla.evaluation.locking import combine_lock, evaluation_lock, is_run_elsewhere
@@ -26,6 +27,8 @@ from pokevla.recipe.schema import EvalRecipe
 MANY_TASKS = 50
 """A suite with more tasks is divided into parts of several."""
 TASKS_PER_PART = 25
+WHOLE = "all"
+"""The only part of an evaluation that may end early."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +67,25 @@ def missing_parts(recipe: EvalRecipe) -> list[str]:
     Raises:
         UsageError: a part was evaluated with other settings or weights.
     """
+    if recipe.trials.until is not None:
+        return [] if _is_done(recipe) else [WHOLE]
     return [part.name for part in parts_of(recipe) if not _is_done(recipe_of_part(recipe, part))]
 
 
 def count_trials(recipe: EvalRecipe, names: Sequence[str] | None = None) -> int:
     """Trials recorded so far in some parts, or in all."""
+    if recipe.trials.until is not None:
+        return count_lines([_folder(recipe) / EPISODES])
     paths = [
         _folder(recipe_of_part(recipe, part)) / EPISODES
         for part in parts_of(recipe)
         if names is None or part.name in names
     ]
+    return count_lines(paths)
+
+
+def count_lines(paths: Sequence[Path]) -> int:
+    """Complete lines of files, those that do not exist left out."""
     return sum(path.read_bytes().count(b"\n") for path in paths if path.is_file())
 
 
@@ -85,6 +97,9 @@ def run_parts(recipe: EvalRecipe, names: Sequence[str] | None, on_progress: Prog
     Raises what `run_closed_loop` raises.
     """
     refuse_other_folder(recipe)
+    if recipe.trials.until is not None:  # what to run next depends on all trials so far
+        run_closed_loop(recipe, on_progress=on_progress)
+        return
     own = [part for part in parts_of(recipe) if names is None or part.name in names]
     others = [part for part in parts_of(recipe) if part not in own]
     with evaluation_lock(_folder(recipe), shared=True):
@@ -114,7 +129,7 @@ def _combine(recipe: EvalRecipe) -> dict[str, Any]:
     write_json(folder / IDENTITY, identity_of(recipe))
     rewrite_records(folder / EPISODES, records)
     trials = plan_trials(recipe.trials, [spec.name for spec in recipe.policies], max_steps, tasks_of(recipe))
-    return write_summary(recipe, records, trials, max_steps)
+    return write_summary(recipe, records, trials, max_steps, check_agreement(recipe))
 
 
 def _moved(record: TrialRecord, prefix: Path) -> TrialRecord:

@@ -83,6 +83,8 @@ def _trials(recipe: EvalRecipe, overwrite: bool, as_json: bool) -> None:
         typer.echo(json.dumps(summary))
     else:
         console.print(trials_table(summary, recipe.name))
+        for judged in summary.get("sequential", ()):
+            console.print(judged["sentence"], soft_wrap=True)
         if ended:
             console.print(f"{ended} trials in {minutes:.1f} min, {ended / minutes:.1f} per minute")
         console.print(f"Written: {recipe.output / recipe.name / 'summary.json'}", soft_wrap=True)
