@@ -51,7 +51,7 @@ def _content(comparison: Comparison, verdict: str) -> dict[str, Any]:
 def _table(comparison: Comparison) -> Table:
     from rich.table import Table
 
-    from pokevla.evaluation.comparing.sentences import p_text, points
+    from pokevla.evaluation.comparing.sentences import p_text, points, span
 
     level = f"{1 - comparison.alpha:.0%}"
     how = "same trials, exact McNemar test" if comparison.paired else "different trials, Barnard's test"
@@ -60,15 +60,17 @@ def _table(comparison: Comparison) -> Table:
     columns = [comparison.a, f"{level} interval", comparison.b, f"{level} interval", "difference", f"{level} interval"]
     if comparison.paired:
         columns += [f"only {comparison.a}", f"only {comparison.b}"]
-    for column in (*columns, "p", "p (Holm)"):
+    families = len(comparison.rows) > 1
+    for column in (*columns, "p", *(["p (Holm)"] if families else [])):
         table.add_column(column, justify="right")
     for row in comparison.rows:
         cells = [row.name]
         for side in (row.a, row.b):
             rate = "" if side.rate is None else f" = {side.rate:.1%}"
             cells += [f"{side.successes}/{side.trials}{rate}", f"{side.low:.1%} to {side.high:.1%}"]
-        cells += [points(row.difference), f"{points(row.low).split()[0]} to {points(row.high).split()[0]}"]
+        cells += [points(row.difference), span(row.low, row.high)]
         if comparison.paired:
             cells += [str(row.only_a), str(row.only_b)]
-        table.add_row(*cells, p_text(row.p), "" if row.family == "total" else p_text(row.p_holm))
+        corrected = ["" if row.family == "total" else p_text(row.p_holm)] if families else []
+        table.add_row(*cells, p_text(row.p), *corrected)
     return table

@@ -13,7 +13,7 @@ POWER = 0.8
 def verdict(comparison: Comparison) -> str:
     """What the comparison shows, in one or two plain sentences."""
     row, level = comparison.total, f"{1 - comparison.alpha:.0%}"
-    interval = f"{level} interval {points(row.low)} to {points(row.high)}, p = {p_text(row.p)}"
+    interval = f"{level} interval {span(row.low, row.high)} points, p = {p_text(row.p)}"
     if row.p <= comparison.alpha and row.difference:
         better, worse = (comparison.a, comparison.b) if row.difference > 0 else (comparison.b, comparison.a)
         difference = points(row.difference)
@@ -44,6 +44,11 @@ def left_out(comparison: Comparison) -> str | None:
 def points(difference: float | None) -> str:
     """A difference of rates in percentage points, with its sign; `-` for None."""
     return "-" if difference is None else f"{100 * difference:+.1f} points"
+
+
+def span(low: float, high: float) -> str:
+    """Both ends of an interval of differences, in points."""
+    return f"{100 * low:+.1f} to {100 * high:+.1f}"
 
 
 def p_text(p: float) -> str:
@@ -83,7 +88,7 @@ def decision_text(decision: Decision, test: SequentialTest, a: str, b: str) -> s
     counts, done = decision.counts, f"{decision.trials} of at most {test.trials} trials"
     seen = (
         f"{a} solves {counts.successes_a} of {counts.pairs}, {b} {counts.successes_b} "
-        f"(difference {points(counts.difference)}, bounds {points(decision.low)} to {points(decision.high)})"
+        f"(difference {points(counts.difference)}, bounds {span(decision.low, decision.high)} points)"
     )
     findings = {
         "a_better": f"{a} is better than {b}",

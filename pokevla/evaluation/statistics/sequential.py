@@ -40,7 +40,8 @@ Verdict = Literal["continue", "a_better", "b_better", "no_difference", "undecide
 """`continue`: more trials are needed. `undecided`: all planned trials are done, and none of the findings holds."""
 
 EARLY_SHARE = 0.8
-"""Share of alpha for findings before the last trial. Ours: in simulations 0.5 saves fewer trials, and finds as much."""
+"""Share of alpha for findings before the last trial. Ours: in simulations 0.5 finds 1 to 3 % more differences, but
+saves fewer trials."""
 
 
 @dataclass(frozen=True)

@@ -114,3 +114,21 @@ def test_tables_of_wrong_options_are_usage_errors(folders: tuple[str, str], caps
     assert "--as one: not POLICY=ROW" in capsys.readouterr().err
     assert main.run(["eval", "tables", folders[0], "--table", "XI"]) == 2
     assert "no table 'XI'" in capsys.readouterr().err
+
+
+def test_suites_have_rows_with_corrected_p_values(tmp_path: Path, capsys: Capture) -> None:
+    sides = {"one": ("+" * 10, "+" * 10), "other": ("-" * 10, "+" * 10)}
+    paths = [
+        str(
+            write_evaluation(
+                tmp_path / name,
+                [*records(name, goal, suite="libero_goal"), *records(name, ten, suite="libero_10")],
+            )
+        )
+        for name, (goal, ten) in sides.items()
+    ]
+    assert main.run(["eval", "compare", *paths]) == 0
+    text = capsys.readouterr().out
+    (goal,) = [line for line in text.splitlines() if "libero_goal" in line and "10/10" in line]
+    assert [cell.strip() for cell in goal.strip("│").split("│")][-2:] == ["0.002", "0.0039"]
+    assert "They differ in libero_goal (one by 100.0 points), after Holm's correction." in text
