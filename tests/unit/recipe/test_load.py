@@ -276,12 +276,41 @@ def test_no_cache_is_needed_without_the_losses_that_read_it(tmp_path: Path) -> N
         ("trials.init_states=[5, 5]", "trials.init_states should be [first, last)"),
         ("trials.target_shift_m=[0.05, 0.03]", "trials.target_shift_m should be [least, largest]"),
         ("trials.tasks=[0, 0]", "trials.tasks should be different task indices"),
+        ("trials.perturbations=[Camera Viewpoint]", "libero has no perturbation 'Camera Viewpoint'. It has none."),
+        (
+            "trials.subset={per_suite: 560}",
+            "trials.subset.per_suite should be a multiple of the number of perturbations",
+        ),
+        ("trials.libero_plus=somewhere", "trials.libero_plus: libero does not read it"),
+        ("trials.environment=libero_plus", "libero_plus needs a checkout of github.com/sylvestf/LIBERO-plus"),
         ("policies.0.run=null", "policies.0.run is missing"),
         ("policies.0.kind=replay", "policies.0.dataset is missing"),
     ],
 )
 def test_trials_and_policies_must_make_sense(tmp_path: Path, override: str, message: str) -> None:
     assert message in error_of(write(tmp_path, EVAL), override)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "trials.perturbations=[Camera Viewpoint]",
+            "no perturbation 'Camera Viewpoint'. Did you mean Camera Viewpoints?",
+        ),
+        ("trials.subset={per_suite: 500}", "a multiple of the number of perturbations (7) of libero_plus, not 500"),
+        ("trials.tasks=[3]", "trials.tasks lists the tasks; perturbations and subset select from all"),
+        ("trials.suite=libero_90", "libero_plus has no suite 'libero_90'"),
+    ],
+)
+def test_a_selection_of_perturbed_tasks_must_make_sense(tmp_path: Path, override: str, message: str) -> None:
+    plus = (
+        "trials.environment=libero_plus",
+        "trials.libero_plus=there",
+        "trials.tasks=null",
+        "trials.subset={seed: 1}",
+    )
+    assert message in error_of(write(tmp_path, EVAL), *plus, override)
 
 
 def test_file_that_does_not_exist_is_told(tmp_path: Path) -> None:
