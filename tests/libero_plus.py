@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pokevla.simulation.benchmark import TaskSource
-from pokevla.simulation.libero_plus import checkout
+from pokevla.simulation.libero_plus import benchmark, checkout
 
 SAMPLE = Path(__file__).parent / "libero_plus_sample"
 COUNTS = {"libero_spatial": 1, "libero_object": 8, "libero_goal": 1, "libero_10": 2}
@@ -20,6 +20,7 @@ CAMERA, ROBOT, LANGUAGE, NOISE, MOVED, LIGHT, BACKGROUND, ADDED = range(8)
 def sample_source(monkeypatch: pytest.MonkeyPatch, **settings: object) -> TaskSource:
     """The sample as a task source; its table is taken for the official one until the test ends."""
     monkeypatch.setattr(checkout, "NUM_TASKS", COUNTS)
+    monkeypatch.setattr(benchmark, "NUM_TASKS", COUNTS)
     table = SAMPLE / "task_classification.json"
     digest = checkout.table_digest(checkout._rows(table, checkout._read(table)))
     monkeypatch.setattr(checkout, "TABLE_SHA256", digest)

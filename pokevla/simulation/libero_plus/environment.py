@@ -78,7 +78,7 @@ class PlusEnvironment(LiberoEnvironment):
         parts = self.task.parts
         prepare(self._source, self.task)
         robot = register_robot(parts.robot) if parts.robot else "Panda"
-        built = build_libero_env(self.task, self.seed, robot=robot, always_reset=parts.kind in SHARING)
+        built = build_libero_env(self.task, self.seed, robot=robot, always_reset=True)
         self._generator = built.generator
         self._set_noise()
         return built

@@ -38,6 +38,11 @@ def _images(env: LiberoEnvironment) -> np.ndarray:
     return images
 
 
+def _assert_same_state(ours: LiberoEnvironment, plain: LiberoEnvironment) -> None:
+    """But for the last bits: LIBERO-Plus resets once more at creation, which moves the solver's warm start."""
+    np.testing.assert_allclose(ours.state(), plain.state(), rtol=0, atol=1e-12)
+
+
 @pytest.fixture(scope="module")
 def plain() -> LiberoEnvironment:
     env = LiberoEnvironment(SUITE, CREAM_CHEESE, image_size=SIZE, fast_rendering=True)
@@ -55,10 +60,10 @@ def test_a_moved_camera_changes_the_base_view_and_nothing_else(source: TaskSourc
     np.testing.assert_allclose(
         env.sim_model.camera("agentview").quat, quaternion / np.linalg.norm(quaternion), atol=1e-15
     )
-    np.testing.assert_array_equal(env.state(), plain.state())
+    _assert_same_state(env, plain)
     ours, theirs = _images(env), _images(plain)
     assert np.abs(ours[0].astype(int) - theirs[0]).mean() > 5
-    np.testing.assert_array_equal(ours[1], theirs[1])
+    assert np.abs(ours[1].astype(int) - theirs[1]).mean() < 0.05
     env.close()
 
 
@@ -110,7 +115,7 @@ def test_noise_takes_the_numbers_of_the_official_loop(source: TaskSource, plain:
     np.testing.assert_array_equal(seen[1], clean[1])
     np.testing.assert_array_equal(_images(env)[:, ::-1, ::-1], seen)
     plain.reset(0, settle_steps=3)
-    np.testing.assert_array_equal(env.state(), plain.state())
+    _assert_same_state(env, plain)
     assert (
         np.abs(clean.astype(int) - plain.stored_images()).mean() < 1
     )  # the camera stands where it was, but for digits
@@ -181,7 +186,7 @@ def test_scenes_and_added_objects_run_once_their_files_are_there(
     background.reset(0, settle_steps=2)
     added.reset(0, settle_steps=2)
 
-    np.testing.assert_array_equal(background.state(), plain.state())
+    _assert_same_state(background, plain)
     assert np.abs(_images(background)[0].astype(int) - _images(plain)[0]).mean() > 5
     assert {"bottle_of_aspirin_1", "box_of_vegetable_juice__1_1"} < set(added.instances)
     assert np.isfinite(_images(added)).all()

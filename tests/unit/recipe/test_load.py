@@ -288,6 +288,13 @@ REMOTE = "policies.0={{name: x, kind: remote, protocol: openpi, url: '{}'}}"
         ("trials.until={difference: 0.05, alpha: 0, max: 500}", "trials.until.alpha"),
         ("trials.until={difference: 0.05, max: 0}", "trials.until.max"),
         ("trials.until={difference: 0.05}", "trials.until.max is missing"),
+        ("trials.perturbations=[Camera Viewpoint]", "libero has no perturbation 'Camera Viewpoint'. It has none."),
+        (
+            "trials.subset={per_suite: 560}",
+            "trials.subset.per_suite should be a multiple of the number of perturbations",
+        ),
+        ("trials.libero_plus=somewhere", "trials.libero_plus: libero does not read it"),
+        ("trials.environment=libero_plus", "libero_plus needs a checkout of github.com/sylvestf/LIBERO-plus"),
         ("policies.0.run=null", "policies.0.run is missing"),
         ("policies.0.kind=replay", "policies.0.dataset is missing"),
         ("policies.0.kind=remote", "policies.0.url is missing"),
@@ -322,6 +329,28 @@ def test_a_remote_policy_needs_a_url_and_a_protocol_only(tmp_path: Path, url: st
     policy = load_recipe(write(tmp_path, EVAL), [REMOTE.format(url)], {}).recipe.policies[0]
 
     assert (policy.url, policy.timeout_s) == (url, 120.0)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "trials.perturbations=[Camera Viewpoint]",
+            "no perturbation 'Camera Viewpoint'. Did you mean Camera Viewpoints?",
+        ),
+        ("trials.subset={per_suite: 500}", "a multiple of the number of perturbations (7) of libero_plus, not 500"),
+        ("trials.tasks=[3]", "trials.tasks lists the tasks; perturbations and subset select from all"),
+        ("trials.suite=libero_90", "libero_plus has no suite 'libero_90'"),
+    ],
+)
+def test_a_selection_of_perturbed_tasks_must_make_sense(tmp_path: Path, override: str, message: str) -> None:
+    plus = (
+        "trials.environment=libero_plus",
+        "trials.libero_plus=there",
+        "trials.tasks=null",
+        "trials.subset={seed: 1}",
+    )
+    assert message in error_of(write(tmp_path, EVAL), *plus, override)
 
 
 def test_file_that_does_not_exist_is_told(tmp_path: Path) -> None:
