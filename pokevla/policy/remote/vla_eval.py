@@ -79,9 +79,16 @@ class VlaEvalPolicy:
     """The server's policy is not known, so it gets its pictures."""
 
     def __init__(
-        self, loop: BackgroundLoop, address: ServerAddress, first: Session, embodiment: Embodiment, wishes: Wishes
+        self,
+        loop: BackgroundLoop,
+        address: ServerAddress,
+        first: Session,
+        embodiment: Embodiment,
+        wishes: Wishes,
+        trials_at_once: int,
     ) -> None:
         self._loop = loop
+        self.trials_at_once = trials_at_once
         self._address = address
         self._spare: list[Session] = [first]
         self._sessions: OrderedDict[Hashable, Session] = OrderedDict()  # the one asked last is at the end
@@ -90,8 +97,12 @@ class VlaEvalPolicy:
         """What the server wants to see."""
 
     @classmethod
-    def connect(cls, address: ServerAddress, embodiment: Embodiment) -> Self:
-        """Connect to a server and exchange HELLO. `embodiment`: the robot of the trials.
+    def connect(cls, address: ServerAddress, embodiment: Embodiment, trials_at_once: int = 1) -> Self:
+        """Connect to a server and exchange HELLO.
+
+        Args:
+            embodiment: the robot of the trials.
+            trials_at_once: largest number of trials that run at the same time, and so of connections.
 
         Raises:
             PolicyServerError: there is no such server, or it wants or gives what these trials do not have.
@@ -102,7 +113,7 @@ class VlaEvalPolicy:
         except BaseException:
             loop.close()
             raise
-        return cls(loop, address, first, embodiment, wishes)
+        return cls(loop, address, first, embodiment, wishes, trials_at_once)
 
     def act(
         self,
@@ -117,8 +128,8 @@ class VlaEvalPolicy:
 
         Args:
             trials: which trial each observation belongs to. All of them are asked at once, each on its own connection,
-                so that the server can batch; rows of the same trial are copies and asked once. N is the largest number
-                of trials that run at the same time: the connection of a trial not asked for longest is used again.
+                so that the server can batch; rows of the same trial are copies and asked once. A new trial takes over
+                the connection of the one that was not asked for longest.
 
         Raises:
             UsageError: the observations are not those of the robot, or those of several trials come without `trials`.
@@ -136,13 +147,13 @@ class VlaEvalPolicy:
         keys = [_ONLY] if trials is None else list(trials)
         rows = [Observation(*row) for row in zip(images, proprio, instructions, strict=True)]
         asked = {key: (row, step) for key, row, step in zip(keys, rows, steps, strict=True)}
-        chunks = self._loop.run(self._ask_all(asked, len(rows)))
+        chunks = self._loop.run(self._ask_all(asked))
         return np.stack([chunks[key] for key in keys])
 
-    async def _ask_all(self, asked: dict[Hashable, tuple[Observation, int]], limit: int) -> dict[Hashable, np.ndarray]:
+    async def _ask_all(self, asked: dict[Hashable, tuple[Observation, int]]) -> dict[Hashable, np.ndarray]:
         for key, (row, step) in asked.items():  # one after the other, because sessions are handed on
             if step == 0:
-                await self._begin_episode(key, row, limit, frozenset(asked))
+                await self._begin_episode(key, row, frozenset(asked))
             elif key not in self._sessions or step not in self._sessions[key].due:
                 raise UsageError(
                     f"policy {self._address.name}: an observation at step {step} does not follow the last one: several "
@@ -157,11 +168,11 @@ class VlaEvalPolicy:
             self._sessions[key].due = range(step + 1, step + length + 1)
         return {key: chunk[:length] for key, chunk in chunks.items()}
 
-    async def _begin_episode(self, key: Hashable, row: Observation, limit: int, busy: frozenset[Hashable]) -> None:
+    async def _begin_episode(self, key: Hashable, row: Observation, busy: frozenset[Hashable]) -> None:
         session = self._sessions.pop(key, None)  # a trial that is repeated after a crash of the simulator
         if session is None and self._spare:
             session = self._spare.pop()
-        if session is None and len(self._sessions) >= limit:
+        if session is None and len(self._sessions) >= self.trials_at_once:
             ended = next((name for name in self._sessions if name not in busy), None)
             session = self._sessions.pop(ended) if ended is not None else None
         if session is None:

@@ -64,8 +64,8 @@ def policy(model: CountingModel) -> Iterator[VlaEvalPolicy]:
         policy.close()
 
 
-def connect(url: str, timeout_s: float = LIMIT_S) -> VlaEvalPolicy:
-    return VlaEvalPolicy.connect(ServerAddress("groot", url, timeout_s), LIBERO)
+def connect(url: str, trials_at_once: int = 4) -> VlaEvalPolicy:
+    return VlaEvalPolicy.connect(ServerAddress("groot", url, LIMIT_S), LIBERO, trials_at_once)
 
 
 def act(policy: VlaEvalPolicy, rows: list[int], step: int, trials: list[Any] | None = None, text: str = "go") -> Any:
@@ -98,12 +98,19 @@ def test_trials_that_run_at_once_keep_their_own_episodes(policy: VlaEvalPolicy, 
     assert len(model.observations) == 3
 
 
-def test_the_connection_of_an_ended_trial_is_used_again(policy: VlaEvalPolicy, model: CountingModel) -> None:
-    for trial in range(6):
-        act(policy, [0, 1], 0, [trial, "stays" if trial == 0 else f"other {trial}"])
+@pytest.mark.parametrize("trials_at_once", [1, 2])
+def test_the_connection_of_an_ended_trial_is_used_again(model: CountingModel, trials_at_once: int) -> None:
+    with serve_background(model, host="127.0.0.1") as server:
+        policy = connect(server.url, trials_at_once)
+        for first in range(0, 6, trials_at_once):  # trials that take turns, as with several workers
+            for step in range(4):
+                for trial in range(first, first + trials_at_once):
+                    chunk = act(policy, [trial % 4], step, [trial])[0, 0]
+                    assert chunk[[0, 2]].tolist() == [8 * (trial % 4), step % 3]
+        assert len(policy._sessions) == trials_at_once
+        policy.close()
 
-    assert len(policy._sessions) == 2
-    assert len(model.tasks) == 12
+    assert len(model.tasks) == 6
 
 
 def test_a_trial_repeated_after_a_crash_begins_again(policy: VlaEvalPolicy, model: CountingModel) -> None:
