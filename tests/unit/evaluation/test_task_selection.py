@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pokevla.errors import RecipeError, UsageError
-from pokevla.evaluation.by_task import missing_tasks
-from pokevla.evaluation.closed_loop import check_trials, environment_settings, left_out, task_indices
+from pokevla.evaluation.parts import missing_parts
+from pokevla.evaluation.selection import check_trials, environment_settings, left_out, tasks_of
 from pokevla.recipe.schema import EvalRecipe, PolicySpec, TrialsConfig
 from tests.libero_plus import ADDED, BACKGROUND, CAMERA, LANGUAGE, LIGHT, MOVED, NOISE, ROBOT, SAMPLE, sample_source
 
@@ -26,9 +26,9 @@ def _with(recipe: EvalRecipe, **trials: object) -> EvalRecipe:
 
 
 def test_all_tasks_that_can_run_run_and_the_others_are_listed(recipe: EvalRecipe) -> None:
-    assert task_indices(recipe) == [CAMERA, ROBOT, LANGUAGE, NOISE, MOVED]
-    assert missing_tasks(recipe) == task_indices(recipe)
-    assert check_trials(recipe) == 280
+    assert tasks_of(recipe) == {"libero_object": [CAMERA, ROBOT, LANGUAGE, NOISE, MOVED]}
+    assert missing_parts(recipe) == [f"libero_object-{task:02d}" for task in tasks_of(recipe)["libero_object"]]
+    assert check_trials(recipe) == {"libero_object": 280}
     listed = left_out(recipe)
     assert [row["index"] for row in listed] == [LIGHT, BACKGROUND, ADDED]
     assert [row["perturbation"] for row in listed] == ["Light Conditions", "Background Textures", "Objects Layout"]
