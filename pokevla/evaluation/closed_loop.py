@@ -271,6 +271,7 @@ def _settings(recipe: EvalRecipe, max_steps: Mapping[str, int]) -> dict[str, Any
         "queries_per_s": queries_per_s(recipe),
         "workers": recipe.workers,
         "batch_size": recipe.batch_size,
+        "until": None if trials.until is None else trials.until.model_dump(),
         "gl": os.environ.get("MUJOCO_GL", "default"),
         **versions_of(recipe),
         "policies": {spec.name: spec.kind for spec in recipe.policies},
