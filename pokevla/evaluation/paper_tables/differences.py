@@ -13,6 +13,8 @@ from pokevla.evaluation.trial_records import TrialRecord
 
 MAX_STEPS = {"libero_spatial": 220, "libero_object": 280, "libero_goal": 300, "libero_10": 520}
 """Step limits of OpenVLA-OFT (experiments/robot/libero/run_libero_eval.py), whose protocol the field uses."""
+BASELINES = frozenset({"untrained", "blanked", "replay", "expert"})
+"""Kinds of policies that show what a trained one is worth."""
 DARKER_FROM = (3, 3, 3)
 """First MuJoCo version that renders LIBERO darker (github.com/Lifelong-Robot-Learning/LIBERO/issues/88)."""
 
@@ -75,7 +77,7 @@ def _by_sentence(table: PaperTable, evaluated: Sequence[Evaluated]) -> dict[str,
 def _sentences(one: Evaluated) -> Iterable[str]:
     settings = one.settings
     kind = (settings.get("policies") or {}).get(one.policy, "model")
-    if kind != "model":
+    if kind in BASELINES:
         yield f"{one.policy} is a baseline of kind {kind}"
     if settings.get("target_shift_m") is not None:
         yield "The target object was moved at random; the paper has LIBERO's placements"
