@@ -69,14 +69,14 @@ def check_agreement(recipe: EvalRecipe, instructions: str | None = None) -> Agre
     notes: list[str] = []
     found: list[_Difference] = []
     for spec in recipe.policies:
-        for export in _exports_of(spec):
+        for name, export in _exports_of(spec):
             config = read_export_config(export)
             trained = read_recorded(config.get(TRAINED_ON), export / EXPORT_CONFIG)
             compared = _compared(spec, config)
-            unknown = [name for name in compared if getattr(trained, name) is None]
+            unknown = [part for part in compared if getattr(trained, part) is None]
             if unknown:
-                notes.append(f"policies: {spec.name} does not say with what {', '.join(unknown)} it was trained.")
-            found += _differences(spec.name, trained, {name: shown[name] for name in compared})
+                notes.append(f"policies: {name} does not say with what {', '.join(unknown)} it was trained.")
+            found += _differences(name, trained, {part: shown[part] for part in compared})
     refused = [each for each in found if each.name not in recipe.accept_differences]
     if refused:
         raise RecipeError("\n".join(map(str, refused)), _remedy(refused))
@@ -101,12 +101,15 @@ def wording_of(recipe: EvalRecipe) -> str | None:
     return known.get(recipe.trials.environment)
 
 
-def _exports_of(spec: PolicySpec) -> list[Path]:
-    """Folders of the exported models of a policy that is compared, one or one for each suite."""
+def _exports_of(spec: PolicySpec) -> Iterator[tuple[str, Path]]:
+    """Name and folder of each exported model of a policy that is compared. With one for each suite, the name says of
+    which."""
     if spec.kind not in ("model", "blanked"):
-        return []
-    exports = [find_export(run) for run in dict.fromkeys(spec.runs.values())]
-    return [export for export in exports if export is not None and (export / EXPORT_CONFIG).is_file()]
+        return
+    for suite, run in spec.runs.items():
+        export = find_export(run)
+        if export is not None and (export / EXPORT_CONFIG).is_file():
+            yield f"{spec.name} ({suite})" if isinstance(spec.run, dict) else spec.name, export
 
 
 def _compared(spec: PolicySpec, config: dict[str, Any]) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ def _checks(loaded: LoadedRecipe, made_before: frozenset[Path], builders: Sequen
     for field, path in _weight_files(recipe, made_before):
         yield lambda field=field, path=path: _readable_weights(field, path)
     if isinstance(recipe, schema.EvalRecipe):
-        yield lambda: _agreement(recipe)
+        yield lambda: _agreement(recipe, made_before)
     training = training_of(recipe)
     if training is None:
         return
@@ -112,11 +112,12 @@ def _readable_weights(field: str, path: Path) -> list[str]:
     return []
 
 
-def _agreement(recipe: schema.EvalRecipe) -> list[str]:
-    """The trials show and ask the policies what they were trained on."""
+def _agreement(recipe: schema.EvalRecipe, made_before: frozenset[Path]) -> list[str]:
+    """The trials show and ask what their policies were trained on, without those that an earlier job trains."""
     from pokevla.evaluation.agreement import check_agreement
 
-    return list(check_agreement(recipe).notes)
+    trained = [spec for spec in recipe.policies if not made_before & {run.absolute() for run in spec.runs.values()}]
+    return list(check_agreement(recipe.model_copy(update={"policies": trained})).notes)
 
 
 def _recorded(recipe: schema.TrainRecipe) -> list[str]:

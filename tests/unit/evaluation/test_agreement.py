@@ -82,6 +82,16 @@ def test_all_differences_are_told_at_once(run: Path) -> None:
     assert "accept_differences=[image_size,fast_rendering]" in str(refused.value.remedy)
 
 
+def test_the_run_of_one_suite_is_named(run: Path, tmp_path: Path) -> None:
+    export(tmp_path / "other", {**TRAINED, "image_size": [128]})
+    job = recipe(run)
+    runs = {"libero_spatial": run, "libero_goal": tmp_path / "other"}
+    job = job.model_copy(update={"policies": [job.policies[0].model_copy(update={"run": runs})]})
+    with pytest.raises(RecipeError, match=r"policies: ours \(libero_goal\) was trained with image_size 128") as refused:
+        check_agreement(job)
+    assert "libero_spatial" not in refused.value.message
+
+
 def test_one_of_several_sizes_of_a_mixture_is_enough(run: Path) -> None:
     export(run, {**TRAINED, "image_size": [128, 256], "instructions": ["file", "task"]})
     assert check_agreement(recipe(run)) == Agreement()
