@@ -18,7 +18,9 @@ MATCHED = frozenset({"suite", "suites", "tasks", "init_states", "perturbations",
 """Settings that say which trials there are. Trials are matched one by one, so these may differ."""
 WITHOUT_EFFECT = frozenset({"workers", "policies", "until"})
 """Settings on which the outcome of a trial does not depend."""
-NOTED = frozenset({"actions_per_query", "queries_per_s", "batch_size", "gl", "torch", "pokevla", "accepted_differences"})
+NOTED = frozenset(
+    {"actions_per_query", "queries_per_s", "batch_size", "gl", "torch", "pokevla", "accepted_differences"}
+)
 """Settings that may differ, and are reported then: how a policy is run, and what rounds otherwise without being another
 trial (libraries that draw and compute). All others must be equal, or trials of the same name are not the same
 trials."""
