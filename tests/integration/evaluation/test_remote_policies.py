@@ -59,6 +59,8 @@ def point(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, ...]]:
     import_extensions(modules)
     yield modules
     del ENVIRONMENTS["point"], EMBODIMENTS["two-arms"]
+    for name in modules:
+        del sys.modules[name]  # another test has a module of this name
 
 
 def test_a_server_that_fails_ends_the_evaluation_with_its_name_and_finished_trials_are_kept(
