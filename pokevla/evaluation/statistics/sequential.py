@@ -23,7 +23,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -35,6 +35,8 @@ from pokevla.evaluation.statistics.evidence import (
 from pokevla.evaluation.statistics.paired import PairCounts
 from pokevla.evaluation.trial_records import Outcome
 from pokevla.recipe.schema import UntilConfig
+
+Key = TypeVar("Key", bound=Hashable)
 
 Verdict = Literal["continue", "a_better", "b_better", "no_difference", "undecided"]
 """`continue`: more trials are needed. `undecided`: all planned trials are done, and none of the findings holds."""
@@ -157,9 +159,7 @@ class SequentialTest:
         return differs[places].reshape(only_a.shape), similar[places].reshape(only_a.shape)
 
 
-def pairs_in_order(
-    planned: Iterable[Hashable], a: Mapping[Hashable, Outcome], b: Mapping[Hashable, Outcome]
-) -> list[Pair]:
+def pairs_in_order(planned: Iterable[Key], a: Mapping[Key, Outcome], b: Mapping[Key, Outcome]) -> list[Pair]:
     """The planned trials with the outcomes that are known, in planned order; for `SequentialTest.look`."""
     return [Pair(key, a.get(key), b.get(key)) for key in planned]
 

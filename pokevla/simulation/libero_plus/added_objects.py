@@ -60,7 +60,7 @@ def register_objects(files: dict[str, Path]) -> None:
 
     class AddedObject(MujocoXMLObject):
         def __init__(self, file: Path, category: str, name: str) -> None:
-            joints = [{"type": "free", "damping": "0.0005"}]
+            joints: Any = [{"type": "free", "damping": "0.0005"}]
             super().__init__(str(file), name=name, joints=joints, obj_type="all", duplicate_collision_geoms=False)
             self.category_name = category
             self.object_properties = {"vis_site_names": {}}

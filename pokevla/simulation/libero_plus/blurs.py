@@ -85,7 +85,7 @@ def fog(image: np.ndarray, severity: int, rng: np.random.RandomState) -> np.ndar
 def glass_blur(image: np.ndarray, severity: int, rng: np.random.RandomState) -> np.ndarray:
     """Each pixel takes the value of one nearby, between two Gaussian blurs. Two draws per pixel and round."""
     sigma, reach, rounds = _GLASS[severity - 1]
-    soft = np.uint8(_gaussian(image / 255.0, sigma) * 255)
+    soft = (_gaussian(image / 255.0, sigma) * 255).astype(np.uint8)
     height, width = soft.shape[:2]
     rows = np.arange(height - reach, reach, -1)
     columns = np.arange(width - reach, reach, -1)
@@ -135,7 +135,7 @@ def _enlarged(image: np.ndarray, factor: float) -> np.ndarray:
     size = image.shape[0]
     cut = int(np.ceil(size / factor))
     start = (size - cut) // 2
-    large = zoom(image[start : start + cut, start : start + cut], (factor, factor, 1), order=1)
+    large = np.asarray(zoom(image[start : start + cut, start : start + cut], (factor, factor, 1), order=1))
     start = (large.shape[0] - size) // 2
     return large[start : start + size, start : start + size]
 
