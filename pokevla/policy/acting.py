@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Hashable, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -41,4 +41,25 @@ class ActingPolicy(Protocol):
         Returns:
             (N, K, A) raw actions.
         """
+        ...
+
+
+@runtime_checkable
+class TrialKeepingPolicy(ActingPolicy, Protocol):
+    """A policy that keeps something for each trial, such as a connection. It has to know whose observation it gets."""
+
+    @property
+    def trials_at_once(self) -> int:
+        """Largest number of trials that may run at the same time."""
+        ...
+
+    def act(
+        self,
+        images: np.ndarray | None,
+        proprio: np.ndarray,
+        instructions: Sequence[str],
+        steps: Sequence[int] | None = None,
+        trials: Sequence[Hashable] | None = None,
+    ) -> np.ndarray:
+        """As `ActingPolicy.act`; `trials` names the trial of each observation. Rows of one trial are copies."""
         ...

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
 from pokevla.errors import PolicyError
 from pokevla.evaluation.running.messages import Query
-from pokevla.policy.acting import ActingPolicy
+from pokevla.policy.acting import ActingPolicy, TrialKeepingPolicy
 
 
-def ask(name: str, policy: ActingPolicy, queries: Sequence[Query], batch_size: int) -> np.ndarray:
+def ask(
+    name: str,
+    policy: ActingPolicy,
+    queries: Sequence[Query],
+    batch_size: int,
+    trials: Sequence[Hashable] | None = None,
+) -> np.ndarray:
     """Actions (N, K, A) for N queries, in batches of exactly `batch_size`, padded with copies of the last.
 
     Matrix products of another batch size round differently, and a closed loop amplifies the last bit. With a fixed size
-    the result of a trial does not depend on how many other workers wait at the same time.
+    the result of a trial does not depend on how many other workers wait at the same time. `trials` names the trial of
+    each query, for a policy that keeps something for each.
 
     Raises:
         PolicyError: the policy called `name` returned another shape, or numbers that are not finite.
@@ -23,21 +30,29 @@ def ask(name: str, policy: ActingPolicy, queries: Sequence[Query], batch_size: i
     chunks = []
     for start in range(0, len(queries), batch_size):
         group = queries[start : start + batch_size]
-        chunks.append(_ask_padded(name, policy, group, batch_size))
+        named = None if trials is None else trials[start : start + batch_size]
+        chunks.append(_ask_padded(name, policy, group, batch_size, named))
     return np.concatenate(chunks)
 
 
-def _ask_padded(name: str, policy: ActingPolicy, queries: Sequence[Query], size: int) -> np.ndarray:
-    padded = list(queries) + [queries[-1]] * (size - len(queries))
+def _ask_padded(
+    name: str,
+    policy: ActingPolicy,
+    queries: Sequence[Query],
+    size: int,
+    trials: Sequence[Hashable] | None,
+) -> np.ndarray:
+    missing = size - len(queries)
+    padded = list(queries) + [queries[-1]] * missing
     images = None
     if policy.needs_images:
         images = np.stack([query.images for query in padded if query.images is not None])
-    actions = policy.act(
-        images,
-        np.stack([query.proprio for query in padded]),
-        [query.instruction for query in padded],
-        [query.step for query in padded],
-    )
+    proprio = np.stack([query.proprio for query in padded])
+    instructions, steps = [query.instruction for query in padded], [query.step for query in padded]
+    if trials is not None and isinstance(policy, TrialKeepingPolicy):
+        actions = policy.act(images, proprio, instructions, steps, [*trials, *[trials[-1]] * missing])
+    else:
+        actions = policy.act(images, proprio, instructions, steps)
     _check(name, actions, size, policy.embodiment.action_width)
     return actions[: len(queries)]
 

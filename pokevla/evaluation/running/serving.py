@@ -139,7 +139,8 @@ def _answer(
             continue
         for start in range(0, len(group), serving.batch_size):  # each batch is sent off before the next is computed
             batch = group[start : start + serving.batch_size]
-            chunks = ask(key[0], policy, [query for _, query in batch], serving.batch_size)
+            trials = [running[slot].trial.key for slot, _ in batch]
+            chunks = ask(key[0], policy, [query for _, query in batch], serving.batch_size, trials)
             for (slot, _), chunk in zip(batch, chunks, strict=True):
                 pool.send_actions(slot, Actions(chunk[:count]))
 

@@ -223,7 +223,7 @@ def _trials(recipe: schema.EvalRecipe) -> Iterator[Finding]:
                 sentence = f"policies.{index}.{needed} is missing: a policy of kind {policy.kind} needs it."
                 yield f"policies.{index}", sentence
         if policy.kind == "remote":
-            yield from _remote(f"policies.{index}", policy, recipe.workers)
+            yield from _remote(f"policies.{index}", policy)
         yield from _routes(index, policy, recipe.trials.suites)
 
 
@@ -231,7 +231,7 @@ _NEEDED: dict[str, tuple[str, ...]] = {"replay": ("dataset",), "expert": (), "re
 """Fields that a policy of this kind needs; the others need `run`."""
 
 
-def _remote(field: str, policy: schema.PolicySpec, workers: int) -> Iterator[Finding]:
+def _remote(field: str, policy: schema.PolicySpec) -> Iterator[Finding]:
     try:
         parts = urlsplit(policy.url or "ws://localhost:1")
         complete = parts.scheme in ("ws", "wss") and bool(parts.hostname) and bool(parts.port)
@@ -239,12 +239,6 @@ def _remote(field: str, policy: schema.PolicySpec, workers: int) -> Iterator[Fin
         complete = False
     if not complete:
         yield f"{field}.url", f"{field}.url should be ws://HOST:PORT, not {policy.url!r}."
-    if policy.protocol == "vla-eval" and workers > 1:
-        yield (
-            f"{field}.protocol",
-            f"{field}: a vla-eval server keeps one episode per connection, so its trials run one after the other. "
-            f"Set workers: 1, not {workers}.",
-        )
 
 
 def _name(recipe: BaseModel) -> Iterator[Finding]:

@@ -121,6 +121,44 @@ class StillPolicy:
         return np.tile([0, 0, 0, 0, 0, 0, -1.0], (1, 5, 1))
 
 
+class Follower(PredictModelServer):
+    """Moves towards the middle by the picture of the first observation of each chunk, as `Steering` does."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(chunk_size=4, **options)
+
+    def predict(self, obs: dict[str, Any], ctx: Any) -> dict[str, Any]:
+        return Steering()({"prompt": obs["task_description"], "front": obs["images"]["front"]})
+
+    def predict_batch(self, obs_batch: list[Any], ctx_batch: list[Any]) -> list[Any]:
+        return [self.predict(obs, ctx) for obs, ctx in zip(obs_batch, ctx_batch, strict=True)]
+
+    def get_observation_params(self) -> dict[str, Any]:
+        return {"send_wrist_image": True}
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_trials_on_several_workers_have_an_episode_each_on_a_vla_eval_server(
+    point: tuple[str, ...], tmp_path: Path, batch_size: int
+) -> None:
+    steps: dict[int, list[int]] = {}
+    for workers in (1, 2):
+        with serve_background(Follower(max_batch_size=batch_size), host="127.0.0.1") as server:
+            recipe = EvalRecipe(
+                kind="eval", name=f"by-{workers}", output=tmp_path, extensions=point, image_size=64, videos=0,
+                trials=TrialsConfig(environment="point", suite="centre", tasks=[0], init_states=(0, 4)),
+                policies=[PolicySpec(name="far", kind="remote", url=server.url, protocol="vla-eval")],
+                workers=workers, batch_size=batch_size,
+            )  # fmt: skip
+            run_closed_loop(recipe)
+        records = sorted(read_records(tmp_path / recipe.name / "episodes.jsonl"), key=lambda record: record.key)
+        assert {record.outcome for record in records} == {"success"}
+        steps[workers] = [record.steps for record in records]
+
+    assert steps[2] == steps[1]
+    assert len(set(steps[1])) > 1
+
+
 @pytest.mark.simulator
 def test_servers_of_both_projects_see_what_our_own_policies_see_in_libero() -> None:
     model, ours = StillModel(), StillPolicy()

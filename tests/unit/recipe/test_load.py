@@ -306,7 +306,6 @@ REMOTE = "policies.0={{name: x, kind: remote, protocol: openpi, url: '{}'}}"
         (REMOTE.format("ws://h:80000"), "policies.0.url should be ws://HOST:PORT"),
         (REMOTE.format("ws://[::1:8000"), "policies.0.url should be ws://HOST:PORT"),
         (REMOTE.format("ws://h:1', timeout_s: '0"), "policies.0.timeout_s"),
-        (REMOTE.format("ws://h:1").replace("openpi", "vla-eval"), "Set workers: 1, not 2"),
         (REMOTE.format("ws://h:1").replace("openpi", "grpc"), "policies.0.protocol"),
     ],
 )
