@@ -263,6 +263,7 @@ def _settings(recipe: EvalRecipe, max_steps: Mapping[str, int]) -> dict[str, Any
         "max_steps": dict(max_steps),
         "settle_steps": trials.settle_steps,
         "fixtures": trials.fixtures,
+        "placements": trials.placements,
         "seed": trials.seed,
         "environment_seed": ENVIRONMENT_SEED,
         "image_size": recipe.image_size,

@@ -26,9 +26,10 @@ def environment_settings(recipe: EvalRecipe) -> EnvironmentSettings:
     return EnvironmentSettings(
         recipe.image_size,
         recipe.fast_rendering,
-        ENVIRONMENT_SEED,
+        recipe.trials.seed if recipe.trials.placements == "drawn" else ENVIRONMENT_SEED,
         fixtures=recipe.trials.fixtures,
         source=task_source(recipe.trials),
+        placements=recipe.trials.placements,
     )
 
 
@@ -68,10 +69,14 @@ def check_trials(recipe: EvalRecipe) -> dict[str, int]:
 
     Raises:
         UsageError: a task does not exist or cannot run.
-        RecipeError: initial states do not exist, or no task of the selection can run.
+        RecipeError: initial states do not exist or cannot be drawn, or no task of the selection can run.
     """
     trials, benchmark = recipe.trials, benchmark_of(recipe)
     low, high = trials.init_states
+    if trials.placements == "drawn" and not benchmark.draws_placements:
+        raise RecipeError(
+            f"trials.placements: {trials.environment} cannot draw placements.", "Set trials.placements=shipped."
+        )
     for suite, indices in tasks_of(recipe).items():
         if not indices:
             reasons = "; ".join(dict.fromkeys(row["reason"] for row in left_out(recipe))) or "no task is selected"
@@ -84,7 +89,7 @@ def check_trials(recipe: EvalRecipe) -> dict[str, int]:
                     f"{suite} task {index} ({task.name}) cannot run: {unavailable[index]}.",
                     "See docs/libero_plus.md, or leave the task out.",
                 )
-            if not 0 <= low < high <= task.num_init_states:
+            if trials.placements == "shipped" and not 0 <= low < high <= task.num_init_states:
                 raise RecipeError(
                     f"trials.init_states: [{low}, {high}) is not a range of the {task.num_init_states} initial states "
                     f"of {suite} task {index}.",

@@ -321,6 +321,9 @@ class TrialsConfig(Section):
     fixtures: Literal["per_trial", "fixed"] = "per_trial"
     """Poses of cabinet, stove and rack, which initial states do not include. `per_trial`: initial state k has draw k of
     LIBERO's sequence, as in OpenVLA-OFT, which resets before every trial. `fixed`: all have the first."""
+    placements: Literal["shipped", "drawn"] = "shipped"
+    """Initial states of LIBERO: the shipped ones, or `drawn` by its own samplers, a function of (suite, task, seed,
+    number). There are as many of those as wanted, and none is shipped."""
     seed: int = 7
     """Seed of the placements, and of the weights of a policy of kind `untrained`."""
     until: UntilConfig | None = None
@@ -331,6 +334,15 @@ class TrialsConfig(Section):
     def suites(self) -> tuple[str, ...]:
         """The suites of tasks, one or more."""
         return (self.suite,) if isinstance(self.suite, str) else self.suite
+
+
+class ValidationConfig(Section):
+    """Trials that choose a checkpoint (`pokevla eval best`). Their placements are drawn, so the test never has them."""
+
+    trials_per_task: Positive = 5
+    """Trials of each task for each checkpoint."""
+    seed: int = 1
+    """Seed of the placements."""
 
 
 class EvalRecipe(JobRecipe):
@@ -375,6 +387,8 @@ class EvalRecipe(JobRecipe):
     """Trials after which an environment process is replaced by a fresh one, which bounds its memory."""
     pin_workers: bool = False
     """Give each environment process a core of its own. For machines that no other job shares."""
+    validation: ValidationConfig = ValidationConfig()
+    """How `pokevla eval best` chooses a checkpoint."""
     videos: Annotated[int, Field(ge=0)] = 2
     """Videos to keep per policy that uses images; those of kind `model` show predicted masks."""
     paths_as_written: PathsAsWritten = {}  # noqa: RUF012

@@ -13,7 +13,7 @@ from pokevla.recipe.paths import AS_WRITTEN
 
 NEUTRAL = (
     "resources", "batch.micro", "log", "checkpoint",
-    "workers", "worker_timeout_s", "step_timeout_s", "retries", "trials_per_process", "pin_workers",
+    "workers", "worker_timeout_s", "step_timeout_s", "retries", "trials_per_process", "pin_workers", "validation",
     "policies.*.timeout_s",
 )  # fmt: skip
 """Sections and fields that do not change what is learnt or measured. `micro` times accumulation times ranks stays the
@@ -42,6 +42,7 @@ ADDED: dict[str, Any] = {
     "log.sinks": ["jsonl", "tensorboard"],
     "trials.environment": "libero",
     "trials.until": None,
+    "trials.placements": "shipped",
     "trials.fixtures": "fixed",
     "trials.perturbations": None,
     "trials.subset": None,

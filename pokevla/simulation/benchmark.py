@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 FixtureMode = Literal["per_trial", "fixed"]
 """Whether fixtures (cabinet, stove, rack) are placed anew in each trial or stay where the first one has them."""
 
+Placements = Literal["shipped", "drawn"]
+"""Whether initial states are those that the benchmark ships or are drawn by its own samplers."""
 
 Instructions = Literal["clean", "bddl", "filename"]
 """Source of the instructions of LIBERO-Plus (docs/libero_plus.md)."""
@@ -125,6 +127,7 @@ class EnvironmentSettings:
     seed: int
     fixtures: FixtureMode = "per_trial"
     source: TaskSource = TaskSource()
+    placements: Placements = "shipped"
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,8 @@ class Benchmark:
     """The simulated robot, an entry of `pokevla.parts.EMBODIMENTS`."""
     script: Callable[[Environment], Callable[[], np.ndarray]] | None = None
     """Creates an expert for an environment that was just reset: its calls return the next action (A,)."""
+    draws_placements: bool = False
+    """Whether environments can draw placements (`EnvironmentSettings.placements`)."""
     packages: tuple[str, ...] = ()
     """Python packages whose versions go into the summary."""
     perturbations: tuple[str, ...] = ()

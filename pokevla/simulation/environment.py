@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pokevla.errors import SimulationError
-from pokevla.simulation.benchmark import FixtureMode
+from pokevla.simulation.benchmark import FixtureMode, Placements
 from pokevla.simulation.fixtures import FixtureDraws
 from pokevla.simulation.geometry import quaternion_to_axis_angle
 from pokevla.simulation.masks import geom_labels, target_instances
@@ -55,10 +56,12 @@ class LiberoEnvironment:
         fast_rendering: bool = False,
         seed: int = 0,
         fixtures: FixtureMode = "fixed",
+        placements: Placements = "shipped",
     ) -> None:
         """`image_size` in pixels; `fast_rendering`: no anti-aliasing, no reflections, simplified meshes. `fixtures`:
         `per_trial` places cabinet, stove and rack anew for each initial state, as the published protocol does (initial
-        state k is its trial k); `fixed` keeps their first place.
+        state k is its trial k); `fixed` keeps their first place. `placements`: with `drawn`, initial state k is a draw
+        of LIBERO's own samplers of everything, a function of (suite, task, seed, k), for any k; none is a shipped one.
 
         Raises UsageError for an unknown suite or task, EnvironmentSetupError without simulator or GL.
         """
@@ -70,7 +73,9 @@ class LiberoEnvironment:
         built = self._build()
         self._env = built.env
         # Before anything else moves: it captures the state after LIBERO's first reset.
-        self._draws = FixtureDraws(built) if fixtures == "per_trial" and self.has_fixtures else None
+        self._is_drawn = placements == "drawn"
+        moves_fixtures = fixtures == "per_trial" and self.has_fixtures
+        self._draws = FixtureDraws(built) if self._is_drawn or moves_fixtures else None
         self._init_states = self._load_init_states()
         self._stepper = PhysicsStepper(self._env)
         self._renderer: Renderer | None = None
@@ -103,7 +108,7 @@ class LiberoEnvironment:
         `target_shift` (x, y) in m moves the task's first target object before settling. Raises SimulationError
         if the initial state does not exist or the shifted position is not clear.
         """
-        if not 0 <= init_state_index < self.task.num_init_states:
+        if init_state_index < 0 or (not self._is_drawn and init_state_index >= self.task.num_init_states):
             raise SimulationError(
                 f"{self.task.suite} task {self.task.index} has no initial state {init_state_index}.",
                 f"Valid indices are 0 to {self.task.num_init_states - 1}.",
@@ -115,7 +120,15 @@ class LiberoEnvironment:
             self._advance(IDLE_ACTION)
 
     def restore_state(self, init_state_index: int) -> None:
-        """Set a shipped initial state, without settling."""
+        """Set an initial state, shipped or drawn, without settling."""
+        if self._is_drawn and self._draws is not None:
+            suite = zlib.crc32(self.task.suite.encode())
+            drawn = self._draws.draw([self.seed, suite, self.task.index, init_state_index])
+            self._draws.place(drawn.poses)
+            self._stepper.restore(drawn.state)
+            self._stepper.resume()  # the arm stands where it was drawn
+            self._after_placing()
+            return
         if self._draws is None:
             self._stepper.restore()
         else:
@@ -139,7 +152,10 @@ class LiberoEnvironment:
     def _set_first_state(self, state: np.ndarray) -> None:
         self._env.sim.set_state_from_flattened(state)
         self._env.sim.forward()
-        # As in LIBERO's own set_init_state: switches the stoves on or off.
+        self._after_placing()
+
+    def _after_placing(self) -> None:
+        """As in LIBERO's own set_init_state: switches the stoves on or off."""
         self._env._check_success()
         self._env._post_process()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,22 @@ class FixtureDraws:
             self._env.robots[0].controller = controller
         return self._starts[reset_index]
 
+    def draw(self, seed: Sequence[int]) -> TrialStart:
+        """A start with everything where LIBERO's samplers put it, objects included: a function of (task, `seed`).
+
+        Leaves the simulation in any state: restore it afterwards. The shipped initial states are draws of the same
+        samplers that were settled and selected.
+        """
+        properties = self._env.object_property_initializers
+        before, controller = list(properties), self._env.robots[0].controller
+        generator = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed))).get_state()
+        with _global_generator(generator), contextlib.redirect_stdout(io.StringIO()):
+            properties.clear()  # `_reset` registers those of one load, so that earlier resets draw no numbers
+            self._reset(again=False)
+            properties[:] = before
+        self._env.robots[0].controller = controller
+        return self._capture()
+
     def place(self, poses: dict[str, BodyPose]) -> None:
         """Move the fixtures, exactly."""
         for name, pose in poses.items():
@@ -71,13 +87,17 @@ class FixtureDraws:
             body.pos[:] = pose.position
             body.quat[:] = pose.quaternion
 
-    def _reset(self) -> None:
-        """`reset()` of LIBERO's wrapper without the compilation: it retries until a placement fits."""
+    def _reset(self, *, again: bool = True) -> None:
+        """`reset()` of LIBERO's wrapper without the compilation: it retries until a placement fits.
+
+        With `again`, as LIBERO does, every retry registers the samplers of drawers and knobs once more.
+        """
         from robosuite.utils.errors import RandomizationError
 
         while True:
             # Samplers of drawers and knobs are registered once more at every load, and all of them draw.
-            self._env.object_property_initializers.extend(self._samplers)
+            if again or not self._env.object_property_initializers:
+                self._env.object_property_initializers.extend(self._samplers)
             self.place(self._compiled)
             self._mujoco.mj_resetData(self._model, self._data)
             self._mujoco.mj_forward(self._model, self._data)

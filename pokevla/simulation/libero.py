@@ -26,6 +26,7 @@ def make_libero(suite: str, task_index: int, settings: EnvironmentSettings) -> E
         fast_rendering=settings.fast_rendering,
         seed=settings.seed,
         fixtures=settings.fixtures,
+        placements=settings.placements,
     )
 
 
@@ -47,5 +48,6 @@ LIBERO = Benchmark(
     make=make_libero,
     embodiment="libero",
     script=make_script,
+    draws_placements=True,
     packages=("mujoco", "robosuite"),
 )

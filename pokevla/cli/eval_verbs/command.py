@@ -16,6 +16,7 @@ from pokevla.cli.path_arguments import expand_path_arguments
 from pokevla.cli.run_verbs.eval import evaluate
 
 EVAL_VERBS: dict[str, tuple[str, str]] = {
+    "best": ("best", "Judge the checkpoints of a run on trials that the test never uses, and test the best."),
     "compare": ("compare", "Compare two policies on the same trials: difference, interval, exact test, verdict."),
     "power": ("power", "Say how many trials show a difference, and which difference a number of trials shows."),
     "tables": ("tables", "Write results beside the tables IV to VII of the paper, as Markdown, CSV and HTML."),

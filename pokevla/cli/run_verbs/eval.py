@@ -38,13 +38,15 @@ def evaluate(
     _BY_KIND[loaded.kind](loaded, overwrite, as_json)
 
 
-def _console(stderr: bool) -> Console:
+def console_for(*, stderr: bool) -> Console:
+    """Where an evaluation reports: standard error if the standard output is for JSON."""
     from pokevla.cli.terminal import PlainConsole
 
     return PlainConsole(stderr=stderr, log_width=LOG_WIDTH)
 
 
-def _trials(recipe: EvalRecipe, overwrite: bool, as_json: bool) -> None:
+def run_trials(recipe: EvalRecipe, overwrite: bool, as_json: bool) -> None:
+    """Run closed-loop trials and print their table."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from pokevla.cli.progress import TimeLeft
@@ -53,7 +55,7 @@ def _trials(recipe: EvalRecipe, overwrite: bool, as_json: bool) -> None:
     from pokevla.evaluation.table import trials_table
     from pokevla.evaluation.trial_records import TrialRecord
 
-    console, left = _console(as_json), TimeLeft()
+    console, left = console_for(stderr=as_json), TimeLeft()
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("trials", total=None)
@@ -96,7 +98,7 @@ def _grounding(recipe: GroundingRecipe, overwrite: bool, as_json: bool) -> None:
     from pokevla.evaluation.table import grounding_table
     from pokevla.evaluation.vlm.ask import run_grounding
 
-    console, left = _console(as_json), TimeLeft()
+    console, left = console_for(stderr=as_json), TimeLeft()
 
     def on_progress(model: str, answered: int, total: int) -> None:
         eta = left.after(answered, total)
@@ -110,4 +112,4 @@ def _grounding(recipe: GroundingRecipe, overwrite: bool, as_json: bool) -> None:
         console.print(f"Written: {recipe.output / recipe.name / 'summary.json'}", soft_wrap=True)
 
 
-_BY_KIND: dict[str, Callable[[Any, bool, bool], None]] = {"eval": _trials, "grounding": _grounding}
+_BY_KIND: dict[str, Callable[[Any, bool, bool], None]] = {"eval": run_trials, "grounding": _grounding}

@@ -1,0 +1,1 @@
+"""Chooses a checkpoint by trials that the test never uses."""
