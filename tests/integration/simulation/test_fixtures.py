@@ -79,3 +79,24 @@ def test_fixed_fixtures_stay_where_the_first_trial_has_them(goal: LiberoEnvironm
     goal.reset(2)
     assert not np.array_equal(goal.sim_model.body_pos, first)
     fixed.close()
+
+
+def test_drawn_placements_are_functions_of_seed_and_number_and_none_is_shipped() -> None:
+    made = [LiberoEnvironment("libero_spatial", 1, seed=seed, placements="drawn") for seed in (1, 1, 2)]
+    states = []
+    for env, numbers in zip(made, ([5, 2, 99], [2, 99, 5], [5]), strict=True):
+        found = {}
+        for number in numbers:
+            env.reset(number)
+            found[number] = env.state()
+        states.append(found)
+        env.close()
+    first, second, other = states
+    for number in (2, 5, 99):  # whatever was drawn before, in whichever process
+        np.testing.assert_array_equal(first[number], second[number])
+    assert np.abs(first[5] - first[2]).max() > 1e-3
+    assert np.abs(first[5] - other[5]).max() > 1e-3
+    shipped = load_init_states(get_task("libero_spatial", 1))
+    start = 1 + 9  # after time and the arm's and fingers' joints
+    bowls = slice(start, start + 3)
+    assert np.abs(shipped[:, bowls] - first[5][bowls]).max(axis=1).min() > 1e-5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def recipe(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     path.write_text(RECIPE.format(output=tmp_path / "evaluations", run=finished))
     yield path
     ENVIRONMENTS.pop("reach", None)
+    sys.modules.pop("toy_reach", None)  # so that the next recipe adds it again
 
 
 def test_only_the_best_checkpoint_meets_the_test(
