@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -28,6 +28,18 @@ def test_axis_angle_is_that_of_the_quaternion(x: float, y: float, z: float) -> N
     rotation = Rotation.from_rotvec([x, y, z])
     again = Rotation.from_rotvec(quaternion_to_axis_angle(rotation.as_quat()))
     assert (rotation.inv() * again).magnitude() < 1e-6
+
+
+@given(st.lists(st.floats(-1, 1), min_size=4, max_size=4).filter(lambda q: np.linalg.norm(q) > 0.1))
+def test_axis_angle_is_not_flipped_where_the_scalar_is_negative(values: list[float]) -> None:
+    """robosuite's form (utils/transform_utils.py, quat2axisangle), which policies are trained with: angles beyond pi."""
+    quaternion = np.array(values) / np.linalg.norm(values)
+    *vector, scalar = quaternion
+    length = math.sqrt(max(0.0, 1 - scalar * scalar))
+    angle = 2 * math.acos(max(-1.0, min(1.0, scalar)))
+    assume(length > 1e-4)
+    expected = np.array(vector) * angle / length
+    np.testing.assert_allclose(quaternion_to_axis_angle(quaternion), expected, atol=1e-6)
 
 
 @given(ANGLES, st.floats(-1.5, 1.5))

@@ -94,6 +94,11 @@ def test_a_trial_that_crashed_once_is_tried_again_in_a_fresh_process(factory, tm
     assert content([flaky, healthy])[1:] == content(run(factory, 1, (17, 18)))
 
 
+def test_success_at_any_step_counts_and_ends_the_trial(factory) -> None:
+    (record,) = run(factory, 1, (23, 24))
+    assert (record.outcome, record.steps, record.queries) == ("success", 4, 2)
+
+
 def test_a_crash_that_repeats_itself_is_recorded_with_its_attempts(factory) -> None:
     crashed, _ = run(factory, 1, (13, 15), tasks=(0,), retries=1)
     assert (crashed.outcome, crashed.attempts) == ("crashed", 2)

@@ -15,6 +15,8 @@ HANGING_STATE = 15
 DYING_ONCE_STATE = 16
 REFUSING_STATE = 19
 HANGING_RESET_STATE = 21
+BRIEF_STATE = 23
+"""Solved after the fourth action, and not any more after the fifth."""
 
 
 class ToyEnvironment:
@@ -34,7 +36,7 @@ class ToyEnvironment:
         if init_state_index == HANGING_RESET_STATE:
             os.kill(os.getpid(), signal.SIGSTOP)
         self.resets += 1
-        self.index = init_state_index
+        self.index, self.steps = init_state_index, 0
         self.place = 0.01 * init_state_index + (target_shift[0] if target_shift else 0.0)
 
     def sample_target_shift(self, init_state_index, rng, low_m, high_m):
@@ -53,6 +55,9 @@ class ToyEnvironment:
         if self.index == DYING_ONCE_STATE and not marker.exists():
             marker.touch()
             os.kill(os.getpid(), 9)
+        self.steps += 1
+        if self.index == BRIEF_STATE:
+            return self.steps == 4
         self.place += float(action[0])
         return self.place >= 1.0
 
