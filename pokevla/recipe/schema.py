@@ -337,7 +337,7 @@ class TrialsConfig(Section):
 
 
 class ValidationConfig(Section):
-    """Trials that choose a checkpoint (`pokevla eval best`). Their placements are drawn, so the test never has them."""
+    """Trials that choose a checkpoint (`eval best`). Their placements are drawn, so the test never has them."""
 
     trials_per_task: Positive = 5
     """Trials of each task for each checkpoint."""
@@ -388,7 +388,7 @@ class EvalRecipe(JobRecipe):
     pin_workers: bool = False
     """Give each environment process a core of its own. For machines that no other job shares."""
     validation: ValidationConfig = ValidationConfig()
-    """How `pokevla eval best` chooses a checkpoint."""
+    """How `eval best` chooses a checkpoint."""
     videos: Annotated[int, Field(ge=0)] = 2
     """Videos to keep per policy that uses images; those of kind `model` show predicted masks."""
     paths_as_written: PathsAsWritten = {}  # noqa: RUF012

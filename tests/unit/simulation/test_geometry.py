@@ -32,7 +32,7 @@ def test_axis_angle_is_that_of_the_quaternion(x: float, y: float, z: float) -> N
 
 @given(st.lists(st.floats(-1, 1), min_size=4, max_size=4).filter(lambda q: np.linalg.norm(q) > 0.1))
 def test_axis_angle_is_not_flipped_where_the_scalar_is_negative(values: list[float]) -> None:
-    """robosuite's form (utils/transform_utils.py, quat2axisangle), which policies are trained with: angles beyond pi."""
+    """robosuite's form (utils/transform_utils.py, quat2axisangle), with which policies are trained: beyond pi, too."""
     quaternion = np.array(values) / np.linalg.norm(values)
     *vector, scalar = quaternion
     length = math.sqrt(max(0.0, 1 - scalar * scalar))
