@@ -1,3 +1,14 @@
+// Videos are in the page, and are decoded when they come into view.
+const seen = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    if (!entry.isIntersecting) continue;
+    entry.target.src = entry.target.dataset.src;
+    entry.target.removeAttribute("data-src");
+    seen.unobserve(entry.target);
+  }
+}, { rootMargin: "400px" });
+for (const video of document.querySelectorAll("video[data-src]")) seen.observe(video);
+
 // The values under the pointer: every chart carries its points in `data-points`.
 for (const chart of document.querySelectorAll("figure.chart")) {
   const svg = chart.querySelector("svg");

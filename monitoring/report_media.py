@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from monitoring.report_inputs import PICTURES, VIDEOS_PER_POLICY
-from pokevla.evaluation.table import simulator, suites_of
+from monitoring.trial_results import breakdowns, failures, radar, tasks_shown
+from pokevla.evaluation.choosing.validation import read_choice
+from pokevla.evaluation.folder import EPISODES
+from pokevla.evaluation.table import simulator, steps_of, suites_of
 from pokevla.evaluation.trial_records import TrialRecord, read_records
 from pokevla.evaluation.videos import trial_files, trial_name
 
@@ -30,13 +33,14 @@ def data_uri(path: Path) -> str:
 def trials_section(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     """Closed-loop trials: a row for each policy, a few videos of each, and masks of those that predict them."""
     kinds = summary["settings"]["policies"]
+    records = read_records(folder / EPISODES)
     instructions = {(task.get("suite"), task["index"]): task["instruction"] for task in summary["tasks"]}
     policies = []
     for name, row in summary["policies"].items():
         rate = row["successes"] / row["trials"] if row["trials"] else 0.0
         policies.append({"name": name, "note": POLICY_NOTES.get(kinds.get(name, ""), ""), "rate": rate, **row})
     suites = suites_of(summary["settings"])
-    records = {trial_name(record.key): record for record in read_records(folder / "episodes.jsonl")}
+    by_name = {trial_name(record.key): record for record in records}
     models = [name for name, kind in kinds.items() if kind == "model"]
     return {
         "title": folder.name,
@@ -44,17 +48,39 @@ def trials_section(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
         "videos": [
             medium
             for name in summary["policies"]
-            for medium in _media(folder / "videos", name, suites, records, instructions)[:VIDEOS_PER_POLICY]
+            for medium in _media(folder / "videos", name, suites, by_name, instructions)[:VIDEOS_PER_POLICY]
         ],
         "strips": [
             medium
             for name in models
-            for medium in _media(folder / "pictures", name, suites, records, instructions)[:PICTURES]
+            for medium in _media(folder / "pictures", name, suites, by_name, instructions)[:PICTURES]
         ],
         "settings": summary["settings"],
         "simulator": simulator(summary["settings"]),
-        "tasks": summary["tasks"],
+        "suites": suites,
+        "steps": steps_of(summary["settings"]),
+        "tasks": tasks_shown(summary),
+        "unavailable": len(summary["settings"].get("unavailable_tasks", ())),
+        "choice": read_choice(folder.with_name(f"{folder.name}-checkpoints")),
+        "breakdowns": breakdowns(records),
+        "radar": radar(records),
+        "failures": _failures(folder, records, models, instructions),
     }
+
+
+def _failures(
+    folder: Path,
+    records: Sequence[TrialRecord],
+    policies: Sequence[str],
+    instructions: Mapping[tuple[str | None, int], str],
+) -> list[dict[str, Any]]:
+    """The gallery of failures, with its pictures inside."""
+    groups = failures(folder, records, policies)
+    for group in groups:
+        group["instruction"] = instructions.get((group["suite"], group["index"]), group["task"])
+        for picture in group["pictures"]:
+            picture["uri"] = data_uri(picture["path"])
+    return groups
 
 
 def _media(

@@ -69,7 +69,7 @@ def settings_line(settings: Mapping[str, Any]) -> str:
     rendering = "fast rendering (not for published numbers)" if settings["fast_rendering"] else "default rendering"
     return (
         f"{', '.join(suites_of(settings))}, {moved}, {settings['image_size']} px, {rendering}, "
-        f"{_steps(settings['max_steps'])} steps, {simulator(settings)}"
+        f"{steps_of(settings)} steps, {simulator(settings)}"
     )
 
 
@@ -78,7 +78,9 @@ def suites_of(settings: Mapping[str, Any]) -> list[str]:
     return settings["suites"] if "suites" in settings else [settings["suite"]]
 
 
-def _steps(limits: Mapping[str, int] | int) -> str:
+def steps_of(settings: Mapping[str, Any]) -> str:
+    """Step limit of the trials, or those of several suites: `280, 220`."""
+    limits = settings["max_steps"]
     values = [limits] if isinstance(limits, int) else list(dict.fromkeys(limits.values()))
     return ", ".join(map(str, values))
 
