@@ -8,6 +8,7 @@ approximation, like its missing anti-aliasing and reflections; physics is not af
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -84,11 +85,9 @@ class Renderer:
         return views
 
     def _make_context(self, sim: Any) -> Any:
-        from robosuite.utils.binding_utils import MjRenderContextOffscreen
-
         try:
             with thinned_meshes(self._model, enabled=self._fast):
-                return MjRenderContextOffscreen(sim, device_id=-1, max_width=self._size, max_height=self._size)
+                return _context_class()(sim, device_id=-1, max_width=self._size, max_height=self._size)
         # The exception for a context that cannot be created differs by back-end.
         except (ImportError, AttributeError, OSError, RuntimeError, self._mujoco.FatalError) as error:
             raise gl_error(choose_gl_backend(), error) from error
@@ -156,6 +155,20 @@ class Renderer:
             low, high = _tangents(centres[:, axis], depth, radii, near)
             overlapping &= (low <= high[selected].max()) & (high >= low[selected].min())
         return overlapping | near | (radii == 0.0)
+
+
+@cache
+def _context_class() -> Any:
+    """robosuite's offscreen context, which frees what belongs to it."""
+    from robosuite.utils.binding_utils import MjRenderContextOffscreen
+
+    class OffscreenContext(MjRenderContextOffscreen):
+        def __del__(self) -> None:
+            # GL frees names of the *current* context: that of another environment would lose its textures.
+            self.gl_ctx.make_current()
+            super().__del__()
+
+    return OffscreenContext
 
 
 def upright(pictures: np.ndarray) -> np.ndarray:

@@ -65,3 +65,14 @@ def test_without_gl_the_error_names_package_and_variable(
     )
     assert "libosmesa6" in done.stdout, done.stderr
     assert f"MUJOCO_GL={backend}" in done.stdout
+
+
+def test_an_environment_that_is_closed_leaves_the_pictures_of_others_alone() -> None:
+    first, second = (LiberoEnvironment("libero_object", task, image_size=64, fast_rendering=True) for task in (1, 3))
+    first.reset(0)
+    second.reset(0)
+    first.stored_images()
+    before = second.stored_images()
+    first.close()  # while the GL context of the second is the current one
+    np.testing.assert_array_equal(second.stored_images(), before)
+    second.close()
