@@ -94,7 +94,7 @@ def test_a_policy_takes_its_views_and_commands_both_grippers(run_dir: Path) -> N
     assert set(np.unique(actions[..., 7:])) <= {0.0, 1.0}
     assert np.unique(actions[..., :7]).size > 20
     with pytest.raises(RecipeError, match=r"policies: toy drives .* two-arms, .* libero: views front, left, right"):
-        refuse_other_robots({"toy": policy}, "libero")
+        refuse_other_robots({("toy", "libero_goal"): policy}, "libero")
 
 
 def test_a_resumed_run_ends_with_the_same_weights(repository: Path, run_dir: Path, tmp_path: Path) -> None:
