@@ -26,17 +26,11 @@ def breakdowns(records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
     """Tables of success rates with intervals, by suite, perturbation and level, where there are several."""
     tables = []
     for field, title in GROUPS:
-        values = sorted({value for record in records if (value := getattr(record, field)) is not None}, key=str)
-        if len(values) < 2:
+        results = group_results(records, [field, "policy"])
+        order = sorted((key for key in results if key[0] is not None), key=lambda key: str(key[0]))
+        if len({value for value, _ in order}) < 2:
             continue
-        results = group_results(records, ["policy", field])
-        policies = list(dict.fromkeys(record.policy for record in records))
-        rows = [
-            {"name": str(value), "policy": policy, **_shown(results[policy, value])}
-            for value in values
-            for policy in policies
-            if (policy, value) in results
-        ]
+        rows = [{"name": str(key[0]), "policy": key[1], **_shown(results[key])} for key in order]
         tables.append({"title": title, "rows": rows})
     return tables
 

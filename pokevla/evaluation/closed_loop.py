@@ -141,7 +141,8 @@ def _run_locked(
     blocks = blocks_of(recipe, trials)
     with worker_pool(places, factory, limits) as pool:
         for block in [trials] if blocks is None else blocks:
-            run_trials([trial for trial in block if trial.key not in done], policies, pool, serving, watch, on_record)
+            missing = [trial for trial in block if trial.key not in done]
+            run_trials(missing, policies, pool, serving, watch, on_record, finished=len(records))
             if blocks is not None and all(judged.decision.stops for judged in blocks.judge(records)):
                 break
     return write_summary(recipe, records, trials, max_steps, agreement)

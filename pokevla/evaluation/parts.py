@@ -103,19 +103,26 @@ def run_parts(recipe: EvalRecipe, names: Sequence[str] | None, on_progress: Prog
     own = [part for part in parts_of(recipe) if names is None or part.name in names]
     others = [part for part in parts_of(recipe) if part not in own]
     with evaluation_lock(_folder(recipe), shared=True):
-        # From the end: the processes that own these parts work from the front.
-        for part in [*own, *reversed(others)]:
-            part_recipe = recipe_of_part(recipe, part)
-            if _is_done(part_recipe) or is_run_elsewhere(_folder(part_recipe)):
-                continue
-            try:
-                run_closed_loop(part_recipe, on_progress=on_progress)
-            except UsageError:  # another process has begun it in this very moment, or has finished it
-                if not (is_run_elsewhere(_folder(part_recipe)) or _is_done(part_recipe)):
-                    raise
+        # Others from the end: the processes that own these parts work from the front. And again, until a round finds
+        # nothing to do: a process that had taken a part may have been killed.
+        ordered = [recipe_of_part(recipe, part) for part in [*own, *reversed(others)]]
+        while sum(_run_if_free(part, on_progress) for part in ordered):
+            pass
     with combine_lock(_folder(recipe)):
         if not missing_parts(recipe) and not (_folder(recipe) / SUMMARY).is_file():
             _combine(recipe)
+
+
+def _run_if_free(part: EvalRecipe, on_progress: ProgressCallback | None) -> bool:
+    """Run a part that is neither done nor run by another process; whether there was something to do."""
+    if _is_done(part) or is_run_elsewhere(_folder(part)):
+        return False
+    try:
+        run_closed_loop(part, on_progress=on_progress)
+    except UsageError:  # another process has begun it in this very moment, or has finished it
+        if not (is_run_elsewhere(_folder(part)) or _is_done(part)):
+            raise
+    return True
 
 
 def _combine(recipe: EvalRecipe) -> dict[str, Any]:

@@ -76,6 +76,24 @@ def test_who_has_finished_helps_the_others(recipe: EvalRecipe, monkeypatch: pyte
     assert missing_parts(recipe) == []
 
 
+def test_a_part_whose_process_was_killed_is_taken_over(recipe: EvalRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = recipe_of_part(recipe, part(5))
+    holder = evaluation_lock(folder.output / folder.name)
+    begun = []
+
+    def run(part_recipe: EvalRecipe, **_: object) -> None:
+        begun.append(part_recipe.trials.tasks[0])
+        finish(recipe, begun[-1])
+        if len(begun) == 1:
+            holder.__exit__(None, None, None)  # the other process dies while this one is busy
+
+    monkeypatch.setattr(parts, "run_closed_loop", run)
+    holder.__enter__()
+    run_parts(recipe, ["libero_object-05"])
+    assert begun == [3, 5]
+    assert missing_parts(recipe) == []
+
+
 def test_part_of_other_settings_is_not_taken_for_done(recipe: EvalRecipe) -> None:
     finish(recipe, 3)
     changed = recipe.model_copy(update={"actions_per_query": 4})

@@ -48,7 +48,7 @@ def factory(monkeypatch):
 
 def run(
     factory, workers: int, states: tuple[int, int], policies=None, tasks=(0,), shift=(0.0, 0.1), places=None,
-    limits=Limits(60.0, 60.0), **serving,
+    limits=Limits(60.0, 60.0), finished=0, **serving,
 ):  # fmt: skip
     policies = policies or {"stepper": Stepper()}
     config = TrialsConfig(suite=SUITE, tasks=list(tasks), init_states=states, target_shift_m=shift)
@@ -56,7 +56,7 @@ def run(
     with worker_pool(places or [Place()] * workers, factory, limits) as pool:
         trials = plan_trials(config, list(policies), {SUITE: 20})
         by_suite = {(name, SUITE): policy for name, policy in policies.items()}
-        run_trials(trials, by_suite, pool, Serving(3, **serving), lambda trial: None, records.append)
+        run_trials(trials, by_suite, pool, Serving(3, **serving), lambda trial: None, records.append, finished=finished)
     return sorted(records, key=lambda record: (record.task_index, record.policy, record.init_state_index))
 
 
@@ -171,6 +171,12 @@ def test_nothing_but_crashes_ends_the_evaluation(factory) -> None:
     policies = {name: Stepper() for name in ("one", "two", "three")}
     with pytest.raises(SimulationError, match="first 3 trials all crashed"):
         run(factory, 1, (13, 14), policies, retries=0)
+
+
+def test_crashes_do_not_end_an_evaluation_in_which_others_have_finished(factory) -> None:
+    policies = {name: Stepper() for name in ("one", "two", "three", "four")}
+    records = run(factory, 1, (13, 14), policies, retries=0, finished=1)
+    assert [record.outcome for record in records] == ["crashed"] * 4
 
 
 @pytest.mark.parametrize(("waiting", "size"), [(1, 3), (3, 3), (4, 3), (2, 1)])
