@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from monitoring.curves import NUM_COLOURS, Chart, Line, Plot, charts_of, draw_lines, points_of
-from monitoring.report_inputs import Run
+from monitoring.report.inputs import Run
 from pokevla.recipe.kinds import kind_of
 from pokevla.recipe.values import ABSENT, differences, flat_values, value_text
 

@@ -25,7 +25,7 @@ def demo(
 ) -> None:
     """Run the stages of a pipeline in order; finished ones are skipped."""
     from monitoring.pipeline_summary import summary_tables, verdict, write_summary
-    from monitoring.report import write_report
+    from monitoring.report.page import write_report
     from pokevla.cli.pipelines.pipeline import pipeline_lock, run_pipeline
     from pokevla.cli.terminal import PlainConsole
     from pokevla.recipe.load import load_recipe

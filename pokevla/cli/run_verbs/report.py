@@ -15,7 +15,7 @@ def report(
     out: Annotated[Path, typer.Option("--out", "-o", help="HTML file to write.")] = Path("report.html"),
 ) -> None:
     """Write a self-contained HTML report that needs no network and no other file."""
-    from monitoring.report import write_report
+    from monitoring.report.page import write_report
     from pokevla.errors import RecipeError
     from pokevla.recipe.load import load_recipe
 

@@ -7,10 +7,10 @@ import numpy as np
 from pokevla.simulation.benchmark import EnvironmentSettings
 from pokevla.simulation.environment import LiberoEnvironment
 from pokevla.simulation.libero_plus.availability import prepare
-from pokevla.simulation.libero_plus.camera import moved_camera
 from pokevla.simulation.libero_plus.names import Kind
-from pokevla.simulation.libero_plus.noise import SensorNoise
-from pokevla.simulation.libero_plus.robots import initial_joints, register_robot
+from pokevla.simulation.libero_plus.perturbations.camera import moved_camera
+from pokevla.simulation.libero_plus.perturbations.noise import SensorNoise
+from pokevla.simulation.libero_plus.perturbations.robots import initial_joints, register_robot
 from pokevla.simulation.libero_plus.tasks import PlusTask, initial_states, plus_task
 from pokevla.simulation.rendering import CAMERAS
 from pokevla.simulation.simulator import BuiltEnvironment, build_libero_env

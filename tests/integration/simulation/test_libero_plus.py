@@ -10,10 +10,10 @@ import pytest
 from pokevla.errors import SimulationError
 from pokevla.simulation.benchmark import EnvironmentSettings, TaskSource
 from pokevla.simulation.environment import LiberoEnvironment
-from pokevla.simulation.libero_plus import blurs
 from pokevla.simulation.libero_plus.assets import installed_assets
 from pokevla.simulation.libero_plus.environment import PlusEnvironment
-from pokevla.simulation.libero_plus.robots import initial_joints
+from pokevla.simulation.libero_plus.perturbations import blurs
+from pokevla.simulation.libero_plus.perturbations.robots import initial_joints
 from tests.libero_plus import ADDED, BACKGROUND, CAMERA, MOVED, NOISE, ROBOT, copied_sample, sample_source
 
 pytestmark = pytest.mark.simulator

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from monitoring.comparison import compare, differing_settings, short_names
-from monitoring.report import write_report
-from monitoring.report_inputs import read_inputs
+from monitoring.report.inputs import read_inputs
+from monitoring.report.page import write_report
 from tests.unit.monitoring.run_folders import append, make_run, train_line
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from monitoring.comparison import Comparison, compare
 from monitoring.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, charts_of, draw_chart
 from monitoring.pipeline_summary import beats_all, verdict
-from monitoring.report_inputs import ReportInputs, Run, read_inputs, warnings_of
-from monitoring.report_media import grounding_section, trials_section
+from monitoring.report.inputs import ReportInputs, Run, read_inputs, warnings_of
+from monitoring.report.media import grounding_section, trials_section
 from pokevla.files.ownership import refuse_other_file
 from pokevla.files.texts import write_text
 from pokevla.telemetry.manifest import machine_facts, machines_of

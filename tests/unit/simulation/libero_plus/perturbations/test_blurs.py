@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pokevla.simulation.libero_plus import blurs
-from pokevla.simulation.libero_plus.noise import SensorNoise
+from pokevla.simulation.libero_plus.perturbations import blurs
+from pokevla.simulation.libero_plus.perturbations.noise import SensorNoise
 from tests.libero_plus import SAMPLE
 
 KINDS = ("motion_blur", "gaussian_blur", "zoom_blur", "fog", "glass_blur")

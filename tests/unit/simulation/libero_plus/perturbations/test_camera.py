@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pokevla.simulation.libero_plus.camera import moved_camera
 from pokevla.simulation.libero_plus.names import CameraMove
+from pokevla.simulation.libero_plus.perturbations.camera import moved_camera
 
 POSITION = [0.6586131746834771, 0.0, 1.6103500240372423]
 QUATERNION = [0.6380177736282349, 0.3048497438430786, 0.30484986305236816, 0.6380177736282349]

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from pokevla.simulation.libero_plus.robots import NOMINAL, initial_joints
+from pokevla.simulation.libero_plus.perturbations.robots import NOMINAL, initial_joints
 from tests.libero_plus import official_checkout
 
 

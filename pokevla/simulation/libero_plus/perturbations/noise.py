@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pokevla.simulation.libero_plus import blurs
+from pokevla.simulation.libero_plus.perturbations import blurs
 
 _KINDS = ("motion_blur", "gaussian_blur", "zoom_blur", "fog", "glass_blur")
 SEVERITIES = 10

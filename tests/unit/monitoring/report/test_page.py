@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from monitoring.curves import Line, draw_lines
-from monitoring.report import write_report
+from monitoring.report.page import write_report
 from pokevla.errors import UsageError
 
 

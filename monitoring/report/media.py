@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monitoring.report_inputs import PICTURES, VIDEOS_PER_POLICY
-from monitoring.trial_results import breakdowns, failures, radar, tasks_shown
+from monitoring.report.inputs import PICTURES, VIDEOS_PER_POLICY
+from monitoring.report.trial_results import breakdowns, failures, radar, tasks_shown
 from pokevla.evaluation.choosing.validation import read_choice
 from pokevla.evaluation.folder import EPISODES
 from pokevla.evaluation.table import simulator, steps_of, suites_of

@@ -7,8 +7,8 @@ from typing import Any
 
 from PIL import Image
 
-from monitoring.report import write_report
-from monitoring.trial_results import FAILURES_PER_TASK, breakdowns, failures, radar, tasks_shown
+from monitoring.report.page import write_report
+from monitoring.report.trial_results import FAILURES_PER_TASK, breakdowns, failures, radar, tasks_shown
 from pokevla.evaluation.trial_records import TrialRecord, read_records, rewrite_records
 
 NAMES = ("Camera Viewpoints", "Language Instructions", "Sensor Noise")

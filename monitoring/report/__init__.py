@@ -1,0 +1,1 @@
+"""The HTML report about pipelines, runs and evaluations."""
