@@ -13,7 +13,8 @@ from typing import Any
 
 from pokevla.errors import RecipeError
 from pokevla.recipe.checking.recorded import TRAINED_ON, Recorded, read_recorded
-from pokevla.recipe.schema import EvalRecipe, PolicySpec
+from pokevla.recipe.eval_sections.policies import PolicySpec
+from pokevla.recipe.schema import EvalRecipe
 from pokevla.runs.directory import EXPORT_CONFIG, find_export
 from pokevla.weights.export_files import read_export_config
 

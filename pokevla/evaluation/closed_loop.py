@@ -28,7 +28,7 @@ from pokevla.evaluation.policies import build_policies, mask_predictor, refuse_o
 from pokevla.evaluation.running.blocks import Blocks
 from pokevla.evaluation.running.places import describe_places, plan_places
 from pokevla.evaluation.running.pool import Limits, worker_pool
-from pokevla.evaluation.running.serving import Serving, run_trials
+from pokevla.evaluation.running.serving import PolicyKey, Serving, run_trials
 from pokevla.evaluation.running.worker import BenchmarkFactory
 from pokevla.evaluation.selection import (
     ENVIRONMENT_SEED,
@@ -41,9 +41,10 @@ from pokevla.evaluation.selection import (
 )
 from pokevla.evaluation.tensorboard_results import TENSORBOARD, publish_trials
 from pokevla.evaluation.trial_records import TrialRecord, append_record, read_records, rewrite_records, summarise
-from pokevla.evaluation.trials import Trial, plan_trials
+from pokevla.evaluation.trials import Trial, filmed_trials, plan_trials
 from pokevla.evaluation.videos import TrialRecorder, trial_name
 from pokevla.files.texts import read_json, write_json
+from pokevla.policy.acting import ActingPolicy
 from pokevla.recipe.load import recipe_hash
 from pokevla.recipe.schema import EvalRecipe
 
@@ -104,21 +105,7 @@ def _run_locked(
     trials = plan_trials(recipe.trials, [spec.name for spec in recipe.policies], max_steps, tasks_of(recipe))
     done = {record.key for record in records}
     remaining = [trial for trial in trials if trial.key not in done]
-    predictors = {
-        (spec.name, suite): mask_predictor(spec, suite, policies[spec.name, suite])
-        for spec in recipe.policies
-        for suite in recipe.trials.suites
-        if recipe.videos
-    }
-
-    def watch(trial: Trial) -> FirstAndLast | None:
-        if not policies[trial.policy, trial.suite].needs_images:
-            return None
-        name, recorder = trial_name(trial.key), None
-        if trial.number < recipe.videos:
-            recorder = TrialRecorder(folder, name, predictors[trial.policy, trial.suite], queries_per_s(recipe))
-        return FirstAndLast(folder, name, recorder)
-
+    watch = _watcher(recipe, policies, trials)
     versions = versions_of(recipe)
 
     def on_record(record: TrialRecord) -> None:
@@ -153,6 +140,30 @@ def blocks_of(recipe: EvalRecipe, trials: Sequence[Trial]) -> Blocks | None:
     if recipe.trials.until is None:
         return None
     return Blocks(recipe.trials.until, trials, [spec.name for spec in recipe.policies], recipe.trials.seed)
+
+
+def _watcher(
+    recipe: EvalRecipe, policies: Mapping[PolicyKey, ActingPolicy], trials: Sequence[Trial]
+) -> Callable[[Trial], FirstAndLast | None]:
+    """Who watches a trial: pictures of every trial of a policy that sees images, and videos of some."""
+    folder = recipe.output / recipe.name
+    filmed = {trial.key for spec in recipe.policies for trial in filmed_trials(trials, spec.name, recipe.videos)}
+    predictors = {
+        (spec.name, suite): mask_predictor(spec, suite, policies[spec.name, suite])
+        for spec in recipe.policies
+        for suite in recipe.trials.suites
+        if recipe.videos
+    }
+
+    def watch(trial: Trial) -> FirstAndLast | None:
+        if not policies[trial.policy, trial.suite].needs_images:
+            return None
+        name, recorder = trial_name(trial.key), None
+        if trial.key in filmed:
+            recorder = TrialRecorder(folder, name, predictors[trial.policy, trial.suite], queries_per_s(recipe))
+        return FirstAndLast(folder, name, recorder)
+
+    return watch
 
 
 def identity_of(recipe: EvalRecipe) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from pokevla.policy.policy import Policy
 from pokevla.policy.published import PublishedPolicy
 from pokevla.policy.replay import ReplayPolicy
 from pokevla.recipe.checking.datasets import EPISODES_NAME
-from pokevla.recipe.schema import EvalRecipe, PolicySpec
+from pokevla.recipe.eval_sections.policies import PolicySpec
+from pokevla.recipe.schema import EvalRecipe
 from pokevla.runs.directory import EXPORT_WEIGHTS, holds_recipe, read_run_recipe
 from pokevla.weights.base_model import exported_folder
 

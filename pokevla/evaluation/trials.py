@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pokevla.recipe.schema import TrialsConfig
+from pokevla.recipe.eval_sections.trials import TrialsConfig
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,12 @@ def plan_trials(
         for policy in policies
         for number, init_state in enumerate(range(*config.init_states))
     ]
+
+
+def filmed_trials(trials: Sequence[Trial], policy: str, videos: int) -> list[Trial]:
+    """The trials of a policy of which a video is kept: the first of each task, then the second of each, ..."""
+    of_policy = [trial for trial in trials if trial.policy == policy]
+    return sorted(of_policy, key=lambda trial: trial.number)[:videos]  # stable: tasks stay in order
 
 
 def placement_rng(trial: Trial) -> np.random.Generator:

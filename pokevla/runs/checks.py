@@ -21,6 +21,7 @@ from pokevla.parts import ENVIRONMENTS, METRIC_SINKS, get_part
 from pokevla.recipe import schema, sections
 from pokevla.recipe.checking.datasets import ALL_SPLITS, count_usable, read_dataset_info, read_mixture_embodiment
 from pokevla.recipe.derive import derive_batch
+from pokevla.recipe.eval_sections.policies import PolicySpec
 from pokevla.recipe.kinds import AnyRecipe, DataKind, TrainingRecipe, data_kind_of, kind_of, model_of
 from pokevla.recipe.load import LoadedRecipe, load_recipe
 from pokevla.recipe.planning.plan import disk_needs, gib
@@ -269,7 +270,7 @@ def _teacher(field: str, teacher: sections.TeacherConfig) -> list[str]:
     return []
 
 
-def _policy(policy: schema.PolicySpec, suite: str, environment: str, made_before: frozenset[Path]) -> list[str]:
+def _policy(policy: PolicySpec, suite: str, environment: str, made_before: frozenset[Path]) -> list[str]:
     simulated = get_embodiment(get_part("trials.environment", environment, ENVIRONMENTS).embodiment)
     if policy.kind == "expert":
         return []

@@ -138,29 +138,34 @@ def _convert(
                     if on_episode is not None:
                         on_episode(episode, skips.total - len(skips.reasons))
             sources.append(_source(header, init_states))
+        recorded = Recorded(
+            image_size=(squares.side or max(max(size) for size in sizes),) if sizes else None,
+            fast_rendering=tuple(sorted({header.is_fast_rendered for header in headers})),
+            instructions=tuple(sorted({source for _, source in wordings})),
+        )
         return writer.finish(
             {
                 "statistics": compute_statistics(actions, proprio, LIBERO).to_dict(),
                 "sources": sources,
                 "num_noops_dropped": dropped,
-                RECORDED: Recorded(
-                    image_size=(squares.side or max(max(size) for size in sizes),) if sizes else None,
-                    fast_rendering=tuple(sorted({header.is_fast_rendered for header in headers})),
-                    instructions=tuple(sorted({source for _, source in wordings})),
-                ).to_dict(),
+                RECORDED: recorded.to_dict(),
                 **skips.info(),
-                "made_by": made_by(
-                    "convert libero",
-                    shard_samples=settings.shard_samples,
-                    jpeg_quality=settings.jpeg_quality,
-                    val_fraction=settings.val_fraction,
-                    noops=settings.noops,
-                    instructions=settings.instructions,
-                    alignment=settings.alignment,
-                    aspect=settings.aspect,
-                ),
+                "made_by": _made_by(settings),
             }
         )
+
+
+def _made_by(settings: LiberoSettings) -> dict[str, Any]:
+    return made_by(
+        "convert libero",
+        shard_samples=settings.shard_samples,
+        jpeg_quality=settings.jpeg_quality,
+        val_fraction=settings.val_fraction,
+        noops=settings.noops,
+        instructions=settings.instructions,
+        alignment=settings.alignment,
+        aspect=settings.aspect,
+    )
 
 
 def _check_masks(header: DemoFile, demo: Demo, with_masks: bool | None) -> bool:

@@ -17,7 +17,8 @@ from typing_extensions import TypedDict
 from pokevla.errors import RecipeError
 from pokevla.files.records import as_type
 from pokevla.files.texts import read_json
-from pokevla.recipe.schema import EvalRecipe, PolicySpec
+from pokevla.recipe.eval_sections.policies import PolicySpec
+from pokevla.recipe.schema import EvalRecipe
 
 CHOICE = "choice.json"
 

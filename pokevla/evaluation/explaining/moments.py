@@ -25,7 +25,7 @@ from pokevla.evaluation.trial_records import TrialRecord
 from pokevla.evaluation.trials import plan_trials
 from pokevla.parts import ENVIRONMENTS, get_part
 from pokevla.policy.acting import ActingPolicy
-from pokevla.recipe.schema import TrialsConfig
+from pokevla.recipe.eval_sections.trials import TrialsConfig
 from pokevla.simulation.benchmark import EnvironmentSettings
 
 POLICY = "explained"

@@ -16,7 +16,7 @@ from pokevla.evaluation.comparing.sentences import decision_text
 from pokevla.evaluation.statistics.sequential import Decision, SequentialTest, mixed_order, pairs_in_order
 from pokevla.evaluation.trial_records import TrialRecord
 from pokevla.evaluation.trials import Trial
-from pokevla.recipe.schema import UntilConfig
+from pokevla.recipe.eval_sections.trials import UntilConfig
 
 ROUNDS = 5
 """Trials of each task in a block. Ours: an environment takes as long to build as a trial or two."""

@@ -34,7 +34,7 @@ from pokevla.evaluation.statistics.evidence import (
 )
 from pokevla.evaluation.statistics.paired import PairCounts
 from pokevla.evaluation.trial_records import Outcome
-from pokevla.recipe.schema import UntilConfig
+from pokevla.recipe.eval_sections.trials import UntilConfig
 
 Key = TypeVar("Key", bound=Hashable)
 

@@ -22,6 +22,8 @@ from pokevla.parts import (
     unknown_part,
 )
 from pokevla.recipe import schema
+from pokevla.recipe.eval_sections.policies import PolicySpec
+from pokevla.recipe.eval_sections.trials import TrialsConfig
 from pokevla.recipe.kinds import kind_of
 from pokevla.recipe.planning.sizes import PRESETS, TEACHER_FIELDS, preset_size, teacher_fields, teacher_presets
 
@@ -231,7 +233,7 @@ _NEEDED: dict[str, tuple[str, ...]] = {"replay": ("dataset",), "expert": (), "re
 """Fields that a policy of this kind needs; the others need `run`."""
 
 
-def _remote(field: str, policy: schema.PolicySpec) -> Iterator[Finding]:
+def _remote(field: str, policy: PolicySpec) -> Iterator[Finding]:
     try:
         parts = urlsplit(policy.url or "ws://localhost:1")
         complete = parts.scheme in ("ws", "wss") and bool(parts.hostname) and bool(parts.port)
@@ -247,7 +249,7 @@ def _name(recipe: BaseModel) -> Iterator[Finding]:
         yield "name", f"name becomes a folder: use letters, digits, dot, dash and underscore, not {name!r}."
 
 
-def _routes(index: int, policy: schema.PolicySpec, suites: tuple[str, ...]) -> Iterator[Finding]:
+def _routes(index: int, policy: PolicySpec, suites: tuple[str, ...]) -> Iterator[Finding]:
     """A policy with a run for each suite has one for each suite of the trials, and no other."""
     if not isinstance(policy.run, dict):
         return
@@ -261,7 +263,7 @@ def _routes(index: int, policy: schema.PolicySpec, suites: tuple[str, ...]) -> I
         )
 
 
-def _tasks(trials: schema.TrialsConfig) -> Iterator[Finding]:
+def _tasks(trials: TrialsConfig) -> Iterator[Finding]:
     """Simulator, suite and tasks exist. Benchmarks list them without importing a simulator."""
     unknown = unknown_part(trials.environment, ENVIRONMENTS)
     if unknown is not None:
@@ -287,7 +289,7 @@ def _tasks(trials: schema.TrialsConfig) -> Iterator[Finding]:
     yield from _selection(trials, benchmark.perturbations, takes_source=benchmark.with_source is not None)
 
 
-def _selection(trials: schema.TrialsConfig, known: Sequence[str], *, takes_source: bool) -> Iterator[Finding]:
+def _selection(trials: TrialsConfig, known: Sequence[str], *, takes_source: bool) -> Iterator[Finding]:
     """What only a benchmark of perturbed tasks understands."""
     if takes_source and trials.libero_plus is None:
         yield (

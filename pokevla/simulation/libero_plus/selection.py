@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 
-from pokevla.recipe.schema import TrialsConfig
+from pokevla.recipe.eval_sections.trials import TrialsConfig
 from pokevla.simulation.benchmark import Benchmark, TaskSource
 
 

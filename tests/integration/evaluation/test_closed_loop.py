@@ -21,7 +21,9 @@ from pokevla.evaluation.selection import ENVIRONMENT_SEED
 from pokevla.evaluation.trial_records import TrialRecord, read_records, rewrite_records
 from pokevla.evaluation.trials import placement_rng, plan_trials
 from pokevla.evaluation.videos import TrialRecorder
-from pokevla.recipe.schema import EvalRecipe, PolicySpec, TrialsConfig
+from pokevla.recipe.eval_sections.policies import PolicySpec
+from pokevla.recipe.eval_sections.trials import TrialsConfig
+from pokevla.recipe.schema import EvalRecipe
 from pokevla.simulation.benchmark import EnvironmentSettings
 from pokevla.simulation.environment import LiberoEnvironment
 from pokevla.simulation.expert.scripted import ScriptedExpert

@@ -23,7 +23,9 @@ from pokevla.evaluation.running.worker import BenchmarkFactory
 from pokevla.evaluation.trial_records import TrialRecord, read_records
 from pokevla.evaluation.trials import plan_trials
 from pokevla.parts import EMBODIMENTS, ENVIRONMENTS, import_extensions
-from pokevla.recipe.schema import EvalRecipe, PolicySpec, RemoteKeys, TrialsConfig
+from pokevla.recipe.eval_sections.policies import PolicySpec, RemoteKeys
+from pokevla.recipe.eval_sections.trials import TrialsConfig
+from pokevla.recipe.schema import EvalRecipe
 from pokevla.simulation.benchmark import EnvironmentSettings
 from tests.policy_servers import openpi_server
 

@@ -9,7 +9,9 @@ import pytest
 
 from pokevla.errors import UsageError
 from pokevla.evaluation.folder import PICTURES, SUMMARY, VIDEOS, clear, refuse_other_folder
-from pokevla.recipe.schema import EvalRecipe, PolicySpec, TrialsConfig
+from pokevla.recipe.eval_sections.policies import PolicySpec
+from pokevla.recipe.eval_sections.trials import TrialsConfig
+from pokevla.recipe.schema import EvalRecipe
 
 
 def recipe(output: Path, **spec: Path) -> EvalRecipe:

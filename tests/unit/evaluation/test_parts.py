@@ -12,7 +12,9 @@ from pokevla.evaluation.closed_loop import identity_of, write_json
 from pokevla.evaluation.locking import evaluation_lock
 from pokevla.evaluation.parts import Part, missing_parts, parts_of, recipe_of_part, run_parts
 from pokevla.evaluation.trial_records import TrialRecord, append_record, read_records
-from pokevla.recipe.schema import EvalRecipe, PolicySpec, TrialsConfig
+from pokevla.recipe.eval_sections.policies import PolicySpec
+from pokevla.recipe.eval_sections.trials import TrialsConfig
+from pokevla.recipe.schema import EvalRecipe
 
 
 @pytest.fixture

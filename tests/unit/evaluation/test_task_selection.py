@@ -9,7 +9,9 @@ import pytest
 from pokevla.errors import RecipeError, UsageError
 from pokevla.evaluation.parts import missing_parts
 from pokevla.evaluation.selection import check_trials, environment_settings, left_out, tasks_of
-from pokevla.recipe.schema import EvalRecipe, PolicySpec, TrialsConfig
+from pokevla.recipe.eval_sections.policies import PolicySpec
+from pokevla.recipe.eval_sections.trials import TrialsConfig
+from pokevla.recipe.schema import EvalRecipe
 from tests.libero_plus import ADDED, BACKGROUND, CAMERA, LANGUAGE, LIGHT, MOVED, NOISE, ROBOT, SAMPLE, sample_source
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from pokevla.errors import RecipeError
+from pokevla.recipe.eval_sections.trials import UntilConfig
 from pokevla.recipe.load import load_recipe, recipe_hash
-from pokevla.recipe.schema import EvalRecipe, PosttrainRecipe, PretrainRecipe, UntilConfig
+from pokevla.recipe.schema import EvalRecipe, PosttrainRecipe, PretrainRecipe
 from pokevla.recipe.values import learnt_values
 
 PRETRAIN = """kind: pretrain

@@ -9,7 +9,7 @@ import pytest
 from pokevla.evaluation.running.blocks import ROUNDS, Blocks, place_of
 from pokevla.evaluation.trial_records import Outcome, TrialRecord
 from pokevla.evaluation.trials import plan_trials
-from pokevla.recipe.schema import TrialsConfig, UntilConfig
+from pokevla.recipe.eval_sections.trials import TrialsConfig, UntilConfig
 
 TRIALS = plan_trials(
     TrialsConfig(suite=("a", "b"), tasks=[0, 1], init_states=(0, 50)), ["one", "two"], {"a": 10, "b": 20}

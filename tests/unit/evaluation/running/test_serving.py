@@ -17,7 +17,7 @@ from pokevla.evaluation.running.places import Place
 from pokevla.evaluation.running.pool import Crash, Limits, Worker, WorkerPool, worker_pool
 from pokevla.evaluation.running.serving import Serving, run_trials
 from pokevla.evaluation.trials import plan_trials
-from pokevla.recipe.schema import TrialsConfig
+from pokevla.recipe.eval_sections.trials import TrialsConfig
 
 SUITE = "libero_object"
 QUERY = Query(0, "reach", np.zeros(8, np.float32), None, None)

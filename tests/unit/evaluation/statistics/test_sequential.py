@@ -21,7 +21,7 @@ from pokevla.evaluation.statistics.sequential import (
     pairs_in_order,
 )
 from pokevla.evaluation.trial_records import Outcome
-from pokevla.recipe.schema import UntilConfig
+from pokevla.recipe.eval_sections.trials import UntilConfig
 
 TEST = SequentialTest(difference=0.05, alpha=0.05, trials=500)
 A_BETTER, B_BETTER, NO_DIFFERENCE = 1, 2, 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pokevla.recipe.schema import SubsetConfig, TrialsConfig
+from pokevla.recipe.eval_sections.trials import SubsetConfig, TrialsConfig
 from pokevla.simulation.benchmark import Benchmark, TaskSource
 from pokevla.simulation.libero_plus.benchmark import LIBERO_PLUS
 from pokevla.simulation.libero_plus.names import CATEGORIES

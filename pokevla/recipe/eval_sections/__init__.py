@@ -1,0 +1,1 @@
+"""Sections of recipes of kind eval: the trials, and the policies that act in them."""
