@@ -47,6 +47,7 @@ class ReportInputs:
     runs: list[Run] = field(default_factory=list)
     trials: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)
     grounding: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)
+    open_loop: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)
 
 
 def read_inputs(folders: list[Path]) -> ReportInputs:
@@ -83,6 +84,9 @@ def _add(inputs: ReportInputs, folder: Path) -> bool:
     summary = read_json(folder / "summary.json")
     if not isinstance(summary, dict):
         return False
+    if summary.get("kind") == "open_loop":
+        inputs.open_loop.append((folder, summary))
+        return True
     if "policies" in summary:
         inputs.trials.append((folder, summary))
         return True
@@ -113,6 +117,7 @@ def warnings_of(inputs: ReportInputs) -> list[str]:
             labels += [_teacher_label(teacher) for teacher in cache.all_teachers.values() if not teacher.weights]
         if recipe.data.blank_images:
             labels.append(f"{run.title} was trained without images (blank_images), as a control.")
+        labels += _loss_labels(run.title, recipe)
     for _, summary in inputs.trials:
         settings = summary["settings"]
         if settings["fast_rendering"]:
@@ -124,6 +129,18 @@ def warnings_of(inputs: ReportInputs) -> list[str]:
                 f"and by at least {low} in one of them."
             )
     return list(dict.fromkeys(labels))
+
+
+def _loss_labels(title: str, recipe: TrainRecipe) -> list[str]:
+    """The losses of the paper that a post-training does without."""
+    if recipe.loss_weights is None:
+        return []
+    off = {
+        "target masks": recipe.loss_weights.segmentation.weight == 0.0,
+        "geometry alignment": recipe.loss_weights.geometry == 0.0,
+    }
+    absent = [name for name, is_off in off.items() if is_off]
+    return [f"{title} was trained without {' and '.join(absent)}: the paper has both."] if absent else []
 
 
 def _teacher_label(teacher: TeacherConfig) -> str:

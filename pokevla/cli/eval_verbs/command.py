@@ -18,6 +18,7 @@ from pokevla.cli.run_verbs.eval import evaluate
 EVAL_VERBS: dict[str, tuple[str, str]] = {
     "best": ("best", "Judge the checkpoints of a run on trials that the test never uses, and test the best."),
     "compare": ("compare", "Compare two policies on the same trials: difference, interval, exact test, verdict."),
+    "openloop": ("openloop", "Compare predicted with recorded actions on held-out episodes."),
     "power": ("power", "Say how many trials show a difference, and which difference a number of trials shows."),
     "tables": ("tables", "Write results beside the tables IV to VII of the paper, as Markdown, CSV and HTML."),
 }

@@ -1,0 +1,114 @@
+"""The folder of an open-loop evaluation: summary, one row per frame, and plots of some episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pokevla.data.dataset import Dataset
+from pokevla.errors import DataError
+from pokevla.evaluation.open_loop.errors import Column, action_columns
+from pokevla.evaluation.open_loop.frames import Frames
+from pokevla.evaluation.open_loop.plots import plot_episode
+from pokevla.evaluation.vlm.grounding import spread
+from pokevla.files.ownership import refuse_foreign
+from pokevla.files.texts import read_json, write_json
+from pokevla.files.writing import atomic_folder, refuse_second_writer
+
+SUMMARY, FRAMES, PLOTS = "summary.json", "frames.parquet", "plots"
+_OURS = (SUMMARY, FRAMES, f"{PLOTS}/episode-*.png")
+MOST_CHUNKS = 60
+"""Chunks drawn into one panel; more hide each other."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Chunks (N, K, A) by predictor, raw, of some frames."""
+
+    frames: Frames
+    chunks: Mapping[str, np.ndarray]
+    episodes_plotted: int
+
+
+def refuse_results(out: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that cannot be written, before any work.
+
+    Raises:
+        DataError: it exists and is something else, or `overwrite` is False; or another process writes it.
+    """
+    refuse_second_writer(out)
+    if not out.exists():
+        return
+    if not overwrite:
+        raise DataError(f"{out} already exists.", "Choose another folder with --out, or add --overwrite.")
+    _refuse_other(out)
+
+
+def _refuse_other(out: Path) -> None:
+    summary = read_json(out / SUMMARY) if out.is_dir() else None
+    if not isinstance(summary, dict) or summary.get("kind") != "open_loop":
+        raise DataError(f"{out} is not an open-loop evaluation: it is not replaced.", "Choose another folder.")
+    refuse_foreign(out, "open-loop evaluation", _OURS)
+
+
+def write_results(out: Path, summary: Mapping[str, Any], predictions: Predictions, *, overwrite: bool) -> None:
+    """Write the folder, complete or not at all."""
+    frames, embodiment = predictions.frames, predictions.frames.dataset.embodiment
+    if embodiment is None:
+        raise DataError(f"{frames.dataset.root} is a dataset of questions.", "Name a robot dataset.")
+    columns = action_columns(embodiment)
+    with atomic_folder(out, replaces=_refuse_other if overwrite else None) as folder:
+        write_json(folder / SUMMARY, summary)
+        pq.write_table(_table(predictions), folder / FRAMES)
+        for episode in _plotted(frames, predictions.episodes_plotted):
+            _plot(folder / PLOTS / f"episode-{episode:06d}.png", predictions, episode, columns)
+
+
+def verdict(summary: Mapping[str, Any]) -> str:
+    """One sentence: whether the policy predicts better than the baselines."""
+    if summary["beats_baselines"]:
+        return "The policy predicts better than both baselines."
+    names = [name for name, row in summary["gains"].items() if row["low"] <= 0]
+    return f"The policy does not predict better than {' and '.join(f'the {name}' for name in names)}."
+
+
+def _table(predictions: Predictions) -> pa.Table:
+    """Row by row: which frame, and its chunks as flat lists of K * A raw values."""
+    frames, count = predictions.frames, len(predictions.frames)
+    columns: dict[str, Any] = {
+        "key": frames.dataset.samples["key"].take(frames.rows),
+        "episode": frames.episodes,
+        "frame": frames.numbers,
+        "recorded": list(frames.actions.reshape(count, -1)),
+    }
+    columns |= {name.replace(" ", "_"): list(chunk.reshape(count, -1)) for name, chunk in predictions.chunks.items()}
+    return pa.table(columns)
+
+
+def _plotted(frames: Frames, most: int) -> list[int]:
+    episodes = np.unique(frames.episodes)
+    return [int(episodes[place]) for place in spread(len(episodes), most)] if most else []
+
+
+def _plot(path: Path, predictions: Predictions, episode: int, columns: list[Column]) -> None:
+    frames = predictions.frames
+    true = _recorded(frames.dataset, episode)
+    own = np.flatnonzero(frames.episodes == episode)
+    own = own[spread(len(own), MOST_CHUNKS)]
+    chunks = [(int(frames.numbers[index]), predictions.chunks["policy"][index]) for index in own]
+    name = frames.instructions[int(own[0])]
+    plot_episode(path, f"episode {episode}: {name}", columns, true, chunks)
+
+
+def _recorded(dataset: Dataset, episode: int) -> np.ndarray:
+    """(T, A) raw actions of a whole episode."""
+    if dataset.episodes is None:
+        raise DataError(f"{dataset.root} is a dataset of questions.", "Name a robot dataset.")
+    row = int(np.flatnonzero(dataset.episodes["episode"].to_numpy() == episode)[0])
+    return np.asarray(dataset.episodes["actions"][row].as_py(), dtype=np.float64)
