@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,14 +16,12 @@ import transformers
 
 import pokevla
 from pokevla.data.dataset import SHARDS_NAME, Dataset, open_dataset
-from pokevla.errors import DataError, DiskFullError
+from pokevla.errors import DataError, DiskFullError, UsageError
+from pokevla.features.cache_claims import claim_shard, claimed_by, finish_lock, remove_locks
 from pokevla.features.cache_files import (
     INDEX_CHECKSUMS,
-    build_lock,
-    finish_lock,
     read_index,
     read_manifest,
-    shard_lock,
     write_manifest,
     write_shard,
 )
@@ -38,6 +37,10 @@ from pokevla.teachers.teacher import RANDOM_NOTE, Teacher
 
 logger = logging.getLogger(__name__)
 
+STALL_S = 3600.0
+"""A shard of some hundred samples takes minutes, on a CPU with the largest teachers an hour (ours)."""
+_POLL_S = 0.5
+
 
 def build_cache(
     dataset_root: Path,
@@ -45,18 +48,35 @@ def build_cache(
     batch: int = 8,
     on_progress: Progress | None = None,
     device: str | None = None,
+    *,
+    names: Sequence[str] = (),
+    stall_s: float | None = STALL_S,
 ) -> Path:
     """Compute the cache of one robot dataset and return its directory. A finished cache is left unchanged, except that
     shards which are missing or whose index is damaged are computed again, and a damaged manifest is written again.
 
-    Writes one feature shard per dataset shard, with the same keys in the same order. Finished shards of an interrupted
-    build are kept. `on_progress(done, total)` counts samples and starts with those of the finished shards.
+    Any number of processes, on any machines, may build one cache at the same time. Each claims one missing shard after
+    another (`pokevla.features.cache_claims`) and takes over those of processes that were killed. Writes one feature
+    shard per dataset shard, with the same keys in the same order; its bytes depend on neither processes nor
+    interruptions.
+
+    Args:
+        dataset_root: a robot dataset.
+        cache: teachers, codecs and place.
+        batch: samples that the teachers encode together.
+        on_progress: called with (done, total) samples, starting with those of the finished shards. Those of other
+            processes count when their shard is complete.
+        device: of the teachers; None: a GPU if there is one.
+        names: shards to begin with. Processes that begin elsewhere rarely compete for a shard.
+        stall_s: longest time to wait for other processes while none of them completes a shard. None: do not wait for
+            them; whoever writes the last shard completes the cache.
 
     Raises:
         DataError: not a robot dataset, damaged shards, images that are not square, or features that are not finite.
         CheckpointError: the teacher weights are missing or do not match.
         DiskFullError: the disk is full. Finished shards remain; no partial file does.
-        UsageError: another process is building this cache.
+        UsageError: other processes hold the last shards and complete none for `stall_s`.
+        EnvironmentSetupError: the file system has no locks.
     """
     build = _prepare(dataset_root, cache, device)
     directory, total = build.directory, build.dataset.samples.num_rows
@@ -64,48 +84,47 @@ def build_cache(
         if on_progress is not None:
             on_progress(total, total)
         return directory
-    with build_lock(directory):
-        missing = build.missing
-        remaining = build.count(missing)
-        _check_room(directory, remaining * (build.layout.payload_bytes + ALIGNMENT))
-        with build.encoder(batch) as encoder:
-            counter = Counter(total - remaining, total, on_progress)
-            for name in missing:
-                build.write(name, encoder, counter)
-        build.finish()
+    (directory / SHARDS_NAME).mkdir(parents=True, exist_ok=True)
+    missing = build.missing
+    _check_room(directory, build.count(missing) * (build.layout.payload_bytes + ALIGNMENT))
+    with build.encoder(batch) as encoder:
+        counter = Counter(total - build.count(missing), total, on_progress)
+        _compute(build, [*(name for name in names if name in missing), *missing], encoder, counter, stall_s)
+    with finish_lock(directory):
+        if not build.missing and not build.is_complete():
+            build.finish()
+            remove_locks(directory)
     return directory
 
 
-def build_shards(
-    dataset_root: Path,
-    cache: CacheConfig,
-    names: Sequence[str],
-    batch: int = 8,
-    on_progress: Progress | None = None,
-    device: str | None = None,
-) -> Path:
-    """Compute some shards of a cache while other processes compute the rest. The process that writes the last shard
-    completes the cache.
-
-    Existing shards are kept. `on_progress(done, total)` counts the samples of `names`. Returns the directory of the
-    cache. Raises the same errors as `build_cache`.
-    """
-    build = _prepare(dataset_root, cache, device)
-    if build.is_complete():
-        return build.directory
-    build.directory.mkdir(parents=True, exist_ok=True)
-    missing = [name for name in build.missing if name in names]
-    remaining, total = build.count(missing), build.count(names)
-    _check_room(build.directory, remaining * (build.layout.payload_bytes + ALIGNMENT))
-    with build.encoder(batch) as encoder:
-        counter = Counter(total - remaining, total, on_progress)
-        for name in missing:
-            with shard_lock(build.directory, name):
-                build.write(name, encoder, counter)
-    with finish_lock(build.directory):
-        if not build.missing and not build.is_complete():
-            build.finish()
-    return build.directory
+def _compute(build: _Build, order: Sequence[str], encoder: Encoder, counter: Counter, stall_s: float | None) -> None:
+    """Compute the shards of `order` that nobody else computes. Returns when all exist, or with `stall_s` None when the
+    rest is being computed."""
+    left = list(dict.fromkeys(order))
+    last_progress = time.monotonic()
+    while left:
+        before = len(left)
+        for name in list(left):
+            with claim_shard(build.directory, name) as mine:
+                if not mine:
+                    continue
+                if build.lacks(name):
+                    build.write(name, encoder, counter)
+                else:  # another process was quicker
+                    counter.add(build.count([name]))
+            left.remove(name)
+        if len(left) < before:
+            last_progress = time.monotonic()
+        elif stall_s is None:
+            return
+        elif time.monotonic() - last_progress > stall_s:
+            raise UsageError(
+                f"{len(left)} shards of {build.directory} are not complete, the first is {left[0]}; it is claimed by "
+                f"{claimed_by(build.directory, left[0])}, and none was completed for {stall_s:g} s.",
+                "End that process, and run the same command again.",
+            )
+        else:
+            time.sleep(_POLL_S)
 
 
 def cache_shards(dataset_root: Path, cache: CacheConfig) -> tuple[Path, list[str], list[str]]:
@@ -161,6 +180,10 @@ class _Build:
     @property
     def directory(self) -> Path:
         return self.cache.root / self.fingerprint
+
+    def lacks(self, name: str) -> bool:
+        """Whether a shard does not exist, or has a damaged index."""
+        return bool(_missing(self.directory, [name]))
 
     @property
     def missing(self) -> list[str]:

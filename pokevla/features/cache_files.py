@@ -9,8 +9,8 @@ exists once `COMPLETE` exists, which is written last.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from pokevla.features.fingerprint import differences
 from pokevla.features.layout import REBUILD, Features, RecordLayout, encode_record, payload_offset
 from pokevla.files.checksums import with_checksum, without_checksum
 from pokevla.files.labels import name_problem
-from pokevla.files.locks import advisory_lock
 from pokevla.files.texts import read_bytes, read_json, write_json, write_text
 from pokevla.files.writing import atomic_file
 from pokevla.shards.index import MAX_INDEX_BYTES, Member, dump_index, index_checksum, index_path, load_index
@@ -31,14 +30,11 @@ SCHEMA_VERSION = 2
 _READ_VERSIONS = (1, 2)
 MANIFEST_NAME = "manifest.json"
 COMPLETE_NAME = "COMPLETE"
-LOCK_NAME = ".build.lock"
 EXTENSION = "pkvf"
 INDEX_CHECKSUMS = "index_xxh64"
 """Entry of the manifest with the checksum of each shard's index by shard. Caches from before it was stored lack it."""
 _ENTRIES: dict[str, type] = {"fingerprint": str, "parts": dict, "num_samples": int, "shards": list}
 """What every manifest has, and its type."""
-_WAIT = "Wait until it finishes."
-_FINISH_WAIT_S = 60.0
 
 
 def write_shard(path: Path, samples: Iterable[tuple[str, Features]], layout: RecordLayout) -> None:
@@ -153,47 +149,3 @@ def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
     content = {"schema_version": SCHEMA_VERSION, **manifest, INDEX_CHECKSUMS: checksums}
     write_json(directory / MANIFEST_NAME, with_checksum(content))
     write_text(directory / COMPLETE_NAME, f"{manifest['fingerprint']}\n")
-
-
-@contextmanager
-def build_lock(directory: Path) -> Iterator[None]:
-    """Hold the lock for writing a whole cache.
-
-    Raises:
-        UsageError: another process is building this cache.
-    """
-    (directory / SHARDS_NAME).mkdir(parents=True, exist_ok=True)
-    with advisory_lock(directory / LOCK_NAME, busy=f"Another process is building {directory}.", remedy=_WAIT):
-        yield
-
-
-@contextmanager
-def shard_lock(directory: Path, shard: str) -> Iterator[None]:
-    """Hold the lock for writing one shard of a cache. Other processes (parts of a job array) may write other shards.
-
-    Raises:
-        UsageError: another process is building the whole cache, or this shard.
-    """
-    (directory / SHARDS_NAME).mkdir(parents=True, exist_ok=True)
-    busy = f"Another process is building {shard} of {directory}."
-    with (
-        advisory_lock(directory / LOCK_NAME, busy=busy, remedy=_WAIT, shared=True),
-        advisory_lock(directory / _shard_lock_name(shard), busy=busy, remedy=_WAIT),
-    ):
-        yield
-
-
-@contextmanager
-def finish_lock(directory: Path) -> Iterator[None]:
-    """Hold the lock for writing manifest and marker. Waits for another process that holds it, usually very briefly.
-
-    Raises:
-        UsageError: the other process still holds it after a minute.
-    """
-    busy = f"Another process is completing {directory}."
-    with advisory_lock(directory / _shard_lock_name("manifest"), busy=busy, remedy=_WAIT, wait_s=_FINISH_WAIT_S):
-        yield
-
-
-def _shard_lock_name(shard: str) -> str:
-    return f".build.{shard}.lock"

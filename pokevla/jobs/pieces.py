@@ -91,12 +91,11 @@ def pieces_done(folder: Path, number: int | None) -> int:
 
 
 def _build_cache(recipe: Any, names: Names) -> None:
-    from pokevla.features.cache_build import build_cache, build_shards
+    from pokevla.features.cache_build import STALL_S, build_cache
 
-    if names is None:
-        build_cache(recipe.dataset, recipe.cache, recipe.batch, _progress("samples"))
-    else:
-        build_shards(recipe.dataset, recipe.cache, list(names), recipe.batch, _progress("samples"))
+    # A task of an array does not keep its node waiting for the others.
+    stall_s = STALL_S if names is None else None
+    build_cache(recipe.dataset, recipe.cache, recipe.batch, _progress("samples"), names=names or (), stall_s=stall_s)
 
 
 def _missing_shards(recipe: Any) -> list[str]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,8 +18,9 @@ import webdataset as wds
 
 from pokevla.data.dataset import open_dataset
 from pokevla.errors import CacheMismatchError, DataError, DiskFullError, UsageError
-from pokevla.features.cache_build import build_cache, build_shards, cache_shards
-from pokevla.features.cache_files import COMPLETE_NAME, build_lock, read_manifest, shard_lock, write_manifest
+from pokevla.features.cache_build import build_cache, cache_shards
+from pokevla.features.cache_claims import claim_shard
+from pokevla.features.cache_files import COMPLETE_NAME, read_manifest, write_manifest
 from pokevla.features.cache_verify import cache_info, stored_features, verify_cache
 from pokevla.features.encoding import image_source, read_images
 from pokevla.features.feature_reader import open_directory, open_features
@@ -126,6 +128,14 @@ def test_random_teachers_say_that_they_carry_no_knowledge(dataset_root: Path, ca
     assert info["num_samples"] == 20
 
 
+BUILD = """
+import sys
+from pathlib import Path
+from pokevla.recipe.schema import CacheConfig
+from pokevla.features.cache_build import build_cache
+
+build_cache(Path(sys.argv[1]), CacheConfig.model_validate_json(sys.argv[2]), device="cpu")
+"""
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -178,13 +188,6 @@ def test_full_disk_ends_with_one_line_and_no_half_written_shard(
     assert list((directory / "shards").iterdir()) == []
     assert not (directory / "COMPLETE").exists()
     assert cache_info(build_cache(root, cache_config))["num_samples"] == 12
-
-
-def test_two_builders_of_one_cache_do_not_meet(dataset_root: Path, cache_config: CacheConfig) -> None:
-    directory = build_cache(dataset_root, cache_config)
-    (directory / "COMPLETE").unlink()
-    with build_lock(directory), pytest.raises(UsageError, match="Another process is building"):
-        build_cache(dataset_root, cache_config)
 
 
 def test_vlm_dataset_is_refused(make_dataset: Callable[..., Path], cache_config: CacheConfig) -> None:
@@ -258,28 +261,63 @@ def test_teacher_that_gives_nonsense_stops_the_build(
     assert not list(cache_config.root.rglob("*.tar"))
 
 
-def test_parts_of_a_build_make_the_cache_that_a_whole_build_makes(
-    dataset_root: Path, cache_config: CacheConfig, tmp_path: Path
-) -> None:
+def test_two_builders_share_the_shards(dataset_root: Path, cache_config: CacheConfig, tmp_path: Path) -> None:
     directory, names, missing = cache_shards(dataset_root, cache_config)
     assert missing == names
-    build_shards(dataset_root, cache_config, names[:1])
-    assert cache_shards(dataset_root, cache_config)[2] == names[1:]
-    assert not (directory / COMPLETE_NAME).exists()
-    build_shards(dataset_root, cache_config, names[1:])
+    (directory / "shards").mkdir(parents=True)
+    with claim_shard(directory, names[0]) as mine:
+        assert mine
+        build_cache(dataset_root, cache_config, names=names[1:], stall_s=None)  # leaves the first to us
+        assert cache_shards(dataset_root, cache_config)[2] == names[:1]
+        assert not (directory / COMPLETE_NAME).exists()
+    seen: list[tuple[int, int]] = []
+    build_cache(dataset_root, cache_config, on_progress=lambda *counts: seen.append(counts))
+    assert (seen[0][1], seen[-1]) == (20, (20, 20))
     assert (directory / COMPLETE_NAME).is_file()
+    assert not list(directory.glob(".build.*"))
     whole = build_cache(dataset_root, cache_config.model_copy(update={"root": tmp_path / "whole"}))
     assert whole.name == directory.name
-    for name in names:
-        assert (whole / "shards" / name).read_bytes() == (directory / "shards" / name).read_bytes()
+    assert files(whole) == files(directory)
 
 
-def test_shard_that_another_process_builds_is_left_to_it(dataset_root: Path, cache_config: CacheConfig) -> None:
+def test_it_begins_with_the_shards_that_are_named(dataset_root: Path, cache_config: CacheConfig) -> None:
     directory, names, _ = cache_shards(dataset_root, cache_config)
-    with shard_lock(directory, names[0]):
-        with pytest.raises(UsageError, match=f"Another process is building {names[0]}"):
-            build_shards(dataset_root, cache_config, names[:1])
-        with pytest.raises(UsageError, match="Another process is building"):
-            build_cache(dataset_root, cache_config)
-        build_shards(dataset_root, cache_config, names[1:])
-    assert cache_shards(dataset_root, cache_config)[2] == names[:1]
+    build_cache(dataset_root, cache_config, names=names[2:])
+    times = {name: (directory / "shards" / name).stat().st_mtime_ns for name in names}
+    assert min(times, key=lambda name: times[name]) == names[2]
+
+
+def test_the_shard_of_a_killed_builder_is_taken_over(
+    dataset_root: Path, cache_config: CacheConfig, tiny_run_env: dict[str, str]
+) -> None:
+    directory, names, _ = cache_shards(dataset_root, cache_config)
+    (directory / "shards").mkdir(parents=True)
+    code = (
+        "import sys, time; from pathlib import Path; from pokevla.features.cache_claims import claim_shard\n"
+        "with claim_shard(Path(sys.argv[1]), sys.argv[2]) as mine: print(mine, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(directory), names[0]], env=tiny_run_env, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "True\n"
+        with pytest.raises(UsageError, match=rf"the first is {names[0]}; it is claimed by process {other.pid} on"):
+            build_cache(dataset_root, cache_config, stall_s=0.2)
+        assert cache_shards(dataset_root, cache_config)[2] == names[:1]
+        killer = threading.Timer(1.0, other.kill)
+        killer.start()
+        build_cache(dataset_root, cache_config, stall_s=60.0)  # waits for it, then finds it dead
+    assert (directory / COMPLETE_NAME).is_file()
+
+
+def test_two_processes_repair_a_finished_cache(
+    dataset_root: Path, cache_config: CacheConfig, tiny_run_env: dict[str, str]
+) -> None:
+    directory = build_cache(dataset_root, cache_config)
+    before = files(directory)
+    (directory / "shards" / "libero_object-00001.idx").write_bytes(b"damaged")
+    arguments = [sys.executable, "-c", BUILD, str(dataset_root), cache_config.model_dump_json()]
+    with subprocess.Popen(arguments, env=tiny_run_env) as one, subprocess.Popen(arguments, env=tiny_run_env) as other:
+        assert [one.wait(120), other.wait(120)] == [0, 0]
+    assert files(directory) == before
+    assert verify_cache(directory, recompute=0).records == 20
