@@ -3,8 +3,8 @@
     python benchmarks/cache_storm.py [--kills 20] [--processes 2] [--samples 4000] [--seed 0] [--json PATH]
 
 Some processes build one cache at the same time, as a user starts them: `pokevla cache build RECIPE`. They are killed
-with SIGKILL at random moments, from half to three times the time in which one writes its first shard, and started again. In
-the end every file of the cache must have the bytes of the undisturbed one.
+with SIGKILL at random moments, half to three times as late as one usually writes its first shard, and started again.
+In the end every file of the cache must have the bytes of the undisturbed one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`pokevla cache build|info|verify`: teacher features, computed once."""
+"""`pokevla cache build|info|verify|prune`: teacher features, computed once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pokevla.recipe.sections import CacheConfig
 
 app = typer.Typer(
-    no_args_is_help=True, help="Compute teacher features once: build, info, verify.", rich_markup_mode=None
+    no_args_is_help=True, help="Compute teacher features once: build, info, verify, prune.", rich_markup_mode=None
 )
 
 _Recipe = Annotated[Path, typer.Argument(help="Recipe of kind cache or posttrain.", autocompletion=complete_recipe)]
@@ -99,6 +99,40 @@ def verify(
         typer.echo(json.dumps(reports, indent=2))
 
 
+@app.command()
+def prune(
+    root: Annotated[Path, typer.Argument(help="Folder of caches: `cache.root` of the recipes.")],
+    fingerprints: Annotated[list[str] | None, typer.Argument(help="Caches to delete. Default: all not kept.")] = None,
+    keep: Annotated[
+        list[Path] | None, typer.Option("--keep", help="Keep the caches of this recipe or run. May be repeated.")
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete them. Without it they are only listed.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """List the caches that no recipe needs, and with --delete delete them."""
+    from pokevla.features.cache_prune import plan_prune
+    from pokevla.features.cache_prune import prune as carry_out
+    from pokevla.runs.directory import RECIPE
+
+    needed: dict[str, str] = {}
+    for source in keep or []:
+        cache, datasets, _ = _jobs(source / RECIPE if source.is_dir() else source, None)
+        needed |= {fingerprint: f"needed by {source}" for fingerprint, _ in _fingerprints(cache, datasets)}
+    plan = plan_prune(root, fingerprints or [], needed)
+    if delete:
+        carry_out(plan)
+    if as_json:
+        content = {"root": str(root), "carried_out": delete, "caches": [cache.as_json() for cache in plan]}
+        typer.echo(json.dumps(content, indent=2))
+        return
+    for cache in plan:
+        verb = "deleted" if delete else "would delete"
+        decision = verb if cache.kept_because is None else f"kept: {cache.kept_because}"
+        typer.echo(f"{cache.directory.name}  {cache.size_bytes / 2**20:.1f} MiB  {decision}  ({cache.made_of})")
+    if not delete and any(cache.kept_because is None for cache in plan):
+        typer.echo("Nothing is deleted yet: add --delete.")
+
+
 def _jobs(path: Path, overrides: list[str] | None) -> tuple[CacheConfig, list[Path], int]:
     """Return cache settings, dataset directories and batch of a recipe of kind cache or posttrain."""
     from pokevla.errors import RecipeError
@@ -122,12 +156,17 @@ def _directories(source: Path, overrides: list[str] | None) -> list[Path]:
 def _find(cache: CacheConfig, datasets: list[Path]) -> list[Path]:
     """Return the directory of each dataset's cache; refuses missing, incomplete and mismatching ones."""
     from pokevla.features.cache_files import find_cache
+
+    return [find_cache(cache.root, fingerprint, parts) for fingerprint, parts in _fingerprints(cache, datasets)]
+
+
+def _fingerprints(cache: CacheConfig, datasets: list[Path]) -> list[tuple[str, dict[str, str]]]:
+    """Fingerprint of each dataset's cache, and the parts that it is made of."""
     from pokevla.features.fingerprint import cache_fingerprint
     from pokevla.recipe.checking.datasets import read_dataset_info
 
     infos = map(read_dataset_info, datasets)
-    fingerprints = (cache_fingerprint(cache, info.fingerprint, info.num_views) for info in infos)
-    return [find_cache(cache.root, fingerprint, parts) for fingerprint, parts in fingerprints]
+    return [cache_fingerprint(cache, info.fingerprint, info.num_views) for info in infos]
 
 
 def _print_info(report: dict[str, Any]) -> None:
