@@ -16,7 +16,7 @@ import multiprocessing
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,21 @@ def run_group(source: TaskSource, group: list[TaskRow], size: int) -> list[dict[
     return results
 
 
+def run_groups(
+    source: TaskSource, groups: list[list[TaskRow]], arguments: argparse.Namespace
+) -> Iterator[list[dict[str, Any]]]:
+    """`run_group` of each, in several processes. A process that dies ends the sweep with an error."""
+    # New processes after some groups bound the memory of GL contexts and compiled models. Not max_tasks_per_child:
+    # with it the executor can hang (github.com/python/cpython/issues/115634).
+    size = arguments.workers * arguments.per_process
+    for start in range(0, len(groups), size):
+        with ProcessPoolExecutor(arguments.workers, multiprocessing.get_context("spawn")) as pool:
+            some = groups[start : start + size]
+            futures = [pool.submit(run_group, source, group, arguments.image_size) for group in some]
+            for future in as_completed(futures):
+                yield future.result()
+
+
 def _run(environment: PlusEnvironment) -> np.ndarray:
     environment.reset(0)
     for _ in range(STEPS):
@@ -100,16 +115,9 @@ def main() -> int:
     done = Counter[str]()
     kinds = arguments.kinds or NATIVE + (WITH_ASSETS if source.assets else ())
     groups = groups_of(drawn_tasks(source, kinds, arguments.per_kind, arguments.seed))
-    with (
-        (arguments.out / "tasks.jsonl").open("w", encoding="utf-8") as log,
-        # A new process after some groups bounds the memory of GL contexts and compiled models.
-        ProcessPoolExecutor(
-            arguments.workers, multiprocessing.get_context("spawn"), max_tasks_per_child=arguments.per_process
-        ) as pool,
-    ):
-        futures = [pool.submit(run_group, source, group, arguments.image_size) for group in groups]
-        for future in as_completed(futures):  # raises if a process died, which ends the sweep
-            for line in future.result():
+    with (arguments.out / "tasks.jsonl").open("w", encoding="utf-8") as log:
+        for results in run_groups(source, groups, arguments):
+            for line in results:
                 kind, images = line["kind"], line.pop("images", None)
                 (done if images is not None else crashes)[kind] += 1
                 shown = pictures.setdefault(kind, {}).setdefault(line["suite"], [])

@@ -82,7 +82,8 @@ def verify_cache(
     origin = manifest["origin"]
     dataset = open_dataset(dataset_root or Path(origin["dataset"]))
     cache = cache or CacheConfig.model_validate(origin["cache"])
-    return VerifyReport(total, *_recompute(directory, manifest["parts"], dataset, cache, min(recompute, total)))
+    recomputed = recompute_samples(directory, manifest, dataset, cache, min(recompute, total))
+    return VerifyReport(total, *_compare(recomputed, directory))
 
 
 def checked_records(shard: Path, layout: RecordLayout, index: Mapping[str, Member]) -> Iterator[tuple[str, Features]]:
@@ -122,13 +123,46 @@ def _refuse_not_finite(features: Features, what: str) -> None:
                 raise DataError(f"{what} holds a feature of field {name} that is not finite.", REBUILD)
 
 
-def _recompute(
-    directory: Path, made_from: dict[str, str], dataset: Dataset, cache: CacheConfig, count: int
-) -> tuple[int, dict[str, float]]:
-    """Encode `count` samples again. Returns their number and the minimum cosine of each field."""
+def _compare(recomputed: Recomputed, directory: Path) -> tuple[int, dict[str, float]]:
+    """Number of samples and the minimum cosine of each field."""
+    stored = recomputed.stored
+    cosines = {name: least_cosine(values, recomputed.fresh[name]) for name, values in stored.items()}
+    if not all(value >= LEAST_COSINE for value in cosines.values()):  # also if one is NaN
+        raise DataError(
+            f"{directory}: recomputed features differ from the stored ones (minimum cosine: "
+            f"{', '.join(f'{name} {value:.4f}' for name, value in cosines.items())}; required: {LEAST_COSINE}).",
+            REBUILD,
+        )
+    return len(recomputed.rows), cosines
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """Some samples of a cache, encoded again. B samples, V views."""
+
+    dataset: Dataset
+    rows: np.ndarray
+    """(B,) rows of the dataset."""
+    images: np.ndarray
+    """(B, V, H, W, 3) uint8."""
+    fresh: dict[str, Tensor]
+    """float32 by field, (B, V, C, G, G) or (B, V, N, T): what the teachers give now."""
+    stored: dict[str, Tensor]
+    """The same from the cache."""
+
+
+def recompute_samples(
+    directory: Path, manifest: Mapping[str, Any], dataset: Dataset, cache: CacheConfig, count: int
+) -> Recomputed:
+    """Encode `count` samples of a cache again, evenly spread.
+
+    Raises:
+        CacheMismatchError: the dataset or a weights file is not the one the cache was made from.
+        DataError: a sample is missing or damaged.
+    """
     teachers = build_teachers(cache)
     _, parts = cache_fingerprint(cache, dataset.fingerprint, dataset.num_views, [teacher.spec for teacher in teachers])
-    if changed := differences(made_from, parts):
+    if changed := differences(manifest["parts"], parts):
         raise CacheMismatchError(f"{directory} does not fit: {'; '.join(changed)}.", REBUILD)
     reader = open_directory(directory)
     keys: list[str] = dataset.samples["key"].to_pylist()
@@ -140,19 +174,11 @@ def _recompute(
         images = read_images(source, rows)
     finally:
         source.reader.close()
-    recomputed = encode_images(teachers, images)
-    stored = stored_features([reader.read(keys[row]) for row in rows])
-    cosines = {name: _least_cosine(values, torch.from_numpy(recomputed[name])) for name, values in stored.items()}
-    if not all(value >= LEAST_COSINE for value in cosines.values()):  # also if one is NaN
-        raise DataError(
-            f"{directory}: recomputed features differ from the stored ones (minimum cosine: "
-            f"{', '.join(f'{name} {value:.4f}' for name, value in cosines.items())}; required: {LEAST_COSINE}).",
-            REBUILD,
-        )
-    return len(rows), cosines
+    fresh = {name: torch.from_numpy(values) for name, values in encode_images(teachers, images).items()}
+    return Recomputed(dataset, rows, images, fresh, stored_features([reader.read(keys[row]) for row in rows]))
 
 
-def _least_cosine(stored: Tensor, recomputed: Tensor) -> float:
+def least_cosine(stored: Tensor, recomputed: Tensor) -> float:
     """Minimum cosine over the cells of (B, V, C, G, G) or (B, V, N, T). For maps with one channel, over whole views."""
     if stored.ndim == 5 and stored.shape[2] == 1:
         stored, recomputed = stored.flatten(2), recomputed.flatten(2)

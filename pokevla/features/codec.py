@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from torch import Tensor
@@ -110,6 +110,10 @@ CODECS: dict[str, Codec] = {
     "fp16": Codec("float16", "none", lambda _: None, to_float16, lambda values, _: values.float()),
 }
 """Codecs by their name in a manifest. A new codec is one entry; names must never change."""
+
+
+STORED_AS: tuple[FeatureCodec, ...] = get_args(FeatureCodec)
+"""Ways of storing a field that a recipe can choose."""
 
 
 def codec_for(view_shape: tuple[int, ...], stored_as: FeatureCodec) -> str:

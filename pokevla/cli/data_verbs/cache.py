@@ -13,6 +13,7 @@ from pokevla.cli.progress import progress
 from pokevla.packaged_recipes import complete_recipe
 
 if TYPE_CHECKING:
+    from pokevla.evaluation.fidelity import Fidelity
     from pokevla.recipe.sections import CacheConfig
 
 app = typer.Typer(
@@ -71,6 +72,10 @@ def verify(
     source: _Source,
     overrides: _Overrides = None,
     recompute: Annotated[int, typer.Option(min=0, help="Samples to recompute and compare.")] = 4,
+    fidelity: Annotated[
+        Path | None,
+        typer.Option(help="Also compare all codecs on these samples, through the model of a post-training run."),
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Check every checksum of a cache, then recompute some samples and compare."""
@@ -85,7 +90,7 @@ def verify(
         cache, datasets, _ = _jobs(source, overrides)
         directories = _find(cache, datasets)
         sources = [(directory, dataset, cache) for directory, dataset in zip(directories, datasets, strict=True)]
-    reports = {}
+    reports: dict[str, Any] = {}
     for directory, dataset, cache_config in sources:
         with progress("verify") as on_progress:
             report = verify_cache(directory, recompute, on_progress, dataset_root=dataset, cache=cache_config)
@@ -95,6 +100,11 @@ def verify(
             if report.recomputed:
                 cosines = ", ".join(f"{name} {value:.5f}" for name, value in report.cosines.items())
                 typer.echo(f"  {report.recomputed} samples recomputed: lowest cosine {cosines}")
+        if fidelity is not None:
+            rows = _fidelity(directory, dataset, cache_config, recompute, fidelity)
+            reports[str(directory)]["fidelity"] = [asdict(row) for row in rows]
+            if not as_json:
+                _print_fidelity(rows, recompute, fidelity)
     if as_json:
         typer.echo(json.dumps(reports, indent=2))
 
@@ -131,6 +141,53 @@ def prune(
         typer.echo(f"{cache.directory.name}  {cache.size_bytes / 2**20:.1f} MiB  {decision}  ({cache.made_of})")
     if not delete and any(cache.kept_because is None for cache in plan):
         typer.echo("Nothing is deleted yet: add --delete.")
+
+
+def _fidelity(
+    directory: Path, dataset: Path | None, cache: CacheConfig | None, count: int, run: Path
+) -> list[Fidelity]:
+    from pokevla.data.dataset import open_dataset
+    from pokevla.errors import UsageError
+    from pokevla.evaluation.fidelity import measure_fidelity
+    from pokevla.features.cache_files import read_manifest
+    from pokevla.features.cache_verify import recompute_samples
+    from pokevla.recipe.sections import CacheConfig
+
+    if count == 0:
+        raise UsageError("--fidelity compares recomputed samples, and --recompute is 0.", "Set --recompute 16.")
+    manifest = read_manifest(directory)
+    opened = open_dataset(dataset or Path(manifest["origin"]["dataset"]))
+    cache = cache or CacheConfig.model_validate(manifest["origin"]["cache"])
+    return measure_fidelity(recompute_samples(directory, manifest, opened, cache, count), run)
+
+
+def _print_fidelity(rows: list[Fidelity], count: int, run: Path) -> None:
+    from rich.table import Table
+
+    from pokevla.cli.run_verbs.eval import console_for
+
+    table = Table(title=f"{count} samples, through the model of {run}", title_justify="left")
+    for column in (
+        "field",
+        "codec",
+        "KiB/sample",
+        "relative L2",
+        "worst cosine",
+        "mask logits",
+        "mask IoU",
+        "geometry",
+    ):
+        table.add_column(column, justify="left" if column in ("field", "codec") else "right")
+    for row in rows:
+        figures = (row.mask_change, row.mask_iou, row.alignment_change)
+        shown = ["-" if figure is None else f"{figure:.2g}" for figure in figures]
+        if row.mask_iou is not None:
+            shown[1] = f"{row.mask_iou:.4f}"
+        table.add_row(
+            row.field, row.codec, f"{row.bytes_per_sample / 1024:.1f}", f"{row.relative_l2:.2g}",
+            f"{row.least_cosine:.6f}", *shown,
+        )  # fmt: skip
+    console_for(stderr=False).print(table)
 
 
 def _jobs(path: Path, overrides: list[str] | None) -> tuple[CacheConfig, list[Path], int]:
