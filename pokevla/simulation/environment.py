@@ -82,7 +82,7 @@ class LiberoEnvironment:
         """Become another task of the suite, in every respect as a new environment of it would be.
 
         What both tasks have in common is not made again: the compiled model and the renderer, if the scenes are equal,
-        as in all tasks of libero_spatial and of libero_goal. Raises UsageError for an unknown task, and changes nothing.
+        as in all tasks of libero_spatial and of libero_goal. Raises UsageError for an unknown task.
         """
         task = self._find_task(self.task.suite, task_index)
         self._env.close()

@@ -39,7 +39,7 @@ def visible_meshes(model: Any, hidden_group: int) -> Iterator[None]:
     """Show a GL context that is created in the block only the meshes that it will draw.
 
     Collision meshes (those of geoms in `hidden_group` alone) and convex hulls, which are drawn on request only, take a
-    quarter of the time in which a context is made. Pixels do not change.
+    sixth of the time in which a context is made. Pixels do not change.
     """
     faces, hulls = model.mesh_facenum.copy(), model.mesh_graphadr.copy()
     is_mesh = model.geom_type == _MESH

@@ -10,11 +10,13 @@ import contextlib
 import io
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from ctypes.util import find_library
 from typing import Any, NamedTuple
 
 from pokevla.errors import EnvironmentSetupError, SimulationError
+from pokevla.processes import collector_paused
 from pokevla.simulation.suites import TaskInfo
 
 _APT_PACKAGE = {"osmesa": "libosmesa6", "egl": "libegl1", "glfw": "libglfw3"}
@@ -70,8 +72,10 @@ def load_simulator() -> tuple[Any, Any]:
     backend = choose_gl_backend()
     logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
     try:
-        # Suppress the advice that both packages print on import (missing macros file, gym).
-        with contextlib.redirect_stdout(io.StringIO()):
+        # Suppress the advice that both packages print on import (missing macros file, gym). MuJoCo's simulation is freed
+        # with a full collection, which need not visit what is imported.
+        first = contextlib.nullcontext() if "mujoco" in sys.modules else collector_paused()
+        with contextlib.redirect_stdout(io.StringIO()), first:
             import mujoco
             from libero.libero import envs
     except ModuleNotFoundError as error:

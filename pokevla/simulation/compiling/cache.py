@@ -32,7 +32,7 @@ from pokevla.files.writing import atomic_file, atomic_path
 VARIABLE = "POKEVLA_MODEL_CACHE"
 """Environment variable: the folder, or `off`."""
 MAX_BYTES = 6 << 30
-"""The models of the four LIBERO suites are 21 with 270 MB each; beyond, those that were not used longest are deleted."""
+"""The four LIBERO suites have 21 models of some 270 MB. Beyond this, those unused for the longest time are deleted."""
 _FORMAT = 1
 _FREE_FACTOR = 10
 """Nothing is stored on a disk that has less room than for this many models."""
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 def user_model_cache() -> ModelCache | None:
-    """The cache of this user: the folder that POKEVLA_MODEL_CACHE names, else `pokevla/models` below the system's
+    """The cache of this user: in the folder that POKEVLA_MODEL_CACHE names, else in `pokevla/models` below the system's
     folder for caches (XDG_CACHE_HOME, ~/.cache). None if it is `off`, or, with a warning, if it cannot be used.
     """
     named = os.environ.get(VARIABLE)

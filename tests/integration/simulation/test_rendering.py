@@ -44,6 +44,28 @@ def test_culling_is_pixel_identical_and_thinning_close() -> None:
     assert (full.instance_masks() != thin.instance_masks()).mean() < 0.02
 
 
+def test_default_rendering_culls_only_what_no_mirror_shows() -> None:
+    env = LiberoEnvironment("libero_spatial", 7, image_size=64)  # the stove mirrors
+    env.reset(0, settle_steps=1)
+    renderer = env._render()
+    assert renderer._may_cull
+    assert len(renderer._mirrors)
+    rng = np.random.default_rng(0)
+    moved = np.array([0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0])
+    in_view = set()
+    for _ in range(4):
+        in_view |= {bool(renderer._in_frustum(camera)[renderer._mirrors].any()) for camera in renderer._camera_ids}
+        culled = env.stored_images()
+        renderer._may_cull = False
+        np.testing.assert_array_equal(env.stored_images(), culled)
+        renderer._may_cull = True
+        for _ in range(6):
+            env.step(moved)
+        env.sim_data.qpos[env.joint_columns[0] - 1] += rng.uniform(-0.8, 0.8)  # the hand looks elsewhere
+    assert in_view == {True, False}
+    env.close()
+
+
 @pytest.mark.parametrize(
     ("backend", "prelude"), [("osmesa", MASKED_LIBRARY), ("nonsense", "")], ids=["no library", "bogus back-end"]
 )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pokevla.simulation.compiling.cache import ModelCache
 from pokevla.simulation.compiling.snapshot import _arrays, _fields
 from pokevla.simulation.environment import LiberoEnvironment
+from pokevla.simulation.suites import scene_of
 
 pytestmark = pytest.mark.simulator
 SIZE = 64
@@ -82,3 +86,30 @@ def test_a_model_whose_meshes_were_changed_is_compiled_anew(goal: LiberoEnvironm
     goal.switch(5)
     assert goal.sim_model is not model
     assert goal.sim_model.mesh_vert[0, 0] == before
+
+
+def test_an_environment_whose_model_comes_from_the_cache_equals_one_that_compiled_it(
+    goal: LiberoEnvironment, tmp_path: Path
+) -> None:
+    goal.switch(5)
+    expected = episode(goal, 2)
+    for _ in range(2):  # stores the model, then loads it
+        cached = LiberoEnvironment(
+            "libero_goal", 5, image_size=SIZE, fixtures="per_trial", model_cache=ModelCache(tmp_path)
+        )
+        assert_same(episode(cached, 2), expected)
+        cached.close()
+        (stored,) = tmp_path.glob("*.mjb")
+        used = stored.stat().st_mtime_ns
+        os.utime(stored, (1, 1))
+    assert used > 10**9 * 2  # the second took it from there
+
+
+@pytest.mark.parametrize(("suite", "first", "second"), [("libero_spatial", 0, 7), ("libero_10", 0, 1)])
+def test_tasks_of_one_scene_have_one_model(suite: str, first: int, second: int) -> None:
+    assert scene_of(suite, first) == scene_of(suite, second)
+    env = LiberoEnvironment(suite, first, image_size=SIZE)
+    model = env.sim_model
+    env.switch(second)
+    assert env.sim_model is model
+    env.close()
