@@ -72,9 +72,9 @@ def load_simulator() -> tuple[Any, Any]:
     backend = choose_gl_backend()
     logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
     try:
-        # Suppress the advice that both packages print on import (missing macros file, gym). MuJoCo's simulation is freed
-        # with a full collection, which need not visit what is imported.
+        # robosuite frees a simulation with a full collection, which need not visit what is imported.
         first = contextlib.nullcontext() if "mujoco" in sys.modules else collector_paused()
+        # Suppress the advice that both packages print on import (missing macros file, gym).
         with contextlib.redirect_stdout(io.StringIO()), first:
             import mujoco
             from libero.libero import envs
