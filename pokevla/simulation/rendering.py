@@ -40,7 +40,7 @@ class Renderer:
         self._context.vopt.geomgroup[_COLLISION_GROUP] = 0
         self._context.vopt.geomgroup[_VISUAL_GROUP] = 1
         self._context.vopt.geomgroup[_HIDDEN_GROUP] = 0
-        self._mirrors = _mirrors(self._model)
+        self._mirrors = self._visible_mirrors()
         self._may_cull = not self._model.light_castshadow.any()  # a shadow may fall into the picture from outside
 
     def attach(self, sim: Any) -> None:
@@ -97,6 +97,14 @@ class Renderer:
             labels = np.append(label_of_geom if selected is None else label_of_geom * selected, np.uint8(0))
             views[view] = labels[geom_of_pixel]
         return views
+
+    def _visible_mirrors(self) -> np.ndarray:
+        """Indices of the visible geoms that mirror. MuJoCo draws reflections in planes and boxes only (`isReflective`,
+        src/render/render_gl3.c)."""
+        model, kinds = self._model, self._mujoco.mjtGeom
+        flat = np.isin(model.geom_type, (kinds.mjGEOM_PLANE, kinds.mjGEOM_BOX))
+        reflectance = np.append(model.mat_reflectance, 0.0)[model.geom_matid]  # -1: no material
+        return np.flatnonzero(flat & (reflectance > 0) & (model.geom_group != _COLLISION_GROUP))
 
     def _make_context(self, sim: Any) -> Any:
         try:
@@ -169,16 +177,6 @@ class Renderer:
             low, high = _tangents(centres[:, axis], depth, radii, near)
             overlapping &= (low <= high[selected].max()) & (high >= low[selected].min())
         return overlapping | near | (radii == 0.0)
-
-
-def _mirrors(model: Any) -> np.ndarray:
-    """Indices of the visible geoms that mirror. MuJoCo draws reflections in planes and boxes only (`isReflective`,
-    src/render/render_gl3.c)."""
-    import mujoco
-
-    flat = np.isin(model.geom_type, (mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_BOX))
-    reflectance = np.append(model.mat_reflectance, 0.0)[model.geom_matid]  # -1: no material
-    return np.flatnonzero(flat & (reflectance > 0) & (model.geom_group != _COLLISION_GROUP))
 
 
 @cache

@@ -28,6 +28,7 @@ from pokevla.errors import PokeVLAError
 from pokevla.files.checksums import StoredFile, file_damage, measure_file
 from pokevla.files.failures import naming_errors
 from pokevla.files.writing import atomic_file, atomic_path
+from pokevla.simulation.simulator import load_simulator
 
 VARIABLE = "POKEVLA_MODEL_CACHE"
 """Environment variable: the folder, or `off`."""
@@ -90,8 +91,7 @@ class ModelCache:
 
     def load(self, key: str) -> Any:
         """The stored `mujoco.MjModel`; None if there is none, or it is damaged."""
-        import mujoco
-
+        mujoco, _ = load_simulator()
         path, sidecar = self._paths(key)
         for file in (path, sidecar):
             if not os.path.lexists(file):
@@ -120,8 +120,7 @@ class ModelCache:
 
     def store(self, key: str, model: Any) -> None:
         """Keep `model` under `key`. A warning if that fails: the model itself is there."""
-        import mujoco
-
+        mujoco, _ = load_simulator()
         path, sidecar = self._paths(key)
         size = int(mujoco.mj_sizeModel(model))
         try:

@@ -40,7 +40,7 @@ class ModelSnapshot:
     def _large_digest(self) -> int:
         digest = xxhash.xxh3_64()
         for array in self._large:
-            digest.update(memoryview(array).cast("B"))
+            digest.update(array.data.cast("B"))
         return digest.intdigest()
 
 
