@@ -43,7 +43,7 @@ class Recorded:
 
 
 def trial(task: int, number: int) -> Trial:
-    return Trial("recorded", SUITE, task, number, 0, 7, None, STEPS, SETTLE)
+    return Trial("recorded", SUITE, task, 0, number, 7, None, STEPS, SETTLE)
 
 
 def seen_by_a_new_environment(monkeypatch: pytest.MonkeyPatch, task: int) -> Seen:
