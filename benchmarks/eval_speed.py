@@ -35,6 +35,7 @@ from pokevla.evaluation.trials import Trial
 from pokevla.simulation.benchmark import EnvironmentSettings
 from pokevla.simulation.environment import IDLE_ACTION, LiberoEnvironment
 from pokevla.simulation.expert.scripted import ScriptedExpert
+from pokevla.simulation.libero import LIBERO as LIBERO_BENCHMARK
 from pokevla.simulation.simulator import load_simulator
 from pokevla.simulation.suites import MAX_STEPS, get_task, load_init_states
 
@@ -132,12 +133,11 @@ def run_ours(suite: str, episodes: Sequence[Recorded], workers: int, folder: Pat
     ]
     policies = {(f"{e.task}-{e.state}", suite): LookingReplay(e.actions) for e in episodes}
     factory = BenchmarkFactory("libero", (), EnvironmentSettings(IMAGE_SIZE, False, ENVIRONMENT_SEED))
+    serving = Serving(ACTIONS_PER_QUERY, kinship=LIBERO_BENCHMARK.kinship)
     records: list[TrialRecord] = []
     started = time.perf_counter()
     with worker_pool(plan_places(workers), factory, Limits()) as pool:
-        run_trials(
-            trials, policies, pool, Serving(ACTIONS_PER_QUERY), lambda t: FirstAndLast(folder, t.policy), records.append
-        )
+        run_trials(trials, policies, pool, serving, lambda t: FirstAndLast(folder, t.policy), records.append)
     return time.perf_counter() - started, records
 
 

@@ -27,7 +27,8 @@ from PIL import Image
 from pokevla.files.writing import atomic_path
 from pokevla.simulation.benchmark import EnvironmentSettings, TaskSource
 from pokevla.simulation.libero_plus.checkout import NUM_TASKS, TaskRow
-from pokevla.simulation.libero_plus.environment import SHARING, PlusEnvironment
+from pokevla.simulation.libero_plus.environment import PlusEnvironment
+from pokevla.simulation.libero_plus.names import SHARING
 from pokevla.simulation.libero_plus.tasks import checkout_of
 
 NATIVE: tuple[str, ...] = ("camera", "robot", "language", "noise", "moved")
@@ -67,8 +68,10 @@ def run_group(source: TaskSource, group: list[TaskRow], size: int) -> list[dict[
         started, cpu = time.monotonic(), time.process_time()
         result: dict[str, Any] = {"kind": row.parts.kind, "suite": row.suite, "index": row.index, "name": row.name}
         try:
-            if environment is None or not environment.switch(row.index):
+            if environment is None:
                 environment = PlusEnvironment(row.suite, row.index, settings)
+            else:
+                environment.switch(row.index)
             result["images"] = _run(environment)
         except Exception as error:  # noqa: BLE001 - any error is a crash of this task, and the next one is tried
             result["error"] = f"{type(error).__name__}: {error}"

@@ -22,6 +22,7 @@ QUIET_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # two ranks and some workers share two cores
     "DS_ACCELERATOR": "cpu",
     "MUJOCO_GL": "osmesa",
+    "POKEVLA_MODEL_CACHE": "off",  # nothing outside tmp_path
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",

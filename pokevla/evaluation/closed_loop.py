@@ -124,7 +124,8 @@ def _run_locked(
         where = f"{len(places)} workers, rendering: {describe_places(places)}"
         for line in (*agreement.notes, f"{len(remaining)} of {len(trials)} trials, {where}"):
             on_start(line)
-    serving = Serving(recipe.actions_per_query, recipe.batch_size, recipe.retries)
+    kinship = benchmark_of(recipe).kinship
+    serving = Serving(recipe.actions_per_query, recipe.batch_size, recipe.retries, kinship)
     blocks = blocks_of(recipe, trials)
     with worker_pool(places, factory, limits) as pool:
         for block in [trials] if blocks is None else blocks:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,6 +106,15 @@ class Environment(Protocol):
         ...
 
 
+@runtime_checkable
+class Switching(Protocol):
+    """What an environment can do beyond `Environment` if becoming another task is cheaper than to be created anew."""
+
+    def switch(self, task_index: int) -> None:
+        """Become another task of the same suite, in every respect as a new environment of that task would be."""
+        ...
+
+
 @dataclass(frozen=True)
 class TaskSource:
     """Where tasks come from and how they are worded, for a benchmark that leaves it to the user."""
@@ -157,6 +166,10 @@ class Benchmark:
     """The same benchmark with the user's tasks. None: its tasks are installed, and a source changes nothing."""
     unavailable_tasks: Callable[[str], dict[int, str]] = lambda _suite: {}
     """Tasks of a suite that cannot run, with the reason."""
+
+    kinship: Callable[[str, int], tuple[str, ...]] = lambda _suite, _index: ()
+    """(suite, task index) -> what its environment is made of, from the general to the particular. The more leading
+    words two tasks of a suite have in common, the cheaper a `Switching` environment goes from one to the other."""
 
     def configured(self, source: TaskSource) -> Benchmark:
         """The benchmark whose `get_task` and `unavailable_tasks` read `source`."""

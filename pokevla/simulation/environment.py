@@ -11,6 +11,8 @@ import numpy as np
 
 from pokevla.errors import SimulationError
 from pokevla.simulation.benchmark import FixtureMode, Placements
+from pokevla.simulation.compiling.cache import ModelCache
+from pokevla.simulation.compiling.compiler import ModelCompiler
 from pokevla.simulation.fixtures import FixtureDraws
 from pokevla.simulation.geometry import quaternion_to_axis_angle
 from pokevla.simulation.masks import geom_labels, target_instances
@@ -57,28 +59,46 @@ class LiberoEnvironment:
         seed: int = 0,
         fixtures: FixtureMode = "fixed",
         placements: Placements = "shipped",
+        model_cache: ModelCache | None = None,
     ) -> None:
         """`image_size` in pixels; `fast_rendering`: no anti-aliasing, no reflections, simplified meshes. `fixtures`:
         `per_trial` places cabinet, stove and rack anew for each initial state, as the published protocol does (initial
         state k is its trial k); `fixed` keeps their first place. `placements`: with `drawn`, initial state k is a draw
         of LIBERO's own samplers of everything, a function of (suite, task, seed, k), for any k; none is a shipped one.
+        `model_cache`: compiled models on disk; MuJoCo then cannot give the model's XML (`mj_saveLastXML`).
 
         Raises UsageError for an unknown suite or task, EnvironmentSetupError without simulator or GL.
         """
-        self.task: TaskInfo = self._find_task(suite, task_index)
         self.seed = seed
         self._image_size = image_size
         self._fast_rendering = fast_rendering
+        self._fixtures: FixtureMode = fixtures
+        self._is_drawn = placements == "drawn"
         self._mujoco, _ = load_simulator()
+        self._compiler = ModelCompiler(model_cache)
+        self._load(self._find_task(suite, task_index))
+
+    def switch(self, task_index: int) -> None:
+        """Become another task of the suite, in every respect as a new environment of it would be.
+
+        What both tasks have in common is not made again: the compiled model and the renderer, if the scenes are equal,
+        as in all tasks of libero_spatial and of libero_goal. Raises UsageError for an unknown task.
+        """
+        task = self._find_task(self.task.suite, task_index)
+        self._env.close()
+        self._load(task)
+        if self._compiler.renderer is not None:
+            self._compiler.renderer.attach(self._env.sim)
+
+    def _load(self, task: TaskInfo) -> None:
+        self.task: TaskInfo = task
         built = self._build()
         self._env = built.env
         # Before anything else moves: it captures the state after LIBERO's first reset.
-        self._is_drawn = placements == "drawn"
-        moves_fixtures = fixtures == "per_trial" and self.has_fixtures
+        moves_fixtures = self._fixtures == "per_trial" and self.has_fixtures
         self._draws = FixtureDraws(built) if self._is_drawn or moves_fixtures else None
         self._init_states = self._load_init_states()
         self._stepper = PhysicsStepper(self._env)
-        self._renderer: Renderer | None = None
         self.instances: list[str] = [model.name for model in self._env.model.mujoco_objects]
         self.target_instances: list[str] = target_instances(
             self.task.objects_of_interest, self._env.parsed_problem["goal_state"], self.instances
@@ -91,7 +111,7 @@ class LiberoEnvironment:
         return get_task(suite, index)
 
     def _build(self) -> BuiltEnvironment:
-        return build_libero_env(self.task, self.seed)
+        return build_libero_env(self.task, self.seed, self._compiler.compile)
 
     def _load_init_states(self) -> np.ndarray:
         return load_init_states(self.task)
@@ -298,7 +318,7 @@ class LiberoEnvironment:
     @property
     def renderer(self) -> str:
         """Back end and GL renderer: `osmesa, llvmpipe (LLVM 15.0.6, 256 bits)`. Empty before the first image."""
-        return "" if self._renderer is None else self._renderer.name
+        return "" if self._compiler.renderer is None else self._compiler.renderer.name
 
     @property
     def libero(self) -> Any:
@@ -321,7 +341,7 @@ class LiberoEnvironment:
 
     def close(self) -> None:
         """Free the GL context and the simulation."""
-        self._renderer = None
+        self._compiler.forget()
         self._env.close()
 
     def refresh(self) -> None:
@@ -332,6 +352,6 @@ class LiberoEnvironment:
         self._mujoco.mj_camlight(self.sim_model, self.sim_data)
 
     def _render(self) -> Renderer:
-        if self._renderer is None:
-            self._renderer = Renderer(self._env.sim, self._image_size, fast_rendering=self._fast_rendering)
-        return self._renderer
+        if self._compiler.renderer is None:
+            self._compiler.renderer = Renderer(self._env.sim, self._image_size, fast_rendering=self._fast_rendering)
+        return self._compiler.renderer

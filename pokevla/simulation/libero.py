@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pokevla.simulation.benchmark import Benchmark, Environment, EnvironmentSettings
-from pokevla.simulation.suites import MAX_STEPS, SUITES, get_task
+from pokevla.simulation.suites import MAX_STEPS, SUITES, get_task, scene_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +17,7 @@ TASKS_PER_SUITE = 10
 
 def make_libero(suite: str, task_index: int, settings: EnvironmentSettings) -> Environment:
     """Create the environment of one task. Imports MuJoCo."""
+    from pokevla.simulation.compiling.cache import user_model_cache
     from pokevla.simulation.environment import LiberoEnvironment
 
     return LiberoEnvironment(
@@ -27,6 +28,7 @@ def make_libero(suite: str, task_index: int, settings: EnvironmentSettings) -> E
         seed=settings.seed,
         fixtures=settings.fixtures,
         placements=settings.placements,
+        model_cache=user_model_cache(),
     )
 
 
@@ -50,4 +52,5 @@ LIBERO = Benchmark(
     script=make_script,
     draws_placements=True,
     packages=("mujoco", "robosuite"),
+    kinship=lambda suite, index: (scene_of(suite, index),),
 )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 MAX_FACES = 1500  # per mesh; see docs/simulation.md for what this costs in pixels
+_MESH = 7  # mujoco.mjtGeom.mjGEOM_MESH
 _TRIAL_CELLS, _FEWEST_CELLS, _MOST_CELLS = 24, 8, 96  # grid cells along the longest side
 
 
@@ -31,6 +32,24 @@ def thinned_meshes(model: Any, *, enabled: bool) -> Iterator[None]:
     finally:
         for name, value in saved.items():
             getattr(model, name)[:] = value
+
+
+@contextmanager
+def visible_meshes(model: Any, hidden_group: int) -> Iterator[None]:
+    """Show a GL context that is created in the block only the meshes that it will draw.
+
+    Collision meshes (those of geoms in `hidden_group` alone) and convex hulls, which are drawn on request only, take a
+    sixth of the time in which a context is made. Pixels do not change.
+    """
+    faces, hulls = model.mesh_facenum.copy(), model.mesh_graphadr.copy()
+    is_mesh = model.geom_type == _MESH
+    drawn = np.unique(model.geom_dataid[is_mesh & (model.geom_group != hidden_group)])
+    try:
+        model.mesh_facenum[np.setdiff1d(np.arange(model.nmesh), drawn)] = 0
+        model.mesh_graphadr[:] = -1
+        yield
+    finally:
+        model.mesh_facenum[:], model.mesh_graphadr[:] = faces, hulls
 
 
 def _thin(model: Any, mesh: int) -> None:

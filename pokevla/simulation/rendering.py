@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pokevla.simulation.meshes import thinned_meshes
+from pokevla.simulation.meshes import thinned_meshes, visible_meshes
 from pokevla.simulation.simulator import choose_gl_backend, gl_error, load_simulator
 
 CAMERAS = ("agentview", "robot0_eye_in_hand")  # our views base, wrist
@@ -35,17 +35,29 @@ class Renderer:
         self._data = sim.data._data
         self._camera_ids = [sim.model.camera_name2id(name) for name in CAMERAS]
         self._fast = fast_rendering
-        if fast_rendering:
-            self._model.vis.quality.offsamples = 0
-            self._model.mat_reflectance[:] = 0.0
-        self._model.vis.global_.offwidth = max(self._model.vis.global_.offwidth, image_size)
-        self._model.vis.global_.offheight = max(self._model.vis.global_.offheight, image_size)
+        self._set_quality()
         self._context = self._make_context(sim)
         self._context.vopt.geomgroup[_COLLISION_GROUP] = 0
         self._context.vopt.geomgroup[_VISUAL_GROUP] = 1
         self._context.vopt.geomgroup[_HIDDEN_GROUP] = 0
-        # A mirror or a shadow shows what lies outside the frustum, so there every geom is drawn.
-        self._may_cull = not self._model.mat_reflectance.any() and not self._model.light_castshadow.any()
+        self._mirrors = self._visible_mirrors()
+        self._may_cull = not self._model.light_castshadow.any()  # a shadow may fall into the picture from outside
+
+    def attach(self, sim: Any) -> None:
+        """Go on with another simulation of the same model, which was put back as it was compiled."""
+        if sim.model._model is not self._model:
+            raise ValueError("the renderer has the meshes and textures of another model")
+        self._data = sim.data._data
+        self._context.sim, self._context.model, self._context.data = sim, sim.model, sim.data
+        self._set_quality()
+
+    def _set_quality(self) -> None:
+        visual = self._model.vis
+        if self._fast:
+            visual.quality.offsamples = 0
+            self._model.mat_reflectance[:] = 0.0
+        visual.global_.offwidth = max(visual.global_.offwidth, self._size)
+        visual.global_.offheight = max(visual.global_.offheight, self._size)
 
     @property
     def name(self) -> str:
@@ -60,8 +72,10 @@ class Renderer:
         """Both views as OpenGL delivers them: (2, H, W, 3) uint8, upside down."""
         views = np.empty((len(CAMERAS), self._size, self._size, 3), np.uint8)
         for view, camera_id in enumerate(self._camera_ids):
-            hidden = ~self._in_frustum(camera_id) if self._may_cull else None
-            self._draw(camera_id, hidden, segmentation=False)
+            seen = self._in_frustum(camera_id)
+            # A mirror in the picture may show what lies outside the frustum; one outside shows nothing.
+            may_cull = self._may_cull and not seen[self._mirrors].any()
+            self._draw(camera_id, ~seen if may_cull else None, segmentation=False)
             views[view] = self._read()
         return views
 
@@ -84,9 +98,17 @@ class Renderer:
             views[view] = labels[geom_of_pixel]
         return views
 
+    def _visible_mirrors(self) -> np.ndarray:
+        """Indices of the visible geoms that mirror. MuJoCo draws reflections in planes and boxes only (`isReflective`,
+        src/render/render_gl3.c)."""
+        model, kinds = self._model, self._mujoco.mjtGeom
+        flat = np.isin(model.geom_type, (kinds.mjGEOM_PLANE, kinds.mjGEOM_BOX))
+        reflectance = np.append(model.mat_reflectance, 0.0)[model.geom_matid]  # -1: no material
+        return np.flatnonzero(flat & (reflectance > 0) & (model.geom_group != _COLLISION_GROUP))
+
     def _make_context(self, sim: Any) -> Any:
         try:
-            with thinned_meshes(self._model, enabled=self._fast):
+            with thinned_meshes(self._model, enabled=self._fast), visible_meshes(self._model, _COLLISION_GROUP):
                 return _context_class()(sim, device_id=-1, max_width=self._size, max_height=self._size)
         # The exception for a context that cannot be created differs by back-end.
         except (ImportError, AttributeError, OSError, RuntimeError, self._mujoco.FatalError) as error:

@@ -10,10 +10,13 @@ import contextlib
 import io
 import logging
 import os
+import sys
+from collections.abc import Callable, Iterator
 from ctypes.util import find_library
 from typing import Any, NamedTuple
 
 from pokevla.errors import EnvironmentSetupError, SimulationError
+from pokevla.processes import collector_paused
 from pokevla.simulation.suites import TaskInfo
 
 _APT_PACKAGE = {"osmesa": "libosmesa6", "egl": "libegl1", "glfw": "libglfw3"}
@@ -69,8 +72,10 @@ def load_simulator() -> tuple[Any, Any]:
     backend = choose_gl_backend()
     logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
     try:
+        # robosuite frees a simulation with a full collection, which need not visit what is imported.
+        first = contextlib.nullcontext() if "mujoco" in sys.modules else collector_paused()
         # Suppress the advice that both packages print on import (missing macros file, gym).
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), first:
             import mujoco
             from libero.libero import envs
     except ModuleNotFoundError as error:
@@ -94,13 +99,19 @@ def gl_error(backend: str, error: Exception) -> EnvironmentSetupError:
 
 
 def build_libero_env(
-    task: TaskInfo, seed: int, *, robot: str = "Panda", always_reset: bool = False
+    task: TaskInfo,
+    seed: int,
+    compile_model: Callable[[str], Any],
+    *,
+    robot: str = "Panda",
+    always_reset: bool = False,
 ) -> BuiltEnvironment:
     """A LIBERO environment as after a fresh creation and `seed(seed); reset()`, without camera or GL context.
 
     LIBERO draws fixture poses from numpy's global generator, which is seeded for the creation and
     restored afterwards, so that the result is a function of (task, seed) alone. The reset is left out where it changes
     nothing but the generator, unless `always_reset`. `robot`: name of a robot of robosuite without LIBERO's prefix.
+    `compile_model` (XML -> mujoco.MjModel) compiles the model, which is done once more at the reset.
 
     Raises SimulationError if LIBERO finds no placement.
     """
@@ -114,7 +125,11 @@ def build_libero_env(
         np.random.seed(seed)
         for _ in range(_PLACEMENT_ATTEMPTS):
             # LIBERO's own wrapper also retries: a random placement of the objects may not fit.
-            with contextlib.suppress(RandomizationError), contextlib.redirect_stdout(io.StringIO()):
+            with (
+                contextlib.suppress(RandomizationError),
+                contextlib.redirect_stdout(io.StringIO()),
+                _compiling_with(compile_model),
+            ):
                 control = envs.env_wrapper.ControlEnv(
                     bddl_file_name=str(task.bddl_file),
                     robots=[robot],
@@ -137,3 +152,16 @@ def build_libero_env(
         f"{task.suite} task {task.index}: LIBERO found no valid placement of the objects with seed {seed}.",
         "Choose another seed.",
     )
+
+
+@contextlib.contextmanager
+def _compiling_with(compile_model: Callable[[str], Any]) -> Iterator[None]:
+    """Have robosuite compile with `compile_model` in the block. It offers no way to pass a compiled model."""
+    from robosuite.utils.binding_utils import MjSim
+
+    original = MjSim.__dict__["from_xml_string"]
+    MjSim.from_xml_string = classmethod(lambda cls, xml: cls(compile_model(xml)))  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        MjSim.from_xml_string = original

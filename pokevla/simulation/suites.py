@@ -66,6 +66,18 @@ def load_init_states(task: TaskInfo) -> np.ndarray:
         return np.asarray(stored["states"])
 
 
+@cache
+def scene_of(suite: str, index: int) -> str:
+    """Words that are equal for two tasks of a suite if MuJoCo compiles one model for both: the class of the scene, its
+    fixtures and its objects. Raises what `get_task` raises, and SimulationError for a damaged BDDL file."""
+    file = get_task(suite, index).bddl_file
+    text = file.read_text(encoding="utf-8")
+    groups = [re.search(rf"\({name}\s+([^)]*)\)", text) for name in ("define \\(problem", ":fixtures", ":objects")]
+    if not all(groups):
+        raise SimulationError(f"{file} names no scene, fixtures or objects.", "The LIBERO installation is damaged.")
+    return "; ".join(" ".join(group.group(1).split()) for group in groups if group is not None)
+
+
 def _checked_suite(suite: str) -> str:
     if suite in SUITES:
         return suite

@@ -8,7 +8,7 @@ from typing import Protocol, TypedDict
 
 from pokevla.errors import SimulationError
 from pokevla.evaluation.running.answers import ask
-from pokevla.evaluation.running.assignment import WorkQueue
+from pokevla.evaluation.running.assignment import Kinship, WorkQueue
 from pokevla.evaluation.running.messages import Actions, Query, RunTrial, TrialDone
 from pokevla.evaluation.running.pool import Crash, WorkerPool
 from pokevla.evaluation.trial_records import TrialRecord
@@ -54,6 +54,8 @@ class Serving:
     """Observations in one query of a policy."""
     retries: int = 2
     """How often a crashed trial is tried again, in a fresh process."""
+    kinship: Kinship = lambda _suite, _index: ()
+    """Of the benchmark: a worker goes on with a task that has much in common with its last."""
 
 
 @dataclass
@@ -84,7 +86,7 @@ def run_trials(
         SimulationError: the first trials all crash.
         PolicyError: a policy returns actions that cannot be executed.
     """
-    queue = WorkQueue(trials)
+    queue = WorkQueue(trials, serving.kinship)
     running: dict[int, _Running] = {}
     attempts: dict[tuple[str, str, int, int], int] = {}
     crashed = 0

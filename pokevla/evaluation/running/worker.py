@@ -20,7 +20,7 @@ from pokevla.evaluation.running.messages import Actions, Died, Loaded, Query, Re
 from pokevla.evaluation.trials import Trial, placement_rng
 from pokevla.parts import ENVIRONMENTS, get_part, import_extensions
 from pokevla.processes import end_with_parent
-from pokevla.simulation.benchmark import Environment, EnvironmentSettings
+from pokevla.simulation.benchmark import Environment, EnvironmentSettings, Switching
 
 Script = Callable[[], np.ndarray]
 """The next action (A,) of an expert that reads the simulator's state."""
@@ -70,9 +70,8 @@ def worker_main(connection: Connection, factory: EnvironmentFactory) -> None:
             requested, spent = (request.trial.suite, request.trial.task_index), Seconds()
             if environment is None or loaded != requested:
                 with _timed(spent, "load"):
-                    if environment is not None:
-                        environment.close()
-                    environment, loaded = factory(*requested), requested
+                    environment = _environment_of(requested, environment, loaded, factory)
+                    loaded = requested
                 connection.send(Loaded())
             connection.send(run_trial(environment, request, connection, factory, spent))
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -87,6 +86,22 @@ def worker_main(connection: Connection, factory: EnvironmentFactory) -> None:
     finally:
         if environment is not None:
             environment.close()
+
+
+def _environment_of(
+    requested: tuple[str, int],
+    environment: Environment | None,
+    loaded: tuple[str, int] | None,
+    factory: EnvironmentFactory,
+) -> Environment:
+    """The environment of another task: what there is becomes it, if it can, else it is closed."""
+    suite, task_index = requested
+    if isinstance(environment, Switching) and loaded is not None and loaded[0] == suite:
+        environment.switch(task_index)
+        return environment
+    if environment is not None:
+        environment.close()
+    return factory(suite, task_index)
 
 
 def run_trial(

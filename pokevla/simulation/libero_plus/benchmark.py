@@ -8,7 +8,7 @@ from pokevla.simulation.benchmark import Benchmark, Environment, EnvironmentSett
 from pokevla.simulation.libero_plus.availability import unavailable_tasks
 from pokevla.simulation.libero_plus.checkout import NUM_TASKS
 from pokevla.simulation.libero_plus.names import CATEGORIES
-from pokevla.simulation.libero_plus.tasks import plus_task
+from pokevla.simulation.libero_plus.tasks import kinship, plus_task
 from pokevla.simulation.suites import MAX_STEPS
 
 
@@ -32,6 +32,7 @@ def libero_plus(source: TaskSource) -> Benchmark:
         perturbations=CATEGORIES,
         with_source=libero_plus,
         unavailable_tasks=partial(unavailable_tasks, source),
+        kinship=partial(kinship, source),
     )
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from pokevla.simulation.benchmark import EnvironmentSettings
+from pokevla.simulation.compiling.cache import user_model_cache
 from pokevla.simulation.environment import LiberoEnvironment
-from pokevla.simulation.libero_plus.availability import prepare
-from pokevla.simulation.libero_plus.names import Kind
+from pokevla.simulation.libero_plus.availability import NATIVE, prepare
+from pokevla.simulation.libero_plus.names import SHARING
 from pokevla.simulation.libero_plus.perturbations.camera import moved_camera
 from pokevla.simulation.libero_plus.perturbations.noise import SensorNoise
 from pokevla.simulation.libero_plus.perturbations.robots import initial_joints, register_robot
 from pokevla.simulation.libero_plus.tasks import PlusTask, initial_states, plus_task
 from pokevla.simulation.rendering import CAMERAS
 from pokevla.simulation.simulator import BuiltEnvironment, build_libero_env
-
-SHARING: frozenset[Kind] = frozenset({"camera", "language", "noise"})
-"""Kinds whose tasks have the compiled model of their base task."""
+from pokevla.simulation.suites import TaskInfo
 
 
 class PlusEnvironment(LiberoEnvironment):
@@ -35,22 +36,25 @@ class PlusEnvironment(LiberoEnvironment):
             fast_rendering=settings.fast_rendering,
             seed=settings.seed,
             fixtures=settings.fixtures,
+            model_cache=user_model_cache(),
         )
-        self._place_camera()
 
-    def switch(self, task_index: int) -> bool:
-        """Become another task of the suite without building it, if both differ from one base task in camera,
-        instruction or noise only; returns whether. An episode is then what it is in an environment of its own.
+    def switch(self, task_index: int) -> None:
+        """Become another task of the suite, in every respect as a new environment of it would be.
 
-        Building one costs 4 s of CPU time, its first image included, switching milliseconds.
+        Takes milliseconds if both differ from one base task in camera, instruction or noise only.
         """
         task = plus_task(self._source, self.task.suite, task_index)
         if task.base != self.task.base or not {task.parts.kind, self.task.parts.kind} <= SHARING:
-            return False
+            super().switch(task_index)
+            return
         self.task = task
         self._set_noise()
         self._place_camera()
-        return True
+
+    def _load(self, task: TaskInfo) -> None:
+        super()._load(task)
+        self._place_camera()
 
     def restore_state(self, init_state_index: int) -> None:
         """Set an initial state, without settling.
@@ -78,7 +82,9 @@ class PlusEnvironment(LiberoEnvironment):
         parts = self.task.parts
         prepare(self._source, self.task)
         robot = register_robot(parts.robot) if parts.robot else "Panda"
-        built = build_libero_env(self.task, self.seed, robot=robot, always_reset=True)
+        # Scenes with added objects, other lamps or textures belong to one task or a few.
+        compile_model = partial(self._compiler.compile, once=parts.kind not in NATIVE)
+        built = build_libero_env(self.task, self.seed, compile_model, robot=robot, always_reset=True)
         self._generator = built.generator
         self._set_noise()
         return built

@@ -25,6 +25,8 @@ CATEGORY: dict[Kind, str] = {
 }
 """Official category of each kind."""
 CATEGORIES = tuple(dict.fromkeys(CATEGORY.values()))
+SHARING: frozenset[Kind] = frozenset({"camera", "language", "noise"})
+"""Kinds whose tasks are one simulation with their base task, seen or worded otherwise."""
 NUM_ROBOT_STATES = 500
 NUM_NOISES = 50
 _NAME = re.compile(

@@ -13,8 +13,8 @@ from pokevla.simulation.benchmark import Instructions, TaskSource
 from pokevla.simulation.libero_plus.bddl_files import BddlFile, read_bddl
 from pokevla.simulation.libero_plus.checkout import GET_IT, Checkout, TaskRow, open_checkout
 from pokevla.simulation.libero_plus.init_files import read_initial_state
-from pokevla.simulation.libero_plus.names import TaskName, spoken
-from pokevla.simulation.suites import TaskInfo, list_tasks, load_init_states
+from pokevla.simulation.libero_plus.names import SHARING, TaskName, spoken
+from pokevla.simulation.suites import TaskInfo, list_tasks, load_init_states, scene_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +70,20 @@ def plus_task(source: TaskSource, suite: str, index: int) -> PlusTask:
         parts=row.parts,
         init_file=init_file,
     )
+
+
+def kinship(source: TaskSource, suite: str, index: int) -> tuple[str, ...]:
+    """Scene, base task, and `switch` for kinds between which `PlusEnvironment.switch` takes milliseconds.
+
+    Robots and moved layouts have the scene of their base task; others have one of their own, and nothing in common.
+    Raises what `checkout_of` and `row_of` raise.
+    """
+    row = row_of(checkout_of(source), suite, index)
+    if row.parts.kind in SHARING:
+        return scene_of(suite, base_task(row).index), row.parts.base, "switch"
+    if row.parts.kind in ("robot", "moved"):
+        return scene_of(suite, base_task(row).index), row.parts.base
+    return ()
 
 
 def instruction_of(row: TaskRow, own: BddlFile | None, source: Instructions) -> str:

@@ -95,9 +95,7 @@ def test_noise_takes_the_numbers_of_the_official_loop(source: TaskSource, plain:
     from libero.libero.envs.env_wrapper import ControlEnv
 
     env = _make(CAMERA, source)
-    assert env.switch(NOISE)  # fog, severity 3; shares the model of the camera task
-    assert not env.switch(ROBOT)
-    assert not env.switch(MOVED)
+    env.switch(NOISE)  # fog, severity 3; shares the simulation of the camera task
     np.random.seed(0)  # the creation draws as well, and with some numbers LIBERO finds no place for an object
     stock = ControlEnv(bddl_file_name=str(env.task.bddl_file), has_offscreen_renderer=False, use_camera_obs=False)
     stock.seed(0)

@@ -44,6 +44,26 @@ def test_culling_is_pixel_identical_and_thinning_close() -> None:
     assert (full.instance_masks() != thin.instance_masks()).mean() < 0.02
 
 
+def test_default_rendering_culls_only_what_no_mirror_shows() -> None:
+    env = LiberoEnvironment("libero_spatial", 7, image_size=64)  # the stove mirrors
+    env.reset(0, settle_steps=1)
+    renderer = env._render()
+    assert renderer._may_cull
+    assert len(renderer._mirrors)
+    in_view = set()
+    for turn in (0.0, 1.3, -1.3):  # of the arm's first joint: the hand looks at the table, and to either side
+        env.reset(0, settle_steps=0)
+        env.sim_data.qpos[env.joint_columns[0] - 1] += turn
+        culled = env.stored_images()
+        wrist = renderer._camera_ids[1]
+        in_view.add(bool(renderer._in_frustum(wrist)[renderer._mirrors].any()))
+        renderer._may_cull = False
+        np.testing.assert_array_equal(env.stored_images(), culled)
+        renderer._may_cull = True
+    assert in_view == {True, False}
+    env.close()
+
+
 @pytest.mark.parametrize(
     ("backend", "prelude"), [("osmesa", MASKED_LIBRARY), ("nonsense", "")], ids=["no library", "bogus back-end"]
 )

@@ -10,8 +10,8 @@ import pytest
 
 from pokevla.data.sources.tasks import task_instruction
 from pokevla.errors import UsageError
-from pokevla.simulation.libero import TASKS_PER_SUITE
-from pokevla.simulation.suites import MAX_STEPS, SUITES, get_task, list_tasks, load_init_states
+from pokevla.simulation.libero import LIBERO, TASKS_PER_SUITE
+from pokevla.simulation.suites import MAX_STEPS, SUITES, get_task, list_tasks, load_init_states, scene_of
 
 
 def test_every_suite_has_ten_tasks_with_fifty_initial_states() -> None:
@@ -52,8 +52,15 @@ def test_an_unknown_task_names_the_valid_range(index: int) -> None:
         get_task("libero_goal", index)
 
 
+def test_tasks_of_a_scene_are_kin() -> None:
+    kin = {suite: [LIBERO.kinship(suite, index) for index in range(TASKS_PER_SUITE)] for suite in SUITES}
+    counts = {suite: len(set(scenes)) for suite, scenes in kin.items()}
+    assert counts == {"libero_spatial": 1, "libero_goal": 1, "libero_object": 10, "libero_10": 9}
+    assert kin["libero_10"][0] == kin["libero_10"][1] == (scene_of("libero_10", 0),)
+
+
 def test_asking_for_suites_starts_no_simulator(tiny_run_env: dict[str, str]) -> None:
-    code = "import sys; from pokevla.simulation.suites import list_tasks; list_tasks('libero_10'); "
+    code = "import sys; from pokevla.simulation.suites import scene_of; scene_of('libero_10', 3); "
     done = subprocess.run(
         [sys.executable, "-c", code + "print([m for m in ('mujoco', 'robosuite', 'torch') if m in sys.modules])"],
         env=tiny_run_env,

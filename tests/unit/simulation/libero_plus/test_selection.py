@@ -9,7 +9,18 @@ from pokevla.simulation.benchmark import Benchmark, TaskSource
 from pokevla.simulation.libero_plus.benchmark import LIBERO_PLUS
 from pokevla.simulation.libero_plus.names import CATEGORIES
 from pokevla.simulation.libero_plus.selection import selected_tasks, stratified_subset, task_source
-from tests.libero_plus import ADDED, CAMERA, MOVED, official_checkout, sample_source
+from tests.libero_plus import (
+    ADDED,
+    BACKGROUND,
+    CAMERA,
+    LANGUAGE,
+    LIGHT,
+    MOVED,
+    NOISE,
+    ROBOT,
+    official_checkout,
+    sample_source,
+)  # fmt: skip
 
 MANY = {index: CATEGORIES[index % 7] for index in range(700)}
 
@@ -58,3 +69,12 @@ def test_the_papers_subset_has_80_official_tasks_of_each_perturbation_and_suite(
         assert len(chosen) == 560
         found = [benchmark.get_task(suite, index).perturbation for index in chosen]
         assert {name: found.count(name) for name in CATEGORIES} == dict.fromkeys(CATEGORIES, 80)
+
+
+def test_kinship_tells_what_an_environment_can_become_cheaply(monkeypatch: pytest.MonkeyPatch) -> None:
+    benchmark = _sampled(monkeypatch)
+    kin = {task: benchmark.kinship("libero_object", task) for task in range(8)}
+    assert kin[CAMERA] == kin[LANGUAGE] == kin[NOISE]
+    assert kin[ROBOT] == kin[MOVED] == kin[CAMERA][:2]
+    assert kin[LIGHT] == kin[BACKGROUND] == kin[ADDED] == ()
+    assert "cream_cheese" in kin[CAMERA][1]

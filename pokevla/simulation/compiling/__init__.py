@@ -1,0 +1,1 @@
+"""Compiled models: kept by an environment, and on disk."""
