@@ -12,6 +12,7 @@ from typing import Any
 import pokevla
 from pokevla.errors import UsageError
 from pokevla.evaluation.agreement import Agreement, check_agreement
+from pokevla.evaluation.conditions import Settled, settle
 from pokevla.evaluation.drawing.watching import watcher_of
 from pokevla.evaluation.folder import (
     EPISODES,
@@ -91,6 +92,8 @@ def _run_locked(
     on_start: Callable[[str], None] | None,
 ) -> dict[str, Any]:
     folder = recipe.output / recipe.name
+    settled = settle(recipe)
+    recipe = settled.recipe
     identity = identity_of(recipe)
     stale = _is_stale(folder, identity, overwrite)  # before the weights are loaded: a refusal should be quick
     agreement = check_agreement(recipe)
@@ -120,7 +123,7 @@ def _run_locked(
     places = plan_places(min(recipe.workers, max(1, len(remaining))), pin=recipe.pin_workers)
     if on_start is not None:
         where = f"{len(places)} workers, rendering: {describe_places(places)}"
-        for line in (*agreement.notes, f"{len(remaining)} of {len(trials)} trials, {where}"):
+        for line in (*settled.lines, *agreement.notes, f"{len(remaining)} of {len(trials)} trials, {where}"):
             on_start(line)
     serving = Serving(recipe.actions_per_query, recipe.batch_size, recipe.retries)
     blocks = blocks_of(recipe, trials)
@@ -130,7 +133,7 @@ def _run_locked(
             run_trials(missing, policies, pool, serving, watch, on_record, finished=len(records))
             if blocks is not None and all(judged.decision.stops for judged in blocks.judge(records)):
                 break
-    return write_summary(recipe, records, trials, max_steps, agreement)
+    return write_summary(settled, records, trials, max_steps, agreement)
 
 
 def blocks_of(recipe: EvalRecipe, trials: Sequence[Trial]) -> Blocks | None:
@@ -142,17 +145,19 @@ def blocks_of(recipe: EvalRecipe, trials: Sequence[Trial]) -> Blocks | None:
 
 def identity_of(recipe: EvalRecipe) -> dict[str, Any]:
     """Settings and weights of this evaluation, by which finished trials in its directory are recognised."""
+    recipe = settle(recipe).recipe
     return {"recipe": recipe_hash(recipe), "weights": weights_identity(recipe)}
 
 
 def write_summary(
-    recipe: EvalRecipe,
+    settled: Settled,
     records: list[TrialRecord],
     trials: list[Trial],
     max_steps: Mapping[str, int],
     agreement: Agreement,
 ) -> dict[str, Any]:
     """Write and return `summary.json`, which marks the evaluation as complete."""
+    recipe = settled.recipe
     blocks = blocks_of(recipe, trials)
     summary = {
         "policies": summarise(_in_order(records, trials)),
@@ -161,7 +166,8 @@ def write_summary(
             for suite in recipe.trials.suites
         },
         "tasks": _by_task(records, recipe),
-        "settings": _settings(recipe, max_steps) | {"accepted_differences": agreement.accepted},
+        "settings": _settings(recipe, max_steps)
+        | {"from_models": settled.sources, "accepted_differences": agreement.accepted},
     }
     if blocks is not None:
         summary["sequential"] = [judged.to_dict() for judged in blocks.judge(records)]

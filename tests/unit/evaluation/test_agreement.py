@@ -38,7 +38,8 @@ def export(run: Path, trained_on: Any, **config: Any) -> None:
 def recipe(run: Path, kind: str = "model", **changes: Any) -> EvalRecipe:
     trials = {"suite": "libero_spatial", "tasks": [0], **changes.pop("trials", {})}
     policies = [{"name": "ours", "kind": kind, "run": run}]
-    return EvalRecipe(**{"kind": "eval", "name": "e", "trials": trials, "policies": policies, **changes})
+    values = {"kind": "eval", "name": "e", "trials": trials, "policies": policies}
+    return EvalRecipe(**{**values, "image_size": 256, "fast_rendering": False, **changes})
 
 
 def test_equal_conditions_need_no_word(run: Path) -> None:
