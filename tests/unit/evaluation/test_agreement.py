@@ -116,6 +116,14 @@ def test_policies_that_see_nothing_are_asked_in_the_right_words(run: Path) -> No
     assert check_agreement(recipe(run.with_name("not_there"))) == Agreement()  # reported by another check
 
 
+def test_another_image_path_than_that_of_training_is_told(run: Path) -> None:
+    job = recipe(run)
+    plain = job.model_copy(update={"policies": [job.policies[0].model_copy(update={"images": "plain"})]})
+    assert check_agreement(plain).notes == (
+        "policies: ours gets its pictures resampled as our own models do (images: plain).",
+    )
+
+
 def test_a_damaged_record_is_named(run: Path) -> None:
     for damage in ("256", {"image_size": "256"}, {"fast_rendering": [0]}, {"image_size": []}):
         export(run, damage)
