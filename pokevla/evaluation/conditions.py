@@ -6,7 +6,7 @@ That is in an exported model (`trained_on` in `config.json`), and in a run that 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Settled:
     recipe: EvalRecipe
     lines: tuple[str, ...] = ()
     """For the user: a sentence on what was taken and from which policies."""
-    sources: Mapping[str, list[str]] | None = None
+    sources: Mapping[str, list[str]] = field(default_factory=dict)
     """Field -> the policies that it was taken from; none of them where it is the default."""
 
 
@@ -61,7 +61,7 @@ def settle(recipe: EvalRecipe) -> Settled:
     """
     missing = {field: part for field, part in _FIELDS.items() if _value(recipe, field) is None}
     if not missing:
-        return Settled(recipe, sources={})
+        return Settled(recipe)
     models = [model for spec in recipe.policies for model in known_models(spec)]
     if recipe.trials.environment != "libero_plus" and "trials.instructions" in missing:
         del missing["trials.instructions"]  # only LIBERO-Plus has a choice
