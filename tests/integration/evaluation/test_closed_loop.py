@@ -13,7 +13,7 @@ import pytest
 from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import UsageError
 from pokevla.evaluation.closed_loop import run_closed_loop
-from pokevla.evaluation.drawing.frames import BAR_HEIGHT, SIDE
+from pokevla.evaluation.drawing.frames import BAR_HEIGHT, LINE, NOTE_HEIGHT, SIDE
 from pokevla.evaluation.drawing.lettering import OUTCOME_COLOURS
 from pokevla.evaluation.drawing.recorder import Filming, TrialRecorder
 from pokevla.evaluation.running.places import Place
@@ -188,7 +188,7 @@ def test_videos_show_what_the_policy_saw_where_the_goal_was_and_what_came_out(tm
     height, width, _ = films["solver"][0].shape
     assert (width, height % 2) == (2 * SIDE + 4, 0)
 
-    top = height - BAR_HEIGHT - 6 - 54 - 17 - SIDE - (height % 2)  # below the views: bar, plots and their titles
+    top = 6 + LINE + NOTE_HEIGHT  # an instruction of one line, and policy and trial below it
     for name, policy in policies.items():
         assert len(films[name]) == len(policy.seen) + 4
         for frame, seen in zip(films[name], policy.seen, strict=False):
