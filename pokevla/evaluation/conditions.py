@@ -5,8 +5,9 @@ That is in an exported model (`trained_on` in `config.json`), and in a run that 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class Settled:
     recipe: EvalRecipe
     lines: tuple[str, ...] = ()
     """For the user: a sentence on what was taken and from which policies."""
-    sources: Mapping[str, list[str]] = field(default_factory=dict)
+    sources: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
     """Field -> the policies that it was taken from; none of them where it is the default."""
 
 
