@@ -18,8 +18,7 @@ from pokevla.recipe.schema import EvalRecipe
 from pokevla.recipe.values import DEFAULTS_WITHOUT_MODEL
 from pokevla.runs.directory import EXPORT_CONFIG, find_export, holds_recipe, read_run_recipe
 from pokevla.runs.directory import TRAINED_ON as TRAINED_ON_FILE
-from pokevla.weights.export import read_trained_on
-from pokevla.weights.export_files import read_export_config
+from pokevla.weights.export_files import read_export_config, read_trained_on
 
 WORDINGS = {"clean": "task", "bddl": "file", "filename": "filename"}
 """`trials.instructions` of LIBERO-Plus -> the wording of the instructions that it shows, as training data name it."""
