@@ -24,7 +24,7 @@ import numpy as np
 from reporting import report, row
 
 from pokevla.embodiment.libero import LIBERO
-from pokevla.evaluation.first_and_last import FirstAndLast
+from pokevla.evaluation.drawing.first_and_last import FirstAndLast
 from pokevla.evaluation.running.places import plan_places
 from pokevla.evaluation.running.pool import Limits, worker_pool
 from pokevla.evaluation.running.serving import Serving, run_trials

@@ -17,7 +17,6 @@ from pokevla.telemetry.manifest import MANIFEST
 from pokevla.telemetry.writers import METRICS
 
 VIDEOS_PER_POLICY = 2
-PICTURES = 6
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monitoring.report.inputs import PICTURES, VIDEOS_PER_POLICY
-from monitoring.report.trial_results import breakdowns, failures, radar, tasks_shown
+from monitoring.report.inputs import VIDEOS_PER_POLICY
+from monitoring.report.trial_results import breakdowns, failures, radar, sheets, tasks_shown
 from pokevla.evaluation.choosing.validation import read_choice
 from pokevla.evaluation.folder import EPISODES
 from pokevla.evaluation.table import simulator, steps_of, suites_of
@@ -50,11 +50,8 @@ def trials_section(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
             for name in summary["policies"]
             for medium in _media(folder / "videos", name, suites, by_name, instructions)[:VIDEOS_PER_POLICY]
         ],
-        "strips": [
-            medium
-            for name in models
-            for medium in _media(folder / "pictures", name, suites, by_name, instructions)[:PICTURES]
-        ],
+        "sheets": _sheets(folder, records, models, instructions),
+        "has_masks": any(row["mask_iou"] is not None for row in summary["policies"].values()),
         "settings": summary["settings"],
         "simulator": simulator(summary["settings"]),
         "suites": suites,
@@ -80,6 +77,23 @@ def _failures(
         group["instruction"] = instructions.get((group["suite"], group["index"]), group["task"])
         for picture in group["pictures"]:
             picture["uri"] = data_uri(picture["path"])
+    return groups
+
+
+def _sheets(
+    folder: Path,
+    records: Sequence[TrialRecord],
+    policies: Sequence[str],
+    instructions: Mapping[tuple[str | None, int], str],
+) -> list[dict[str, Any]]:
+    """The sheets of trials, with their pictures inside and captions."""
+    groups = sheets(folder, records, policies)
+    for group in groups:
+        group["instruction"] = instructions.get((group["suite"], group["index"]), group["task"])
+        group["pictures"] = [
+            {"uri": data_uri(each["path"]), "policy": group["policy"], **_caption("", each["record"], instructions)}
+            for each in group["pictures"]
+        ]
     return groups
 
 

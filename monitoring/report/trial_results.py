@@ -7,11 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pokevla.evaluation.folder import PICTURES
 from pokevla.evaluation.statistics.groups import GroupField, GroupResult, group_results
 from pokevla.evaluation.trial_records import TrialRecord
+from pokevla.evaluation.videos import trial_name
 
 FAILURES_PER_TASK, FAILURES = 3, 24
 """Pictures in the gallery: 25 kB each, in a page that is one file."""
+SHEETS_PER_TASK, SHEETS = 2, 12
+"""Sheets of trials: about 300 kB each."""
 LISTED_TASKS = 40
 """With more tasks only their number is told."""
 RADAR_SIZE, RADAR_RADIUS, COLOURS = 320, 105, 6
@@ -97,6 +101,29 @@ def failures(folder: Path, records: Sequence[TrialRecord], policies: Sequence[st
             shown += 1
             group["pictures"].append({"path": path, "steps": record.steps, "state": record.init_state_index})
     return [group for group in gallery.values() if group["pictures"]]
+
+
+def sheets(folder: Path, records: Sequence[TrialRecord], policies: Sequence[str]) -> list[dict[str, Any]]:
+    """Sheets of filmed trials, grouped by task, of the named policies; at most a few of each task and SHEETS in all.
+    `pictures` has the record and the `path` of each."""
+    groups: dict[tuple[str, str, int], dict[str, Any]] = {}
+    shown = 0
+    for record in records:
+        if record.policy not in policies or shown == SHEETS:
+            continue
+        # An evaluation by several machines has its pictures in the folders of its parts, beside the videos.
+        place = folder if record.video is None else (folder / record.video).parent.parent
+        path = place / PICTURES / f"{trial_name(record.key)}.png"
+        key = (record.policy, record.suite, record.task_index)
+        if len(groups.get(key, {}).get("pictures", ())) == SHEETS_PER_TASK or not path.is_file():
+            continue
+        group = groups.setdefault(
+            key, {"policy": record.policy, "suite": record.suite, "index": record.task_index, "task": record.task,
+                  "pictures": []}
+        )  # fmt: skip
+        shown += 1
+        group["pictures"].append({"path": path, "record": record})
+    return list(groups.values())
 
 
 def tasks_shown(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,22 +1,21 @@
 """Whether an evaluation shows and asks its policies what they were trained on.
 
 Compared are the size and rendering of the images and the wording of the instructions. What a policy was trained on is
-in its exported model (`trained_on` in `config.json`). The crop comes with the policy; an evaluation has none.
+in its exported model (`trained_on` in `config.json`). Where the recipe leaves it to the models there is nothing to
+compare (`pokevla.evaluation.conditions`). The crop comes with the policy; an evaluation has none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pokevla.errors import RecipeError
-from pokevla.recipe.checking.recorded import TRAINED_ON, Recorded, read_recorded
+from pokevla.evaluation.conditions import WORDINGS, known_models, value_text
+from pokevla.recipe.checking.recorded import Recorded
 from pokevla.recipe.eval_sections.policies import PolicySpec
 from pokevla.recipe.schema import EvalRecipe
-from pokevla.runs.directory import EXPORT_CONFIG, find_export
-from pokevla.weights.export_files import read_export_config
 
 _REMEDIES = {
     "image_size": "set image_size={value}",
@@ -44,16 +43,16 @@ class _Difference:
 
     def __str__(self) -> str:
         return (
-            f"policies: {self.policy} was trained with {self.name} {_text(self.trained)}, these trials have "
-            f"{_text((self.evaluated,))}."
+            f"policies: {self.policy} was trained with {self.name} {value_text(self.trained)}, these trials have "
+            f"{value_text((self.evaluated,))}."
         )
 
 
 def check_agreement(recipe: EvalRecipe, instructions: str | None = None) -> Agreement:
     """Compare the trials with what each policy was trained on, from its exported model. Reads JSON only.
 
-    Policies without such a record (exports of earlier versions, imported ones) and runs without an export give a note
-    at most. Baselines that do not look (`replay`, `untrained`) are not compared, and blank images with nothing.
+    Policies without such a record (exports of earlier versions) give a note. Baselines that do not look (`replay`,
+    `untrained`) are not compared, and blank images with nothing.
 
     Args:
         instructions: wording of the trials' instructions, `task` or another name; None: the environment's own.
@@ -70,14 +69,12 @@ def check_agreement(recipe: EvalRecipe, instructions: str | None = None) -> Agre
     notes: list[str] = []
     found: list[_Difference] = []
     for spec in recipe.policies:
-        for name, export in _exports_of(spec):
-            config = read_export_config(export)
-            trained = read_recorded(config.get(TRAINED_ON), export / EXPORT_CONFIG)
-            compared = _compared(spec, config)
-            unknown = [part for part in compared if getattr(trained, part) is None]
+        for model in known_models(spec):
+            unknown = [part for part in model.compared if getattr(model.trained, part) is None]
             if unknown:
-                notes.append(f"policies: {name} does not say with what {', '.join(unknown)} it was trained.")
-            found += _differences(name, trained, {part: shown[part] for part in compared})
+                notes.append(f"policies: {model.name} does not say with what {', '.join(unknown)} it was trained.")
+            found += _differences(model.name, model.trained, {part: shown[part] for part in model.compared})
+        notes += _image_notes(spec)
     refused = [each for each in found if each.name not in recipe.accept_differences]
     if refused:
         raise RecipeError("\n".join(map(str, refused)), _remedy(refused))
@@ -89,34 +86,19 @@ def check_agreement(recipe: EvalRecipe, instructions: str | None = None) -> Agre
     return Agreement(accepted, tuple(notes))
 
 
-_PERTURBED = {"clean": "task", "bddl": "file", "filename": "filename"}
-"""`trials.instructions` of LIBERO-Plus -> the wording of the instructions that it shows, as training data name it."""
-
-
 def wording_of(recipe: EvalRecipe) -> str | None:
     """Wording of the instructions of the trials; None if it is not known.
 
     LIBERO's are those of the tasks' names (`TaskInfo.instruction`).
     """
-    known = {"libero": "task", "libero_plus": _PERTURBED.get(recipe.trials.instructions)}
+    known = {"libero": "task", "libero_plus": WORDINGS.get(recipe.trials.instructions or "")}
     return known.get(recipe.trials.environment)
 
 
-def _exports_of(spec: PolicySpec) -> Iterator[tuple[str, Path]]:
-    """Name and folder of each exported model of a policy that is compared. With one for each suite, the name says of
-    which."""
-    if spec.kind not in ("model", "blanked"):
-        return
-    for suite, run in spec.runs.items():
-        export = find_export(run)
-        if export is not None and (export / EXPORT_CONFIG).is_file():
-            yield f"{spec.name} ({suite})" if isinstance(spec.run, dict) else spec.name, export
-
-
-def _compared(spec: PolicySpec, config: dict[str, Any]) -> tuple[str, ...]:
-    if spec.kind == "blanked" or config.get("blank_images"):
-        return ("instructions",)
-    return ("image_size", "fast_rendering", "instructions")
+def _image_notes(spec: PolicySpec) -> Iterator[str]:
+    """A published model that gets its pictures in another way than it was trained on, because the recipe says so."""
+    if spec.kind == "model" and spec.images == "plain":
+        yield f"policies: {spec.name} gets its pictures resampled as our own models do (images: plain)."
 
 
 def _differences(policy: str, trained: Recorded, shown: dict[str, Any]) -> Iterator[_Difference]:
@@ -129,10 +111,6 @@ def _differences(policy: str, trained: Recorded, shown: dict[str, Any]) -> Itera
 def _remedy(refused: list[_Difference]) -> str:
     names = list(dict.fromkeys(each.name for each in refused))
     trained = {each.name: each.trained for each in refused}
-    steps = [_REMEDIES[name].format(value=_text(trained[name][-1:])) for name in names]
+    steps = [_REMEDIES[name].format(value=value_text(trained[name][-1:])) for name in names]
     text = "; ".join(steps)
     return f"{text[0].upper()}{text[1:]}. Or accept it: accept_differences=[{','.join(names)}]."
-
-
-def _text(values: tuple[Any, ...]) -> str:
-    return " and ".join(str(value).lower() if isinstance(value, bool) else str(value) for value in values)

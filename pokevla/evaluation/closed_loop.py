@@ -12,7 +12,8 @@ from typing import Any
 import pokevla
 from pokevla.errors import UsageError
 from pokevla.evaluation.agreement import Agreement, check_agreement
-from pokevla.evaluation.first_and_last import FirstAndLast
+from pokevla.evaluation.conditions import Settled, settle
+from pokevla.evaluation.drawing.watching import watcher_of
 from pokevla.evaluation.folder import (
     EPISODES,
     IDENTITY,
@@ -24,11 +25,11 @@ from pokevla.evaluation.folder import (
     refuse_other_folder,
 )
 from pokevla.evaluation.locking import evaluation_lock
-from pokevla.evaluation.policies import build_policies, mask_predictor, refuse_other_robots, weights_identity
+from pokevla.evaluation.policies import build_policies, refuse_other_robots, weights_identity
 from pokevla.evaluation.running.blocks import Blocks
 from pokevla.evaluation.running.places import describe_places, plan_places
 from pokevla.evaluation.running.pool import Limits, worker_pool
-from pokevla.evaluation.running.serving import PolicyKey, Serving, run_trials
+from pokevla.evaluation.running.serving import Serving, run_trials
 from pokevla.evaluation.running.worker import BenchmarkFactory
 from pokevla.evaluation.selection import (
     ENVIRONMENT_SEED,
@@ -41,10 +42,8 @@ from pokevla.evaluation.selection import (
 )
 from pokevla.evaluation.tensorboard_results import TENSORBOARD, publish_trials
 from pokevla.evaluation.trial_records import TrialRecord, append_record, read_records, rewrite_records, summarise
-from pokevla.evaluation.trials import Trial, filmed_trials, plan_trials
-from pokevla.evaluation.videos import TrialRecorder, trial_name
+from pokevla.evaluation.trials import Trial, plan_trials
 from pokevla.files.texts import read_json, write_json
-from pokevla.policy.acting import ActingPolicy
 from pokevla.recipe.load import recipe_hash
 from pokevla.recipe.schema import EvalRecipe
 
@@ -93,6 +92,8 @@ def _run_locked(
     on_start: Callable[[str], None] | None,
 ) -> dict[str, Any]:
     folder = recipe.output / recipe.name
+    settled = settle(recipe)
+    recipe = settled.recipe
     identity = identity_of(recipe)
     stale = _is_stale(folder, identity, overwrite)  # before the weights are loaded: a refusal should be quick
     agreement = check_agreement(recipe)
@@ -105,7 +106,7 @@ def _run_locked(
     trials = plan_trials(recipe.trials, [spec.name for spec in recipe.policies], max_steps, tasks_of(recipe))
     done = {record.key for record in records}
     remaining = [trial for trial in trials if trial.key not in done]
-    watch = _watcher(recipe, policies, trials)
+    watch = watcher_of(recipe, policies, trials)
     versions = versions_of(recipe)
 
     def on_record(record: TrialRecord) -> None:
@@ -122,7 +123,7 @@ def _run_locked(
     places = plan_places(min(recipe.workers, max(1, len(remaining))), pin=recipe.pin_workers)
     if on_start is not None:
         where = f"{len(places)} workers, rendering: {describe_places(places)}"
-        for line in (*agreement.notes, f"{len(remaining)} of {len(trials)} trials, {where}"):
+        for line in (*settled.lines, *agreement.notes, f"{len(remaining)} of {len(trials)} trials, {where}"):
             on_start(line)
     kinship = benchmark_of(recipe).kinship
     serving = Serving(recipe.actions_per_query, recipe.batch_size, recipe.retries, kinship)
@@ -133,7 +134,7 @@ def _run_locked(
             run_trials(missing, policies, pool, serving, watch, on_record, finished=len(records))
             if blocks is not None and all(judged.decision.stops for judged in blocks.judge(records)):
                 break
-    return write_summary(recipe, records, trials, max_steps, agreement)
+    return write_summary(settled, records, trials, max_steps, agreement)
 
 
 def blocks_of(recipe: EvalRecipe, trials: Sequence[Trial]) -> Blocks | None:
@@ -143,43 +144,21 @@ def blocks_of(recipe: EvalRecipe, trials: Sequence[Trial]) -> Blocks | None:
     return Blocks(recipe.trials.until, trials, [spec.name for spec in recipe.policies], recipe.trials.seed)
 
 
-def _watcher(
-    recipe: EvalRecipe, policies: Mapping[PolicyKey, ActingPolicy], trials: Sequence[Trial]
-) -> Callable[[Trial], FirstAndLast | None]:
-    """Who watches a trial: pictures of every trial of a policy that sees images, and videos of some."""
-    folder = recipe.output / recipe.name
-    filmed = {trial.key for spec in recipe.policies for trial in filmed_trials(trials, spec.name, recipe.videos)}
-    predictors = {
-        (spec.name, suite): mask_predictor(spec, suite, policies[spec.name, suite])
-        for spec in recipe.policies
-        for suite in recipe.trials.suites
-        if recipe.videos
-    }
-
-    def watch(trial: Trial) -> FirstAndLast | None:
-        if not policies[trial.policy, trial.suite].needs_images:
-            return None
-        name, recorder = trial_name(trial.key), None
-        if trial.key in filmed:
-            recorder = TrialRecorder(folder, name, predictors[trial.policy, trial.suite], queries_per_s(recipe))
-        return FirstAndLast(folder, name, recorder)
-
-    return watch
-
-
 def identity_of(recipe: EvalRecipe) -> dict[str, Any]:
     """Settings and weights of this evaluation, by which finished trials in its directory are recognised."""
+    recipe = settle(recipe).recipe
     return {"recipe": recipe_hash(recipe), "weights": weights_identity(recipe)}
 
 
 def write_summary(
-    recipe: EvalRecipe,
+    settled: Settled,
     records: list[TrialRecord],
     trials: list[Trial],
     max_steps: Mapping[str, int],
     agreement: Agreement,
 ) -> dict[str, Any]:
     """Write and return `summary.json`, which marks the evaluation as complete."""
+    recipe = settled.recipe
     blocks = blocks_of(recipe, trials)
     summary = {
         "policies": summarise(_in_order(records, trials)),
@@ -188,7 +167,8 @@ def write_summary(
             for suite in recipe.trials.suites
         },
         "tasks": _by_task(records, recipe),
-        "settings": _settings(recipe, max_steps) | {"accepted_differences": agreement.accepted},
+        "settings": _settings(recipe, max_steps)
+        | {"from_models": settled.sources, "accepted_differences": agreement.accepted},
     }
     if blocks is not None:
         summary["sequential"] = [judged.to_dict() for judged in blocks.judge(records)]

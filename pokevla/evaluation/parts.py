@@ -16,6 +16,7 @@ from typing import Any
 from pokevla.errors import UsageError
 from pokevla.evaluation.agreement import check_agreement
 from pokevla.evaluation.closed_loop import ProgressCallback, identity_of, run_closed_loop, write_summary
+from pokevla.evaluation.conditions import settle
 from pokevla.evaluation.folder import EPISODES, IDENTITY, SUMMARY, refuse_other_folder
 from pokevla.evaluation.locking import combine_lock, evaluation_lock, is_run_elsewhere
 from pokevla.evaluation.selection import check_trials, tasks_of
@@ -126,7 +127,8 @@ def _run_if_free(part: EvalRecipe, on_progress: ProgressCallback | None) -> bool
 
 
 def _combine(recipe: EvalRecipe) -> dict[str, Any]:
-    folder = _folder(recipe)
+    settled = settle(recipe)
+    recipe, folder = settled.recipe, _folder(recipe)
     max_steps = check_trials(recipe)
     records: list[TrialRecord] = []
     for part in parts_of(recipe):
@@ -136,7 +138,7 @@ def _combine(recipe: EvalRecipe) -> dict[str, Any]:
     write_json(folder / IDENTITY, identity_of(recipe))
     rewrite_records(folder / EPISODES, records)
     trials = plan_trials(recipe.trials, [spec.name for spec in recipe.policies], max_steps, tasks_of(recipe))
-    return write_summary(recipe, records, trials, max_steps, check_agreement(recipe))
+    return write_summary(settled, records, trials, max_steps, check_agreement(recipe))
 
 
 def _moved(record: TrialRecord, prefix: Path) -> TrialRecord:

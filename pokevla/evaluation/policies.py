@@ -9,8 +9,8 @@ from typing import Any
 from pokevla.embodiment.mixing import refuse_other_robot
 from pokevla.embodiment.table import get_embodiment
 from pokevla.errors import RecipeError, UsageError
+from pokevla.evaluation.drawing.recorder import MaskPredictor
 from pokevla.evaluation.running.serving import PolicyKey
-from pokevla.evaluation.videos import MaskPredictor
 from pokevla.parts import ENVIRONMENTS, get_part
 from pokevla.policy.acting import ActingPolicy
 from pokevla.policy.expert import ExpertPolicy

@@ -22,7 +22,13 @@ def benchmark_of(recipe: EvalRecipe) -> Benchmark:
 
 
 def environment_settings(recipe: EvalRecipe) -> EnvironmentSettings:
-    """How the environments of the trials are created."""
+    """How the environments of the trials are created.
+
+    Raises:
+        ValueError: the recipe leaves something to the models; `pokevla.evaluation.conditions.settle` comes first.
+    """
+    if recipe.image_size is None or recipe.fast_rendering is None or recipe.trials.instructions is None:
+        raise ValueError("the conditions of the trials are not settled")
     return EnvironmentSettings(
         recipe.image_size,
         recipe.fast_rendering,

@@ -1,33 +1,22 @@
-"""Video and image strip of a trial: what the policy saw at each query, with predicted and true masks."""
+"""Video files of trials, and the names of what belongs to a trial."""
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from pokevla.errors import NO_ROOM, DataError, DiskFullError
-from pokevla.evaluation.running.messages import Query
-from pokevla.evaluation.running.serving import Watched
 from pokevla.files.failures import CHECK_FOLDER, FREE_SPACE, free_bytes
 from pokevla.files.writing import atomic_path
-from pokevla.policy.pictures import caption, draw_views, mask_iou, strip
 
-logger = logging.getLogger(__name__)
-
-STRIP_PICTURES = 8
 MAX_FRAMES = 60
 """Most frames of a video in TensorBoard, where it becomes a GIF (about 50 kB per frame at 2 x 256 px)."""
-
-MaskPredictor = Callable[[np.ndarray, np.ndarray, str], np.ndarray]
-"""(images (2, H, W, 3), proprio (8,), instruction) -> predicted masks (2, H, W) bool."""
 
 ENCODING_TIMEOUT_S = 600.0
 """A trial has at most some hundred pictures, which ffmpeg encodes in seconds."""
@@ -43,66 +32,6 @@ def trial_name(key: tuple[str, str, int, int]) -> str:
 
 def _safe(suite: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]", "_", suite)
-
-
-class TrialRecorder:
-    """Records the queries of one trial. `predict_masks` is None for policies without masks (replay, blanked).
-
-    `queries_per_s` is how often the robot queries its policy; the video has that frame rate and so plays at real speed.
-    """
-
-    wants_masks = True
-
-    def __init__(self, folder: Path, name: str, predict_masks: MaskPredictor | None, queries_per_s: float) -> None:
-        self._folder = folder
-        self._name = name
-        self._queries_per_s = queries_per_s
-        self._predict_masks = predict_masks
-        self._pictures: list[np.ndarray] = []
-        self._ious: list[float] = []
-
-    def see(self, query: Query) -> None:
-        """Draw one observation."""
-        if query.images is None:
-            return
-        true = None if query.masks is None else query.masks.astype(bool)
-        predicted = None
-        note = f"step {query.step}"
-        if self._predict_masks is not None:
-            predicted = self._predict_masks(query.images, query.proprio, query.instruction)
-            ious = [] if true is None else [mask_iou(p, t) for p, t in zip(predicted, true, strict=True)]
-            self._ious += [iou for iou in ious if iou is not None]
-            if ious:
-                note += "   IoU " + " | ".join("-" if iou is None else f"{iou:.2f}" for iou in ious)
-        self._pictures.append(caption(draw_views(query.images, predicted, true), note))
-
-    def finish(self) -> Watched:
-        """Write `videos/NAME.mp4` and `pictures/NAME.png`; returns the video's path relative to the folder, and the
-        mean mask IoU.
-
-        On a full disk the trial counts all the same, without a video, and the log says so.
-
-        Raises:
-            DataError: writing failed otherwise.
-        """
-        if not self._pictures:
-            return {}
-        iou = float(np.mean(self._ious)) if self._ious else None
-        try:
-            return {"video": str(self._write().relative_to(self._folder)), "mask_iou": iou}
-        except DiskFullError as error:
-            logger.warning("the video of %s is left out: %s", self._name, error)
-            return {"mask_iou": iou}
-
-    def _write(self) -> Path:
-        video = self._folder / "videos" / f"{self._name}.mp4"
-        write_video(video, self._pictures, self._queries_per_s)
-        chosen = np.linspace(0, len(self._pictures) - 1, min(STRIP_PICTURES, len(self._pictures))).round().astype(int)
-        picture = self._folder / "pictures" / f"{self._name}.png"
-        with atomic_path(picture) as temporary:
-            rows = strip([self._pictures[index] for index in chosen], columns=2)
-            Image.fromarray(rows).save(temporary, optimize=True)
-        return video
 
 
 def trial_files(folder: Path, policy: str, suites: Sequence[str]) -> dict[str, Path]:

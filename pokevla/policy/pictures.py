@@ -1,9 +1,9 @@
-"""Visualisation of a policy's input: all views side by side, with predicted and true masks drawn on them."""
+"""Visualisation of a policy's input: its views, with predicted and true masks drawn on them."""
 
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 from scipy import ndimage
 
 PREDICTED_COLOUR = (255, 64, 160)
@@ -16,36 +16,46 @@ def outline(mask: np.ndarray) -> np.ndarray:
     return mask & ~ndimage.binary_erosion(mask, border_value=1)
 
 
-def draw_masks(image: np.ndarray, predicted: np.ndarray | None, true: np.ndarray | None, scale: int = 2) -> np.ndarray:
-    """Enlarge one view (H, W, 3) uint8 by `scale` and draw masks (H, W): `predicted` filled and outlined, `true` as an
-    outline. Returns (scale*H, scale*W, 3) uint8."""
-    canvas = np.repeat(np.repeat(image, scale, axis=0), scale, axis=1).astype(np.float32)
+def resized_image(image: np.ndarray, side: int) -> np.ndarray:
+    """An image (H, W, 3) uint8 as (side, side, 3)."""
+    if image.shape[:2] == (side, side):
+        return image
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS))
+
+
+def resized_mask(mask: np.ndarray, side: int) -> np.ndarray:
+    """A mask (H, W) as (side, side) bool."""
+    if mask.shape == (side, side):
+        return mask.astype(bool)
+    large = Image.fromarray(mask.astype(np.uint8)).resize((side, side), Image.Resampling.NEAREST)
+    return np.asarray(large).astype(bool)
+
+
+def draw_masks(image: np.ndarray, predicted: np.ndarray | None, true: np.ndarray | None) -> np.ndarray:
+    """Draw masks (H, W) on one view (H, W, 3) uint8: `predicted` filled and outlined, `true` as an outline."""
+    canvas = image.astype(np.float32)
     for mask, colour, fill in ((predicted, PREDICTED_COLOUR, True), (true, TRUE_COLOUR, False)):
         if mask is None:
             continue
-        large = np.repeat(np.repeat(mask.astype(bool), scale, axis=0), scale, axis=1)
+        inside = mask.astype(bool)
         if fill:
-            canvas[large] = (1 - FILL_ALPHA) * canvas[large] + FILL_ALPHA * np.array(colour, np.float32)
-        canvas[outline(large)] = colour
+            canvas[inside] = (1 - FILL_ALPHA) * canvas[inside] + FILL_ALPHA * np.array(colour, np.float32)
+        canvas[outline(inside)] = colour
     return canvas.round().astype(np.uint8)
 
 
-def draw_views(images: np.ndarray, predicted: np.ndarray | None, true: np.ndarray | None, scale: int = 2) -> np.ndarray:
-    """All views side by side. `images` (V, H, W, 3) uint8; masks (V, H, W) or None. Returns (sH, VsW, 3)."""
-    views = [
+def draw_views(
+    images: np.ndarray, predicted: np.ndarray | None, true: np.ndarray | None, side: int
+) -> list[np.ndarray]:
+    """Every view (side, side, 3) with its masks. `images` (V, H, W, 3) uint8; masks (V, H, W) or None."""
+    return [
         draw_masks(
-            image, None if predicted is None else predicted[view], None if true is None else true[view], scale=scale
+            resized_image(image, side),
+            None if predicted is None else resized_mask(predicted[view], side),
+            None if true is None else resized_mask(true[view], side),
         )
         for view, image in enumerate(images)
     ]
-    return np.concatenate(views, axis=1)
-
-
-def caption(picture: np.ndarray, text: str) -> np.ndarray:
-    """Add a dark bar with one line of `text` below `picture` (H, W, 3). Returns (H + 18, W, 3)."""
-    bar = Image.new("RGB", (picture.shape[1], 18), (24, 26, 32))
-    ImageDraw.Draw(bar).text((4, 3), text, fill=(235, 235, 240))
-    return np.concatenate([picture, np.asarray(bar)], axis=0)
 
 
 def strip(pictures: list[np.ndarray], columns: int) -> np.ndarray:

@@ -206,11 +206,12 @@ class EvalRecipe(JobRecipe):
     """Which trials."""
     policies: Annotated[list[PolicySpec], Field(min_length=1)]
     """The policies to evaluate, all in the same trials."""
-    image_size: Positive = 256
-    """Side of the rendered images in pixels. 256 is OpenVLA-OFT's."""
-    fast_rendering: bool = False
+    image_size: Positive | None = None
+    """Side of the rendered images in pixels. `null`: as the models of the policies were trained, which must agree;
+    without a model that says so 256, which is OpenVLA-OFT's."""
+    fast_rendering: bool | None = None
     """No multi-sampling, no reflections, simplified meshes: ten times as fast, with different pixels
-    (docs/simulation.md). Not for published numbers."""
+    (docs/simulation.md). Not for published numbers. `null`: as the models were trained; otherwise false."""
     accept_differences: tuple[Literal["image_size", "fast_rendering", "instructions"], ...] = ()
     """In what the trials may differ from the data that a policy was trained on. Anything else that differs is refused;
     the summary lists what was accepted."""

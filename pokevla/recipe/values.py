@@ -67,6 +67,15 @@ ADDED: dict[str, Any] = {
 left out of the recipe's hash and of its neutral settings, so that older runs can be resumed. `*` is every entry of a
 list."""
 
+DEFAULTS_WITHOUT_MODEL: dict[str, Any] = {
+    "image_size": 256,
+    "fast_rendering": False,
+    "trials.instructions": "clean",
+}
+"""Fields of an evaluation that are null where the models say what they were trained with
+(`pokevla.evaluation.conditions`), with the value that stands for null where no model says so. It was the default before
+models could, and is what null is hashed as."""
+
 
 class _Absent:
     """Value of a field that a recipe does not have."""
@@ -109,12 +118,17 @@ def is_neutral(field: str) -> bool:
 
 
 def learnt_values(recipe: BaseModel) -> dict[str, Any]:
-    """Values that identify a run: `plain_values` without neutral fields and without unused fields of `ADDED`, and with
-    paths as the original recipe spelled them."""
+    """Values that identify a run: `plain_values` without neutral fields and without unused fields of `ADDED`, with
+    paths as the original recipe spelled them, and with `DEFAULTS_WITHOUT_MODEL` in the place of null."""
     values = plain_values(recipe)
     spelled = values.pop(AS_WRITTEN, {})
     if spelled:
         values = _respelled(values, "", spelled)
+    for name, default in DEFAULTS_WITHOUT_MODEL.items():
+        *sections, last = name.split(".")
+        for owner in _owners(values, sections):
+            if isinstance(owner, dict) and last in owner and owner[last] is None:
+                owner[last] = default
     for name in (*NEUTRAL, *ADDED):
         *sections, last = name.split(".")
         for owner in _owners(values, sections):

@@ -29,7 +29,7 @@ from pokevla.model.building import build_vla, build_vlm, load_weights
 from pokevla.model.presets import config_from_dict, to_dict, vlm_config_from_dict
 from pokevla.model.vla import PokeVLA
 from pokevla.model.vlm import PokeVLM
-from pokevla.recipe.checking.recorded import TRAINED_ON, Recorded, read_recorded
+from pokevla.recipe.checking.recorded import TRAINED_ON
 from pokevla.recipe.kinds import MODEL_TITLES, model_of
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.runs.checkpoints import CheckpointInfo, checkpoint_folder
@@ -37,7 +37,13 @@ from pokevla.runs.directory import EXPORT, EXPORT_CONFIG, EXPORT_WEIGHTS, STATIS
 from pokevla.runs.directory import TRAINED_ON as TRAINED_ON_FILE
 from pokevla.runs.verification import verify
 from pokevla.weights.base_model import exported_folder, model_config, tokenizer_folder
-from pokevla.weights.export_files import EXPORT_AGAIN, FILES, read_export_config, refuse_damaged_export
+from pokevla.weights.export_files import (
+    EXPORT_AGAIN,
+    FILES,
+    read_export_config,
+    read_trained_on,
+    refuse_damaged_export,
+)
 from pokevla.weights.safetensors_files import FREE_SPACE, write_weights
 from pokevla.weights.trained import merged, open_trained
 
@@ -180,19 +186,6 @@ def read_statistics(folder: Path, embodiment: Embodiment) -> Statistics:
         return Statistics.from_dict(content, embodiment)
     except DataError as error:
         raise DataError(f"{path}: {error.message}", error.remedy) from error
-
-
-def read_trained_on(run_dir: Path) -> Recorded:
-    """What the datasets of a run say about their images and instructions; unknown values for a run of an earlier
-    version.
-
-    Raises:
-        DataError: the file is damaged.
-    """
-    path = run_dir / TRAINED_ON_FILE
-    if not path.is_file():
-        return Recorded()
-    return read_recorded(without_checksum(read_json_object(path), path), path)
 
 
 def load_exported(path: Path) -> tuple[PokeVLM | PokeVLA, dict[str, Any], Path, Statistics | None]:

@@ -12,7 +12,8 @@ from typing import Any
 from pokevla.errors import CheckpointError
 from pokevla.files.checksums import file_damage, stored_files, without_checksum
 from pokevla.files.texts import read_json_object
-from pokevla.runs.directory import EXPORT_CONFIG
+from pokevla.recipe.checking.recorded import Recorded, read_recorded
+from pokevla.runs.directory import EXPORT_CONFIG, TRAINED_ON
 
 FILES = "files"
 """Key of `config.json` with size and checksum of the other files."""
@@ -45,3 +46,16 @@ def refuse_damaged_export(folder: Path) -> None:
         damage = file_damage(folder, file)
         if damage is not None:
             raise CheckpointError(damage, EXPORT_AGAIN)
+
+
+def read_trained_on(run_dir: Path) -> Recorded:
+    """What the datasets of a run say about their images and instructions; unknown values for a run of an earlier
+    version.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = run_dir / TRAINED_ON
+    if not path.is_file():
+        return Recorded()
+    return read_recorded(without_checksum(read_json_object(path), path), path)

@@ -29,6 +29,10 @@ def test_an_imported_vla_adapter_acts_in_libero_and_is_exported(tmp_path: Path, 
     assert np.isfinite(actions).all()
 
     environment = {"POKEVLA_MODELS": str(models), "POKEVLA_RUNS": str(tmp_path / "runs")}
+    small = pokevla("validate", recipes / "published.yaml", "accept_differences=[]", **environment)
+    assert small.returncode == 2
+    assert "vla-adapter was trained with image_size 256, these trials have 64" in small.stderr
+    assert "vla-adapter was trained with fast_rendering false, these trials have true" in small.stderr
     evaluated = pokevla("eval", recipes / "published.yaml", **environment)
     assert evaluated.returncode == 0, evaluated.stderr
     lines = (tmp_path / "runs" / "eval_vla_adapter_spatial" / "episodes.jsonl").read_text().splitlines()

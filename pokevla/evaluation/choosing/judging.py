@@ -22,6 +22,7 @@ from pokevla.evaluation.choosing.validation import (
     validation_recipe,
 )
 from pokevla.evaluation.closed_loop import ProgressCallback, run_closed_loop
+from pokevla.evaluation.conditions import settle
 from pokevla.evaluation.folder import IDENTITY, SUMMARY
 from pokevla.evaluation.locking import evaluation_lock
 from pokevla.files.texts import read_json, write_json
@@ -72,6 +73,9 @@ def choose_checkpoint(
     trained = read_run_recipe(run)
     if not isinstance(trained, PosttrainRecipe):
         raise UsageError(f"{run} is a run of kind {trained.kind}: it has no policy.", "Name a post-training run.")
+    # From the run, because the models of checkpoints that were not chosen are deleted.
+    whole_run = recipe.model_copy(update={"policies": [spec.model_copy(update={"run": run})]})
+    recipe = settle(whole_run).recipe.model_copy(update={"policies": recipe.policies})
     folder = recipe.output / f"{recipe.name}-checkpoints"
     with evaluation_lock(folder):
         _refuse_other_run(folder, run)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from pokevla.evaluation.explaining.moments import Moment
 from pokevla.policy.explanation.explanation import Explanation
 from pokevla.policy.masks import paste, paste_values
-from pokevla.policy.pictures import draw_masks
+from pokevla.policy.pictures import draw_masks, resized_image, resized_mask
 
 Box = tuple[float, float, float, float]
 
@@ -88,11 +87,11 @@ def scale_of(panel: Panel, looks: list[Look]) -> tuple[float, float]:
 def draw_panel(panel: Panel, look: Look, view: int, side: int, scale: tuple[float, float]) -> np.ndarray:
     """One view of one moment, (side, side, 3) uint8."""
     moment = look.moment
-    image = np.asarray(Image.fromarray(moment.images[view]).resize((side, side), Image.Resampling.LANCZOS))
+    image = resized_image(moment.images[view], side)
     if panel.name == MASK:
         predicted = None if MASK not in look.maps else paste(look.maps[MASK][view], look.crop_box, (side, side))
-        true = None if moment.masks is None else _enlarged(moment.masks[view], side)
-        return draw_masks(image, predicted, true, scale=1)
+        true = None if moment.masks is None else resized_mask(moment.masks[view], side)
+        return draw_masks(image, predicted, true)
     return heat(image, paste_values(look.maps[panel.name][view], look.crop_box, (side, side)), panel, scale)
 
 
@@ -112,7 +111,3 @@ def colours(name: str, position: np.ndarray) -> np.ndarray:
     from matplotlib import colormaps  # slow to import
 
     return colormaps[name](position)[..., :3] * 255
-
-
-def _enlarged(mask: np.ndarray, side: int) -> np.ndarray:
-    return np.asarray(Image.fromarray(mask).resize((side, side), Image.Resampling.NEAREST))

@@ -18,7 +18,8 @@ from pokevla.errors import DataError, SimulationError, UsageError
 from pokevla.evaluation.running.messages import Query
 from pokevla.evaluation.running.places import plan_places
 from pokevla.evaluation.running.pool import Limits, worker_pool
-from pokevla.evaluation.running.serving import Serving, Watched, run_trials
+from pokevla.evaluation.running.serving import Serving, run_trials
+from pokevla.evaluation.running.watching import Ending, Watched
 from pokevla.evaluation.running.worker import BenchmarkFactory
 from pokevla.evaluation.selection import ENVIRONMENT_SEED
 from pokevla.evaluation.trial_records import TrialRecord
@@ -155,10 +156,10 @@ class _Watcher:
     def __init__(self) -> None:
         self.queries: list[Query] = []
 
-    def see(self, query: Query) -> None:
+    def see(self, query: Query, chunk: np.ndarray | None) -> None:
         self.queries.append(query)
 
-    def finish(self) -> Watched:
+    def finish(self, ending: Ending) -> Watched:
         return Watched()
 
 

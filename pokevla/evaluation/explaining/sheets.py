@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from pokevla.evaluation.drawing.lettering import FAINT, INK, PAPER, evenly, font, mask_legend, tag
 from pokevla.evaluation.explaining.maps import MASK, Look, Panel, colours, draw_panel, drawn_panels, scale_of
 from pokevla.evaluation.explaining.moments import Scene
 from pokevla.policy.masks import paste
-from pokevla.policy.pictures import PREDICTED_COLOUR, TRUE_COLOUR, mask_iou
+from pokevla.policy.pictures import mask_iou
 
-PAPER, INK, FAINT = (255, 255, 255), (20, 22, 28), (110, 114, 124)
 STRIP_SIDE, CLIP_SIDE = 128, 176
 """Side of one view in pixels."""
 GAP, VIEW_GAP, MARGIN = 12, 2, 12
@@ -40,8 +40,7 @@ class Story:
 
 def draw_strip(story: Story, count: int) -> Image.Image:
     """At most `count` evenly spaced moments."""
-    chosen = np.linspace(0, len(story.looks) - 1, min(count, len(story.looks))).round().astype(int)
-    looks = [story.looks[index] for index in chosen]
+    looks = [story.looks[index] for index in evenly(len(story.looks), count)]
     panels, scales, views = drawn_panels(looks), story.scales(), story.scene.embodiment.num_views
     cell = views * STRIP_SIDE + (views - 1) * VIEW_GAP
     width = LABEL_WIDTH + len(looks) * (cell + GAP) + SCALE_WIDTH
@@ -51,23 +50,23 @@ def draw_strip(story: Story, count: int) -> Image.Image:
     _heading(draw, story, MARGIN)
     for column, look in enumerate(looks):
         left = LABEL_WIDTH + column * (cell + GAP)
-        draw.text((left, HEADER - 20), f"{story.seconds(look):.1f} s", INK, _font(13))
-        draw.text((left + cell, HEADER - 18), f"step {look.moment.step}", FAINT, _font(11), anchor="ra")
+        draw.text((left, HEADER - 20), f"{story.seconds(look):.1f} s", INK, font(13))
+        draw.text((left + cell, HEADER - 18), f"step {look.moment.step}", FAINT, font(11), anchor="ra")
         for row, panel in enumerate(panels):
             top = HEADER + row * (STRIP_SIDE + GAP)
             sheet.paste(_views(panel, look, STRIP_SIDE, scales), (left, top))
             note = _note(panel, look)
             if note:
-                _tag(draw, (left + 3, top + STRIP_SIDE - 3), note)
+                tag(draw, (left + 3, top + STRIP_SIDE - 3), note)
     for row, panel in enumerate(panels):
         top = HEADER + row * (STRIP_SIDE + GAP)
         _label(draw, panel, (MARGIN, top + 34))
         if panel.name in scales:
             _colour_bar(sheet, panel, scales[panel.name], (width - SCALE_WIDTH + 4, top), STRIP_SIDE)
         else:
-            _legend(draw, (width - SCALE_WIDTH + 4, top + 34))
+            mask_legend(draw, (width - SCALE_WIDTH + 4, top + 34))
     names = ", ".join(story.scene.embodiment.views)
-    draw.text((LABEL_WIDTH, height - 26), f"time runs from left to right; each cell: views {names}", FAINT, _font(12))
+    draw.text((LABEL_WIDTH, height - 26), f"time runs from left to right; each cell: views {names}", FAINT, font(12))
     return sheet
 
 
@@ -83,17 +82,13 @@ def draw_frame(story: Story, number: int, scales: Scales) -> np.ndarray:
     frame = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(frame)
     _heading(draw, story, MARGIN)
-    draw.text(
-        (width - MARGIN, 12), f"{story.seconds(look):.1f} s, step {look.moment.step}", INK, _font(14), anchor="ra"
-    )
+    draw.text((width - MARGIN, 12), f"{story.seconds(look):.1f} s, step {look.moment.step}", INK, font(14), anchor="ra")
     for place, panel in enumerate(panels):
         left = MARGIN + (place % columns) * block_width
         top = HEADER - 14 + (place // columns) * block_height
         note = _note(panel, look)
-        draw.text((left, top), panel.title, INK, _font(14))
-        draw.text(
-            (left + cell, top + 2), ", ".join(filter(None, (panel.subtitle, note))), FAINT, _font(11), anchor="ra"
-        )
+        draw.text((left, top), panel.title, INK, font(14))
+        draw.text((left + cell, top + 2), ", ".join(filter(None, (panel.subtitle, note))), FAINT, font(11), anchor="ra")
         frame.paste(_views(panel, look, CLIP_SIDE, scales), (left, top + 20))
     done = number / max(len(story.looks) - 1, 1)
     draw.rectangle((MARGIN, height - 12, width - MARGIN, height - 8), (225, 227, 232))
@@ -111,8 +106,8 @@ def overlap(look: Look) -> list[float]:
 
 
 def _heading(draw: ImageDraw.ImageDraw, story: Story, left: int) -> None:
-    draw.text((left, 10), f'"{story.scene.instruction}"', INK, _font(17))
-    draw.text((left, 34), f"policy {story.policy}, {story.scene.title}", FAINT, _font(12))
+    draw.text((left, 10), f'"{story.scene.instruction}"', INK, font(17))
+    draw.text((left, 34), f"policy {story.policy}, {story.scene.title}", FAINT, font(12))
 
 
 def _views(panel: Panel, look: Look, side: int, scales: Scales) -> Image.Image:
@@ -136,15 +131,8 @@ def _note(panel: Panel, look: Look) -> str:
 
 def _label(draw: ImageDraw.ImageDraw, panel: Panel, place: tuple[int, int]) -> None:
     left, top = place
-    draw.text((left, top), panel.title, INK, _font(15))
-    draw.text((left, top + 22), panel.subtitle, FAINT, _font(12))
-
-
-def _legend(draw: ImageDraw.ImageDraw, place: tuple[int, int]) -> None:
-    left, top = place
-    for row, (colour, text) in enumerate(((PREDICTED_COLOUR, "predicted"), (TRUE_COLOUR, "true"))):
-        draw.rectangle((left, top + 22 * row + 3, left + 10, top + 22 * row + 13), colour)
-        draw.text((left + 15, top + 22 * row), text, INK, _font(12))
+    draw.text((left, top), panel.title, INK, font(15))
+    draw.text((left, top + 22), panel.subtitle, FAINT, font(12))
 
 
 def _colour_bar(
@@ -159,15 +147,4 @@ def _colour_bar(
     if not panel.symmetric and 1.6 < high < 8:  # where the 1 does not cover an end
         marks[1.0] = round(top + (1 - (1 - low) / (high - low)) * height) - 7
     for value, y in marks.items():
-        draw.text((left + 15, y), f"{value:.3g}", INK, _font(12))
-
-
-def _tag(draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str) -> None:
-    """White text on a dark plate, whose lower left corner is given."""
-    box = draw.textbbox(corner, text, _font(11), anchor="lb")
-    draw.rectangle((box[0] - 2, box[1] - 2, box[2] + 2, box[3] + 2), (24, 26, 32))
-    draw.text(corner, text, (240, 240, 245), _font(11), anchor="lb")
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+        draw.text((left + 15, y), f"{value:.3g}", INK, font(12))

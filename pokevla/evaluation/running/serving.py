@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypedDict
+
+import numpy as np
 
 from pokevla.errors import SimulationError
 from pokevla.evaluation.running.answers import ask
 from pokevla.evaluation.running.assignment import Kinship, WorkQueue
 from pokevla.evaluation.running.messages import Actions, Query, RunTrial, TrialDone
 from pokevla.evaluation.running.pool import Crash, WorkerPool
-from pokevla.evaluation.trial_records import TrialRecord
+from pokevla.evaluation.running.watching import Ending, TrialWatcher, Watched
+from pokevla.evaluation.trial_records import Outcome, TrialRecord
 from pokevla.evaluation.trials import Trial
 from pokevla.policy.acting import ActingPolicy
 from pokevla.policy.expert import ExpertPolicy
@@ -22,26 +24,6 @@ MAX_FIRST_CRASHES = 3
 
 PolicyKey = tuple[str, str]
 """(name of the policy, suite): a policy may have other weights or statistics in each suite."""
-
-
-class Watched(TypedDict, total=False):
-    """Fields of a trial's record that come from its watcher."""
-
-    video: str | None
-    picture: str | None
-    mask_iou: float | None
-
-
-class TrialWatcher(Protocol):
-    """Observes a trial as it runs (pokevla.evaluation.videos.TrialRecorder)."""
-
-    wants_masks: bool
-
-    def see(self, query: Query) -> None: ...
-
-    def finish(self) -> Watched:
-        """What belongs in the trial's record."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -65,6 +47,8 @@ class _Running:
     trial: Trial
     watcher: TrialWatcher | None
     queries: int = 0
+    steps: int = 0
+    """Actions executed before the last query."""
 
 
 def run_trials(
@@ -102,6 +86,7 @@ def run_trials(
         for slot, report in pool.reports(sorted(running)):
             if isinstance(report, Query):
                 running[slot].queries += 1
+                running[slot].steps = report.step
                 waiting.append((slot, report))
                 continue
             ended = running.pop(slot)
@@ -120,11 +105,11 @@ def run_trials(
                     f"The first {crashed} trials all crashed; the last one: {report.reason}.",
                     "Try `pokevla doctor`, then one trial with workers=1.",
                 )
-        _answer(pool, waiting, running, policies, serving)
+        answers = _answer(pool, waiting, running, policies, serving)
         for slot, query in waiting:  # after the answer, so that workers step while images are drawn
             watcher = running[slot].watcher
             if watcher is not None:
-                watcher.see(query)
+                watcher.see(query, answers.get(slot))
 
 
 def _answer(
@@ -133,7 +118,9 @@ def _answer(
     running: Mapping[int, _Running],
     policies: Mapping[PolicyKey, ActingPolicy],
     serving: Serving,
-) -> None:
+) -> dict[int, np.ndarray]:
+    """Send actions to all waiting workers; returns the whole chunks (K, A) by slot, without those of the expert."""
+    answers: dict[int, np.ndarray] = {}
     for key in dict.fromkeys(_key(running[slot].trial) for slot, _ in waiting):
         group = [(slot, query) for slot, query in waiting if _key(running[slot].trial) == key]
         policy, count = policies[key], serving.actions_per_query
@@ -147,6 +134,8 @@ def _answer(
             chunks = ask(key[0], policy, [query for _, query in batch], serving.batch_size, trials)
             for (slot, _), chunk in zip(batch, chunks, strict=True):
                 pool.send_actions(slot, Actions(chunk[:count]))
+                answers[slot] = chunk
+    return answers
 
 
 def _key(trial: Trial) -> PolicyKey:
@@ -165,23 +154,32 @@ def _request(trial: Trial, policy: ActingPolicy, watcher: TrialWatcher | None) -
 
 
 def _record(ended: _Running, report: TrialDone | Crash, crashes: int) -> TrialRecord:
-    trial = ended.trial
+    trial, watched = ended.trial, _finish(ended, report)
     if isinstance(report, Crash):
         return TrialRecord(
             policy=trial.policy, suite=trial.suite, task_index=trial.task_index, task="", trial=trial.number,
             init_state_index=trial.init_state_index, target_shift=None, outcome="crashed", steps=0,
-            queries=ended.queries, seconds=0.0, error=report.reason, seed=trial.seed, attempts=crashes,
+            queries=ended.queries, seconds=0.0, error=report.reason, seed=trial.seed, attempts=crashes, **watched,
         )  # fmt: skip
-    watched = Watched()
-    if ended.watcher is not None:
-        if report.last is not None:
-            ended.watcher.see(report.last)
-        watched = ended.watcher.finish()
     spent = {name: round(value, 3) for name, value in vars(report.spent).items()}
     return TrialRecord(
         policy=trial.policy, suite=trial.suite, task_index=trial.task_index, task=report.task,
         trial=trial.number, init_state_index=trial.init_state_index, target_shift=report.target_shift,
-        outcome="success" if report.success else "failure", steps=report.steps, queries=report.queries,
+        outcome=_outcome(report), steps=report.steps, queries=report.queries,
         seconds=round(report.seconds, 2), seed=trial.seed, attempts=crashes + 1, gl=report.gl, spent=spent,
         perturbation=report.perturbation, level=report.level, **watched,
     )  # fmt: skip
+
+
+def _finish(ended: _Running, report: TrialDone | Crash) -> Watched:
+    if ended.watcher is None:
+        return Watched()
+    if isinstance(report, Crash):
+        return ended.watcher.finish(Ending("crashed", ended.steps))
+    if report.last is not None:
+        ended.watcher.see(report.last, None)
+    return ended.watcher.finish(Ending(_outcome(report), report.steps))
+
+
+def _outcome(report: TrialDone) -> Outcome:
+    return "success" if report.success else "failure"

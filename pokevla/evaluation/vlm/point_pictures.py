@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from pokevla.evaluation.vlm.grounding import Question, Verdict, spread
 from pokevla.files.writing import atomic_path
-from pokevla.policy.pictures import PREDICTED_COLOUR, draw_masks, strip
+from pokevla.policy.pictures import PREDICTED_COLOUR, draw_masks, resized_mask, strip
 
 SIDE = 256
 COLUMNS = 4
@@ -36,11 +36,9 @@ def points_picture(path: Path, questions: Sequence[Question], verdicts: Sequence
 
 def _picture(question: Question, verdict: Verdict) -> np.ndarray:
     image = np.asarray(question.image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
-    mask = None
-    if question.mask is not None:
-        mask = np.asarray(Image.fromarray(question.mask).resize((SIDE, SIDE), Image.Resampling.NEAREST))
+    mask = None if question.mask is None else resized_mask(question.mask, SIDE)
     canvas = Image.new("RGB", (SIDE, SIDE + TEXT_HEIGHT), (24, 26, 32))
-    canvas.paste(Image.fromarray(draw_masks(image, None, mask, scale=1)))
+    canvas.paste(Image.fromarray(draw_masks(image, None, mask)))
     draw = ImageDraw.Draw(canvas)
     for x, y in verdict.points:
         if 0 <= x < 1 and 0 <= y < 1:

@@ -115,9 +115,12 @@ def _readable_weights(field: str, path: Path) -> list[str]:
 def _agreement(recipe: schema.EvalRecipe, made_before: frozenset[Path]) -> list[str]:
     """The trials show and ask what their policies were trained on, without those that an earlier job trains."""
     from pokevla.evaluation.agreement import check_agreement
+    from pokevla.evaluation.conditions import settle
 
     trained = [spec for spec in recipe.policies if not made_before & {run.absolute() for run in spec.runs.values()}]
-    return list(check_agreement(recipe.model_copy(update={"policies": trained})).notes)
+    settled = settle(recipe.model_copy(update={"policies": trained}))
+    lines = settled.lines if len(trained) == len(recipe.policies) else ()  # else the others have a say
+    return [*lines, *check_agreement(settled.recipe).notes]
 
 
 def _recorded(recipe: schema.TrainRecipe) -> list[str]:

@@ -55,9 +55,10 @@ class TrialsConfig(Section):
     """Checkout of LIBERO-Plus (github.com/sylvestf/LIBERO-plus), which has its task definitions."""
     libero_plus_assets: UserPath | None = None
     """Folder `assets` of LIBERO-Plus (its assets.zip, unpacked), which light, background and added objects need."""
-    instructions: Literal["clean", "bddl", "filename"] = "clean"
+    instructions: Literal["clean", "bddl", "filename"] | None = None
     """What LIBERO-Plus tells the policy: `clean` the words of the base task, `bddl` those of the task file, `filename`
-    those of the task's name, which contain the perturbation, as in the official code (docs/libero_plus.md)."""
+    those of the task's name, which contain the perturbation, as in the official code (docs/libero_plus.md). `null`: the
+    wording that the models were trained with, otherwise `clean`."""
     robot_init: Literal["published", "full"] = "published"
     """Robot Initial States of LIBERO-Plus: `published` sets the nominal joints back with the initial state, as the
     official code does, `full` keeps the perturbed ones (docs/libero_plus.md)."""

@@ -11,8 +11,9 @@ from pokevla.simulation.benchmark import Benchmark, TaskSource
 
 
 def task_source(trials: TrialsConfig) -> TaskSource:
-    """Where the recipe's tasks come from."""
-    return TaskSource(trials.libero_plus, trials.libero_plus_assets, trials.instructions, trials.robot_init)
+    """Where the recipe's tasks come from. Where the models decide on the wording it is `clean`, for listing tasks."""
+    wording = trials.instructions or "clean"
+    return TaskSource(trials.libero_plus, trials.libero_plus_assets, wording, trials.robot_init)
 
 
 def selected_tasks(trials: TrialsConfig, suite: str, benchmark: Benchmark) -> list[int]:

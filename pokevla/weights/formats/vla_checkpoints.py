@@ -33,6 +33,7 @@ from pokevla.model.published.config import (
     published_towers,
 )
 from pokevla.model.published.vla import PublishedVLA
+from pokevla.recipe.checking.recorded import TRAINED_ON, Recorded
 from pokevla.weights.conversion.sources import SAFETENSORS, WeightFiles
 from pokevla.weights.conversion.weight_format import (
     ImportRequest,
@@ -50,6 +51,11 @@ OFT, ADAPTER = "openvla-oft", "vla-adapter"
 OTHERS = ("config.json", "preprocessor_config.json", STATISTICS)
 """Files beside the weights that an import keeps, in `OUT/published/` and for the policy."""
 KEPT = "published"
+PROTOCOL = Recorded(image_size=(256,), fast_rendering=(False,), instructions=("task",))
+"""What the published models were trained on and are evaluated with: 256 px (IMAGE_RESOLUTION of
+experiments/robot/libero/regenerate_libero_dataset.py, env_img_res of run_libero_eval.py), default rendering, and the
+words of the tasks' names. moojink/openvla-oft @213c5ff; the same in OpenHelix-Team/VLA-Adapter @838a36d. The way from
+these pictures to the model's pixels is `ImagePath`."""
 QWEN2_DEFAULTS: dict[str, Any] = {
     "vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 22016, "num_hidden_layers": 32,
     "num_attention_heads": 32, "num_key_value_heads": 32, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
@@ -242,6 +248,7 @@ def _describer(kind: str, prompt: PromptForm) -> Callable[[ImportRequest, Publis
             "model": config.to_dict(),
             "prompt": dataclasses.asdict(prompt),
             "images": dataclasses.asdict(ImagePath()),
+            TRAINED_ON: PROTOCOL.to_dict(),
             KEY: LIBERO.to_dict(),
         }
 

@@ -13,6 +13,9 @@ import pytest
 from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import UsageError
 from pokevla.evaluation.closed_loop import run_closed_loop
+from pokevla.evaluation.drawing.frames import BAR_HEIGHT, LINE, NOTE_HEIGHT, SIDE
+from pokevla.evaluation.drawing.lettering import OUTCOME_COLOURS
+from pokevla.evaluation.drawing.recorder import Filming, TrialRecorder
 from pokevla.evaluation.running.places import Place
 from pokevla.evaluation.running.pool import Limits, worker_pool
 from pokevla.evaluation.running.serving import Serving, run_trials
@@ -20,7 +23,8 @@ from pokevla.evaluation.running.worker import BenchmarkFactory
 from pokevla.evaluation.selection import ENVIRONMENT_SEED
 from pokevla.evaluation.trial_records import TrialRecord, read_records, rewrite_records
 from pokevla.evaluation.trials import placement_rng, plan_trials
-from pokevla.evaluation.videos import TrialRecorder
+from pokevla.evaluation.videos import read_video
+from pokevla.policy.replay import ReplayPolicy
 from pokevla.recipe.eval_sections.policies import PolicySpec
 from pokevla.recipe.eval_sections.trials import TrialsConfig
 from pokevla.recipe.schema import EvalRecipe
@@ -131,15 +135,74 @@ def test_a_dead_simulator_is_a_crash_and_trials_are_pure_functions_of_their_plac
     policy = Killer()
     trials = plan_trials(trials_config(init_states=(0, 3)), ["idle"], {SUITE: 16})
     again = plan_trials(trials_config(init_states=(0, 1)), ["idle"], {SUITE: 16})
-    recorder = TrialRecorder(tmp_path, "idle", None, 2.5)
     records: list[TrialRecord] = []
     with worker_pool([Place()], FACTORY, Limits()) as pool:
         policy.pool = pool
-        watch = lambda trial: recorder if trial.init_state_index == 2 else None  # noqa: E731
+        filming = Filming(LIBERO, 8)
+        watch = lambda trial: TrialRecorder(tmp_path, trial, filming) if trial.init_state_index else None  # noqa: E731
         serving = Serving(8, retries=0)
         run_trials([*trials, *again], {("idle", SUITE): policy}, pool, serving, watch, records.append)
     assert [record.outcome for record in records] == ["failure", "crashed", "failure", "failure"]
     first, last = policy.seen[0:2], policy.seen[-2:]
     for before, after in zip(first, last, strict=True):  # another process, after another trial: the same pixels
         np.testing.assert_array_equal(before, after)
-    assert (tmp_path / str(records[2].video)).stat().st_size > 500
+    for record, seen in ((records[1], 2), (records[2], 3)):
+        frames, _ = read_video(tmp_path / str(record.video))
+        assert len(frames) == seen + (4 if record.outcome == "crashed" else 3), "the outcome stays for 1.5 s"
+        assert is_coloured(frames[-1][-BAR_HEIGHT:], OUTCOME_COLOURS[record.outcome])
+
+
+def is_coloured(part: np.ndarray, colour: tuple[int, int, int]) -> bool:
+    """Whether most of a part of a frame has a colour, as exactly as video has it."""
+    return bool((np.abs(part.astype(int) - colour).max(axis=-1) < 24).mean() > 0.5)
+
+
+class Seeing(ReplayPolicy):
+    """A replay that looks, and remembers what it saw."""
+
+    needs_images = True
+
+    def __init__(self, *args) -> None:
+        super().__init__(*args)
+        self.seen: list[np.ndarray] = []
+
+    def act(self, images, proprio, instructions, steps=None):
+        self.seen.append(images[0])
+        return super().act(images, proprio, instructions, steps)
+
+
+def test_videos_show_what_the_policy_saw_where_the_goal_was_and_what_came_out(tmp_path, expert_dataset) -> None:
+    actions = ReplayPolicy.from_dataset(expert_dataset, 0, 8).actions
+    policies = {"solver": Seeing(actions, LIBERO, 8), "still": Seeing(np.zeros((1, 7)), LIBERO, 8)}
+    trials = plan_trials(trials_config(), list(policies), {SUITE: 280})
+    trials = [trial if trial.policy == "solver" else replace(trial, max_steps=16) for trial in trials]
+    records: list[TrialRecord] = []
+    with worker_pool([Place()], FACTORY, Limits()) as pool:
+        run_trials(
+            trials, {(name, SUITE): policy for name, policy in policies.items()}, pool, Serving(8),
+            lambda trial: TrialRecorder(tmp_path, trial, Filming(LIBERO, 8)), records.append,
+        )  # fmt: skip
+    films = {record.policy: read_video(tmp_path / str(record.video))[0] for record in records}
+    assert {record.policy: record.outcome for record in records} == {"solver": "success", "still": "failure"}
+    assert films["solver"][0].shape == films["still"][0].shape
+    height, width, _ = films["solver"][0].shape
+    assert (width, height % 2) == (2 * SIDE + 4, 0)
+
+    top = 6 + LINE + NOTE_HEIGHT  # an instruction of one line, and policy and trial below it
+    for name, policy in policies.items():
+        assert len(films[name]) == len(policy.seen) + 4
+        for frame, seen in zip(films[name], policy.seen, strict=False):
+            for view in range(2):
+                left = view * (SIDE + 4)
+                shown = frame[top : top + SIDE, left : left + SIDE].reshape(64, 4, 64, 4, 3).mean(axis=(1, 3))
+                assert np.abs(shown - seen[view]).mean() < 12
+    first = films["solver"][0][top : top + SIDE].astype(int)
+    assert ((first[..., 1] - first[..., [0, 2]].max(axis=-1)) > 60).sum() > 100, "the true mask is outlined in green"
+
+    bars = {name: film[-1][-BAR_HEIGHT:] for name, film in films.items()}
+    assert is_coloured(bars["solver"], OUTCOME_COLOURS["success"])
+    assert is_coloured(bars["still"], OUTCOME_COLOURS["failure"])
+    plots = [film[1][top + SIDE : -BAR_HEIGHT] for film in films.values()]
+    assert np.abs(plots[0].astype(int) - plots[1]).max() > 100, "other actions"
+    for record in records:
+        assert (tmp_path / "pictures" / f"{Path(str(record.video)).stem}.png").stat().st_size > 20_000

@@ -38,7 +38,8 @@ def export(run: Path, trained_on: Any, **config: Any) -> None:
 def recipe(run: Path, kind: str = "model", **changes: Any) -> EvalRecipe:
     trials = {"suite": "libero_spatial", "tasks": [0], **changes.pop("trials", {})}
     policies = [{"name": "ours", "kind": kind, "run": run}]
-    return EvalRecipe(**{"kind": "eval", "name": "e", "trials": trials, "policies": policies, **changes})
+    values = {"kind": "eval", "name": "e", "trials": trials, "policies": policies}
+    return EvalRecipe(**{**values, "image_size": 256, "fast_rendering": False, **changes})
 
 
 def test_equal_conditions_need_no_word(run: Path) -> None:
@@ -113,6 +114,14 @@ def test_policies_that_see_nothing_are_asked_in_the_right_words(run: Path) -> No
         check_agreement(recipe(run, image_size=64))
     assert check_agreement(recipe(run, image_size=64), "file") == Agreement()
     assert check_agreement(recipe(run.with_name("not_there"))) == Agreement()  # reported by another check
+
+
+def test_another_image_path_than_that_of_training_is_told(run: Path) -> None:
+    job = recipe(run)
+    plain = job.model_copy(update={"policies": [job.policies[0].model_copy(update={"images": "plain"})]})
+    assert check_agreement(plain).notes == (
+        "policies: ours gets its pictures resampled as our own models do (images: plain).",
+    )
 
 
 def test_a_damaged_record_is_named(run: Path) -> None:

@@ -8,11 +8,14 @@ import logging
 import numpy as np
 import pytest
 
+from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import DiskFullError
+from pokevla.evaluation.drawing.recorder import Filming, TrialRecorder
 from pokevla.evaluation.running.messages import Query
+from pokevla.evaluation.running.watching import Ending
 from pokevla.evaluation.trial_records import TrialRecord, append_record, read_records, rewrite_records
-from pokevla.evaluation.videos import TrialRecorder
 from tests.conftest import SmallDisk
+from tests.unit.evaluation.drawing.trials import NAME, TRIAL
 
 RECORD = TrialRecord(
     policy="p", suite="s", task_index=0, task="t", trial=0, init_state_index=0, target_shift=None, outcome="success",
@@ -42,10 +45,10 @@ def test_recorded_trials_stay(disk_to_fill: SmallDisk) -> None:
 
 
 def test_a_trial_counts_without_its_video(disk_to_fill: SmallDisk, caplog: pytest.LogCaptureFixture) -> None:
-    recorder = TrialRecorder(disk_to_fill.folder, "p-t00-i00", None, 5.0)
+    recorder = TrialRecorder(disk_to_fill.folder, TRIAL, Filming(LIBERO, 4))
     noise = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    recorder.see(Query(0, "reach", np.zeros(8, np.float32), noise, None))
+    recorder.see(Query(0, "reach", np.zeros(8, np.float32), noise, None), None)
     disk_to_fill.fill()
     with caplog.at_level(logging.WARNING):
-        assert recorder.finish() == {"mask_iou": None}
-    assert "the video of p-t00-i00 is left out: No room to write" in caplog.text
+        assert recorder.finish(Ending("failure", 0)) == {"mask_iou": None}
+    assert f"the video of {NAME} is left out: No room to write" in caplog.text

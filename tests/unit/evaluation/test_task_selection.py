@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pokevla.errors import RecipeError, UsageError
+from pokevla.evaluation.conditions import settle
 from pokevla.evaluation.parts import missing_parts
 from pokevla.evaluation.selection import check_trials, environment_settings, left_out, tasks_of
 from pokevla.recipe.eval_sections.policies import PolicySpec
@@ -54,5 +55,5 @@ def test_a_layout_has_one_initial_state(recipe: EvalRecipe) -> None:
 
 
 def test_environments_get_the_recipes_source(recipe: EvalRecipe) -> None:
-    settings = environment_settings(_with(recipe, robot_init="full", fixtures="fixed"))
+    settings = environment_settings(settle(_with(recipe, robot_init="full", fixtures="fixed")).recipe)
     assert (settings.source.checkout, settings.source.robot_init, settings.fixtures) == (SAMPLE, "full", "fixed")

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pokevla.embodiment.libero import LIBERO
+from pokevla.evaluation.drawing.recorder import Filming, TrialRecorder
 from pokevla.evaluation.running.messages import Query
+from pokevla.evaluation.running.watching import Ending
 from pokevla.evaluation.trial_records import TrialRecord, rewrite_records, summarise
-from pokevla.evaluation.videos import TrialRecorder
 from pokevla.evaluation.vlm.grounding import Question, judge, summarise_verdicts
 from pokevla.evaluation.vlm.point_pictures import points_picture
+from tests.unit.evaluation.drawing.trials import TRIAL
 
 RECORD = TrialRecord(
     policy="trained", suite="libero_object", task_index=3, task="pick", trial=0, init_state_index=30,
@@ -99,13 +102,11 @@ def _evaluation(folder: Path) -> None:
     rng = np.random.default_rng(0)
     true = np.zeros((2, 64, 64), np.uint8)
     true[:, 20:40, 24:44] = 1
-    recorder = TrialRecorder(
-        folder, "trained-libero_object-t3-i30", lambda *_: np.roll(true, 4, axis=1).astype(bool), 2.5
-    )
+    recorder = TrialRecorder(folder, TRIAL, Filming(LIBERO, 8, lambda *_: np.roll(true, 4, axis=1).astype(bool)))
     for step in range(4):
         images = np.full((2, 64, 64, 3), 90, np.uint8) + rng.integers(0, 40, (2, 64, 64, 3), dtype=np.uint8)
-        recorder.see(Query(8 * step, "pick", np.zeros(8, np.float32), images, true))
-    recorder.finish()
+        recorder.see(Query(8 * step, "pick", np.zeros(8, np.float32), images, true), np.zeros((8, 7)))
+    recorder.finish(Ending("success", 120))
     tasks = [
         {"suite": "libero_object", "index": 3, "name": "pick", "instruction": "pick up the <bbq> sauce", "policies": {}}
     ]

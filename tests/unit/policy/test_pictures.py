@@ -9,9 +9,8 @@ def test_both_masks_are_drawn_on_their_own_view() -> None:
     predicted, true = np.zeros((2, 16, 16), bool), np.zeros((2, 16, 16), bool)
     predicted[0, 4:8, 4:8] = True
     true[1, 4:8, 4:8] = True
-    picture = draw_views(images, predicted, true, scale=2)
-    assert picture.shape == (32, 64, 3)
-    base, wrist = picture[:, :32], picture[:, 32:]
+    base, wrist = draw_views(images, predicted, true, side=32)
+    assert base.shape == wrist.shape == (32, 32, 3)
     assert (base == PREDICTED_COLOUR).all(axis=-1).any()
     assert not (base == TRUE_COLOUR).all(axis=-1).any()
     assert (wrist == TRUE_COLOUR).all(axis=-1).any()

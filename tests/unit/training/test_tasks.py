@@ -18,7 +18,7 @@ from pokevla.files.checksums import with_checksum
 from pokevla.recipe.checking.recorded import Recorded
 from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
 from pokevla.training.tasks import build_task, save_statistics
-from pokevla.weights.export import read_trained_on
+from pokevla.weights.export_files import read_trained_on
 from tests.toys import write_toy_questions
 from tests.unit.data.conftest import write_libero_file
 

@@ -15,10 +15,10 @@ from pokevla.recipe.schema import EvalRecipe
 
 
 def recipe(**changes: object) -> EvalRecipe:
-    trials = {"suite": "libero_goal", "tasks": [1, 2], "target_shift_m": (0.01, 0.02)}
+    trials = {"suite": "libero_goal", "tasks": [1, 2], "target_shift_m": (0.01, 0.02), "instructions": "clean"}
     values = {
         "kind": "eval", "name": "e", "trials": trials,
-        "policies": [{"name": "p", "kind": "model", "run": "x"}],
+        "policies": [{"name": "p", "kind": "model", "run": "x"}], "image_size": 256, "fast_rendering": False,
     }  # fmt: skip
     return EvalRecipe.model_validate({**values, **changes})
 

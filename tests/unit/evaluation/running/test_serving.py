@@ -16,7 +16,9 @@ from pokevla.evaluation.running.messages import Actions, Query, RunTrial
 from pokevla.evaluation.running.places import Place
 from pokevla.evaluation.running.pool import Crash, Limits, Worker, WorkerPool, worker_pool
 from pokevla.evaluation.running.serving import Serving, run_trials
-from pokevla.evaluation.trials import plan_trials
+from pokevla.evaluation.running.watching import Ending, Watched
+from pokevla.evaluation.trial_records import TrialRecord
+from pokevla.evaluation.trials import Trial, plan_trials
 from pokevla.recipe.eval_sections.trials import TrialsConfig
 
 SUITE = "libero_object"
@@ -48,7 +50,7 @@ def factory(monkeypatch):
 
 def run(
     factory, workers: int, states: tuple[int, int], policies=None, tasks=(0,), shift=(0.0, 0.1), places=None,
-    limits=Limits(60.0, 60.0), finished=0, **serving,
+    limits=Limits(60.0, 60.0), finished=0, watch=lambda trial: None, **serving,
 ):  # fmt: skip
     policies = policies or {"stepper": Stepper()}
     config = TrialsConfig(suite=SUITE, tasks=list(tasks), init_states=states, target_shift_m=shift)
@@ -56,7 +58,7 @@ def run(
     with worker_pool(places or [Place()] * workers, factory, limits) as pool:
         trials = plan_trials(config, list(policies), {SUITE: 20})
         by_suite = {(name, SUITE): policy for name, policy in policies.items()}
-        run_trials(trials, by_suite, pool, Serving(3, **serving), lambda trial: None, records.append, finished=finished)
+        run_trials(trials, by_suite, pool, Serving(3, **serving), watch, records.append, finished=finished)
     return sorted(records, key=lambda record: (record.task_index, record.policy, record.init_state_index))
 
 
@@ -92,6 +94,55 @@ def test_a_trial_that_crashed_once_is_tried_again_in_a_fresh_process(factory, tm
     assert (flaky.outcome, flaky.attempts) == ("success", 2)
     assert (healthy.outcome, healthy.attempts) == ("success", 1)
     assert content([flaky, healthy])[1:] == content(run(factory, 1, (17, 18)))
+
+
+class Onlooker:
+    """Notes what it is shown of an attempt."""
+
+    wants_masks = False
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[int, tuple[int, ...] | None]] = []
+        self.ending: Ending | None = None
+
+    def see(self, query: Query, chunk: np.ndarray | None) -> None:
+        self.shown.append((query.step, None if chunk is None else chunk.shape))
+
+    def finish(self, ending: Ending) -> Watched:
+        self.ending = ending
+        return {"video": f"{ending.outcome}.mp4"}
+
+
+def watched(factory, state: int, policies=None, **serving) -> tuple[list[Onlooker], TrialRecord]:
+    """The onlookers of all attempts at a trial, and its record."""
+    onlookers: list[Onlooker] = []
+
+    def watch(trial: Trial) -> Onlooker:
+        onlookers.append(Onlooker())
+        return onlookers[-1]
+
+    (record,) = run(factory, 1, (state, state + 1), policies, watch=watch, **serving)
+    return onlookers, record
+
+
+def test_a_watcher_sees_whole_chunks_the_last_observation_and_the_outcome(factory) -> None:
+    ((onlooker,), record) = watched(factory, 23)
+    assert onlooker.shown == [(0, (4, 7)), (3, (4, 7)), (4, None)], "three of four actions are executed"
+    assert (onlooker.ending, record.video) == (Ending("success", 4), "success.mp4")
+
+
+def test_a_trial_that_crashes_has_an_outcome_for_its_watcher_too(factory) -> None:
+    ((onlooker,), record) = watched(factory, 13, retries=0)
+    assert onlooker.shown == [(0, (4, 7))]
+    assert (onlooker.ending, record.outcome, record.video) == (Ending("crashed", 0), "crashed", "crashed.mp4")
+
+
+def test_an_attempt_that_is_repeated_has_no_outcome(factory, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("POKEVLA_TOY_MARKER", str(tmp_path / "died"))
+    (first, second), record = watched(factory, 16)
+    assert first.ending is None
+    assert second.ending == Ending("success", record.steps)
+    assert record.attempts == 2
 
 
 def test_success_at_any_step_counts_and_ends_the_trial(factory) -> None:

@@ -146,10 +146,20 @@ def test_an_evaluation_that_shows_other_images_than_those_of_training_is_refused
         trained_on={"image_size": [128], "fast_rendering": [False], "instructions": ["task"]},
     )
     with pytest.raises(RecipeError, match=r"e: policies: ours was trained with image_size 128, these trials have 256"):
-        check_start(evaluation(tmp_path, policy))
-    assert check_start(evaluation(tmp_path, policy, "image_size=128")) == []
-    (remark,) = check_start(evaluation(tmp_path, policy, "accept_differences=[image_size]"))
+        check_start(evaluation(tmp_path, policy, "image_size=256"))
+    (taken,) = check_start(evaluation(tmp_path, policy, "image_size=128"))
+    assert taken == "fast_rendering false: as ours was trained."
+    (_, remark) = check_start(evaluation(tmp_path, policy, "image_size=256", "accept_differences=[image_size]"))
     assert remark.endswith("Accepted by accept_differences.")
+
+
+def test_an_evaluation_says_what_it_takes_from_its_models_and_waits_for_those_in_training(tmp_path: Path) -> None:
+    policy = export(
+        tmp_path / "policy", kind="pokevla", embodiment=LIBERO.to_dict(),
+        trained_on={"image_size": [128], "fast_rendering": [True], "instructions": ["task"]},
+    )  # fmt: skip
+    assert check_start(evaluation(tmp_path, policy)) == ["image_size 128, fast_rendering true: as ours was trained."]
+    assert check_start(evaluation(tmp_path, tmp_path / "later"), made_before=[tmp_path / "later"]) == []
 
 
 def test_datasets_that_differ_in_what_a_policy_sees_are_remarked_on(tmp_path: Path) -> None:

@@ -26,14 +26,14 @@ def test_it_refers_to_nothing_outside_itself(page: str) -> None:
 
 def test_it_embeds_pictures_video_and_curves(page: str) -> None:
     kinds = {kind: page.count(f"data:{kind};base64") for kind in ("image/png", "video/mp4")}
-    assert kinds["image/png"] == 2  # strip of a trial, points after (none before)
+    assert kinds["image/png"] == 2  # sheet of a trial, points after (none before)
     assert kinds["video/mp4"] == 1
     assert page.count("<svg ") >= 10
 
 
 def test_captions_say_what_came_out_and_what_was_asked_for(page: str) -> None:
     captions = [html.unescape(text) for text in re.findall(r"<figcaption><b>(.*?)</figcaption>", page)]
-    assert len(captions) == 2  # a video and a strip of masks
+    assert len(captions) == 2  # a video and a sheet of masks
     for caption in captions:
         assert "solved after 120 steps, mask IoU 0.61" in caption
         assert "“pick up the <bbq> sauce”" in caption

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from monitoring.report.page import write_report
-from monitoring.report.trial_results import FAILURES_PER_TASK, breakdowns, failures, radar, tasks_shown
+from monitoring.report.trial_results import (
+    FAILURES_PER_TASK,
+    SHEETS_PER_TASK,
+    breakdowns,
+    failures,
+    radar,
+    sheets,
+    tasks_shown,
+)
 from pokevla.evaluation.trial_records import TrialRecord, read_records, rewrite_records
 
 NAMES = ("Camera Viewpoints", "Language Instructions", "Sensor Noise")
@@ -58,6 +67,32 @@ def test_the_gallery_has_a_few_failures_of_each_task(tmp_path: Path) -> None:
     assert [(group["index"], group["failed"], len(group["pictures"])) for group in groups] == [
         (0, 5, FAILURES_PER_TASK), (1, 1, 1),
     ]  # fmt: skip
+
+
+def test_sheets_are_grouped_by_task_wherever_their_part_of_the_evaluation_lies(tmp_path: Path) -> None:
+    for place, task, states in (("", 0, range(4)), ("parts/libero_goal-01", 1, range(1))):
+        (tmp_path / place / "pictures").mkdir(parents=True)
+        for state in states:
+            Image.new("RGB", (8, 8)).save(tmp_path / place / "pictures" / f"ours-libero_goal-t{task}-i{state:02d}.png")
+    first = [record(init_state_index=state, video=f"videos/{state}.mp4") for state in range(4)]
+    moved = record(task_index=1, video="parts/libero_goal-01/videos/x.mp4")
+    others = [record("theirs"), record(task_index=2), record(task_index=1, init_state_index=7)]
+    groups = sheets(tmp_path, [*first, *others, moved], ["ours"])
+    assert [(group["index"], len(group["pictures"])) for group in groups] == [(0, SHEETS_PER_TASK), (1, 1)]
+    assert groups[1]["pictures"][0]["record"] == moved
+
+
+def test_the_page_shows_masks_over_time_and_loads_them_when_they_come_into_view(pipeline: Path) -> None:
+    page = write_report([pipeline], pipeline / "report.html").read_text()
+    section = page.split("<h3>Segmentation over time</h3>")[1].split("</section>")[0]
+    assert section.count('loading="lazy"') == section.count("data:image/png;base64") == 1
+    assert "solved after 120 steps, mask IoU 0.61" in section
+    summary = json.loads((pipeline / "evaluation" / "summary.json").read_text())
+    summary["policies"]["trained"]["mask_iou"] = None
+    (pipeline / "evaluation" / "summary.json").write_text(json.dumps(summary))
+    page = write_report([pipeline], pipeline / "report.html").read_text()
+    assert "<h3>Trials over time</h3>" in page
+    assert '<span class="key predicted">' not in page
 
 
 def test_thousands_of_tasks_are_counted_and_not_listed() -> None:

@@ -39,6 +39,9 @@ def test_export_gives_the_imported_files_back_bit_for_bit(tmp_path: Path, kind: 
     folder = bring_in(source, kind, tmp_path / "imported")
     layout = json.loads((folder / "source.json").read_text())["layout"]
     assert layout == ("ddp" if prefix else "plain")
+    config = json.loads((folder / "config.json").read_text())
+    assert config["trained_on"] == {"image_size": [256], "fast_rendering": [False], "instructions": ["task"]}
+    assert config["images"] == {"jpeg": True, "lanczos": True, "crop_area": 0.9}
     export_weights(kind, folder, tmp_path / "exported", [layout])
     before, after = tensors_in(source), tensors_in(tmp_path / "exported")
     assert before.keys() == after.keys()

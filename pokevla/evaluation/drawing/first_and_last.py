@@ -11,7 +11,7 @@ from PIL import Image
 from pokevla.errors import DiskFullError
 from pokevla.evaluation.folder import OBSERVATIONS
 from pokevla.evaluation.running.messages import Query
-from pokevla.evaluation.running.serving import TrialWatcher, Watched
+from pokevla.evaluation.running.watching import Ending, TrialWatcher, Watched
 from pokevla.files.writing import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -33,20 +33,20 @@ class FirstAndLast:
         self._moments: list[np.ndarray] = []
         self.wants_masks = other is not None and other.wants_masks
 
-    def see(self, query: Query) -> None:
+    def see(self, query: Query, chunk: np.ndarray | None) -> None:
         """Keep the images of an observation, (V, H, W, 3) uint8, if it is the first or the last so far."""
         if query.images is not None:
             self._moments = [*self._moments[:1], query.images]
         if self._other is not None:
-            self._other.see(query)
+            self._other.see(query, chunk)
 
-    def finish(self) -> Watched:
+    def finish(self, ending: Ending) -> Watched:
         """Write the picture; without room on the disk the trial counts all the same, and the log says so.
 
         Raises:
             DataError: writing failed otherwise.
         """
-        watched = self._other.finish() if self._other is not None else Watched()
+        watched = self._other.finish(ending) if self._other is not None else Watched()
         if self._moments:
             try:
                 watched["picture"] = self._write()
