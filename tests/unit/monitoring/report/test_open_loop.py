@@ -24,7 +24,8 @@ def test_it_shows_errors_beside_the_baselines_and_the_plots(tmp_path: Path) -> N
     plot_episode(folder / "plots/episode-000007.png", "grasp <it>", [column], np.zeros((9, 1)), [(2, np.ones((4, 1)))])
     summary = {
         "kind": "open_loop", "run": "/runs/<mine>", "dataset": "/data/arm", "split": "val", "frames": 60,
-        "episodes": 11, "horizon": 2, "columns": [{"name": "joint[0]", "unit": "rad"}], "labels": ["Fewer than five episodes."],
+        "episodes": 11, "horizon": 2, "columns": [{"name": "joint[0]", "unit": "rad"}],
+        "labels": ["Fewer than five episodes."],
         "predictors": {"policy": PREDICTOR, "constant action": {**PREDICTOR, "gripper_agreement": None}},
         "gains": {"constant action": {"low": -0.01}, "nearest neighbour": {"low": 0.1}}, "beats_baselines": False,
     }  # fmt: skip
