@@ -112,6 +112,54 @@ def convert_lerobot(
     run_conversion(LeRobotSource(metadata, choose(metadata, options, print_note)), settings)
 
 
+def convert_hdf5(
+    source: Annotated[Path, typer.Argument(help="HDF5 file, or a directory of them.")],
+    out: Out,
+    layout: Annotated[str, typer.Option("--map", help="Map of the layout: aloha, robomimic, or a YAML file.")],
+    camera: Annotated[
+        list[str] | None,
+        typer.Option("--camera", help="View and its source, instead of the map's cameras. May be repeated."),
+    ] = None,
+    task: Task = "",
+    image_size: ImageSize = 256,
+    aspect: AspectOption = AspectRule.STRETCH,
+    jpeg_quality: Quality = 95,
+    shard_samples: ShardSamples = 256,
+    val_fraction: ValFraction = 0.0,
+    on_fault: OnFault = FaultRule.STOP,
+    max_skipped: MaxSkipped = 0.5,
+    workers: Workers = 1,
+    episode_timeout: EpisodeTimeout = 1800.0,
+    read_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds that one read may take before the file counts as damaged.")
+    ] = 60.0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Convert HDF5 recordings of any layout, which a map describes (docs/own_robot.md), to a robot dataset."""
+    from pokevla.data.dataset import refuse_output
+    from pokevla.data.recordings.conversion import RecordingSettings
+    from pokevla.data.recordings.fields import parse_camera, plain_name
+    from pokevla.data.recordings.hdf5.maps import CameraMap, read_map
+    from pokevla.data.recordings.hdf5.source import Hdf5Source, find_episodes
+    from pokevla.files.finding import find_files
+
+    settings = RecordingSettings(
+        out, image_size, aspect.value, jpeg_quality, shard_samples, val_fraction, task, on_fault.value, max_skipped,
+        workers, episode_timeout, overwrite, "convert hdf5",
+    )  # fmt: skip
+    chosen = read_map(layout)
+    if camera:
+        cameras = {view: CameraMap(source=key) for view, key in map(parse_camera, camera)}
+        chosen = chosen.model_copy(update={"cameras": cameras})
+    found = find_files(source, ".hdf5")
+    refuse_output(out, [source, *found.files], overwrite=overwrite)
+    for note in found.notes():
+        print_note(note)
+    places = find_episodes(found.files, chosen, read_timeout)
+    name = plain_name(source.resolve().name.removesuffix(".hdf5"))
+    run_conversion(Hdf5Source(name, chosen, places, chosen.embodiment(), read_timeout), settings)
+
+
 def run_conversion(source: Source, settings: RecordingSettings) -> None:
     """Convert with a progress bar, and print what was noticed and made."""
     from pokevla.data.recordings.conversion import convert_recordings

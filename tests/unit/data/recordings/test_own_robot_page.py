@@ -11,6 +11,7 @@ import numpy as np
 
 from pokevla.data.dataset import open_dataset
 from pokevla.data.recordings.faults import REFUSED, WARNED
+from pokevla.data.recordings.hdf5.maps import read_map
 from tests.recordings import record
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -37,6 +38,13 @@ def test_the_writer_of_thirty_lines_converts_recordings(tmp_path: Path) -> None:
     assert (dataset.embodiment.name, dataset.samples.num_rows) == ("my-arm", 100)
     assert dataset.episodes is not None
     assert dataset.episodes["split"].to_pylist() == ["train"] * 4 + ["val"]
+
+
+def test_the_map_of_the_page_is_valid(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(# map.yaml\n.*?)```", PAGE, flags=re.DOTALL)
+    (tmp_path / "map.yaml").write_text(text)
+    robot = read_map(str(tmp_path / "map.yaml")).embodiment()
+    assert (robot.views, robot.proprio_width, robot.action_width) == (("base", "wrist"), 8, 8)
 
 
 def test_the_page_explains_every_code() -> None:
