@@ -97,6 +97,7 @@ LAUNCHERS: dict[str, Any] = {"slurm": "slurm.slurm_launcher:SLURM", "local": "po
 DATA_SOURCES: dict[str, Any] = {
     "libero": "pokevla.cli.data_verbs.converters:convert_libero",
     "libero-vlm": "pokevla.cli.data_verbs.converters:convert_libero_vlm",
+    "rlds": "pokevla.cli.data_verbs.recordings:convert_rlds",
     "hdf5": "pokevla.cli.data_verbs.recordings:convert_hdf5",
     "lerobot": "pokevla.cli.data_verbs.recordings:convert_lerobot",
 }

@@ -160,6 +160,48 @@ def convert_hdf5(
     run_conversion(Hdf5Source(name, chosen, places, chosen.embodiment(), read_timeout), settings)
 
 
+def convert_rlds(
+    source: Annotated[Path, typer.Argument(help="Folder of a TFDS dataset, such as libero_spatial_no_noops/1.0.0.")],
+    out: Out,
+    camera: Cameras = None,
+    state: State = None,
+    action: Action = None,
+    gripper: Grippers = None,
+    control_mode: ControlModeOption = None,
+    rate: Annotated[float | None, typer.Option(min=0.1, help="Actions per second.")] = None,
+    robot: Robot = None,
+    instruction: Annotated[str, typer.Option(help="Name of the text of a step that is the instruction.")] = (
+        "language_instruction"
+    ),
+    task: Task = "",
+    image_size: ImageSize = 256,
+    aspect: AspectOption = AspectRule.STRETCH,
+    jpeg_quality: Quality = 95,
+    shard_samples: ShardSamples = 256,
+    val_fraction: ValFraction = 0.0,
+    on_fault: OnFault = FaultRule.STOP,
+    max_skipped: MaxSkipped = 0.5,
+    workers: Workers = 1,
+    episode_timeout: EpisodeTimeout = 1800.0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Convert an RLDS dataset (TFRecord) to a robot dataset, without TensorFlow. LIBERO's layout needs no options."""
+    from pokevla.data.dataset import refuse_output
+    from pokevla.data.recordings.conversion import RecordingSettings
+    from pokevla.data.recordings.rlds.metadata import read_rlds_metadata
+    from pokevla.data.recordings.rlds.source import RldsOptions, RldsSource, choose_rlds, find_rlds_episodes
+
+    settings = RecordingSettings(
+        out, image_size, aspect.value, jpeg_quality, shard_samples, val_fraction, task, on_fault.value, max_skipped,
+        workers, episode_timeout, overwrite, "convert rlds",
+    )  # fmt: skip
+    refuse_output(out, [source], overwrite=overwrite)
+    metadata = read_rlds_metadata(source)
+    options = RldsOptions(camera or (), state or (), action or (), gripper or (), control_mode, rate, robot)
+    selection = choose_rlds(metadata, options, print_note)
+    run_conversion(RldsSource(metadata, selection, instruction, find_rlds_episodes(metadata)), settings)
+
+
 def run_conversion(source: Source, settings: RecordingSettings) -> None:
     """Convert with a progress bar, and print what was noticed and made."""
     from pokevla.data.recordings.conversion import convert_recordings
