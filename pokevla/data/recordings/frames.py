@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
 import xxhash
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from pokevla.data.recordings.episode import Frame
 from pokevla.data.recordings.faults import Fault
 from pokevla.data.sources.aspect import Aspect, square_images
 from pokevla.data.sources.images import encode_jpeg
+
+# What Pillow raises for damaged files: SyntaxError for a broken PNG, an error of its own for too many pixels.
+_UNDECODABLE = (OSError, SyntaxError, ValueError, IndexError, OverflowError, struct.error, zlib.error,
+                Image.DecompressionBombError)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,5 +59,5 @@ def _decoded(content: bytes, what: str) -> tuple[np.ndarray, bool]:
         with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
             is_jpeg = image.format == "JPEG" and image.mode == "RGB"
             return np.asarray(image.convert("RGB")), is_jpeg
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except _UNDECODABLE as error:
         raise Fault("unreadable", f"{what}: an image cannot be decoded ({error}).") from error

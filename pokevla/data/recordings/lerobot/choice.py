@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pokevla.data.recordings.fields import (
-    FieldSource,
     Selection,
     build_embodiment,
     column_names,
@@ -89,8 +88,3 @@ def _control_mode(
         on_note("control mode absolute_joint: the actions have the names of the state's columns")
         return "absolute_joint"
     raise UsageError("The dataset does not say what its actions mean.", "Give --control-mode, such as absolute_joint.")
-
-
-def field_texts(fields: Sequence[FieldSource]) -> list[str]:
-    """Resolved fields as the user would write them."""
-    return [f"{f.name}={f.source}[{f.start}:{f.stop}]@{f.unit}" for f in fields]
