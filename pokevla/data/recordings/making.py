@@ -18,6 +18,11 @@ from pokevla.data.sources.aspect import Aspect
 from pokevla.errors import DataError, DiskFullError
 
 
+MOVING_SHARE = 0.002
+"""Share of a reading's range in the episode by which it changes in a step in which the robot moves. Less may be noise,
+while an image of a still scene may come out of a video twice. Ours."""
+
+
 @dataclass(frozen=True)
 class PartSettings:
     """What a part depends on besides its source."""
@@ -85,7 +90,8 @@ def _store(
     """Stream the images of an episode into its part, then its numbers."""
     name, embodiment = source.episode_name(number), source.embodiment
     length = len(episode.actions)
-    moving = np.any(np.diff(episode.proprio, axis=0) != 0, axis=1)
+    steps, spans = np.abs(np.diff(episode.proprio, axis=0)), np.ptp(episode.proprio, axis=0)
+    moving = np.any(steps > MOVING_SHARE * spans, axis=1)
     offsets = np.zeros((length, embodiment.num_views + 1), np.int64)
     before: dict[str, Prepared] = {}
     repeated = dict.fromkeys(embodiment.views, 0)

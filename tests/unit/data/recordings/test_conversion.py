@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from pokevla.data.reader import ShardReader
 from pokevla.data.recordings.conversion import RecordingSettings, convert_recordings, key_name
 from pokevla.data.recordings.episode import Episode, ReadEpisode
 from pokevla.data.recordings.faults import Fault
+from pokevla.data.recordings.functions import FunctionSource
 from pokevla.data.sources.images import encode_jpeg
 from pokevla.embodiment.description import Embodiment, FieldSpec, Gripper
 from pokevla.errors import DataError, DiskFullError
@@ -87,6 +89,7 @@ class ToySource:
         return Episode(instruction, actions, proprio, {"base": frames}, split="val" if act == "val" else None)
 
     def _frame(self, act: str, number: int, t: int, size: int) -> np.ndarray | bytes:
+        t = 4 if act == "repeats" and t in (5, 6) else t
         image = picture(0, number, t, size if not (act == "grows" and t > 4) else 96, 64)
         if act == "jpeg":
             return encode_jpeg(picture(0, number, t, 64, 64), 80)
@@ -265,6 +268,35 @@ def test_missing_instructions_can_be_given(tmp_path: Path) -> None:
 def test_images_of_another_size_are_reported(tmp_path: Path) -> None:
     dataset = run(tmp_path / "out", {3: "large"})
     assert dataset.info["checks"]["other_resolution"] == {"episodes": 1, "count": 1}
+
+
+def test_images_that_repeat_while_the_robot_moves_are_counted(tmp_path: Path) -> None:
+    dataset = run(tmp_path / "out", {3: "repeats"})
+    assert dataset.info["checks"] == {"repeated_frames": {"episodes": 1, "count": 2}}
+
+
+def test_few_images_are_in_memory_at_once(tmp_path: Path) -> None:
+    alive = weakref.WeakSet[Any]()
+    most = 0
+
+    class Image(np.ndarray):
+        """An array that can be watched."""
+
+    def frames() -> Iterator[np.ndarray]:
+        nonlocal most
+        for t in range(40):
+            image = picture(0, 0, t).view(Image)
+            alive.add(image)
+            most = max(most, len(alive))
+            yield image
+
+    def read(number: int) -> Episode:
+        rows = np.cumsum(np.full((40, 2), 0.01), axis=0)
+        return Episode("Push", np.concatenate([rows, rows[:, :1] > 0.2], axis=1), rows, {"base": frames()})
+
+    source = FunctionSource("watched", ROBOT, 2, read)
+    assert open_dataset(convert_recordings(source, settings(tmp_path / "out"))).samples.num_rows == 80
+    assert most <= 3
 
 
 def test_a_full_disk_is_no_fault_of_an_episode(
