@@ -17,7 +17,6 @@ from pokevla.data.recordings.parts import FRAMES, PartHeader, finish_part, new_p
 from pokevla.data.sources.aspect import Aspect
 from pokevla.errors import DataError, DiskFullError
 
-
 MOVING_SHARE = 0.002
 """Share of a reading's range in the episode by which it changes in a step in which the robot moves. Less may be noise,
 while an image of a still scene may come out of a video twice. Ours."""
