@@ -55,6 +55,11 @@ ValFraction = Annotated[
     float, typer.Option(min=0.0, max=0.9, help="Share of the episodes, the last ones, for split `val`.")
 ]
 OnFault = Annotated[FaultRule, typer.Option(help="Stop at an episode that cannot be used, or leave it out.")]
+Refuse = Annotated[
+    list[str] | None,
+    typer.Option("--refuse", help="Code of a check that otherwise only reports, such as gripper_inverted: an episode "
+                 "with it counts as one that cannot be used. May be repeated."),
+]  # fmt: skip
 MaxSkipped = Annotated[
     float, typer.Option(min=0.0, max=1.0, help="Share of the episodes that --on-fault skip may leave out.")
 ]
@@ -88,6 +93,7 @@ def convert_lerobot(
     shard_samples: ShardSamples = 256,
     val_fraction: ValFraction = 0.0,
     on_fault: OnFault = FaultRule.STOP,
+    refuse: Refuse = None,
     max_skipped: MaxSkipped = 0.5,
     workers: Workers = 1,
     episode_timeout: EpisodeTimeout = 1800.0,
@@ -103,7 +109,7 @@ def convert_lerobot(
 
     settings = RecordingSettings(
         out, image_size, aspect.value, jpeg_quality, shard_samples, val_fraction, task, on_fault.value, max_skipped,
-        workers, episode_timeout, overwrite, "convert lerobot",
+        workers, episode_timeout, overwrite, tuple(refuse or ()), "convert lerobot",
     )  # fmt: skip
     root = local_dataset(source)
     refuse_output(out, [root], overwrite=overwrite)
@@ -127,6 +133,7 @@ def convert_hdf5(
     shard_samples: ShardSamples = 256,
     val_fraction: ValFraction = 0.0,
     on_fault: OnFault = FaultRule.STOP,
+    refuse: Refuse = None,
     max_skipped: MaxSkipped = 0.5,
     workers: Workers = 1,
     episode_timeout: EpisodeTimeout = 1800.0,
@@ -145,7 +152,7 @@ def convert_hdf5(
 
     settings = RecordingSettings(
         out, image_size, aspect.value, jpeg_quality, shard_samples, val_fraction, task, on_fault.value, max_skipped,
-        workers, episode_timeout, overwrite, "convert hdf5",
+        workers, episode_timeout, overwrite, tuple(refuse or ()), "convert hdf5",
     )  # fmt: skip
     chosen = read_map(layout)
     if camera:
@@ -180,6 +187,7 @@ def convert_rlds(
     shard_samples: ShardSamples = 256,
     val_fraction: ValFraction = 0.0,
     on_fault: OnFault = FaultRule.STOP,
+    refuse: Refuse = None,
     max_skipped: MaxSkipped = 0.5,
     workers: Workers = 1,
     episode_timeout: EpisodeTimeout = 1800.0,
@@ -193,7 +201,7 @@ def convert_rlds(
 
     settings = RecordingSettings(
         out, image_size, aspect.value, jpeg_quality, shard_samples, val_fraction, task, on_fault.value, max_skipped,
-        workers, episode_timeout, overwrite, "convert rlds",
+        workers, episode_timeout, overwrite, tuple(refuse or ()), "convert rlds",
     )  # fmt: skip
     refuse_output(out, [source], overwrite=overwrite)
     metadata = read_rlds_metadata(source)

@@ -9,7 +9,7 @@ import numpy as np
 from pokevla.data.recordings.episode import Episode
 from pokevla.data.recordings.faults import Fault, Finding
 from pokevla.data.statistics import open_is_one
-from pokevla.embodiment.description import Embodiment, FieldSpec
+from pokevla.embodiment.description import Embodiment, FieldSpec, Gripper
 from pokevla.embodiment.finite import bad_number
 
 MIN_FROZEN_S = 1.0
@@ -166,11 +166,27 @@ def _grippers(episode: Episode, embodiment: Embodiment, name: str) -> Iterator[F
                 f"{gripper.open:g} (open) to {gripper.closed:g} (closed).",
                 outside,
             )
-    states = [column for what, _, column in _columns(embodiment.proprio) if any(w in what for w in _FINGERS)]
-    if len(embodiment.grippers) != 1 or not states:
-        return
-    opening = open_is_one(episode.actions, embodiment.grippers)[:, embodiment.grippers[0].column]
-    fingers = np.abs(episode.proprio[:, states].astype(np.float64)).mean(axis=1)
+    fingers = _finger_columns(embodiment)
+    if len(fingers) == len(embodiment.grippers):  # in the same order; otherwise nothing tells which belongs to which
+        for gripper, columns in zip(embodiment.grippers, fingers, strict=True):
+            yield from _inverted(episode, embodiment, gripper, columns, name)
+
+
+def _finger_columns(embodiment: Embodiment) -> list[slice]:
+    """The proprio columns of each field that is named after a gripper or fingers."""
+    found, start = [], 0
+    for field in embodiment.proprio:
+        if any(word in field.name for word in _FINGERS):
+            found.append(slice(start, start + field.size))
+        start += field.size
+    return found
+
+
+def _inverted(
+    episode: Episode, embodiment: Embodiment, gripper: Gripper, columns: slice, name: str
+) -> Iterator[Finding]:
+    opening = open_is_one(episode.actions, embodiment.grippers)[:, gripper.column]
+    fingers = np.abs(episode.proprio[:, columns].astype(np.float64)).mean(axis=1)
     lag = max(1, round(0.3 * embodiment.control_rate_hz))  # a gripper takes some tenths of a second
     opening, fingers = opening[:-lag], fingers[lag:]
     if len(opening) < 10 or not opening.std() or not fingers.std():
@@ -179,6 +195,6 @@ def _grippers(episode: Episode, embodiment: Embodiment, name: str) -> Iterator[F
     if agreement < -0.5:
         yield Finding(
             "gripper_inverted",
-            f"{name}: the fingers close when the command says open (correlation {agreement:.2f}): are open and closed "
-            "exchanged?",
+            f"{name}: the fingers close when action column {gripper.column} says open (correlation {agreement:.2f}); "
+            "are open and closed exchanged?",
         )

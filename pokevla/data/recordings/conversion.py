@@ -16,7 +16,7 @@ import numpy as np
 import pokevla
 from pokevla.data.dataset import refuse_output
 from pokevla.data.recordings.episode import Source
-from pokevla.data.recordings.faults import Fault
+from pokevla.data.recordings.faults import Fault, refuse_code_names
 from pokevla.data.recordings.making import PartSettings
 from pokevla.data.recordings.parts import Part, begun_folder, forget, read_part, usable_parts
 from pokevla.data.recordings.report import CHECKS_NAME, Report
@@ -60,13 +60,15 @@ class RecordingSettings:
     """Processes; 0: this one, without protection from crashes of decoders."""
     episode_timeout_s: float = EPISODE_TIMEOUT_S
     overwrite: bool = False
+    refuse: tuple[str, ...] = ()
+    """Codes of what is otherwise only reported, for which an episode is left out too."""
     command: str = "convert"
     """Command that `made_by` of dataset.json names."""
 
     @property
     def of_parts(self) -> PartSettings:
         """What a single episode depends on."""
-        return PartSettings(self.image_size, self.aspect, self.jpeg_quality, self.instruction)
+        return PartSettings(self.image_size, self.aspect, self.jpeg_quality, self.instruction, self.refuse)
 
 
 def convert_recordings(
@@ -81,10 +83,12 @@ def convert_recordings(
     that was killed goes on after its finished episodes.
 
     Raises:
+        UsageError: `refuse` names an unknown code.
         Fault: an episode cannot be used (`on_fault` stop). Another DataError: too many cannot be used, or writing
             failed. Nothing is left under the final name.
         EnvironmentSetupError: the processes do not start, or a part cannot be written.
     """
+    refuse_code_names(settings.refuse)
     refuse_output(settings.out, (), overwrite=settings.overwrite)
     report = Report(source.num_episodes)
     with DatasetWriter(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from pokevla.errors import DataError
-
-Severity = Literal["refuse", "warn"]
+from pokevla.errors import DataError, UsageError
 
 REFUSED: dict[str, str] = {
     "unreadable": "a file is missing, truncated or damaged",
@@ -35,17 +33,27 @@ WARNED: dict[str, str] = {
     "outside_quantiles": "many values lie outside of the dataset's q01 to q99",
     "other_resolution": "the images of a camera have another size than in the first episode",
 }
-"""Codes of what is reported and kept."""
+"""Codes of what is reported and kept, unless the user refuses it."""
+OF_THE_DATASET = frozenset({"outside_quantiles", "other_resolution"})
+"""Codes that only show once all episodes are there, too late to leave one out."""
 
 
 class Fault(DataError):
-    """An episode that cannot be used, with the reason code of `REFUSED`."""
+    """An episode that cannot be used, with its reason code."""
 
     def __init__(self, code: str, message: str, remedy: str | None = None) -> None:
         super().__init__(message, remedy)
-        if code not in REFUSED:
+        if code not in REFUSED and code not in WARNED:
             raise RuntimeError(f"{code} is not a reason code")
         self.code = code
+
+
+def refuse_code_names(codes: Sequence[str]) -> None:
+    """Raise UsageError for a code that is not one of those that the user may refuse."""
+    known = [code for code in WARNED if code not in OF_THE_DATASET]
+    for code in codes:
+        if code not in known:
+            raise UsageError(f"--refuse {code} is unknown.", f"Known are {', '.join(known)}.")
 
 
 @dataclass(frozen=True)
@@ -56,8 +64,3 @@ class Finding:
     message: str
     count: int = 1
     """How many frames, columns or gaps."""
-
-    @property
-    def severity(self) -> Severity:
-        """`refuse` if an episode with it is left out."""
-        return "refuse" if self.code in REFUSED else "warn"

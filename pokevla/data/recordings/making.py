@@ -31,6 +31,8 @@ class PartSettings:
     jpeg_quality: int
     instruction: str
     """Instruction of episodes that have none; empty: they are refused."""
+    refuse: tuple[str, ...] = ()
+    """Codes of `WARNED` for which an episode is left out too."""
 
 
 def make_part(read: ReadEpisode, source: Source, number: int, settings: PartSettings, folder: Path) -> None:
@@ -47,9 +49,10 @@ def make_part(read: ReadEpisode, source: Source, number: int, settings: PartSett
         refuse_unusable(episode, embodiment, name)
         findings += episode.findings
         findings += check_numbers(episode, embodiment, name)
+        _refuse_chosen(findings, settings)
         _store(episode, source, number, settings, folder, findings)
     except Fault as fault:
-        refuse_episode(folder, number, fault, findings)
+        refuse_episode(folder, number, fault, [each for each in findings if each.message != fault.message])
 
 
 def refuse_episode(folder: Path, number: int, fault: Fault, findings: list[Finding] | None = None) -> None:
@@ -57,6 +60,12 @@ def refuse_episode(folder: Path, number: int, fault: Fault, findings: list[Findi
     last = Finding(fault.code, fault.message)
     with new_part(folder, number) as new:
         write_header(new, PartHeader("", None, {}, (*(findings or ()), last), None, refused=True))
+
+
+def _refuse_chosen(findings: list[Finding], settings: PartSettings) -> None:
+    for finding in findings:
+        if finding.code in settings.refuse:
+            raise Fault(finding.code, finding.message)
 
 
 def _read(read: ReadEpisode, number: int, name: str, settings: PartSettings) -> Episode:
@@ -120,6 +129,7 @@ def _store(
             for view, count in repeated.items()
             if count
         ]
+        _refuse_chosen(findings, settings)
         sizes = {view: list(image.size) for view, image in before.items()}
         header = PartHeader(
             episode.instruction.strip(), episode.split, sizes, tuple(findings), source.episode_identity(number)

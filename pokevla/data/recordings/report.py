@@ -75,7 +75,7 @@ class Report:
             {
                 "episode": name,
                 "left_out": name in self._refused,
-                "findings": [{**vars(finding), "severity": finding.severity} for finding in findings],
+                "findings": [vars(finding) for finding in findings],
             }
             for name, findings in self._findings.items()
         ]
@@ -87,8 +87,9 @@ class Report:
         lines = []
         for code, numbers in self.counts().items():
             what = REFUSED.get(code) or WARNED[code]
-            fate = "left out" if code in REFUSED else "kept"
-            lines.append(f"{code}: {numbers['episodes']} of {self._total} episodes ({fate}): {what}")
+            lost = sum(self._findings[name][-1].code == code for name in self._refused)
+            fate = f" ({lost} left out)" if lost else ""
+            lines.append(f"{code}: {numbers['episodes']} of {self._total} episodes{fate}: {what}")
             found = [f.message for findings in self._findings.values() for f in findings if f.code == code]
             lines += [f"  {message}" for message in found[:_SHOWN]]
             if len(found) > _SHOWN:

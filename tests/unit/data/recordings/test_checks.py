@@ -155,6 +155,20 @@ def test_an_inverted_gripper_is_noticed() -> None:
     assert "are open and closed exchanged?" in finding.message
 
 
+def test_of_two_grippers_the_inverted_one_is_named() -> None:
+    two = replace(
+        ROBOT,
+        proprio=(*ROBOT.proprio, FieldSpec("right_gripper", 1, "1")),
+        action=(*ROBOT.action, FieldSpec("right_gripper", 1, "1")),
+        grippers=(Gripper(7, 1.0, 0.0), Gripper(8, 0.0, 1.0)),
+        action_mask=(*ROBOT.action_mask, False),
+    )
+    both = changed(**dict.fromkeys(("actions", "proprio"), lambda a: np.concatenate([a, a[:, 7:]], axis=1)))
+    (finding,) = found(both, two)
+    assert finding.code == "gripper_inverted"
+    assert "action column 8" in finding.message
+
+
 def test_gripper_commands_out_of_range_are_noticed() -> None:
     (finding,) = found(changed(actions=lambda a: a * np.array([1.0] * 7 + [100.0])))
     assert finding.code == "gripper_range"
@@ -177,12 +191,12 @@ def test_many_findings_of_one_code_are_summed_up() -> None:
     report = Report(10)
     for number in range(5):
         report.add(f"episode {number}", [Finding("jump", f"episode {number} jumps.", 2)], refused=False)
-    assert report.notes()[0] == "jump: 5 of 10 episodes (kept): the state jumps within one step"
+    assert report.notes()[0] == "jump: 5 of 10 episodes: the state jumps within one step"
     assert report.notes()[-1] == "  and 2 more in checks.json"
     assert report.counts() == {"jump": {"episodes": 5, "count": 10}}
 
 
-def test_codes_are_of_one_severity() -> None:
+def test_codes_are_of_one_kind() -> None:
     assert not REFUSED.keys() & WARNED.keys()
     with pytest.raises(RuntimeError):
-        Fault("jump", "only a warning")
+        Fault("jumps", "no such code")

@@ -24,7 +24,7 @@ from pokevla.data.recordings.faults import Fault
 from pokevla.data.recordings.functions import FunctionSource
 from pokevla.data.sources.images import encode_jpeg
 from pokevla.embodiment.description import Embodiment, FieldSpec, Gripper
-from pokevla.errors import DataError, DiskFullError
+from pokevla.errors import DataError, DiskFullError, UsageError
 from tests.recordings import picture, shown
 from tests.unit.data.recordings.conftest import lerobot_source
 
@@ -142,7 +142,7 @@ def test_an_unusable_episode_stops_or_is_left_out_and_counted(
     report = json.loads((dataset.root / "checks.json").read_text())
     assert report["left_out"] == 1
     assert report["found"][0]["episode"] == "episode 2"
-    assert report["found"][0]["findings"][0]["severity"] == "refuse"
+    assert report["found"][0]["findings"][-1]["code"] == code
     keys = dataset.samples["key"].to_pylist()
     assert (keys[0], keys[-1]) == ("toy_set-t00-e0000-f0000", "toy_set-t00-e0004-f0009")
 
@@ -273,6 +273,17 @@ def test_images_of_another_size_are_reported(tmp_path: Path) -> None:
 def test_images_that_repeat_while_the_robot_moves_are_counted(tmp_path: Path) -> None:
     dataset = run(tmp_path / "out", {3: "repeats"})
     assert dataset.info["checks"] == {"repeated_frames": {"episodes": 1, "count": 2}}
+
+
+def test_what_is_only_reported_can_be_refused(tmp_path: Path) -> None:
+    acts = {3: "repeats"}
+    with pytest.raises(Fault, match="episode 3: base repeats 2 of 10 images"):
+        run(tmp_path / "out", acts, refuse=("repeated_frames",))
+    dataset = run(tmp_path / "out", acts, refuse=("repeated_frames", "jump"), on_fault="skip")
+    assert dataset.info["num_episodes"] == 5
+    assert dataset.info["checks"] == {"repeated_frames": {"episodes": 1, "count": 1}}
+    with pytest.raises(UsageError, match=r"--refuse outside_quantiles is unknown. Known are dropped_frames, rate"):
+        run(tmp_path / "other", refuse=("outside_quantiles",))
 
 
 def test_few_images_are_in_memory_at_once(tmp_path: Path) -> None:
