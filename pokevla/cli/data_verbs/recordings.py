@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -70,6 +71,10 @@ Workers = Annotated[
 EpisodeTimeout = Annotated[
     float, typer.Option(min=1.0, help="Seconds that one episode may take before it counts as damaged.")
 ]
+Slice = Annotated[
+    str, typer.Option("--slice", help="I/N: only convert every Nth episode from number I on, for a job array. Run the "
+                      "command without it afterwards, to put the dataset together."),
+]  # fmt: skip
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace OUT if it exists, once the new dataset is complete.")
 ]
@@ -97,6 +102,7 @@ def convert_lerobot(
     max_skipped: MaxSkipped = 0.5,
     workers: Workers = 1,
     episode_timeout: EpisodeTimeout = 1800.0,
+    part: Slice = "",
     overwrite: Overwrite = False,
 ) -> None:
     """Convert a LeRobot dataset to a robot dataset. A command that was killed goes on after its finished episodes."""
@@ -115,7 +121,7 @@ def convert_lerobot(
     refuse_output(out, [root], overwrite=overwrite)
     metadata = read_metadata(root)
     options = Options(camera or (), state or (), action or (), gripper or (), control_mode, robot)
-    run_conversion(LeRobotSource(metadata, choose(metadata, options, print_note)), settings)
+    run_conversion(LeRobotSource(metadata, choose(metadata, options, print_note)), settings, part)
 
 
 def convert_hdf5(
@@ -140,6 +146,7 @@ def convert_hdf5(
     read_timeout: Annotated[
         float, typer.Option(min=0.1, help="Seconds that one read may take before the file counts as damaged.")
     ] = 60.0,
+    part: Slice = "",
     overwrite: Overwrite = False,
 ) -> None:
     """Convert HDF5 recordings of any layout, which a map describes (docs/own_robot.md), to a robot dataset."""
@@ -164,7 +171,7 @@ def convert_hdf5(
         print_note(note)
     places = find_episodes(found.files, chosen, read_timeout)
     name = plain_name(source.resolve().name.removesuffix(".hdf5"))
-    run_conversion(Hdf5Source(name, chosen, places, chosen.embodiment(), read_timeout), settings)
+    run_conversion(Hdf5Source(name, chosen, places, chosen.embodiment(), read_timeout), settings, part)
 
 
 def convert_rlds(
@@ -191,6 +198,7 @@ def convert_rlds(
     max_skipped: MaxSkipped = 0.5,
     workers: Workers = 1,
     episode_timeout: EpisodeTimeout = 1800.0,
+    part: Slice = "",
     overwrite: Overwrite = False,
 ) -> None:
     """Convert an RLDS dataset (TFRecord) to a robot dataset, without TensorFlow. LIBERO's layout needs no options."""
@@ -207,13 +215,22 @@ def convert_rlds(
     metadata = read_rlds_metadata(source)
     options = RldsOptions(camera or (), state or (), action or (), gripper or (), control_mode, rate, robot)
     selection = choose_rlds(metadata, options, print_note)
-    run_conversion(RldsSource(metadata, selection, instruction, find_rlds_episodes(metadata)), settings)
+    run_conversion(RldsSource(metadata, selection, instruction, find_rlds_episodes(metadata)), settings, part)
 
 
-def run_conversion(source: Source, settings: RecordingSettings) -> None:
-    """Convert with a progress bar, and print what was noticed and made."""
-    from pokevla.data.recordings.conversion import convert_recordings
+def run_conversion(source: Source, settings: RecordingSettings, part: str) -> None:
+    """Convert with a progress bar, and print what was noticed and made; or only the slice `part` (I/N) if there is one."""
+    from pokevla.data.recordings.conversion import convert_recordings, prepare_slice
+    from pokevla.errors import UsageError
 
+    if part:
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", part)
+        if match is None:
+            raise UsageError(f"--slice {part}: not of the form I/N.", "Write --slice 0/8 to 7/8.")
+        with progress("episodes") as on_episode:
+            count = prepare_slice(source, settings, int(match[1]), int(match[2]), on_episode)
+        typer.echo(f"slice {part}: {count} episodes are ready. Without --slice the dataset is put together.")
+        return
     with progress("episodes") as on_episode:
         convert_recordings(source, settings, on_episode, print_note)
     print_made(settings.out)

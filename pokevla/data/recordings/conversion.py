@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +29,7 @@ from pokevla.data.sources.provenance import made_by
 from pokevla.data.sources.skips import Skips
 from pokevla.data.statistics import compute_statistics
 from pokevla.data.writer import DatasetWriter, encode_json
-from pokevla.errors import DataError
+from pokevla.errors import DataError, UsageError
 from pokevla.recipe.checking.recorded import RECORDED, Recorded
 from pokevla.telemetry.code_version import code_commit
 
@@ -129,19 +130,48 @@ def _identity(source: Source, settings: RecordingSettings) -> dict[str, Any]:
     }
 
 
+def prepare_slice(
+    source: Source,
+    settings: RecordingSettings,
+    index: int,
+    count: int,
+    on_episode: Callable[[int, int], None] | None = None,
+) -> int:
+    """Convert every `count`-th episode, from number `index` on, without putting the dataset together; returns how many
+    there are. Tasks of a job array do this side by side; `convert_recordings` afterwards finds their work done.
+
+    Raises:
+        UsageError: there is no such slice.
+        DataError: finished episodes were converted with other options, or writing failed.
+    """
+    if not 0 <= index < count:
+        raise UsageError(f"--slice {index}/{count}: there is none.", f"Slices are 0/{count} to {count - 1}/{count}.")
+    refuse_code_names(settings.refuse)
+    refuse_output(settings.out, (), overwrite=settings.overwrite)
+    folder = begun_folder(settings.out, _identity(source, settings), shared=True)
+    numbers = range(index, source.num_episodes, count)
+    for done, _ in enumerate(_made(source, settings, folder, numbers), start=1):
+        if on_episode is not None:
+            on_episode(done, len(numbers))
+    return len(numbers)
+
+
 def _parts(source: Source, settings: RecordingSettings, folder: Path) -> Iterator[Part]:
     """The parts in the order of the episodes; what is not there yet is made."""
-    numbers = range(source.num_episodes)
-    done = usable_parts(folder, (source.episode_identity(number) for number in numbers))
+    for number in _made(source, settings, folder, range(source.num_episodes)):
+        yield read_part(folder, number)
+
+
+def _made(source: Source, settings: RecordingSettings, folder: Path, numbers: range) -> Iterator[int]:
+    """Each of the numbers, in order, once its part is there."""
+    done = usable_parts(folder, ((number, source.episode_identity(number)) for number in numbers))
     absent = [number for number in numbers if number not in done]
     making = run_parts(source, settings.of_parts, folder, absent, settings.workers, settings.episode_timeout_s)
-    try:
+    with closing(making):
         for number in numbers:
             while number not in done:
                 done.add(next(making))
-            yield read_part(folder, number)
-    finally:
-        making.close()  # pyright: ignore[reportAttributeAccessIssue]  a generator
+            yield number
 
 
 class _Assembly:

@@ -69,27 +69,31 @@ def part_folder(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}"
 
 
-def begun_folder(out: Path, identity: dict[str, Any]) -> Path:
-    """The folder of the parts of `out`, emptied if its parts were made with another `identity`. Only the process that
-    writes `out` may call it.
+def begun_folder(out: Path, identity: dict[str, Any], *, shared: bool = False) -> Path:
+    """The folder of the parts of `out`, emptied if its parts were made with another `identity`.
+
+    Args:
+        shared: other processes may be using the folder: parts of another identity are refused, not removed.
 
     Raises:
-        DataError: something in the folder was not written by a conversion, or writing failed.
+        DataError: something in the folder was not written by a conversion, or writing failed; or see `shared`.
     """
     folder = out.with_name(f".unfinished-{out.name}")
     identity = json.loads(json.dumps(identity))
     if folder.exists() and _settings(folder) != identity:
+        if shared:
+            raise DataError(f"{folder} holds episodes converted with other options.", "Remove it, or use its options.")
         forget(folder)
     if not folder.exists():
         write_json(folder / _SETTINGS, identity)
     return folder
 
 
-def usable_parts(folder: Path, origins: Iterable[Any]) -> set[int]:
-    """Numbers of the episodes whose parts can be used. Others, which are of changed or unusable recordings, are
-    removed, so that they are made again."""
+def usable_parts(folder: Path, origins: Iterable[tuple[int, Any]]) -> set[int]:
+    """Numbers of the given episodes (number, origin) whose parts can be used. Others, which are of changed or unusable
+    recordings, are removed, so that they are made again."""
     numbers = set()
-    for number, origin in enumerate(origins):
+    for number, origin in origins:
         path = part_folder(folder, number)
         if not path.is_dir():
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -38,7 +38,7 @@ def run_parts(
     numbers: Sequence[int],
     workers: int,
     timeout_s: float,
-) -> Iterator[int]:
+) -> Generator[int]:
     """Make the parts of the episodes `numbers` in `folder`; yields each number once its part is there, in any order.
 
     Args:

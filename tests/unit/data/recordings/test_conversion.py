@@ -18,7 +18,7 @@ import pytest
 
 from pokevla.data.dataset import Dataset, open_dataset
 from pokevla.data.reader import ShardReader
-from pokevla.data.recordings.conversion import RecordingSettings, convert_recordings, key_name
+from pokevla.data.recordings.conversion import RecordingSettings, convert_recordings, key_name, prepare_slice
 from pokevla.data.recordings.episode import Episode, ReadEpisode
 from pokevla.data.recordings.faults import Fault
 from pokevla.data.recordings.functions import FunctionSource
@@ -176,6 +176,25 @@ def test_finished_episodes_are_not_read_again(tmp_path: Path) -> None:
     log.unlink()
     undisturbed = run(tmp_path / "other", {1: "changed"}, log)
     assert files(dataset.root) == files(undisturbed.root)
+
+
+def test_slices_of_a_job_array_are_put_together(tmp_path: Path) -> None:
+    log, out, acts = tmp_path / "log", tmp_path / "out", {4: "damaged"}
+    counts = [prepare_slice(ToySource(acts, log), settings(out, on_fault="skip"), n, 4) for n in (2, 0, 3, 1)]
+    assert counts == [1, 2, 1, 2]
+    assert log.read_text().split() == ["2", "0", "4", "3", "1", "5"]
+    log.unlink()
+    dataset = run(out, acts, log, on_fault="skip")
+    assert log.read_text().split() == ["4"]  # what could not be used is tried again
+    assert files(dataset.root) == files(run(tmp_path / "other", acts, on_fault="skip").root)
+    with pytest.raises(UsageError, match=r"--slice 4/4: there is none. Slices are 0/4 to 3/4"):
+        prepare_slice(ToySource(), settings(tmp_path / "third"), 4, 4)
+
+
+def test_a_slice_with_other_options_is_refused(tmp_path: Path) -> None:
+    prepare_slice(ToySource(), settings(tmp_path / "out"), 0, 2)
+    with pytest.raises(DataError, match="holds episodes converted with other options"):
+        prepare_slice(ToySource(), settings(tmp_path / "out", image_size=32), 1, 2)
 
 
 def test_finished_episodes_of_other_settings_are_not_used(tmp_path: Path) -> None:

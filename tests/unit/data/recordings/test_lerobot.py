@@ -218,6 +218,20 @@ def test_the_command_line_converts_with_processes(
     assert run(["data", "convert", "lerobot", str(lerobot_roots["v3.0"]), str(out), *words, "--overwrite"]) == 0
 
 
+def test_a_slice_is_converted_from_the_command_line(
+    tmp_path: Path, lerobot_roots: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["data", "convert", "lerobot", str(lerobot_roots["v2.1 images"]), str(tmp_path / "out")]
+    command += ["--camera", "base=observation.images.front", "--image-size", "32", "--workers", "0"]
+    for number in (0, 1):
+        assert run([*command, "--slice", f"{number}/2"]) == 0
+    assert "slice 1/2: 2 episodes are ready" in capsys.readouterr().out
+    assert run([*command, "--slice", "2"]) == 2
+    assert "--slice 2: not of the form I/N" in capsys.readouterr().err
+    assert run(command) == 0
+    assert "5 episodes, 230 samples" in capsys.readouterr().out
+
+
 def test_an_episode_that_is_read_alone_is_the_same(lerobot_roots: dict[str, Path], episodes: list[Recorded]) -> None:
     source = lerobot_source(lerobot_roots["v3.0"])
     with source.opened() as read:
