@@ -219,7 +219,7 @@ def convert_rlds(
 
 
 def run_conversion(source: Source, settings: RecordingSettings, part: str) -> None:
-    """Convert with a progress bar, and print what was noticed and made; or only the slice `part` (I/N) if there is one."""
+    """Convert with a progress bar, and print what was noticed and made; or only make the slice `part`, I/N."""
     from pokevla.data.recordings.conversion import convert_recordings, prepare_slice
     from pokevla.errors import UsageError
 
