@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -130,6 +131,7 @@ def _end(worker: _Worker) -> None:
 
 def _serve(pipe: Connection, source: Source, settings: PartSettings, folder: Path) -> None:
     end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends this process
     try:
         with source.opened() as read:
             pipe.send(None)

@@ -33,8 +33,11 @@ class LeRobotSource:
 
     @property
     def name(self) -> str:
-        """The folder's name, under a hub's name if it has one."""
-        return self.metadata.root.name
+        """The folder's name, or that on the hub of a downloaded copy (`datasets--ORG--NAME/snapshots/COMMIT`)."""
+        root = self.metadata.root
+        if root.parent.name == "snapshots":
+            return root.parent.parent.name.split("--")[-1]
+        return root.name
 
     @property
     def embodiment(self) -> Embodiment:

@@ -232,6 +232,12 @@ def test_a_slice_is_converted_from_the_command_line(
     assert "5 episodes, 230 samples" in capsys.readouterr().out
 
 
+def test_a_downloaded_copy_is_called_as_on_the_hub(tmp_path: Path) -> None:
+    copy = tmp_path / "datasets--my-lab--cubes/snapshots/0123abcd"
+    write_lerobot_v21(copy, [record(0, 5)], "image")
+    assert lerobot_source(copy).name == "cubes"
+
+
 def test_an_episode_that_is_read_alone_is_the_same(lerobot_roots: dict[str, Path], episodes: list[Recorded]) -> None:
     source = lerobot_source(lerobot_roots["v3.0"])
     with source.opened() as read:
