@@ -97,6 +97,9 @@ LAUNCHERS: dict[str, Any] = {"slurm": "slurm.slurm_launcher:SLURM", "local": "po
 DATA_SOURCES: dict[str, Any] = {
     "libero": "pokevla.cli.data_verbs.converters:convert_libero",
     "libero-vlm": "pokevla.cli.data_verbs.converters:convert_libero_vlm",
+    "rlds": "pokevla.cli.data_verbs.recordings:convert_rlds",
+    "hdf5": "pokevla.cli.data_verbs.recordings:convert_hdf5",
+    "lerobot": "pokevla.cli.data_verbs.recordings:convert_lerobot",
 }
 """A function that writes a dataset directory (`pokevla.data.writer.DatasetWriter`). Its parameters become the arguments
 and options of `pokevla data convert NAME`, as typer interprets them."""

@@ -41,7 +41,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "data": (
         "data_verbs.data",
         "app",
-        "Make and inspect datasets: demos, scenes, masks, convert, show, stats, verify.",
+        "Make and inspect datasets: demos, scenes, masks, convert, export, show, stats, verify.",
     ),
     "cache": ("data_verbs.cache", "app", "Compute teacher features once: build, info, verify."),
     "train": ("run_verbs.train", "train", "Run a recipe of kind pretrain or posttrain."),

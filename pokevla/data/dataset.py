@@ -32,6 +32,8 @@ from pokevla.recipe.checking.datasets import (
 from pokevla.shards.index import index_path
 
 SHARDS_NAME = "shards"
+CHECKS_NAME = "checks.json"
+"""What the conversion of recordings noticed, by episode. Only for people."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def refuse_replacing_dataset(out: Path) -> None:
             "Remove it yourself, or choose another directory.",
         ) from error
     files = [path for name in shards for path in (Path(SHARDS_NAME, name), index_path(Path(SHARDS_NAME, name)))]
-    names = [INFO_NAME, SAMPLES_NAME, EPISODES_NAME, *(literal(path.as_posix()) for path in files)]
+    names = [INFO_NAME, SAMPLES_NAME, EPISODES_NAME, CHECKS_NAME, *(literal(path.as_posix()) for path in files)]
     refuse_foreign(out, "dataset", names)
 
 

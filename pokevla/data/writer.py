@@ -219,6 +219,10 @@ class DatasetWriter:
             self._shard = None
             self._samples.flush()
 
+    def add_file(self, name: str, content: bytes) -> None:
+        """Put a small file, which is not part of the data, into the dataset directory."""
+        (self._folder / name).write_bytes(content)
+
     def finish(self, info: dict[str, Any]) -> Path:
         """Close everything, write `dataset.json` (`info` plus counts, shards, fingerprint) and rename into place.
 

@@ -11,6 +11,7 @@ import typer
 import typer.core
 import typer.main
 
+from pokevla.cli.data_verbs.export import app as export
 from pokevla.cli.data_verbs.masks import masks
 from pokevla.cli.data_verbs.regenerate import regenerate
 from pokevla.cli.data_verbs.simulation import demos, scenes
@@ -44,6 +45,7 @@ convert = typer.Typer(
     cls=ConverterGroup, no_args_is_help=True, help="Convert a raw source to a dataset directory.", rich_markup_mode=None
 )
 app.add_typer(convert, name="convert")
+app.add_typer(export, name="export")
 
 
 @convert.callback()

@@ -92,6 +92,16 @@ class Hdf5File:
             raise DataError(f"{self.path}: {key} cannot be read.", self._remedy)
         return array
 
+    def read_rows(self, key: str, start: int, stop: int) -> np.ndarray:
+        """Rows `start` to `stop` - 1 of a dataset."""
+        described = self.describe(key)
+        size = described.size_bytes // max(described.shape[0], 1) * (stop - start)
+        self.refuse_larger(size, key)
+        array = self._ask("read_rows", key, rows=[start, stop], array_bytes=size)[1]
+        if array is None:
+            raise DataError(f"{self.path}: {key} cannot be read.", self._remedy)
+        return array
+
     def refuse_larger(self, size_bytes: int, key: str) -> None:
         """Raise DataError if what is at `key` claims more than `memory_bytes`."""
         if size_bytes > self.memory_bytes:
@@ -104,6 +114,10 @@ class Hdf5File:
     def texts(self, key: str) -> list[str]:
         """A one-dimensional dataset of texts."""
         return [str(text) for text in self._ask("texts", key)[0]]
+
+    def text(self, key: str) -> str:
+        """A dataset of one text."""
+        return str(self._ask("text", key)[0])
 
     def attributes(self, owner: str) -> list[str]:
         """Names of the attributes of a group or dataset."""

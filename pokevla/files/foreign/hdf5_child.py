@@ -78,6 +78,22 @@ def _read(file: Any, request: dict[str, Any]) -> np.ndarray:
     return np.asarray(item[()] if row is None else item[row])
 
 
+def _read_rows(file: Any, request: dict[str, Any]) -> np.ndarray:
+    item = _existing(file, request["key"])
+    _refuse_foreign_storage(item)
+    start, stop = request["rows"]
+    return np.asarray(item[start:stop])
+
+
+def _text(file: Any, request: dict[str, Any]) -> str:
+    item = _existing(file, request["key"])
+    _refuse_foreign_storage(item)
+    if item.size != 1 or h5py.check_string_dtype(item.dtype) is None:
+        raise TypeError("not one text")
+    value = item.asstr(errors="strict")[()]
+    return str(value if isinstance(value, str) else value.reshape(-1)[0])
+
+
 def _texts(file: Any, request: dict[str, Any]) -> list[str]:
     item = _existing(file, request["key"])
     _refuse_foreign_storage(item)
@@ -109,6 +125,8 @@ _OPERATIONS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
     "look": _look,
     "keys": _keys,
     "read": _read,
+    "read_rows": _read_rows,
+    "text": _text,
     "texts": _texts,
     "attributes": _attributes,
     "attribute": _attribute,

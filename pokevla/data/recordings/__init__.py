@@ -1,0 +1,1 @@
+"""Recordings of any robot, converted to datasets: one path for all formats."""

@@ -1,0 +1,1 @@
+"""Recordings in HDF5 files of any layout, which a map describes."""
