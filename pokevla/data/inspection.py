@@ -176,8 +176,8 @@ def verify_dataset(root: Path, on_shard: Callable[[int, int], None] | None = Non
     shards, row = dataset_shards(dataset), 0
     for number, name in enumerate(names, start=1):
         path = root / SHARDS_NAME / name
-        entries = shards.entries(name)
-        if [entry.key for entry in entries] != keys[row : row + len(entries)]:
+        entries = shards.index(name)
+        if entries.keys() != keys[row : row + len(entries)]:
             raise DataError(f"{path}: its samples are not those of samples.parquet.", "Convert the dataset again.")
         for entry in entries:
             _check_json(shards.read_sample(name, entry), entry.key, path)

@@ -13,6 +13,7 @@ from typing import Generic, Protocol, Self, TypeVar
 import numpy as np
 
 from pokevla.data.batch import RobotBatch, VLMBatch
+from pokevla.data.loading.memory import Allocate, page_aligned
 from pokevla.data.mixture import Mixture
 from pokevla.recipe.schema import TrainRecipe
 
@@ -23,8 +24,15 @@ BatchT_co = TypeVar("BatchT_co", VLMBatch, RobotBatch, covariant=True)
 class SampleMaker(Protocol[BatchT_co]):
     """Makes batches from rows of a mixture (`pokevla.data.samples`). Must be thread-safe."""
 
-    def batch(self, positions: np.ndarray, datasets: np.ndarray, rows: np.ndarray, augment: bool) -> BatchT_co:
-        """A batch of the samples (datasets[i], rows[i]) at positions[i]. All arguments are (B,) int64."""
+    def batch(
+        self,
+        positions: np.ndarray,
+        datasets: np.ndarray,
+        rows: np.ndarray,
+        augment: bool,
+        allocate: Allocate = page_aligned,
+    ) -> BatchT_co:
+        """A batch of the samples (datasets[i], rows[i]) at positions[i], each (B,) int64, in memory of `allocate`."""
         ...
 
 
@@ -80,6 +88,19 @@ class TrainLoader(Generic[BatchT]):
         self.close()
 
 
+def batch_maker(
+    recipe: TrainRecipe, mixture: Mixture, samples: SampleMaker[BatchT]
+) -> Callable[[np.ndarray, Allocate], BatchT]:
+    """A function that makes the training batch of positions (B,) int64, in memory of an allocator."""
+    order = mixture.order(recipe.seed)
+
+    def make_batch(positions: np.ndarray, allocate: Allocate) -> BatchT:
+        datasets, indices, _ = order.samples_at(positions)
+        return samples.batch(positions, datasets, mixture.rows_at(datasets, indices), True, allocate)
+
+    return make_batch
+
+
 def build_loader(
     recipe: TrainRecipe,
     mixture: Mixture,
@@ -90,14 +111,12 @@ def build_loader(
     start_position: int,
     pin_memory: bool = False,
 ) -> TrainLoader[BatchT]:
-    """Build the loader of one rank's training batches, starting at `start_position`. With `pin_memory` its threads put
-    them into pinned memory, from which a GPU copies by itself."""
-    order = mixture.order(recipe.seed)
+    """Build the loader of one rank's training batches, starting at `start_position`, with threads of this process. With
+    `pin_memory` they put them into pinned memory, from which a GPU copies by itself."""
+    make = batch_maker(recipe, mixture, samples)
 
     def make_batch(positions: np.ndarray) -> BatchT:
-        datasets, indices, _ = order.samples_at(positions)
-        rows = [mixture.train_rows[d][i] for d, i in zip(datasets, indices, strict=True)]
-        batch = samples.batch(positions, datasets, np.array(rows, dtype=np.int64), True)
+        batch = make(positions, page_aligned)
         return batch.pin_memory() if pin_memory else batch
 
     return TrainLoader(
@@ -123,10 +142,12 @@ def validation_batches(
 
     `max_samples` selects that many, evenly spread over the split. The statistics are those of the training split.
     """
-    pairs = mixture.samples_of(split)
-    if max_samples is not None and max_samples < len(pairs):
-        pairs = pairs[np.linspace(0, len(pairs) - 1, max_samples).round().astype(np.int64)]
-    for start in range(0, len(pairs), batch_size):
-        part = pairs[start : start + batch_size]
+    held_out = mixture.samples_of(split)
+    count = len(held_out) if max_samples is None else min(max_samples, len(held_out))
+    for start in range(0, count, batch_size):
+        places = np.arange(start, min(start + batch_size, count), dtype=np.int64)
+        if count < len(held_out):
+            places = np.linspace(0, len(held_out) - 1, count).round().astype(np.int64)[places]
+        part = held_out.pairs(places)
         positions = np.arange(start, start + len(part), dtype=np.int64)
         yield samples.batch(positions, part[:, 0], part[:, 1], False)

@@ -20,6 +20,7 @@ from pokevla.features.feature_reader import FeatureReader, open_directory, open_
 from pokevla.features.fingerprint import cache_fingerprint
 from pokevla.features.layout import in_file_order
 from pokevla.recipe.sections import CacheConfig, TeacherConfig
+from pokevla.shards.index import load_index
 
 
 def test_missing_cache_names_the_command_that_builds_it(dataset_root: Path, cache_config: CacheConfig) -> None:
@@ -115,10 +116,11 @@ def test_damaged_shard_is_named_with_the_key(
     content = bytearray(shard.read_bytes())
     reader = open_directory(directory)
     key = reader.keys[-1]
+    payload = load_index(shard, "")[3].members[0].offset
     if damage == "truncate":
-        shard.write_bytes(content[: reader._index[key][1].offset + 10])
+        shard.write_bytes(content[: payload + 10])
     elif damage == "flip":
-        content[reader._index[key][1].offset] ^= 255
+        content[payload] ^= 255
         shard.write_bytes(content)
     else:
         shard.unlink()
@@ -133,7 +135,11 @@ def test_damaged_index_or_manifest_is_refused(dataset_root: Path, cache_config: 
     index = directory / "shards" / "libero_object-00000.idx"
     text = index.read_text()
     index.write_text(text[: len(text) // 2])
-    with pytest.raises(DataError, match="pokevla cache build RECIPE"):
+    (reader,) = open_features(cache_config, [open_dataset(dataset_root)])
+    with pytest.raises(DataError, match=r"idx is damaged: its checksum differs.*pokevla cache build RECIPE"):
+        reader.read_features(0)
+    index.unlink()
+    with pytest.raises(DataError, match=r"00000\.idx is missing.*pokevla cache build RECIPE"):
         open_features(cache_config, [open_dataset(dataset_root)])
     index.write_text(text)
     (directory / "manifest.json").write_text("{")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.toy_run import write_questions
@@ -105,7 +106,7 @@ def test_a_mixture_in_which_one_dataset_has_no_val_is_validated_on_the_other(tmp
     without, with_val = published(tmp_path / "a"), published(tmp_path / "b", val_fraction=0.5)
     task = build_task(posttrain(without, with_val), RANK)
     assert [batch.size for batch in task.validation] == [2]
-    assert task.mixture.samples_of("val")[:, 0].tolist() == [1] * 4
+    assert task.mixture.samples_of("val").pairs(np.arange(4))[:, 0].tolist() == [1] * 4
 
 
 def test_val_episodes_shorter_than_the_chunk_are_no_validation(tmp_path: Path) -> None:
