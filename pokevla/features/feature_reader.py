@@ -41,9 +41,9 @@ class FeatureReader:
         if dataset is not None:
             self._refuse_another_size(dataset)
             self._rows, self._shard_names = dataset.rows, dataset.shard_names
-            self._known = np.zeros(len(dataset.shard_names), dtype=bool)  # shards whose keys have been compared
+            self._known = bytearray(len(dataset.shard_names))  # 1 for shards whose keys have been compared
             is_once = checksums == "first_read"
-            self._verified = np.zeros(-(-len(dataset.rows) // 8), dtype=np.uint8) if is_once else None
+            self._verified = bytearray(-(-len(dataset.rows) // 8)) if is_once else None  # a bit per record
 
     @classmethod
     def open(
@@ -94,7 +94,7 @@ class FeatureReader:
         if self._verified is None:
             self._shards.read_record(name, number, buffers, self._size)
             return
-        byte, bit = row >> 3, np.uint8(1 << (row & 7))
+        byte, bit = row >> 3, 1 << (row & 7)
         is_new = not self._verified[byte] & bit
         self._shards.read_record(name, number, buffers, self._size, check=is_new)
         if is_new:  # two threads may lose a bit of each other: that record is checked once more
@@ -143,7 +143,7 @@ class FeatureReader:
         start, stop = self._rows.shard_starts[shard : shard + 2]
         if not self._shards.index(name).has_keys(self._rows.texts("key", int(start), int(stop))):
             raise DataError(f"{self._directory / SHARDS_NAME / name} does not have the keys of its dataset.", REBUILD)
-        self._known[shard] = True
+        self._known[shard] = 1
 
 
 def open_directory(directory: Path) -> FeatureReader:

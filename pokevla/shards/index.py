@@ -64,10 +64,12 @@ class ShardIndex(Sequence[IndexEntry]):
         is_first = np.ones(len(keys), dtype=bool)
         if len(keys) > 1:
             is_first[1:] = np.asarray(pc.not_equal(keys[1:], keys[:-1]))
-        self._first = np.append(np.flatnonzero(is_first), len(keys))
+        self._first = memoryview(np.append(np.flatnonzero(is_first), len(keys)))
         self._keys = keys.filter(pa.array(is_first))
         self._extensions = lines.extensions.dictionary_encode()
-        self._offsets, self._sizes, self._checksums = lines.offsets, lines.sizes, lines.checksums
+        # Views give Python's integers, five times faster than numpy does.
+        self._offsets, self._sizes = memoryview(lines.offsets), memoryview(lines.sizes)
+        self._checksums = memoryview(lines.checksums)
 
     def __len__(self) -> int:
         return len(self._first) - 1
@@ -82,7 +84,7 @@ class ShardIndex(Sequence[IndexEntry]):
         if not -len(self) <= number < len(self):
             raise IndexError(f"sample {number} of {len(self)}")
         place = number % len(self)
-        members = range(int(self._first[place]), int(self._first[place + 1]))
+        members = range(self._first[place], self._first[place + 1])
         return IndexEntry(self.key(place), tuple(self._member(member) for member in members))
 
     def __iter__(self) -> Iterator[IndexEntry]:
@@ -90,7 +92,7 @@ class ShardIndex(Sequence[IndexEntry]):
 
     def _member(self, number: int) -> Member:
         extension = cast(str, self._extensions[number].as_py())
-        return Member(extension, int(self._offsets[number]), int(self._sizes[number]), int(self._checksums[number]))
+        return Member(extension, self._offsets[number], self._sizes[number], self._checksums[number])
 
     def key(self, number: int) -> str:
         """Key of a sample."""
@@ -103,7 +105,7 @@ class ShardIndex(Sequence[IndexEntry]):
     def first_member(self, number: int) -> tuple[int, int, int]:
         """(offset, size, checksum) of a sample's first member, which in a feature cache is its only one."""
         member = self._first[number]
-        return int(self._offsets[member]), int(self._sizes[member]), int(self._checksums[member])
+        return self._offsets[member], self._sizes[member], self._checksums[member]
 
     def has_keys(self, keys: Any) -> bool:
         """Whether the samples have these keys (an Arrow array) in this order."""

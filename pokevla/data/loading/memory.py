@@ -36,12 +36,12 @@ class FeatureSlots:
             None if field.scale_shape is None else allocate((count, *field.scale_shape), np.float16) for field in fields
         ]
         in_order = [*self._values, *(scales for scales in self._scales if scales is not None)]
-        self._bytes = [memoryview(array.reshape(-1).view(np.uint8)) for array in in_order]
-        self._sizes = [len(view) // count for view in self._bytes]
+        views = [memoryview(array.reshape(-1).view(np.uint8)) for array in in_order]
+        self._parts = [(view, len(view) // count) for view in views]
 
     def buffers(self, number: int) -> list[memoryview]:
         """Where the record of sample `number` goes: the values of all fields, then their scales."""
-        return [view[number * size : (number + 1) * size] for view, size in zip(self._bytes, self._sizes, strict=True)]
+        return [view[number * size : (number + 1) * size] for view, size in self._parts]
 
     def batched(self) -> dict[str, QuantisedFeatures]:
         """The fields as tensors in the same memory."""

@@ -16,7 +16,7 @@ from pokevla.data.tables import sequences
 from pokevla.data.tables.rows import SHARD_STARTS, SPLITS, EpisodeLengths, SampleRows, compact, shard_starts
 from pokevla.data.tables.sequences import EpisodeSequences, compact_episodes
 from pokevla.data.tables.twin import Header, MappedBatches, TableBatches, write_twin
-from pokevla.errors import DataError
+from pokevla.errors import DataError, command_line
 from pokevla.files.checksums import StoredFile
 from pokevla.recipe.checking.datasets import CONVERT_AGAIN, EPISODES_NAME, SAMPLES_NAME
 
@@ -72,7 +72,8 @@ def find_twins(root: Path, tables: Mapping[str, StoredFile]) -> dict[str, Mapped
     expected = {name: table.xxh64 for name, table in tables.items()}
     older = [paths[name] for name, twin in twins.items() if twin.header.made_from != expected]
     if older:
-        logger.warning("%s was made from another table and is not used: pokevla data index %s", older[0], root)
+        command = command_line("data", "index", root)
+        logger.warning("%s was made from another table and is not used; make it again with: %s", older[0], command)
         return {}
     return twins
 

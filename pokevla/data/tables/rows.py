@@ -7,6 +7,7 @@ which shard a row lies follows from the first row of each shard.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import cast
 
@@ -36,6 +37,7 @@ class SampleRows:
         self._splits: list[str] = batches.header.values[SPLITS]
         self.shard_starts: np.ndarray = batches.header.arrays[SHARD_STARTS]
         """(S+1,) int64: first row of each shard of `dataset.json`, and the number of rows."""
+        self._starts = memoryview(self.shard_starts)  # gives Python's integers, five times faster than numpy
 
     def __len__(self) -> int:
         return self._batches.header.num_rows
@@ -65,8 +67,8 @@ class SampleRows:
 
     def shard_of(self, row: int) -> tuple[int, int]:
         """(number of the shard that holds this row, number of the sample in it)."""
-        shard = int(np.searchsorted(self.shard_starts, row, side="right")) - 1
-        return shard, row - int(self.shard_starts[shard])
+        shard = bisect_right(self._starts, row) - 1
+        return shard, row - self._starts[shard]
 
     def usable(self, split: str, chunk_length: int) -> RowSet:
         """The rows of `split` (`all`: of any) that are followed by a full chunk of actions in their episode.

@@ -20,11 +20,10 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from pokevla.errors import DataError
+from pokevla.errors import DataError, command_line
 from pokevla.files.writing import atomic_file
 
 VERSION = 1
-REMEDY = "Make it again with: pokevla data index DATASET"
 _DOCUMENT, _CHECKSUM, _COLUMNS = b"pokevla", b"xxh3", b"xxh3"
 
 
@@ -115,7 +114,8 @@ class MappedBatches:
         return batch, sums
 
     def _damaged(self, problem: str) -> DataError:
-        return DataError(f"{self._path} is damaged: {problem}.", REMEDY)
+        remedy = f"Make it again with: {command_line('data', 'index', self._path.parent)}"
+        return DataError(f"{self._path} is damaged: {problem}.", remedy)
 
 
 class TableBatches:

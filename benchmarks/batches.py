@@ -1,0 +1,180 @@
+"""Whole batches: how a loader slows the main thread down, and what a batch costs.
+
+    python benchmarks/batches.py --json batches.json
+    python benchmarks/batches.py --quick
+
+The data is synthetic and of the sizes of `pocket`: two views of 256 px with masks, 224 px for the model, cached
+features of 3.06 MiB; questions about one picture of 256 px. CPU seconds of a core, best of several rounds; the sides
+take turns.
+
+- `main_thread/alone`: 6,000 small torch operations, a stand-in for kernel launches, alone against beside the loader
+  process that makes batches all the time; `main_thread/threads` the same beside the loader's threads. Ratio: time alone
+  over time beside the loader, 1 is no slow-down. CPU seconds of the main thread do not show waiting for the
+  interpreter's lock. So this is wall time without the time in which the thread waited for a core (run_delay of
+  /proc/thread-self/schedstat): other work on the machine does not count.
+- `batch_pocket/decode`: JPEG decoding of the pictures alone, over our whole robot sample on one thread: the share of
+  decoding. `batch_pocket/webdataset`: webdataset with torchvision's v2 transforms over ours.
+- `batch_vlm`: one question with its picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.interleaved import best_seconds
+from benchmarks.readers.ours import LAYOUTS, random_records
+from benchmarks.readers.pictures import WordTokenizer, webdataset_batches, write_questions, write_robot
+from benchmarks.reporting import report, row
+from pokevla.data.loader import batch_maker, build_loader
+from pokevla.data.loading.memory import page_aligned
+from pokevla.data.loading.process_loader import DataProcess, ProcessLoader
+from pokevla.data.loading.worker import MakeBatch
+from pokevla.data.mixture import open_mixture
+from pokevla.data.samples import RobotSampleMaker, VLMSampleMaker
+from pokevla.features.feature_reader import FeatureReader
+from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TrainRecipe
+
+SIZE, MASK, MICRO = 224, 112, 8
+OPERATIONS = 6000
+
+
+def open_batches(recipe: TrainRecipe, cache: Path | None) -> MakeBatch:
+    """What makes the batches of a recipe; `cache` of robot data."""
+    mixture = open_mixture(recipe.data, "vlm" if cache is None else "robot")
+    if cache is None:
+        return batch_maker(recipe, mixture, VLMSampleMaker(mixture, 0, WordTokenizer(), SIZE))
+    features = [FeatureReader.of(cache, dataset) for dataset in mixture.datasets]
+    return batch_maker(recipe, mixture, RobotSampleMaker(mixture, 0, WordTokenizer(), SIZE, MASK, features))
+
+
+def recipe_of(kind: type[PosttrainRecipe] | type[PretrainRecipe], root: Path) -> TrainRecipe:
+    """A recipe that trains on one dataset."""
+    return kind.model_validate(
+        {
+            "kind": "posttrain" if kind is PosttrainRecipe else "pretrain",
+            "name": "benchmark",
+            "data": {"datasets": [{"path": str(root)}], "reader_threads": 1, "prefetch_batches": 4},
+            "optim": {"lr": 1e-3},
+            "batch": {"global": MICRO, "micro": MICRO},
+            "steps": 1,
+        }
+    )
+
+
+def small_operations() -> None:
+    """6,000 small torch operations."""
+    value = torch.ones(8)
+    for _ in range(OPERATIONS // 2):
+        value = value * 1.0 + 0.0
+
+
+def _waited_for_core_s() -> float:
+    """Seconds in which this thread could have run but had no core."""
+    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+
+
+@contextmanager
+def busy(loader: Any) -> Iterator[Callable[[], None]]:
+    """A function that takes the batches that are ready and holds them, so that the loader never pauses."""
+    with loader:
+        next(loader)
+        yield lambda: next(loader) and None
+
+
+def main_thread(recipe: TrainRecipe, cache: Path, rounds: int) -> list[dict[str, Any]]:
+    """The rows of `main_thread`."""
+
+    def best(take: Callable[[], None] | None) -> float:
+        times = []
+        for _ in range(rounds):
+            begun, delayed = time.perf_counter(), _waited_for_core_s()
+            small_operations()
+            times.append(time.perf_counter() - begun - (_waited_for_core_s() - delayed))
+            if take is not None:
+                take()
+        return float(np.median(times))
+
+    mixture = open_mixture(recipe.data, "robot")
+    features = [FeatureReader.of(cache, dataset) for dataset in mixture.datasets]
+    samples = RobotSampleMaker(mixture, 0, WordTokenizer(), SIZE, MASK, features)
+    shared: dict[str, Any] = {"rank": 0, "world_size": 1, "start_position": 0}
+    process = DataProcess(4)
+    small_operations()
+    alone = best(None)
+    with busy(ProcessLoader(process, open_batches, (recipe, cache), micro=MICRO, threads=1, **shared)) as take:
+        beside = best(take)
+    with busy(build_loader(recipe, mixture, samples, **shared)) as take:
+        threads = best(take)
+    alone = min(alone, best(None))
+    return [
+        row("main_thread/alone", beside * 1e3, "ms", f"alone {alone * 1e3:.1f} ms", alone / beside),
+        row("main_thread/threads", threads * 1e3, "ms", f"alone {alone * 1e3:.1f} ms", alone / threads),
+    ]
+
+
+def whole_batches(robot: TrainRecipe, cache: Path, vlm: TrainRecipe, folder: Path, rounds: int) -> list[dict[str, Any]]:
+    """The rows of `batch_pocket` and `batch_vlm`."""
+    make_robot, make_vlm = open_batches(robot, cache), open_batches(vlm, None)
+    positions = np.arange(MICRO)
+    reader = open_mixture(robot.data, "robot").datasets[0]
+    from pokevla.data.reader import ShardReader
+
+    shards = ShardReader(reader)
+    pictures = [
+        payload for number in range(MICRO) for name, payload in shards.read(number).items() if name.endswith(".jpg")
+    ]
+
+    def decode() -> None:
+        for payload in pictures:
+            Image.open(io.BytesIO(payload)).load()
+
+    sides: dict[str, Callable[[], object]] = {
+        "ours": lambda: make_robot(positions, page_aligned),
+        "vlm": lambda: make_vlm(positions, page_aligned),
+        "decode": decode,
+    }
+    rival = webdataset_batches(folder, LAYOUTS["pocket"], SIZE, MASK, MICRO)
+    sides["webdataset"] = lambda: next(rival)
+    best = {name: seconds / MICRO * 1e3 for name, seconds in best_seconds(sides, rounds).items()}
+    ours = best["ours"]
+    return [
+        row("batch_pocket/webdataset", ours, "ms/sample", f"{best['webdataset']:.2f} ms", best["webdataset"] / ours),
+        row("batch_pocket/decode", ours, "ms/sample", f"{best['decode']:.2f} ms", best["decode"] / ours),
+        row("batch_pocket", 1e3 / ours, "samples/s"),
+        row("batch_vlm", 1e3 / best["vlm"], "samples/s"),
+    ]
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    options = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    rounds = 2 if options.quick else 8
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        robot_root, cache = write_robot(folder / "robot", LAYOUTS["pocket"], random_records(LAYOUTS["pocket"], 32))
+        robot = recipe_of(PosttrainRecipe, robot_root)
+        vlm = recipe_of(PretrainRecipe, write_questions(folder / "vlm", 64))
+        rows = main_thread(robot, cache, 20 * rounds)
+        rows += whole_batches(robot, cache, vlm, folder, rounds)
+    report(rows, options.json)
+
+
+if __name__ == "__main__":
+    main()
