@@ -15,6 +15,8 @@ take turns.
 - `batch_pocket/decode`: JPEG decoding of the pictures alone, over our whole robot sample on one thread: the share of
   decoding. `batch_pocket/webdataset`: webdataset with torchvision's v2 transforms over ours.
 - `batch_vlm`: one question with its picture.
+- `padding/limit`: share of the tokens that are no padding with `data.sort_by_length`, global batch 64, micro-batch 4,
+  answers with log-normal lengths; `padding/unsorted` the same without. The limit is 1.
 """
 
 from __future__ import annotations
@@ -157,6 +159,19 @@ def whole_batches(robot: TrainRecipe, cache: Path, vlm: TrainRecipe, folder: Pat
     ]
 
 
+def padding(vlm: TrainRecipe) -> list[dict[str, Any]]:
+    """The rows of `padding`."""
+    rows = []
+    for name, is_sorted in (("limit", True), ("unsorted", False)):
+        data = vlm.data.model_copy(update={"sort_by_length": is_sorted, "blank_images": True})
+        batch = vlm.batch.model_copy(update={"global_": 64, "micro": 4})
+        make = open_batches(vlm.model_copy(update={"data": data, "batch": batch}), None)
+        masks = [make(np.arange(start, start + 4), page_aligned).attention_mask for start in range(0, 256, 4)]
+        share = sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+        rows.append(row(f"padding/{name}", 100 * (1 - share), "% padding", "none", share))
+    return rows
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -170,9 +185,10 @@ def main() -> None:
         folder = Path(name)
         robot_root, cache = write_robot(folder / "robot", LAYOUTS["pocket"], random_records(LAYOUTS["pocket"], 32))
         robot = recipe_of(PosttrainRecipe, robot_root)
-        vlm = recipe_of(PretrainRecipe, write_questions(folder / "vlm", 64))
+        vlm = recipe_of(PretrainRecipe, write_questions(folder / "vlm", 256))
         rows = main_thread(robot, cache, 20 * rounds)
         rows += whole_batches(robot, cache, vlm, folder, rounds)
+        rows += padding(vlm)
     report(rows, options.json)
 
 

@@ -82,12 +82,13 @@ def write_robot(folder: Path, layout: RecordLayout, records: list[Features]) -> 
 
 
 def write_questions(out: Path, count: int) -> Path:
-    """A dataset of questions about one picture each."""
+    """A dataset of questions about one picture each; answers have the spread of lengths of LLaVA's (log-normal)."""
     rng = np.random.default_rng(1)
     words = {"split": "train", "source": "s", "category": "general", "task": "qa", "answer_kind": "text"}
     with DatasetWriter(out, group="q", samples=QUESTION_SCHEMA) as writer:
         for number in range(count):
-            row = {**words, "question": "What is in this picture?", "answer": "noise", "width": SIDE, "height": SIDE}
+            answer = "n" * min(1500, int(rng.lognormal(4.5, 1.0)) + 1)
+            row = {**words, "question": "What is in this picture?", "answer": answer, "width": SIDE, "height": SIDE}
             writer.add_sample(f"q{number}", {"jpg": encode_jpeg(picture(rng)[0], 95), "json": b"{}"}, row)
         return writer.finish({"statistics": None})
 

@@ -5,15 +5,18 @@ The only state is the position: the number of samples consumed by all ranks sinc
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import is_dataclass
 from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
-from pokevla.data.batch import RobotBatch, VLMBatch
+from pokevla.data.batch import RobotBatch, VLMBatch, tensors_of
 from pokevla.data.loading.memory import Allocate, page_aligned
+from pokevla.data.loading.meter import Effort, LoadMeter
 from pokevla.data.mixture import Mixture
 from pokevla.recipe.schema import TrainRecipe
 
@@ -33,6 +36,10 @@ class SampleMaker(Protocol[BatchT_co]):
         allocate: Allocate = page_aligned,
     ) -> BatchT_co:
         """A batch of the samples (datasets[i], rows[i]) at positions[i], each (B,) int64, in memory of `allocate`."""
+        ...
+
+    def text_lengths(self, datasets: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """(n,) characters of the texts of samples, each argument (n,) int64."""
         ...
 
 
@@ -58,10 +65,12 @@ class TrainLoader(Generic[BatchT]):
         self._stride, self._micro, self._rank = world_size * micro, micro, rank
         self._prefetch = prefetch
         self._next = start_position
-        self._waiting: deque[Future[BatchT]] = deque()
+        self._waiting: deque[Future[tuple[BatchT, Effort]]] = deque()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pokevla-data")
         self.position = start_position
         """Number of samples consumed by all ranks, including this rank's last batch."""
+        self.meter = LoadMeter()
+        """What the loader does, for the lines of metrics."""
 
     def __iter__(self) -> Self:
         return self
@@ -70,11 +79,19 @@ class TrainLoader(Generic[BatchT]):
         while len(self._waiting) < self._prefetch:
             first = self._next + self._rank * self._micro
             positions = np.arange(first, first + self._micro, dtype=np.int64)
-            self._waiting.append(self._pool.submit(self._make_batch, positions))
+            self._waiting.append(self._pool.submit(self._made, positions))
             self._next += self._stride
-        batch = self._waiting.popleft().result()
+        ahead = next((count for count, each in enumerate(self._waiting) if not each.done()), len(self._waiting))
+        batch, effort = self._waiting.popleft().result()
         self.position += self._stride
+        self.meter.add(ahead, effort)
         return batch
+
+    def _made(self, positions: np.ndarray) -> tuple[BatchT, Effort]:
+        begun, begun_cpu = time.perf_counter(), time.thread_time()
+        batch = self._make_batch(positions)
+        num_bytes = sum(tensor.nbytes for tensor in tensors_of(batch)) if is_dataclass(batch) else 0
+        return batch, Effort(time.perf_counter() - begun, time.thread_time() - begun_cpu, num_bytes)
 
     def close(self) -> None:
         """Stop the threads and drop pending batches."""
@@ -94,11 +111,28 @@ def batch_maker(
     """A function that makes the training batch of positions (B,) int64, in memory of an allocator."""
     order = mixture.order(recipe.seed)
 
+    def lengths_at(positions: np.ndarray) -> np.ndarray:
+        datasets, indices, _ = order.samples_at(positions)
+        return samples.text_lengths(datasets, mixture.rows_at(datasets, indices))
+
     def make_batch(positions: np.ndarray, allocate: Allocate) -> BatchT:
+        if recipe.data.sort_by_length:
+            positions = sorted_positions(positions, recipe.batch.global_, lengths_at)
         datasets, indices, _ = order.samples_at(positions)
         return samples.batch(positions, datasets, mixture.rows_at(datasets, indices), True, allocate)
 
     return make_batch
+
+
+def sorted_positions(positions: np.ndarray, batch: int, lengths_at: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """The positions (B,) that come in the place of `positions` when each global batch is sorted by length.
+
+    A global batch is `batch` positions from a multiple of it; `positions` lie in one. It is a function of the global
+    batch alone, so ranks agree on it without talking to each other.
+    """
+    first = positions[0] // batch * batch
+    whole = np.arange(first, first + batch, dtype=np.int64)
+    return whole[np.argsort(lengths_at(whole), kind="stable")[positions - first]]
 
 
 def build_loader(

@@ -175,6 +175,18 @@ class RobotSampleMaker:
             colours=_colours(changes, config, augment),
         )
 
+    def text_lengths(self, datasets: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """(n,) characters of the instructions of samples, each argument (n,) int64."""
+        return _text_lengths([table.rows for table in self._tables], ["instruction"], datasets, rows)
+
+
+def _text_lengths(
+    tables: Sequence[SampleRows], names: Sequence[str], datasets: np.ndarray, rows: np.ndarray
+) -> np.ndarray:
+    """(n,) characters of some texts of samples."""
+    pairs = zip(datasets.tolist(), rows.tolist(), strict=True)
+    return np.array([sum(len(tables[dataset].text(name, row)) for name in names) for dataset, row in pairs])
+
 
 def _common_fields(sources: Sequence[FeatureSource | None]) -> Sequence[FeatureField]:
     """The fields of cached features that all datasets of a mixture have; none if they have no cache.
@@ -200,7 +212,7 @@ class _RobotTable:
 
     def __init__(self, dataset: Dataset, statistics: Statistics, config: DataConfig, tokenizer: Any) -> None:
         self._chunk_length, self._statistics = config.chunk_length, statistics
-        self._rows, self._sequences = dataset.rows, dataset.sequences
+        self.rows, self._sequences = dataset.rows, dataset.sequences
         lock = threading.Lock()  # fast tokenizers borrow their state mutably while encoding
 
         def encode(instruction: str) -> list[int]:
@@ -211,22 +223,22 @@ class _RobotTable:
 
     def key_at(self, row: int) -> str:
         """Key of the sample."""
-        return self._rows.text("key", row)
+        return self.rows.text("key", row)
 
     def proprio_at(self, row: int) -> np.ndarray:
         """(P,) float32 normalised."""
-        episode, frame = self._rows.number("episode", row), self._rows.number("frame", row)
+        episode, frame = self.rows.number("episode", row), self.rows.number("frame", row)
         return self._statistics.normalise_proprio(self._sequences.frames("proprio", episode, frame, frame + 1)[0])
 
     def chunk_at(self, row: int) -> np.ndarray:
         """(K,A) float32 normalised: the action chunk that starts at this frame."""
-        episode, frame = self._rows.number("episode", row), self._rows.number("frame", row)
+        episode, frame = self.rows.number("episode", row), self.rows.number("frame", row)
         chunk = self._sequences.frames("actions", episode, frame, frame + self._chunk_length)
         return self._statistics.normalise_actions(chunk)
 
     def text_at(self, row: int) -> list[int]:
         """Token ids of the prompt."""
-        return self._encode(self._rows.text("instruction", row))
+        return self._encode(self.rows.text("instruction", row))
 
 
 class VLMSampleMaker:
@@ -289,6 +301,10 @@ class VLMSampleMaker:
             trained=trained_places(padded_labels),
             has_image=None if has_image.all() else torch.from_numpy(has_image),
         )
+
+    def text_lengths(self, datasets: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """(n,) characters of the questions and answers of samples, each argument (n,) int64."""
+        return _text_lengths(self._rows, ["question", "answer"], datasets, rows)
 
 
 def _has_image(table: SampleRows, row: int) -> bool:

@@ -70,6 +70,10 @@ class DataConfig(Section):
     """Longest text of a sample in tokens; longer ones are truncated."""
     system_prompt: str | None = None
     """Text of the ChatML system block; `null` omits the block. The same for both trainings."""
+    sort_by_length: bool = False
+    """Sort each global batch by the length of its texts before it is divided into micro-batches, so that texts of
+    similar length are padded together. Every step sees the same samples, and its gradient is the same up to
+    rounding."""
     image_filter: Literal["bilinear", "bicubic", "openvla_oft"] = "bilinear"
     """How images are cropped and resized to the model's size. `bilinear`, `bicubic` (Prismatic): once, with
     antialiasing. `openvla_oft`: as OpenVLA-OFT, Lanczos to the model's size and then a bilinear crop; pictures of a

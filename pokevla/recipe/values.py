@@ -29,6 +29,7 @@ ADDED: dict[str, Any] = {
     "model.sam": None,
     "data.image_filter": "bilinear",
     "data.loader": "process",
+    "data.sort_by_length": False,
     "model.head": "poke",
     "model.initial": {"dino": None, "siglip": None, "language_model": None},
     "model.language_model": None,

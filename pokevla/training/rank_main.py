@@ -109,6 +109,7 @@ def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo, stop: StopFlag, pu
         loader = stack.enter_context(
             build_task_loader(recipe, task, info, start.position, process, pin=device.type == "cuda")
         )
+        trainer.meter.loader = loader.meter
         if info.is_main:
             save_statistics(task.mixture, run_dir)
         writer = stack.enter_context(closing(MetricWriter(run_dir, info.rank, start.step, recipe.log.sinks)))

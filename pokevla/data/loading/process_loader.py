@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from pokevla.data.loading.meter import LoadMeter
 from pokevla.data.loading.slots import SlotReader, new_slot, pin_for_cuda
 from pokevla.data.loading.worker import Made, MakeBatch, Opening, Order, serve
 from pokevla.errors import TrainingError
@@ -104,6 +105,8 @@ class ProcessLoader:
         self._ready: dict[int, Made] = {}
         self.position = start_position
         """Number of samples consumed by all ranks, including this rank's last batch."""
+        self.meter = LoadMeter()
+        """What the loader does, for the lines of metrics."""
         self._tell(Opening(open_data, arguments, threads))
         self._order()
 
@@ -112,12 +115,11 @@ class ProcessLoader:
 
     def __next__(self) -> Any:
         self._order()
+        while self._channel.poll():
+            self._receive()
+        ahead = self._ahead()
         while self._taken not in self._ready:
-            try:
-                made: Made = self._channel.recv()
-            except (EOFError, OSError) as error:
-                raise self._process.death() from error
-            self._ready[made.number] = made
+            self._receive()
         made = self._ready.pop(self._taken)
         self._taken += 1
         if made.error is not None:
@@ -126,7 +128,19 @@ class ProcessLoader:
         slot = made.slot
         batch = self._readers[slot].unpack(made.packed, made.size, lambda: self._free.append(slot))
         self.position += self._stride
+        self.meter.add(ahead, made.effort)
         return batch
+
+    def _receive(self) -> None:
+        try:
+            made: Made = self._channel.recv()
+        except (EOFError, OSError) as error:
+            raise self._process.death() from error
+        self._ready[made.number] = made
+
+    def _ahead(self) -> int:
+        """Batches that are ready, from the next one on."""
+        return next(count for count in range(len(self._ready) + 1) if self._taken + count not in self._ready)
 
     def close(self) -> None:
         """End the process and drop pending batches. Batches that are held stay valid."""

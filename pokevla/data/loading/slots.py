@@ -57,6 +57,11 @@ class SlotWriter:
         if self._largest[0] > len(self._memory):
             self._grow(self._largest[0])
 
+    @property
+    def used(self) -> int:
+        """Bytes of the slot that the last batch takes."""
+        return self._used
+
     def allocate(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An array at a page of the slot, with any content; ordinary memory where the slot is full."""
         kind = np.dtype(dtype)

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 
 from pokevla.data.loading.memory import Allocate
+from pokevla.data.loading.meter import Effort
 from pokevla.data.loading.slots import SlotWriter
 from pokevla.errors import PokeVLAError
 from pokevla.processes import end_with_parent
@@ -51,6 +53,7 @@ class Made(NamedTuple):
     packed: Any
     size: int  # bytes of the slot
     error: BaseException | None
+    effort: Effort
 
 
 def serve(channel: Connection, slots: list[int]) -> None:
@@ -91,10 +94,13 @@ def _serve(channel: Connection, writers: list[SlotWriter]) -> None:
         try:
             if failed is not None:
                 raise failed
+            begun, begun_cpu = time.perf_counter(), time.thread_time()
             writer.begin()
-            made = Made(order.number, order.slot, *writer.pack(opened[0](order.positions, writer.allocate)), None)
+            packed, size = writer.pack(opened[0](order.positions, writer.allocate))
+            effort = Effort(time.perf_counter() - begun, time.thread_time() - begun_cpu, writer.used)
+            made = Made(order.number, order.slot, packed, size, None, effort)
         except Exception as error:  # noqa: BLE001 (raised in the rank)
-            made = Made(order.number, order.slot, None, 0, _portable(error))
+            made = Made(order.number, order.slot, None, 0, _portable(error), Effort(0.0, 0.0, 0))
         with sending:
             channel.send(made)
 

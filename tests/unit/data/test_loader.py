@@ -22,6 +22,7 @@ from pokevla.data.writer import DatasetWriter
 from pokevla.errors import DataError
 from pokevla.features.layout import FieldLayout
 from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
+from tests.toys import write_toy_questions
 
 
 def robot_recipe(*roots: Path, **data: Any) -> PosttrainRecipe:
@@ -272,6 +273,38 @@ def test_vlm_batches_train_on_answers_about_whole_pictures(
         assert len(trained) == len(answers[key]) + 1  # one id per character and the end of the turn
     with pytest.raises(DataError, match="is a vlm dataset"):
         robot_loader(robot_recipe(root), tokenizer)
+
+
+def test_sorting_by_length_changes_the_order_within_global_batches_only(tmp_path: Path, tokenizer: Any) -> None:
+    root = write_toy_questions(tmp_path / "vlm", 64)
+    recipes = [
+        PretrainRecipe.model_validate(
+            {
+                **robot_recipe(root, sort_by_length=is_sorted).model_dump(by_alias=True, exclude={"cache", "loss"}),
+                "kind": "pretrain",
+            }
+        )
+        for is_sorted in (False, True)
+    ]
+
+    def seen(recipe: PretrainRecipe, world: int) -> tuple[list[list[tuple[int, str]]], int]:
+        """(positions and keys of each of four global batches of 8, padding)."""
+        mixture = open_mixture(recipe.data, "vlm")
+        samples = VLMSampleMaker(mixture, recipe.seed, tokenizer, 16)
+        steps: list[list[tuple[int, str]]] = [[] for _ in range(4)]
+        padding = 0
+        for rank in range(world):
+            with build_loader(recipe, mixture, samples, rank=rank, world_size=world, start_position=0) as loader:
+                for step in steps:
+                    for _ in range(8 // 2 // world):
+                        batch = next(loader)
+                        padding += int((~batch.attention_mask).sum())
+                        step += zip(batch.positions.tolist(), batch.keys, strict=True)
+        return [sorted(step) for step in steps], padding
+
+    (plain, padding), (one, less), (two, same_padding) = seen(recipes[0], 1), seen(recipes[1], 1), seen(recipes[1], 2)
+    assert plain == one == two
+    assert less == same_padding < padding / 2
 
 
 def test_questions_without_image_are_mixed_with_others(tmp_path: Path, tokenizer: Any) -> None:
