@@ -4,9 +4,10 @@
     python benchmarks/scale.py --quick                    # 10^5 and 10^6
 
 The rows are synthetic and lie in the mapped tables only: no picture is made. Each size is measured in a fresh process,
-once its files are in the page cache. `open` is `open_mixture` and the order, which a rank does once; `seek` the rows of
-the first position of another epoch far away; `batch` the table part of a batch of 8 (rows, keys, texts). Memory is
-that of the process alone (RssAnon) above that after the imports; mapped pages are shared by the ranks of a node.
+once its files are in the page cache as far as they fit. Seconds are of CPU, since other work delays the rest. `open`
+is `open_mixture` and the order, which a rank does once; `seek` the rows of the first position of another epoch far
+away; `batch` the table part of a batch of 8 (rows, keys, texts). Memory is that of the process alone (RssAnon) above
+that after the imports; mapped pages are shared by the ranks of a node.
 """
 
 from __future__ import annotations
@@ -143,7 +144,14 @@ def main() -> None:
             found = measured_apart(Path(folder))
         name = f"10^{power} rows"
         rows += [
-            row(f"{name}/open", found["open_s"], "s", "limit", LIMIT_S / found["open_s"], cpu_s=found["open_cpu_s"]),
+            row(
+                f"{name}/open",
+                found["open_cpu_s"],
+                "s",
+                f"limit; wall {found['open_s']:.2f} s",
+                LIMIT_S / found["open_cpu_s"],
+                wall_s=found["open_s"],
+            ),
             row(f"{name}/open_memory", found["open_mib"], "MiB", "limit", LIMIT_MIB / max(found["open_mib"], 0.1)),
             row(f"{name}/memory_after_200_batches", found["end_mib"], "MiB"),
             row(f"{name}/seek", found["seek_s"] * 1e3, "ms"),

@@ -147,7 +147,7 @@ def open_dataset(root: Path, *, mapped: bool = False) -> Dataset:
 
 
 def index_dataset(root: Path) -> bool:
-    """Write the twins of a dataset's tables, if they are not there. Returns whether they had to be written.
+    """Write the twins of a dataset's tables, if they are not there or damaged. Returns whether they were written.
 
     Raises:
         DataError: a table is damaged, or the dataset is of before its tables had checksums; or the disk is full.
@@ -157,7 +157,10 @@ def index_dataset(root: Path) -> bool:
     if not tables:
         raise DataError(f"{root / INFO_NAME} has no checksums of the tables.", CONVERT_AGAIN)
     with suppress(DataError):  # damaged: it is made again
-        if find_twins(root, tables):
+        twins = find_twins(root, tables)
+        for twin in twins.values():
+            twin.check()
+        if twins:
             return False
     for table in tables.values():
         damage = file_damage(root, table)

@@ -15,6 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from pokevla.data.dataset import SHARDS_NAME, Dataset, open_dataset
 from pokevla.data.reader import ShardReader, dataset_shards
 from pokevla.data.samples import decode_image, decode_mask
+from pokevla.data.tables.opening import find_twins
 from pokevla.data.writer import dataset_fingerprint
 from pokevla.embodiment.finite import bad_number
 from pokevla.errors import DataError, UsageError
@@ -191,6 +192,8 @@ def verify_dataset(root: Path, on_shard: Callable[[int, int], None] | None = Non
             f"{root}: a table or the embodiment differs from the fingerprint in dataset.json.",
             "Convert the dataset again.",
         )
+    for twin in find_twins(root, dataset.tables).values():
+        twin.check()
     refuse_alarms(dataset)
     return row
 

@@ -102,6 +102,12 @@ class MappedBatches:
             self._checked[number, index] = True
         return column
 
+    def check(self) -> None:
+        """Compare every column with its checksum. Raises DataError if one differs."""
+        for number in range(len(self)):
+            for name in self.names:
+                self.column(number, name)
+
     def _open(self, number: int) -> tuple[pa.RecordBatch, list[bytes]]:
         try:
             batch, metadata = self._reader.get_batch_with_custom_metadata(number)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pokevla.data.dataset import Dataset, index_dataset, open_dataset
+from pokevla.data.inspection import verify_dataset
 from pokevla.data.tables import opening, rows
 from pokevla.errors import DataError
 from tests.toys import forget_checksums, write_toy_dataset, write_toy_questions
@@ -97,6 +98,18 @@ def test_older_datasets_are_read_and_can_be_indexed(tmp_path: Path) -> None:
     forget_checksums(root)
     with pytest.raises(DataError, match="no checksums of the tables"):
         index_dataset(root)
+
+
+def test_verification_finds_damage_of_a_mapped_table(tmp_path: Path) -> None:
+    root = write_toy_dataset(tmp_path / "data")
+    path = root / "episodes.arrow"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"episodes\.arrow is damaged: the checksum of column .* differs.*data index"):
+        verify_dataset(root)
+    assert index_dataset(root)
+    assert verify_dataset(root) == 96
 
 
 def test_a_damaged_table_is_not_indexed(tmp_path: Path) -> None:
