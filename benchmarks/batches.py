@@ -11,7 +11,8 @@ take turns.
   process that makes batches all the time; `main_thread/threads` the same beside the loader's threads. Ratio: time alone
   over time beside the loader, 1 is no slow-down. CPU seconds of the main thread do not show waiting for the
   interpreter's lock. So this is wall time without the time in which the thread waited for a core (run_delay of
-  /proc/thread-self/schedstat): other work on the machine does not count.
+  /proc/thread-self/schedstat). `main_thread/neighbour`: time beside an unrelated process that decodes pictures over
+  time beside the loader. Two virtual cores are often one real core, where any neighbour slows the other down.
 - `batch_pocket/decode`: JPEG decoding of the pictures alone, over our whole robot sample on one thread: the share of
   decoding. `batch_pocket/webdataset`: webdataset with torchvision's v2 transforms over ours.
 - `batch_vlm`: one question with its picture.
@@ -24,10 +25,12 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import signal
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,7 @@ from pokevla.data.loading.memory import page_aligned
 from pokevla.data.loading.process_loader import DataProcess, ProcessLoader
 from pokevla.data.loading.worker import MakeBatch
 from pokevla.data.mixture import open_mixture
+from pokevla.data.reader import ShardReader
 from pokevla.data.samples import RobotSampleMaker, VLMSampleMaker
 from pokevla.features.feature_reader import FeatureReader
 from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TrainRecipe
@@ -87,43 +91,87 @@ def _waited_for_core_s() -> float:
     return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
 
 
-@contextmanager
-def busy(loader: Any) -> Iterator[Callable[[], None]]:
-    """A function that takes the batches that are ready and holds them, so that the loader never pauses."""
-    with loader:
-        next(loader)
-        yield lambda: next(loader) and None
+NEIGHBOUR = """
+import io, numpy as np
+from PIL import Image
+buffer = io.BytesIO()
+Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)).save(buffer, "JPEG")
+print("ready", flush=True)
+while True:
+    np.asarray(Image.open(buffer).resize((224, 224))).transpose(2, 0, 1).copy()
+"""
+"""A process that decodes and resizes pictures, and has nothing to do with this one."""
+
+
+def interleaved(sides: dict[str, tuple[Callable[[], object], Callable[[], object]]], rounds: int) -> dict[str, float]:
+    """Median seconds of the small operations on each side; (before, after) are called around each of its rounds."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, (before, after) in sides.items():
+            before()
+            begun, delayed = time.perf_counter(), _waited_for_core_s()
+            small_operations()
+            times[name].append(time.perf_counter() - begun - (_waited_for_core_s() - delayed))
+            after()
+    return {name: float(np.median(each)) for name, each in times.items()}
 
 
 def main_thread(recipe: TrainRecipe, cache: Path, rounds: int) -> list[dict[str, Any]]:
-    """The rows of `main_thread`."""
-
-    def best(take: Callable[[], None] | None) -> float:
-        times = []
-        for _ in range(rounds):
-            begun, delayed = time.perf_counter(), _waited_for_core_s()
-            small_operations()
-            times.append(time.perf_counter() - begun - (_waited_for_core_s() - delayed))
-            if take is not None:
-                take()
-        return float(np.median(times))
-
+    """The rows of `main_thread`. What is beside the main thread runs in its own rounds and is stopped in the others."""
     mixture = open_mixture(recipe.data, "robot")
     features = [FeatureReader.of(cache, dataset) for dataset in mixture.datasets]
     samples = RobotSampleMaker(mixture, 0, WordTokenizer(), SIZE, MASK, features)
     shared: dict[str, Any] = {"rank": 0, "world_size": 1, "start_position": 0}
     process = DataProcess(4)
-    small_operations()
-    alone = best(None)
-    with busy(ProcessLoader(process, open_batches, (recipe, cache), micro=MICRO, threads=1, **shared)) as take:
-        beside = best(take)
-    with busy(build_loader(recipe, mixture, samples, **shared)) as take:
-        threads = best(take)
-    alone = min(alone, best(None))
+
+    def signalled(pid: int, number: signal.Signals) -> Callable[[], object]:
+        return lambda: os.kill(pid, number)
+
+    with (
+        ProcessLoader(process, open_batches, (recipe, cache), micro=MICRO, threads=1, **shared) as loader,
+        build_loader(recipe, mixture, samples, **shared) as threads,
+        subprocess.Popen([sys.executable, "-c", NEIGHBOUR], stdout=subprocess.PIPE) as neighbour,
+    ):
+        try:
+            next(loader), next(threads)
+            assert neighbour.stdout is not None
+            neighbour.stdout.readline()
+
+            def idle() -> None:
+                while not all(each.done() for each in threads._waiting):
+                    time.sleep(0.01)
+
+            def busy() -> None:
+                os.kill(process.pid, signal.SIGCONT)
+                next(loader)
+
+            for pid in (process.pid, neighbour.pid):
+                os.kill(pid, signal.SIGSTOP)
+            found = interleaved(
+                {
+                    "alone": (idle, idle),
+                    "loader": (busy, signalled(process.pid, signal.SIGSTOP)),
+                    "neighbour": (
+                        signalled(neighbour.pid, signal.SIGCONT),
+                        signalled(neighbour.pid, signal.SIGSTOP),
+                    ),
+                    "threads": (lambda: next(threads), idle),
+                },
+                rounds,
+            )
+            os.kill(process.pid, signal.SIGCONT)
+        finally:
+            neighbour.kill()
+    alone, beside = found["alone"], found["loader"]
     return [
         row("main_thread/alone", beside * 1e3, "ms", f"alone {alone * 1e3:.1f} ms", alone / beside),
-        row("main_thread/threads", threads * 1e3, "ms", f"alone {alone * 1e3:.1f} ms", alone / threads),
-    ]
+        row(
+            "main_thread/neighbour", beside * 1e3, "ms", f"{found['neighbour'] * 1e3:.1f} ms",
+            found["neighbour"] / beside,
+        ),
+        row("main_thread/threads", found["threads"] * 1e3, "ms", f"alone {alone * 1e3:.1f} ms",
+            alone / found["threads"]),
+    ]  # fmt: skip
 
 
 def whole_batches(robot: TrainRecipe, cache: Path, vlm: TrainRecipe, folder: Path, rounds: int) -> list[dict[str, Any]]:
@@ -131,8 +179,6 @@ def whole_batches(robot: TrainRecipe, cache: Path, vlm: TrainRecipe, folder: Pat
     make_robot, make_vlm = open_batches(robot, cache), open_batches(vlm, None)
     positions = np.arange(MICRO)
     reader = open_mixture(robot.data, "robot").datasets[0]
-    from pokevla.data.reader import ShardReader
-
     shards = ShardReader(reader)
     pictures = [
         payload for number in range(MICRO) for name, payload in shards.read(number).items() if name.endswith(".jpg")

@@ -118,6 +118,6 @@ class Order:
         starts = self._shard_starts[dataset]
         first = window * self.shuffle_window
         shards = self._epoch(dataset, epoch).shards[first : first + self.shuffle_window]
-        members = np.concatenate([np.arange(starts[shard], starts[shard + 1]) for shard in shards])
+        members = np.concatenate([np.arange(int(starts[shard]), int(starts[shard + 1])) for shard in shards])
         mixed = permutation(len(members), self.seed, "window", self.fingerprints[dataset], epoch, window)
         return members[mixed]

@@ -60,7 +60,7 @@ class FieldLayout:
         """Type of the stored values."""
         return self.stored_as.dtype
 
-    @cached_property
+    @property
     def scale_shape(self) -> tuple[int, ...] | None:
         """Shape of the float16 scales, or None without scales."""
         return self.stored_as.scale_shape(self.shape)

@@ -36,7 +36,7 @@ class DeviceFeed:
         self._source, self._device = source, device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._ahead: tuple[Any, int] | None = None
-        self._copying: deque[tuple[torch.cuda.Event, Any]] = deque()  # host batches whose copies may not be done
+        self._copying: deque[tuple[Any, Any]] = deque()  # (event, host batch) of copies under way
         self.position = source.position
         """Samples consumed by all ranks, including the micro-batch that was handed out last."""
 

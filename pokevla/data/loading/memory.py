@@ -36,7 +36,7 @@ class FeatureSlots:
             None if field.scale_shape is None else allocate((count, *field.scale_shape), np.float16) for field in fields
         ]
         in_order = [*self._values, *(scales for scales in self._scales if scales is not None)]
-        views = [memoryview(array.reshape(-1).view(np.uint8)) for array in in_order]
+        views = [array.reshape(-1).view(np.uint8).data for array in in_order]
         self._parts = [(view, len(view) // count) for view in views]
 
     def buffers(self, number: int) -> list[memoryview]:

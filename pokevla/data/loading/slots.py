@@ -141,7 +141,8 @@ def pin_for_cuda(memory: np.ndarray) -> None:
     Raises:
         EnvironmentSetupError: CUDA refuses.
     """
-    result = torch.cuda.cudart().cudaHostRegister(memory.ctypes.data, len(memory), 0)
+    runtime: Any = torch.cuda.cudart()
+    result = runtime.cudaHostRegister(memory.ctypes.data, len(memory), 0)
     if int(result) != 0:
         raise EnvironmentSetupError(
             f"CUDA does not pin {len(memory) / 2**20:.0f} MiB for batches (error {int(result)}).",

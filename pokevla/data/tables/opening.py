@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pokevla.data.tables import rows as sample_rows
@@ -45,7 +44,7 @@ def write_twins(root: Path, tables: Mapping[str, StoredFile], num_shards: int) -
         shards, splits = [], set()
         for part in _groups(samples, ("shard", "split")):
             shards.append(part["shard"].to_numpy())
-            splits |= set(pc.unique(part["split"]).to_pylist()) if "split" in part.column_names else set()
+            splits |= set(part["split"].unique().to_pylist()) if "split" in part.column_names else set()
         header = _header(made_from, shards, sorted(filter(None, splits)), num_shards)
         _write(
             root / TWINS[SAMPLES_NAME], header, _groups(samples, sample_rows.READ_COLUMNS),
@@ -81,7 +80,7 @@ def find_twins(root: Path, tables: Mapping[str, StoredFile]) -> dict[str, Mapped
 def rows_in_memory(samples: pa.Table, episodes: pa.Table | None, num_shards: int) -> SampleRows:
     """`SampleRows` of tables in memory, for a dataset without twins. Raises DataError if they contradict each other."""
     has_splits = "split" in samples.column_names
-    splits = sorted(filter(None, pc.unique(samples["split"]).to_pylist())) if has_splits else []
+    splits = sorted(filter(None, samples["split"].unique().to_pylist())) if has_splits else []
     wanted = [name for name in sample_rows.READ_COLUMNS if name in samples.column_names]
     lengths = None if episodes is None else EpisodeLengths(episodes)
     header = _header({}, [samples["shard"].to_numpy()], splits, num_shards)

@@ -163,13 +163,15 @@ def usable(samples: pa.Table, episodes: pa.Table | None, split: str, chunk_lengt
     (prismatic/vla/datasets).
     """
     import numpy as np
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     keep = np.ones(samples.num_rows, dtype=bool)
     if split != ALL_SPLITS:
-        keep &= pc.fill_null(pc.equal(samples["split"], split), False).to_numpy()
+        keep &= pc.call_function("equal", [samples["split"], pa.scalar(split)]).fill_null(False).to_numpy()
     if episodes is not None:
-        places = pc.index_in(samples["episode"], episodes["episode"].combine_chunks())
+        numbers = pc.SetLookupOptions(episodes["episode"].combine_chunks())
+        places = pc.call_function("index_in", [samples["episode"]], numbers)
         if places.null_count:
             raise DataError("A sample is of an episode that is not in the table of episodes.", CONVERT_AGAIN)
         lengths = episodes["length"].to_numpy()[places.to_numpy()]
