@@ -122,7 +122,7 @@ def index(datasets: Annotated[list[Path], typer.Argument(help="Dataset directori
 
     for dataset in datasets:
         has_written = index_dataset(dataset)
-        typer.echo(f"{dataset}: {'written' if has_written else 'they are there'}.")
+        typer.echo(f"{dataset}: its mapped tables are {'written' if has_written else 'there'}.")
 
 
 def _print_fields(fields: dict[str, Any], indent: str = "") -> None:
