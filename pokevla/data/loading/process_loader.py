@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -55,15 +55,22 @@ class DataProcess:
     def close(self) -> None:
         """End the process and free the slots."""
         self.channel.close()
-        if not self._ended:
-            timer = threading.Timer(_END_S, os.kill, (self.pid, signal.SIGKILL))
-            timer.start()
-            with suppress(ChildProcessError):
-                os.waitpid(self.pid, 0)
-            timer.cancel()
-            self._ended = True
+        if not self._ended and not self._ends_within(_END_S):
+            os.kill(self.pid, signal.SIGKILL)
+            self._ends_within(_END_S)  # a read that a file system never answers outlives even this
+        self._ended = True
         while self.slots:
             os.close(self.slots.pop())
+
+    def _ends_within(self, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            with suppress(ChildProcessError):
+                if os.waitpid(self.pid, os.WNOHANG)[0] == 0:
+                    time.sleep(0.005)
+                    continue
+            return True
+        return False
 
     def __enter__(self) -> Self:
         return self
