@@ -133,7 +133,8 @@ def main_thread(recipe: TrainRecipe, cache: Path, rounds: int) -> list[dict[str,
         subprocess.Popen([sys.executable, "-c", NEIGHBOUR], stdout=subprocess.PIPE) as neighbour,
     ):
         try:
-            next(loader), next(threads)
+            next(loader)
+            next(threads)
             assert neighbour.stdout is not None
             neighbour.stdout.readline()
 
