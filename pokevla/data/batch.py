@@ -31,11 +31,46 @@ class StoredFeature(NamedTuple):
     codec: str
 
 
-class FeatureSource(Protocol):
-    """Cached features by sample key. `pokevla.features` implements it; `data` never imports it."""
+class FeatureField(Protocol):
+    """How one field of cached features is stored, per sample."""
 
-    def read(self, key: str) -> Mapping[str, StoredFeature]:
-        """Fields of the sample `key` by name. Raises DataError if they are missing or damaged."""
+    @property
+    def name(self) -> str:
+        """Name of the field."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the values."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """Type of the values."""
+        ...
+
+    @property
+    def scale_shape(self) -> tuple[int, ...] | None:
+        """Shape of the float16 scales; None without scales."""
+        ...
+
+    @property
+    def codec(self) -> str:
+        """Key of `pokevla.features.codec.CODECS`."""
+        ...
+
+
+class FeatureSource(Protocol):
+    """Cached features of a dataset by row. `pokevla.features` implements it; `data` never imports it."""
+
+    @property
+    def fields(self) -> Sequence[FeatureField]:
+        """The fields in the order of a record."""
+        ...
+
+    def read_row(self, row: int, buffers: Sequence[memoryview]) -> None:
+        """Read the record of a row of the dataset into `buffers`: the values of all fields, then the scales of those
+        that have any. Raises DataError if they are missing or damaged."""
         ...
 
 
@@ -168,6 +203,11 @@ def map_tensors(batch: BatchT, change: Callable[[Tensor], Tensor]) -> BatchT:
     return replace(batch, **changed)
 
 
+def map_all_tensors(batch: Any, change: Callable[[Any], Any], kind: type = Tensor) -> Any:
+    """Copy of a batch with each tensor changed, those on the host too. `kind`: what stands for a tensor in `batch`."""
+    return replace(batch, **{name: _mapped(getattr(batch, name), change, kind) for name in _names(batch)})
+
+
 def tensors_of(batch: VLMBatch | RobotBatch) -> list[Tensor]:
     """Every tensor that `map_tensors` changes."""
     found: list[Tensor] = []
@@ -175,13 +215,13 @@ def tensors_of(batch: VLMBatch | RobotBatch) -> list[Tensor]:
     return found
 
 
-def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(value, Tensor):
+def _mapped(value: Any, change: Callable[[Any], Any], kind: type = Tensor) -> Any:
+    if isinstance(value, kind):
         return change(value)
     if isinstance(value, dict):
-        return {name: _mapped(item, change) for name, item in value.items()}
+        return {name: _mapped(item, change, kind) for name, item in value.items()}
     if isinstance(value, QuantisedFeatures | Colours):
-        return replace(value, **{name: _mapped(getattr(value, name), change) for name in _names(value)})
+        return replace(value, **{name: _mapped(getattr(value, name), change, kind) for name in _names(value)})
     return value
 
 

@@ -5,8 +5,10 @@ The tables hold everything except images and masks, so filtering, mixing, statis
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +16,14 @@ import numpy as np
 import pyarrow as pa
 
 from pokevla.data.statistics import Statistics
+from pokevla.data.tables.opening import TWINS, find_twins, rows_in_memory, sequences_in_memory, write_twins
+from pokevla.data.tables.row_set import RowSet
+from pokevla.data.tables.rows import SampleRows
+from pokevla.data.tables.sequences import EpisodeSequences
+from pokevla.data.tables.twin import MappedBatches
 from pokevla.embodiment.description import Embodiment
 from pokevla.errors import DataError
+from pokevla.files.checksums import StoredFile, file_damage
 from pokevla.files.ownership import literal, refuse_foreign, refuse_overlap
 from pokevla.files.writing import refuse_second_writer
 from pokevla.recipe.checking.datasets import (
@@ -27,7 +35,6 @@ from pokevla.recipe.checking.datasets import (
     read_info,
     read_table,
     tables_in,
-    usable,
 )
 from pokevla.shards.index import index_path
 
@@ -38,19 +45,57 @@ CHECKS_NAME = "checks.json"
 
 @dataclass(frozen=True)
 class Dataset:
-    """An opened dataset directory. The rows of `samples` are in the order of the shards."""
+    """An opened dataset directory."""
 
     root: Path
     kind: Literal["vlm", "robot"]
     fingerprint: str
     info: dict[str, Any]
-    samples: pa.Table
-    episodes: pa.Table | None
     statistics: Statistics | None
     embodiment: Embodiment | None
     """The robot; None for a dataset of questions."""
+    tables: Mapping[str, StoredFile]
+    """Size and checksum of each table by name; empty for datasets from before they were stored."""
+    twins: Mapping[str, MappedBatches]
+    """The mapped tables by name; empty if they are not used."""
 
-    @property
+    @cached_property
+    def samples(self) -> pa.Table:
+        """All columns of all samples, in memory; the rows are in the order of the shards. Training reads `rows`.
+
+        Raises DataError if the table is damaged.
+        """
+        samples = read_table(self.root, SAMPLES_NAME, self.tables)
+        if samples.num_rows != self.info["num_samples"]:
+            raise DataError(
+                f"{self.root / SAMPLES_NAME} has {samples.num_rows} rows, dataset.json says "
+                f"{self.info['num_samples']}.",
+                CONVERT_AGAIN,
+            )
+        return samples
+
+    @cached_property
+    def episodes(self) -> pa.Table | None:
+        """All columns of all episodes, in memory; None for questions. Raises DataError if the table is damaged."""
+        return read_table(self.root, EPISODES_NAME, self.tables) if self.embodiment else None
+
+    @cached_property
+    def rows(self) -> SampleRows:
+        """What training reads of the samples, by row. Raises DataError if a table is damaged."""
+        if self.twins:
+            return SampleRows(self.twins[SAMPLES_NAME])
+        return rows_in_memory(self.samples, self.episodes, len(self.info["shards"]))
+
+    @cached_property
+    def sequences(self) -> EpisodeSequences:
+        """Actions and proprio by episode. Raises DataError if the table is damaged, or this is not a robot's."""
+        if self.twins:
+            return EpisodeSequences(self.twins[EPISODES_NAME])
+        if self.episodes is None:
+            raise DataError(f"{self.root} has no episodes.", "Use a robot dataset.")
+        return sequences_in_memory(self.episodes)
+
+    @cached_property
     def shard_names(self) -> list[str]:
         """File names of the shards. The column `shard` of the samples is an index into this list."""
         return list(self.info["shards"])
@@ -71,31 +116,60 @@ class Dataset:
         return self.embodiment is not None and self.embodiment.mask_members <= set(self.fields)
 
 
-def open_dataset(root: Path) -> Dataset:
+def open_dataset(root: Path, *, mapped: bool = False) -> Dataset:
     """Open a dataset directory. Reads the tables, not the shards.
+
+    With `mapped`, tables with a twin (docs/data.md, Mapped tables) are not read but mapped, and checked as they are
+    used. Without twins this makes no difference.
 
     Raises DataError if `dataset.json` is missing or damaged or has another schema version or bad statistics, or if a
     table is damaged.
     """
     info = read_info(root)
     tables = tables_in(info, root)
-    samples = read_table(root, SAMPLES_NAME, tables)
-    if samples.num_rows != info["num_samples"]:
-        raise DataError(
-            f"{root / SAMPLES_NAME} has {samples.num_rows} rows, dataset.json says {info['num_samples']}.",
-            CONVERT_AGAIN,
-        )
     embodiment = embodiment_in(info, root)
-    return Dataset(
+    dataset = Dataset(
         root=root,
         kind=info["kind"],
         fingerprint=info["fingerprint"],
         info=info,
-        samples=samples,
-        episodes=read_table(root, EPISODES_NAME, tables) if embodiment else None,
         statistics=_statistics(info["statistics"], embodiment, root) if embodiment and info.get("statistics") else None,
         embodiment=embodiment,
+        tables=tables,
+        twins=find_twins(root, tables) if mapped else {},
     )
+    if not dataset.twins:
+        _ = dataset.samples, dataset.episodes  # read now, so that damage is found now
+    elif len(dataset.rows) != info["num_samples"]:
+        raise DataError(
+            f"{root / TWINS[SAMPLES_NAME]} has {len(dataset.rows)} rows, dataset.json says {info['num_samples']}.",
+            CONVERT_AGAIN,
+        )
+    return dataset
+
+
+def index_dataset(root: Path) -> bool:
+    """Write the twins of a dataset's tables, if they are not there or damaged. Returns whether they were written.
+
+    Raises:
+        DataError: a table is damaged, or the dataset is of before its tables had checksums; or the disk is full.
+    """
+    info = read_info(root)
+    tables = tables_in(info, root)
+    if not tables:
+        raise DataError(f"{root / INFO_NAME} has no checksums of the tables.", CONVERT_AGAIN)
+    with suppress(DataError):  # damaged: it is made again
+        twins = find_twins(root, tables)
+        for twin in twins.values():
+            twin.check()
+        if twins:
+            return False
+    for table in tables.values():
+        damage = file_damage(root, table)
+        if damage is not None:
+            raise DataError(damage, CONVERT_AGAIN)
+    write_twins(root, tables, len(info["shards"]))
+    return True
 
 
 def refuse_output(out: Path, sources: Iterable[Path], *, overwrite: bool) -> None:
@@ -133,7 +207,8 @@ def refuse_replacing_dataset(out: Path) -> None:
             "Remove it yourself, or choose another directory.",
         ) from error
     files = [path for name in shards for path in (Path(SHARDS_NAME, name), index_path(Path(SHARDS_NAME, name)))]
-    names = [INFO_NAME, SAMPLES_NAME, EPISODES_NAME, CHECKS_NAME, *(literal(path.as_posix()) for path in files)]
+    tables = [INFO_NAME, SAMPLES_NAME, EPISODES_NAME, CHECKS_NAME, *TWINS.values()]
+    names = [*tables, *(literal(path.as_posix()) for path in files)]
     refuse_foreign(out, "dataset", names)
 
 
@@ -144,13 +219,13 @@ def _statistics(values: dict[str, Any], embodiment: Embodiment, root: Path) -> S
         raise DataError(f"{root / INFO_NAME}: {error.message}", error.remedy) from error
 
 
-def usable_rows(dataset: Dataset, split: str, chunk_length: int = 1) -> np.ndarray:
-    """Rows (n,) int64 that may be sampled (`pokevla.recipe.checking.datasets.usable`).
+def usable_rows(dataset: Dataset, split: str, chunk_length: int = 1) -> RowSet:
+    """Rows that may be sampled (`SampleRows.usable`).
 
     Raises DataError if no row is usable.
     """
-    rows = np.flatnonzero(usable(dataset.samples, dataset.episodes, split, chunk_length))
-    if rows.size == 0:
+    rows = dataset.rows.usable(split, chunk_length)
+    if len(rows) == 0:
         raise DataError(
             f"{dataset.root} has no sample of split `{split}` with {chunk_length} actions after it.",
             "Choose another split (data.train_split) or convert more episodes.",
@@ -158,7 +233,7 @@ def usable_rows(dataset: Dataset, split: str, chunk_length: int = 1) -> np.ndarr
     return rows
 
 
-def shard_sizes(dataset: Dataset, rows: np.ndarray) -> list[int]:
-    """Number of `rows` (ascending) in each shard, in the order of the shards. Shards without any are omitted."""
-    shards = dataset.samples["shard"].to_numpy()[rows]
-    return np.unique(shards, return_counts=True)[1].tolist()
+def shard_sizes(dataset: Dataset, rows: RowSet) -> np.ndarray:
+    """Number of `rows` in each shard, int64, in the order of the shards. Shards without any are omitted."""
+    sizes = np.diff(rows.count_before(dataset.rows.shard_starts))
+    return sizes[sizes > 0]

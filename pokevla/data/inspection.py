@@ -15,6 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from pokevla.data.dataset import SHARDS_NAME, Dataset, open_dataset
 from pokevla.data.reader import ShardReader, dataset_shards
 from pokevla.data.samples import decode_image, decode_mask
+from pokevla.data.tables.opening import find_twins
 from pokevla.data.writer import dataset_fingerprint
 from pokevla.embodiment.finite import bad_number
 from pokevla.errors import DataError, UsageError
@@ -176,8 +177,8 @@ def verify_dataset(root: Path, on_shard: Callable[[int, int], None] | None = Non
     shards, row = dataset_shards(dataset), 0
     for number, name in enumerate(names, start=1):
         path = root / SHARDS_NAME / name
-        entries = shards.entries(name)
-        if [entry.key for entry in entries] != keys[row : row + len(entries)]:
+        entries = shards.index(name)
+        if entries.keys() != keys[row : row + len(entries)]:
             raise DataError(f"{path}: its samples are not those of samples.parquet.", "Convert the dataset again.")
         for entry in entries:
             _check_json(shards.read_sample(name, entry), entry.key, path)
@@ -191,6 +192,8 @@ def verify_dataset(root: Path, on_shard: Callable[[int, int], None] | None = Non
             f"{root}: a table or the embodiment differs from the fingerprint in dataset.json.",
             "Convert the dataset again.",
         )
+    for twin in find_twins(root, dataset.tables).values():
+        twin.check()
     refuse_alarms(dataset)
     return row
 

@@ -5,14 +5,18 @@ The only state is the position: the number of samples consumed by all ranks sinc
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import is_dataclass
 from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
-from pokevla.data.batch import RobotBatch, VLMBatch
+from pokevla.data.batch import RobotBatch, VLMBatch, tensors_of
+from pokevla.data.loading.memory import Allocate, page_aligned
+from pokevla.data.loading.meter import Effort, LoadMeter
 from pokevla.data.mixture import Mixture
 from pokevla.recipe.schema import TrainRecipe
 
@@ -23,8 +27,19 @@ BatchT_co = TypeVar("BatchT_co", VLMBatch, RobotBatch, covariant=True)
 class SampleMaker(Protocol[BatchT_co]):
     """Makes batches from rows of a mixture (`pokevla.data.samples`). Must be thread-safe."""
 
-    def batch(self, positions: np.ndarray, datasets: np.ndarray, rows: np.ndarray, augment: bool) -> BatchT_co:
-        """A batch of the samples (datasets[i], rows[i]) at positions[i]. All arguments are (B,) int64."""
+    def batch(
+        self,
+        positions: np.ndarray,
+        datasets: np.ndarray,
+        rows: np.ndarray,
+        augment: bool,
+        allocate: Allocate = page_aligned,
+    ) -> BatchT_co:
+        """A batch of the samples (datasets[i], rows[i]) at positions[i], each (B,) int64, in memory of `allocate`."""
+        ...
+
+    def text_lengths(self, datasets: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """(n,) characters of the texts of samples, each argument (n,) int64."""
         ...
 
 
@@ -50,10 +65,12 @@ class TrainLoader(Generic[BatchT]):
         self._stride, self._micro, self._rank = world_size * micro, micro, rank
         self._prefetch = prefetch
         self._next = start_position
-        self._waiting: deque[Future[BatchT]] = deque()
+        self._waiting: deque[Future[tuple[BatchT, Effort]]] = deque()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pokevla-data")
         self.position = start_position
         """Number of samples consumed by all ranks, including this rank's last batch."""
+        self.meter = LoadMeter()
+        """What the loader does, for the lines of metrics."""
 
     def __iter__(self) -> Self:
         return self
@@ -62,11 +79,19 @@ class TrainLoader(Generic[BatchT]):
         while len(self._waiting) < self._prefetch:
             first = self._next + self._rank * self._micro
             positions = np.arange(first, first + self._micro, dtype=np.int64)
-            self._waiting.append(self._pool.submit(self._make_batch, positions))
+            self._waiting.append(self._pool.submit(self._made, positions))
             self._next += self._stride
-        batch = self._waiting.popleft().result()
+        ahead = next((count for count, each in enumerate(self._waiting) if not each.done()), len(self._waiting))
+        batch, effort = self._waiting.popleft().result()
         self.position += self._stride
+        self.meter.add(ahead, effort)
         return batch
+
+    def _made(self, positions: np.ndarray) -> tuple[BatchT, Effort]:
+        begun, begun_cpu = time.perf_counter(), time.thread_time()
+        batch = self._make_batch(positions)
+        num_bytes = sum(tensor.nbytes for tensor in tensors_of(batch)) if is_dataclass(batch) else 0
+        return batch, Effort(time.perf_counter() - begun, time.thread_time() - begun_cpu, num_bytes)
 
     def close(self) -> None:
         """Stop the threads and drop pending batches."""
@@ -80,6 +105,36 @@ class TrainLoader(Generic[BatchT]):
         self.close()
 
 
+def batch_maker(
+    recipe: TrainRecipe, mixture: Mixture, samples: SampleMaker[BatchT]
+) -> Callable[[np.ndarray, Allocate], BatchT]:
+    """A function that makes the training batch of positions (B,) int64, in memory of an allocator."""
+    order = mixture.order(recipe.seed)
+
+    def lengths_at(positions: np.ndarray) -> np.ndarray:
+        datasets, indices, _ = order.samples_at(positions)
+        return samples.text_lengths(datasets, mixture.rows_at(datasets, indices))
+
+    def make_batch(positions: np.ndarray, allocate: Allocate) -> BatchT:
+        if recipe.data.sort_by_length:
+            positions = sorted_positions(positions, recipe.batch.global_, lengths_at)
+        datasets, indices, _ = order.samples_at(positions)
+        return samples.batch(positions, datasets, mixture.rows_at(datasets, indices), True, allocate)
+
+    return make_batch
+
+
+def sorted_positions(positions: np.ndarray, batch: int, lengths_at: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """The positions (B,) that come in the place of `positions` when each global batch is sorted by length.
+
+    A global batch is `batch` positions from a multiple of it; `positions` lie in one. It is a function of the global
+    batch alone, so ranks agree on it without talking to each other.
+    """
+    first = positions[0] // batch * batch
+    whole = np.arange(first, first + batch, dtype=np.int64)
+    return whole[np.argsort(lengths_at(whole), kind="stable")[positions - first]]
+
+
 def build_loader(
     recipe: TrainRecipe,
     mixture: Mixture,
@@ -90,14 +145,12 @@ def build_loader(
     start_position: int,
     pin_memory: bool = False,
 ) -> TrainLoader[BatchT]:
-    """Build the loader of one rank's training batches, starting at `start_position`. With `pin_memory` its threads put
-    them into pinned memory, from which a GPU copies by itself."""
-    order = mixture.order(recipe.seed)
+    """Build the loader of one rank's training batches, starting at `start_position`, with threads of this process. With
+    `pin_memory` they put them into pinned memory, from which a GPU copies by itself."""
+    make = batch_maker(recipe, mixture, samples)
 
     def make_batch(positions: np.ndarray) -> BatchT:
-        datasets, indices, _ = order.samples_at(positions)
-        rows = [mixture.train_rows[d][i] for d, i in zip(datasets, indices, strict=True)]
-        batch = samples.batch(positions, datasets, np.array(rows, dtype=np.int64), True)
+        batch = make(positions, page_aligned)
         return batch.pin_memory() if pin_memory else batch
 
     return TrainLoader(
@@ -123,10 +176,12 @@ def validation_batches(
 
     `max_samples` selects that many, evenly spread over the split. The statistics are those of the training split.
     """
-    pairs = mixture.samples_of(split)
-    if max_samples is not None and max_samples < len(pairs):
-        pairs = pairs[np.linspace(0, len(pairs) - 1, max_samples).round().astype(np.int64)]
-    for start in range(0, len(pairs), batch_size):
-        part = pairs[start : start + batch_size]
+    held_out = mixture.samples_of(split)
+    count = len(held_out) if max_samples is None else min(max_samples, len(held_out))
+    for start in range(0, count, batch_size):
+        places = np.arange(start, min(start + batch_size, count), dtype=np.int64)
+        if count < len(held_out):
+            places = np.linspace(0, len(held_out) - 1, count).round().astype(np.int64)[places]
+        part = held_out.pairs(places)
         positions = np.arange(start, start + len(part), dtype=np.int64)
         yield samples.batch(positions, part[:, 0], part[:, 1], False)

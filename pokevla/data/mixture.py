@@ -11,10 +11,11 @@ import numpy as np
 from pokevla.data.dataset import Dataset, open_dataset, shard_sizes, usable_rows
 from pokevla.data.order import Order
 from pokevla.data.statistics import Statistics, compute_statistics
+from pokevla.data.tables.row_set import RowSet
 from pokevla.embodiment.description import Embodiment
 from pokevla.embodiment.mixing import common_embodiment
 from pokevla.errors import DataError
-from pokevla.recipe.checking.datasets import INFO_NAME, read_info, usable
+from pokevla.recipe.checking.datasets import INFO_NAME, read_info
 from pokevla.recipe.checking.recorded import RECORDED, Recorded, read_recorded, united
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.recipe.sections import DataConfig
@@ -26,7 +27,7 @@ class Mixture:
 
     config: DataConfig
     datasets: tuple[Dataset, ...]  # in the order of the recipe
-    train_rows: tuple[np.ndarray, ...]  # training rows of each dataset, (n,) int64
+    train_rows: tuple[RowSet, ...]  # training rows of each dataset
     statistics: Statistics | None  # normalisation statistics of robot data; None for questions
     embodiment: Embodiment | None  # the robot; None for questions
 
@@ -56,18 +57,41 @@ class Mixture:
             [dataset.fingerprint for dataset in self.datasets],
         )
 
-    def samples_of(self, split: str) -> np.ndarray:
-        """(n, 2) int64: dataset and row of every sample of a split, in the order of the recipe. n may be 0."""
-        return np.array(
-            [
-                (number, row)
-                for number, dataset in enumerate(self.datasets)
-                for row in np.flatnonzero(
-                    usable(dataset.samples, dataset.episodes, split, chunk_length(self.config, dataset.kind))
-                )
-            ],
-            dtype=np.int64,
-        ).reshape(-1, 2)
+    def rows_at(self, datasets: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """(n,) int64 rows of the training samples `places` (n,) of `datasets` (n,), as `Order` gives them."""
+        return _rows_of(self.train_rows, datasets, places)
+
+    def samples_of(self, split: str) -> SplitSamples:
+        """Every sample of a split, in the order of the recipe. There may be none."""
+        return SplitSamples(
+            [dataset.rows.usable(split, chunk_length(self.config, dataset.kind)) for dataset in self.datasets]
+        )
+
+
+class SplitSamples:
+    """The samples of a split, one dataset after the other."""
+
+    def __init__(self, rows: Sequence[RowSet]) -> None:
+        self._rows = rows
+        self._starts = np.concatenate(([0], np.cumsum([len(each) for each in rows])))
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def pairs(self, places: np.ndarray) -> np.ndarray:
+        """(n, 2) int64: dataset and row of the samples at `places` (n,), which are 0 to the number of samples."""
+        datasets = np.searchsorted(self._starts, places, side="right") - 1
+        rows = _rows_of(self._rows, datasets, places - self._starts[datasets])
+        return np.stack([datasets.astype(np.int64), rows], axis=1)
+
+
+def _rows_of(sets: Sequence[RowSet], datasets: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """(n,) rows at `places` (n,) of the sets of `datasets` (n,)."""
+    rows = np.empty(len(places), dtype=np.int64)
+    for dataset in np.unique(datasets):
+        inside = datasets == dataset
+        rows[inside] = sets[dataset][places[inside]]
+    return rows
 
 
 def open_mixture(config: DataConfig, kind: Literal["vlm", "robot"]) -> Mixture:
@@ -77,7 +101,7 @@ def open_mixture(config: DataConfig, kind: Literal["vlm", "robot"]) -> Mixture:
         DataError: a dataset is missing or damaged, is not of the kind the recipe needs, or has no training samples.
         RecipeError: the datasets are of robots that cannot be mixed. The message says what differs.
     """
-    datasets = tuple(open_dataset(source.path) for source in config.datasets)
+    datasets = tuple(open_dataset(source.path, mapped=True) for source in config.datasets)
     for dataset in datasets:
         if dataset.kind != kind:
             raise DataError(
@@ -136,8 +160,8 @@ def mixture_statistics(datasets: Sequence[Dataset], split: str = "train") -> Sta
     for dataset in datasets:
         if dataset.episodes is None:
             raise DataError(f"{dataset.root} has no episodes.", "Use robot datasets.")
-        for episode in dataset.episodes.select(["split", "actions", "proprio"]).to_pylist():
-            if split in ("all", episode["split"]):
-                actions.append(np.asarray(episode["actions"], dtype=np.float64))
-                proprio.append(np.asarray(episode["proprio"], dtype=np.float64))
+        for row, name in enumerate(dataset.episodes["split"].to_pylist()):
+            if split in ("all", name):
+                actions.append(dataset.sequences.at("actions", row))
+                proprio.append(dataset.sequences.at("proprio", row))
     return compute_statistics(actions, proprio, mixture_embodiment(datasets))

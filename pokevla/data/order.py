@@ -19,8 +19,8 @@ from pokevla.errors import DataError
 
 SHARE_BITS = 24
 """Mixture shares are multiples of 2**-24: positions up to 2**39 fit in 63 bits, and weights are exact to 6e-8."""
-CACHED_WINDOWS = 64
-"""Number of permutations kept in memory. A loader reads one window per dataset at a time."""
+CACHED_WINDOWS = 8
+"""Number of permutations kept in memory, per dataset. A loader reads one window of a dataset at a time."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class _Epoch:
 
     window_starts: np.ndarray
     """(W+1,) offset in the epoch at which each window starts."""
-    window_shards: tuple[tuple[int, ...], ...]
+    shards: np.ndarray
+    """All shards in reading order; a window is `shuffle_window` of them."""
 
 
 class Order:
@@ -38,7 +39,7 @@ class Order:
     def __init__(
         self,
         seed: int,
-        shard_sizes: Sequence[Sequence[int]],
+        shard_sizes: Sequence[Sequence[int] | np.ndarray],
         weights: Sequence[float],
         shuffle_window: int,
         fingerprints: Sequence[str],
@@ -110,15 +111,13 @@ class Order:
     def _make_epoch(self, dataset: int, epoch: int) -> _Epoch:
         sizes = self._shard_sizes[dataset]
         shards = permutation(len(sizes), self.seed, "shards", self.fingerprints[dataset], epoch)
-        groups = [
-            tuple(shards[i : i + self.shuffle_window].tolist()) for i in range(0, len(shards), self.shuffle_window)
-        ]
-        lengths = [int(sizes[list(group)].sum()) for group in groups]
-        return _Epoch(np.concatenate(([0], np.cumsum(lengths))), tuple(groups))
+        lengths = np.add.reduceat(sizes[shards], np.arange(0, len(shards), self.shuffle_window))
+        return _Epoch(np.concatenate(([0], np.cumsum(lengths))), shards)
 
     def _make_window(self, dataset: int, epoch: int, window: int) -> np.ndarray:
         starts = self._shard_starts[dataset]
-        shards = self._epoch(dataset, epoch).window_shards[window]
-        members = np.concatenate([np.arange(starts[shard], starts[shard + 1]) for shard in shards])
+        first = window * self.shuffle_window
+        shards = self._epoch(dataset, epoch).shards[first : first + self.shuffle_window]
+        members = np.concatenate([np.arange(int(starts[shard]), int(starts[shard + 1])) for shard in shards])
         mixed = permutation(len(members), self.seed, "window", self.fingerprints[dataset], epoch, window)
         return members[mixed]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from pokevla.data.dataset import SHARDS_NAME, Dataset
 from pokevla.errors import DataError
 from pokevla.shards.shard_reader import Shards
@@ -24,22 +22,19 @@ class ShardReader:
         """Files are opened at the first read."""
         self._folder = dataset.root / SHARDS_NAME
         self._shards = dataset_shards(dataset)
-        self._names = dataset.shard_names
-        self._keys = dataset.samples["key"].to_pylist()
-        self._shard_of_row = dataset.samples["shard"].to_numpy()
-        self._first_rows = np.searchsorted(self._shard_of_row, np.arange(len(self._names)))
+        self._names, self._rows = dataset.shard_names, dataset.rows
 
     def read(self, row: int) -> dict[str, bytes]:
         """Members of the sample at `row` of the table, by extension (`base.jpg`, `json`, ...).
 
         Raises DataError naming shard and key if the shard is missing, truncated or corrupted.
         """
-        shard, key = int(self._shard_of_row[row]), self._keys[row]
-        name, number = self._names[shard], row - int(self._first_rows[shard])
-        entries = self._shards.entries(name)
-        if number >= len(entries) or entries[number].key != key:
+        shard, number = self._rows.shard_of(row)
+        name, key = self._names[shard], self._rows.text("key", row)
+        index = self._shards.index(name)
+        if number >= len(index) or index.key(number) != key:
             raise DataError(f"{self._folder / name}: entry {number} of its index is not {key}.", REMEDY)
-        return self._shards.read_sample(name, entries[number])
+        return self._shards.read_sample(name, index[number])
 
     def close(self) -> None:
         """Close all files."""

@@ -6,7 +6,8 @@ import io
 import struct
 import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,11 @@ from PIL import Image
 from pokevla.data.batch import (
     IGNORED_LABEL,
     Colours,
+    FeatureField,
     FeatureSource,
     RobotBatch,
-    StoredFeature,
     VLMBatch,
     pad_texts,
-    stack_features,
     trained_places,
 )
 from pokevla.data.dataset import Dataset
@@ -32,11 +32,13 @@ from pokevla.data.images.transforms import (
     draw_augmentation,
     no_augmentation,
 )
+from pokevla.data.loading.memory import Allocate, FeatureSlots, page_aligned
 from pokevla.data.mixture import Mixture
 from pokevla.data.prompts import encode_example, encode_text, pad_token_id, vla_prompt, vlm_example
 from pokevla.data.randomness import normal
 from pokevla.data.reader import ShardReader
 from pokevla.data.statistics import Statistics
+from pokevla.data.tables.rows import SampleRows
 from pokevla.errors import DataError
 from pokevla.recipe.sections import AugmentConfig, DataConfig
 
@@ -85,12 +87,13 @@ class RobotSampleMaker:
         mask_size: int | None,
         features: Sequence[FeatureSource | None] | None = None,
     ) -> None:
-        """Tokenises every instruction and normalises every episode once.
+        """Reads no table: rows are read when they are needed.
 
         With `mask_size` None, batches have no masks. `features` has one entry per dataset: its cache, or None.
 
         Raises:
-            DataError: masks are requested but a dataset has none, or the datasets hold questions.
+            DataError: masks are requested but a dataset has none, the datasets hold questions, or their caches have
+                different fields.
         """
         embodiment = mixture.embodiment
         if mixture.statistics is None or embodiment is None:
@@ -107,29 +110,41 @@ class RobotSampleMaker:
         self._views, self._proprio_width = embodiment.views, embodiment.proprio_width
         self._readers = [ShardReader(dataset) for dataset in datasets]
         self._features = features or [None] * len(datasets)
+        self._fields = _common_fields(self._features)
         self._pad_id = pad_token_id(tokenizer)
         self._tables = [_RobotTable(dataset, mixture.statistics, config, tokenizer) for dataset in datasets]
 
-    def batch(self, positions: np.ndarray, datasets: np.ndarray, rows: np.ndarray, augment: bool) -> RobotBatch:
-        """A batch of the samples (datasets[i], rows[i]) at positions[i]. All arguments are (B,) int64."""
+    def batch(
+        self,
+        positions: np.ndarray,
+        datasets: np.ndarray,
+        rows: np.ndarray,
+        augment: bool,
+        allocate: Allocate = page_aligned,
+    ) -> RobotBatch:
+        """A batch of the samples (datasets[i], rows[i]) at positions[i], each (B,) int64, in memory of `allocate`."""
         count, views, size, config = len(positions), len(self._views), self._image_size, self._config
-        pixels = np.zeros((count, views, 3, size, size), dtype=np.uint8)
+        pixels = allocate((count, views, 3, size, size), np.uint8)
         changes = [[_change(config.augment, self._seed, int(p), v, augment) for v in range(views)] for p in positions]
         boxes = np.empty((count, views, 4), dtype=np.float32)
         side = self._mask_size
-        masks = np.zeros((count, views, side, side), dtype=np.uint8) if side is not None else None
+        masks = allocate((count, views, side, side), np.uint8) if side is not None else None
         proprio = np.empty((count, self._proprio_width), dtype=np.float32)
         keys: list[str] = []
         texts: list[list[int]] = []
         chunks: list[np.ndarray] = []
-        features: list[Mapping[str, StoredFeature]] = []
-        for i, (position, dataset, row) in enumerate(zip(positions, datasets, rows, strict=True)):
+        features = FeatureSlots(self._fields, count, allocate)
+        for i, (position, dataset, row) in enumerate(
+            zip(positions.tolist(), datasets.tolist(), rows.tolist(), strict=True)
+        ):
             table = self._tables[dataset]
-            key = table.keys[row]
-            members = self._readers[dataset].read(int(row))
+            key = table.key_at(row)
+            members = self._readers[dataset].read(row)
             for v, view in enumerate(self._views):
                 boxes[i, v] = changes[i][v].crop_box
-                if not config.blank_images:
+                if config.blank_images:
+                    pixels[i, v] = 0
+                else:
                     image = decode_image(member(members, f"{view}.jpg", key), key)
                     pixels[i, v] = crop_pixels(image, changes[i][v].crop_box, size, config.image_filter)
                 if masks is not None and side is not None:
@@ -137,13 +152,14 @@ class RobotSampleMaker:
                     masks[i, v] = crop_mask(mask, changes[i][v].crop_box, side)
             proprio[i] = table.proprio_at(row)
             if augment and config.augment.proprio_noise:
-                noise = normal(self._seed, "proprio", int(position), 0, self._proprio_width)
+                noise = normal(self._seed, "proprio", position, 0, self._proprio_width)
                 proprio[i] += (noise * config.augment.proprio_noise).astype(np.float32)
             keys.append(key)
             texts.append(table.text_at(row))
             chunks.append(table.chunk_at(row))
             source = self._features[dataset]
-            features.append(source.read(key) if source is not None else {})
+            if source is not None:
+                source.read_row(row, features.buffers(i))
         ids, attention = pad_texts(texts, self._pad_id)
         return RobotBatch(
             keys=keys,
@@ -155,81 +171,118 @@ class RobotSampleMaker:
             actions=torch.from_numpy(np.stack(chunks)),
             masks=torch.from_numpy(masks) if masks is not None else None,
             crop_boxes=torch.from_numpy(boxes),
-            features=stack_features(features),
+            features=features.batched(),
             colours=_colours(changes, config, augment),
         )
 
+    def text_lengths(self, datasets: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """(n,) characters of the instructions of samples, each argument (n,) int64."""
+        return _text_lengths([table.rows for table in self._tables], ["instruction"], datasets, rows)
+
+
+def _text_lengths(
+    tables: Sequence[SampleRows], names: Sequence[str], datasets: np.ndarray, rows: np.ndarray
+) -> np.ndarray:
+    """(n,) characters of some texts of samples."""
+    pairs = zip(datasets.tolist(), rows.tolist(), strict=True)
+    return np.array([sum(len(tables[dataset].text(name, row)) for name in names) for dataset, row in pairs])
+
+
+def _common_fields(sources: Sequence[FeatureSource | None]) -> Sequence[FeatureField]:
+    """The fields of cached features that all datasets of a mixture have; none if they have no cache.
+
+    Raises:
+        DataError: they have different ones.
+    """
+    fields = [() if source is None else source.fields for source in sources]
+    layouts = {tuple((field.name, field.shape, field.codec) for field in each) for each in fields}
+    if len(layouts) > 1:
+        raise DataError(
+            "The datasets of the mixture have different cached features.", "Build the cache of each from one recipe."
+        )
+    return fields[0]
+
+
+CACHED_PROMPTS = 4096
+"""Tokenised instructions kept in memory, per dataset."""
+
 
 class _RobotTable:
-    """The table columns of one robot dataset, normalised and tokenised, for access by row."""
+    """The table of one robot dataset by row: normalised numbers and tokenised instructions. Thread-safe."""
 
     def __init__(self, dataset: Dataset, statistics: Statistics, config: DataConfig, tokenizer: Any) -> None:
-        if dataset.episodes is None:
-            raise DataError(f"{dataset.root} has no episodes.", "Use a robot dataset.")
-        self._chunk_length = config.chunk_length
-        self.keys: list[str] = dataset.samples["key"].to_pylist()
-        self._episodes = dataset.samples["episode"].to_numpy()
-        self._frames = dataset.samples["frame"].to_numpy()
-        self._actions: dict[int, np.ndarray] = {}
-        self._proprio: dict[int, np.ndarray] = {}
-        for record in dataset.episodes.select(["episode", "actions", "proprio"]).to_pylist():
-            self._actions[record["episode"]] = statistics.normalise_actions(np.asarray(record["actions"]))
-            self._proprio[record["episode"]] = statistics.normalise_proprio(np.asarray(record["proprio"]))
-        instructions = dataset.samples["instruction"].to_pylist()
-        tokens = {
-            text: encode_text(tokenizer, vla_prompt(text, config.system_prompt))[: config.max_text_tokens]
-            for text in sorted(set(instructions))
-        }
-        self._texts = [tokens[text] for text in instructions]
+        self._chunk_length, self._statistics = config.chunk_length, statistics
+        self.rows, self._sequences = dataset.rows, dataset.sequences
+        lock = threading.Lock()  # fast tokenizers borrow their state mutably while encoding
+
+        def encode(instruction: str) -> list[int]:
+            with lock:
+                return encode_text(tokenizer, vla_prompt(instruction, config.system_prompt))[: config.max_text_tokens]
+
+        self._encode = lru_cache(maxsize=CACHED_PROMPTS)(encode)
+
+    def key_at(self, row: int) -> str:
+        """Key of the sample."""
+        return self.rows.text("key", row)
 
     def proprio_at(self, row: int) -> np.ndarray:
         """(P,) float32 normalised."""
-        return self._proprio[self._episodes[row]][self._frames[row]]
+        episode, frame = self.rows.number("episode", row), self.rows.number("frame", row)
+        return self._statistics.normalise_proprio(self._sequences.frames("proprio", episode, frame, frame + 1)[0])
 
     def chunk_at(self, row: int) -> np.ndarray:
         """(K,A) float32 normalised: the action chunk that starts at this frame."""
-        frame = int(self._frames[row])
-        return self._actions[self._episodes[row]][frame : frame + self._chunk_length]
+        episode, frame = self.rows.number("episode", row), self.rows.number("frame", row)
+        chunk = self._sequences.frames("actions", episode, frame, frame + self._chunk_length)
+        return self._statistics.normalise_actions(chunk)
 
     def text_at(self, row: int) -> list[int]:
         """Token ids of the prompt."""
-        return self._texts[row]
+        return self._encode(self.rows.text("instruction", row))
 
 
 class VLMSampleMaker:
     """Makes VLMBatches from rows of VLM datasets. Thread-safe."""
 
     def __init__(self, mixture: Mixture, seed: int, tokenizer: Any, image_size: int) -> None:
-        """Reads the tables only, no shards."""
+        """Reads no table: rows are read when they are needed."""
         self._config, self._seed, self._image_size = mixture.config, seed, image_size
         self._tokenizer, self._tokenizer_lock = tokenizer, threading.Lock()
         self._pad_id = pad_token_id(tokenizer)
         self._readers = [ShardReader(dataset) for dataset in mixture.datasets]
-        columns = ("key", "question", "answer")
-        self._columns = [{name: dataset.samples[name].to_pylist() for name in columns} for dataset in mixture.datasets]
-        self._has_image = [_has_image(dataset) for dataset in mixture.datasets]
+        self._rows = [dataset.rows for dataset in mixture.datasets]
 
-    def batch(self, positions: np.ndarray, datasets: np.ndarray, rows: np.ndarray, augment: bool) -> VLMBatch:
-        """A batch of the samples (datasets[i], rows[i]) at positions[i]. All arguments are (B,) int64.
+    def batch(
+        self,
+        positions: np.ndarray,
+        datasets: np.ndarray,
+        rows: np.ndarray,
+        augment: bool,
+        allocate: Allocate = page_aligned,
+    ) -> VLMBatch:
+        """A batch of the samples (datasets[i], rows[i]) at positions[i], each (B,) int64, in memory of `allocate`.
 
         Answers contain coordinates of the full image, so images are resized without a crop; only colours are augmented.
         A sample of text alone has zeros as pixels, and the batch says that it has no image.
         """
         config, size = self._config, self._image_size
-        pixels = np.zeros((len(positions), 1, 3, size, size), dtype=np.uint8)
+        pixels = allocate((len(positions), 1, 3, size, size), np.uint8)
         keys: list[str] = []
         ids: list[list[int]] = []
         labels: list[list[int]] = []
         whole = config.augment.model_copy(update={"crop_area": 1.0})
         changes = [[_change(whole, self._seed, int(position), 0, augment)] for position in positions]
-        for i, (dataset, row) in enumerate(zip(datasets, rows, strict=True)):
-            columns = self._columns[dataset]
-            key = columns["key"][row]
-            members = self._readers[dataset].read(int(row))
-            if self._has_image[dataset][row] and not config.blank_images:
+        has_image = np.empty(len(positions), dtype=bool)
+        for i, (dataset, row) in enumerate(zip(datasets.tolist(), rows.tolist(), strict=True)):
+            table = self._rows[dataset]
+            key, has_image[i] = table.text("key", row), _has_image(table, row)
+            members = self._readers[dataset].read(row)
+            if has_image[i] and not config.blank_images:
                 image = decode_image(member(members, "jpg", key), key)
                 pixels[i, 0] = crop_pixels(image, changes[i][0].crop_box, size, config.image_filter)
-            example = vlm_example(columns["question"][row], columns["answer"][row], config.system_prompt)
+            else:
+                pixels[i, 0] = 0
+            example = vlm_example(table.text("question", row), table.text("answer", row), config.system_prompt)
             with self._tokenizer_lock:  # fast tokenizers borrow their state mutably while encoding
                 encoded = encode_example(self._tokenizer, example, config.max_text_tokens)
             keys.append(key)
@@ -237,7 +290,6 @@ class VLMSampleMaker:
             labels.append(encoded.labels)
         input_ids, attention = pad_texts(ids, self._pad_id)
         padded_labels = pad_texts(labels, IGNORED_LABEL)[0]
-        has_image = np.array([self._has_image[d][row] for d, row in zip(datasets, rows, strict=True)], dtype=bool)
         return VLMBatch(
             keys=keys,
             positions=torch.from_numpy(np.asarray(positions, dtype=np.int64)),
@@ -250,12 +302,14 @@ class VLMSampleMaker:
             has_image=None if has_image.all() else torch.from_numpy(has_image),
         )
 
+    def text_lengths(self, datasets: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """(n,) characters of the questions and answers of samples, each argument (n,) int64."""
+        return _text_lengths(self._rows, ["question", "answer"], datasets, rows)
 
-def _has_image(dataset: Dataset) -> np.ndarray:
-    """(N,) bool: which samples have an image. One of text alone has width 0 in the table, and no member `jpg`."""
-    if "width" not in dataset.samples.column_names:
-        return np.ones(len(dataset.samples), dtype=bool)
-    return dataset.samples["width"].to_numpy() > 0
+
+def _has_image(table: SampleRows, row: int) -> bool:
+    """Whether a sample has an image. One of text alone has width 0 in the table, and no member `jpg`."""
+    return not table.has("width") or table.number("width", row) > 0
 
 
 def _change(config: AugmentConfig, seed: int, position: int, view: int, augment: bool) -> ViewAugmentation:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pokevla.data.dataset import SHARDS_NAME, refuse_output, refuse_replacing_dataset
+from pokevla.data.tables.opening import write_twins
 from pokevla.embodiment.description import Embodiment
 from pokevla.embodiment.finite import refuse_bad_rows
 from pokevla.embodiment.libero import LIBERO
@@ -247,9 +248,11 @@ class DatasetWriter:
         if self.embodiment is not None:
             content[KEY] = self.embodiment.to_dict()
         tables = [name for name in (SAMPLES_NAME, EPISODES_NAME) if (self._folder / name).exists()]
-        content["tables"] = [asdict(measure_file(self._folder, name)) for name in tables]
+        measured = [measure_file(self._folder, name) for name in tables]
+        content["tables"] = [asdict(table) for table in measured]
         text = _json_text(with_checksum(content), indent=1)
         (self._folder / INFO_NAME).write_text(text + "\n", encoding="utf-8")
+        write_twins(self._folder, {table.name: table for table in measured}, len(self._shards))
         self._stack.close()
         self._finished = True
         return self.out

@@ -9,6 +9,7 @@ exists once `COMPLETE` exists, which is written last.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +23,15 @@ from pokevla.files.checksums import with_checksum, without_checksum
 from pokevla.files.labels import name_problem
 from pokevla.files.texts import read_bytes, read_json, write_json, write_text
 from pokevla.files.writing import atomic_file
-from pokevla.shards.index import MAX_INDEX_BYTES, Member, dump_index, index_checksum, index_path, load_index
+from pokevla.shards.index import (
+    MAX_INDEX_BYTES,
+    Checksum,
+    ShardIndex,
+    dump_index,
+    index_checksum,
+    index_path,
+    load_index,
+)
 from pokevla.shards.shard_writer import PLAIN_HEADER, ShardWriter
 
 SCHEMA_VERSION = 2
@@ -31,6 +40,8 @@ _READ_VERSIONS = (1, 2)
 MANIFEST_NAME = "manifest.json"
 COMPLETE_NAME = "COMPLETE"
 EXTENSION = "pkvf"
+CHECKSUM: Checksum = "xxh3_64"
+"""Checksum of the payloads of new shards; the header of an index says which one its shard has."""
 INDEX_CHECKSUMS = "index_xxh64"
 """Entry of the manifest with the checksum of each shard's index by shard. Caches from before it was stored lack it."""
 _ENTRIES: dict[str, type] = {"fingerprint": str, "parts": dict, "num_samples": int, "shards": list}
@@ -45,35 +56,38 @@ def write_shard(path: Path, samples: Iterable[tuple[str, Features]], layout: Rec
         DataError: a key is too long for a tar header, or `samples` raised it.
     """
     with atomic_file(path) as file:
-        writer = ShardWriter(file, PLAIN_HEADER)
+        writer = ShardWriter(file, PLAIN_HEADER, CHECKSUM)
         for key, features in samples:
             start = writer.next_start
             writer.write_record(key, EXTENSION, encode_record(features, layout, start), payload_offset(start))
         writer.close()
-    write_text(index_path(path), dump_index(writer.entries))
+    write_text(index_path(path), dump_index(writer.entries, CHECKSUM))
 
 
-def read_index(shard: Path, checksum: str | None = None) -> dict[str, Member]:
-    """Return the location of each record's payload in a shard, by key, in file order.
+def read_index(shard: Path, checksum: str | None = None) -> ShardIndex:
+    """Return the index of a shard, whose offsets point at the payloads of its records.
 
     Raises:
         DataError: the index is missing or damaged, or its checksum is not `checksum`.
     """
-    return {entry.key: entry.members[0] for entry in load_index(shard, REBUILD, checksum)}
+    return load_index(shard, REBUILD, checksum)
 
 
-def read_indices(directory: Path, manifest: dict[str, Any]) -> dict[str, dict[str, Member]]:
-    """`read_index` of every shard of a cache, by the shard's name, checked against its manifest.
+def refuse_missing_shards(directory: Path, manifest: dict[str, Any]) -> None:
+    """Refuse a cache that lacks a shard or an index. Lists the folder once and opens no file.
 
     Raises:
-        DataError: an index is missing or damaged, or the shards do not hold the number of samples in the manifest.
+        DataError: names the first one.
     """
-    checksums = manifest.get(INDEX_CHECKSUMS, {})
-    indices = {name: read_index(directory / SHARDS_NAME / name, checksums.get(name)) for name in manifest["shards"]}
-    total = sum(map(len, indices.values()))
-    if total != manifest["num_samples"]:
-        raise DataError(f"{directory} holds {total} samples, its manifest says {manifest['num_samples']}.", REBUILD)
-    return indices
+    folder = directory / SHARDS_NAME
+    try:
+        present = {entry.name for entry in os.scandir(folder)}
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read ({error.strerror}).", REBUILD) from error
+    for name in manifest["shards"]:
+        for path in (folder / name, index_path(folder / name)):
+            if path.name not in present:
+                raise DataError(f"{path} is missing.", REBUILD)
 
 
 def _read_manifest_file(directory: Path) -> dict[str, Any]:

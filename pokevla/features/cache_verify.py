@@ -10,21 +10,20 @@ from typing import Any
 
 import numpy as np
 import torch
-import xxhash
 from torch import Tensor
 from torch.nn import functional
 
 from pokevla.data.batch import stack_features
 from pokevla.data.dataset import SHARDS_NAME, Dataset, open_dataset
 from pokevla.errors import CacheMismatchError, DataError
-from pokevla.features.cache_files import EXTENSION, read_indices, read_manifest
+from pokevla.features.cache_files import EXTENSION, INDEX_CHECKSUMS, read_index, read_manifest
 from pokevla.features.codec import dequantise
 from pokevla.features.encoding import Progress, build_teachers, encode_images, image_source, read_images
-from pokevla.features.feature_reader import open_directory
+from pokevla.features.feature_reader import FeatureReader
 from pokevla.features.fingerprint import cache_fingerprint, differences
 from pokevla.features.layout import ALIGNMENT, HEADER_BYTES, REBUILD, Features, RecordLayout, decode_record
 from pokevla.recipe.sections import CacheConfig
-from pokevla.shards.index import Member
+from pokevla.shards.index import CHECKSUMS, ShardIndex
 
 LEAST_COSINE = 0.98
 """Minimum cosine similarity of recomputed and stored features, at every cell of the grid. int8 costs at most 0.001 on
@@ -71,12 +70,17 @@ def verify_cache(
     manifest = read_manifest(directory)
     layout = RecordLayout.from_manifest(manifest)
     total, done = manifest["num_samples"], 0
-    for name, index in read_indices(directory, manifest).items():
+    checksums, samples = manifest.get(INDEX_CHECKSUMS, {}), 0
+    for name in manifest["shards"]:
+        index = read_index(directory / SHARDS_NAME / name, checksums.get(name))
+        samples += len(index)
         for key, features in checked_records(directory / SHARDS_NAME / name, layout, index):
             _refuse_not_finite(features, f"{directory / SHARDS_NAME / name}: {key}")
             done += 1
             if on_progress is not None:
                 on_progress(done, total)
+    if samples != total:
+        raise DataError(f"{directory} holds {samples} samples, its manifest says {total}.", REBUILD)
     if recompute == 0:
         return VerifyReport(total, 0, {})
     origin = manifest["origin"]
@@ -86,14 +90,14 @@ def verify_cache(
     return VerifyReport(total, *_compare(recomputed, directory))
 
 
-def checked_records(shard: Path, layout: RecordLayout, index: Mapping[str, Member]) -> Iterator[tuple[str, Features]]:
+def checked_records(shard: Path, layout: RecordLayout, index: ShardIndex) -> Iterator[tuple[str, Features]]:
     """Yield (key, features) of a shard, read as a plain tar, checking every header and checksum. `index` is its
     `read_index`.
 
     Raises:
         DataError: names the shard, and the key if there is one.
     """
-    keys = []
+    count = 0
     try:
         with tarfile.open(shard, mode="r:") as tar:
             for info in tar:
@@ -103,17 +107,18 @@ def checked_records(shard: Path, layout: RecordLayout, index: Mapping[str, Membe
                 file = tar.extractfile(info)
                 record = file.read() if file is not None else b""
                 features = decode_record(record, layout, f"{shard}: {key}")
-                if key not in index:
+                if count >= len(index) or index.key(count) != key:
                     raise DataError(f"{shard}: {key} is not in the index.", REBUILD)
-                payload = memoryview(record)[len(record) - layout.payload_bytes :]
-                if xxhash.xxh64_intdigest(payload) != index[key].checksum:
+                digest = CHECKSUMS[index.kind]()
+                digest.update(memoryview(record)[len(record) - layout.payload_bytes :])
+                if digest.intdigest() != index.first_member(count)[2]:
                     raise DataError(f"{shard} is corrupted: {key} does not match its checksum.", REBUILD)
-                keys.append(key)
+                count += 1
                 yield key, features
     except (tarfile.TarError, OSError, ValueError, OverflowError, MemoryError) as error:
         raise DataError(f"{shard} is truncated or corrupted: {error}.", REBUILD) from error
-    if keys != list(index):
-        raise DataError(f"{shard} holds {len(keys)} samples, its index {len(index)}: it is truncated.", REBUILD)
+    if count != len(index):
+        raise DataError(f"{shard} holds {count} samples, its index {len(index)}: it is truncated.", REBUILD)
 
 
 def _refuse_not_finite(features: Features, what: str) -> None:
@@ -164,18 +169,15 @@ def recompute_samples(
     _, parts = cache_fingerprint(cache, dataset.fingerprint, dataset.num_views, [teacher.spec for teacher in teachers])
     if changed := differences(manifest["parts"], parts):
         raise CacheMismatchError(f"{directory} does not fit: {'; '.join(changed)}.", REBUILD)
-    reader = open_directory(directory)
-    keys: list[str] = dataset.samples["key"].to_pylist()
-    if missing := [key for key in keys if key not in reader]:
-        raise DataError(f"The cache {directory} lacks {len(missing)} samples, the first is {missing[0]}.", REBUILD)
-    rows = np.unique(np.linspace(0, len(keys) - 1, count).round().astype(np.int64))
+    reader = FeatureReader.of(directory, dataset)
+    rows = np.unique(np.linspace(0, len(dataset.rows) - 1, count).round().astype(np.int64))
     source = image_source(dataset)
     try:
         images = read_images(source, rows)
     finally:
         source.reader.close()
     fresh = {name: torch.from_numpy(values) for name, values in encode_images(teachers, images).items()}
-    return Recomputed(dataset, rows, images, fresh, stored_features([reader.read(keys[row]) for row in rows]))
+    return Recomputed(dataset, rows, images, fresh, stored_features([reader.read_features(int(row)) for row in rows]))
 
 
 def least_cosine(stored: Tensor, recomputed: Tensor) -> float:

@@ -16,6 +16,7 @@ from pokevla.data.dataset import Dataset
 from pokevla.data.mixture import mixture_embodiment
 from pokevla.data.reader import ShardReader
 from pokevla.data.samples import decode_image, member
+from pokevla.data.tables.rows import SampleRows
 from pokevla.errors import DataError
 from pokevla.features.layout import Features, RecordLayout, encode_features
 from pokevla.recipe.sections import CacheConfig
@@ -39,17 +40,21 @@ def encode_images(teachers: Sequence[Teacher], images: np.ndarray) -> dict[str, 
 
 @dataclass(frozen=True)
 class Source:
-    """A source of images: `keys[row]` is the key of the sample that `reader` reads at `row`."""
+    """A source of images: `reader` reads the sample at a row, whose key `rows` knows."""
 
     reader: ShardReader
-    keys: list[str]
+    rows: SampleRows
     views: tuple[str, ...]
+
+    def key(self, row: int) -> str:
+        """Key of the sample at a row."""
+        return self.rows.text("key", int(row))
 
 
 def image_source(dataset: Dataset) -> Source:
     """The images of a robot dataset. The caller closes the reader. Raises DataError for a dataset of questions."""
     views = mixture_embodiment([dataset]).views
-    return Source(ShardReader(dataset), dataset.samples["key"].to_pylist(), views)
+    return Source(ShardReader(dataset), dataset.rows, views)
 
 
 @dataclass
@@ -81,7 +86,7 @@ class Encoder:
 
     def features_of(self, rows: np.ndarray) -> list[Features]:
         """Decode, encode and quantise one batch. Raises DataError naming the sample whose features are not finite."""
-        images, keys = read_images(self.source, rows), [self.source.keys[int(row)] for row in rows]
+        images, keys = read_images(self.source, rows), [self.source.key(row) for row in rows]
         return encode_features(encode_images(self.teachers, images), self.layout, keys)
 
     def run(self, rows: np.ndarray, counter: Counter) -> Iterator[tuple[str, Features]]:
@@ -94,7 +99,7 @@ class Encoder:
                 pending.append((chunk, self.pool.submit(self.features_of, chunk)))
             chunk, future = pending.popleft()
             for row, features in zip(chunk, future.result(), strict=True):
-                yield self.source.keys[row], features
+                yield self.source.key(row), features
             counter.add(len(chunk))
 
 
@@ -123,10 +128,10 @@ def read_images(source: Source, rows: Sequence[int] | np.ndarray) -> np.ndarray:
     """
     samples = []
     for row in rows:
-        members, key = source.reader.read(int(row)), source.keys[int(row)]
+        members, key = source.reader.read(int(row)), source.key(row)
         samples.append([np.asarray(decode_image(member(members, f"{view}.jpg", key), key)) for view in source.views])
     shapes = {view.shape for sample in samples for view in sample}
     if len(shapes) > 1:
-        near = source.keys[int(rows[0])]
+        near = source.key(rows[0])
         raise DataError(f"Images around sample {near} have different sizes.", "Convert the dataset again.")
     return np.asarray(samples, dtype=np.uint8)

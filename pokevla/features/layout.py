@@ -16,6 +16,7 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -55,11 +56,16 @@ class FieldLayout:
         return CODECS[self.codec]
 
     @property
+    def dtype(self) -> str:
+        """Type of the stored values."""
+        return self.stored_as.dtype
+
+    @property
     def scale_shape(self) -> tuple[int, ...] | None:
         """Shape of the float16 scales, or None without scales."""
         return self.stored_as.scale_shape(self.shape)
 
-    @property
+    @cached_property
     def num_bytes(self) -> int:
         """Number of bytes of values and scales."""
         scale_bytes = 2 * prod(self.scale_shape) if self.scale_shape is not None else 0
@@ -87,7 +93,7 @@ class RecordLayout:
 
     fields: tuple[FieldLayout, ...]
 
-    @property
+    @cached_property
     def payload_bytes(self) -> int:
         """Number of bytes of one record without header and padding."""
         return sum(field.num_bytes for field in self.fields)

@@ -14,7 +14,7 @@ from pokevla.recipe.paths import AS_WRITTEN
 NEUTRAL = (
     "resources", "batch.micro", "log", "checkpoint",
     "workers", "worker_timeout_s", "step_timeout_s", "retries", "trials_per_process", "pin_workers", "validation",
-    "policies.*.timeout_s",
+    "policies.*.timeout_s", "cache.checksums", "data.loader",
 )  # fmt: skip
 """Sections and fields that do not change what is learnt or measured. `micro` times accumulation times ranks stays the
 global batch; the loss is a mean over samples of a mean within the sample, so how a batch is divided does not affect the
@@ -28,6 +28,8 @@ ADDED: dict[str, Any] = {
     "extensions": [],
     "model.sam": None,
     "data.image_filter": "bilinear",
+    "data.loader": "process",
+    "data.sort_by_length": False,
     "model.head": "poke",
     "model.initial": {"dino": None, "siglip": None, "language_model": None},
     "model.language_model": None,
@@ -38,6 +40,7 @@ ADDED: dict[str, Any] = {
     "model.oft": {"num_blocks": 2, "placeholders": "learned"},
     "loss.geometry_features": "vggt",
     "cache.teachers": [],
+    "cache.checksums": "every_read",
     "optim.name": "adamw",
     "log.sinks": ["jsonl", "tensorboard"],
     "trials.environment": "libero",

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import xxhash
-
 from pokevla.errors import DataError
-from pokevla.shards.index import IndexEntry, Member, load_index
+from pokevla.shards.index import CHECKSUMS, IndexEntry, ShardIndex, load_index
 
+Name = Callable[[], str]
+"""Makes the name of what is read, for an error message: making it for every read would cost as much as a small read."""
 OPEN_SHARDS = 128
 """Files kept open at most, per reader. A full cache has over a thousand; the usual limit of a process is 1,024."""
 
@@ -29,13 +29,13 @@ class Shards:
         self._lock = threading.Lock()
         self._open: OrderedDict[str, _Shard] = OrderedDict()
 
-    def entries(self, name: str) -> list[IndexEntry]:
+    def index(self, name: str) -> ShardIndex:
         """Index of the shard `name`; cached while the shard is among the most recently read.
 
         Raises:
             DataError: the index is missing or damaged.
         """
-        return self._shard(name).entries()
+        return self._shard(name).index
 
     def read_sample(self, name: str, entry: IndexEntry) -> dict[str, bytes]:
         """All members of one sample by extension, in one read.
@@ -46,27 +46,42 @@ class Shards:
         start = min(member.offset for member in entry.members)
         end = max(member.offset + member.size for member in entry.members)
         shard = self._shard(name)
-        shard.check_room(entry.key, start, end)  # before a damaged index makes us allocate
+        shard.check_room(lambda: entry.key, start, end)  # before a damaged index makes us allocate
         buffer = memoryview(bytearray(end - start))
-        shard.read(entry.key, [buffer], start)
+        shard.read(lambda: entry.key, [buffer], end - start, start)
         members: dict[str, bytes] = {}
         for member in entry.members:
             payload = bytes(buffer[member.offset - start : member.offset - start + member.size])
-            shard.check(f"{entry.key}.{member.extension}", [payload], member)
+            shard.check(lambda: f"{entry.key}.{member.extension}", [payload], member.checksum)  # noqa: B023 (called at once)
             members[member.extension] = payload
         return members
 
-    def read_into(self, name: str, key: str, member: Member, buffers: Sequence[memoryview]) -> None:
-        """Read the payload of one member into `buffers` in order; their sizes add up to that of the payload.
+    def read_record(
+        self, name: str, number: int, buffers: Sequence[memoryview], size: int, *, check: bool = True
+    ) -> None:
+        """Read the first member of sample `number` of a shard into `buffers` in order, by one system call.
+
+        Args:
+            name: file name of the shard.
+            number: place of the sample in the shard.
+            buffers: contiguous, of unsigned bytes.
+            size: sum of their sizes, which has to be that of the payload.
+            check: whether to compare the payload with its checksum.
 
         Raises:
-            DataError: the shard is missing, truncated or corrupted, or its index names another size; names shard and
-                key.
+            DataError: the shard is missing, truncated or corrupted, or its index has no such sample or another size
+                there; names shard and key.
         """
         shard = self._shard(name)
-        shard.check_size(key, member, sum(len(buffer) for buffer in buffers))
-        shard.read(key, buffers, member.offset)
-        shard.check(key, buffers, member)
+        index = shard.index
+        if number >= len(index):
+            raise shard.error(f"has {len(index)} samples and not {number + 1}")
+        offset, stored, checksum = index.first_member(number)
+        if stored != size:
+            raise shard.error(f"does not fit its index: {index.key(number)} has {stored} B there instead of {size}")
+        shard.read(lambda: index.key(number), buffers, size, offset)
+        if check:
+            shard.check(lambda: index.key(number), buffers, checksum)
 
     def close(self) -> None:
         """Close all files; a file being read closes when that read ends."""
@@ -91,60 +106,65 @@ class _Shard:
     def __init__(self, path: Path, remedy: str, index_checksum: str | None) -> None:
         self._path, self._remedy, self._index_checksum = path, remedy, index_checksum
         self._lock = threading.Lock()
-        self._entries: list[IndexEntry] | None = None
+        self._index: ShardIndex | None = None
         self._descriptor: int | None = None
 
     def __del__(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
 
-    def entries(self) -> list[IndexEntry]:
-        with self._lock:
-            if self._entries is None:
-                self._entries = load_index(self._path, self._remedy, self._index_checksum)
-            return self._entries
+    @property
+    def index(self) -> ShardIndex:
+        index = self._index
+        if index is None:
+            with self._lock:
+                index = self._index
+                if index is None:
+                    index = self._index = load_index(self._path, self._remedy, self._index_checksum)
+        return index
 
-    def read(self, key: str, buffers: Sequence[memoryview], offset: int) -> None:
-        """Fill `buffers` from byte `offset` on."""
-        expected = sum(len(buffer) for buffer in buffers)
+    def read(self, key: Name, buffers: Sequence[memoryview], size: int, offset: int) -> None:
+        """Fill `buffers`, of `size` bytes together, from byte `offset` on."""
         try:
-            count = _read_fully(self._opened(key), buffers, offset)
+            descriptor = self._opened(key)
+            count = os.preadv(descriptor, buffers, offset)
+            if 0 < count < size:  # interrupted, or above the 2 GiB of one call
+                count = _read_fully(descriptor, buffers, offset)
         except OSError as error:
-            raise self._error(f"cannot be read for {key} ({error.strerror})") from error
-        if count != expected:
-            raise self._error(f"is truncated: {key} has {count} of {expected} B")
+            raise self.error(f"cannot be read for {key()} ({error.strerror})") from error
+        if count != size:
+            raise self.error(f"is truncated: {key()} has {count} of {size} B")
 
-    def check_room(self, key: str, start: int, end: int) -> None:
+    def check_room(self, key: Name, start: int, end: int) -> None:
         """DataError unless bytes `start` to `end` lie inside the file."""
         size = os.fstat(self._opened(key)).st_size
         if not 0 <= start <= end <= size:
-            raise self._error(f"is truncated: {key} ends at byte {end}, the shard has {size} B")
+            raise self.error(f"is truncated: {key()} ends at byte {end}, the shard has {size} B")
 
-    def check_size(self, key: str, member: Member, size: int) -> None:
-        """DataError unless the index gives the payload this size."""
-        if member.size != size:
-            raise self._error(f"does not fit its index: {key} has {member.size} B there instead of {size}")
-
-    def check(self, name: str, buffers: Sequence[memoryview | bytes], member: Member) -> None:
+    def check(self, name: Name, buffers: Sequence[memoryview | bytes], checksum: int) -> None:
         """DataError unless the payload in `buffers` has its checksum."""
-        digest = xxhash.xxh64()
+        digest = CHECKSUMS[self.index.kind]()
         for buffer in buffers:
             digest.update(buffer)
-        if digest.intdigest() != member.checksum:
-            raise self._error(f"is corrupted: the checksum of {name} differs")
+        if digest.intdigest() != checksum:
+            raise self.error(f"is corrupted: the checksum of {name()} differs")
 
-    def _opened(self, key: str) -> int:
+    def _opened(self, key: Name) -> int:
+        descriptor = self._descriptor
+        if descriptor is not None:
+            return descriptor
         with self._lock:
             if self._descriptor is None:
                 try:
                     self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
                 except FileNotFoundError as error:
-                    raise self._error(f"is missing: {key} cannot be read") from error
+                    raise self.error(f"is missing: {key()} cannot be read") from error
                 except OSError as error:
-                    raise self._error(f"cannot be read for {key} ({error.strerror})") from error
+                    raise self.error(f"cannot be read for {key()} ({error.strerror})") from error
             return self._descriptor
 
-    def _error(self, problem: str) -> DataError:
+    def error(self, problem: str) -> DataError:
+        """The error that names this shard."""
         return DataError(f"{self._path} {problem}.", self._remedy)
 
 

@@ -11,11 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO
 
-import xxhash
-
 from pokevla.errors import DataError
 from pokevla.files.labels import lies_within, printable
-from pokevla.shards.index import IndexEntry, Member
+from pokevla.shards.index import CHECKSUMS, Checksum, IndexEntry, Member
 
 
 @dataclass(frozen=True)
@@ -34,11 +32,11 @@ PLAIN_HEADER = TarHeader(0o644, "")
 class ShardWriter:
     """Appends samples to an open file. Call `close` at the end; a file to be discarded needs no `close`."""
 
-    def __init__(self, file: IO[bytes], header: TarHeader) -> None:
-        """`file` is open for writing and empty. It stays open after `close`."""
+    def __init__(self, file: IO[bytes], header: TarHeader, checksum: Checksum = "xxh64") -> None:
+        """`file` is open for writing and empty. It stays open after `close`. `checksum`: of every member."""
         self.entries: list[IndexEntry] = []
         """One entry per sample, for `dump_index`."""
-        self._header = header
+        self._header, self._checksum = header, CHECKSUMS[checksum]
         # The extended format differs only for names over 100 bytes or not in ASCII, which the old one refuses.
         self._tar = tarfile.TarFile(fileobj=file, mode="w", format=tarfile.PAX_FORMAT)
 
@@ -80,5 +78,6 @@ class ShardWriter:
             raise DataError(f"The key {key} is too long or not ASCII, so it cannot name a tar member.", "Shorten it.")
         self._tar.addfile(info, io.BytesIO(content))
         padded = -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-        checksum = xxhash.xxh64_intdigest(memoryview(content)[skip:])
-        return Member(extension, self._tar.offset - padded + skip, len(content) - skip, checksum)
+        digest = self._checksum()
+        digest.update(memoryview(content)[skip:])
+        return Member(extension, self._tar.offset - padded + skip, len(content) - skip, digest.intdigest())

@@ -36,8 +36,9 @@ class Arithmetic:
         return values
 
 
-class DeviceSampler(Protocol):
-    """Measures this rank's device (`pokevla.telemetry.gpu.GpuSampler`)."""
+class Sampler(Protocol):
+    """Measures this rank's device (`pokevla.telemetry.gpu.GpuSampler`) or its loader
+    (`pokevla.data.loading.meter.LoadMeter`)."""
 
     def take(self) -> dict[str, float]:
         """Averages since the last call."""
@@ -53,12 +54,14 @@ class StepMeter:
     meter.add(samples=64)
     values = meter.take()      # {"samples_per_s", "data_wait_share", "step_s", "rss_gib"}; starts the next interval
 
-    `arithmetic` adds `tflops_per_rank` and `mfu`, `gpu` the NVML readings of this rank's device.
+    `arithmetic` adds `tflops_per_rank` and `mfu`, `gpu` the NVML readings of this rank's device, `loader` what
+    its loader does.
     """
 
     clock: Callable[[], float] = time.perf_counter
     arithmetic: Arithmetic | None = None
-    gpu: DeviceSampler | None = None
+    gpu: Sampler | None = None
+    loader: Sampler | None = None
     _started: float = field(init=False)
     _waited: float = field(init=False, default=0.0)
     _samples: int = field(init=False, default=0)
@@ -98,5 +101,7 @@ class StepMeter:
             values |= self.arithmetic.metrics(values["samples_per_s"])
         if self.gpu is not None:
             values |= self.gpu.take()
+        if self.loader is not None:
+            values |= self.loader.take()
         self.restart()
         return values

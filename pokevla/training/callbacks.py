@@ -11,6 +11,7 @@ from typing import Any, NoReturn, Protocol
 
 import torch
 
+from pokevla.data.loading.meter import waiting_hint
 from pokevla.distributed.collectives import max_over_ranks
 from pokevla.errors import TrainingError
 from pokevla.telemetry.jsonl import EventLog
@@ -128,6 +129,7 @@ class MetricLog:
     every_steps: int
     samples_per_step: int
     stragglers: StragglerReport
+    _hinted: bool = field(default=False, init=False)  # said since waiting began
 
     def after_step(self, result: StepResult) -> None:
         """Accumulate the values. Write a line every `every_steps`, and after the first and last step of the run."""
@@ -140,6 +142,10 @@ class MetricLog:
         line |= {"lr": result.rate, "skipped": self.counter.total}
         line |= {**self.meter.take(), **self.stragglers.take(result.step, steps)}
         self.writer.write(line)
+        hint = waiting_hint(line) if result.step > 1 else None  # the first step waits for the loader to start
+        if hint is not None and not self._hinted:
+            logger.warning("step %d: %s", result.step, hint)
+        self._hinted = hint is not None
         logger.info("%s", log_line(line))
 
 

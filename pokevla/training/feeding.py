@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any, Protocol
 
 import torch
 
 from pokevla.data.batch import tensors_of
 
+MAX_COPYING = 8
+"""Micro-batches whose copies may be under way before the host waits for the oldest: fewer than the loader has slots."""
+
 
 class Source(Protocol):
-    """An endless stream of micro-batches in host memory (`pokevla.data.loader.TrainLoader`)."""
+    """An endless stream of micro-batches in host memory (`pokevla.data.loader.TrainLoader`, or `ProcessLoader`, whose
+    memory is written again as soon as nobody holds the batch)."""
 
     @property
     def position(self) -> int:
@@ -31,6 +36,7 @@ class DeviceFeed:
         self._source, self._device = source, device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._ahead: tuple[Any, int] | None = None
+        self._copying: deque[tuple[Any, Any]] = deque()  # (event, host batch) of copies under way
         self.position = source.position
         """Samples consumed by all ranks, including the micro-batch that was handed out last."""
 
@@ -51,6 +57,11 @@ class DeviceFeed:
         return batch
 
     def _start_copy(self, stream: torch.cuda.Stream) -> tuple[Any, int]:
+        while self._copying and (self._copying[0][0].query() or len(self._copying) > MAX_COPYING):
+            self._copying[0][0].synchronize()
+            self._copying.popleft()
         batch = next(self._source)
         with torch.cuda.stream(stream):
-            return batch.to(self._device, non_blocking=True), self._source.position
+            copied = batch.to(self._device, non_blocking=True)
+            self._copying.append((stream.record_event(), batch))
+        return copied, self._source.position

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pokevla.data.loader import TrainLoader
 from pokevla.distributed.engine import clip_or_drop_gradients, is_unwrapped
 from pokevla.model.seeding import seed_dropout
 from pokevla.telemetry.meters import StepMeter
 from pokevla.training.callbacks import Callback, StepResult
-from pokevla.training.feeding import DeviceFeed
+from pokevla.training.feeding import DeviceFeed, Source
 from pokevla.training.health.guards import Guards, poison_if_bad, worse
 from pokevla.training.measuring import LossNorms
 from pokevla.training.optimizer import applied_rate, apply_rate
@@ -43,7 +42,7 @@ class Trainer:
     max_grad_norm: float
     loss_norms: LossNorms
 
-    def run(self, loader: TrainLoader[Any], start: int, callbacks: Sequence[Callback]) -> None:
+    def run(self, loader: Source, start: int, callbacks: Sequence[Callback]) -> None:
         """Train from step `start` to the last step."""
         feed = DeviceFeed(loader, self.device)
         for step in range(start, self.steps):

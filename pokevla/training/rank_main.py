@@ -77,7 +77,7 @@ def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo, stop: StopFlag, pu
         PokeVLAError: a named error. Existing checkpoints remain usable.
     """
     with collector_paused():
-        from pokevla.data.loader import build_loader
+        from pokevla.data.loading.process_loader import DataProcess
         from pokevla.distributed.collectives import barrier, set_collective_timeout
         from pokevla.distributed.engine import join_ranks, leave_ranks
         from pokevla.telemetry.jsonl import EVENTS, EventLog
@@ -87,33 +87,29 @@ def train(recipe: TrainRecipe, run_dir: Path, info: RankInfo, stop: StopFlag, pu
         from pokevla.training.health.guards import build_guards
         from pokevla.training.measuring import describe_run
         from pokevla.training.restoring import restore
-        from pokevla.training.tasks import build_task, save_statistics
+        from pokevla.training.tasks import build_task, build_task_loader, save_statistics
 
-    pulse.enter("rendezvous")
-    timeout_s, needs_gpu = rendezvous_timeout_s(recipe.guards.rendezvous_timeout_s), recipe.resources.gpus_per_node > 0
-    device = join_ranks(info, timeout_s, needs_gpu=needs_gpu)
-    pulse.govern(set_collective_timeout)
-    pulse.enter("building the model")
-    task = build_task(recipe, info)
-    trainer = build_trainer(recipe, task, info, device, build_guards(recipe.guards, device, stop, pulse))
-    state = build_state(recipe, task, info, trainer.guards)
-    pulse.govern(set_collective_timeout)  # here, because DeepSpeed has now created its process groups
-    pulse.enter("restoring")
-    start = restore(trainer.engine, state, run_dir, info, device)
-    pulse.step = start.step
-    pulse.enter("loop")
     with ExitStack() as stack:
+        process = None
+        if recipe.data.loader == "process":  # before CUDA and process groups, which do not survive a fork
+            process = stack.enter_context(DataProcess(recipe.data.prefetch_batches))
+        pulse.enter("rendezvous")
+        timeout_s = rendezvous_timeout_s(recipe.guards.rendezvous_timeout_s)
+        device = join_ranks(info, timeout_s, needs_gpu=recipe.resources.gpus_per_node > 0)
+        pulse.govern(set_collective_timeout)
+        pulse.enter("building the model")
+        task = build_task(recipe, info)
+        trainer = build_trainer(recipe, task, info, device, build_guards(recipe.guards, device, stop, pulse))
+        state = build_state(recipe, task, info, trainer.guards)
+        pulse.govern(set_collective_timeout)  # here, because DeepSpeed has now created its process groups
+        pulse.enter("restoring")
+        start = restore(trainer.engine, state, run_dir, info, device)
+        pulse.step = start.step
+        pulse.enter("loop")
         loader = stack.enter_context(
-            build_loader(
-                recipe,
-                task.mixture,
-                task.samples,
-                rank=info.rank,
-                world_size=info.world_size,
-                start_position=start.position,
-                pin_memory=device.type == "cuda",
-            )
+            build_task_loader(recipe, task, info, start.position, process, pin=device.type == "cuda")
         )
+        trainer.meter.loader = loader.meter
         if info.is_main:
             save_statistics(task.mixture, run_dir)
         writer = stack.enter_context(closing(MetricWriter(run_dir, info.rank, start.step, recipe.log.sinks)))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pokevla.data.loader import SampleMaker, validation_batches
+from pokevla.data.loader import SampleMaker, TrainLoader, batch_maker, build_loader, validation_batches
+from pokevla.data.loading.process_loader import DataProcess, ProcessLoader
+from pokevla.data.loading.worker import MakeBatch
 from pokevla.data.mixture import Mixture, open_mixture
 from pokevla.data.samples import RobotSampleMaker, VLMSampleMaker
 from pokevla.distributed.environment import RankInfo
@@ -31,6 +33,13 @@ VALIDATION_BATCHES = 4
 """Number of micro-batches of the split `val` that each rank evaluates per validation."""
 
 
+class PictureSizes(NamedTuple):
+    """Sides of images and masks in a batch, in pixels."""
+
+    image: int
+    mask: int | None  # None: no masks
+
+
 @dataclass(frozen=True)
 class Task:
     """What the loop needs from a task."""
@@ -39,6 +48,7 @@ class Task:
     frozen_hash: str  # of the frozen weights, in fp32
     mixture: Mixture
     samples: SampleMaker[Any]  # makes the batches of training and validation
+    picture: PictureSizes  # of these batches
     validation: list[Any]  # fixed micro-batches of this rank; the same number on every rank, possibly none
     caches: dict[str, str] = field(default_factory=dict)  # dataset -> fingerprint of its feature cache
 
@@ -65,28 +75,73 @@ def build_task(recipe: TrainRecipe, info: RankInfo) -> Task:
 
 
 def _pretrain(recipe: PretrainRecipe, model: PokeVLM, hash_of_frozen: str, mixture: Mixture, info: RankInfo) -> Task:
-    tokenizer = load_tokenizer(tokenizer_folder(recipe))
-    samples = VLMSampleMaker(mixture, recipe.seed, tokenizer, model.config.image_size)
+    picture = PictureSizes(model.config.image_size, None)
+    samples, _ = build_samples(recipe, mixture, picture)
     validation = held_out_batches(mixture, samples, recipe.batch.micro, info)
-    return Task(PretrainObjective(model), hash_of_frozen, mixture, samples, validation)
+    return Task(PretrainObjective(model), hash_of_frozen, mixture, samples, picture, validation)
 
 
 def _posttrain(recipe: PosttrainRecipe, model: PokeVLA, hash_of_frozen: str, mixture: Mixture, info: RankInfo) -> Task:
-    features, config = _features(recipe, mixture), model.config
-    samples = RobotSampleMaker(
-        mixture,
-        recipe.seed,
-        load_tokenizer(tokenizer_folder(recipe)),
-        image_size=config.vlm.image_size,
-        mask_size=config.segmentation.mask_size if recipe.supervises_masks else None,
-        features=features,
-    )
+    mask_size = model.config.segmentation.mask_size if recipe.supervises_masks else None
+    picture = PictureSizes(model.config.vlm.image_size, mask_size)
+    samples, features = build_samples(recipe, mixture, picture)
     caches = {
         str(dataset.root): reader.fingerprint
         for dataset, reader in zip(mixture.datasets if features else (), features or (), strict=True)
     }
     validation = held_out_batches(mixture, samples, recipe.batch.micro, info)
-    return Task(PosttrainObjective(model, recipe.loss), hash_of_frozen, mixture, samples, validation, caches)
+    objective = PosttrainObjective(model, recipe.loss)
+    return Task(objective, hash_of_frozen, mixture, samples, picture, validation, caches)
+
+
+def build_samples(
+    recipe: TrainRecipe, mixture: Mixture, picture: PictureSizes
+) -> tuple[SampleMaker[Any], list[FeatureReader] | None]:
+    """What makes the batches of a recipe, and the readers of cached features, one per dataset, if a loss needs them.
+
+    Raises:
+        DataError, CacheMismatchError: a cache is missing or does not match, or a dataset has no masks.
+        CheckpointError: the tokenizer is missing.
+    """
+    tokenizer = load_tokenizer(tokenizer_folder(recipe))
+    if not isinstance(recipe, PosttrainRecipe):
+        return VLMSampleMaker(mixture, recipe.seed, tokenizer, picture.image), None
+    features = _features(recipe, mixture)
+    return RobotSampleMaker(mixture, recipe.seed, tokenizer, picture.image, picture.mask, features), features
+
+
+def open_batches(recipe: TrainRecipe, picture: PictureSizes) -> MakeBatch:
+    """Open the data of a recipe in the process of the loader. Raises what `open_mixture` and `build_samples` raise."""
+    mixture = open_mixture(recipe.data, data_kind_of(recipe))
+    return batch_maker(recipe, mixture, build_samples(recipe, mixture, picture)[0])
+
+
+def build_task_loader(
+    recipe: TrainRecipe, task: Task, info: RankInfo, start_position: int, process: DataProcess | None, *, pin: bool
+) -> TrainLoader[Any] | ProcessLoader:
+    """The loader of this rank's training batches: in `process` (`start_data_process`), or else with threads."""
+    if process is None:
+        return build_loader(
+            recipe,
+            task.mixture,
+            task.samples,
+            rank=info.rank,
+            world_size=info.world_size,
+            start_position=start_position,
+            pin_memory=pin,
+        )
+    return ProcessLoader(
+        process,
+        open_batches,
+        (recipe, task.picture),
+        rank=info.rank,
+        world_size=info.world_size,
+        micro=recipe.batch.micro,
+        start_position=start_position,
+        threads=recipe.data.reader_threads,
+        prefetch=recipe.data.prefetch_batches,
+        pin_memory=pin,
+    )
 
 
 def _features(recipe: PosttrainRecipe, mixture: Mixture) -> list[FeatureReader] | None:

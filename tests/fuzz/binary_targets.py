@@ -55,7 +55,7 @@ def _shard(folder: Path, content: bytes) -> None:
 def _read_all(folder: Path) -> None:
     shards = Shards(folder, "Make it again.")
     try:
-        for entry in shards.entries("a-00000.tar"):
+        for entry in shards.index("a-00000.tar"):
             shards.read_sample("a-00000.tar", entry)
     finally:
         shards.close()

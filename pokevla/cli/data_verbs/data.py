@@ -117,6 +117,16 @@ def verify(dataset: _Dataset) -> None:
     typer.echo(f"{dataset}: all {samples} samples are intact.")
 
 
+@app.command()
+def index(datasets: Annotated[list[Path], typer.Argument(help="Dataset directories.")]) -> None:
+    """Write the mapped tables of datasets that were converted before there were any."""
+    from pokevla.data.dataset import index_dataset
+
+    for dataset in datasets:
+        has_written = index_dataset(dataset)
+        typer.echo(f"{dataset}: its mapped tables are {'written' if has_written else 'there'}.")
+
+
 def _print_fields(fields: dict[str, Any], indent: str = "") -> None:
     """Print names and values, one per line; nested ones below their name."""
     for name, value in fields.items():

@@ -163,13 +163,18 @@ def usable(samples: pa.Table, episodes: pa.Table | None, split: str, chunk_lengt
     (prismatic/vla/datasets).
     """
     import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
     keep = np.ones(samples.num_rows, dtype=bool)
     if split != ALL_SPLITS:
-        keep &= np.array([name == split for name in samples["split"].to_pylist()], dtype=bool)
+        keep &= pc.call_function("equal", [samples["split"], pa.scalar(split)]).fill_null(False).to_numpy()
     if episodes is not None:
-        length_of = dict(zip(episodes["episode"].to_pylist(), episodes["length"].to_pylist(), strict=True))
-        lengths = np.array([length_of[e] for e in samples["episode"].to_pylist()], dtype=np.int64)
+        numbers = pc.SetLookupOptions(episodes["episode"].combine_chunks())
+        places = pc.call_function("index_in", [samples["episode"]], numbers)
+        if places.null_count:
+            raise DataError("A sample is of an episode that is not in the table of episodes.", CONVERT_AGAIN)
+        lengths = episodes["length"].to_numpy()[places.to_numpy()]
         keep &= samples["frame"].to_numpy() + chunk_length <= lengths
     return keep
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import xxhash
 
 from pokevla.data.dataset import open_dataset
 from pokevla.errors import CacheMismatchError, DataError
@@ -20,6 +23,7 @@ from pokevla.features.feature_reader import FeatureReader, open_directory, open_
 from pokevla.features.fingerprint import cache_fingerprint
 from pokevla.features.layout import in_file_order
 from pokevla.recipe.sections import CacheConfig, TeacherConfig
+from pokevla.shards.index import IndexEntry, dump_index, index_path, load_index
 
 
 def test_missing_cache_names_the_command_that_builds_it(dataset_root: Path, cache_config: CacheConfig) -> None:
@@ -115,10 +119,11 @@ def test_damaged_shard_is_named_with_the_key(
     content = bytearray(shard.read_bytes())
     reader = open_directory(directory)
     key = reader.keys[-1]
+    payload = load_index(shard, "")[3].members[0].offset
     if damage == "truncate":
-        shard.write_bytes(content[: reader._index[key][1].offset + 10])
+        shard.write_bytes(content[: payload + 10])
     elif damage == "flip":
-        content[reader._index[key][1].offset] ^= 255
+        content[payload] ^= 255
         shard.write_bytes(content)
     else:
         shard.unlink()
@@ -133,7 +138,11 @@ def test_damaged_index_or_manifest_is_refused(dataset_root: Path, cache_config: 
     index = directory / "shards" / "libero_object-00000.idx"
     text = index.read_text()
     index.write_text(text[: len(text) // 2])
-    with pytest.raises(DataError, match="pokevla cache build RECIPE"):
+    (reader,) = open_features(cache_config, [open_dataset(dataset_root)])
+    with pytest.raises(DataError, match=r"idx is damaged: its checksum differs.*pokevla cache build RECIPE"):
+        reader.read_features(0)
+    index.unlink()
+    with pytest.raises(DataError, match=r"00000\.idx is missing.*pokevla cache build RECIPE"):
         open_features(cache_config, [open_dataset(dataset_root)])
     index.write_text(text)
     (directory / "manifest.json").write_text("{")
@@ -168,6 +177,46 @@ def test_cache_with_a_manifest_of_version_1_is_read(dataset_root: Path, cache_co
     (older,) = open_features(cache_config, [open_dataset(dataset_root)])
     assert older.layout == reader.layout
     assert verify_cache(directory, recompute=2).records == 20
+
+
+def test_shards_with_the_checksums_of_before_are_read(dataset_root: Path, cache_config: CacheConfig) -> None:
+    directory = build_cache(dataset_root, cache_config)
+    (reader,) = open_features(cache_config, [open_dataset(dataset_root)])
+    expected = [reader.read_features(row)["sam"].values.tobytes() for row in range(20)]
+    shard = directory / "shards" / "libero_object-00001.tar"
+    assert load_index(shard, "").kind == "xxh3_64"
+    content = shard.read_bytes()
+    entries = [
+        IndexEntry(entry.key, tuple(
+            replace(m, checksum=xxhash.xxh64_intdigest(content[m.offset : m.offset + m.size])) for m in entry.members
+        ))
+        for entry in load_index(shard, "")
+    ]  # fmt: skip
+    index_path(shard).write_text(dump_index(entries))
+    as_version_1(directory)
+    (older,) = open_features(cache_config, [open_dataset(dataset_root)])
+    assert [older.read_features(row)["sam"].values.tobytes() for row in range(20)] == expected
+    assert verify_cache(directory, recompute=0).records == 20
+
+
+def test_checksums_are_compared_at_every_read_or_at_the_first(dataset_root: Path, cache_config: CacheConfig) -> None:
+    directory = build_cache(dataset_root, cache_config)
+    shard = directory / "shards" / "libero_object-00000.tar"
+    good, damaged = shard.read_bytes(), bytearray(shard.read_bytes())
+    damaged[load_index(shard, "")[3].members[0].offset] ^= 1
+    (every,), (first,) = (
+        open_features(cache_config.model_copy(update={"checksums": rule}), [open_dataset(dataset_root)])
+        for rule in ("every_read", "first_read")
+    )
+    for reader, is_noticed_again in ((every, True), (first, False)):
+        shard.write_bytes(damaged)
+        with pytest.raises(DataError, match="is corrupted"):
+            reader.read_features(3)
+        shard.write_bytes(good)
+        reader.read_features(3)
+        shard.write_bytes(damaged)
+        with pytest.raises(DataError) if is_noticed_again else contextlib.nullcontext():
+            reader.read_features(3)
 
 
 def test_manifest_of_an_unknown_version_is_refused_with_the_command(

@@ -21,7 +21,7 @@ from pokevla.runs.directory import read_run_recipe
 from pokevla.telemetry.jsonl import read_jsonl
 from pokevla.training.optimizer import rate_factor
 
-TIMED = ("time", "samples_per_s", "data_wait_share", "step_s", "rss_gib", "tflops", "mfu")
+TIMED = ("time", "samples_per_s", "data_", "step_s", "rss_gib", "tflops", "mfu")
 """Prefixes of metrics that depend on the machine's speed and load."""
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -26,6 +26,11 @@ def test_convert_show_stats_verify_from_the_command_line(
     assert json.loads(capsys.readouterr().out)["splits"] == {"train": 40, "val": 20}
     assert run(["data", "verify", out]) == 0
     assert "all 60 samples are intact" in capsys.readouterr().out
+    assert run(["data", "index", out]) == 0
+    assert "mapped tables are there" in capsys.readouterr().out
+    (tmp_path / "out" / "samples.arrow").unlink()
+    assert run(["data", "index", out]) == 0
+    assert "mapped tables are written" in capsys.readouterr().out
 
 
 def test_a_contact_sheet_is_there_whole_or_not_at_all(

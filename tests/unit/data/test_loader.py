@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pokevla.data.batch import FeatureSource, RobotBatch, StoredFeature
+from pokevla.data.batch import FeatureSource, RobotBatch
 from pokevla.data.dataset import open_dataset
 from pokevla.data.images.transforms import centre_crop_box
 from pokevla.data.loader import TrainLoader, build_loader, validation_batches
@@ -20,7 +20,9 @@ from pokevla.data.samples import RobotSampleMaker, VLMSampleMaker
 from pokevla.data.sources.libero_vlm import SAMPLE_SCHEMA, LiberoVLMSettings, convert_libero_vlm
 from pokevla.data.writer import DatasetWriter
 from pokevla.errors import DataError
+from pokevla.features.layout import FieldLayout
 from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
+from tests.toys import write_toy_questions
 
 
 def robot_recipe(*roots: Path, **data: Any) -> PosttrainRecipe:
@@ -206,16 +208,24 @@ def test_masks_asked_of_a_dataset_without_them_are_refused(robot_dataset: Callab
 class Features:
     """Cached features that identify their sample."""
 
-    def read(self, key: str) -> dict[str, StoredFeature]:
-        grid = np.full((2, 3, 8, 8), int(key[-4:]), dtype=np.int8)
-        return {
-            "sam": StoredFeature(grid, np.ones((2, 3, 1), np.float16), "int8_channel64"),
-            "depth": StoredFeature(np.zeros((2, 4, 6), np.float16), None, "fp16"),
-        }
+    fields = (
+        FieldLayout("sam", "sam", (2, 3, 8, 8), "int8_channel64"),
+        FieldLayout("depth", "depth", (2, 4, 6), "fp16"),
+    )
+
+    def __init__(self, root: Path) -> None:
+        self._rows = open_dataset(root).rows
+
+    def read_row(self, row: int, buffers: Sequence[memoryview]) -> None:
+        sam, depth, scales = (
+            np.frombuffer(buffer, kind) for buffer, kind in zip(buffers, ("i1", "f2", "f2"), strict=True)
+        )
+        sam[:], depth[:], scales[:] = self._rows.number("frame", row), 0.0, 1.0
 
 
-def test_features_are_joined_by_key(robot_dataset: Callable[..., Path], tokenizer: Any) -> None:
-    with robot_loader(robot_recipe(robot_dataset()), tokenizer, features=[Features()]) as loader:
+def test_features_are_those_of_the_sample(robot_dataset: Callable[..., Path], tokenizer: Any) -> None:
+    root = robot_dataset()
+    with robot_loader(robot_recipe(root), tokenizer, features=[Features(root)]) as loader:
         batch = next(loader)
     assert {name: features.codec for name, features in batch.features.items()} == {
         "sam": "int8_channel64",
@@ -227,11 +237,8 @@ def test_features_are_joined_by_key(robot_dataset: Callable[..., Path], tokenize
 
 def test_mixture_with_other_features_per_dataset_is_refused(robot_dataset: Callable[..., Path], tokenizer: Any) -> None:
     root = robot_dataset()
-    options: Any = {"features": [Features(), None], "mask_size": None}
-    with robot_loader(robot_recipe(root, root, shuffle_window=1), tokenizer, **options) as loader:
-        batches = (next(loader) for _ in range(20))
-        with pytest.raises(DataError, match="different cached features"):
-            list(batches)
+    with pytest.raises(DataError, match="different cached features"):
+        robot_loader(robot_recipe(root, root), tokenizer, features=[Features(root), None], mask_size=None)
 
 
 def test_validation_goes_through_the_split_once_without_augmentation(
@@ -266,6 +273,38 @@ def test_vlm_batches_train_on_answers_about_whole_pictures(
         assert len(trained) == len(answers[key]) + 1  # one id per character and the end of the turn
     with pytest.raises(DataError, match="is a vlm dataset"):
         robot_loader(robot_recipe(root), tokenizer)
+
+
+def test_sorting_by_length_changes_the_order_within_global_batches_only(tmp_path: Path, tokenizer: Any) -> None:
+    root = write_toy_questions(tmp_path / "vlm", 64)
+    recipes = [
+        PretrainRecipe.model_validate(
+            {
+                **robot_recipe(root, sort_by_length=is_sorted).model_dump(by_alias=True, exclude={"cache", "loss"}),
+                "kind": "pretrain",
+            }
+        )
+        for is_sorted in (False, True)
+    ]
+
+    def seen(recipe: PretrainRecipe, world: int) -> tuple[list[list[tuple[int, str]]], int]:
+        """(positions and keys of each of four global batches of 8, padding)."""
+        mixture = open_mixture(recipe.data, "vlm")
+        samples = VLMSampleMaker(mixture, recipe.seed, tokenizer, 16)
+        steps: list[list[tuple[int, str]]] = [[] for _ in range(4)]
+        padding = 0
+        for rank in range(world):
+            with build_loader(recipe, mixture, samples, rank=rank, world_size=world, start_position=0) as loader:
+                for step in steps:
+                    for _ in range(8 // 2 // world):
+                        batch = next(loader)
+                        padding += int((~batch.attention_mask).sum())
+                        step += zip(batch.positions.tolist(), batch.keys, strict=True)
+        return [sorted(step) for step in steps], padding
+
+    (plain, padding), (one, less), (two, same_padding) = seen(recipes[0], 1), seen(recipes[1], 1), seen(recipes[1], 2)
+    assert plain == one == two
+    assert less == same_padding < padding / 2
 
 
 def test_questions_without_image_are_mixed_with_others(tmp_path: Path, tokenizer: Any) -> None:

@@ -44,9 +44,11 @@ def test_rows_and_fingerprints_are_those_of_each_dataset_in_the_order_of_the_rec
 def test_samples_of_a_split_may_be_none(robot_dataset: Callable[..., Path]) -> None:
     mixture = open_mixture(config(robot_dataset()), "robot")
     held_out = mixture.samples_of("val")
-    assert held_out.shape[1] == 2
-    assert not set(held_out[:, 1]) & set(mixture.train_rows[0])
-    assert mixture.samples_of("no such split").shape == (0, 2)
+    pairs = held_out.pairs(np.arange(len(held_out)))
+    assert pairs.shape == (len(held_out), 2)
+    assert set(pairs[:, 0]) == {0}
+    assert not set(pairs[:, 1]) & set(np.asarray(mixture.train_rows[0]))
+    assert len(mixture.samples_of("no such split")) == 0
 
 
 def test_a_dataset_of_another_kind_is_refused(robot_dataset: Callable[..., Path]) -> None:

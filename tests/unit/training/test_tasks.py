@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.toy_run import write_questions
 from pokevla.data import mixture
+from pokevla.data.batch import tensors_of
 from pokevla.data.dataset import Dataset, open_dataset
 from pokevla.data.loader import build_loader
+from pokevla.data.loading.process_loader import DataProcess
 from pokevla.data.mixture import open_mixture
 from pokevla.data.sources.libero import LiberoSettings, convert_libero
 from pokevla.distributed.environment import RankInfo
 from pokevla.files.checksums import with_checksum
 from pokevla.recipe.checking.recorded import Recorded
 from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
-from pokevla.training.tasks import build_task, save_statistics
+from pokevla.training.tasks import build_task, build_task_loader, save_statistics
 from pokevla.weights.export_files import read_trained_on
-from tests.toys import write_toy_questions
+from tests.toys import write_toy_dataset, write_toy_questions
 from tests.unit.data.conftest import write_libero_file
 
 RANK = RankInfo(1, 2, 1)
@@ -42,9 +45,9 @@ def recipe(dataset: Path) -> PretrainRecipe:
 def test_a_rank_opens_each_dataset_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
 
-    def count(root: Path) -> Dataset:
+    def count(root: Path, *, mapped: bool) -> Dataset:
         opened.append(root)
-        return open_dataset(root)
+        return open_dataset(root, mapped=mapped)
 
     monkeypatch.setattr(mixture, "open_dataset", count)
     job = recipe(write_toy_questions(tmp_path / "toy"))
@@ -55,6 +58,24 @@ def test_a_rank_opens_each_dataset_once(tmp_path: Path, monkeypatch: pytest.Monk
     assert opened == [tmp_path / "toy"]
     assert [held_out.size for held_out in task.validation] == [2, 2]  # 8 samples of split val, two ranks
     assert not {key for held_out in task.validation for key in held_out.keys} & set(batch.keys)
+
+
+def test_the_process_of_a_rank_makes_the_batches_that_threads_make(tmp_path: Path) -> None:
+    for job in (recipe(write_toy_questions(tmp_path / "vlm")), posttrain(write_toy_dataset(tmp_path / "robot"))):
+        task, position = build_task(job, RANK), 2 * job.batch.global_
+        process = DataProcess(job.data.prefetch_batches)
+        with (
+            build_task_loader(job, task, RANK, position, None, pin=False) as threads,
+            build_task_loader(job, task, RANK, position, process, pin=False) as loader,
+        ):
+            for _ in range(6):
+                one, other = next(threads), next(loader)
+                assert one.keys == other.keys
+                assert one.positions.equal(other.positions)
+                pairs = zip(tensors_of(one), tensors_of(other), strict=True)
+                assert all(a.dtype == b.dtype and a.equal(b) for a, b in pairs)
+            assert threads.position == loader.position
+            assert set(loader.meter.take()) == {"data_ahead", "data_mib_per_s", "data_cpu_share"}
 
 
 def test_without_samples_to_hold_out_there_is_no_validation(tmp_path: Path) -> None:
@@ -105,7 +126,7 @@ def test_a_mixture_in_which_one_dataset_has_no_val_is_validated_on_the_other(tmp
     without, with_val = published(tmp_path / "a"), published(tmp_path / "b", val_fraction=0.5)
     task = build_task(posttrain(without, with_val), RANK)
     assert [batch.size for batch in task.validation] == [2]
-    assert task.mixture.samples_of("val")[:, 0].tolist() == [1] * 4
+    assert task.mixture.samples_of("val").pairs(np.arange(4))[:, 0].tolist() == [1] * 4
 
 
 def test_val_episodes_shorter_than_the_chunk_are_no_validation(tmp_path: Path) -> None:

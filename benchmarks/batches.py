@@ -1,0 +1,243 @@
+"""Whole batches: how a loader slows the main thread down, and what a batch costs.
+
+    python benchmarks/batches.py --json batches.json
+    python benchmarks/batches.py --quick
+
+The data is synthetic and of the sizes of `pocket`: two views of 256 px with masks, 224 px for the model, cached
+features of 3.06 MiB; questions about one picture of 256 px. CPU seconds of a core, best of several rounds; the sides
+take turns.
+
+- `main_thread/alone`: 6,000 small torch operations, a stand-in for kernel launches, alone against beside the loader
+  process that makes batches all the time; `main_thread/threads` the same beside the loader's threads. Ratio: time alone
+  over time beside the loader, 1 is no slow-down. CPU seconds of the main thread do not show waiting for the
+  interpreter's lock. So this is wall time without the time in which the thread waited for a core (run_delay of
+  /proc/thread-self/schedstat). `main_thread/neighbour`: time beside an unrelated process that decodes pictures over
+  time beside the loader. Two virtual cores are often one real core, where any neighbour slows the other down.
+- `batch_pocket/decode`: JPEG decoding of the pictures alone, over our whole robot sample on one thread: the share of
+  decoding. `batch_pocket/webdataset`: webdataset with torchvision's v2 transforms over ours.
+- `batch_vlm`: one question with its picture.
+- `padding/limit`: share of the tokens that are no padding with `data.sort_by_length`, global batch 64, micro-batch 4,
+  answers with log-normal lengths; `padding/unsorted` the same without. The limit is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.interleaved import best_seconds
+from benchmarks.readers.ours import LAYOUTS, random_records
+from benchmarks.readers.pictures import WordTokenizer, webdataset_batches, write_questions, write_robot
+from benchmarks.reporting import report, row
+from pokevla.data.loader import batch_maker, build_loader
+from pokevla.data.loading.memory import page_aligned
+from pokevla.data.loading.process_loader import DataProcess, ProcessLoader
+from pokevla.data.loading.worker import MakeBatch
+from pokevla.data.mixture import open_mixture
+from pokevla.data.reader import ShardReader
+from pokevla.data.samples import RobotSampleMaker, VLMSampleMaker
+from pokevla.features.feature_reader import FeatureReader
+from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TrainRecipe
+
+SIZE, MASK, MICRO = 224, 112, 8
+OPERATIONS = 6000
+
+
+def open_batches(recipe: TrainRecipe, cache: Path | None) -> MakeBatch:
+    """What makes the batches of a recipe; `cache` of robot data."""
+    mixture = open_mixture(recipe.data, "vlm" if cache is None else "robot")
+    if cache is None:
+        return batch_maker(recipe, mixture, VLMSampleMaker(mixture, 0, WordTokenizer(), SIZE))
+    features = [FeatureReader.of(cache, dataset) for dataset in mixture.datasets]
+    return batch_maker(recipe, mixture, RobotSampleMaker(mixture, 0, WordTokenizer(), SIZE, MASK, features))
+
+
+def recipe_of(kind: type[PosttrainRecipe] | type[PretrainRecipe], root: Path) -> TrainRecipe:
+    """A recipe that trains on one dataset."""
+    return kind.model_validate(
+        {
+            "kind": "posttrain" if kind is PosttrainRecipe else "pretrain",
+            "name": "benchmark",
+            "data": {"datasets": [{"path": str(root)}], "reader_threads": 1, "prefetch_batches": 4},
+            "optim": {"lr": 1e-3},
+            "batch": {"global": MICRO, "micro": MICRO},
+            "steps": 1,
+        }
+    )
+
+
+def small_operations() -> None:
+    """6,000 small torch operations."""
+    value = torch.ones(8)
+    for _ in range(OPERATIONS // 2):
+        value = value * 1.0 + 0.0
+
+
+def _waited_for_core_s() -> float:
+    """Seconds in which this thread could have run but had no core."""
+    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+
+
+NEIGHBOUR = """
+import io, numpy as np
+from PIL import Image
+buffer = io.BytesIO()
+Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)).save(buffer, "JPEG")
+print("ready", flush=True)
+while True:
+    np.asarray(Image.open(buffer).resize((224, 224))).transpose(2, 0, 1).copy()
+"""
+"""A process that decodes and resizes pictures, and has nothing to do with this one."""
+
+
+def interleaved(sides: dict[str, tuple[Callable[[], object], Callable[[], object]]], rounds: int) -> dict[str, float]:
+    """Median seconds of the small operations on each side; (before, after) are called around each of its rounds."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, (before, after) in sides.items():
+            before()
+            begun, delayed = time.perf_counter(), _waited_for_core_s()
+            small_operations()
+            times[name].append(time.perf_counter() - begun - (_waited_for_core_s() - delayed))
+            after()
+    return {name: float(np.median(each)) for name, each in times.items()}
+
+
+def main_thread(recipe: TrainRecipe, cache: Path, rounds: int) -> list[dict[str, Any]]:
+    """The rows of `main_thread`. What is beside the main thread runs in its own rounds and is stopped in the others."""
+    mixture = open_mixture(recipe.data, "robot")
+    features = [FeatureReader.of(cache, dataset) for dataset in mixture.datasets]
+    samples = RobotSampleMaker(mixture, 0, WordTokenizer(), SIZE, MASK, features)
+    shared: dict[str, Any] = {"rank": 0, "world_size": 1, "start_position": 0}
+    process = DataProcess(4)
+
+    def signalled(pid: int, number: signal.Signals) -> Callable[[], object]:
+        return lambda: os.kill(pid, number)
+
+    with (
+        ProcessLoader(process, open_batches, (recipe, cache), micro=MICRO, threads=1, **shared) as loader,
+        build_loader(recipe, mixture, samples, **shared) as threads,
+        subprocess.Popen([sys.executable, "-c", NEIGHBOUR], stdout=subprocess.PIPE) as neighbour,
+    ):
+        try:
+            next(loader)
+            next(threads)
+            assert neighbour.stdout is not None
+            neighbour.stdout.readline()
+
+            def idle() -> None:
+                while not all(each.done() for each in threads._waiting):
+                    time.sleep(0.01)
+
+            def busy() -> None:
+                os.kill(process.pid, signal.SIGCONT)
+                next(loader)
+
+            for pid in (process.pid, neighbour.pid):
+                os.kill(pid, signal.SIGSTOP)
+            found = interleaved(
+                {
+                    "alone": (idle, idle),
+                    "loader": (busy, signalled(process.pid, signal.SIGSTOP)),
+                    "neighbour": (
+                        signalled(neighbour.pid, signal.SIGCONT),
+                        signalled(neighbour.pid, signal.SIGSTOP),
+                    ),
+                    "threads": (lambda: next(threads), idle),
+                },
+                rounds,
+            )
+            os.kill(process.pid, signal.SIGCONT)
+        finally:
+            neighbour.kill()
+    alone, beside = found["alone"], found["loader"]
+    return [
+        row("main_thread/alone", beside * 1e3, "ms", f"alone {alone * 1e3:.1f} ms", alone / beside),
+        row(
+            "main_thread/neighbour", beside * 1e3, "ms", f"{found['neighbour'] * 1e3:.1f} ms",
+            found["neighbour"] / beside,
+        ),
+        row("main_thread/threads", found["threads"] * 1e3, "ms", f"alone {alone * 1e3:.1f} ms",
+            alone / found["threads"]),
+    ]  # fmt: skip
+
+
+def whole_batches(robot: TrainRecipe, cache: Path, vlm: TrainRecipe, folder: Path, rounds: int) -> list[dict[str, Any]]:
+    """The rows of `batch_pocket` and `batch_vlm`."""
+    make_robot, make_vlm = open_batches(robot, cache), open_batches(vlm, None)
+    positions = np.arange(MICRO)
+    reader = open_mixture(robot.data, "robot").datasets[0]
+    shards = ShardReader(reader)
+    pictures = [
+        payload for number in range(MICRO) for name, payload in shards.read(number).items() if name.endswith(".jpg")
+    ]
+
+    def decode() -> None:
+        for payload in pictures:
+            Image.open(io.BytesIO(payload)).load()
+
+    sides: dict[str, Callable[[], object]] = {
+        "ours": lambda: make_robot(positions, page_aligned),
+        "vlm": lambda: make_vlm(positions, page_aligned),
+        "decode": decode,
+    }
+    rival = webdataset_batches(folder, LAYOUTS["pocket"], SIZE, MASK, MICRO)
+    sides["webdataset"] = lambda: next(rival)
+    best = {name: seconds / MICRO * 1e3 for name, seconds in best_seconds(sides, rounds).items()}
+    ours = best["ours"]
+    return [
+        row("batch_pocket/webdataset", ours, "ms/sample", f"{best['webdataset']:.2f} ms", best["webdataset"] / ours),
+        row("batch_pocket/decode", ours, "ms/sample", f"{best['decode']:.2f} ms", best["decode"] / ours),
+        row("batch_pocket", 1e3 / ours, "samples/s"),
+        row("batch_vlm", 1e3 / best["vlm"], "samples/s"),
+    ]
+
+
+def padding(vlm: TrainRecipe) -> list[dict[str, Any]]:
+    """The rows of `padding`."""
+    rows = []
+    for name, is_sorted in (("limit", True), ("unsorted", False)):
+        data = vlm.data.model_copy(update={"sort_by_length": is_sorted, "blank_images": True})
+        batch = vlm.batch.model_copy(update={"global_": 64, "micro": 4})
+        make = open_batches(vlm.model_copy(update={"data": data, "batch": batch}), None)
+        masks = [make(np.arange(start, start + 4), page_aligned).attention_mask for start in range(0, 256, 4)]
+        share = sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+        rows.append(row(f"padding/{name}", 100 * (1 - share), "% padding", "none", share))
+    return rows
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    options = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    rounds = 2 if options.quick else 8
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        robot_root, cache = write_robot(folder / "robot", LAYOUTS["pocket"], random_records(LAYOUTS["pocket"], 32))
+        robot = recipe_of(PosttrainRecipe, robot_root)
+        vlm = recipe_of(PretrainRecipe, write_questions(folder / "vlm", 256))
+        rows = main_thread(robot, cache, 20 * rounds)
+        rows += whole_batches(robot, cache, vlm, folder, rounds)
+        rows += padding(vlm)
+    report(rows, options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Formats that feature records are read from, side by side (benchmarks/reader.py)."""

@@ -1,0 +1,1 @@
+"""Batches made by another process, in memory that both share."""

@@ -1,0 +1,79 @@
+"""What a loader does while the model computes, and why the model waits for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+WAITING = 0.05
+"""Share of a step's time waiting for data from which the log says what to do (ours)."""
+_BUSY = 0.6
+"""Share of CPU time in the time of making a batch from which making it is limited by the CPU (ours)."""
+
+
+class Effort(NamedTuple):
+    """What one batch took."""
+
+    seconds: float
+    cpu_s: float
+    num_bytes: int
+
+
+@dataclass
+class LoadMeter:
+    """Counts batches between two lines of metrics.
+
+    `take()` gives `data_ahead`, the batches that were ready when one was asked for (mean); `data_mib_per_s`, their
+    bytes; and `data_cpu_share`, the share of CPU time in the time of making a batch: the rest is waiting for files or
+    for a core.
+    """
+
+    clock: Callable[[], float] = time.perf_counter
+    _started: float = field(init=False)
+    _batches: int = field(init=False, default=0)
+    _ahead: int = field(init=False, default=0)
+    _total: Effort = field(init=False, default=Effort(0.0, 0.0, 0))
+
+    def __post_init__(self) -> None:
+        self._started = self.clock()
+
+    def add(self, ahead: int, effort: Effort) -> None:
+        """Count a batch that was handed out when `ahead` were ready."""
+        self._batches += 1
+        self._ahead += ahead
+        total = self._total
+        self._total = Effort(
+            total.seconds + effort.seconds, total.cpu_s + effort.cpu_s, total.num_bytes + effort.num_bytes
+        )
+
+    def take(self) -> dict[str, float]:
+        """Metrics of the interval; starts the next one. Empty without a batch."""
+        now = self.clock()
+        seconds, batches, ahead, total = now - self._started, self._batches, self._ahead, self._total
+        self._started, self._batches, self._ahead, self._total = now, 0, 0, Effort(0.0, 0.0, 0)
+        if batches == 0 or seconds <= 0:
+            return {}
+        return {
+            "data_ahead": ahead / batches,
+            "data_mib_per_s": total.num_bytes / 2**20 / seconds,
+            "data_cpu_share": min(1.0, total.cpu_s / total.seconds) if total.seconds > 0 else 0.0,
+        }
+
+
+def waiting_hint(values: Mapping[str, float]) -> str | None:
+    """A sentence on why the model waits for data and what to change; None below 5 % or without a loader's metrics."""
+    share, cpu_share = values.get("data_wait_share", 0.0), values.get("data_cpu_share")
+    if share <= WAITING or cpu_share is None:
+        return None
+    if cpu_share >= _BUSY:
+        cause = (
+            "decoding and augmentation fill the loader's cores: set data.reader_threads higher, on cores that are free"
+        )
+    else:
+        cause = (
+            "its threads wait for the disk or network (or for a core): put dataset and cache on a faster disk, or set "
+            "data.reader_threads and data.prefetch_batches higher"
+        )
+    return f"{share:.0%} of the time is spent waiting for data; {cause}"

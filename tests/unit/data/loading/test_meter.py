@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from pokevla.data.loading.meter import Effort, LoadMeter, waiting_hint
+
+
+def test_metrics_are_those_of_the_interval() -> None:
+    now = [0.0]
+    meter = LoadMeter(lambda: now[0])
+    meter.add(3, Effort(1.0, 0.5, 2**20))
+    meter.add(1, Effort(3.0, 0.5, 3 * 2**20))
+    now[0] = 2.0
+    assert meter.take() == {"data_ahead": 2.0, "data_mib_per_s": 2.0, "data_cpu_share": 0.25}
+    assert meter.take() == {}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"data_wait_share": 0.2, "data_cpu_share": 0.9}, "20% of the time .* decoding .* data.reader_threads"),
+        ({"data_wait_share": 0.2, "data_cpu_share": 0.1}, "disk or network .* data.prefetch_batches"),
+    ],
+)
+def test_the_hint_names_cause_and_field(values: dict[str, float], words: str) -> None:
+    hint = waiting_hint(values)
+    assert hint is not None
+    assert re.search(words, hint)
+
+
+def test_there_is_no_hint_below_five_percent() -> None:
+    assert waiting_hint({"data_wait_share": 0.05, "data_cpu_share": 0.9}) is None
+    assert waiting_hint({"data_wait_share": 0.5}) is None

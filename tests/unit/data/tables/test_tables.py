@@ -1,0 +1,122 @@
+"""Mapped tables say what the parquet tables say, and damage is found before a value is used."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pokevla.data.dataset import Dataset, index_dataset, open_dataset
+from pokevla.data.inspection import verify_dataset
+from pokevla.data.tables import opening, rows
+from pokevla.errors import DataError
+from tests.toys import forget_checksums, write_toy_dataset, write_toy_questions
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of 16 rows, so that a toy dataset has several."""
+    monkeypatch.setattr(rows, "BATCH_ROWS", 16)
+
+
+@pytest.fixture(params=[write_toy_dataset, write_toy_questions])
+def root(request: pytest.FixtureRequest, tmp_path: Path, small_batches: None) -> Path:
+    return request.param(tmp_path / "data")
+
+
+def values(dataset: Dataset) -> Iterator[Any]:
+    """All that training reads of the tables."""
+    table = dataset.rows
+    yield table.shard_starts.tolist()
+    for split in ("train", "val", "all", "no such split"):
+        for chunk_length in (1, 8):
+            yield np.asarray(table.usable(split, chunk_length)).tolist()
+    for row in range(len(table)):
+        yield [table.text(name, row) for name in rows.TEXTS if table.has(name)]
+        yield [table.number(name, row) for name in rows.NUMBERS if table.has(name)]
+        yield table.shard_of(row)
+    if dataset.embodiment is not None:
+        yield from (dataset.sequences.at(name, 1).tolist() for name in ("actions", "proprio"))
+
+
+def test_mapped_tables_say_what_the_parquet_tables_say(root: Path) -> None:
+    mapped, loaded = open_dataset(root, mapped=True), open_dataset(root)
+    assert mapped.twins
+    assert not loaded.twins
+    assert list(values(mapped)) == list(values(loaded))
+    assert mapped.rows.texts("key", 10, 40).to_pylist() == loaded.samples["key"].to_pylist()[10:40]
+    assert mapped.samples.equals(loaded.samples)
+
+
+def test_frames_of_an_episode_are_those_of_the_table(tmp_path: Path) -> None:
+    dataset = open_dataset(write_toy_dataset(tmp_path / "data"), mapped=True)
+    assert dataset.episodes is not None
+    actions = np.asarray(dataset.episodes["actions"][3].as_py())
+    assert np.array_equal(dataset.sequences.frames("actions", 3, 5, 9), actions[5:9])
+    with pytest.raises(DataError, match="16 frames of actions in row 3, not 17"):
+        dataset.sequences.frames("actions", 3, 9, 17)
+    with pytest.raises(DataError, match="Episode 77 is not"):
+        dataset.sequences.frames("actions", 77, 0, 1)
+
+
+@pytest.mark.parametrize("name", ["samples.arrow", "episodes.arrow"])
+def test_flipped_bits_of_a_mapped_table_are_found_or_change_nothing(tmp_path: Path, name: str) -> None:
+    root = write_toy_dataset(tmp_path / "data", episodes=3)
+    path, before = root / name, list(values(open_dataset(root, mapped=True)))
+    good = path.read_bytes()
+    for place in range(0, len(good), 37):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 1 << place % 8]) + good[place + 1 :])
+        with contextlib.suppress(DataError):  # no other error
+            assert list(values(open_dataset(root, mapped=True))) == before, place
+
+
+def test_mapped_tables_of_another_dataset_are_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first, second = write_toy_questions(tmp_path / "a", 40), write_toy_questions(tmp_path / "b", 48)
+    (first / "samples.arrow").write_bytes((second / "samples.arrow").read_bytes())
+    dataset = open_dataset(first, mapped=True)
+    assert not dataset.twins
+    assert len(dataset.rows) == 40
+    assert f"pokevla data index {first}" in caplog.text
+    assert index_dataset(first)
+    assert open_dataset(first, mapped=True).twins
+
+
+def test_older_datasets_are_read_and_can_be_indexed(tmp_path: Path) -> None:
+    root = write_toy_dataset(tmp_path / "data")
+    written = {name: (root / name).read_bytes() for name in opening.TWINS.values()}
+    expected = list(values(open_dataset(root)))
+    for name in written:
+        (root / name).unlink()
+    assert list(values(open_dataset(root, mapped=True))) == expected
+    assert index_dataset(root)
+    assert not index_dataset(root), "they are there"
+    assert {name: (root / name).read_bytes() for name in written} == written
+    forget_checksums(root)
+    with pytest.raises(DataError, match="no checksums of the tables"):
+        index_dataset(root)
+
+
+def test_verification_finds_damage_of_a_mapped_table(tmp_path: Path) -> None:
+    root = write_toy_dataset(tmp_path / "data")
+    path = root / "episodes.arrow"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"episodes\.arrow is damaged: the checksum of column .* differs.*data index"):
+        verify_dataset(root)
+    assert index_dataset(root)
+    assert verify_dataset(root) == 96
+
+
+def test_a_damaged_table_is_not_indexed(tmp_path: Path) -> None:
+    root = write_toy_dataset(tmp_path / "data")
+    (root / "samples.arrow").unlink()
+    table = root / "samples.parquet"
+    table.write_bytes(table.read_bytes()[:-8] + b"12345678")
+    with pytest.raises(DataError, match=r"samples\.parquet is damaged"):
+        index_dataset(root)
+    assert not (root / "samples.arrow").exists()
