@@ -127,10 +127,11 @@ class _Audit:
     def _run(self, index: int, features: Tensor | None) -> VLAOutput:
         recomputed, policy = self.recomputed, self.policy
         row = int(recomputed.rows[index])
-        samples = recomputed.dataset.samples
-        proprio = np.asarray(samples["proprio"][row].as_py(), np.float32)[None]
+        dataset, samples = recomputed.dataset, recomputed.dataset.rows
+        frame = samples.number("frame", row)
+        proprio = dataset.sequences.frames("proprio", samples.number("episode", row), frame, frame + 1)
         with torch.inference_mode():
-            inputs = policy.prepare(recomputed.images[index][None], proprio, [samples["instruction"][row].as_py()])
+            inputs = policy.prepare(recomputed.images[index][None], proprio, [samples.text("instruction", row)])
             cropped = None
             if features is not None:
                 one = features[index : index + 1].to(inputs.pixel_values.device)

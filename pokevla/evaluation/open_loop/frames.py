@@ -60,7 +60,14 @@ class Frames:
 
     def key(self, index: int) -> str:
         """Name of a frame's sample."""
-        return self.dataset.samples["key"][int(self.rows[index])].as_py()
+        return self.dataset.rows.text("key", int(self.rows[index]))
+
+    def recorded(self, episode: int) -> np.ndarray:
+        """(T, A) raw actions of a whole episode."""
+        if self.dataset.episodes is None:
+            raise DataError(f"{self.dataset.root} is a dataset of questions.", "Name a robot dataset.")
+        row = int(np.flatnonzero(self.dataset.episodes["episode"].to_numpy() == episode)[0])
+        return self.dataset.sequences.at("actions", row)
 
     def _decoded(self, reader: ShardReader, index: int) -> Iterator[Image.Image]:
         embodiment = self.dataset.embodiment
@@ -77,23 +84,16 @@ def select_frames(dataset: Dataset, split: str, horizon: int, most: int) -> Fram
     Raises:
         DataError: it is a dataset of questions, or no frame of the split has so many actions after it.
     """
-    if dataset.episodes is None:
+    if dataset.embodiment is None:
         raise DataError(f"{dataset.root} is a dataset of questions: it has no actions.", "Name a robot dataset.")
-    rows = usable_rows(dataset, split, horizon)
-    rows = rows[spread(len(rows), most)]
-    table = dataset.samples.take(rows)
-    episodes, numbers = table["episode"].to_numpy(), table["frame"].to_numpy()
-    wanted = set(episodes.tolist())
-    chunks: dict[int, np.ndarray] = {}
-    proprio: dict[int, np.ndarray] = {}
-    for record in dataset.episodes.select(["episode", "actions", "proprio"]).to_batches(max_chunksize=64):
-        for place, episode in enumerate(record["episode"].to_pylist()):
-            if episode in wanted:
-                chunks[episode] = np.asarray(record["actions"][place].as_py(), dtype=np.float64)
-                proprio[episode] = np.asarray(record["proprio"][place].as_py(), dtype=np.float64)
-    pairs = list(zip(episodes.tolist(), numbers.tolist(), strict=True))
+    usable = usable_rows(dataset, split, horizon)
+    rows, table, sequences = usable[np.array(spread(len(usable), most))], dataset.rows, dataset.sequences
+    episodes = [table.number("episode", row) for row in rows.tolist()]
+    numbers = [table.number("frame", row) for row in rows.tolist()]
+    places = list(zip(episodes, numbers, strict=True))
     return Frames(
-        dataset, rows, episodes, numbers, table["instruction"].to_pylist(),
-        np.stack([proprio[episode][frame] for episode, frame in pairs]),
-        np.stack([chunks[episode][frame : frame + horizon] for episode, frame in pairs]),
+        dataset, rows, np.array(episodes), np.array(numbers),
+        [table.text("instruction", row) for row in rows.tolist()],
+        np.concatenate([sequences.frames("proprio", episode, frame, frame + 1) for episode, frame in places]),
+        np.stack([sequences.frames("actions", episode, frame, frame + horizon) for episode, frame in places]),
     )  # fmt: skip

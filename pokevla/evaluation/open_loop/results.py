@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pokevla.data.dataset import Dataset
 from pokevla.errors import DataError
 from pokevla.evaluation.open_loop.errors import Column, action_columns
 from pokevla.evaluation.open_loop.frames import Frames
@@ -82,7 +81,7 @@ def _table(predictions: Predictions) -> pa.Table:
     """Row by row: which frame, and its chunks as flat lists of K * A raw values."""
     frames, count = predictions.frames, len(predictions.frames)
     columns: dict[str, Any] = {
-        "key": frames.dataset.samples["key"].take(frames.rows),
+        "key": [frames.key(index) for index in range(count)],
         "episode": frames.episodes,
         "frame": frames.numbers,
         "recorded": list(frames.actions.reshape(count, -1)),
@@ -98,17 +97,9 @@ def _plotted(frames: Frames, most: int) -> list[int]:
 
 def _plot(path: Path, predictions: Predictions, episode: int, columns: list[Column]) -> None:
     frames = predictions.frames
-    true = _recorded(frames.dataset, episode)
+    true = frames.recorded(episode)
     own = np.flatnonzero(frames.episodes == episode)
     own = own[spread(len(own), MOST_CHUNKS)]
     chunks = [(int(frames.numbers[index]), predictions.chunks["policy"][index]) for index in own]
     name = frames.instructions[int(own[0])]
     plot_episode(path, f"episode {episode}: {name}", columns, true, chunks)
-
-
-def _recorded(dataset: Dataset, episode: int) -> np.ndarray:
-    """(T, A) raw actions of a whole episode."""
-    if dataset.episodes is None:
-        raise DataError(f"{dataset.root} is a dataset of questions.", "Name a robot dataset.")
-    row = int(np.flatnonzero(dataset.episodes["episode"].to_numpy() == episode)[0])
-    return np.asarray(dataset.episodes["actions"][row].as_py(), dtype=np.float64)
