@@ -318,6 +318,6 @@ def test_two_processes_repair_a_finished_cache(
     (directory / "shards" / "libero_object-00001.idx").write_bytes(b"damaged")
     arguments = [sys.executable, "-c", BUILD, str(dataset_root), cache_config.model_dump_json()]
     with subprocess.Popen(arguments, env=tiny_run_env) as one, subprocess.Popen(arguments, env=tiny_run_env) as other:
-        assert [one.wait(120), other.wait(120)] == [0, 0]
+        assert [one.wait(400), other.wait(400)] == [0, 0]
     assert files(directory) == before
     assert verify_cache(directory, recompute=0).records == 20
