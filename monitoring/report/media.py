@@ -10,10 +10,10 @@ from typing import Any
 from monitoring.report.inputs import VIDEOS_PER_POLICY
 from monitoring.report.trial_results import breakdowns, failures, radar, sheets, tasks_shown
 from pokevla.evaluation.choosing.validation import read_choice
+from pokevla.evaluation.drawing.videos import trial_files, trial_name
 from pokevla.evaluation.folder import EPISODES
 from pokevla.evaluation.table import simulator, steps_of, suites_of
 from pokevla.evaluation.trial_records import TrialRecord, read_records
-from pokevla.evaluation.videos import trial_files, trial_name
 
 TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".mp4": "video/mp4"}
 POLICY_NOTES = {

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pokevla.evaluation.drawing.videos import trial_name
 from pokevla.evaluation.folder import PICTURES
 from pokevla.evaluation.statistics.groups import GroupField, GroupResult, group_results
 from pokevla.evaluation.trial_records import TrialRecord
-from pokevla.evaluation.videos import trial_name
 
 FAILURES_PER_TASK, FAILURES = 3, 24
 """Pictures in the gallery: 25 kB each, in a page that is one file."""

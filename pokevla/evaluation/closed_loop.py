@@ -11,8 +11,8 @@ from typing import Any
 
 import pokevla
 from pokevla.errors import UsageError
-from pokevla.evaluation.agreement import Agreement, check_agreement
-from pokevla.evaluation.conditions import Settled, settle
+from pokevla.evaluation.conditions.agreement import Agreement, check_agreement
+from pokevla.evaluation.conditions.settling import Settled, settle
 from pokevla.evaluation.drawing.watching import watcher_of
 from pokevla.evaluation.folder import (
     EPISODES,

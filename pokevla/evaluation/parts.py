@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from pokevla.errors import UsageError
-from pokevla.evaluation.agreement import check_agreement
 from pokevla.evaluation.closed_loop import ProgressCallback, identity_of, run_closed_loop, write_summary
-from pokevla.evaluation.conditions import settle
+from pokevla.evaluation.conditions.agreement import check_agreement
+from pokevla.evaluation.conditions.settling import settle
 from pokevla.evaluation.folder import EPISODES, IDENTITY, SUMMARY, refuse_other_folder
 from pokevla.evaluation.locking import combine_lock, evaluation_lock, is_run_elsewhere
 from pokevla.evaluation.selection import check_trials, tasks_of

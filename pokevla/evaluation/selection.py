@@ -25,7 +25,7 @@ def environment_settings(recipe: EvalRecipe) -> EnvironmentSettings:
     """How the environments of the trials are created.
 
     Raises:
-        ValueError: the recipe leaves something to the models; `pokevla.evaluation.conditions.settle` comes first.
+        ValueError: the recipe leaves something to the models: `conditions.settling.settle` comes first.
     """
     if recipe.image_size is None or recipe.fast_rendering is None or recipe.trials.instructions is None:
         raise ValueError("the conditions of the trials are not settled")

@@ -13,7 +13,7 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
-from pokevla.evaluation.videos import read_video, trial_files
+from pokevla.evaluation.drawing.videos import read_video, trial_files
 from pokevla.files.records import as_type
 from pokevla.files.texts import read_json
 from pokevla.recipe.schema import EvalRecipe, GroundingRecipe

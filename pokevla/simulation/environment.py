@@ -100,9 +100,8 @@ class LiberoEnvironment:
         self._init_states = self._load_init_states()
         self._stepper = PhysicsStepper(self._env)
         self.instances: list[str] = [model.name for model in self._env.model.mujoco_objects]
-        self.target_instances: list[str] = target_instances(
-            self.task.objects_of_interest, self._env.parsed_problem["goal_state"], self.instances
-        )
+        goal = self._env.parsed_problem["goal_state"]
+        self.target_instances: list[str] = target_instances(self.task.objects_of_interest, goal, self.instances)
         owners = self._env.model.geom_ids_to_instances
         self.geom_labels: np.ndarray = geom_labels(owners, self.instances, self.sim_model.ngeom)
         self.placement = Placement(self)
@@ -117,11 +116,7 @@ class LiberoEnvironment:
         return load_init_states(self.task)
 
     def reset(
-        self,
-        init_state_index: int,
-        *,
-        target_shift: tuple[float, float] | None = None,
-        settle_steps: int = 10,
+        self, init_state_index: int, *, target_shift: tuple[float, float] | None = None, settle_steps: int = 10
     ) -> None:
         """Begin an episode from a shipped initial state, then let objects settle for `settle_steps` idle steps.
 
@@ -141,21 +136,18 @@ class LiberoEnvironment:
 
     def restore_state(self, init_state_index: int) -> None:
         """Set an initial state, shipped or drawn, without settling."""
-        if self._is_drawn and self._draws is not None:
-            suite = zlib.crc32(self.task.suite.encode())
-            drawn = self._draws.draw([self.seed, suite, self.task.index, init_state_index])
-            self._draws.place(drawn.poses)
-            self._stepper.restore(drawn.state)
-            self._stepper.resume()  # the arm stands where it was drawn
-            self._after_placing()
-            return
         if self._draws is None:
             self._stepper.restore()
         else:
-            start = self._draws.start(init_state_index)
+            seed = [self.seed, zlib.crc32(self.task.suite.encode()), self.task.index, init_state_index]
+            start = self._draws.draw(seed) if self._is_drawn else self._draws.start(init_state_index)
             self._draws.place(start.poses)
             self._stepper.restore(start.state)
-        self._set_first_state(self._init_states[init_state_index])
+        if self._is_drawn:
+            self._stepper.resume()  # the arm stands where it was drawn
+            self._after_placing()
+        else:
+            self._set_first_state(self._init_states[init_state_index])
 
     def restart(self, state: np.ndarray, settle_steps: int = 10) -> None:
         """Begin an episode from a flat state (time, qpos, qvel) as `reset` does from a shipped one. Fixtures stay where
@@ -190,8 +182,7 @@ class LiberoEnvironment:
         self._env.sim.set_state_from_flattened(state)
         self._env.sim.forward()
         self._stepper.resume(past_actions)
-        self._env._check_success()
-        self._env._post_process()
+        self._after_placing()
 
     def _refuse_other_model(self, state: np.ndarray) -> None:
         if state.shape != self.state().shape:

@@ -108,7 +108,8 @@ def convert_lerobot(
     """Convert a LeRobot dataset to a robot dataset. A command that was killed goes on after its finished episodes."""
     from pokevla.data.dataset import refuse_output
     from pokevla.data.recordings.conversion import RecordingSettings
-    from pokevla.data.recordings.lerobot.choice import Options, choose
+    from pokevla.data.recordings.fields import Options
+    from pokevla.data.recordings.lerobot.choice import choose
     from pokevla.data.recordings.lerobot.hub import local_dataset
     from pokevla.data.recordings.lerobot.metadata import read_metadata
     from pokevla.data.recordings.lerobot.source import LeRobotSource
@@ -120,7 +121,7 @@ def convert_lerobot(
     root = local_dataset(source)
     refuse_output(out, [root], overwrite=overwrite)
     metadata = read_metadata(root)
-    options = Options(camera or (), state or (), action or (), gripper or (), control_mode, robot)
+    options = Options(camera or (), state or (), action or (), gripper or (), control_mode, None, robot)
     run_conversion(LeRobotSource(metadata, choose(metadata, options, print_note)), settings, part)
 
 
@@ -204,8 +205,9 @@ def convert_rlds(
     """Convert an RLDS dataset (TFRecord) to a robot dataset, without TensorFlow. LIBERO's layout needs no options."""
     from pokevla.data.dataset import refuse_output
     from pokevla.data.recordings.conversion import RecordingSettings
+    from pokevla.data.recordings.fields import Options
     from pokevla.data.recordings.rlds.metadata import read_rlds_metadata
-    from pokevla.data.recordings.rlds.source import RldsOptions, RldsSource, choose_rlds, find_rlds_episodes
+    from pokevla.data.recordings.rlds.source import RldsSource, choose_rlds, find_rlds_episodes
 
     settings = RecordingSettings(
         out, image_size, aspect.value, jpeg_quality, shard_samples, val_fraction, task, on_fault.value, max_skipped,
@@ -213,7 +215,7 @@ def convert_rlds(
     )  # fmt: skip
     refuse_output(out, [source], overwrite=overwrite)
     metadata = read_rlds_metadata(source)
-    options = RldsOptions(camera or (), state or (), action or (), gripper or (), control_mode, rate, robot)
+    options = Options(camera or (), state or (), action or (), gripper or (), control_mode, rate, robot)
     selection = choose_rlds(metadata, options, print_note)
     run_conversion(RldsSource(metadata, selection, instruction, find_rlds_episodes(metadata)), settings, part)
 

@@ -14,7 +14,7 @@ from typing import get_args
 
 import numpy as np
 
-from pokevla.embodiment.description import ControlMode, Embodiment, FieldSpec, Gripper
+from pokevla.embodiment.description import MAX_VIEWS, ControlMode, Embodiment, FieldSpec, Gripper
 from pokevla.errors import UsageError
 
 _FIELD = re.compile(
@@ -60,6 +60,53 @@ class Selection:
     def sources(self) -> tuple[str, ...]:
         """Arrays that have to be read, each once."""
         return tuple(dict.fromkeys(field.source for field in (*self.state, *self.action)))
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a conversion, as written; empty ones are filled from the metadata."""
+
+    cameras: Sequence[str] = ()
+    state: Sequence[str] = ()
+    action: Sequence[str] = ()
+    grippers: Sequence[str] = ()
+    control_mode: str | None = None
+    rate_hz: float | None = None
+    robot: str | None = None
+
+
+def choose_sources(
+    options: Options, defaults: tuple[str, str], cameras: Sequence[str], known: dict[str, Column], where: str
+) -> tuple[tuple[tuple[str, str], ...], tuple[FieldSource, ...], tuple[FieldSource, ...]]:
+    """Cameras (view, source), state and action that the options name; without them all cameras and the `defaults`.
+
+    Args:
+        options: what the user wrote.
+        defaults: sources of state and action.
+        cameras: those of the dataset.
+        known: its arrays of numbers.
+        where: the dataset, for messages.
+
+    Raises:
+        UsageError: an option is malformed or names something the dataset lacks, or there are too many cameras.
+    """
+    listed = ", ".join(cameras) or "none"
+    if not options.cameras and not 1 <= len(cameras) <= MAX_VIEWS:
+        raise UsageError(
+            f"{where} has {len(cameras)} cameras ({listed}); a robot has 1 to {MAX_VIEWS} views.",
+            "Choose some with --camera VIEW=SOURCE, the main one first.",
+        )
+    views = tuple(map(parse_camera, options.cameras or cameras))
+    for _, camera in views:
+        if camera not in cameras:
+            raise UsageError(f"--camera {camera}: the dataset has no such camera.", f"It has {listed}.")
+    state, action = (
+        resolve_fields(option, [parse_field(option, text) for text in texts or [default]], known, where)
+        for option, texts, default in zip(
+            ("--state", "--action"), (options.state, options.action), defaults, strict=True
+        )
+    )
+    return views, state, action
 
 
 def parse_camera(text: str) -> tuple[str, str]:

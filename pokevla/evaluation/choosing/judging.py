@@ -22,7 +22,7 @@ from pokevla.evaluation.choosing.validation import (
     validation_recipe,
 )
 from pokevla.evaluation.closed_loop import ProgressCallback, run_closed_loop
-from pokevla.evaluation.conditions import settle
+from pokevla.evaluation.conditions.settling import settle
 from pokevla.evaluation.folder import IDENTITY, SUMMARY
 from pokevla.evaluation.locking import evaluation_lock
 from pokevla.files.texts import read_json, write_json

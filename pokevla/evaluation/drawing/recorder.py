@@ -14,11 +14,11 @@ from pokevla.errors import DiskFullError
 from pokevla.evaluation.drawing.actions import ActionBounds, action_panels
 from pokevla.evaluation.drawing.frames import FrameTexts, Seen, draw_frame
 from pokevla.evaluation.drawing.sheets import CELL, Glimpse, TrialStory, draw_sheet
+from pokevla.evaluation.drawing.videos import trial_name, write_video
 from pokevla.evaluation.folder import PICTURES, VIDEOS
 from pokevla.evaluation.running.messages import Query
 from pokevla.evaluation.running.watching import Ending, Watched
 from pokevla.evaluation.trials import Trial
-from pokevla.evaluation.videos import trial_name, write_video
 from pokevla.files.writing import atomic_path
 from pokevla.policy.pictures import draw_views, mask_iou
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pokevla.evaluation.drawing.actions import ActionBounds
 from pokevla.evaluation.drawing.first_and_last import FirstAndLast
 from pokevla.evaluation.drawing.recorder import Filming, TrialRecorder
+from pokevla.evaluation.drawing.videos import trial_name
 from pokevla.evaluation.policies import mask_predictor
 from pokevla.evaluation.running.serving import PolicyKey
 from pokevla.evaluation.trials import Trial, filmed_trials
-from pokevla.evaluation.videos import trial_name
 from pokevla.policy.acting import ActingPolicy
 from pokevla.policy.policy import Policy
 from pokevla.policy.published import PublishedPolicy

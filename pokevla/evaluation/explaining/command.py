@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from pokevla.errors import UsageError
+from pokevla.evaluation.drawing.videos import write_video
 from pokevla.evaluation.explaining.maps import look_at
 from pokevla.evaluation.explaining.moments import Scene, SimulatedTrial, simulated_scene, stored_scene
 from pokevla.evaluation.explaining.sheets import Story, draw_frame, draw_strip, overlap
-from pokevla.evaluation.videos import write_video
 from pokevla.files.labels import printable
 from pokevla.files.writing import atomic_path
 from pokevla.policy.policy import Policy

@@ -114,8 +114,8 @@ def _readable_weights(field: str, path: Path) -> list[str]:
 
 def _agreement(recipe: schema.EvalRecipe, made_before: frozenset[Path]) -> list[str]:
     """The trials show and ask what their policies were trained on, without those that an earlier job trains."""
-    from pokevla.evaluation.agreement import check_agreement
-    from pokevla.evaluation.conditions import settle
+    from pokevla.evaluation.conditions.agreement import check_agreement
+    from pokevla.evaluation.conditions.settling import settle
 
     trained = [spec for spec in recipe.policies if not made_before & {run.absolute() for run in spec.runs.values()}]
     settled = settle(recipe.model_copy(update={"policies": trained}))

@@ -16,6 +16,7 @@ from pokevla.evaluation.closed_loop import run_closed_loop
 from pokevla.evaluation.drawing.frames import BAR_HEIGHT, LINE, NOTE_HEIGHT, SIDE
 from pokevla.evaluation.drawing.lettering import OUTCOME_COLOURS
 from pokevla.evaluation.drawing.recorder import Filming, TrialRecorder
+from pokevla.evaluation.drawing.videos import read_video
 from pokevla.evaluation.running.places import Place
 from pokevla.evaluation.running.pool import Limits, worker_pool
 from pokevla.evaluation.running.serving import Serving, run_trials
@@ -23,7 +24,6 @@ from pokevla.evaluation.running.worker import BenchmarkFactory
 from pokevla.evaluation.selection import ENVIRONMENT_SEED
 from pokevla.evaluation.trial_records import TrialRecord, read_records, rewrite_records
 from pokevla.evaluation.trials import placement_rng, plan_trials
-from pokevla.evaluation.videos import read_video
 from pokevla.policy.replay import ReplayPolicy
 from pokevla.recipe.eval_sections.policies import PolicySpec
 from pokevla.recipe.eval_sections.trials import TrialsConfig

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pokevla.cli.main import run
-from pokevla.evaluation.videos import read_video
+from pokevla.evaluation.drawing.videos import read_video
 from pokevla.policy.policy import Policy
 from tests.toys import LENGTH
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pokevla.errors import RecipeError, UsageError
-from pokevla.evaluation.conditions import settle
+from pokevla.evaluation.conditions.settling import settle
 from pokevla.evaluation.parts import missing_parts
 from pokevla.evaluation.selection import check_trials, environment_settings, left_out, tasks_of
 from pokevla.recipe.eval_sections.policies import PolicySpec

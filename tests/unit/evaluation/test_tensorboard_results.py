@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from pokevla.evaluation.drawing.videos import read_video, write_video
 from pokevla.evaluation.tensorboard_results import publish_grounding, publish_trials
-from pokevla.evaluation.videos import read_video, write_video
 from pokevla.recipe.schema import EvalRecipe, GroundingRecipe
 
 ROW = {"successes": 3, "trials": 4, "crashed": 1, "low": 0.3, "high": 0.95, "mean_steps": 80.0, "mask_iou": 0.6}

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from pokevla.data.recordings.fields import (
+    Options,
     Selection,
     build_embodiment,
+    choose_sources,
     column_names,
-    parse_camera,
-    parse_field,
     parse_gripper,
     plain_name,
     refuse_control_mode,
-    resolve_fields,
 )
 from pokevla.data.recordings.lerobot.metadata import Metadata
-from pokevla.embodiment.description import MAX_VIEWS, ControlMode
+from pokevla.embodiment.description import ControlMode
 from pokevla.errors import UsageError
 
 STATE, ACTION = "observation.state", "action"
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of `convert lerobot`, as written; empty ones are filled from the metadata."""
-
-    cameras: Sequence[str] = ()
-    state: Sequence[str] = ()
-    action: Sequence[str] = ()
-    grippers: Sequence[str] = ()
-    control_mode: str | None = None
-    robot: str | None = None
 
 
 def choose(metadata: Metadata, options: Options, on_note: Callable[[str], None]) -> Selection:
@@ -41,15 +27,8 @@ def choose(metadata: Metadata, options: Options, on_note: Callable[[str], None])
     Raises:
         UsageError: an option is malformed or names something the dataset lacks, or one is needed.
     """
-    cameras = tuple(map(parse_camera, options.cameras or _all_cameras(metadata)))
-    for _, camera in cameras:
-        if camera not in metadata.cameras:
-            known = ", ".join(metadata.cameras) or "none"
-            raise UsageError(f"--camera {camera}: the dataset has no such camera.", f"It has {known}.")
     known = metadata.columns()
-    where = str(metadata.root)
-    state = resolve_fields("--state", [parse_field("--state", t) for t in options.state or [STATE]], known, where)
-    action = resolve_fields("--action", [parse_field("--action", t) for t in options.action or [ACTION]], known, where)
+    cameras, state, action = choose_sources(options, (STATE, ACTION), metadata.cameras, known, str(metadata.root))
     names = column_names(action, known)
     width = sum((field.stop or 0) - field.start for field in action)
     grippers = [parse_gripper(text, names, width) for text in options.grippers]
@@ -65,16 +44,6 @@ def choose(metadata: Metadata, options: Options, on_note: Callable[[str], None])
         [view for view, _ in cameras], state, action, grippers, mode, metadata.fps,
     )  # fmt: skip
     return Selection(cameras, state, action, embodiment)
-
-
-def _all_cameras(metadata: Metadata) -> list[str]:
-    if not 1 <= len(metadata.cameras) <= MAX_VIEWS:
-        raise UsageError(
-            f"{metadata.root} has {len(metadata.cameras)} cameras ({', '.join(metadata.cameras) or 'none'}); a robot "
-            f"has 1 to {MAX_VIEWS} views.",
-            "Choose some with --camera VIEW=SOURCE, the main one first.",
-        )
-    return metadata.cameras
 
 
 def _control_mode(

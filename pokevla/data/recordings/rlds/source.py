@@ -14,11 +14,11 @@ from pokevla.data.recordings.episode import Episode, ReadEpisode
 from pokevla.data.recordings.faults import Fault
 from pokevla.data.recordings.fields import (
     FieldSource,
+    Options,
     Selection,
     build_embodiment,
+    choose_sources,
     gather,
-    parse_camera,
-    parse_field,
     parse_gripper,
     plain_name,
     refuse_control_mode,
@@ -160,20 +160,7 @@ def find_rlds_episodes(metadata: RldsMetadata) -> tuple[Place, ...]:
     return tuple(places)
 
 
-@dataclass(frozen=True)
-class RldsOptions:
-    """Options of `convert rlds`, as written; empty ones are filled from the metadata."""
-
-    cameras: Sequence[str] = ()
-    state: Sequence[str] = ()
-    action: Sequence[str] = ()
-    grippers: Sequence[str] = ()
-    control_mode: str | None = None
-    rate_hz: float | None = None
-    robot: str | None = None
-
-
-def choose_rlds(metadata: RldsMetadata, options: RldsOptions, on_note: Callable[[str], None]) -> Selection:
+def choose_rlds(metadata: RldsMetadata, options: Options, on_note: Callable[[str], None]) -> Selection:
     """Cameras, fields and robot. LIBERO's are known (openvla/modified_libero_rlds and LIBERO-Plus); for other datasets
     rate and control mode have to be given.
 
@@ -187,12 +174,7 @@ def choose_rlds(metadata: RldsMetadata, options: RldsOptions, on_note: Callable[
         state = resolve_fields("--state", _libero_fields(STATE, LIBERO.proprio), known, where)
         action = resolve_fields("--action", _libero_fields(ACTION, LIBERO.action), known, where)
         return Selection(_LIBERO_CAMERAS, state, action, LIBERO)
-    state = resolve_fields("--state", [parse_field("--state", t) for t in options.state or [STATE]], known, where)
-    action = resolve_fields("--action", [parse_field("--action", t) for t in options.action or [ACTION]], known, where)
-    cameras = tuple(map(parse_camera, options.cameras or metadata.images))
-    for _, camera in cameras:
-        if camera not in metadata.images:
-            raise UsageError(f"--camera {camera}: there is none.", f"Known are {', '.join(metadata.images) or 'none'}.")
+    cameras, state, action = choose_sources(options, (STATE, ACTION), metadata.images, known, where)
     if options.control_mode is None or options.rate_hz is None:
         raise UsageError(
             f"{metadata.root} does not say what its actions mean, nor at which rate.",

@@ -12,8 +12,9 @@ from pokevla.cli.main import run
 from pokevla.data.dataset import Dataset, open_dataset
 from pokevla.data.reader import ShardReader
 from pokevla.data.recordings.conversion import RecordingSettings, convert_recordings
+from pokevla.data.recordings.fields import Options
 from pokevla.data.recordings.lerobot import export
-from pokevla.data.recordings.lerobot.choice import Options, choose
+from pokevla.data.recordings.lerobot.choice import choose
 from pokevla.data.recordings.lerobot.export import export_lerobot
 from pokevla.data.recordings.lerobot.metadata import read_metadata
 from pokevla.data.recordings.lerobot.source import LeRobotSource

@@ -15,7 +15,8 @@ from pokevla.data.dataset import Dataset, open_dataset
 from pokevla.data.inspection import verify_dataset
 from pokevla.data.reader import ShardReader
 from pokevla.data.recordings.faults import Fault
-from pokevla.data.recordings.lerobot.choice import Options, choose
+from pokevla.data.recordings.fields import Options
+from pokevla.data.recordings.lerobot.choice import choose
 from pokevla.data.recordings.lerobot.metadata import read_metadata
 from pokevla.data.recordings.lerobot.video import video_frames
 from pokevla.errors import DataError, UsageError

@@ -15,9 +15,10 @@ from pokevla.cli.main import run
 from pokevla.data.dataset import Dataset, open_dataset
 from pokevla.data.reader import ShardReader
 from pokevla.data.recordings.faults import Fault
+from pokevla.data.recordings.fields import Options
 from pokevla.data.recordings.rlds.example import new_example, parse_example
 from pokevla.data.recordings.rlds.metadata import read_rlds_metadata
-from pokevla.data.recordings.rlds.source import RldsOptions, choose_rlds
+from pokevla.data.recordings.rlds.source import choose_rlds
 from pokevla.data.recordings.rlds.tfrecord import index_records, masked_crc32c, read_record
 from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import DataError, UsageError
@@ -72,9 +73,11 @@ def test_another_robot_is_described_by_options(tmp_path: Path, toy: tuple[Path, 
 def test_what_a_dataset_does_not_say_is_asked_for(toy: tuple[Path, list[Recorded]]) -> None:
     metadata = read_rlds_metadata(toy[0])
     with pytest.raises(UsageError, match=r"does not say .* Give --control-mode"):
-        choose_rlds(metadata, RldsOptions(robot="panda"), lambda note: None)
-    with pytest.raises(UsageError, match=r"--camera observation/depth: there is none. Known are observation/image"):
-        choose_rlds(metadata, RldsOptions(cameras=["observation/depth"]), lambda note: None)
+        choose_rlds(metadata, Options(robot="panda"), lambda note: None)
+    with pytest.raises(
+        UsageError, match=r"--camera observation/depth: the dataset has no such camera. It has observation/image"
+    ):
+        choose_rlds(metadata, Options(cameras=["observation/depth"]), lambda note: None)
 
 
 def test_a_truncated_file_costs_its_last_episodes(tmp_path: Path) -> None:

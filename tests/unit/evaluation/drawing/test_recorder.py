@@ -11,9 +11,9 @@ import pytest
 from pokevla.embodiment.libero import LIBERO
 from pokevla.evaluation.drawing.lettering import OUTCOME_COLOURS
 from pokevla.evaluation.drawing.recorder import Filming, TrialRecorder
+from pokevla.evaluation.drawing.videos import read_video
 from pokevla.evaluation.running.messages import Query
 from pokevla.evaluation.running.watching import Ending
-from pokevla.evaluation.videos import read_video
 from tests.unit.evaluation.drawing.trials import NAME, TRIAL, chunk, query
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pokevla.errors import DataError, DiskFullError
-from pokevla.evaluation.videos import write_video
+from pokevla.evaluation.drawing.videos import write_video
 
 NOISE = [np.random.default_rng(n).integers(0, 255, (240, 320, 3), dtype=np.uint8) for n in range(6)]
 """Frames that no codec makes small: about 300 KB of video."""

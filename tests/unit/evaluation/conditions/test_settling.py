@@ -11,9 +11,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from pokevla.errors import RecipeError
-from pokevla.evaluation.agreement import check_agreement
 from pokevla.evaluation.closed_loop import identity_of
-from pokevla.evaluation.conditions import settle
+from pokevla.evaluation.conditions.agreement import check_agreement
+from pokevla.evaluation.conditions.settling import settle
 from pokevla.evaluation.selection import environment_settings
 from pokevla.recipe.load import recipe_hash
 from pokevla.recipe.schema import EvalRecipe

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from pokevla.errors import CheckpointError, DataError, RecipeError
-from pokevla.evaluation.agreement import Agreement, check_agreement
+from pokevla.evaluation.conditions.agreement import Agreement, check_agreement
 from pokevla.recipe.schema import EvalRecipe
 from pokevla.recipe.values import learnt_values
 

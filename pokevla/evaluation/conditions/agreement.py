@@ -2,7 +2,7 @@
 
 Compared are the size and rendering of the images and the wording of the instructions. What a policy was trained on is
 in its exported model (`trained_on` in `config.json`). Where the recipe leaves it to the models there is nothing to
-compare (`pokevla.evaluation.conditions`). The crop comes with the policy; an evaluation has none.
+compare (`pokevla.evaluation.conditions.settling`). The crop comes with the policy; an evaluation has none.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pokevla.errors import RecipeError
-from pokevla.evaluation.conditions import WORDINGS, known_models, value_text
+from pokevla.evaluation.conditions.settling import WORDINGS, known_models, value_text
 from pokevla.recipe.checking.recorded import Recorded
 from pokevla.recipe.eval_sections.policies import PolicySpec
 from pokevla.recipe.schema import EvalRecipe
