@@ -88,7 +88,7 @@ def small_operations() -> None:
 
 def _waited_for_core_s() -> float:
     """Seconds in which this thread could have run but had no core."""
-    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    return int(Path("/proc/thread-self/schedstat").read_text(encoding="utf-8").split()[1]) / 1e9
 
 
 NEIGHBOUR = """

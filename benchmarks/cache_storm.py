@@ -106,7 +106,8 @@ def first_shard_s(recipe: Path, root: Path) -> float:
             first = time.monotonic() - began
         time.sleep(0.05)
     if process.returncode != 0 or not first:
-        raise SystemExit(f"the undisturbed build failed:\n{recipe.with_suffix('.log').read_text()}")
+        log = recipe.with_suffix(".log").read_text(encoding="utf-8")
+        raise SystemExit(f"the undisturbed build failed:\n{log}")
     return first
 
 

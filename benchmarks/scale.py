@@ -114,14 +114,14 @@ def measure(root: Path) -> dict[str, float]:
 
 def _own_kib() -> int:
     """Memory of this process that no file backs."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
 
 def measured_apart(root: Path) -> dict[str, float]:
     """`measure` in a fresh process, the second time: then the files are in the page cache."""
     command = [sys.executable, __file__, "--measure", str(root)]
-    runs = [subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ) for _ in range(2)]
+    runs = [subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8", env=os.environ) for _ in range(2)]
     return json.loads(runs[-1].stdout.splitlines()[-1])
 
 

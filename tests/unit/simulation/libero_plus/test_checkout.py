@@ -34,9 +34,10 @@ def test_a_folder_without_table_is_refused(tmp_path: Path) -> None:
     assert "git clone" in caught.value.remedy
 
 
-def test_a_table_of_another_version_is_refused() -> None:
+def test_a_table_of_another_version_is_refused(tmp_path: Path) -> None:
+    folder = copied_sample(tmp_path)  # other tests of this process have SAMPLE opened as if it were complete
     with pytest.raises(EnvironmentSetupError, match=r"another version: it lists libero_spatial 1, .*known is .*2,402"):
-        open_checkout(SAMPLE)
+        open_checkout(folder)
 
 
 @pytest.mark.parametrize("text", ["[1", "{}", "[]", '{"libero_spatial": 3}', "[" * 100_000])
