@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -121,7 +120,7 @@ def _own_kib() -> int:
 def measured_apart(root: Path) -> dict[str, float]:
     """`measure` in a fresh process, the second time: then the files are in the page cache."""
     command = [sys.executable, __file__, "--measure", str(root)]
-    runs = [subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8", env=os.environ) for _ in range(2)]
+    runs = [subprocess.run(command, check=True, stdout=subprocess.PIPE) for _ in range(2)]
     return json.loads(runs[-1].stdout.splitlines()[-1])
 
 

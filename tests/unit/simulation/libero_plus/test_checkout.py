@@ -21,7 +21,6 @@ from tests.libero_plus import (
     LIGHT,
     MOVED,
     ROBOT,
-    SAMPLE,
     copied_sample,
     official_checkout,
     sample_source,
