@@ -195,7 +195,7 @@ install_environment() {
     # pip considers a package installed once its metadata is there; INSTALLER is written last. Without it: install again.
     find "$VENV"/lib/python3.11/site-packages -maxdepth 1 -name '*.dist-info' ! -exec test -e '{}/INSTALLER' ';' -exec rm -rf '{}' +
     logged_pip install setuptools wheel
-    logged_pip install --no-build-isolation -e '.[sim,recordings,dev]'
+    logged_pip install --no-build-isolation -e '.[sim,recordings,objects,curation,dev]'
     logged_pip check
     # Not in the environment: it declares numpy<2, though what the tests use of it runs with ours.
     logged_pip install --no-deps --upgrade --target "$VENV/openpi-client" openpi-client
