@@ -16,7 +16,7 @@ import pytest
 import xxhash
 
 from pokevla.data.dataset import open_dataset
-from pokevla.errors import CacheMismatchError, DataError
+from pokevla.errors import CacheMismatchError, DamagedDataError, DataError
 from pokevla.features.cache_build import build_cache
 from pokevla.features.cache_verify import verify_cache
 from pokevla.features.feature_reader import FeatureReader, open_directory, open_features
@@ -208,13 +208,17 @@ def test_checksums_are_compared_at_every_read_or_at_the_first(dataset_root: Path
         open_features(cache_config.model_copy(update={"checksums": rule}), [open_dataset(dataset_root)])
         for rule in ("every_read", "first_read")
     )
+    def store(content: bytes) -> None:
+        shard.write_bytes(content)
+        os.utime(shard, ns=(0, 0))  # as a disk or memory that errs leaves it; a shard that was written to is checked again
+
     for reader, is_noticed_again in ((every, True), (first, False)):
-        shard.write_bytes(damaged)
-        with pytest.raises(DataError, match="is corrupted"):
+        store(damaged)
+        with pytest.raises(DamagedDataError, match="is corrupted"):
             reader.read_features(3)
-        shard.write_bytes(good)
+        store(good)
         reader.read_features(3)
-        shard.write_bytes(damaged)
+        store(damaged)
         with pytest.raises(DataError) if is_noticed_again else contextlib.nullcontext():
             reader.read_features(3)
 
