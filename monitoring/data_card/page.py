@@ -12,7 +12,7 @@ from pokevla.telemetry.figures import duration, number, percent
 
 SIGNATURE = b"<title>PokeVLA data card</title>"
 """What tells a card from any other page. In the head of the template."""
-WIDTH, HEIGHT = 300, 132
+WIDTH, HEIGHT = 300, 136
 """Size of a histogram in units of its drawing."""
 LEFT, RIGHT, TOP, BOTTOM = 6, 294, 8, 112
 USUAL_OUTSIDE = 0.02
@@ -91,7 +91,7 @@ def _tiles(figures: Mapping[str, Any]) -> list[dict[str, str]]:
         tiles += [
             {"value": _count(robot["episodes"]), "name": "episodes"},
             {"value": duration(robot["hours"] * 3600), "name": "of recording"},
-            {"value": _count(robot["instructions"]["distinct"]), "name": "instructions"},
+            {"value": _count(robot["instructions"]["distinct"]), "name": "different instructions"},
         ]
     if vlm is not None:
         tiles += [

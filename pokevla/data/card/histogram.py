@@ -67,8 +67,10 @@ class LengthHistogram:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: the histogram, and smallest, mean and largest number."""
-        used = int(np.flatnonzero(self._counts)[-1]) + 1 if self._total else 1
+        used = np.flatnonzero(self._counts) if self._total else np.zeros(1, dtype=np.int64)
+        first, stop = int(used[0]), int(used[-1]) + 1
         return {
-            "low": 0, "high": used * self._width, "counts": self._counts[:used].tolist(), "below": 0, "above": 0,
+            "low": first * self._width, "high": stop * self._width, "counts": self._counts[first:stop].tolist(),
+            "below": 0, "above": 0,
             "smallest": self._smallest, "mean": self._sum / max(1, self._total), "largest": self._largest,
         }  # fmt: skip

@@ -20,7 +20,7 @@ from pokevla.data.reader import ShardReader, dataset_shards
 from pokevla.data.samples import decode_image, member
 from pokevla.errors import DataError
 
-SHOWN = 16
+SHOWN = 12
 """Samples that are shown."""
 SHOWN_PAIRS = 6
 """Pairs of nearly equal pictures that are shown."""
