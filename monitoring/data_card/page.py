@@ -135,7 +135,9 @@ def _robot_notes(robot: Mapping[str, Any]) -> list[str]:
     if robot["odd"]["episodes"]:
         notes.append(f"{robot['odd']['episodes']} of {robot['episodes']} episodes look wrong in some way.")
     wide = [
-        column["name"] for column in (*robot["actions"], *robot["proprio"]) if (column["share_outside"] or 0) > MUCH_OUTSIDE
+        column["name"]
+        for column in (*robot["actions"], *robot["proprio"])
+        if (column["share_outside"] or 0) > MUCH_OUTSIDE
     ]
     if wide:
         notes.append(f"Much outside of q01 to q99: {', '.join(wide)}.")
@@ -171,8 +173,8 @@ def _bars(histogram: Mapping[str, Any]) -> dict[str, Any]:
     bars = [
         {
             "x": round(LEFT + place * width, 2), "width": round(max(0.5, width - 0.6), 2),
-            "y": round(BOTTOM - (BOTTOM - TOP) * count / highest, 2), "height": round((BOTTOM - TOP) * count / highest, 2),
-            "count": count,
+            "y": round(BOTTOM - (BOTTOM - TOP) * count / highest, 2),
+            "height": round((BOTTOM - TOP) * count / highest, 2), "count": count,
         }
         for place, count in enumerate(counts) if count
     ]  # fmt: skip

@@ -17,8 +17,8 @@ from pokevla.errors import TrainingError
 from pokevla.telemetry.jsonl import EventLog
 from pokevla.telemetry.meters import StepMeter
 from pokevla.telemetry.writers import MetricWriter
-from pokevla.training.health.damage import DamageReport
 from pokevla.training.health.agreement import Exchange, start_exchange
+from pokevla.training.health.damage import DamageReport
 from pokevla.training.health.guards import Guards, SkipCounter
 from pokevla.training.health.signals import reason_of, requeued
 from pokevla.training.health.stragglers import StragglerReport

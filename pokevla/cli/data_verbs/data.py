@@ -98,7 +98,9 @@ def stats(
     as_json: _Json = False,
     html: Annotated[
         Path | None,
-        typer.Option(help="Write the data card to this page: counts, histograms, duplicates, samples, what looks wrong."),
+        typer.Option(
+            help="Write the data card to this page: counts, histograms, duplicates, samples, what looks wrong."
+        ),
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="With --html: samples whose pictures are looked at.")] = 512,
 ) -> None:

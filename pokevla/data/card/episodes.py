@@ -142,8 +142,8 @@ class _EpisodeTable:
             column.append(value)
 
     def odd_lengths(self) -> list[tuple[int, int, float]]:
-        """(episode, length, usual length) of those that are much longer or shorter than the median of their instruction,
-        or of all where fewer than 5 have it."""
+        """(episode, length, usual length) of those that are much longer or shorter than the median of their
+        instruction, or of all where fewer than 5 have it."""
         episodes, lengths, instructions, _ = (np.asarray(column) for column in self._numbers)
         found: list[tuple[int, int, float]] = []
         for instruction in np.unique(instructions):

@@ -68,8 +68,8 @@ def picture_figures(dataset: Dataset, rows: np.ndarray, on_row: Progress | None 
     """Sample frames, nearly equal pictures, and the samples that could not be read.
 
     Decodes the first image of each of `rows` (n,). `samples`: up to SHOWN of them with all views. `near`: `pictures`
-    compared, `pairs` of different episodes (or questions with different images) that are nearly equal, and some `shown`.
-    `damaged`: what could not be read, one sentence each.
+    compared, `pairs` of different episodes (or questions with different images) that are nearly equal, and some
+    `shown`. `damaged`: what could not be read, one sentence each.
     """
     reader, is_robot = ShardReader(dataset), dataset.embodiment is not None
     first = f"{dataset.embodiment.views[0]}.jpg" if dataset.embodiment is not None else "jpg"

@@ -30,5 +30,5 @@ class DamageReport:
         self._total += counts.total()
         if self.events is not None:
             for shard, samples in sorted(counts.items()):
-                self.events.add("damaged", step=step, shard=shard, samples=samples)
+                self.events.add("damaged_samples", step=step, shard=shard, samples=samples)
         return {"data_skipped": float(self._total)}

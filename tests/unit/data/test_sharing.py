@@ -22,7 +22,7 @@ def code_of(*functions: str) -> dict[str, Any]:
     names: dict[str, Any] = {}
     for block in blocks:
         if any(f"def {function}(" in block for function in functions):
-            exec(compile(block, str(PAGE), "exec"), names)  # noqa: S102 (our own page)
+            exec(compile(block, str(PAGE), "exec"), names)
     return names
 
 

@@ -46,7 +46,7 @@ def test_near_pairs_are_those_of_different_groups_nearest_first() -> None:
     five[:5] ^= 1
     far[: NEAR + 1] ^= 1
     hashes = np.packbits(np.stack([base, one, five, far]), axis=1)
-    assert near_pairs(hashes, np.array([0, 0, 1, 2])) == (3, [(1, 2, 4), (0, 2, 5), (2, 3, NEAR + 1 - 5)])
+    assert near_pairs(hashes, np.array([0, 0, 1, 2])) == (4, [(1, 2, 4), (0, 2, 5), (2, 3, NEAR + 1 - 5), (1, 3, NEAR)])
     assert near_pairs(hashes, np.zeros(4, dtype=np.int64)) == (0, [])
     assert near_pairs(hashes[:1], np.zeros(1, dtype=np.int64)) == (0, [])
 
