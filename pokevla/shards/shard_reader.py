@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +18,8 @@ Name = Callable[[], str]
 """Makes the name of what is read, for an error message: making it for every read would cost as much as a small read."""
 OPEN_SHARDS = 128
 """Files kept open at most, per reader. A full cache has over a thousand; the usual limit of a process is 1,024."""
+CHANGED_EVERY_S = 0.1
+"""How often an open shard whose records are not checked again is looked at, whether it has changed."""
 _IN_USE = "Start again. Do not write to a dataset or cache that a job reads; write a new one beside it."
 
 
@@ -81,8 +84,8 @@ class Shards:
             number: place of the sample in the shard.
             buffers: contiguous, of unsigned bytes.
             size: sum of their sizes, which has to be that of the payload.
-            check: whether to compare the payload with its checksum. It is compared in any case once the file has
-                changed since it was first opened.
+            check: whether to compare the payload with its checksum. It is compared in any case once the file is seen
+                to have changed since it was first opened.
 
         Raises:
             DataError: the shard is missing, truncated or corrupted, or its index has no such sample or another size
@@ -96,7 +99,7 @@ class Shards:
         if stored != size:
             raise shard.error(f"does not fit its index: {index.key(number)} has {stored} B there instead of {size}")
         shard.read(lambda: index.key(number), buffers, size, offset)
-        if check or shard.has_changed():
+        if check or shard.was_seen_changed():
             shard.check(lambda: index.key(number), buffers, checksum)
 
     def close(self) -> None:
@@ -125,6 +128,7 @@ class _Shard:
         self._lock = threading.Lock()
         self._index: ShardIndex | None = None
         self._descriptor: int | None = None
+        self._is_changed, self._look_at = False, 0.0
 
     def __del__(self) -> None:
         if self._descriptor is not None:
@@ -179,6 +183,13 @@ class _Shard:
             digest.update(buffer)
         if digest.intdigest() != checksum:
             raise self.damage(f"is corrupted: the checksum of {name()} differs")
+
+    def was_seen_changed(self) -> bool:
+        """`has_changed`, looked up every CHANGED_EVERY_S: asking the system costs a tenth of a small read."""
+        now = time.monotonic()
+        if not self._is_changed and now >= self._look_at:
+            self._is_changed, self._look_at = self.has_changed(), now + CHANGED_EVERY_S
+        return self._is_changed
 
     def has_changed(self) -> bool:
         """Whether the open file is another one than at first, or was written to since."""

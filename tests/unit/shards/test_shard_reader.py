@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pokevla.errors import DamagedDataError, DataError
+from pokevla.shards import shard_reader
 from pokevla.shards.index import index_checksum, index_path
 from pokevla.shards.shard_reader import Shards
 from tests.unit.shards.toy_shards import KEYS, make_shard, members_of
@@ -163,7 +164,10 @@ def test_a_tar_under_an_old_index_is_noticed_although_records_are_not_checked_ag
 
 
 @pytest.mark.parametrize("way", ["overwritten", "cut"])
-def test_an_open_shard_that_is_written_to_is_refused(tmp_path: Path, way: str) -> None:
+def test_an_open_shard_that_is_written_to_is_refused(
+    tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_reader, "CHANGED_EVERY_S", 0.0)
     path = make_shard(tmp_path)
     shards = Shards(tmp_path, REMEDY)
     buffers = [memoryview(bytearray(1400))]
