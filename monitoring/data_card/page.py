@@ -114,7 +114,9 @@ def _notes(figures: Mapping[str, Any]) -> list[str]:
         if texts["empty"]:
             notes.append(f"{_count(texts['empty'])} {what} are empty.")
         if texts["variants"]:
-            notes.append(f"{len(texts['variants'])} {what} are written in several ways (case, spaces, punctuation).")
+            notes.append(
+                f"Of the {what}, {len(texts['variants'])} come in several spellings (case, spaces, punctuation)."
+            )
     if robot is not None and equal["repeats"]:
         parts = f"{_count(equal['within'])} within an episode, {_count(equal['across'])} across episodes"
         notes.append(f"{_count(equal['repeats'])} images equal an earlier one to the last bit: {parts}.")

@@ -137,7 +137,7 @@ class _EpisodeTable:
     def add(self, row: _Row) -> None:
         """Keep the numbers of an episode."""
         instruction = self._instructions.setdefault(row.instruction, len(self._instructions))
-        digest = xxhash.xxh64_intdigest(np.ascontiguousarray(row.actions))
+        digest = xxhash.xxh64_intdigest(np.ascontiguousarray(row.actions).data)
         for column, value in zip(self._numbers, (row.episode, row.length, instruction, digest), strict=True):
             column.append(value)
 

@@ -275,7 +275,7 @@ def test_checksums_are_compared_at_every_read_or_at_the_first(dataset_root: Path
         for rule in ("every_read", "first_read")
     )
 
-    def store(content: bytes) -> None:
+    def store(content: bytes | bytearray) -> None:
         shard.write_bytes(content)
         os.utime(
             shard, ns=(0, 0)

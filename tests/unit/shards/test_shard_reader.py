@@ -164,9 +164,7 @@ def test_a_tar_under_an_old_index_is_noticed_although_records_are_not_checked_ag
 
 
 @pytest.mark.parametrize("way", ["overwritten", "cut"])
-def test_an_open_shard_that_is_written_to_is_refused(
-    tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_open_shard_that_is_written_to_is_refused(tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shard_reader, "CHANGED_EVERY_S", 0.0)
     path = make_shard(tmp_path)
     shards = Shards(tmp_path, REMEDY)

@@ -39,7 +39,7 @@ def jpeg(seed: int) -> bytes:
 
 
 def write_episodes(out: Path, *, lengths: tuple[int, ...], instructions: tuple[str, ...], **options: Any) -> Path:
-    """A robot dataset whose episode e has pictures of seed 100 e + frame; `same` copies episode 0 to another one,
+    """A robot dataset whose episode e has pictures of seed 1000 e + frame; `same` copies episode 0 to another one,
     `frozen` stops joint 0 of an episode, `checks` is the content of checks.json."""
     rng, same = np.random.default_rng(0), options.get("same")
     with DatasetWriter(
@@ -56,8 +56,8 @@ def write_episodes(out: Path, *, lengths: tuple[int, ...], instructions: tuple[s
             task = {"suite": "s", "task": "t", "task_index": 0, "instruction": instructions[number % len(instructions)]}
             task |= {"episode": number, "split": "val" if number == 1 else "train"}
             for frame in range(0, length, 5):
-                seed = 0 if number == same else 100 * number
-                members = {f"{view}.jpg": jpeg(seed + frame + 50 * v) for v, view in enumerate(LIBERO.views)}
+                seed = 0 if number == same else 1000 * number
+                members = {f"{view}.jpg": jpeg(seed + frame + 500 * v) for v, view in enumerate(LIBERO.views)}
                 key = f"e{number}-f{frame:04d}"
                 members["json"] = json.dumps({"key": key}).encode()
                 writer.add_sample(key, members, {**task, "frame": frame, "proprio": proprio[frame].tolist()})

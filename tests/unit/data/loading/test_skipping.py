@@ -209,11 +209,13 @@ def test_damage_that_cannot_be_found_in_a_single_sample_is_raised(
     class OnlyTogether(RobotSampleMaker):
         calls = 0
 
-        def batch(self, positions: np.ndarray, *rest: Any) -> RobotBatch:
+        def batch(
+            self, positions: np.ndarray, datasets: np.ndarray, rows: np.ndarray, augment: bool, allocate: Any = None
+        ) -> RobotBatch:
             if len(positions) > 1:
                 OnlyTogether.calls += 1
                 raise DamagedDataError("x.tar is corrupted.")
-            return super().batch(positions, *rest)
+            return super().batch(positions, datasets, rows, augment)
 
     samples = SkippingMaker(OnlyTogether(mixture, 0, tokenizer, 16, 8), mixture, 0, 0.5)
     zeros = np.zeros(2, dtype=np.int64)
