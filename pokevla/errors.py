@@ -56,6 +56,11 @@ class DataError(PokeVLAError):
     exit_code = 3
 
 
+class DamagedDataError(DataError):
+    """Stored bytes of a sample are not those that were written: a checksum differs, a shard ends early, or an image
+    cannot be decoded. `data.damaged: skip` replaces such a sample by another."""
+
+
 class CacheMismatchError(DataError):
     """A feature cache was built with another teacher, codec or dataset than the recipe names."""
 

@@ -31,6 +31,16 @@ class StoredFeature(NamedTuple):
     codec: str
 
 
+class Skipped(NamedTuple):
+    """A damaged sample that another one replaces in a batch (`data.damaged: skip`)."""
+
+    shard: str
+    """The dataset's shard that it is in."""
+    key: str
+    reason: str | None
+    """The error that it gave; None if it was known to be damaged."""
+
+
 class FeatureField(Protocol):
     """How one field of cached features is stored, per sample."""
 
@@ -123,6 +133,8 @@ class VLMBatch:
     GPU would make the host wait. None: they are found when needed."""
     has_image: Tensor | None = None
     """(B,) bool; None if every sample has an image."""
+    skipped: tuple[Skipped, ...] = ()
+    """Damaged samples whose places others have taken."""
 
     @property
     def size(self) -> int:
@@ -163,6 +175,8 @@ class RobotBatch:
     """Cached teacher features by field: `sam`, `vggt`, and those of other teachers."""
     colours: Colours | None = None
     """Colour changes of the images; None to leave them."""
+    skipped: tuple[Skipped, ...] = ()
+    """Damaged samples whose places others have taken."""
 
     @property
     def size(self) -> int:

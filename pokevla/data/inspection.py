@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from pokevla.data.dataset import SHARDS_NAME, Dataset, open_dataset
 from pokevla.data.reader import ShardReader, dataset_shards
-from pokevla.data.samples import decode_image, decode_mask
+from pokevla.data.samples import decode_image, decode_mask, member
 from pokevla.data.tables.opening import find_twins
 from pokevla.data.writer import dataset_fingerprint
 from pokevla.embodiment.finite import bad_number
@@ -81,10 +81,10 @@ def _tiles(dataset: Dataset, reader: ShardReader, row: int) -> tuple[list[Image.
     key = columns["key"]
     if dataset.embodiment is not None:
         views = dataset.embodiment.views
-        pictures = [_outlined(members, f"{view}.jpg", f"{view}.mask.png", key) for view in views]
+        pictures = [outlined(members, f"{view}.jpg", f"{view}.mask.png", key) for view in views]
         return pictures, f"{key} {columns['split']}: {columns['instruction']}"
     has_image = "jpg" in members or columns["width"] > 0
-    picture = _outlined(members, "jpg", "mask.png", key) if has_image else Image.new("RGB", (TILE, TILE))
+    picture = outlined(members, "jpg", "mask.png", key) if has_image else Image.new("RGB", (TILE, TILE))
     draw = ImageDraw.Draw(picture)
     for x, y in columns["target_points"]:
         draw.ellipse([x * TILE - 4, y * TILE - 4, x * TILE + 4, y * TILE + 4], outline=GOAL, width=2)
@@ -93,9 +93,9 @@ def _tiles(dataset: Dataset, reader: ShardReader, row: int) -> tuple[list[Image.
     return [picture], f"{columns['question'].split(' Reply with')[0]} -> {columns['answer']}"
 
 
-def _outlined(members: dict[str, bytes], image: str, mask: str, key: str) -> Image.Image:
-    """An image enlarged to a tile, with the outline of its mask if it has one."""
-    picture = decode_image(members[image], key).resize((TILE, TILE), Image.Resampling.BICUBIC)
+def outlined(members: dict[str, bytes], image: str, mask: str, key: str) -> Image.Image:
+    """An image enlarged to a tile, with the outline of its mask if it has one. Raises DataError if it is damaged."""
+    picture = decode_image(member(members, image, key), key).resize((TILE, TILE), Image.Resampling.BICUBIC)
     if mask not in members:
         return picture
     inside = np.asarray(decode_mask(members[mask], key).resize((TILE, TILE), Image.Resampling.NEAREST))

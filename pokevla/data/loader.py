@@ -84,7 +84,7 @@ class TrainLoader(Generic[BatchT]):
         ahead = next((count for count, each in enumerate(self._waiting) if not each.done()), len(self._waiting))
         batch, effort = self._waiting.popleft().result()
         self.position += self._stride
-        self.meter.add(ahead, effort)
+        self.meter.add(ahead, effort, getattr(batch, "skipped", ()))
         return batch
 
     def _made(self, positions: np.ndarray) -> tuple[BatchT, Effort]:

@@ -39,7 +39,7 @@ from pokevla.data.randomness import normal
 from pokevla.data.reader import ShardReader
 from pokevla.data.statistics import Statistics
 from pokevla.data.tables.rows import SampleRows
-from pokevla.errors import DataError
+from pokevla.errors import DamagedDataError, DataError
 from pokevla.recipe.sections import AugmentConfig, DataConfig
 
 
@@ -63,7 +63,7 @@ def _decode(payload: bytes, key: str, form: str) -> Image.Image:
         image = Image.open(io.BytesIO(payload), formats=(form,))
         image.load()
     except _UNDECODABLE as error:
-        raise DataError(f"sample {key} has an image that cannot be decoded ({error}).") from error
+        raise DamagedDataError(f"sample {key} has an image that cannot be decoded ({error}).") from error
     mode = "RGB" if form == "JPEG" else "1"
     return image if image.mode == mode else image.convert(mode)
 
@@ -71,7 +71,7 @@ def _decode(payload: bytes, key: str, form: str) -> Image.Image:
 def member(members: dict[str, bytes], extension: str, key: str) -> bytes:
     """One member of a sample. Raises DataError if the sample lacks it."""
     if extension not in members:
-        raise DataError(f"sample {key} has no member {extension}.", "Convert the dataset again.")
+        raise DamagedDataError(f"sample {key} has no member {extension}.", "Convert the dataset again.")
     return members[extension]
 
 

@@ -66,6 +66,14 @@ class DataConfig(Section):
     the rank itself. The batches are the same."""
     prefetch_batches: Positive = 4
     """Micro-batches kept ready ahead of the model, per rank (bounds the memory of the reader)."""
+    damaged: Literal["stop", "skip"] = "stop"
+    """What happens at a sample whose stored bytes are damaged (a checksum differs, a shard ends early, an image cannot
+    be decoded), in the dataset or in its cached features. `stop`: the training ends with the name of shard and sample.
+    `skip`: another sample of the same dataset takes its place, which depends on seed and position only; metrics, events
+    and log count them by shard. Damaged bytes are never used."""
+    max_damaged: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01
+    """With `damaged: skip`, the training ends when a rank has replaced more than this share of the samples that it
+    draws from a dataset in an epoch. One of them may always be replaced. Ours."""
     max_text_tokens: Positive = 2048
     """Longest text of a sample in tokens; longer ones are truncated."""
     system_prompt: str | None = None

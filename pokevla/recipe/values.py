@@ -14,7 +14,7 @@ from pokevla.recipe.paths import AS_WRITTEN
 NEUTRAL = (
     "resources", "batch.micro", "log", "checkpoint",
     "workers", "worker_timeout_s", "step_timeout_s", "retries", "trials_per_process", "pin_workers", "validation",
-    "policies.*.timeout_s", "cache.checksums", "data.loader",
+    "policies.*.timeout_s", "cache.checksums", "data.loader", "data.damaged", "data.max_damaged",
 )  # fmt: skip
 """Sections and fields that do not change what is learnt or measured. `micro` times accumulation times ranks stays the
 global batch; the loss is a mean over samples of a mean within the sample, so how a batch is divided does not affect the
@@ -30,6 +30,8 @@ ADDED: dict[str, Any] = {
     "data.image_filter": "bilinear",
     "data.loader": "process",
     "data.sort_by_length": False,
+    "data.damaged": "stop",
+    "data.max_damaged": 0.01,
     "model.head": "poke",
     "model.initial": {"dino": None, "siglip": None, "language_model": None},
     "model.language_model": None,

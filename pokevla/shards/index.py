@@ -57,9 +57,11 @@ class IndexEntry:
 class ShardIndex(Sequence[IndexEntry]):
     """The samples of a shard in file order, kept as a few arrays."""
 
-    def __init__(self, lines: _Lines, kind: Checksum) -> None:
+    def __init__(self, lines: _Lines, kind: Checksum, checksum: str) -> None:
         self.kind: Checksum = kind
         """Name of the checksum of the members."""
+        self.checksum = checksum
+        """`index_checksum` of the file."""
         keys = lines.keys
         is_first = np.ones(len(keys), dtype=bool)
         if len(keys) > 1:
@@ -105,6 +107,12 @@ class ShardIndex(Sequence[IndexEntry]):
         """(offset, size, checksum) of a sample's first member, which in a feature cache is its only one."""
         member = self._first[number]
         return self._offsets[member], self._sizes[member], self._checksums[member]
+
+    def checksums_of(self, extension: str) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) int64 numbers of the samples with a member of this extension, and (n,) uint64 its checksums."""
+        members = np.flatnonzero(np.asarray(pc.call_function("equal", [self._extensions, extension])))
+        samples = np.searchsorted(np.asarray(self._first), members, side="right") - 1
+        return samples, np.asarray(self._checksums)[members]
 
     def has_keys(self, keys: Any) -> bool:
         """Whether the samples have these keys (an Arrow array) in this order."""
@@ -152,7 +160,8 @@ def load_index(shard: Path, remedy: str, checksum: str | None = None) -> ShardIn
     """
     path = index_path(shard)
     content = read_bytes(path, max_bytes=MAX_INDEX_BYTES, remedy=remedy)
-    if checksum is not None and index_checksum(content) != checksum:
+    own_checksum = index_checksum(content)
+    if checksum is not None and own_checksum != checksum:
         raise DataError(f"{path} is damaged: its checksum differs.", remedy)
     header, _, body = content.partition(b"\n")
     try:
@@ -163,7 +172,7 @@ def load_index(shard: Path, remedy: str, checksum: str | None = None) -> ShardIn
         raise DataError(f"{path} is damaged: it is not text.", remedy) from error
     if kind is None:
         raise DataError(f"{path} is damaged: its first line is not an index header.", remedy)
-    return ShardIndex(lines if lines is not None else _parsed_line_by_line(body, path, remedy), kind)
+    return ShardIndex(lines if lines is not None else _parsed_line_by_line(body, path, remedy), kind, own_checksum)
 
 
 def _parsed(body: bytes) -> _Lines | None:

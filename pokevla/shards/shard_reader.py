@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from pokevla.errors import DataError
-from pokevla.shards.index import CHECKSUMS, IndexEntry, ShardIndex, load_index
+from pokevla.errors import DamagedDataError, DataError
+from pokevla.shards.index import CHECKSUMS, IndexEntry, ShardIndex, index_path, load_index
 
 Name = Callable[[], str]
 """Makes the name of what is read, for an error message: making it for every read would cost as much as a small read."""
 OPEN_SHARDS = 128
 """Files kept open at most, per reader. A full cache has over a thousand; the usual limit of a process is 1,024."""
+CHANGED_EVERY_S = 0.1
+"""How often an open shard whose records are not checked again is looked at, whether it has changed."""
+_IN_USE = "Start again. Do not write to a dataset or cache that a job reads; write a new one beside it."
+
+
+@dataclass
+class _Version:
+    """What a shard was when it was first opened. A shard that is closed and opened again has to be the same."""
+
+    index_checksum: str | None
+    """None until its index has been read, unless the dataset or cache says it."""
+    has_index: bool = False
+    file: tuple[int, int, int, int] | None = None
+    """Device, inode, size and time of change; None until it is opened."""
 
 
 class Shards:
@@ -27,6 +44,7 @@ class Shards:
         by shard, as far as they are known. `limit`: most files open at once."""
         self._folder, self._remedy, self._checksums, self._limit = folder, remedy, checksums or {}, limit
         self._lock = threading.Lock()
+        self._versions: dict[str, _Version] = {}
         self._open: OrderedDict[str, _Shard] = OrderedDict()
 
     def index(self, name: str) -> ShardIndex:
@@ -66,7 +84,8 @@ class Shards:
             number: place of the sample in the shard.
             buffers: contiguous, of unsigned bytes.
             size: sum of their sizes, which has to be that of the payload.
-            check: whether to compare the payload with its checksum.
+            check: whether to compare the payload with its checksum. It is compared in any case once the file is seen
+                to have changed since it was first opened.
 
         Raises:
             DataError: the shard is missing, truncated or corrupted, or its index has no such sample or another size
@@ -80,7 +99,7 @@ class Shards:
         if stored != size:
             raise shard.error(f"does not fit its index: {index.key(number)} has {stored} B there instead of {size}")
         shard.read(lambda: index.key(number), buffers, size, offset)
-        if check:
+        if check or shard.was_seen_changed():
             shard.check(lambda: index.key(number), buffers, checksum)
 
     def close(self) -> None:
@@ -93,7 +112,8 @@ class Shards:
         with self._lock:
             shard = self._open.pop(name, None)
             if shard is None:
-                shard = _Shard(self._folder / name, self._remedy, self._checksums.get(name))
+                version = self._versions.setdefault(name, _Version(self._checksums.get(name)))
+                shard = _Shard(self._folder / name, self._remedy, version)
             self._open[name] = shard
             if len(self._open) > self._limit:
                 self._open.popitem(last=False)
@@ -103,11 +123,12 @@ class Shards:
 class _Shard:
     """One shard; its index and its file are opened when first needed. The file closes with the last reference."""
 
-    def __init__(self, path: Path, remedy: str, index_checksum: str | None) -> None:
-        self._path, self._remedy, self._index_checksum = path, remedy, index_checksum
+    def __init__(self, path: Path, remedy: str, version: _Version) -> None:
+        self._path, self._remedy, self._version = path, remedy, version
         self._lock = threading.Lock()
         self._index: ShardIndex | None = None
         self._descriptor: int | None = None
+        self._is_changed, self._look_at = False, 0.0
 
     def __del__(self) -> None:
         if self._descriptor is not None:
@@ -120,7 +141,21 @@ class _Shard:
             with self._lock:
                 index = self._index
                 if index is None:
-                    index = self._index = load_index(self._path, self._remedy, self._index_checksum)
+                    index = self._index = self._read_index()
+        return index
+
+    def _read_index(self) -> ShardIndex:
+        version = self._version
+        try:
+            index = load_index(self._path, self._remedy, version.index_checksum)
+        except DataError as error:
+            if version.has_index:
+                raise DataError(
+                    f"{self._path} was replaced or changed while it was in use: its index is not the one read before.",
+                    _IN_USE,
+                ) from error
+            raise
+        version.index_checksum, version.has_index = index.checksum, True
         return index
 
     def read(self, key: Name, buffers: Sequence[memoryview], size: int, offset: int) -> None:
@@ -133,13 +168,13 @@ class _Shard:
         except OSError as error:
             raise self.error(f"cannot be read for {key()} ({error.strerror})") from error
         if count != size:
-            raise self.error(f"is truncated: {key()} has {count} of {size} B")
+            raise self.damage(f"is truncated: {key()} has {count} of {size} B")
 
     def check_room(self, key: Name, start: int, end: int) -> None:
         """DataError unless bytes `start` to `end` lie inside the file."""
         size = os.fstat(self._opened(key)).st_size
         if not 0 <= start <= end <= size:
-            raise self.error(f"is truncated: {key()} ends at byte {end}, the shard has {size} B")
+            raise self.damage(f"is truncated: {key()} ends at byte {end}, the shard has {size} B")
 
     def check(self, name: Name, buffers: Sequence[memoryview | bytes], checksum: int) -> None:
         """DataError unless the payload in `buffers` has its checksum."""
@@ -147,7 +182,18 @@ class _Shard:
         for buffer in buffers:
             digest.update(buffer)
         if digest.intdigest() != checksum:
-            raise self.error(f"is corrupted: the checksum of {name()} differs")
+            raise self.damage(f"is corrupted: the checksum of {name()} differs")
+
+    def was_seen_changed(self) -> bool:
+        """`has_changed`, looked up every CHANGED_EVERY_S: asking the system costs a tenth of a small read."""
+        now = time.monotonic()
+        if not self._is_changed and now >= self._look_at:
+            self._is_changed, self._look_at = self.has_changed(), now + CHANGED_EVERY_S
+        return self._is_changed
+
+    def has_changed(self) -> bool:
+        """Whether the open file is another one than at first, or was written to since."""
+        return self._descriptor is not None and _identity(os.fstat(self._descriptor)) != self._version.file
 
     def _opened(self, key: Name) -> int:
         descriptor = self._descriptor
@@ -161,11 +207,27 @@ class _Shard:
                     raise self.error(f"is missing: {key()} cannot be read") from error
                 except OSError as error:
                     raise self.error(f"cannot be read for {key()} ({error.strerror})") from error
+                if self._version.file is None:
+                    self._version.file = _identity(os.fstat(self._descriptor))
             return self._descriptor
+
+    def damage(self, problem: str) -> DataError:
+        """The error for bytes that are not those that were written."""
+        if self.has_changed():
+            return DataError(f"{self._path} was replaced or changed while it was in use: it {problem}.", _IN_USE)
+        hint = ""
+        with suppress(OSError):
+            if os.stat(self._path).st_mtime_ns > index_path(self._path).stat().st_mtime_ns:
+                hint = " (it was written after its index)"
+        return DamagedDataError(f"{self._path} {problem}{hint}.", self._remedy)
 
     def error(self, problem: str) -> DataError:
         """The error that names this shard."""
         return DataError(f"{self._path} {problem}.", self._remedy)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _read_fully(descriptor: int, buffers: Sequence[memoryview], offset: int) -> int:

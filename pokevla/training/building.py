@@ -16,6 +16,7 @@ from pokevla.recipe.schema import TrainRecipe
 from pokevla.telemetry.jsonl import EventLog
 from pokevla.telemetry.writers import MetricWriter
 from pokevla.training.callbacks import Callback, MetricLog, StepGuard, StepResult, StopWhenAsked
+from pokevla.training.health.damage import DamageReport
 from pokevla.training.health.guards import Guards, build_guards
 from pokevla.training.health.stragglers import build_straggler_report
 from pokevla.training.loop import Trainer
@@ -80,8 +81,9 @@ def build_callbacks(
     deferred = trainer.device.type == "cuda" and recipe.guards.spike != "skip"
     guard = StepGuard(guards, events, deferred, lambda result: is_reading_due(recipe, result))
     stragglers = build_straggler_report(recipe.guards, guards.own_work, events)
+    damage = DamageReport(meter, events) if recipe.data.damaged == "skip" else None
     log = MetricLog(
-        writer, meter, guards.skips, state.metric_sums, recipe.log.every_steps, recipe.batch.global_, stragglers
+        writer, meter, guards.skips, state.metric_sums, recipe.log.every_steps, recipe.batch.global_, stragglers, damage
     )
     chain: list[Callback] = [guard, log]
     if task.validation:

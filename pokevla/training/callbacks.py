@@ -18,6 +18,7 @@ from pokevla.telemetry.jsonl import EventLog
 from pokevla.telemetry.meters import StepMeter
 from pokevla.telemetry.writers import MetricWriter
 from pokevla.training.health.agreement import Exchange, start_exchange
+from pokevla.training.health.damage import DamageReport
 from pokevla.training.health.guards import Guards, SkipCounter
 from pokevla.training.health.signals import reason_of, requeued
 from pokevla.training.health.stragglers import StragglerReport
@@ -129,6 +130,7 @@ class MetricLog:
     every_steps: int
     samples_per_step: int
     stragglers: StragglerReport
+    damage: DamageReport | None = None  # None: a damaged sample ends the training
     _hinted: bool = field(default=False, init=False)  # said since waiting began
 
     def after_step(self, result: StepResult) -> None:
@@ -141,6 +143,8 @@ class MetricLog:
         line: dict[str, Any] = {"step": result.step, "position": result.position, **self.sums.take(result.values)}
         line |= {"lr": result.rate, "skipped": self.counter.total}
         line |= {**self.meter.take(), **self.stragglers.take(result.step, steps)}
+        if self.damage is not None:
+            line |= self.damage.take(result.step)
         self.writer.write(line)
         hint = waiting_hint(line) if result.step > 1 else None  # the first step waits for the loader to start
         if hint is not None and not self._hinted:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from pokevla.data.loader import SampleMaker, TrainLoader, batch_maker, build_loader, validation_batches
 from pokevla.data.loading.process_loader import DataProcess, ProcessLoader
+from pokevla.data.loading.skipping import skipping_damage
 from pokevla.data.loading.worker import MakeBatch
 from pokevla.data.mixture import Mixture, open_mixture
 from pokevla.data.samples import RobotSampleMaker, VLMSampleMaker
@@ -105,9 +106,11 @@ def build_samples(
     """
     tokenizer = load_tokenizer(tokenizer_folder(recipe))
     if not isinstance(recipe, PosttrainRecipe):
-        return VLMSampleMaker(mixture, recipe.seed, tokenizer, picture.image), None
+        questions = VLMSampleMaker(mixture, recipe.seed, tokenizer, picture.image)
+        return skipping_damage(questions, recipe, mixture), None
     features = _features(recipe, mixture)
-    return RobotSampleMaker(mixture, recipe.seed, tokenizer, picture.image, picture.mask, features), features
+    frames = RobotSampleMaker(mixture, recipe.seed, tokenizer, picture.image, picture.mask, features)
+    return skipping_damage(frames, recipe, mixture), features
 
 
 def open_batches(recipe: TrainRecipe, picture: PictureSizes) -> MakeBatch:

@@ -93,11 +93,25 @@ def show(
 
 
 @app.command()
-def stats(dataset: _Dataset, as_json: _Json = False) -> None:
-    """Print counts, sizes and normalisation statistics. Fails, after that, if a number is not finite or absurd."""
+def stats(
+    dataset: _Dataset,
+    as_json: _Json = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the data card to this page: counts, histograms, duplicates, samples, what looks wrong."
+        ),
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="With --html: samples whose pictures are looked at.")] = 512,
+) -> None:
+    """Print counts, sizes and normalisation statistics, or write them as a page. Fails, after that, if a number is not
+    finite or absurd, or a sample that it looks at is damaged."""
     from pokevla.data.dataset import open_dataset
     from pokevla.data.inspection import refuse_alarms, summarise
 
+    if html is not None:
+        _card(dataset, html, rows, as_json)
+        return
     opened = open_dataset(dataset)
     summary = summarise(opened)
     if as_json:
@@ -105,6 +119,17 @@ def stats(dataset: _Dataset, as_json: _Json = False) -> None:
     else:
         _print_fields(summary)
     refuse_alarms(opened)
+
+
+def _card(dataset: Path, html: Path, rows: int, as_json: bool) -> None:
+    from monitoring.data_card.page import refuse_card_output, write_card
+    from pokevla.data.card.figures import dataset_figures, refuse_what_is_wrong, without_pictures
+
+    refuse_card_output(html)
+    figures = dataset_figures(dataset, progress, rows)
+    write_card(figures, html)
+    typer.echo(json.dumps(without_pictures(figures), indent=1) if as_json else f"wrote {html}")
+    refuse_what_is_wrong(dataset, figures)
 
 
 @app.command()

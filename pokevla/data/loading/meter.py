@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from pokevla.data.batch import Skipped
+
+logger = logging.getLogger(__name__)
 
 WAITING = 0.05
 """Share of a step's time waiting for data from which the log says what to do (ours)."""
@@ -27,7 +33,7 @@ class LoadMeter:
 
     `take()` gives `data_ahead`, the batches that were ready when one was asked for (mean); `data_mib_per_s`, their
     bytes; and `data_cpu_share`, the share of CPU time in the time of making a batch: the rest is waiting for files or
-    for a core.
+    for a core. `take_skipped()` gives the damaged samples that were replaced.
     """
 
     clock: Callable[[], float] = time.perf_counter
@@ -35,12 +41,20 @@ class LoadMeter:
     _batches: int = field(init=False, default=0)
     _ahead: int = field(init=False, default=0)
     _total: Effort = field(init=False, default=Effort(0.0, 0.0, 0))
+    _skipped: Counter[str] = field(init=False, default_factory=Counter)
+    _named: set[str] = field(init=False, default_factory=set)  # shards that the log has named
 
     def __post_init__(self) -> None:
         self._started = self.clock()
 
-    def add(self, ahead: int, effort: Effort) -> None:
-        """Count a batch that was handed out when `ahead` were ready."""
+    def add(self, ahead: int, effort: Effort, skipped: Iterable[Skipped] = ()) -> None:
+        """Count a batch that was handed out when `ahead` were ready, and the damaged samples that were replaced in it.
+        The first one of each shard is logged."""
+        for each in skipped:
+            self._skipped[each.shard] += 1
+            if each.reason is not None and each.shard not in self._named:
+                self._named.add(each.shard)
+                logger.warning("sample %s of %s is damaged and is replaced: %s", each.key, each.shard, each.reason)
         self._batches += 1
         self._ahead += ahead
         total = self._total
@@ -60,6 +74,11 @@ class LoadMeter:
             "data_mib_per_s": total.num_bytes / 2**20 / seconds,
             "data_cpu_share": min(1.0, total.cpu_s / total.seconds) if total.seconds > 0 else 0.0,
         }
+
+    def take_skipped(self) -> dict[str, int]:
+        """Shard -> number of samples that were replaced since the last call."""
+        counts, self._skipped = dict(self._skipped), Counter()
+        return counts
 
 
 def waiting_hint(values: Mapping[str, float]) -> str | None:

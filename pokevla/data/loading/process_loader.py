@@ -135,7 +135,7 @@ class ProcessLoader:
         slot = made.slot
         batch = self._readers[slot].unpack(made.packed, made.size, lambda: self._free.append(slot))
         self.position += self._stride
-        self.meter.add(ahead, made.effort)
+        self.meter.add(ahead, made.effort, getattr(batch, "skipped", ()))
         return batch
 
     def _receive(self) -> None:

@@ -69,7 +69,7 @@ def check_numbers(episode: Episode, embodiment: Embodiment, name: str) -> list[F
     ]
 
 
-def _columns(fields: tuple[FieldSpec, ...]) -> Iterator[tuple[str, str, int]]:
+def columns_of(fields: tuple[FieldSpec, ...]) -> Iterator[tuple[str, str, int]]:
     """(name, unit, column) of every column: `joints 2`, `rad`, 2."""
     column = 0
     for field in fields:
@@ -100,7 +100,7 @@ def _frozen(proprio: np.ndarray, embodiment: Embodiment, name: str) -> Iterator[
         return
     others_move = ~same.all(axis=1)
     needed = max(MIN_FROZEN_S * embodiment.control_rate_hz, 0.5 * others_move.sum(), 1)
-    for what, _, column in _columns(embodiment.proprio):
+    for what, _, column in columns_of(embodiment.proprio):
         if any(word in what for word in _FINGERS):  # stands still for most of an episode
             continue
         longest = _longest_run(same[:, column] & others_move)
@@ -116,7 +116,7 @@ def _longest_run(flags: np.ndarray) -> int:
 
 
 def _jumps(proprio: np.ndarray, embodiment: Embodiment, name: str) -> Iterator[Finding]:
-    for what, unit, column in _columns(embodiment.proprio):
+    for what, unit, column in columns_of(embodiment.proprio):
         if unit not in FASTEST:
             continue
         speed = np.abs(np.diff(proprio[:, column].astype(np.float64))) * embodiment.control_rate_hz

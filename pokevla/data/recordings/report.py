@@ -69,8 +69,8 @@ class Report:
                 sums[finding.code] += finding.count
         return {code: {"episodes": episodes[code], "count": sums[code]} for code in sorted(episodes)}
 
-    def to_json(self) -> bytes:
-        """Content of `checks.json`."""
+    def content(self) -> dict[str, Any]:
+        """Number of episodes and of those left out, the counts by code, and the episodes with their findings."""
         rows: list[dict[str, Any]] = [
             {
                 "episode": name,
@@ -79,8 +79,11 @@ class Report:
             }
             for name, findings in self._findings.items()
         ]
-        content = {"episodes": self._total, "left_out": len(self._refused), "codes": self.counts(), "found": rows}
-        return (json.dumps(content, indent=1) + "\n").encode()
+        return {"episodes": self._total, "left_out": len(self._refused), "codes": self.counts(), "found": rows}
+
+    def to_json(self) -> bytes:
+        """Content of `checks.json`."""
+        return (json.dumps(self.content(), indent=1) + "\n").encode()
 
     def notes(self) -> list[str]:
         """Sentences for the user: for each code its episodes and the first messages."""

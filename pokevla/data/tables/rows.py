@@ -65,6 +65,15 @@ class SampleRows:
         number, place = divmod(row, self._batches.header.batch_rows)
         return int(self._batches.column(number, column)[place].as_py())
 
+    def numbers(self, column: str, start: int, stop: int) -> np.ndarray:
+        """(n,) int64 numbers of rows `start` to `stop`."""
+        size = self._batches.header.batch_rows
+        parts = [
+            self._batches.column(number, column)[max(0, start - number * size) : stop - number * size].to_numpy()
+            for number in range(start // size, -(-stop // size))
+        ]
+        return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, dtype=np.int64)
+
     def shard_of(self, row: int) -> tuple[int, int]:
         """(number of the shard that holds this row, number of the sample in it)."""
         shard = bisect_right(self._starts, row) - 1

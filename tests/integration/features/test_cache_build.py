@@ -29,6 +29,7 @@ from pokevla.recipe.sections import CacheConfig, TeacherConfig
 from pokevla.shards.index import load_index
 from pokevla.teachers.teacher import RANDOM_NOTE, build_teacher
 from tests.toys import forget_checksums
+from tests.unit.data.test_sharing import code_of
 
 
 def files(directory: Path) -> dict[str, bytes]:
@@ -46,6 +47,16 @@ def test_same_keys_in_the_same_shards_readable_by_webdataset(dataset_root: Path,
         assert [sample["__key__"] for sample in read] == keys
         for sample in read:
             decode_record(sample["pkvf"], layout)
+
+
+def test_the_page_on_sharing_gives_what_our_reader_gives(dataset_root: Path, cache_config: CacheConfig) -> None:
+    directory, dataset = build_cache(dataset_root, cache_config), open_dataset(dataset_root)
+    (reader,) = open_features(cache_config, [dataset])
+    read = list(code_of("cached_features")["cached_features"](directory))
+    assert [key for key, _ in read] == dataset.samples["key"].to_pylist()
+    for row, (_, features) in enumerate(read):
+        ours = reader.read_features(row)
+        assert [array.tobytes() for array in in_file_order(features)] == [a.tobytes() for a in in_file_order(ours)]
 
 
 def test_payloads_start_at_page_boundaries(dataset_root: Path, cache_config: CacheConfig) -> None:

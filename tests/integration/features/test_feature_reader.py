@@ -13,17 +13,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import xxhash
 
 from pokevla.data.dataset import open_dataset
-from pokevla.errors import CacheMismatchError, DataError
+from pokevla.errors import CacheMismatchError, DamagedDataError, DataError
 from pokevla.features.cache_build import build_cache
+from pokevla.features.cache_files import read_manifest, write_manifest
 from pokevla.features.cache_verify import verify_cache
 from pokevla.features.feature_reader import FeatureReader, open_directory, open_features
 from pokevla.features.fingerprint import cache_fingerprint
 from pokevla.features.layout import in_file_order
 from pokevla.recipe.sections import CacheConfig, TeacherConfig
+from pokevla.shards import shard_reader
 from pokevla.shards.index import IndexEntry, dump_index, index_path, load_index
+from pokevla.teachers.teacher import build_teacher
 
 
 def test_missing_cache_names_the_command_that_builds_it(dataset_root: Path, cache_config: CacheConfig) -> None:
@@ -53,6 +57,68 @@ def test_cache_of_other_teachers_is_refused_naming_both_values(
     message = str(caught.value)
     assert f"{part} is `{made[part]}` in the cache, `{asked[part]}` in the recipe" in message
     assert "dataset is" not in message
+
+
+def test_weights_that_change_between_build_and_training_are_noticed(
+    dataset_root: Path, cache_config: CacheConfig, tmp_path: Path
+) -> None:
+    weights = tmp_path / "sam.safetensors"
+    state = build_teacher(TeacherConfig(kind="sam", preset="tiny")).module.state_dict()
+    safetensors.torch.save_file(state, weights)
+    config = cache_config.model_copy(
+        update={"sam": TeacherConfig(kind="sam", preset="tiny", weights=weights), "vggt": None}
+    )
+    build_cache(dataset_root, config)
+    dataset = open_dataset(dataset_root)
+    open_features(config, [dataset])
+    safetensors.torch.save_file({name: value + 1e-3 for name, value in state.items()}, weights)
+    with pytest.raises(CacheMismatchError, match=r"sam\.weights is `sha256:.* in the cache, `sha256:.* in the recipe"):
+        open_features(config, [dataset])
+
+
+def test_cache_of_half_of_the_dataset_is_refused(dataset_root: Path, cache_config: CacheConfig) -> None:
+    directory, dataset = build_cache(dataset_root, cache_config), open_dataset(dataset_root)
+    manifest = {name: value for name, value in read_manifest(directory).items() if name != "schema_version"}
+    write_manifest(directory, {**manifest, "shards": manifest["shards"][:2], "num_samples": 16})
+    with pytest.raises(DataError, match=r"lacks the shard libero_object-00002\.tar of the dataset.*cache build RECIPE"):
+        open_features(cache_config, [dataset])
+    write_manifest(directory, {**manifest, "num_samples": 16})
+    with pytest.raises(DataError, match="has 16 samples, its dataset 20"):
+        open_features(cache_config, [dataset])
+    (directory / "COMPLETE").unlink()  # the build was stopped half-way
+    with pytest.raises(DataError, match=r"is not complete \(3 shards are\).*Continue with: pokevla cache build RECIPE"):
+        open_features(cache_config, [dataset])
+
+
+def test_shards_of_a_cache_that_are_exchanged_are_refused(dataset_root: Path, cache_config: CacheConfig) -> None:
+    directory, dataset = build_cache(dataset_root, cache_config), open_dataset(dataset_root)
+    manifest = {name: value for name, value in read_manifest(directory).items() if name != "schema_version"}
+    first, second = (directory / "shards" / f"libero_object-0000{number}" for number in range(2))
+    for suffix in (".tar", ".idx"):  # both have 8 samples
+        first.with_suffix(suffix).rename(directory / "x")
+        second.with_suffix(suffix).rename(first.with_suffix(suffix))
+        (directory / "x").rename(second.with_suffix(suffix))
+    write_manifest(directory, manifest)
+    (reader,) = open_features(cache_config, [dataset])
+    with pytest.raises(DataError, match=r"00000\.tar does not have the keys of its dataset"):
+        reader.read_features(0)
+
+
+def test_a_cache_that_is_built_again_during_a_training_is_not_mixed_with_the_old_one(
+    dataset_root: Path, cache_config: CacheConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, dataset = build_cache(dataset_root, cache_config), open_dataset(dataset_root)
+    config = cache_config.model_copy(update={"checksums": "first_read"})
+    monkeypatch.setattr(shard_reader.Shards.__init__, "__defaults__", (None, 1))  # one open shard
+    (reader,) = open_features(config, [dataset])
+    reader.read_features(0)
+    reader.read_features(8)  # closes the first shard
+    seeds = {"sam": TeacherConfig(kind="sam", preset="tiny", seed=5), "root": tmp_path / "other"}
+    other = build_cache(dataset_root, cache_config.model_copy(update=seeds))
+    for path in (other / "shards").glob("*-00000.*"):
+        path.replace(directory / "shards" / path.name)
+    with pytest.raises(DataError, match=r"00000\.tar was replaced or changed while it was in use.* Start again"):
+        reader.read_features(0)
 
 
 def test_cache_of_another_dataset_is_refused(make_dataset: Callable[..., Path], cache_config: CacheConfig) -> None:
@@ -208,13 +274,20 @@ def test_checksums_are_compared_at_every_read_or_at_the_first(dataset_root: Path
         open_features(cache_config.model_copy(update={"checksums": rule}), [open_dataset(dataset_root)])
         for rule in ("every_read", "first_read")
     )
+
+    def store(content: bytes | bytearray) -> None:
+        shard.write_bytes(content)
+        os.utime(
+            shard, ns=(0, 0)
+        )  # as a disk or memory that errs leaves it; a shard that was written to is checked again
+
     for reader, is_noticed_again in ((every, True), (first, False)):
-        shard.write_bytes(damaged)
-        with pytest.raises(DataError, match="is corrupted"):
+        store(damaged)
+        with pytest.raises(DamagedDataError, match="is corrupted"):
             reader.read_features(3)
-        shard.write_bytes(good)
+        store(good)
         reader.read_features(3)
-        shard.write_bytes(damaged)
+        store(damaged)
         with pytest.raises(DataError) if is_noticed_again else contextlib.nullcontext():
             reader.read_features(3)
 

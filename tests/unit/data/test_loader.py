@@ -16,7 +16,8 @@ from pokevla.data.dataset import open_dataset
 from pokevla.data.images.transforms import centre_crop_box
 from pokevla.data.loader import TrainLoader, build_loader, validation_batches
 from pokevla.data.mixture import open_mixture
-from pokevla.data.samples import RobotSampleMaker, VLMSampleMaker
+from pokevla.data.reader import ShardReader
+from pokevla.data.samples import RobotSampleMaker, VLMSampleMaker, decode_image
 from pokevla.data.sources.libero_vlm import SAMPLE_SCHEMA, LiberoVLMSettings, convert_libero_vlm
 from pokevla.data.writer import DatasetWriter
 from pokevla.errors import DataError
@@ -203,6 +204,29 @@ def test_masks_asked_of_a_dataset_without_them_are_refused(robot_dataset: Callab
         robot_loader(robot_recipe(root), tokenizer)
     with robot_loader(robot_recipe(root), tokenizer, mask_size=None) as loader:
         assert next(loader).masks is None
+
+
+def test_two_datasets_with_equal_keys_are_mixed_without_confusion(
+    robot_dataset: Callable[..., Path], tokenizer: Any
+) -> None:
+    roots = [robot_dataset("a", seed=0), robot_dataset("b", seed=1)]
+    tables = [open_dataset(root) for root in roots]
+    keys = [table.samples["key"].to_pylist() for table in tables]
+    assert keys[0] == keys[1]
+    recipe = robot_recipe(*roots, augment={"crop_area": 1.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0})
+    mixture = open_mixture(recipe.data, "robot")
+    order, seen = mixture.order(recipe.seed), set()
+    with robot_loader(recipe, tokenizer) as loader:
+        for _ in range(12):
+            batch = next(loader)
+            datasets, places, _ = order.samples_at(batch.positions.numpy())
+            for i, (dataset, row) in enumerate(zip(datasets, mixture.rows_at(datasets, places), strict=True)):
+                members = ShardReader(tables[dataset]).read(int(row))
+                picture = decode_image(members["base.jpg"], "").resize((16, 16), Image.Resampling.BILINEAR)
+                stored = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+                assert (batch.pixel_values[i, 0].int() - stored.int()).abs().max() <= 2
+                seen.add((int(dataset), batch.keys[i]))
+    assert any((1 - dataset, key) in seen for dataset, key in seen), "one key of both datasets"
 
 
 class Features:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pokevla.errors import DataError
-from pokevla.shards.index import index_path
+from pokevla.errors import DamagedDataError, DataError
+from pokevla.shards import shard_reader
+from pokevla.shards.index import index_checksum, index_path
 from pokevla.shards.shard_reader import Shards
 from tests.unit.shards.toy_shards import KEYS, make_shard, members_of
 
@@ -116,3 +117,86 @@ def test_a_long_damaged_line_of_an_index_gives_a_short_message(tmp_path: Path) -
     with pytest.raises(DataError, match=r"idx:\d+ is damaged") as told:
         Shards(tmp_path, "Make it again.").index("a-00000.tar")
     assert len(str(told.value)) < 500
+
+
+def write_again(path: Path, shift: int) -> None:
+    """Replace shard and index by good ones of other content, each by a rename."""
+    folder = path.parent / f"again-{shift}"
+    folder.mkdir()
+    other = make_shard(folder, path.name, shift)
+    for name in (other, index_path(other)):
+        name.rename(path.parent / name.name)
+
+
+def test_an_open_shard_that_is_replaced_is_read_as_it_was(tmp_path: Path) -> None:
+    path = make_shard(tmp_path)
+    shards = Shards(tmp_path, REMEDY)
+    entries = shards.index(path.name)
+    shards.read_sample(path.name, entries[1])
+    write_again(path, 1)
+    assert [shards.read_sample(path.name, entry) for entry in entries] == [members_of(n) for n in range(3)]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_shard_that_is_replaced_between_two_openings_is_refused(tmp_path: Path, known: bool) -> None:
+    paths = [make_shard(tmp_path, f"a-{number:05d}.tar") for number in range(2)]
+    checksums = {path.name: index_checksum(index_path(path).read_bytes()) for path in paths}
+    shards = Shards(tmp_path, REMEDY, checksums if known else None, limit=1)
+    buffers = [memoryview(bytearray(700))]
+    for path in paths:
+        shards.read_record(path.name, 1, buffers, 700)
+    write_again(paths[0], 3)  # it is closed now
+    with pytest.raises(DataError, match=r"a-00000\.tar was replaced or changed while it was in use.* Start again"):
+        shards.read_record(paths[0].name, 1, buffers, 700, check=False)
+
+
+def test_a_tar_under_an_old_index_is_noticed_although_records_are_not_checked_again(tmp_path: Path) -> None:
+    paths = [make_shard(tmp_path, f"a-{number:05d}.tar") for number in range(2)]
+    shards = Shards(tmp_path, REMEDY, limit=1)
+    buffers = [memoryview(bytearray(1400))]
+    for path in paths:
+        shards.read_record(path.name, 2, buffers, 1400)
+    (tmp_path / "again").mkdir()
+    make_shard(tmp_path / "again", paths[0].name, 4).rename(paths[0])  # its index stays
+    with pytest.raises(DataError, match="was replaced or changed while it was in use") as told:
+        shards.read_record(paths[0].name, 2, buffers, 1400, check=False)
+    assert not isinstance(told.value, DamagedDataError), "skipping samples would not help"
+
+
+@pytest.mark.parametrize("way", ["overwritten", "cut"])
+def test_an_open_shard_that_is_written_to_is_refused(tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_reader, "CHANGED_EVERY_S", 0.0)
+    path = make_shard(tmp_path)
+    shards = Shards(tmp_path, REMEDY)
+    buffers = [memoryview(bytearray(1400))]
+    shards.read_record(path.name, 2, buffers, 1400)
+    content = bytearray(path.read_bytes())
+    start = shards.index(path.name).first_member(2)[0]
+    content[start + 9] ^= 1
+    path.write_bytes(content if way == "overwritten" else content[: start + 3])
+    with pytest.raises(DataError, match="was replaced or changed while it was in use"):
+        shards.read_record(path.name, 2, buffers, 1400, check=False)
+
+
+def test_a_shard_that_comes_back_the_same_is_read_on(tmp_path: Path) -> None:
+    paths = [make_shard(tmp_path, f"a-{number:05d}.tar") for number in range(2)]
+    shards = Shards(tmp_path, REMEDY, limit=1)
+    buffers = [memoryview(bytearray(700))]
+    for path in paths:
+        shards.read_record(path.name, 1, buffers, 700)
+    for path in (paths[0], index_path(paths[0])):  # as a copy on a local disk that was evicted and made again
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content)
+    shards.read_record(paths[0].name, 1, buffers, 700, check=False)
+    assert bytes(buffers[0]) == members_of(1)["jpg"]
+
+
+def test_an_index_that_is_older_than_its_tar_is_said(tmp_path: Path) -> None:
+    path = make_shard(tmp_path)
+    (tmp_path / "again").mkdir()
+    make_shard(tmp_path / "again", path.name, 4).rename(path)
+    os.utime(index_path(path), ns=(0, path.stat().st_mtime_ns - 10**9))
+    shards = Shards(tmp_path, REMEDY)
+    with pytest.raises(DamagedDataError, match=r"is corrupted: .* differs \(it was written after its index\)"):
+        shards.read_sample(path.name, shards.index(path.name)[1])

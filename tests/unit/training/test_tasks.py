@@ -17,6 +17,7 @@ from pokevla.data.loading.process_loader import DataProcess
 from pokevla.data.mixture import open_mixture
 from pokevla.data.sources.libero import LiberoSettings, convert_libero
 from pokevla.distributed.environment import RankInfo
+from pokevla.errors import DamagedDataError
 from pokevla.files.checksums import with_checksum
 from pokevla.recipe.checking.recorded import Recorded
 from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
@@ -24,6 +25,7 @@ from pokevla.training.tasks import build_task, build_task_loader, save_statistic
 from pokevla.weights.export_files import read_trained_on
 from tests.toys import write_toy_dataset, write_toy_questions
 from tests.unit.data.conftest import write_libero_file
+from tests.unit.data.loading.test_skipping import damage_sample
 
 RANK = RankInfo(1, 2, 1)
 
@@ -76,6 +78,31 @@ def test_the_process_of_a_rank_makes_the_batches_that_threads_make(tmp_path: Pat
                 assert all(a.dtype == b.dtype and a.equal(b) for a, b in pairs)
             assert threads.position == loader.position
             assert set(loader.meter.take()) == {"data_ahead", "data_mib_per_s", "data_cpu_share"}
+
+
+def test_damaged_samples_are_replaced_alike_in_the_process_and_in_threads(tmp_path: Path) -> None:
+    root = write_toy_dataset(tmp_path / "robot")
+    job = posttrain(root)
+    row = int(open_mixture(job.data, "robot").train_rows[0][5])
+    bad = damage_sample(root, row)
+    with pytest.raises(DamagedDataError):
+        read_batches(job, None, 60)
+    skipping = job.model_copy(update={"data": job.data.model_copy(update={"damaged": "skip", "max_damaged": 0.05})})
+    threads = read_batches(skipping, None, 60)
+    process = read_batches(skipping, DataProcess(job.data.prefetch_batches), 60)
+    assert threads == process
+    keys, counts = threads
+    assert bad not in keys
+    assert counts.keys() == {str(root / "shards" / open_dataset(root).shard_names[0])}
+    assert sum(counts.values()) >= 1
+
+
+def read_batches(job: PosttrainRecipe, process: DataProcess | None, count: int) -> tuple[list[str], dict[str, int]]:
+    """Keys of the batches of the only rank, and its replaced samples by shard."""
+    only = RankInfo(0, 1, 0)
+    with build_task_loader(job, build_task(job, only), only, 0, process, pin=False) as loader:
+        keys = [key for _ in range(count) for key in next(loader).keys]
+        return keys, loader.meter.take_skipped()
 
 
 def test_without_samples_to_hold_out_there_is_no_validation(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from pokevla.data.batch import Skipped
 from pokevla.data.loading.meter import Effort, LoadMeter, waiting_hint
 
 
@@ -33,3 +34,16 @@ def test_the_hint_names_cause_and_field(values: dict[str, float], words: str) ->
 def test_there_is_no_hint_below_five_percent() -> None:
     assert waiting_hint({"data_wait_share": 0.05, "data_cpu_share": 0.9}) is None
     assert waiting_hint({"data_wait_share": 0.5}) is None
+
+
+def test_replaced_samples_are_counted_by_shard_and_each_shard_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    meter = LoadMeter()
+    effort = Effort(1.0, 0.5, 1)
+    meter.add(1, effort, [Skipped("a.tar", "a-1", "a.tar is corrupted."), Skipped("b.tar", "b-1", "b.tar ends early.")])
+    meter.add(1, effort, [Skipped("a.tar", "a-1", None)])
+    assert meter.take_skipped() == {"a.tar": 2, "b.tar": 1}
+    assert meter.take_skipped() == {}
+    assert [record.getMessage() for record in caplog.records] == [
+        "sample a-1 of a.tar is damaged and is replaced: a.tar is corrupted.",
+        "sample b-1 of b.tar is damaged and is replaced: b.tar ends early.",
+    ]

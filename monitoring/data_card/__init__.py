@@ -1,0 +1,1 @@
+"""The data card as a page."""
