@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.recorded.episodes import record
+from benchmarks.recorded.lerobot import write_lerobot_v21
 from pokevla.cli.main import run
 from pokevla.policy.policy import Policy
-from tests.recordings import record, write_lerobot_v21
 
 WORDS = [
     "--camera", "base=observation.images.front", "--camera", "wrist=observation.images.wrist",

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.recorded.episodes import record
 from pokevla.data.dataset import open_dataset
 from pokevla.data.recordings.faults import REFUSED, WARNED
 from pokevla.data.recordings.hdf5.maps import read_map
-from tests.recordings import record
 
 ROOT = Path(__file__).resolve().parents[4]
 PAGE = (ROOT / "docs/own_robot.md").read_text()
