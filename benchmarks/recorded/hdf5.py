@@ -34,8 +34,8 @@ def write_aloha(path: Path, episode: Recorded, compressed: bool = False) -> Path
     return path
 
 
-def write_robomimic(path: Path, episodes: list[Recorded]) -> Path:
-    """Episodes in the layout of robomimic's image datasets, with its masks of splits."""
+def write_robomimic(path: Path, episodes: list[Recorded], num_val: int = 1) -> Path:
+    """Episodes in the layout of robomimic's image datasets, with its masks of splits: the last are `valid`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         for place, e in enumerate(episodes):
@@ -48,6 +48,6 @@ def write_robomimic(path: Path, episodes: list[Recorded]) -> Path:
             demo["obs/agentview_image"] = np.stack(e.pictures["front"])
             demo["obs/robot0_eye_in_hand_image"] = np.stack(e.pictures["wrist"])
         names = [f"demo_{place}" for place in range(len(episodes))]
-        file["mask/train"], file["mask/valid"] = np.array(names[:-1], "S8"), np.array(names[-1:], "S8")
+        file["mask/train"], file["mask/valid"] = np.array(names[:-num_val], "S8"), np.array(names[-num_val:], "S8")
         file["data"].attrs["env_args"] = json.dumps({"env_name": "Lift", "env_kwargs": {"control_freq": 20}})
     return path

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.recorded.episodes import Recorded
+from benchmarks.recorded.episodes import CAMERAS, Recorded, encode_png
 from pokevla.data.recordings.rlds.example import new_example
 from pokevla.data.recordings.rlds.tfrecord import masked_crc32c
 from pokevla.data.sources.images import encode_jpeg
@@ -24,16 +24,18 @@ def _dict(**features: Any) -> dict[str, Any]:
     return {"pythonClassName": "FeaturesDict", "featuresDict": {"features": features}}
 
 
+_IMAGE = {"image": {"shape": {"dimensions": ["48", "64", "3"]}, "dtype": "uint8", "encodingFormat": "jpeg"}}
+
+
 def rlds_features() -> dict[str, Any]:
     """features.json of openvla/modified_libero_rlds."""
-    image = {"image": {"shape": {"dimensions": ["48", "64", "3"]}, "dtype": "uint8", "encodingFormat": "jpeg"}}
     step = _dict(
         action=_tensor(7),
         is_terminal=_tensor(dtype="bool"),
         is_last=_tensor(dtype="bool"),
         is_first=_tensor(dtype="bool"),
         language_instruction={"pythonClassName": "Text", "text": {}},
-        observation=_dict(image=image, wrist_image=image, state=_tensor(8), joint_state=_tensor(7)),
+        observation=_dict(image=_IMAGE, wrist_image=_IMAGE, state=_tensor(8), joint_state=_tensor(7)),
         discount=_tensor(),
         reward=_tensor(),
     )
@@ -72,16 +74,43 @@ def tfrecord(contents: list[bytes]) -> bytes:
 
 
 def write_rlds(root: Path, episodes: list[Recorded], per_file: int = 2, name: str = "libero_toy") -> Path:
-    """A dataset as TFDS stores it, with `per_file` episodes in each file."""
+    """A dataset in the layout of openvla/modified_libero_rlds, with `per_file` episodes in each file."""
+    return _write(root, name, [rlds_example(e) for e in episodes], per_file, rlds_features())
+
+
+def write_rlds_arm(root: Path, episodes: list[Recorded], per_file: int = 2, names: tuple[str, ...] = CAMERAS) -> Path:
+    """A dataset of the arm as it is: eight joints and three cameras of these names, which no metadata explain."""
+    cameras = dict.fromkeys(names, _IMAGE)
+    step = _dict(
+        action=_tensor(8),
+        language_instruction={"pythonClassName": "Text", "text": {}},
+        observation=_dict(state=_tensor(8), **cameras),
+    )
+    steps = {"pythonClassName": "Dataset", "sequence": {"feature": step, "length": "-1"}}
+    return _write(root, "toy_arm", [_arm_example(e, names) for e in episodes], per_file, _dict(steps=steps))
+
+
+def _arm_example(e: Recorded, names: tuple[str, ...]) -> bytes:
+    example = new_example()
+    features = example.features.feature
+    features["steps/action"].float_list.value.extend(e.action.reshape(-1).tolist())
+    features["steps/observation/state"].float_list.value.extend(e.state.reshape(-1).tolist())
+    for camera, pictures in zip(names, e.pictures.values(), strict=True):
+        features[f"steps/observation/{camera}"].bytes_list.value.extend(encode_png(image) for image in pictures)
+    features["steps/language_instruction"].bytes_list.value.extend([e.task.encode()] * len(e.times))
+    return example.SerializeToString()
+
+
+def _write(root: Path, name: str, examples: list[bytes], per_file: int, features: dict[str, Any]) -> Path:
     folder = root / "1.0.0"
     folder.mkdir(parents=True)
-    groups = [episodes[start : start + per_file] for start in range(0, len(episodes), per_file)]
+    groups = [examples[start : start + per_file] for start in range(0, len(examples), per_file)]
     for number, group in enumerate(groups):
         path = folder / f"{name}-train.tfrecord-{number:05d}-of-{len(groups):05d}"
-        path.write_bytes(tfrecord([rlds_example(e) for e in group]))
+        path.write_bytes(tfrecord(group))
     template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
     split = {"name": "train", "filepathTemplate": template, "shardLengths": [str(len(group)) for group in groups]}
     info = {"name": name, "version": "1.0.0", "fileFormat": "tfrecord", "splits": [split]}
     (folder / "dataset_info.json").write_text(json.dumps(info))
-    (folder / "features.json").write_text(json.dumps(rlds_features()))
+    (folder / "features.json").write_text(json.dumps(features))
     return root

@@ -135,6 +135,7 @@ def test_an_unusable_episode_stops_or_is_left_out_and_counted(
     assert caught.value.message.startswith(message)
     assert caught.value.code == code
     assert "--on-fault skip" in str(caught.value)
+    assert ("Give one with --task. Or pass" in str(caught.value)) == (act == "no task")
     assert not (tmp_path / "out").exists()
     dataset = run(tmp_path / "out", {2: act}, on_fault="skip")
     assert dataset.info["num_episodes"] == 5
