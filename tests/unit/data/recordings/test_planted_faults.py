@@ -107,7 +107,7 @@ FAULTS: dict[str, tuple[str, Callable[[Files], None]]] = {
     "it has no instruction": ("missing_task", lambda f: None),
     "it has no frame": ("length", lambda f: pq.write_table(pq.read_table(f.table).slice(0, 0), f.table)),
     "frames were dropped": ("dropped_frames", _gap),
-    "the table has another rate": ("rate", lambda f: f.change("timestamp", lambda t: (t * 1.2).astype(np.float32))),
+    "the table has another rate": ("rate", lambda f: f.change("timestamp", lambda t: (t / 1.25).astype(np.float32))),
     "the camera has another rate": ("camera_rate", lambda f: f.film(list(range(2 * FRAMES)), fps=2 * FPS)),
     "the camera hangs": ("repeated_frames", lambda f: f.film([min(n, 20) if n < 40 else n for n in range(FRAMES)])),
     "a joint is constant": ("frozen_joint", lambda f: f.change("observation.state", at(slice(None), 2, 0.25))),
