@@ -18,7 +18,8 @@ With `--lerobot-python`:
   right numbers, instruction and images; the benchmark fails if one is wrong.
 - `convert/lerobot`: images per CPU second of our reader (H.264 of 240 x 320 pixels to arrays). Ratio: ours over
   lerobot's `LeRobotDataset[index]`, in order on the same videos, which also makes floats. The two processes take
-  turns; best of several rounds.
+  turns; best of several rounds. With a key frame every second image, as LeRobot records; `convert/lerobot_gop12` with
+  one every twelfth.
 """
 
 from __future__ import annotations

@@ -95,8 +95,10 @@ def write_lerobot_v21(root: Path, episodes: list[Recorded], images: str = "video
     return root
 
 
-def write_lerobot_v3(root: Path, episodes: list[Recorded], images: str = "video", per_file: int = 2) -> Path:
-    """Format v3.0: files with `per_file` episodes each."""
+def write_lerobot_v3(
+    root: Path, episodes: list[Recorded], images: str = "video", per_file: int = 2, gop: int = 12
+) -> Path:
+    """Format v3.0: files with `per_file` episodes each. `gop`: images from one key frame to the next."""
     tasks = sorted({e.task for e in episodes})
     video_path = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
     rows, start = [], 0
@@ -120,7 +122,7 @@ def write_lerobot_v3(root: Path, episodes: list[Recorded], images: str = "video"
         pq.write_table(pa.concat_tables(tables), data)
         for camera in CAMERAS if images == "video" else ():
             path = root / f"videos/observation.images.{camera}/chunk-000/file-{index:03d}.mp4"
-            write_video(path, [image for e in group for image in e.pictures[camera]])
+            write_video(path, [image for e in group for image in e.pictures[camera]], gop=gop)
     (root / "meta/episodes/chunk-000").mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(rows), root / "meta/episodes/chunk-000/file-000.parquet")
     table = pa.table({"task_index": np.arange(len(tasks)), "__index_level_0__": tasks})

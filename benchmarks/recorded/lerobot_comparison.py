@@ -28,7 +28,7 @@ from pokevla.data.samples import decode_image
 READER = Path(__file__).with_name("lerobot_reader.py")
 TOLERANCE = {"video": 6.0, "image": 0.5}
 """Largest difference of an image's mean colour, of 255: H.264 is not exact, a JPEG decoder nearly."""
-ROUNDS = 3
+ROUNDS = 2
 
 
 def compare_exports(python: Path, work: Path) -> list[dict[str, Any]]:
@@ -67,12 +67,19 @@ def _frames(dataset: Dataset) -> dict[str, np.ndarray]:
 
 
 def compare_readers(python: Path, work: Path, height: int = 240, width: int = 320) -> list[dict[str, Any]]:
-    """Row `convert/lerobot`: our reader and the package's on the same H.264 videos, which take turns."""
+    """Rows `convert/lerobot`: our reader and the package's on the same H.264 videos, which take turns. Once with a key
+    frame every second image, as LeRobot's recorder writes them for its access at random, once every twelfth."""
     episodes = [record(number, 60) for number in range(2)]
     for place, camera in enumerate(episodes[0].pictures):
         for e in episodes:
             e.pictures[camera] = [picture(place, e.number, frame, height, width) for frame in range(60)]
-    root = write_lerobot_v3(work / "source", episodes)
+    return [
+        _reader_row(python, write_lerobot_v3(work / f"gop{gop}", episodes, gop=gop), name)
+        for name, gop in (("convert/lerobot", 2), ("convert/lerobot_gop12", 12))
+    ]
+
+
+def _reader_row(python: Path, root: Path, name: str) -> dict[str, Any]:
     source = _source(root)
     command = [*_command(python), "read", str(root)]
     best = {"ours": float("inf"), "lerobot": float("inf")}
@@ -89,10 +96,8 @@ def compare_readers(python: Path, work: Path, height: int = 240, width: int = 32
             if number:  # the first round warms up
                 best = {name: min(best[name], seconds[name]) for name in best}
         theirs.stdin.close()
-    return [
-        row("convert/lerobot", images / best["ours"], "images/CPU s", "lerobot", best["lerobot"] / best["ours"],
-            lerobot_images_per_cpu_s=images / best["lerobot"])
-    ]  # fmt: skip
+    return row(name, images / best["ours"], "images/CPU s", "lerobot", best["lerobot"] / best["ours"],
+               lerobot_images_per_cpu_s=images / best["lerobot"])  # fmt: skip
 
 
 def _read_all(source: LeRobotSource) -> float:
