@@ -135,7 +135,12 @@ def policy_of(name: str, work: Path, steps: int = 300) -> dict[str, Any]:
 
 def _pokevla(words: list[str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pokevla.cli.main", *words], capture_output=True, text=True, check=False, cwd=ROOT
+        [sys.executable, "-m", "pokevla.cli.main", *words],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+        cwd=ROOT,
     )
     if done.returncode:
         raise RuntimeError(f"pokevla {' '.join(words)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")

@@ -81,11 +81,11 @@ def write_lerobot_v21(root: Path, episodes: list[Recorded], images: str = "video
         data_path="data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
         video_path="videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
     )  # fmt: skip
-    (root / "meta/info.json").write_text(json.dumps(info))
+    (root / "meta/info.json").write_text(json.dumps(info), encoding="utf-8")
     rows = [{"episode_index": e.number, "tasks": [e.task], "length": len(e.times)} for e in episodes]
-    (root / "meta/episodes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (root / "meta/episodes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     lines = [json.dumps({"task_index": n, "task": task}) + "\n" for n, task in enumerate(tasks)]
-    (root / "meta/tasks.jsonl").write_text("".join(lines))
+    (root / "meta/tasks.jsonl").write_text("".join(lines), encoding="utf-8")
     start = 0
     for e in episodes:
         pq.write_table(_table(e, start, tasks, images), root / f"data/chunk-000/episode_{e.number:06d}.parquet")
@@ -132,5 +132,5 @@ def write_lerobot_v3(
         data_path="data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
         video_path=video_path if images == "video" else None,
     )  # fmt: skip
-    (root / "meta/info.json").write_text(json.dumps(info))
+    (root / "meta/info.json").write_text(json.dumps(info), encoding="utf-8")
     return root

@@ -84,7 +84,7 @@ def _reader_row(python: Path, root: Path, name: str) -> dict[str, Any]:
     command = [*_command(python), "read", str(root)]
     best = {"ours": float("inf"), "lerobot": float("inf")}
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=_environment()
     ) as theirs:
         if theirs.stdin is None or theirs.stdout is None:
             raise RuntimeError("the reader has no pipes")
@@ -122,7 +122,9 @@ def _convert(root: Path, out: Path) -> Dataset:
 
 
 def _lerobot(python: Path, *words: str) -> str:
-    done = subprocess.run([*_command(python), *words], capture_output=True, text=True, check=False, env=_environment())
+    done = subprocess.run(
+        [*_command(python), *words], capture_output=True, text=True, encoding="utf-8", check=False, env=_environment()
+    )
     if done.returncode:
         raise RuntimeError(f"lerobot_reader.py {words[0]} failed:\n{done.stderr}")
     return done.stdout

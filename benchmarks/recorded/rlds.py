@@ -111,6 +111,6 @@ def _write(root: Path, name: str, examples: list[bytes], per_file: int, features
     template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
     split = {"name": "train", "filepathTemplate": template, "shardLengths": [str(len(group)) for group in groups]}
     info = {"name": name, "version": "1.0.0", "fileFormat": "tfrecord", "splits": [split]}
-    (folder / "dataset_info.json").write_text(json.dumps(info))
-    (folder / "features.json").write_text(json.dumps(features))
+    (folder / "dataset_info.json").write_text(json.dumps(info), encoding="utf-8")
+    (folder / "features.json").write_text(json.dumps(features), encoding="utf-8")
     return root

@@ -11,7 +11,7 @@ from benchmarks.own_recordings import policy_of
 
 @pytest.mark.parametrize("kind", ["rlds_arm", "robomimic"])
 def test_a_policy_trained_on_recordings_is_above_its_baselines(kind: str, tmp_path: Path) -> None:
-    summary = policy_of(kind, tmp_path, steps=200)
+    summary = policy_of(kind, tmp_path)
     assert summary["beats_baselines"], summary["gains"]
     assert summary["episodes"] == 8
     assert summary["predictors"]["policy"]["relative_error"] < 0.7
