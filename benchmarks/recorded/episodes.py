@@ -9,6 +9,7 @@ import io
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -78,13 +79,13 @@ def write_video(path: Path, pictures: list[np.ndarray], fps: int = FPS, codec: s
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         options = {"g": str(gop), "crf": "18"}
-        stream = container.add_stream(codec, rate=Fraction(fps), options=options)
-        stream.height, stream.width = pictures[0].shape[:2]  # pyright: ignore[reportAttributeAccessIssue]
-        stream.pix_fmt = "yuv420p"  # pyright: ignore[reportAttributeAccessIssue]
+        stream: Any = container.add_stream(codec, rate=Fraction(fps), options=options)
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
         for image in pictures:
-            for packet in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):  # pyright: ignore[reportAttributeAccessIssue]
+            for packet in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
                 container.mux(packet)
-        for packet in stream.encode():  # pyright: ignore[reportAttributeAccessIssue]
+        for packet in stream.encode():
             container.mux(packet)
 
 

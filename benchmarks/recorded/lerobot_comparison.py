@@ -42,7 +42,7 @@ def compare_exports(python: Path, work: Path) -> list[dict[str, Any]]:
 def _export_row(python: Path, ours: Dataset, folder: Path, kind: Images) -> dict[str, Any]:
     export_lerobot(ours, folder, kind)
     expected = folder.with_suffix(".npz")
-    np.savez(expected, tolerance=TOLERANCE[kind], **_frames(ours))
+    np.savez(expected, allow_pickle=False, tolerance=TOLERANCE[kind], **_frames(ours))
     found = json.loads(_lerobot(python, "check", str(folder), str(expected)).splitlines()[-1])
     if found["wrong"] or found["frames"] != found["expected"]:
         raise RuntimeError(f"lerobot reads the export with {kind}s wrongly: {found}")
