@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.recorded.episodes import record
+from benchmarks.recorded.lerobot import write_lerobot_v21
 from pokevla.cli.main import run
 from pokevla.policy.policy import Policy
-from tests.recordings import record, write_lerobot_v21
 
 WORDS = [
     "--camera", "base=observation.images.front", "--camera", "wrist=observation.images.wrist",
@@ -44,6 +45,11 @@ def test_recordings_become_a_policy(
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    judge = ["eval", "openloop", "runs/cubes", "cubes", "--out", "runs/cubes-openloop"]
+    assert run(judge) == 0
+    assert Path("runs/cubes-openloop/summary.json").is_file()
+    assert list(Path("runs/cubes-openloop/plots").glob("*.png"))
+    assert run(["data", "export", "lerobot", "cubes", "exported/cubes"]) == 0
     policy = Policy.from_pretrained(Path("runs/cubes"))
     images = np.zeros((1, 2, 48, 64, 3), np.uint8)
     actions = policy.act(images, np.zeros((1, 8), np.float32), ["Pick up the cube"])

@@ -35,6 +35,7 @@ from pokevla.telemetry.code_version import code_commit
 
 OnFault = Literal["stop", "skip"]
 EPISODE_TIMEOUT_S = 1800.0
+_REPAIR = "Repair it, or pass --on-fault skip."
 MAX_KEY = 40
 """Longest name of a source in keys, in characters."""
 
@@ -192,7 +193,8 @@ class _Assembly:
         self._report.add(name, header.findings, refused=header.refused)
         if header.refused:
             last = header.findings[-1]
-            self._skips.add(name, Fault(last.code, last.message, "Repair it, or pass --on-fault skip."))
+            remedy = f"{header.remedy} Or pass --on-fault skip." if header.remedy else _REPAIR
+            self._skips.add(name, Fault(last.code, last.message, remedy))
             return
         for view, size in header.sizes.items():
             first = self._first_sizes.setdefault(view, size)

@@ -20,6 +20,8 @@ from pokevla.data.sources.images import encode_jpeg
 _UNDECODABLE = (OSError, SyntaxError, ValueError, IndexError, OverflowError, struct.error, zlib.error,
                 Image.DecompressionBombError)  # fmt: skip
 
+DEPTH_REMEDY = "Leave this camera out: name the others with --camera."
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -57,6 +59,9 @@ def _decoded(content: bytes, what: str) -> tuple[np.ndarray, bool]:
     """Pixels (H,W,3) of a JPEG or PNG, and whether it is a colour JPEG."""
     try:
         with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
+            if image.mode.startswith(("I", "F")):
+                raise Fault("layout", f"{what}: an image has values of {image.mode}, as depth maps have; policies see "
+                            "colours.", DEPTH_REMEDY)  # fmt: skip
             is_jpeg = image.format == "JPEG" and image.mode == "RGB"
             return np.asarray(image.convert("RGB")), is_jpeg
     except _UNDECODABLE as error:

@@ -59,7 +59,7 @@ def refuse_episode(folder: Path, number: int, fault: Fault, findings: list[Findi
     """Store why an episode cannot be used."""
     last = Finding(fault.code, fault.message)
     with new_part(folder, number) as new:
-        write_header(new, PartHeader("", None, {}, (*(findings or ()), last), None, refused=True))
+        write_header(new, PartHeader("", None, {}, (*(findings or ()), last), None, True, fault.remedy))
 
 
 def _refuse_chosen(findings: list[Finding], settings: PartSettings) -> None:

@@ -44,6 +44,8 @@ class PartHeader:
     """What of the source it was made of (`Source.episode_identity`), to notice that this has changed."""
     refused: bool = False
     """Whether the last finding is why the episode is left out."""
+    remedy: str | None = None
+    """What the user can do about that."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pokevla.data.dataset import CHECKS_NAME as CHECKS_NAME
 from pokevla.data.recordings.faults import REFUSED, WARNED, Finding
 from pokevla.data.statistics import Statistics, open_is_one
 
+MIN_ROWS = 100
 MAX_OUTSIDE = 0.1
 """Share of an episode's values outside of q01 to q99 from which it is reported: five times the 2 % of the whole set."""
 _SHOWN = 3
@@ -46,7 +47,10 @@ class Report:
         self._findings.setdefault(episode, []).append(Finding(code, message, count))
 
     def weigh_outside(self, episodes: Sequence[tuple[str, np.ndarray, np.ndarray]], statistics: Statistics) -> None:
-        """Report episodes (name, actions, proprio) with many values outside of q01 to q99 of the dataset."""
+        """Report episodes (name, actions, proprio) with many values outside of q01 to q99 of the dataset. Of fewer than
+        100 rows those are the extremes, which say nothing."""
+        if sum(len(actions) for _, actions, _ in episodes) < MIN_ROWS:
+            return
         scaled = statistics.action_mask
         for name, actions, proprio in episodes:
             commands = open_is_one(actions, statistics.grippers)[:, scaled]

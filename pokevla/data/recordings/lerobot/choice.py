@@ -10,6 +10,7 @@ from pokevla.data.recordings.fields import (
     build_embodiment,
     choose_sources,
     column_names,
+    parse_camera,
     parse_gripper,
     plain_name,
     refuse_control_mode,
@@ -28,6 +29,9 @@ def choose(metadata: Metadata, options: Options, on_note: Callable[[str], None])
         UsageError: an option is malformed or names something the dataset lacks, or one is needed.
     """
     known = metadata.columns()
+    _refuse_depth(metadata, options)
+    if metadata.depth_maps and not options.cameras:
+        on_note(f"depth maps are left out: {', '.join(metadata.depth_maps)}")
     cameras, state, action = choose_sources(options, (STATE, ACTION), metadata.cameras, known, str(metadata.root))
     names = column_names(action, known)
     width = sum((field.stop or 0) - field.start for field in action)
@@ -44,6 +48,15 @@ def choose(metadata: Metadata, options: Options, on_note: Callable[[str], None])
         [view for view, _ in cameras], state, action, grippers, mode, metadata.fps,
     )  # fmt: skip
     return Selection(cameras, state, action, embodiment)
+
+
+def _refuse_depth(metadata: Metadata, options: Options) -> None:
+    for text in options.cameras:
+        if parse_camera(text)[1] in metadata.depth_maps:
+            raise UsageError(
+                f"--camera {text}: it is a depth map, and policies see colour images only.",
+                f"Leave it out; colour cameras are {', '.join(metadata.cameras) or 'none'}.",
+            )
 
 
 def _control_mode(

@@ -38,7 +38,7 @@ STATE, ACTION, IMAGES = "observation.state", "action", "observation.images."
 class _Rows:
     """One episode: its samples, and its row of the table of episodes."""
 
-    number: int
+    split: str
     rows: range
     instruction: str
     actions: np.ndarray
@@ -54,7 +54,8 @@ def export_lerobot(
     """Write a robot dataset as LeRobot v3.0, and return the folder.
 
     Actions and proprio stay exactly the same: actions are float32 if all of them are such numbers, otherwise float64.
-    `image` keeps the JPEGs byte for byte; `video` encodes them anew (H.264).
+    `image` keeps the JPEGs byte for byte; `video` encodes them anew (H.264). A split is a range of episodes in the
+    format: those of `train` come first, and otherwise the order stays.
 
     Raises:
         DataError: `out` exists, the dataset has no robot, or lacks images of some frames.
@@ -65,7 +66,7 @@ def export_lerobot(
     refuse_overlap(out, [dataset.root])
     if out.exists():
         raise DataError(f"{out} already exists.", "Remove it, or choose another directory.")
-    found = list(_episodes(dataset))
+    found = sorted(_episodes(dataset), key=lambda episode: (episode.split != "train", episode.split))
     with atomic_folder(out) as new:
         export = _Export(dataset, robot, new, images, _action_type(found))
         with export.stack:
@@ -83,7 +84,7 @@ def _episodes(dataset: Dataset) -> Iterator[_Rows]:
         return
     order = dataset.samples["episode"].to_numpy()
     frames = dataset.samples["frame"].to_numpy()
-    columns = ["episode", "length", "instruction", "actions", "proprio"]
+    columns = ["episode", "split", "length", "instruction", "actions", "proprio"]
     for row in dataset.episodes.select(columns).to_pylist():
         rows = np.flatnonzero(order == row["episode"])
         if not np.array_equal(frames[rows], np.arange(row["length"])) or np.any(np.diff(rows) != 1):
@@ -92,7 +93,7 @@ def _episodes(dataset: Dataset) -> Iterator[_Rows]:
                 "Record it with an image of every frame.",
             )
         actions, proprio = np.asarray(row["actions"], np.float64), np.asarray(row["proprio"], np.float32)
-        yield _Rows(int(row["episode"]), range(int(rows[0]), int(rows[-1]) + 1), row["instruction"], actions, proprio)
+        yield _Rows(row["split"], range(int(rows[0]), int(rows[-1]) + 1), row["instruction"], actions, proprio)
 
 
 def _action_type(episodes: list[_Rows]) -> str:
@@ -232,9 +233,9 @@ class _Export:
             **{f"{IMAGES}{view}": moments.to_dict() for view, moments in self._moments.items()},
         }
         (meta / "stats.json").write_text(json.dumps(statistics, indent=4) + "\n", encoding="utf-8")
-        (meta / "info.json").write_text(json.dumps(self._info(), indent=4) + "\n", encoding="utf-8")
+        (meta / "info.json").write_text(json.dumps(self._info(_splits(episodes)), indent=4) + "\n", encoding="utf-8")
 
-    def _info(self) -> dict[str, Any]:
+    def _info(self, splits: dict[str, str]) -> dict[str, Any]:
         rate = self.robot.control_rate_hz
         return {
             "codebase_version": VERSION,
@@ -246,7 +247,7 @@ class _Export:
             "data_files_size_in_mb": DATA_FILE_MB,
             "video_files_size_in_mb": VIDEO_FILE_MB,
             "fps": int(rate) if rate == int(rate) else rate,
-            "splits": {"train": f"0:{len(self._table)}"},
+            "splits": splits,
             "data_path": DEFAULT_DATA[3],
             "video_path": DEFAULT_VIDEO[3] if self.images == "video" else None,
             "features": self._features(),
@@ -276,6 +277,13 @@ class _Export:
             "timestamp": {"dtype": "float32", "shape": [1], "names": None},
             **index,
         }
+
+
+def _splits(episodes: list[_Rows]) -> dict[str, str]:
+    """First and one past the last episode of each split, written as LeRobot does; the episodes are in that order."""
+    names = [episode.split for episode in episodes]
+    firsts = {name: names.index(name) for name in dict.fromkeys(names)}
+    return {name: f"{first}:{first + names.count(name)}" for name, first in firsts.items()}
 
 
 def _column_names(spec: FieldSpec) -> list[str]:

@@ -64,13 +64,30 @@ class Metadata:
     features: dict[str, dict[str, Any]]
     tasks: dict[int, str]
     episodes: tuple[EpisodeEntry, ...]
+    splits: tuple[tuple[str, range], ...] = ()
+    """Named ranges of episode numbers."""
 
     @property
     def cameras(self) -> list[str]:
-        """Features that are images, in order. Depth maps are left out."""
-        return [
-            name for name, each in self.features.items() if each["dtype"] in ("video", "image") and not _depth(each)
-        ]
+        """Features that are colour images, in order."""
+        return [name for name in self._images if not _depth(self.features[name])]
+
+    @property
+    def depth_maps(self) -> list[str]:
+        """Features that are depth maps, in order. Policies do not see them."""
+        return [name for name in self._images if _depth(self.features[name])]
+
+    @property
+    def _images(self) -> list[str]:
+        return [name for name, each in self.features.items() if each["dtype"] in ("video", "image")]
+
+    def split_of(self, index: int) -> str | None:
+        """`train` or `val`; None if the dataset is not split, as most are: all episodes are `train`. What is named
+        after validation, test or evaluation is `val`."""
+        if len(self.splits) < 2:
+            return None
+        names = [name for name, numbers in self.splits if index in numbers]
+        return "val" if any(name.startswith(("val", "test", "eval")) for name in names) else "train"
 
     def is_video(self, camera: str) -> bool:
         """Whether a camera's images are in videos, not in the tables."""
@@ -81,7 +98,7 @@ class Metadata:
         found = {}
         for name, each in self.features.items():
             shape = each.get("shape") or [1]
-            if str(each["dtype"]).startswith(("float", "int", "uint")) and len(shape) == 1:
+            if str(each["dtype"]).startswith(("float", "int", "uint", "bool")) and len(shape) == 1:
                 found[name] = Column(int(shape[0]), _names(each.get("names")), _unit(each))
         return found
 
@@ -109,13 +126,14 @@ def read_metadata(root: Path) -> Metadata:
         fps = float(info["fps"])
         episodes = tuple(layout.episodes_of_v2() if major == 2 else layout.episodes_of_v3())
         tasks = _tasks_of_v2(root) if major == 2 else _tasks_of_v3(root)
+        splits = tuple((str(name), _range(text)) for name, text in (info.get("splits") or {}).items())
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise DataError(f"{root / 'meta'} is damaged: {error!r}.", REMEDY) from error
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{root / 'meta'} cannot be read ({error}).", REMEDY) from error
     if not fps > 0 or not episodes:
         raise DataError(f"{path}: {fps:g} frames per second, {len(episodes)} episodes.", REMEDY)
-    return Metadata(root, str(version), str(info.get("robot_type") or "robot"), fps, features, tasks, episodes)
+    return Metadata(root, str(version), str(info.get("robot_type") or "robot"), fps, features, tasks, episodes, splits)
 
 
 @dataclass(frozen=True)
@@ -199,6 +217,12 @@ def _tasks_of_v3(root: Path) -> dict[int, str]:
 def _json_lines(path: Path) -> list[dict[str, Any]]:
     lines = read_text(path, max_bytes=_MAX_LINES, remedy=REMEDY).splitlines()
     return [parse_json(line, f"{path}:{number}", remedy=REMEDY) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _range(text: Any) -> range:
+    """Episodes of a split, written `0:40`."""
+    start, _, stop = str(text).partition(":")
+    return range(int(start or 0), int(stop))
 
 
 def _depth(feature: dict[str, Any]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from pokevla.data.recordings.lerobot.metadata import EpisodeEntry, Metadata
 from pokevla.data.recordings.lerobot.video import import_av, video_frames, video_rate
 from pokevla.data.sources.provenance import source_entry
 from pokevla.embodiment.description import Embodiment
+from pokevla.files.labels import lies_within
+from pokevla.files.texts import read_bytes
 
 _BATCH_ROWS = 32
 _INDEX, _TIME, _TASK = "episode_index", "timestamp", "task_index"
@@ -86,6 +88,8 @@ class LeRobotSource:
         with _reading(path):
             rows = _rows_of(path, entry.index)
             table = _numbers(path, rows, (*self.selection.sources, _TIME, _TASK))
+        if not rows and not entry.length:
+            raise Fault("length", f"{name} has no frame.")
         if len(rows) != entry.length:
             raise Fault("length", f"{name}: {path} has {len(rows)} rows, the metadata say {entry.length}.")
         times = table[_TIME].astype(np.float64) if _TIME in table else np.arange(len(rows)) / self.metadata.fps
@@ -99,7 +103,7 @@ class LeRobotSource:
                     rates[view] = rate
                 frames[view] = video_frames(video, entry.videos[camera].start_s + times.reshape(-1), self.metadata.fps)
             else:
-                frames[view] = _embedded(path, rows, camera, f"{name}: {view}")
+                frames[view] = _images(self.metadata.root, path, rows, camera, f"{name}: {view}")
         return Episode(
             instruction=self._instruction(entry, table.get(_TASK)),
             actions=gather(self.selection.action, arrays),
@@ -107,6 +111,7 @@ class LeRobotSource:
             frames=frames,
             timestamps=times.reshape(-1),
             camera_rates=rates,
+            split=self.metadata.split_of(entry.index),
         )
 
     def _instruction(self, entry: EpisodeEntry, numbers: np.ndarray | None) -> str:
@@ -191,13 +196,23 @@ def _matrix(values: np.ndarray | None, what: str) -> np.ndarray:
     return values.reshape(len(values), -1)
 
 
-def _embedded(path: Path, rows: range, camera: str, what: str) -> Iterator[Frame]:
-    """Images in the table: a structure of `bytes` and `path` in each row (datasets.Image)."""
-    batches: Callable[[], Iterator[pa.RecordBatch]] = lambda: _batches(path, rows, [camera], _BATCH_ROWS)  # noqa: E731
+def _images(root: Path, path: Path, rows: range, camera: str, what: str) -> Iterator[Frame]:
+    """Images of a table: each row has the bytes of a JPEG or PNG, or the path of its file in the dataset, or both
+    (datasets.Image)."""
     with _reading(path):
-        for batch in batches():
+        for batch in _batches(path, rows, [camera], _BATCH_ROWS):
             for value in batch.column(0).to_pylist():
-                content = value.get("bytes") if isinstance(value, dict) else value
+                content, file = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+                if isinstance(content, str):
+                    content, file = None, content
+                if not isinstance(content, bytes) and isinstance(file, str):
+                    content = _image_file(root, file, what)
                 if not isinstance(content, bytes):
-                    raise Fault("layout", f"{what}: {path} holds no image bytes in {camera}.")
+                    raise Fault("layout", f"{what}: {path} holds neither bytes nor a path in {camera}.")
                 yield content
+
+
+def _image_file(root: Path, relative: str, what: str) -> bytes:
+    if not lies_within(relative):
+        raise Fault("layout", f"{what}: the path {relative} leads out of the dataset.", "Give paths relative to it.")
+    return read_bytes(root / relative, remedy="Copy the images beside the tables.")

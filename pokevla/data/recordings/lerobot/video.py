@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pokevla.data.recordings.faults import Fault
+from pokevla.data.recordings.frames import DEPTH_REMEDY
 from pokevla.errors import EnvironmentSetupError
 
 REMEDY = "Download or record this video again."
@@ -54,6 +55,7 @@ def video_frames(path: Path, times_s: np.ndarray, rate_hz: float) -> Iterator[np
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
+            _refuse_depth(stream, path)
             stream.codec_context.options = {"err_detect": "explode"}  # FFmpeg would paint over damage
             stream.codec_context.thread_count = 1  # the other cores have other episodes
             start = round(float(times_s[0]) / float(stream.time_base)) if len(times_s) else 0
@@ -74,6 +76,15 @@ def video_frames(path: Path, times_s: np.ndarray, rate_hz: float) -> Iterator[np
                 yield nearest[1].to_ndarray(format="rgb24")
     except (av.FFmpegError, IndexError) as error:
         raise _unreadable(path, error) from error
+
+
+def _refuse_depth(stream: Any, path: Path) -> None:
+    """Depth maps are stored as grey of more than 8 bits, of which nothing is left in an image of 8."""
+    pixels = stream.codec_context.format
+    if pixels is not None and pixels.name.startswith("gray") and pixels.components[0].bits > 8:
+        raise Fault(
+            "layout", f"{path} has pixels of {pixels.name}, as depth maps have; policies see colours.", DEPTH_REMEDY
+        )
 
 
 def _timed(container: Any, stream: Any, path: Path) -> Iterator[tuple[float, Any]]:

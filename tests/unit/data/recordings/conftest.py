@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.recorded.episodes import Recorded, record
+from benchmarks.recorded.lerobot import write_lerobot_v3, write_lerobot_v21
 from pokevla.data.dataset import Dataset, open_dataset
 from pokevla.data.recordings.conversion import RecordingSettings, convert_recordings
 from pokevla.data.recordings.fields import Options
 from pokevla.data.recordings.lerobot.choice import choose
 from pokevla.data.recordings.lerobot.metadata import read_metadata
 from pokevla.data.recordings.lerobot.source import LeRobotSource
-from tests.recordings import Recorded, record, write_lerobot_v3, write_lerobot_v21
 
 OPTIONS = Options(
     cameras=["base=observation.images.front", "left=observation.images.left", "wrist=observation.images.wrist"],

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.recorded.episodes import picture, shown
 from pokevla.data.dataset import Dataset, open_dataset
 from pokevla.data.reader import ShardReader
 from pokevla.data.recordings.conversion import RecordingSettings, convert_recordings, key_name, prepare_slice
@@ -25,7 +26,6 @@ from pokevla.data.recordings.functions import FunctionSource
 from pokevla.data.sources.images import encode_jpeg
 from pokevla.embodiment.description import Embodiment, FieldSpec, Gripper
 from pokevla.errors import DataError, DiskFullError, UsageError
-from tests.recordings import picture, shown
 from tests.unit.data.recordings.conftest import lerobot_source
 
 ROBOT = Embodiment(
@@ -135,6 +135,7 @@ def test_an_unusable_episode_stops_or_is_left_out_and_counted(
     assert caught.value.message.startswith(message)
     assert caught.value.code == code
     assert "--on-fault skip" in str(caught.value)
+    assert ("Give one with --task. Or pass" in str(caught.value)) == (act == "no task")
     assert not (tmp_path / "out").exists()
     dataset = run(tmp_path / "out", {2: act}, on_fault="skip")
     assert dataset.info["num_episodes"] == 5

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.recorded.episodes import shown
 from pokevla.cli.main import run
 from pokevla.data.dataset import Dataset, open_dataset
 from pokevla.data.reader import ShardReader
@@ -19,7 +20,6 @@ from pokevla.data.recordings.lerobot.export import export_lerobot
 from pokevla.data.recordings.lerobot.metadata import read_metadata
 from pokevla.data.recordings.lerobot.source import LeRobotSource
 from pokevla.errors import DataError
-from tests.recordings import shown
 from tests.toys import write_toy_dataset, write_toy_questions
 
 BACK = Options(

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.recorded.episodes import Recorded, record, shown
+from benchmarks.recorded.hdf5 import write_aloha, write_robomimic
 from pokevla.cli.main import run
 from pokevla.data.dataset import Dataset, open_dataset
 from pokevla.data.reader import ShardReader
@@ -16,7 +18,6 @@ from pokevla.data.recordings.conversion import RecordingSettings, convert_record
 from pokevla.data.recordings.hdf5.maps import SHIPPED, read_map
 from pokevla.data.recordings.hdf5.source import Hdf5Source, find_episodes
 from pokevla.errors import DataError, UsageError
-from tests.recordings import Recorded, record, shown, write_aloha, write_robomimic
 
 OPTIONS = ["--image-size", "64", "--workers", "0", "--task", "Lift the cube"]
 

@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from benchmarks.recorded.episodes import FPS, Recorded, picture, record, shown, write_video
+from benchmarks.recorded.lerobot import write_lerobot_v3, write_lerobot_v21
 from pokevla.cli.main import run
 from pokevla.data.dataset import Dataset, open_dataset
 from pokevla.data.inspection import verify_dataset
@@ -20,7 +22,6 @@ from pokevla.data.recordings.lerobot.choice import choose
 from pokevla.data.recordings.lerobot.metadata import read_metadata
 from pokevla.data.recordings.lerobot.video import video_frames
 from pokevla.errors import DataError, UsageError
-from tests.recordings import FPS, Recorded, picture, record, shown, write_lerobot_v3, write_lerobot_v21, write_video
 from tests.unit.data.recordings.conftest import OPTIONS, TASKS, lerobot_source
 
 KINDS = ("v2.1", "v2.1 images", "v3.0", "v3.0 images")

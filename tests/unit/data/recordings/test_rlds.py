@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from benchmarks.recorded.episodes import Recorded, record, shown
+from benchmarks.recorded.rlds import tfrecord, write_rlds
 from pokevla.cli.main import run
 from pokevla.data.dataset import Dataset, open_dataset
 from pokevla.data.reader import ShardReader
@@ -22,7 +24,6 @@ from pokevla.data.recordings.rlds.source import choose_rlds
 from pokevla.data.recordings.rlds.tfrecord import index_records, masked_crc32c, read_record
 from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import DataError, UsageError
-from tests.recordings import Recorded, record, shown, tfrecord, write_rlds
 
 OPTIONS = ["--image-size", "64", "--workers", "0"]
 

@@ -1,0 +1,1 @@
+"""Recordings of a toy arm in the layouts of other projects."""
