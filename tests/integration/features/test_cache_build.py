@@ -68,11 +68,12 @@ def test_payloads_start_at_page_boundaries(dataset_root: Path, cache_config: Cac
     assert all(offset % ALIGNMENT == 0 for offset in offsets)
 
 
-@pytest.mark.parametrize("codec", ["int8", "fp16"])
+@pytest.mark.parametrize("codec", ["int8", "int4", "fp16"])
 def test_cached_features_are_those_of_the_teachers_on_the_clean_images(
     dataset_root: Path, cache_config: CacheConfig, codec: str
 ) -> None:
-    config = cache_config.model_copy(update={"sam_codec": codec, "vggt_codec": codec})
+    sam_codec, vggt_least = ("int8", 0.994) if codec == "int4" else (codec, 0.9999)
+    config = cache_config.model_copy(update={"sam_codec": sam_codec, "vggt_codec": codec})
     (reader,) = open_features(config, [open_dataset_after_build(dataset_root, config)])
     dataset = open_dataset(dataset_root)
     keys = dataset.samples["key"].to_pylist()
@@ -80,8 +81,9 @@ def test_cached_features_are_those_of_the_teachers_on_the_clean_images(
     features = stored_features([reader.read(key) for key in keys])
     for teacher in config.all_teachers.values():
         stored, fresh = features[teacher.kind], build_teacher(teacher).encode(images)[teacher.kind]
-        assert torch.nn.functional.cosine_similarity(stored.flatten(1), fresh.flatten(1)).min() > 0.9999
-        assert (stored - fresh).abs().max() < 0.03 * fresh.abs().max()
+        least = vggt_least if teacher.kind == "vggt" else 0.9999
+        assert torch.nn.functional.cosine_similarity(stored.flatten(1), fresh.flatten(1)).min() > least
+        assert (stored - fresh).abs().max() < (0.07 if least < 0.999 else 0.03) * fresh.abs().max()
 
 
 def open_dataset_after_build(dataset_root: Path, config: CacheConfig):
