@@ -35,8 +35,8 @@ from pokevla.shards.index import CHECKSUMS, ShardIndex
 
 LEAST_COSINE = 0.98
 """Minimum cosine similarity of stored features and recomputed ones in the same codec, at every cell of the grid. Other
-devices and library versions cost far less (ours); what a codec costs, which for four bits has no bound, is the matter of
-`--fidelity`."""
+devices and library versions cost far less (ours); what a codec costs, which for four bits has no bound, is the matter
+of `--fidelity`."""
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ def cache_layout(cache: CacheConfig, num_views: int) -> RecordLayout:
     """Return the layout of the cache's records for a dataset of `num_views` views. Cheap: no weights are read.
 
     Raises:
-        RecipeError: there is no teacher, a teacher does not exist, two output a field of the same name, or a codec cannot
-            store a field.
+        RecipeError: there is no teacher, a teacher does not exist, two output a field of the same name, or a codec
+            cannot store a field.
         CheckpointError: a preset does not exist.
     """
     fields: dict[str, FieldLayout] = {}

@@ -5,8 +5,8 @@ all fields, then the scales of those that have any. The zeros align the payload 
 that it can be read with direct I/O.
 
 The manifest of a cache lists the fields; the header follows from that list. Version 1 of the header contains the shapes
-of SAM and VGGT and is written for exactly these two, in the codecs that it knows. Version 2, for any other set of fields,
-contains a digest of the list.
+of SAM and VGGT and is written for exactly these two, in the codecs that it knows. Version 2, for any other set of
+fields, contains a digest of the list.
 """
 
 from __future__ import annotations

@@ -106,8 +106,8 @@ class TeacherConfig(Section):
     seed: int = 0
     """Seed of the random weights when there is no file."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the encoder. `bf16`: matrix products in bfloat16, the rest in float32 (torch.autocast), as SAM 2 and
-    VGGT are published to run: for a GPU. It is a part of the cache's fingerprint."""
+    """Arithmetic of the encoder. `bf16`: matrix products in bfloat16, the rest in float32 (torch.autocast), as SAM 2
+    and VGGT are published to run: for a GPU. It is a part of the cache's fingerprint."""
 
 
 FeatureCodec = Literal["int8", "fp16"]
@@ -119,8 +119,8 @@ class CachedTeacherConfig(TeacherConfig):
     """One more frozen teacher, and how its features are stored."""
 
     codec: TokenCodec = "int8"
-    """`int8` stores one scale per token, or per 64 values of a grid's channel; `int4`, for tokens of an even width, takes
-    half the space; `fp16` is exact, for audits."""
+    """`int8` stores one scale per token, or per 64 values of a grid's channel; `int4`, for tokens of an even width,
+    takes half the space; `fp16` is exact, for audits."""
 
 
 class CacheConfig(Section):
@@ -135,8 +135,8 @@ class CacheConfig(Section):
     sam_codec: FeatureCodec = "int8"
     """`int8` stores groups of 64 values with one scale; `fp16` is exact, for audits."""
     vggt_codec: TokenCodec = "int8"
-    """`int8` stores one scale per token; `int4` stores groups of 64 values in four bits each, half the space at a cosine
-    of about 0.996; `fp16` is exact, for audits."""
+    """`int8` stores one scale per token; `int4` stores groups of 64 values in four bits each, half the space at a
+    cosine of about 0.996; `fp16` is exact, for audits."""
     teachers: list[CachedTeacherConfig] = []  # noqa: RUF012 (pydantic copies it)
     """Further teachers whose features are cached beside these, one of each kind."""
     checksums: ChecksumRule = "every_read"

@@ -47,7 +47,7 @@ def build(
     cache, datasets, batch = _jobs(recipe, overrides)
     for dataset in datasets:
         read_info(dataset)  # refused before any teacher is loaded
-        with progress(dataset.name) as on_progress:
+        with progress(dataset.name, "samples") as on_progress:
             directory = build_cache(dataset, cache, batch, on_progress, device)
         _print_info(cache_info(directory))
 

@@ -174,8 +174,8 @@ TEACHER_FLOPS: dict[tuple[str, str], tuple[int, int]] = {
     ("vggt", "mini"): (19_516_160, 1_893_376),
     ("vggt", "vggt_1b"): (2_862_424_743_936, 185_585_762_304),
 }
-"""Operations of our teachers' encoders, matrix products, convolutions and attention: a and b of a V + b V^2 for a sample
-of V views. VGGT attends over all views at once."""
+"""Operations of our teachers' encoders, matrix products, convolutions and attention: a and b of a V + b V^2 for a
+sample of V views. VGGT attends over all views at once."""
 _GROUP = 64  # values of a grid, or of a token in four bits, that share a scale (pokevla.features.codec)
 _ALIGNMENT = 4096  # a record's payload starts at a multiple of this
 
