@@ -2,11 +2,11 @@
 
     python benchmarks/cache_storm.py [--kills 20] [--processes 2] [--samples 4000] [--seed 0] [--json PATH]
 
-Some processes build one cache at the same time: each carries out `pokevla cache build RECIPE`, forked from a process that
-has imported everything, because starting the command anew takes longer than many shards. They are killed with SIGKILL at
-random moments, spread over four fifths of the time that they need undisturbed, and started again. In the end every file
-of the cache must have the bytes of the undisturbed one, the manifest too. A kill counts as `mid_shard` if it leaves a
-half-written shard behind.
+Some processes build one cache at the same time: each carries out `pokevla cache build RECIPE`, forked from a process
+that has imported everything, because starting the command anew takes longer than many shards. They are killed with
+SIGKILL at random moments, spread over four fifths of the time that they need undisturbed, and started again. In the end
+every file of the cache must have the bytes of the undisturbed one, the manifest too. A kill counts as `mid_shard` if it
+leaves a half-written shard behind.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if problems or storm.kills < options.kills else 0
 
 
-def write_dataset(out: Path, samples: int) -> None:
+def write_dataset(out: Path, samples: int, image_size: int = IMAGE_SIZE) -> None:
     """A robot dataset of random pictures."""
     rng = np.random.default_rng(0)
     task = {"suite": "storm", "task": "t", "task_index": 0, "instruction": "t", "split": "train", "episode": 0}
@@ -94,7 +94,7 @@ def write_dataset(out: Path, samples: int) -> None:
         out, group="storm", samples=SAMPLE_SCHEMA, episodes=EPISODE_SCHEMA, embodiment=LIBERO, shard_samples=50
     ) as writer:
         for frame in range(samples):
-            picture = rng.integers(0, 256, (IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
+            picture = rng.integers(0, 256, (image_size, image_size, 3), dtype=np.uint8)
             members = {f"{view}.jpg": encode_jpeg(picture, 90) for view in LIBERO.views}
             writer.add_sample(f"storm-f{frame:06d}", members, {**task, "frame": frame, "proprio": [0.0] * 8})
         actions = [[0.0] * 7] * samples
@@ -134,8 +134,8 @@ def undisturbed_s(recipe: Path, folder: Path, processes: int) -> float:
 
 
 def disturb(recipe: Path, folder: Path, kills: int, processes: int, pause_s: float, rng: random.Random) -> Storm:
-    """Build through all kills, `pause_s` apart on average. A process that has ended is started again until all kills are
-    done."""
+    """Build through all kills, `pause_s` apart on average. A process that has ended is started again until all kills
+    are done."""
     began, storm = time.monotonic(), Storm()
     running = [start(recipe) for _ in range(processes)]
     storm.starts = processes
