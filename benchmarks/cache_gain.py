@@ -12,8 +12,8 @@
 teachers'
   forward passes. Counted, not measured (`pokevla plan`). Ratio: with teachers over without.
 - `memory_pocket/...`: GiB of a GPU that the teachers would take: their weights in fp32, as autocast keeps them, and the
-  largest sum of tensors that live at one time while they encode a micro-batch of 8 in eager mode without a fused
-  attention kernel, counted on the meta device. A fused kernel needs less.
+  largest sum of tensors that live at one time while the larger of them encodes a micro-batch of 8, eagerly and in fp32,
+  counted on the meta device. Most of SAM's are its relative positions, a bias of 4096 x 4096 for each head of a block.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def encoding_bytes(kind: str, size: str) -> int:
     with torch.device("meta"):
         encoder = definition.build(size).eval()
         images = torch.zeros(MICRO, VIEWS, 256, 256, 3, dtype=torch.uint8)
-    with torch.autocast("meta", torch.bfloat16, enabled=False), torch.no_grad():
+    with torch.no_grad():
         return peak_bytes(lambda: definition.encode(encoder, images))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from toy_run import picture_with_square
 
-from benchmarks.toy_run import picture_with_square
 from pokevla.data.sources.episodes import EPISODE_SCHEMA, SAMPLE_SCHEMA
 from pokevla.data.sources.images import encode_jpeg, encode_mask
 from pokevla.data.statistics import compute_statistics
