@@ -3,7 +3,7 @@
     python benchmarks/data_wait.py [--quick] [--json PATH]
 
 A post-training of `mini` on 2 ranks, all losses, features from a cache, in the way of `pokevla train`: its ranks, loop
-and loader processes. `data_wait_share` of metrics.jsonl, mean over the second half of the steps.
+and loader processes. `data_wait_share` of metrics.jsonl, over the time of the second half of the steps.
 
 - `data_wait/warm`: data and cache are in the page cache. Goal: at most 0.01.
 - `data_wait/disk_4x`, `data_wait/disk_half`: every read of a shard waits as if a disk delivered four times, or half,
@@ -107,8 +107,8 @@ def wait_share(work: Path, name: str, steps: int, bytes_per_s: float = float("in
     run_ranks(RANKS, partial(rank, run_dir=run_dir, bytes_per_s=bytes_per_s))
     lines = [line for line in read_jsonl(run_dir / METRICS) if "data_wait_share" in line]
     later = [line for line in lines if line["step"] > steps // 2]
-    shares, seconds = ([line[figure] for line in later] for figure in ("data_wait_share", "step_s"))
-    return sum(shares) / len(shares), sum(seconds) / len(seconds)
+    seconds = sum(line["step_s"] for line in later)  # shares of long steps weigh more
+    return sum(line["data_wait_share"] * line["step_s"] for line in later) / seconds, seconds / len(later)
 
 
 def bytes_per_sample(work: Path) -> float:

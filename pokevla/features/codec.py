@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -149,10 +149,6 @@ CODECS: dict[str, Codec] = {
 """Codecs by their name in a manifest. A new codec is one entry; names must never change."""
 
 
-STORED_AS: tuple[TokenCodec, ...] = get_args(TokenCodec)
-"""Ways of storing a field that a recipe can choose."""
-
-
 def codec_for(view_shape: tuple[int, ...], stored_as: TokenCodec) -> str:
     """Name of the codec for a field with shape (C, G, G) or (N, T) per view, stored as the recipe says.
 
@@ -173,7 +169,9 @@ def codec_for(view_shape: tuple[int, ...], stored_as: TokenCodec) -> str:
 
 def codecs_for(view_shape: tuple[int, ...]) -> list[str]:
     """Names of all codecs that a recipe can choose for a field with shape (C, G, G) or (N, T) per view."""
-    choices = [choice for choice in STORED_AS if choice != "int4" or CODECS["int4_token64"].can_store((1, *view_shape))]
+    choices: list[TokenCodec] = ["int8", "fp16"]
+    if CODECS["int4_token64"].can_store((1, *view_shape)):
+        choices.insert(1, "int4")
     return [codec_for(view_shape, choice) for choice in choices]
 
 
