@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from interleaved import best_seconds
-from matrix_floor import floor_of, record_products, total_flops
-from plain_forms import OFTHead, VLAAdapterHead, plainly
-from reporting import report, row
 from torch import Tensor, nn
 
+from benchmarks.interleaved import best_seconds
+from benchmarks.matrix_floor import floor_of, record_products, total_flops
+from benchmarks.plain_forms import OFTHead, VLAAdapterHead, plainly
+from benchmarks.reporting import report, row
 from pokevla.data.batch import QuantisedFeatures, RobotBatch
 from pokevla.model.building import build_vla
 from pokevla.model.heads.condition import HeadCondition

@@ -7,20 +7,29 @@ from pathlib import Path
 
 import typer
 
+from pokevla.embodiment.libero import LIBERO
 from pokevla.packaged_recipes import complete_recipe
 from pokevla.recipe.load import load_recipe
+from pokevla.recipe.planning.cache_job import plan_cache
 from pokevla.recipe.planning.parts import TITLES
 from pokevla.recipe.planning.plan import Plan, gib
 from pokevla.recipe.planning.plan import plan as make_plan
+from pokevla.recipe.schema import CacheRecipe
 
 
 def plan(
-    recipe: Path = typer.Argument(..., help="A pretrain or posttrain recipe.", autocompletion=complete_recipe),
+    recipe: Path = typer.Argument(..., help="A pretrain, posttrain or cache recipe.", autocompletion=complete_recipe),
     overrides: list[str] = typer.Argument(None, help="Overrides such as batch.micro=4."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
-    """Print batch arithmetic, steps, memory, compute, hours and disk of a training recipe."""
-    made = make_plan(load_recipe(recipe, overrides or []).recipe)
+    """Print batch arithmetic, steps, memory, compute, hours and disk of a training recipe, or compute, hours and disk
+    of building a cache."""
+    loaded = load_recipe(recipe, overrides or []).recipe
+    if isinstance(loaded, CacheRecipe):
+        build = plan_cache(loaded, LIBERO.num_views)
+        typer.echo(json.dumps(build.to_dict(), indent=2) if as_json else "\n".join(build.lines()))
+        return
+    made = make_plan(loaded)
     if as_json:
         typer.echo(json.dumps(made.to_dict(), indent=2))
         return
@@ -64,7 +73,10 @@ def plan_lines(made: Plan) -> list[str]:
         again = f"{made.recomputed_flops_per_sample / 1e12:.3g} TFLOP"
         lines.append(f"            and {again} recomputed, which MFU leaves out")
     lines.append(f"hours       {made.hours:.1f}" if made.hours is not None else "hours       unknown")
-    lines += ["", *_disk_lines(made), "", *made.notes]
+    lines += ["", *_disk_lines(made), ""]
+    if made.cache_build is not None:
+        lines += [*made.cache_build.lines(), ""]
+    lines += made.notes
     return lines
 
 

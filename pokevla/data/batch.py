@@ -22,8 +22,8 @@ IGNORED_LABEL = -100
 class StoredFeature(NamedTuple):
     """One field of cached teacher features of one sample, as stored.
 
-    `values` are (V,C,G,G) or (V,N,W), int8 or float16; `scales` are float16, or None if the codec has none. `codec`
-    is a key of `pokevla.features.codec.CODECS`.
+    `values` are (V,C,G,G) or (V,N,W), int8 or float16, or (V,N,W/2) uint8 with two values in a byte; `scales` are
+    float16, or None if the codec has none. `codec` is a key of `pokevla.features.codec.CODECS`.
     """
 
     values: np.ndarray
@@ -50,13 +50,13 @@ class FeatureField(Protocol):
         ...
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the values."""
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape of the stored values."""
         ...
 
     @property
     def dtype(self) -> str:
-        """Type of the values."""
+        """Type of the stored values."""
         ...
 
     @property
@@ -89,7 +89,7 @@ class QuantisedFeatures:
     """A batch of one field as stored. `pokevla.features.codec.dequantise` converts it to floats on the device."""
 
     values: Tensor
-    """(B,V,C,G,G) or (B,V,N,W); int8 or float16."""
+    """(B,V,C,G,G) or (B,V,N,W), int8 or float16; or (B,V,N,W/2) uint8, two values in a byte."""
     scales: Tensor | None
     """float16; None if the codec has none."""
     codec: str

@@ -195,7 +195,7 @@ def _common_fields(sources: Sequence[FeatureSource | None]) -> Sequence[FeatureF
         DataError: they have different ones.
     """
     fields = [() if source is None else source.fields for source in sources]
-    layouts = {tuple((field.name, field.shape, field.codec) for field in each) for each in fields}
+    layouts = {tuple((field.name, field.stored_shape, field.codec) for field in each) for each in fields}
     if len(layouts) > 1:
         raise DataError(
             "The datasets of the mixture have different cached features.", "Build the cache of each from one recipe."

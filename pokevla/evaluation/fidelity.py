@@ -14,7 +14,7 @@ from pokevla.data.batch import QuantisedFeatures
 from pokevla.data.images.transforms import centre_crop_box
 from pokevla.errors import UsageError
 from pokevla.features.cache_verify import Recomputed, least_cosine
-from pokevla.features.codec import CODECS, STORED_AS, codec_for, dequantise
+from pokevla.features.codec import CODECS, codecs_for, dequantise
 from pokevla.features.feature_crop import crop_image_features, crop_to_patches
 from pokevla.features.layout import FieldLayout
 from pokevla.model.vla import VLAOutput
@@ -61,7 +61,7 @@ def measure_fidelity(recomputed: Recomputed, run: Path) -> list[Fidelity]:
     return [
         audit.measure(field, codec)
         for field, exact in recomputed.fresh.items()
-        for codec in dict.fromkeys(codec_for(tuple(exact.shape[2:]), stored_as) for stored_as in STORED_AS)
+        for codec in codecs_for(tuple(exact.shape[2:]))
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -65,7 +66,7 @@ def build_cache(
         cache: teachers, codecs and place.
         batch: samples that the teachers encode together.
         on_progress: called with (done, total) samples, starting with those of the finished shards. Those of other
-            processes count when their shard is complete.
+            processes count soon after their shard is complete.
         device: of the teachers; None: a GPU if there is one.
         names: shards to begin with. Processes that begin elsewhere rarely compete for a shard.
         stall_s: longest time to wait for other processes while none of them completes a shard. None: do not wait for
@@ -87,17 +88,29 @@ def build_cache(
     (directory / SHARDS_NAME).mkdir(parents=True, exist_ok=True)
     missing = build.missing
     _check_room(directory, build.count(missing) * (build.layout.payload_bytes + ALIGNMENT))
+    elsewhere = _Elsewhere(build, missing)
     with build.encoder(batch) as encoder:
-        counter = Counter(total - build.count(missing), total, on_progress)
-        _compute(build, [*(name for name in names if name in missing), *missing], encoder, counter, stall_s)
+        counter = Counter(total - build.count(missing), total, on_progress, elsewhere.count)
+        _compute(build, [*(name for name in names if name in missing), *missing], encoder, counter, elsewhere, stall_s)
     with finish_lock(directory):
-        if not build.missing and not build.is_complete():
-            build.finish()
-            remove_locks(directory)
+        left = build.missing
+        if not left:
+            if not build.is_complete():
+                build.finish()
+            remove_locks(directory)  # whoever was not the last to write may have been the last to look
+    if not left:
+        counter.complete()
     return directory
 
 
-def _compute(build: _Build, order: Sequence[str], encoder: Encoder, counter: Counter, stall_s: float | None) -> None:
+def _compute(
+    build: _Build,
+    order: Sequence[str],
+    encoder: Encoder,
+    counter: Counter,
+    elsewhere: _Elsewhere,
+    stall_s: float | None,
+) -> None:
     """Compute the shards of `order` that nobody else computes. Returns when all exist, or with `stall_s` None when the
     rest is being computed."""
     left = list(dict.fromkeys(order))
@@ -109,9 +122,8 @@ def _compute(build: _Build, order: Sequence[str], encoder: Encoder, counter: Cou
                 if not mine:
                     continue
                 if build.lacks(name):
+                    elsewhere.forget(name)
                     build.write(name, encoder, counter)
-                else:  # another process was quicker
-                    counter.add(build.count([name]))
             left.remove(name)
         if len(left) < before:
             last_progress = time.monotonic()
@@ -124,7 +136,31 @@ def _compute(build: _Build, order: Sequence[str], encoder: Encoder, counter: Cou
                 "End that process, and run the same command again.",
             )
         else:
+            counter.tell()
             time.sleep(_POLL_S)
+
+
+class _Elsewhere:
+    """Samples of the shards that other processes have completed since this one began."""
+
+    def __init__(self, build: _Build, missing: Sequence[str]) -> None:
+        """A missing shard that has an index has a damaged one: nobody sees on the disk when it is computed again."""
+        self._build = build
+        there = self._listing()
+        self._waiting = {name for name in missing if index_path(Path(name)).name not in there}
+
+    def forget(self, name: str) -> None:
+        """This process computes a shard itself, and counts it."""
+        self._waiting.discard(name)
+
+    def count(self) -> int:
+        """Lists the folder of shards once."""
+        there = self._listing()
+        return self._build.count(name for name in self._waiting if index_path(Path(name)).name in there)
+
+    def _listing(self) -> set[str]:
+        with os.scandir(self._build.directory / SHARDS_NAME) as entries:
+            return {entry.name for entry in entries}
 
 
 def cache_shards(dataset_root: Path, cache: CacheConfig) -> tuple[Path, list[str], list[str]]:

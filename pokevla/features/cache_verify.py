@@ -21,13 +21,22 @@ from pokevla.features.codec import dequantise
 from pokevla.features.encoding import Progress, build_teachers, encode_images, image_source, read_images
 from pokevla.features.feature_reader import FeatureReader
 from pokevla.features.fingerprint import cache_fingerprint, differences
-from pokevla.features.layout import ALIGNMENT, HEADER_BYTES, REBUILD, Features, RecordLayout, decode_record
+from pokevla.features.layout import (
+    ALIGNMENT,
+    HEADER_BYTES,
+    REBUILD,
+    Features,
+    RecordLayout,
+    decode_record,
+    encode_features,
+)
 from pokevla.recipe.sections import CacheConfig
 from pokevla.shards.index import CHECKSUMS, ShardIndex
 
 LEAST_COSINE = 0.98
-"""Minimum cosine similarity of recomputed and stored features, at every cell of the grid. int8 costs at most 0.001 on
-features without outliers; other devices and library versions cost far less (ours)."""
+"""Minimum cosine similarity of stored features and recomputed ones in the same codec, at every cell of the grid. Other
+devices and library versions cost far less (ours); what a codec costs, which for four bits has no bound, is the matter
+of `--fidelity`."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +46,21 @@ class VerifyReport:
     records: int
     recomputed: int
     cosines: dict[str, float]
-    """Minimum cosine per field over all cells of the recomputed samples; empty if none was recomputed."""
+    """Minimum cosine per field over all cells of the recomputed samples, which were stored and read like the others;
+    empty if none was recomputed."""
 
 
 def cache_info(directory: Path) -> dict[str, Any]:
-    """Return the manifest of a complete cache, with its size on disk in bytes (`disk_bytes`).
+    """Return the manifest of a complete cache, with its size on disk in bytes (`disk_bytes`) and the fields of a record
+    with their bytes (`record`).
 
     Raises:
         DataError: not a cache, or the cache is incomplete or damaged.
     """
     manifest = read_manifest(directory)
     sizes = [path.stat().st_size for path in (directory / SHARDS_NAME).iterdir() if path.is_file()]
-    return {**manifest, "directory": str(directory), "disk_bytes": sum(sizes)}
+    record = [{**field.to_dict(), "bytes": field.num_bytes} for field in RecordLayout.from_manifest(manifest).fields]
+    return {**manifest, "directory": str(directory), "disk_bytes": sum(sizes), "record": record}
 
 
 def verify_cache(
@@ -87,7 +99,7 @@ def verify_cache(
     dataset = open_dataset(dataset_root or Path(origin["dataset"]))
     cache = cache or CacheConfig.model_validate(origin["cache"])
     recomputed = recompute_samples(directory, manifest, dataset, cache, min(recompute, total))
-    return VerifyReport(total, *_compare(recomputed, directory))
+    return VerifyReport(total, *_compare(recomputed, layout, directory))
 
 
 def checked_records(shard: Path, layout: RecordLayout, index: ShardIndex) -> Iterator[tuple[str, Features]]:
@@ -128,10 +140,11 @@ def _refuse_not_finite(features: Features, what: str) -> None:
                 raise DataError(f"{what} holds a feature of field {name} that is not finite.", REBUILD)
 
 
-def _compare(recomputed: Recomputed, directory: Path) -> tuple[int, dict[str, float]]:
+def _compare(recomputed: Recomputed, layout: RecordLayout, directory: Path) -> tuple[int, dict[str, float]]:
     """Number of samples and the minimum cosine of each field."""
-    stored = recomputed.stored
-    cosines = {name: least_cosine(values, recomputed.fresh[name]) for name, values in stored.items()}
+    outputs = {name: values.numpy() for name, values in recomputed.fresh.items()}
+    again = stored_features(encode_features(outputs, layout))
+    cosines = {name: least_cosine(values, again[name]) for name, values in recomputed.stored.items()}
     if not all(value >= LEAST_COSINE for value in cosines.values()):  # also if one is NaN
         raise DataError(
             f"{directory}: recomputed features differ from the stored ones (minimum cosine: "

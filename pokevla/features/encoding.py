@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +24,8 @@ from pokevla.recipe.sections import CacheConfig
 from pokevla.teachers.teacher import Teacher, build_teacher
 
 Progress = Callable[[int, int], None]
+LOOK_S = 2.0
+"""Time between two looks at what other processes have finished."""
 
 
 def build_teachers(cache: CacheConfig, device: str | None = None) -> list[Teacher]:
@@ -57,19 +60,36 @@ def image_source(dataset: Dataset) -> Source:
     return Source(ShardReader(dataset), dataset.rows, views)
 
 
-@dataclass
 class Counter:
-    """Counts finished samples and calls `listener` after each change."""
+    """Counts finished samples, those of other processes too, and calls `listener` after each change."""
 
-    done: int
-    total: int
-    listener: Progress | None
+    def __init__(
+        self, done: int, total: int, listener: Progress | None, elsewhere: Callable[[], int] = lambda: 0
+    ) -> None:
+        """`done`: samples that were finished before; `elsewhere`: how many others have finished since then. It looks at
+        the disk, so it is asked every `LOOK_S` seconds at most."""
+        self._before, self._own, self._total = done, 0, total
+        self._listener, self._elsewhere = listener, elsewhere
+        self._others, self._looked = 0, float("-inf")
 
     def add(self, count: int) -> None:
-        """Count `count` more samples and call the listener."""
-        self.done += count
-        if self.listener is not None:
-            self.listener(self.done, self.total)
+        """Count `count` more samples of this process and call the listener."""
+        self._own += count
+        self.tell()
+
+    def tell(self) -> None:
+        """Call the listener."""
+        if self._listener is None:
+            return
+        now = time.monotonic()
+        if now - self._looked >= LOOK_S:
+            self._others, self._looked = self._elsewhere(), now
+        self._listener(self._before + self._own + self._others, self._total)
+
+    def complete(self) -> None:
+        """Call the listener with the total, if it has not heard of it."""
+        if self._listener is not None and self._before + self._own + self._others != self._total:
+            self._listener(self._total, self._total)
 
 
 @dataclass(frozen=True)

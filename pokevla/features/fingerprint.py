@@ -17,7 +17,8 @@ def cache_layout(cache: CacheConfig, num_views: int) -> RecordLayout:
     """Return the layout of the cache's records for a dataset of `num_views` views. Cheap: no weights are read.
 
     Raises:
-        RecipeError: there is no teacher, a teacher does not exist, or two output a field of the same name.
+        RecipeError: there is no teacher, a teacher does not exist, two output a field of the same name, or a codec
+            cannot store a field.
         CheckpointError: a preset does not exist.
     """
     fields: dict[str, FieldLayout] = {}
@@ -25,7 +26,11 @@ def cache_layout(cache: CacheConfig, num_views: int) -> RecordLayout:
         for name, shape in teacher_definition(teacher).fields(teacher.preset).items():
             if name in fields:
                 raise RecipeError(f"{place}: {fields[name].teacher} and {teacher.kind} both output the field {name}.")
-            fields[name] = FieldLayout(name, teacher.kind, (num_views, *shape), codec_for(shape, teacher.codec))
+            try:
+                codec = codec_for(shape, teacher.codec)
+            except RecipeError as error:
+                raise RecipeError(f"{place}, field {name}: {error.message}", error.remedy) from error
+            fields[name] = FieldLayout(name, teacher.kind, (num_views, *shape), codec)
     if not fields:
         raise RecipeError("The cache names no teacher.", "Set cache.sam, cache.vggt or cache.teachers.")
     return RecordLayout(tuple(fields.values()))

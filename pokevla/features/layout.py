@@ -5,8 +5,8 @@ all fields, then the scales of those that have any. The zeros align the payload 
 that it can be read with direct I/O.
 
 The manifest of a cache lists the fields; the header follows from that list. Version 1 of the header contains the shapes
-of SAM and VGGT and is written for exactly these two. Version 2, for any other set of fields, contains a digest of the
-list.
+of SAM and VGGT and is written for exactly these two, in the codecs that it knows. Version 2, for any other set of
+fields, contains a digest of the list.
 """
 
 from __future__ import annotations
@@ -61,6 +61,11 @@ class FieldLayout:
         return self.stored_as.dtype
 
     @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape of the stored values."""
+        return self.stored_as.stored_shape(self.shape)
+
+    @property
     def scale_shape(self) -> tuple[int, ...] | None:
         """Shape of the float16 scales, or None without scales."""
         return self.stored_as.scale_shape(self.shape)
@@ -69,12 +74,12 @@ class FieldLayout:
     def num_bytes(self) -> int:
         """Number of bytes of values and scales."""
         scale_bytes = 2 * prod(self.scale_shape) if self.scale_shape is not None else 0
-        return prod(self.shape) * np.dtype(self.stored_as.dtype).itemsize + scale_bytes
+        return prod(self.stored_shape) * np.dtype(self.stored_as.dtype).itemsize + scale_bytes
 
     def new_arrays(self) -> StoredFeature:
         """Uninitialised arrays for the field of one record."""
         scales = None if self.scale_shape is None else np.empty(self.scale_shape, dtype=np.float16)
-        return StoredFeature(np.empty(self.shape, dtype=self.stored_as.dtype), scales, self.codec)
+        return StoredFeature(np.empty(self.stored_shape, dtype=self.stored_as.dtype), scales, self.codec)
 
     def to_dict(self) -> dict[str, Any]:
         """The entry of the field in a manifest."""
@@ -146,7 +151,9 @@ class RecordLayout:
 def _is_plausible(field: FieldLayout) -> bool:
     """Whether name and shape can be those of a field: checked before arrays of that shape are allocated."""
     sides = all(type(side) is int and 0 < side <= MAX_SIDE for side in field.shape)
-    return isinstance(field.name, str) and len(field.shape) in (3, 4) and sides and prod(field.shape) <= MAX_VALUES
+    if not (isinstance(field.name, str) and len(field.shape) in (3, 4) and sides and prod(field.shape) <= MAX_VALUES):
+        return False
+    return field.stored_as.can_store(field.shape)
 
 
 def _field_of_version_1(name: str, entry: Mapping[str, Any]) -> FieldLayout:
@@ -244,7 +251,8 @@ def decode_record(record: bytes, layout: RecordLayout, where: str = "record") ->
 
 
 def _pack_header(layout: RecordLayout, offset: int) -> bytes:
-    if [(field.name, len(field.shape)) for field in layout.fields] == [("sam", 4), ("vggt", 3)]:
+    is_known = all(field.dtype in _DTYPE_CODES for field in layout.fields)
+    if is_known and [(field.name, len(field.shape)) for field in layout.fields] == [("sam", 4), ("vggt", 3)]:
         sam, vggt = layout.fields
         return _pack_header_1(sam, vggt, layout.payload_bytes, offset)
     digest = hashlib.sha256(json.dumps(layout.to_list(), sort_keys=True, separators=(",", ":")).encode()).digest()

@@ -18,6 +18,7 @@ from pokevla.files.texts import read_json, write_json
 from pokevla.recipe.kinds import AnyRecipe
 from pokevla.recipe.load import load_recipe
 from pokevla.runs.directory import RECIPE
+from pokevla.telemetry.time_left import TimeLeft
 
 PIECES = "pieces.json"
 Pieces = tuple[tuple[str, ...], ...]
@@ -150,14 +151,15 @@ DIVISIONS: dict[str, Division] = {
 
 
 def _progress(what: str) -> Callable[[int, int], None]:
-    """Progress callback that prints a line about every ten seconds."""
-    last = 0.0
+    """Progress callback that prints a line about every ten seconds, with the recent speed and the time left."""
+    last, left = 0.0, TimeLeft()
 
     def listen(done: int, total: int) -> None:
         nonlocal last
         if done == total or time.monotonic() - last > 10:
             last = time.monotonic()
-            _print(f"{done} of {total} {what}")
+            eta = left.after(done, total)
+            _print(", ".join(part for part in (f"{done} of {total} {what}", left.speed(what), eta) if part))
 
     return listen
 

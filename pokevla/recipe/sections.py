@@ -105,17 +105,22 @@ class TeacherConfig(Section):
     `seed`, which carry no knowledge, as every report says."""
     seed: int = 0
     """Seed of the random weights when there is no file."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the encoder. `bf16`: matrix products in bfloat16, the rest in float32 (torch.autocast), as SAM 2
+    and VGGT are published to run: for a GPU. It is a part of the cache's fingerprint."""
 
 
 FeatureCodec = Literal["int8", "fp16"]
+TokenCodec = Literal["int8", "int4", "fp16"]
 ChecksumRule = Literal["every_read", "first_read"]
 
 
 class CachedTeacherConfig(TeacherConfig):
     """One more frozen teacher, and how its features are stored."""
 
-    codec: FeatureCodec = "int8"
-    """`int8` stores one scale per token, or per 64 values of a grid's channel; `fp16` is exact, for audits."""
+    codec: TokenCodec = "int8"
+    """`int8` stores one scale per token, or per 64 values of a grid's channel; `int4`, for tokens of an even width,
+    takes half the space; `fp16` is exact, for audits."""
 
 
 class CacheConfig(Section):
@@ -129,8 +134,9 @@ class CacheConfig(Section):
     """Teacher of the geometry alignment; `null`: its features are not cached."""
     sam_codec: FeatureCodec = "int8"
     """`int8` stores groups of 64 values with one scale; `fp16` is exact, for audits."""
-    vggt_codec: FeatureCodec = "int8"
-    """`int8` stores one scale per token."""
+    vggt_codec: TokenCodec = "int8"
+    """`int8` stores one scale per token; `int4` stores groups of 64 values in four bits each, half the space at a
+    cosine of about 0.996; `fp16` is exact, for audits."""
     teachers: list[CachedTeacherConfig] = []  # noqa: RUF012 (pydantic copies it)
     """Further teachers whose features are cached beside these, one of each kind."""
     checksums: ChecksumRule = "every_read"
@@ -140,7 +146,7 @@ class CacheConfig(Section):
     @property
     def all_teachers(self) -> dict[str, CachedTeacherConfig]:
         """Every teacher with its codec, by its field of the recipe, in the order of a record: SAM, VGGT, the others."""
-        named: tuple[tuple[str, TeacherConfig | None, FeatureCodec], ...]
+        named: tuple[tuple[str, TeacherConfig | None, TokenCodec], ...]
         named = (("sam", self.sam, self.sam_codec), ("vggt", self.vggt, self.vggt_codec))
         teachers = {
             f"cache.{name}": CachedTeacherConfig(**dict(teacher), codec=codec)

@@ -20,6 +20,7 @@ from pokevla.parts import TEACHERS, get_part
 from pokevla.recipe.sections import TeacherConfig
 from pokevla.teachers.weights import file_hash, load_file, state_hash
 
+FLOAT32, AUTOCAST = "float32", "bfloat16 autocast"
 RANDOM_NOTE = "random weights: carries no knowledge"
 
 
@@ -51,7 +52,8 @@ class TeacherSpec:
     weights_hash: str  # sha256 of the file, or of the random tensors
     random: bool
     preprocessing: str
-    compute_dtype: str = "float32"
+    compute_dtype: str = FLOAT32
+    """`float32`, or `bfloat16 autocast`: matrix products in bfloat16."""
 
     def describe(self) -> str:
         """One readable line: kind, preset, shapes and origin of the weights."""
@@ -83,9 +85,10 @@ class Teacher:
             raise DataError(f"A teacher needs uint8 images (B, V, H, W, 3), not {images.dtype} {tuple(images.shape)}.")
         if images.shape[2] != images.shape[3]:
             raise DataError(f"A teacher needs square images, not {images.shape[3]} x {images.shape[2]} px.")
-        fields = {
-            name: values.float() for name, values in self.definition.encode(self.module, images.to(self.device)).items()
-        }
+        # Autocast keeps norms and softmax in float32; the published code of SAM 2 and VGGT runs the encoders in it.
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.compute_dtype == AUTOCAST):
+            encoded = self.definition.encode(self.module, images.to(self.device))
+        fields = {name: values.float() for name, values in encoded.items()}
         shapes = {name: tuple(values.shape[2:]) for name, values in fields.items()}
         if shapes != self.spec.fields:
             raise DataError(f"The teacher {self.spec.kind} returned {shapes} per view, not {self.spec.fields}.")
@@ -142,6 +145,7 @@ def teacher_spec(config: TeacherConfig, module: nn.Module | None = None) -> Teac
         weights_hash=weights_hash,
         random=config.weights is None,
         preprocessing=definition.preprocessing(config.preset),
+        compute_dtype=AUTOCAST if config.precision == "bf16" else FLOAT32,
     )
 
 

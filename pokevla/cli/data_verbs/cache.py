@@ -47,7 +47,7 @@ def build(
     cache, datasets, batch = _jobs(recipe, overrides)
     for dataset in datasets:
         read_info(dataset)  # refused before any teacher is loaded
-        with progress(dataset.name) as on_progress:
+        with progress(dataset.name, "samples") as on_progress:
             directory = build_cache(dataset, cache, batch, on_progress, device)
         _print_info(cache_info(directory))
 
@@ -231,3 +231,6 @@ def _print_info(report: dict[str, Any]) -> None:
     typer.echo(f"{report['directory']}: {counts}, {report['disk_bytes'] / 2**20:.1f} MiB")
     for description in report["teachers"].values():
         typer.echo(f"  {description}")
+    for field in report["record"]:
+        shape = " x ".join(map(str, field["shape"]))
+        typer.echo(f"  field {field['name']}: {shape} as {field['codec']}, {field['bytes'] / 1024:.1f} KiB a sample")

@@ -31,7 +31,7 @@ class FeatureSlots:
     def __init__(self, fields: Sequence[FeatureField], count: int, allocate: Allocate) -> None:
         """`fields`: in the order of a record; `count`: samples of the batch."""
         self._fields = fields
-        self._values = [allocate((count, *field.shape), np.dtype(field.dtype)) for field in fields]
+        self._values = [allocate((count, *field.stored_shape), np.dtype(field.dtype)) for field in fields]
         self._scales = [
             None if field.scale_shape is None else allocate((count, *field.scale_shape), np.float16) for field in fields
         ]

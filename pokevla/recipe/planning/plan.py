@@ -12,6 +12,7 @@ from pokevla.errors import DataError, PokeVLAError, UsageError
 from pokevla.recipe.checking.datasets import count_usable, read_dataset_info, read_mixture_embodiment
 from pokevla.recipe.derive import DerivedBatch, derive_batch, total_steps, warmup_steps
 from pokevla.recipe.kinds import AnyRecipe, DataKind, data_kind_of, training_of
+from pokevla.recipe.planning.cache_job import BuildPlan, build_plan
 from pokevla.recipe.planning.compute import (
     GIB,
     Memory,
@@ -75,6 +76,8 @@ class Plan:
     stage: int
     gpu_memory_gib: float
     disk: Disk
+    cache_build: BuildPlan | None
+    """Building the features that the training reads; None without a cache."""
     notes: tuple[str, ...]
 
     @property
@@ -95,6 +98,7 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """JSON form, with the sums."""
         values = dataclasses.asdict(self)
+        values["cache_build"] = self.cache_build.to_dict() if self.cache_build is not None else None
         values["memory"] = [{**dataclasses.asdict(row), "total": row.total} for row in self.memory]
         sums = {"total_parameters": self.total_parameters, "trainable_parameters": self.trainable_parameters}
         return values | sums | {"fits": self.fits}
@@ -132,6 +136,7 @@ def plan(job: AnyRecipe) -> Plan:
         stage=recipe.zero.stage,
         gpu_memory_gib=recipe.resources.gpu_memory_gib,
         disk=disk_needs(recipe, counted.stored, embodiment),
+        cache_build=_cache_build(recipe, counted, embodiment),
         notes=_notes(recipe, cost, steps, counted.origin),
     )
 
@@ -186,6 +191,13 @@ def _hours(recipe: TrainRecipe, batch: DerivedBatch, total_flops: float | None) 
         return None
     speed = batch.world_size * resources.gpu_bf16_tflops * 1e12 * resources.expected_mfu
     return total_flops / speed / 3600 / PRECISIONS[recipe.precision].peak_share
+
+
+def _cache_build(recipe: TrainRecipe, counted: SampleCount, embodiment: Embodiment) -> BuildPlan | None:
+    cache, tflops = recipe.feature_cache, recipe.resources.gpu_bf16_tflops
+    if cache is None:
+        return None
+    return build_plan(cache, embodiment.num_views, counted.stored, counted.origin, tflops)
 
 
 def disk_needs(recipe: TrainRecipe, samples: int | None, embodiment: Embodiment = LIBERO) -> Disk:

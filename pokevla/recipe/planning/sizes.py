@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from pokevla.parts import TEACHERS, get_part
-from pokevla.recipe.sections import CacheConfig, ModelConfig, TeacherConfig
+from pokevla.recipe.sections import CacheConfig, ModelConfig, TeacherConfig, TokenCodec
 
 
 @dataclass(frozen=True)
@@ -135,9 +135,13 @@ TEACHER_PARAMETERS = {
     ("sam", "vit_b"): 89_670_912,
     ("sam", "vit_l"): 308_278_272,
     ("sam", "vit_h"): 637_026_048,
+    ("sam2", "hiera_tiny"): 27_219_392,
+    ("sam2", "hiera_small"): 34_317_248,
+    ("sam2", "hiera_base_plus"): 69_107_072,
+    ("sam2", "hiera_large"): 212_703_536,
     ("vggt", "vggt_1b"): 909_112_320,
 }
-"""Parameters of the published teachers' encoders (SAM's image encoder, VGGT's aggregator), by kind and preset. They are
+"""Parameters of the published teachers' encoders (image encoders, VGGT's aggregator), by kind and preset. They are
 not in memory in training, which reads their cached features."""
 # SAM's three published sizes share one neck (256 channels, 64 x 64).
 SAM_SHAPES = {name: PRESETS[name].sam_shape for name in ("tiny", "mini")} | dict.fromkeys(
@@ -154,7 +158,25 @@ TEACHER_FIELDS: dict[str, dict[str, dict[str, tuple[int, ...]]]] = {
     "sam2": {name: {"sam2": shape} for name, shape in SAM2_SHAPES.items()},
 }
 """Our teachers: kind -> preset -> shape of each field for one view, (C, G, G) or (N, T)."""
-_GROUP = 64  # values of a grid that share a scale (pokevla.features.codec)
+TEACHER_FLOPS: dict[tuple[str, str], tuple[int, int]] = {
+    ("sam", "tiny"): (465_920, 0),
+    ("sam", "mini"): (84_934_656, 0),
+    ("sam", "vit_b"): (972_077_334_528, 0),
+    ("sam", "vit_l"): (2_985_680_306_176, 0),
+    ("sam", "vit_h"): (5_961_082_830_848, 0),
+    ("sam2", "tiny"): (3_892_224, 0),
+    ("sam2", "mini"): (215_902_208, 0),
+    ("sam2", "hiera_tiny"): (291_067_395_072, 0),
+    ("sam2", "hiera_small"): (358_804_110_336, 0),
+    ("sam2", "hiera_base_plus"): (646_214_145_024, 0),
+    ("sam2", "hiera_large"): (1_823_358_320_640, 0),
+    ("vggt", "tiny"): (290_976, 9_408),
+    ("vggt", "mini"): (19_516_160, 1_893_376),
+    ("vggt", "vggt_1b"): (2_862_424_743_936, 185_585_762_304),
+}
+"""Operations of our teachers' encoders, matrix products, convolutions and attention: a and b of a V + b V^2 for a
+sample of V views. VGGT attends over all views at once."""
+_GROUP = 64  # values of a grid, or of a token in four bits, that share a scale (pokevla.features.codec)
 _ALIGNMENT = 4096  # a record's payload starts at a multiple of this
 
 
@@ -178,12 +200,27 @@ def teacher_fields(teacher: TeacherConfig) -> dict[str, tuple[int, ...]]:
     return get_part("teacher", teacher.kind, TEACHERS).fields(teacher.preset)
 
 
+def field_bytes(shape: tuple[int, ...], codec: TokenCodec, num_views: int) -> int:
+    """Bytes of one sample of a field with `shape` a view, (C, G, G) or (N, T): values and scales."""
+    values = num_views * prod(shape)
+    if codec == "fp16":
+        return 2 * values
+    if codec == "int4":  # a scale and a minimum for each group
+        return values // 2 + 4 * num_views * shape[0] * -(-shape[1] // _GROUP)
+    return values + 2 * num_views * (shape[0] * -(-shape[1] * shape[2] // _GROUP) if len(shape) == 3 else shape[0])
+
+
 def cache_record_bytes(cache: CacheConfig, num_views: int) -> int:
     """Bytes on disk of one sample's features, all teachers and all views."""
-    payload = 0
-    for teacher in cache.all_teachers.values():
-        for shape in teacher_fields(teacher).values():
-            values = num_views * prod(shape)
-            scales = num_views * (shape[0] * -(-shape[1] * shape[2] // _GROUP) if len(shape) == 3 else shape[0])
-            payload += 2 * values if teacher.codec == "fp16" else values + 2 * scales
+    payload = sum(
+        field_bytes(shape, teacher.codec, num_views)
+        for teacher in cache.all_teachers.values()
+        for shape in teacher_fields(teacher).values()
+    )
     return -(-payload // _ALIGNMENT) * _ALIGNMENT + _ALIGNMENT  # the header and its padding take one more block
+
+
+def teacher_flops(teacher: TeacherConfig, num_views: int) -> int | None:
+    """Operations of a teacher for one sample; None for one of another package, whose operations nobody counts."""
+    linear, squared = TEACHER_FLOPS.get((teacher.kind, teacher.preset.removesuffix("_area")), (None, 0))
+    return None if linear is None else linear * num_views + squared * num_views**2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,11 +69,12 @@ def test_payloads_start_at_page_boundaries(dataset_root: Path, cache_config: Cac
     assert all(offset % ALIGNMENT == 0 for offset in offsets)
 
 
-@pytest.mark.parametrize("codec", ["int8", "fp16"])
+@pytest.mark.parametrize("codec", ["int8", "int4", "fp16"])
 def test_cached_features_are_those_of_the_teachers_on_the_clean_images(
     dataset_root: Path, cache_config: CacheConfig, codec: str
 ) -> None:
-    config = cache_config.model_copy(update={"sam_codec": codec, "vggt_codec": codec})
+    sam_codec, vggt_least = ("int8", 0.994) if codec == "int4" else (codec, 0.9999)
+    config = cache_config.model_copy(update={"sam_codec": sam_codec, "vggt_codec": codec})
     (reader,) = open_features(config, [open_dataset_after_build(dataset_root, config)])
     dataset = open_dataset(dataset_root)
     keys = dataset.samples["key"].to_pylist()
@@ -80,8 +82,9 @@ def test_cached_features_are_those_of_the_teachers_on_the_clean_images(
     features = stored_features([reader.read(key) for key in keys])
     for teacher in config.all_teachers.values():
         stored, fresh = features[teacher.kind], build_teacher(teacher).encode(images)[teacher.kind]
-        assert torch.nn.functional.cosine_similarity(stored.flatten(1), fresh.flatten(1)).min() > 0.9999
-        assert (stored - fresh).abs().max() < 0.03 * fresh.abs().max()
+        least = vggt_least if teacher.kind == "vggt" else 0.9999
+        assert torch.nn.functional.cosine_similarity(stored.flatten(1), fresh.flatten(1)).min() > least
+        assert (stored - fresh).abs().max() < (0.07 if least < 0.999 else 0.03) * fresh.abs().max()
 
 
 def open_dataset_after_build(dataset_root: Path, config: CacheConfig):
@@ -332,3 +335,55 @@ def test_two_processes_repair_a_finished_cache(
         assert [one.wait(400), other.wait(400)] == [0, 0]
     assert files(directory) == before
     assert verify_cache(directory, recompute=0).records == 20
+
+
+WATCHED = """
+import sys
+from pathlib import Path
+from pokevla.recipe.schema import CacheConfig
+from pokevla.features import encoding
+from pokevla.features.cache_build import build_cache
+
+encoding.LOOK_S = 0.0
+config = CacheConfig.model_validate_json(sys.argv[2])
+build_cache(Path(sys.argv[1]), config, 2, lambda *counts: print(*counts, flush=True), "cpu")
+"""
+
+
+def test_two_processes_build_one_cache_and_each_tells_what_both_have_done(
+    make_dataset: Callable[..., Path], cache_config: CacheConfig, tiny_run_env: dict[str, str]
+) -> None:
+    dataset = make_dataset("larger", samples=160, shard_samples=8)
+    arguments = [sys.executable, "-c", WATCHED, str(dataset), cache_config.model_dump_json()]
+    running = [subprocess.Popen(arguments, env=tiny_run_env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    heard = []
+    for process in running:
+        text, _ = process.communicate(timeout=400)
+        assert process.returncode == 0
+        heard.append([tuple(map(int, line.split())) for line in text.splitlines()])
+    for lines in heard:
+        done = [count for count, _ in lines]
+        assert done == sorted(done)
+        assert lines[-1] == (160, 160)
+    elsewhere = cache_config.model_copy(update={"root": cache_config.root.with_name("alone")})
+    (directory,) = cache_config.root.iterdir()
+    assert files(directory) == files(build_cache(dataset, elsewhere, 2))
+    assert not list(directory.glob(".build.*")), "the last one tidies up"
+
+
+def test_samples_of_others_count_as_soon_as_their_shard_is_there(dataset_root: Path, cache_config: CacheConfig) -> None:
+    directory, names, _ = cache_shards(dataset_root, cache_config)
+    build_cache(dataset_root, cache_config.model_copy(update={"root": cache_config.root.with_name("other")}), 4)
+    made = cache_config.root.with_name("other") / directory.name / "shards"
+    seen: list[int] = []
+
+    def copy_the_last(done: int, total: int) -> None:
+        seen.append(done)
+        if len(seen) == 1:
+            for suffix in (".tar", ".idx"):
+                shutil.copy(made / Path(names[2]).with_suffix(suffix), directory / "shards")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("pokevla.features.encoding.LOOK_S", 0.0)
+        build_cache(dataset_root, cache_config, 4, copy_the_last)
+    assert seen == [4, 12, 16, 20], "the last shard's four samples are told of beside our second batch"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from pokevla.cli.progress import TimeLeft, progress
+from pokevla.cli.progress import progress
+from pokevla.telemetry.time_left import TimeLeft
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -54,3 +57,26 @@ def test_the_time_left_follows_from_the_recent_speed_and_begins_anew_with_someth
     assert [left.after(done, 100) for done in (0, 10, 11)] == ["", "ETA 1 min 30 s", "ETA 1 min 29 s"]
     assert [left.after(done, 9) for done in (1, 5)] == ["", "ETA 4 s"]
     assert TimeLeft(lambda: 0.0).after(3, None) == ""
+
+
+def test_with_a_unit_the_recent_speed_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("pictures", "samples") as listen:
+        for done in (1, 20, 40):
+            listen(done, 40)
+
+    first, second, last = lines(capsys)
+    assert "/s" not in first
+    assert re.fullmatch(r"pictures: 20 of 40, \S+ samples/s, ETA .*", second)
+    assert re.fullmatch(r"pictures: 40 of 40, \S+ samples/s", last)
+
+
+def test_speed_is_that_of_the_latest_updates() -> None:
+    seconds = iter([0.0, 10.0, 12.0])
+    left = TimeLeft(lambda: next(seconds))
+    assert left.per_s is None
+    left.after(0, 100)
+    assert left.per_s is None
+    left.after(20, 100)
+    assert left.per_s == 2.0
+    left.after(48, 100)
+    assert left.per_s == 4.0

@@ -10,13 +10,21 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pokevla.data.batch import QuantisedFeatures
-from pokevla.errors import DataError
-from pokevla.features.codec import CODECS, codec_for, dequantise, quantise_channel64, quantise_token, to_float16
+from pokevla.errors import DataError, RecipeError
+from pokevla.features.codec import (
+    CODECS,
+    codec_for,
+    codecs_for,
+    dequantise,
+    quantise_channel64,
+    quantise_token,
+    to_float16,
+)
 
 FLOATS = st.floats(-1e5, 1e5, width=32)
 GRIDS = st.integers(1, 18).flatmap(lambda grid: hnp.arrays(np.float32, (2, 3, grid, grid), elements=FLOATS))
 TOKENS = hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=3, max_side=12), elements=FLOATS)
-SMALL = hnp.arrays(np.float32, (2, 3, 5, 5), elements=st.floats(-60000, 60000, width=32))
+SMALL = hnp.arrays(np.float32, (2, 3, 5, 6), elements=st.floats(-60000, 60000, width=32))
 
 
 def restored(values: np.ndarray, scales: np.ndarray | None, codec: str) -> np.ndarray:
@@ -47,11 +55,12 @@ def test_values_of_tokens_come_back_within_half_the_scale_of_their_token(values:
 def test_every_codec_stores_what_its_entry_says_and_gives_the_shape_back(name: str, values: np.ndarray) -> None:
     codec = CODECS[name]
     stored, scales = codec.quantise(values, "x")
-    assert (stored.dtype, stored.shape) == (codec.dtype, values.shape)
+    assert (stored.dtype, stored.shape) == (codec.dtype, codec.stored_shape(values.shape))
     assert (None if scales is None else scales.shape) == codec.scale_shape(values.shape)
     back = restored(stored, scales, name)
     assert (back.dtype, back.shape) == (np.float32, values.shape)
-    assert np.abs(back - values).max() <= np.abs(values).max() / 200 + 1e-6
+    share = 14.9 if name == "int4_token64" else 200
+    assert np.abs(back - values).max() <= np.abs(values).max() / share + 1e-6
 
 
 @pytest.mark.parametrize("magnitude", [1e-7, 1e-4, 1.0, 1e4, 8e6])
@@ -108,6 +117,16 @@ def test_codec_follows_from_the_shape_of_a_field() -> None:
     assert codec_for((3, 8, 8), "int8") == "int8_channel64"
     assert codec_for((16, 8), "int8") == "int8_token"
     assert codec_for((3, 8, 8), "fp16") == codec_for((16, 8), "fp16") == "fp16"
+    assert codec_for((16, 8), "int4") == "int4_token64"
+
+
+def test_only_tokens_of_an_even_width_are_stored_in_four_bits() -> None:
+    assert codecs_for((16, 8)) == ["int8_token", "int4_token64", "fp16"]
+    assert codecs_for((16, 7)) == ["int8_token", "fp16"]
+    assert codecs_for((3, 8, 8)) == ["int8_channel64", "fp16"]
+    for shape in ((16, 7), (3, 8, 8)):
+        with pytest.raises(RecipeError, match=r"tokens of an even width, and this field is .* Choose int8 or fp16"):
+            codec_for(shape, "int4")
 
 
 @pytest.mark.parametrize(
@@ -116,7 +135,9 @@ def test_codec_follows_from_the_shape_of_a_field() -> None:
         ("int8_token", None, "have no scales"),
         ("int8_token", torch.ones(2, 4), r"scales \(2, 4\) do not match"),
         ("int8_channel64", torch.ones(2, 3, 2), "do not match"),
-        ("int4", None, "unknown codec of features 'int4'"),
+        ("int4_token64", None, "have no scales"),
+        ("int4_token64", torch.ones(2, 3, 5, 2, 1), "do not match"),
+        ("int3", None, "unknown codec of features 'int3'"),
     ],
 )
 def test_scales_that_do_not_fit_and_unknown_codecs_are_refused(

@@ -39,6 +39,8 @@ def test_fingerprint_is_stable_and_does_not_depend_on_the_place() -> None:
         (config(vggt={"seed": 1}), "d" * 64, {"vggt.weights"}),
         (config(sam_codec="fp16"), "d" * 64, {"sam.codec"}),
         (config(vggt_codec="fp16"), "d" * 64, {"vggt.codec"}),
+        (config(vggt_codec="int4"), "d" * 64, {"vggt.codec"}),
+        (config(sam={"precision": "bf16"}), "d" * 64, {"sam.compute_dtype"}),
         (config(sam={"preset": "mini"}), "d" * 64, {"sam.preset", "sam.weights", "sam.preprocessing", "sam.output"}),
     ],
 )
@@ -50,6 +52,12 @@ def test_each_part_changes_the_fingerprint_and_is_named(changed: CacheConfig, da
     assert {clause.split(" ")[0] for clause in clauses} == part
     name = min(part)
     assert any(parts[name] in clause and other_parts[name] in clause for clause in clauses)
+
+
+def test_codec_that_cannot_store_a_field_is_refused_with_its_place() -> None:
+    teacher = CachedTeacherConfig(kind="sam2", preset="tiny", codec="int4")
+    with pytest.raises(RecipeError, match=r"cache\.teachers\.0, field sam2: int4 .* this field is 16 x 4 x 4 a view"):
+        cache_layout(config(teachers=[teacher]), 2)
 
 
 def test_weights_file_counts_by_its_content_and_not_by_its_name(tmp_path: Path) -> None:

@@ -72,6 +72,21 @@ def test_random_weights_are_a_function_of_the_seed_and_say_that_they_know_nothin
     assert teacher_spec(TeacherConfig(kind=kind, preset="tiny", seed=3)) == first.spec
 
 
+@pytest.mark.parametrize(("kind", "most"), [("sam", 0.02), ("vggt", 0.02), ("sam2", 0.03)])
+def test_bf16_changes_features_by_little_and_gives_float32(kind: Any, most: float) -> None:
+    images = torch.randint(0, 256, (1, 2, 4, 4, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = images.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
+    exact, halved = (
+        build_teacher(TeacherConfig.model_validate({"kind": kind, "preset": "tiny", "precision": precision}))
+        for precision in ("fp32", "bf16")
+    )
+    assert (exact.spec.compute_dtype, halved.spec.compute_dtype) == ("float32", "bfloat16 autocast")
+    assert exact.spec.weights_hash == halved.spec.weights_hash
+    one, other = exact.encode(images)[kind], halved.encode(images)[kind]
+    assert other.dtype == torch.float32
+    assert 0 < torch.linalg.vector_norm(one - other) < most * torch.linalg.vector_norm(one)
+
+
 def test_teachers_are_frozen() -> None:
     teacher = build_teacher(TeacherConfig(kind="vggt", preset="tiny"))
     assert not any(parameter.requires_grad for parameter in teacher.module.parameters())
