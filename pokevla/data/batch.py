@@ -83,6 +83,10 @@ class FeatureSource(Protocol):
         that have any. Raises DataError if they are missing or damaged."""
         ...
 
+    def ahead(self, rows: Sequence[int]) -> None:
+        """This thread reads the records of `rows` next, in any order: from a slow source, it begins now."""
+        ...
+
 
 @dataclass
 class QuantisedFeatures:

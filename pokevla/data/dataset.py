@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,8 @@ from pokevla.embodiment.description import Embodiment
 from pokevla.errors import DataError
 from pokevla.files.checksums import StoredFile, file_damage
 from pokevla.files.ownership import literal, refuse_foreign, refuse_overlap
+from pokevla.files.remote.mirror import Mirror
+from pokevla.files.remote.urls import as_url, is_url
 from pokevla.files.writing import refuse_second_writer
 from pokevla.recipe.checking.datasets import (
     CONVERT_AGAIN,
@@ -37,6 +39,7 @@ from pokevla.recipe.checking.datasets import (
     tables_in,
 )
 from pokevla.shards.index import index_path
+from pokevla.shards.remote.storage import Storage
 
 SHARDS_NAME = "shards"
 CHECKS_NAME = "checks.json"
@@ -48,6 +51,7 @@ class Dataset:
     """An opened dataset directory."""
 
     root: Path
+    """The directory, or its URL."""
     kind: Literal["vlm", "robot"]
     fingerprint: str
     info: dict[str, Any]
@@ -58,6 +62,13 @@ class Dataset:
     """Size and checksum of each table by name; empty for datasets from before they were stored."""
     twins: Mapping[str, MappedBatches]
     """The mapped tables by name; empty if they are not used."""
+    storage: Storage = field(default_factory=Storage, repr=False, compare=False)
+    """How its shards are read."""
+
+    @property
+    def folder(self) -> Path:
+        """Directory with its description and tables on this machine: `root`, or copies of what lies behind a URL."""
+        return self.storage.local_folder(self.root, INFO_NAME)
 
     @cached_property
     def samples(self) -> pa.Table:
@@ -65,7 +76,7 @@ class Dataset:
 
         Raises DataError if the table is damaged.
         """
-        samples = read_table(self.root, SAMPLES_NAME, self.tables)
+        samples = read_table(self._with(SAMPLES_NAME), SAMPLES_NAME, self.tables)
         if samples.num_rows != self.info["num_samples"]:
             raise DataError(
                 f"{self.root / SAMPLES_NAME} has {samples.num_rows} rows, dataset.json says "
@@ -77,7 +88,10 @@ class Dataset:
     @cached_property
     def episodes(self) -> pa.Table | None:
         """All columns of all episodes, in memory; None for questions. Raises DataError if the table is damaged."""
-        return read_table(self.root, EPISODES_NAME, self.tables) if self.embodiment else None
+        return read_table(self._with(EPISODES_NAME), EPISODES_NAME, self.tables) if self.embodiment else None
+
+    def _with(self, table: str) -> Path:
+        return self.storage.local_folder(self.root, INFO_NAME, table)
 
     @cached_property
     def rows(self) -> SampleRows:
@@ -116,8 +130,9 @@ class Dataset:
         return self.embodiment is not None and self.embodiment.mask_members <= set(self.fields)
 
 
-def open_dataset(root: Path, *, mapped: bool = False) -> Dataset:
-    """Open a dataset directory. Reads the tables, not the shards.
+def open_dataset(root: Path, *, mapped: bool = False, storage: Storage | None = None) -> Dataset:
+    """Open a dataset directory, or one behind a URL. Reads the tables, not the shards; those behind a URL are copied to
+    this machine once. `storage` is how its shards are read later.
 
     With `mapped`, tables with a twin (docs/data.md, Mapped tables) are not read but mapped, and checked as they are
     used. Without twins this makes no difference.
@@ -125,9 +140,14 @@ def open_dataset(root: Path, *, mapped: bool = False) -> Dataset:
     Raises DataError if `dataset.json` is missing or damaged or has another schema version or bad statistics, or if a
     table is damaged.
     """
-    info = read_info(root)
+    storage = storage or Storage()
+    root = as_url(root) if is_url(root) else root
+    folder = storage.local_folder(root, INFO_NAME, INFO_NAME)
+    info = read_info(folder)
     tables = tables_in(info, root)
     embodiment = embodiment_in(info, root)
+    if mapped and is_url(root):
+        _copy_twins(storage.mirror(root, INFO_NAME), tables)
     dataset = Dataset(
         root=root,
         kind=info["kind"],
@@ -136,7 +156,8 @@ def open_dataset(root: Path, *, mapped: bool = False) -> Dataset:
         statistics=_statistics(info["statistics"], embodiment, root) if embodiment and info.get("statistics") else None,
         embodiment=embodiment,
         tables=tables,
-        twins=find_twins(root, tables) if mapped else {},
+        twins=find_twins(folder, tables) if mapped else {},
+        storage=storage,
     )
     if not dataset.twins:
         _ = dataset.samples, dataset.episodes  # read now, so that damage is found now
@@ -146,6 +167,14 @@ def open_dataset(root: Path, *, mapped: bool = False) -> Dataset:
             CONVERT_AGAIN,
         )
     return dataset
+
+
+def _copy_twins(mirror: Mirror, tables: Mapping[str, StoredFile]) -> None:
+    """Copy the mapped tables of a dataset behind a URL, if it has them."""
+    names = [TWINS[name] for name in tables if name in TWINS]
+    if names and all(mirror.has(name) for name in names):
+        for name in names:
+            mirror.copy(name)
 
 
 def index_dataset(root: Path) -> bool:

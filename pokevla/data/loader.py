@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import is_dataclass
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -17,8 +17,10 @@ import numpy as np
 from pokevla.data.batch import RobotBatch, VLMBatch, tensors_of
 from pokevla.data.loading.memory import Allocate, page_aligned
 from pokevla.data.loading.meter import Effort, LoadMeter
+from pokevla.data.loading.watch import Watch, WatchedMaker
 from pokevla.data.mixture import Mixture
 from pokevla.recipe.schema import TrainRecipe
+from pokevla.shards.reading import NO_READ
 
 BatchT = TypeVar("BatchT", VLMBatch, RobotBatch)
 BatchT_co = TypeVar("BatchT_co", VLMBatch, RobotBatch, covariant=True)
@@ -56,12 +58,14 @@ class TrainLoader(Generic[BatchT]):
         start_position: int = 0,
         threads: int = 2,
         prefetch: int = 4,
+        watch: Watch | None = None,
     ) -> None:
-        """`make_batch` turns positions (micro,) into a batch. Its errors are raised when that batch is due.
+        """`make_batch` turns positions (micro,) into a batch. Its errors are raised when that batch is due; one of a
+        read that never ends, which `watch` notices, at once.
 
         Rank r gets the positions s*B + m*world*micro + r*micro + [0, micro) in micro-step m of step s.
         """
-        self._make_batch = make_batch
+        self._make_batch, self._watch = make_batch, watch
         self._stride, self._micro, self._rank = world_size * micro, micro, rank
         self._prefetch = prefetch
         self._next = start_position
@@ -82,20 +86,30 @@ class TrainLoader(Generic[BatchT]):
             self._waiting.append(self._pool.submit(self._made, positions))
             self._next += self._stride
         ahead = next((count for count, each in enumerate(self._waiting) if not each.done()), len(self._waiting))
-        batch, effort = self._waiting.popleft().result()
+        batch, effort = self._result(self._waiting.popleft())
         self.position += self._stride
         self.meter.add(ahead, effort, getattr(batch, "skipped", ()))
         return batch
+
+    def _result(self, future: Future[tuple[BatchT, Effort]]) -> tuple[BatchT, Effort]:
+        if self._watch is None:
+            return future.result()
+        while not wait((future,), timeout=self._watch.interval_s).done:
+            for error in self._watch.overdue().values():
+                raise error
+        return future.result()
 
     def _made(self, positions: np.ndarray) -> tuple[BatchT, Effort]:
         begun, begun_cpu = time.perf_counter(), time.thread_time()
         batch = self._make_batch(positions)
         num_bytes = sum(tensor.nbytes for tensor in tensors_of(batch)) if is_dataclass(batch) else 0
-        return batch, Effort(time.perf_counter() - begun, time.thread_time() - begun_cpu, num_bytes)
+        slowest = NO_READ if self._watch is None else self._watch.log.take_slowest()
+        return batch, Effort(time.perf_counter() - begun, time.thread_time() - begun_cpu, num_bytes, slowest)
 
     def close(self) -> None:
-        """Stop the threads and drop pending batches."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Stop the threads and drop pending batches. Does not wait for a thread whose read never ends."""
+        is_stuck = self._watch is not None and bool(self._watch.overdue())
+        self._pool.shutdown(wait=not is_stuck, cancel_futures=True)
         self._waiting.clear()
 
     def __enter__(self) -> Self:
@@ -105,9 +119,7 @@ class TrainLoader(Generic[BatchT]):
         self.close()
 
 
-def batch_maker(
-    recipe: TrainRecipe, mixture: Mixture, samples: SampleMaker[BatchT]
-) -> Callable[[np.ndarray, Allocate], BatchT]:
+def batch_maker(recipe: TrainRecipe, mixture: Mixture, samples: SampleMaker[BatchT]) -> WatchedMaker:
     """A function that makes the training batch of positions (B,) int64, in memory of an allocator."""
     order = mixture.order(recipe.seed)
 
@@ -121,7 +133,7 @@ def batch_maker(
         datasets, indices, _ = order.samples_at(positions)
         return samples.batch(positions, datasets, mixture.rows_at(datasets, indices), True, allocate)
 
-    return make_batch
+    return WatchedMaker(make_batch, Watch(mixture.storage.log, mixture.storage.settings.timeout_s))
 
 
 def sorted_positions(positions: np.ndarray, batch: int, lengths_at: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -161,6 +173,7 @@ def build_loader(
         start_position=start_position,
         threads=recipe.data.reader_threads,
         prefetch=recipe.data.prefetch_batches,
+        watch=make.watch,
     )
 
 

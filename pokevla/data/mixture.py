@@ -19,6 +19,7 @@ from pokevla.recipe.checking.datasets import INFO_NAME, read_info
 from pokevla.recipe.checking.recorded import RECORDED, Recorded, read_recorded, united
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.recipe.sections import DataConfig
+from pokevla.shards.remote.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Mixture:
     train_rows: tuple[RowSet, ...]  # training rows of each dataset
     statistics: Statistics | None  # normalisation statistics of robot data; None for questions
     embodiment: Embodiment | None  # the robot; None for questions
+
+    @property
+    def storage(self) -> Storage:
+        """How the shards of the datasets and of their caches are read."""
+        return self.datasets[0].storage
 
     @property
     def sizes(self) -> list[int]:
@@ -101,7 +107,8 @@ def open_mixture(config: DataConfig, kind: Literal["vlm", "robot"]) -> Mixture:
         DataError: a dataset is missing or damaged, is not of the kind the recipe needs, or has no training samples.
         RecipeError: the datasets are of robots that cannot be mixed. The message says what differs.
     """
-    datasets = tuple(open_dataset(source.path, mapped=True) for source in config.datasets)
+    storage = Storage(config.storage.settings())
+    datasets = tuple(open_dataset(source.path, mapped=True, storage=storage) for source in config.datasets)
     for dataset in datasets:
         if dataset.kind != kind:
             raise DataError(

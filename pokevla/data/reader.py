@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pokevla.data.dataset import SHARDS_NAME, Dataset
 from pokevla.errors import DataError
+from pokevla.recipe.checking.datasets import INFO_NAME
 from pokevla.shards.shard_reader import Shards
 
 REMEDY = "Restore the shard, or convert the dataset again."
@@ -12,7 +15,9 @@ REMEDY = "Restore the shard, or convert the dataset again."
 def dataset_shards(dataset: Dataset) -> Shards:
     """The shards of a dataset, whose indices are checked against `dataset.json`."""
     checksums = {name: shard.get("index_xxh64") for name, shard in dataset.info["shards"].items()}
-    return Shards(dataset.root / SHARDS_NAME, REMEDY, checksums)
+    storage = dataset.storage
+    source = storage.source(dataset.root, INFO_NAME, SHARDS_NAME)
+    return Shards(dataset.root / SHARDS_NAME, REMEDY, checksums, source=source, log=storage.log)
 
 
 class ShardReader:
@@ -35,6 +40,12 @@ class ShardReader:
         if number >= len(index) or index.key(number) != key:
             raise DataError(f"{self._folder / name}: entry {number} of its index is not {key}.", REMEDY)
         return self._shards.read_sample(name, index[number])
+
+    def ahead(self, rows: Sequence[int]) -> None:
+        """This thread reads the samples at `rows` next (`Shards.ahead`)."""
+        if self._shards.gains_by_ahead:
+            places = (self._rows.shard_of(row) for row in rows)
+            self._shards.ahead([(self._names[shard], number) for shard, number in places])
 
     def close(self) -> None:
         """Close all files."""

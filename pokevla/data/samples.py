@@ -32,6 +32,7 @@ from pokevla.data.images.transforms import (
     draw_augmentation,
     no_augmentation,
 )
+from pokevla.data.loading.ahead import read_ahead
 from pokevla.data.loading.memory import Allocate, FeatureSlots, page_aligned
 from pokevla.data.mixture import Mixture
 from pokevla.data.prompts import encode_example, encode_text, pad_token_id, vla_prompt, vlm_example
@@ -134,6 +135,7 @@ class RobotSampleMaker:
         texts: list[list[int]] = []
         chunks: list[np.ndarray] = []
         features = FeatureSlots(self._fields, count, allocate)
+        read_ahead([self._readers, self._features], datasets, rows)
         for i, (position, dataset, row) in enumerate(
             zip(positions.tolist(), datasets.tolist(), rows.tolist(), strict=True)
         ):
@@ -273,6 +275,7 @@ class VLMSampleMaker:
         whole = config.augment.model_copy(update={"crop_area": 1.0})
         changes = [[_change(whole, self._seed, int(position), 0, augment)] for position in positions]
         has_image = np.empty(len(positions), dtype=bool)
+        read_ahead([self._readers], datasets, rows)
         for i, (dataset, row) in enumerate(zip(datasets.tolist(), rows.tolist(), strict=True)):
             table = self._rows[dataset]
             key, has_image[i] = table.text("key", row), _has_image(table, row)

@@ -31,6 +31,7 @@ from pokevla.features.fingerprint import cache_fingerprint, cache_layout
 from pokevla.features.layout import ALIGNMENT, RecordLayout
 from pokevla.files.failures import free_bytes
 from pokevla.files.ownership import refuse_overlap
+from pokevla.files.remote.urls import is_url
 from pokevla.recipe.paths import paths_of
 from pokevla.recipe.sections import CacheConfig, TeacherConfig
 from pokevla.shards.index import index_path
@@ -257,6 +258,11 @@ class _Build:
 
 
 def _prepare(dataset_root: Path, cache: CacheConfig, device: str | None) -> _Build:
+    if is_url(cache.root):
+        raise UsageError(
+            f"cache.root is the URL {cache.root}: caches are built in a folder.",
+            "Build it in a local folder (cache.root=FOLDER), and upload that.",
+        )
     refuse_overlap(
         cache.root / "cache", [dataset_root, *(path for path in paths_of(cache).values() if path != cache.root)]
     )

@@ -21,6 +21,8 @@ from pokevla.features.fingerprint import differences
 from pokevla.features.layout import REBUILD, Features, RecordLayout, encode_record, payload_offset
 from pokevla.files.checksums import with_checksum, without_checksum
 from pokevla.files.labels import name_problem
+from pokevla.files.remote.mirror import is_stored, local_folder
+from pokevla.files.remote.urls import as_url, is_url
 from pokevla.files.texts import read_bytes, read_json, write_json, write_text
 from pokevla.files.writing import atomic_file
 from pokevla.shards.index import (
@@ -74,11 +76,13 @@ def read_index(shard: Path, checksum: str | None = None) -> ShardIndex:
 
 
 def refuse_missing_shards(directory: Path, manifest: dict[str, Any]) -> None:
-    """Refuse a cache that lacks a shard or an index. Lists the folder once and opens no file.
+    """Refuse a cache that lacks a shard or an index. Lists the folder once and opens no file. Does nothing for a URL.
 
     Raises:
         DataError: names the first one.
     """
+    if is_url(directory):
+        return  # listing a store takes a request for every thousand files; a missing one is named when it is read
     folder = directory / SHARDS_NAME
     try:
         present = {entry.name for entry in os.scandir(folder)}
@@ -109,11 +113,15 @@ def _read_manifest_file(directory: Path) -> dict[str, Any]:
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """Read the manifest of a complete cache.
+    """Read the manifest of a complete cache. `directory` may be a URL.
 
     Raises:
         DataError: not a cache, or the cache is incomplete, damaged, or of an unknown version.
     """
+    if is_url(directory):
+        if not is_stored(directory, COMPLETE_NAME):
+            raise DataError(f"There is no complete feature cache at {directory}.", REBUILD)
+        directory = local_folder(directory, MANIFEST_NAME, MANIFEST_NAME, COMPLETE_NAME)
     if not directory.is_dir():
         raise DataError(f"There is no feature cache at {directory}.", REBUILD)
     if not (directory / COMPLETE_NAME).is_file():
@@ -126,14 +134,14 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 
 
 def find_cache(root: Path, fingerprint: str, parts: dict[str, str] | None = None) -> Path:
-    """Return the directory of the complete cache `fingerprint` under `root`.
+    """Return the directory of the complete cache `fingerprint` under `root`, which may be a URL.
 
     Raises:
         CacheMismatchError: only caches with other parts exist. The message lists the differences to the nearest one.
         DataError: there is no cache, or it is incomplete.
     """
-    directory = root / fingerprint
-    if directory.is_dir():
+    directory = (as_url(root) if is_url(root) else root) / fingerprint
+    if directory.is_dir() or is_url(root):
         stored = read_manifest(directory).get("fingerprint")
         if stored != fingerprint:
             raise CacheMismatchError(f"The cache {directory} has the fingerprint {stored}, not {fingerprint}.", REBUILD)

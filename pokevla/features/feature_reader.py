@@ -10,10 +10,17 @@ import numpy as np
 
 from pokevla.data.dataset import SHARDS_NAME, Dataset
 from pokevla.errors import DataError
-from pokevla.features.cache_files import INDEX_CHECKSUMS, find_cache, read_manifest, refuse_missing_shards
+from pokevla.features.cache_files import (
+    INDEX_CHECKSUMS,
+    MANIFEST_NAME,
+    find_cache,
+    read_manifest,
+    refuse_missing_shards,
+)
 from pokevla.features.fingerprint import cache_fingerprint
 from pokevla.features.layout import REBUILD, Features, FieldLayout, RecordLayout, in_file_order
 from pokevla.recipe.sections import CacheConfig, ChecksumRule
+from pokevla.shards.remote.storage import Storage
 from pokevla.shards.shard_reader import Shards
 from pokevla.teachers.teacher import teacher_spec
 
@@ -30,11 +37,18 @@ class FeatureReader:
     ) -> None:
         """Prefer `FeatureReader.open`, `open_directory` or `open_features`. Without `dataset`, records are read by key
         only. Opens no shard."""
+        storage = dataset.storage if dataset is not None else Storage()
         manifest = read_manifest(directory)
         refuse_missing_shards(directory, manifest)
         self.layout, self.fingerprint = RecordLayout.from_manifest(manifest), fingerprint
         self._directory, self._dataset = directory, dataset
-        self._shards = Shards(directory / SHARDS_NAME, REBUILD, manifest.get(INDEX_CHECKSUMS, {}))
+        self._shards = Shards(
+            directory / SHARDS_NAME,
+            REBUILD,
+            manifest.get(INDEX_CHECKSUMS, {}),
+            source=storage.source(directory, MANIFEST_NAME, SHARDS_NAME),
+            log=storage.log,
+        )
         self._names: list[str] = manifest["shards"]
         self._num_samples: int = manifest["num_samples"]
         self._size = self.layout.payload_bytes
@@ -99,6 +113,12 @@ class FeatureReader:
         self._shards.read_record(name, number, buffers, self._size, check=is_new)
         if is_new:  # two threads may lose a bit of each other: that record is checked once more
             self._verified[byte] |= bit
+
+    def ahead(self, rows: Sequence[int]) -> None:
+        """This thread reads the records of `rows` next (`Shards.ahead`)."""
+        if self._shards.gains_by_ahead:
+            places = (self._rows.shard_of(row) for row in rows)
+            self._shards.ahead([(self._shard_names[shard], number) for shard, number in places])
 
     def read_features(self, row: int) -> Features:
         """The stored features of a row of the dataset, in new arrays. Raises the errors of `read_row`."""

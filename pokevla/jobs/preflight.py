@@ -10,6 +10,7 @@ from typing import TypeVar
 from pokevla.errors import CheckpointError, ClusterError, DataError, PokeVLAError, UsageError, command_line
 from pokevla.files.holders import read_holder
 from pokevla.files.ownership import foreign_entry
+from pokevla.files.remote.urls import is_url
 from pokevla.jobs.checks.start import check_start
 from pokevla.jobs.launcher import Check, Launcher
 from pokevla.jobs.plan import JobPlan
@@ -193,6 +194,8 @@ def _shared_paths(plan: JobPlan, profile: Profile) -> list[str]:
     if recipe.feature_cache is not None:
         paths["cache.root"] = recipe.feature_cache.root
     for what, path in paths.items():
+        if is_url(path):
+            continue
         why = node_local(path, profile.shared)
         if why:
             raise ClusterError(

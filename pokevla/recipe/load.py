@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from pokevla.errors import RecipeError, UsageError
 from pokevla.files.paths import expand_path
+from pokevla.files.remote.urls import redacted
 from pokevla.files.texts import shorten
 from pokevla.packaged_recipes import find_recipe
 from pokevla.parts import import_extensions
@@ -182,7 +183,7 @@ def _validated(document: Document, path: Path, variables: Mapping[str, str]) -> 
         context = {ENVIRONMENT: variables}
         recipe = model.model_validate_json(json.dumps(document.values), strict=True, context=context)
     except ValidationError as error:
-        raise RecipeError("\n".join(messages(error, model, document))) from None
+        raise RecipeError(redacted("\n".join(messages(error, model, document)))) from None
     import_extensions(getattr(recipe, "extensions", ()))
     wrong = [f"{document.location(tuple(field.split('.')))}: {text}" for field, text in inconsistencies(recipe)]
     origins = _origins(recipe, document)

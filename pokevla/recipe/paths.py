@@ -7,11 +7,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, ValidationInfo
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic_core import PydanticCustomError
 
 from pokevla.errors import UsageError
 from pokevla.files.paths import absolute, expand_path, literal_path
+from pokevla.files.remote.urls import UrlPath, as_url, is_url
 
 ENVIRONMENT = "environment"
 """Key of the validation context: the variables that paths may name, by default those of this process."""
@@ -27,9 +36,29 @@ def _expand(value: Any, info: ValidationInfo) -> Any:
         raise PydanticCustomError("path_form", "{reason}", {"reason": str(error).rstrip(".")}) from None
 
 
-UserPath = Annotated[Path, BeforeValidator(_expand), PlainSerializer(literal_path, return_type=str, when_used="json")]
+def _local(value: Any, info: ValidationInfo) -> Any:
+    text = _expand(value, info)
+    if isinstance(text, str) and is_url(text):
+        raise PydanticCustomError("path_form", "a URL can name a dataset or a cache, not this")
+    return text
+
+
+def _local_or_url(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    text = _expand(value, info)
+    if not isinstance(text, str | UrlPath) or not is_url(text):
+        return handler(text)
+    try:
+        return as_url(text)
+    except UsageError as error:
+        raise PydanticCustomError("path_form", "{reason}", {"reason": str(error).rstrip(".")}) from None
+
+
+_WRITTEN = PlainSerializer(literal_path, return_type=str, when_used="json")
+UserPath = Annotated[Path, BeforeValidator(_local), _WRITTEN]
 """A path in which `~`, `~user`, `$NAME` and `${NAME}` are expanded. In JSON and YAML it is written so that reading
 gives the same path again."""
+DataPath = Annotated[Path, WrapValidator(_local_or_url), _WRITTEN]
+"""The same, or a URL of an object store or web server (`pokevla.files.remote.urls`), without credentials."""
 
 AS_WRITTEN = "paths_as_written"
 PathsAsWritten = Annotated[
@@ -60,7 +89,7 @@ def with_absolute_paths(recipe: Recipe, place: Callable[[str, Path], Path] = lam
 
     `place(field, path)` gives the absolute path; by default relative ones begin in the working directory.
     """
-    moved = _map_paths(recipe, "", place)
+    moved = _map_paths(recipe, "", lambda field, path: path if isinstance(path, UrlPath) else place(field, path))
     after = paths_of(moved)
     spelled = {field: literal_path(path) for field, path in paths_of(recipe).items() if after[field] != path}
     return moved.model_copy(update={AS_WRITTEN: spelled | getattr(recipe, AS_WRITTEN)}) if spelled else recipe

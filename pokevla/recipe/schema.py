@@ -13,7 +13,7 @@ from pydantic import Field
 
 from pokevla.recipe.eval_sections.policies import PolicySpec
 from pokevla.recipe.eval_sections.trials import TrialsConfig, ValidationConfig
-from pokevla.recipe.paths import PathsAsWritten, UserPath
+from pokevla.recipe.paths import DataPath, PathsAsWritten, UserPath
 from pokevla.recipe.running import (
     CheckpointConfig,
     GuardsConfig,
@@ -170,8 +170,8 @@ class CacheRecipe(JobRecipe):
     """Folder of job directories: `pokevla submit` writes to `output/name`."""
     extensions: tuple[str, ...] = ()
     """Python modules to import first: they add teachers, heads, environments, ... to the tables of `pokevla.parts`."""
-    dataset: UserPath
-    """Dataset directory."""
+    dataset: DataPath
+    """Dataset directory, or its URL."""
     cache: CacheConfig
     """Teachers, codec and folder."""
     batch: Positive = 8
@@ -258,8 +258,8 @@ class GroundingRecipe(JobRecipe):
     """Name of the evaluation."""
     output: UserPath = Path("runs")
     """Folder of evaluation directories."""
-    dataset: UserPath
-    """VLM dataset, whose split `val` has the questions."""
+    dataset: DataPath
+    """VLM dataset or its URL, whose split `val` has the questions."""
     runs: Annotated[dict[Label, UserPath | None], Field(min_length=1)]
     """Models by name: a pre-training run, or `null` for random weights of `preset`."""
     preset: Literal["tiny", "mini", "pocket"] = "mini"

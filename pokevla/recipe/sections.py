@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from pokevla.recipe.paths import UserPath
+from pokevla.recipe.data_sections.storage import StorageConfig
+from pokevla.recipe.paths import DataPath, UserPath
 from pokevla.recipe.running import Fraction, NonNegative, Positive, Section
 
 # ------------------------------------------------------------------------------------------------ data
@@ -19,8 +20,9 @@ from pokevla.recipe.running import Fraction, NonNegative, Positive, Section
 class DatasetSource(Section):
     """One dataset of the mixture."""
 
-    path: UserPath
-    """Dataset directory (it holds `dataset.json`), written by `pokevla data convert`."""
+    path: DataPath
+    """Dataset directory (it holds `dataset.json`), written by `pokevla data convert`; or its URL: `s3://`, `gs://` or
+    `https://`, without credentials (docs/object_store.md)."""
     weight: Annotated[float, Field(gt=0.0)] = 1.0
     """Share of the samples drawn from this dataset, relative to the other weights."""
     expected_samples: Positive | None = None
@@ -88,6 +90,8 @@ class DataConfig(Section):
     camera are compressed as JPEG first. Stored with the model and used wherever it looks at images."""
     blank_images: bool = False
     """Replace every image by zeros, to train a baseline that does not use images."""
+    storage: StorageConfig = StorageConfig()
+    """Object stores, slow file systems, copies on the node's disk."""
 
 
 class TeacherConfig(Section):
@@ -126,8 +130,8 @@ class CachedTeacherConfig(TeacherConfig):
 class CacheConfig(Section):
     """Where cached features are, and how they are stored."""
 
-    root: UserPath
-    """Folder that holds one sub-folder per fingerprint."""
+    root: DataPath
+    """Folder that holds one sub-folder per fingerprint; for training, also its URL: `s3://`, `gs://` or `https://`."""
     sam: TeacherConfig | None = TeacherConfig(kind="sam")
     """Teacher of the mask decoders; `null`: its features are not cached."""
     vggt: TeacherConfig | None = TeacherConfig(kind="vggt")

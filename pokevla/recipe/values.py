@@ -15,6 +15,7 @@ NEUTRAL = (
     "resources", "batch.micro", "log", "checkpoint",
     "workers", "worker_timeout_s", "step_timeout_s", "retries", "trials_per_process", "pin_workers", "validation",
     "policies.*.timeout_s", "cache.checksums", "data.loader", "data.damaged", "data.max_damaged",
+    "data.storage",
 )  # fmt: skip
 """Sections and fields that do not change what is learnt or measured. `micro` times accumulation times ranks stays the
 global batch; the loss is a mean over samples of a mean within the sample, so how a batch is divided does not affect the
@@ -32,6 +33,11 @@ ADDED: dict[str, Any] = {
     "data.sort_by_length": False,
     "data.damaged": "stop",
     "data.max_damaged": 0.01,
+    "data.storage.mib_in_flight": 256,
+    "data.storage.attempts": 6,
+    "data.storage.timeout_s": 120.0,
+    "data.storage.gap_kib": 256,
+    "data.storage.staging": None,
     "model.head": "poke",
     "model.initial": {"dino": None, "siglip": None, "language_model": None},
     "model.language_model": None,

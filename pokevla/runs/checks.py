@@ -16,6 +16,7 @@ from pokevla.embodiment.reading import KEY, read_embodiment
 from pokevla.embodiment.table import get_embodiment
 from pokevla.errors import DataError, DiskFullError, EnvironmentSetupError, PokeVLAError, RecipeError, command_line
 from pokevla.files.paths import expanded, literal_path
+from pokevla.files.remote.urls import is_url
 from pokevla.files.texts import read_json
 from pokevla.parts import ENVIRONMENTS, METRIC_SINKS, get_part
 from pokevla.recipe import schema, sections
@@ -249,6 +250,8 @@ def _run(field: str, run: Path | None, made_before: frozenset[Path]) -> list[str
 def _cache(cache: sections.CacheConfig, path: Path, made_before: frozenset[Path]) -> list[str]:
     if cache.root.absolute() in made_before:
         return []
+    if is_url(cache.root):
+        return [f"cache.root {cache.root} is a URL: `pokevla submit` and the training look for the cache there."]
     remedy = f"Build it with: {command_line('cache', 'build', path)}"
     if not cache.root.is_dir():
         raise DataError(f"cache.root {cache.root} does not exist.", remedy)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pokevla.errors import DamagedDataError, DataError
 from pokevla.shards.index import CHECKSUMS, IndexEntry, ShardIndex, index_path, load_index
+from pokevla.shards.reading import Range, ReadLog, ShardSource, read_fully
 
 Name = Callable[[], str]
 """Makes the name of what is read, for an error message: making it for every read would cost as much as a small read."""
@@ -38,10 +39,18 @@ class Shards:
     """The shards of one folder, opened when they are first read. Safe to share between threads."""
 
     def __init__(
-        self, folder: Path, remedy: str, checksums: Mapping[str, str | None] | None = None, limit: int = OPEN_SHARDS
+        self,
+        folder: Path,
+        remedy: str,
+        checksums: Mapping[str, str | None] | None = None,
+        limit: int = OPEN_SHARDS,
+        source: ShardSource | None = None,
+        log: ReadLog | None = None,
     ) -> None:
         """`remedy`: how to rebuild the shards, for error messages. `checksums`: `index_checksum` of the shards' indices
-        by shard, as far as they are known. `limit`: most files open at once."""
+        by shard, as far as they are known. `limit`: most files open at once. `source`: where the bytes come from if
+        they are not files of `folder`. `log`: notes what is being read."""
+        self._source, self._log = source, log if log is not None else ReadLog()
         self._folder, self._remedy, self._checksums, self._limit = folder, remedy, checksums or {}, limit
         self._lock = threading.Lock()
         self._versions: dict[str, _Version] = {}
@@ -102,6 +111,25 @@ class Shards:
         if check or shard.was_seen_changed():
             shard.check(lambda: index.key(number), buffers, checksum)
 
+    @property
+    def gains_by_ahead(self) -> bool:
+        """Whether `ahead` does anything."""
+        return self._source is not None
+
+    def ahead(self, samples: Sequence[tuple[str, int]]) -> None:
+        """This thread reads these samples next, each (shard, number), in any order. A source over a network begins now,
+        with one request for records that lie close together. Errors come with the read itself."""
+        if self._source is None:
+            return
+        ranges: list[Range] = []
+        for name, number in samples:
+            index = self.index(name)
+            if number < len(index):
+                members = index[number].members
+                start = min(member.offset for member in members)
+                ranges.append((name, start, max(member.offset + member.size for member in members)))
+        self._source.ahead(ranges)
+
     def close(self) -> None:
         """Close all files; a file being read closes when that read ends."""
         with self._lock:
@@ -114,6 +142,7 @@ class Shards:
             if shard is None:
                 version = self._versions.setdefault(name, _Version(self._checksums.get(name)))
                 shard = _Shard(self._folder / name, self._remedy, version)
+                shard.source, shard.log = self._source, self._log
             self._open[name] = shard
             if len(self._open) > self._limit:
                 self._open.popitem(last=False)
@@ -125,6 +154,8 @@ class _Shard:
 
     def __init__(self, path: Path, remedy: str, version: _Version) -> None:
         self._path, self._remedy, self._version = path, remedy, version
+        self.source: ShardSource | None = None
+        self.log = ReadLog()
         self._lock = threading.Lock()
         self._index: ShardIndex | None = None
         self._descriptor: int | None = None
@@ -133,6 +164,11 @@ class _Shard:
     def __del__(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether its bytes come over a network by a URL."""
+        return self.source is not None and self.source.is_remote
 
     @property
     def index(self) -> ShardIndex:
@@ -146,8 +182,10 @@ class _Shard:
 
     def _read_index(self) -> ShardIndex:
         version = self._version
+        self.log.begin(self._path)
         try:
-            index = load_index(self._path, self._remedy, version.index_checksum)
+            place = self._path if self.source is None else self.source.local_index(self._path.name)
+            index = load_index(place, self._remedy, version.index_checksum)
         except DataError as error:
             if version.has_index:
                 raise DataError(
@@ -155,24 +193,39 @@ class _Shard:
                     _IN_USE,
                 ) from error
             raise
+        finally:
+            self.log.end(is_remote=self.is_remote)
         version.index_checksum, version.has_index = index.checksum, True
         return index
 
     def read(self, key: Name, buffers: Sequence[memoryview], size: int, offset: int) -> None:
         """Fill `buffers`, of `size` bytes together, from byte `offset` on."""
+        source, log = self.source, self.log
+        log.begin(self._path)
         try:
-            descriptor = self._opened(key)
-            count = os.preadv(descriptor, buffers, offset)
-            if 0 < count < size:  # interrupted, or above the 2 GiB of one call
-                count = _read_fully(descriptor, buffers, offset)
+            if source is None:
+                descriptor = self._opened(key)
+                count = os.preadv(descriptor, buffers, offset)
+                if 0 < count < size:  # interrupted, or above the 2 GiB of one call
+                    count = read_fully(descriptor, buffers, offset)
+            else:
+                count = source.read_into(self._path.name, buffers, size, offset)
         except OSError as error:
-            raise self.error(f"cannot be read for {key()} ({error.strerror})") from error
+            raise self.unreadable(key, error) from error
+        finally:
+            log.end(is_remote=self.is_remote)
         if count != size:
             raise self.damage(f"is truncated: {key()} has {count} of {size} B")
 
     def check_room(self, key: Name, start: int, end: int) -> None:
         """DataError unless bytes `start` to `end` lie inside the file."""
-        size = os.fstat(self._opened(key)).st_size
+        self.log.begin(self._path)
+        try:
+            size = os.fstat(self._opened(key)).st_size if self.source is None else self.source.size(self._path.name)
+        except OSError as error:
+            raise self.unreadable(key, error) from error
+        finally:
+            self.log.end(is_remote=self.is_remote)
         if not 0 <= start <= end <= size:
             raise self.damage(f"is truncated: {key()} ends at byte {end}, the shard has {size} B")
 
@@ -221,6 +274,13 @@ class _Shard:
                 hint = " (it was written after its index)"
         return DamagedDataError(f"{self._path} {problem}{hint}.", self._remedy)
 
+    def unreadable(self, key: Name, error: OSError) -> DataError:
+        """The error for a read that failed."""
+        if isinstance(error, FileNotFoundError):
+            return self.error(f"is missing: {key()} cannot be read")
+        remedy = getattr(error, "remedy", self._remedy)  # of a store: nothing is wrong with the shard
+        return DataError(f"{self._path} cannot be read for {key()} ({error.strerror}).", remedy)
+
     def error(self, problem: str) -> DataError:
         """The error that names this shard."""
         return DataError(f"{self._path} {problem}.", self._remedy)
@@ -228,18 +288,3 @@ class _Shard:
 
 def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _read_fully(descriptor: int, buffers: Sequence[memoryview], offset: int) -> int:
-    """Fill `buffers` in order; returns the bytes read, which are fewer than they hold only at the end of the file."""
-    total, rest = 0, list(buffers)
-    while rest:
-        count = os.preadv(descriptor, rest, offset + total)
-        if count == 0:
-            break
-        total += count
-        while rest and count >= len(rest[0]):
-            count -= len(rest.pop(0))
-        if count:
-            rest[0] = rest[0][count:]
-    return total

@@ -11,9 +11,10 @@ from typing import Any, NoReturn, Protocol
 
 import torch
 
-from pokevla.data.loading.meter import waiting_hint
+from pokevla.data.loading.meter import LoadMeter, waiting_hint
 from pokevla.distributed.collectives import max_over_ranks
 from pokevla.errors import TrainingError
+from pokevla.shards.reading import NO_READ
 from pokevla.telemetry.jsonl import EventLog
 from pokevla.telemetry.meters import StepMeter
 from pokevla.telemetry.writers import MetricWriter
@@ -145,8 +146,12 @@ class MetricLog:
         line |= {**self.meter.take(), **self.stragglers.take(result.step, steps)}
         if self.damage is not None:
             line |= self.damage.take(result.step)
+        loader = self.meter.loader
+        slowest = loader.slowest if isinstance(loader, LoadMeter) else NO_READ
+        if slowest.shard:
+            line["data_slowest_shard"] = slowest.shard
         self.writer.write(line)
-        hint = waiting_hint(line) if result.step > 1 else None  # the first step waits for the loader to start
+        hint = waiting_hint(line, slowest) if result.step > 1 else None  # the first step waits for the loader to start
         if hint is not None and not self._hinted:
             logger.warning("step %d: %s", result.step, hint)
         self._hinted = hint is not None

@@ -20,8 +20,10 @@ import torch
 from pokevla.data.loading.memory import Allocate
 from pokevla.data.loading.meter import Effort
 from pokevla.data.loading.slots import SlotWriter
+from pokevla.data.loading.watch import Watch, WatchedMaker
 from pokevla.errors import PokeVLAError
 from pokevla.processes import end_with_parent
+from pokevla.shards.reading import NO_READ
 
 MakeBatch = Callable[[np.ndarray, Allocate], Any]
 """(positions (B,) int64, allocator) -> batch."""
@@ -83,27 +85,51 @@ def _serve(channel: Connection, writers: list[SlotWriter]) -> None:
     opening: Opening = channel.recv()
     sending = threading.Lock()
     opened: list[MakeBatch] = []
+    making: dict[int, Order] = {}  # by thread
+    given_up: set[int] = set()  # numbers of batches whose reads never end
     failed: BaseException | None = None
     try:
         opened.append(opening.open(*opening.arguments))
     except Exception as error:  # noqa: BLE001 (raised in the rank)
         failed = _portable(error)
 
+    watch = opened[0].watch if opened and isinstance(opened[0], WatchedMaker) else None
+
     def make(order: Order) -> None:
         writer = writers[order.slot]
+        making[threading.get_ident()] = order
         try:
             if failed is not None:
                 raise failed
             begun, begun_cpu = time.perf_counter(), time.thread_time()
             writer.begin()
             packed, size = writer.pack(opened[0](order.positions, writer.allocate))
-            effort = Effort(time.perf_counter() - begun, time.thread_time() - begun_cpu, writer.used)
+            slowest = NO_READ if watch is None else watch.log.take_slowest()
+            effort = Effort(time.perf_counter() - begun, time.thread_time() - begun_cpu, writer.used, slowest)
             made = Made(order.number, order.slot, packed, size, None, effort)
         except Exception as error:  # noqa: BLE001 (raised in the rank)
             made = Made(order.number, order.slot, None, 0, _portable(error), Effort(0.0, 0.0, 0))
-        with sending:
-            channel.send(made)
+        finally:
+            del making[threading.get_ident()]
+        send(made)
 
+    def send(made: Made, *, is_last: bool = False) -> None:
+        with sending:
+            if made.number not in given_up:
+                channel.send(made)
+            if is_last:  # whatever the thread that hangs may still make
+                given_up.add(made.number)
+
+    def supervise(watch: Watch) -> None:
+        while True:
+            time.sleep(watch.interval_s)
+            for thread, error in watch.overdue().items():
+                order = making.get(thread)
+                if order is not None:
+                    send(Made(order.number, order.slot, None, 0, error, Effort(0.0, 0.0, 0)), is_last=True)
+
+    if watch is not None:
+        threading.Thread(target=supervise, args=(watch,), name="pokevla-watch", daemon=True).start()
     pool = ThreadPoolExecutor(opening.threads, thread_name_prefix="pokevla-data")
     while True:  # until the channel closes; batches in the making are dropped
         pool.submit(make, channel.recv())

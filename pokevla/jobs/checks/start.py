@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from pokevla.errors import CheckpointError, DataError, PokeVLAError, RecipeError
+from pokevla.files.remote.urls import is_url
 from pokevla.recipe import schema
 from pokevla.recipe.kinds import MODEL_TITLES, AnyRecipe, training_of
 from pokevla.recipe.load import LoadedRecipe
@@ -69,7 +70,9 @@ def _checks(loaded: LoadedRecipe, made_before: frozenset[Path], builders: Sequen
     yield lambda: _initial(training)
     yield lambda: _query_text(training)
     cache = training.feature_cache
-    if cache is not None and (cache.root.absolute() in made_before or any(cache.root.glob(f"*/{CACHE_MARKER}"))):
+    if cache is not None and (
+        is_url(cache.root) or cache.root.absolute() in made_before or any(cache.root.glob(f"*/{CACHE_MARKER}"))
+    ):
         yield lambda: _cache(training.dataset_paths, cache, builders)
 
 
@@ -125,9 +128,10 @@ def _agreement(recipe: schema.EvalRecipe, made_before: frozenset[Path]) -> list[
 
 def _recorded(recipe: schema.TrainRecipe) -> list[str]:
     """Remarks on datasets that differ from one another, or from what LIBERO's trials ask, in what a policy sees."""
+    from pokevla.files.remote.mirror import is_stored
     from pokevla.recipe.checking.datasets import INFO_NAME, read_dataset_info
 
-    paths = [path for path in recipe.dataset_paths if (path / INFO_NAME).is_file()]
+    paths = [path for path in recipe.dataset_paths if is_stored(path, INFO_NAME)]
     infos = [info for info in map(read_dataset_info, paths) if info.kind == "robot"]
     remarks = []
     for name in ("image_size", "fast_rendering", "instructions"):
@@ -236,6 +240,9 @@ def _shards(dataset: Path) -> list[str]:
     from pokevla.shards.index import index_path
 
     shards = [dataset / SHARDS_NAME / name for name in read_info(dataset)["shards"]]
+    if is_url(dataset):
+        _first_shard(dataset, shards)
+        return []
     missing = [path for shard in shards for path in (shard, index_path(shard)) if not path.is_file()]
     if missing:
         raise DataError(
@@ -243,6 +250,17 @@ def _shards(dataset: Path) -> list[str]:
             "Convert the dataset again.",
         )
     return []
+
+
+def _first_shard(dataset: Path, shards: Sequence[Path]) -> None:
+    """The first shard of a dataset behind a URL and its index are there. All of them would be a request each."""
+    from pokevla.files.remote.mirror import is_stored
+    from pokevla.shards.index import index_path
+
+    for shard in shards[:1]:
+        for path in (shard, index_path(shard)):
+            if not is_stored(path.parent, path.name):
+                raise DataError(f"{path} is missing.", f"Upload {dataset} again, with its folder of shards.")
 
 
 def _cache(needed: Sequence[Path], cache: CacheConfig, builders: Sequence[AnyRecipe]) -> list[str]:

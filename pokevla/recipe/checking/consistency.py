@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from pokevla.files.labels import MAX_NAME
+from pokevla.files.remote.urls import is_url
 from pokevla.parts import (
     ACTION_HEADS,
     ENVIRONMENTS,
@@ -162,6 +163,11 @@ def _teachers(recipe: schema.PosttrainRecipe | schema.CacheRecipe) -> Iterator[F
         kinds.setdefault(teacher.kind, field)
     if not kinds:
         yield "cache", "the cache names no teacher. Set cache.sam, cache.vggt or cache.teachers."
+
+
+def _built_here(recipe: schema.CacheRecipe) -> Iterator[Finding]:
+    if is_url(recipe.cache.root):
+        yield "cache.root", "cache.root is a URL. Build the cache in a folder, and upload that."
 
 
 def _features_fit(recipe: schema.PosttrainRecipe) -> Iterator[Finding]:
@@ -333,7 +339,7 @@ _RULES: dict[str, tuple[Callable[[Any], Iterator[Finding]], ...]] = {
         _features_fit,
         _sequence,
     ),
-    "cache": (_teachers,),
+    "cache": (_teachers, _built_here),
     "eval": (_trials,),
 }
 """Rules of each kind of recipe, in addition to that for the name."""

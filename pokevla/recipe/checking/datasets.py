@@ -18,6 +18,7 @@ from pokevla.embodiment.reading import KEY, read_embodiment
 from pokevla.errors import DataError
 from pokevla.files.checksums import StoredFile, file_damage, stored_files, without_checksum
 from pokevla.files.labels import name_problem
+from pokevla.files.remote.mirror import is_stored, local_folder
 from pokevla.files.texts import read_json
 from pokevla.recipe.checking.recorded import RECORDED, Recorded, read_recorded
 
@@ -65,11 +66,13 @@ class DatasetInfo:
 
 
 def read_info(root: Path) -> dict[str, Any]:
-    """Content of `root/dataset.json`, checked.
+    """Content of `root/dataset.json`, checked. `root` may be a URL.
 
     Raises:
-        DataError: the folder is not a dataset, or the file is damaged or has another schema version.
+        DataError: the folder is not a dataset, or the file is damaged or has another schema version; or a store does
+            not answer.
     """
+    root = local_folder(root, INFO_NAME, INFO_NAME)
     path = root / INFO_NAME
     if not os.path.lexists(path):
         raise DataError(f"{root} is not a dataset: {INFO_NAME} is missing.", "Make one with: pokevla data convert")
@@ -135,7 +138,7 @@ def read_mixture_embodiment(roots: Iterable[Path]) -> Embodiment:
         RecipeError: two datasets of robots that do not fit together; says what differs.
         DataError: a `dataset.json` that cannot be read.
     """
-    infos = [read_dataset_info(root) for root in roots if (root / INFO_NAME).is_file()]
+    infos = [read_dataset_info(root) for root in roots if is_stored(root, INFO_NAME)]
     described = [(str(info.root), info.embodiment) for info in infos if info.embodiment is not None]
     return common_embodiment(described) if described else LIBERO
 
@@ -183,7 +186,7 @@ def read_table(
     root: Path, name: str, tables: Mapping[str, StoredFile], columns: Sequence[str] | None = None
 ) -> pa.Table:
     """Read a parquet table of a dataset, or some of its columns, once its size and checksum are found to be those in
-    `tables`. docs/data.md (Damage) says what that costs.
+    `tables`. docs/data.md (Damage) says what that costs. `root` may be a URL.
 
     Raises:
         DataError: the file is missing or damaged, or lacks a column.
@@ -191,6 +194,7 @@ def read_table(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    root = local_folder(root, INFO_NAME, name)
     path = root / name
     if name in tables:
         damage = file_damage(root, tables[name])

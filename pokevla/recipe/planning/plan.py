@@ -9,6 +9,7 @@ from typing import Any
 from pokevla.embodiment.description import Embodiment
 from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import DataError, PokeVLAError, UsageError
+from pokevla.files.remote.urls import is_url
 from pokevla.recipe.checking.datasets import count_usable, read_dataset_info, read_mixture_embodiment
 from pokevla.recipe.derive import DerivedBatch, derive_batch, total_steps, warmup_steps
 from pokevla.recipe.kinds import AnyRecipe, DataKind, data_kind_of, training_of
@@ -163,9 +164,10 @@ def count_samples(recipe: TrainRecipe) -> SampleCount:
     for source in recipe.data.datasets:
         try:
             info = read_dataset_info(source.path)
-        except DataError:
+        except DataError as error:
             if source.expected_samples is None:
-                return SampleCount(None, None, f"{source.path} does not exist yet and has no expected_samples")
+                problem = error.message.rstrip(".") if is_url(source.path) else f"{source.path} does not exist yet"
+                return SampleCount(None, None, f"{problem} and has no expected_samples")
             training, stored, expected = training + source.expected_samples, stored + source.expected_samples, True
             continue
         training += count_usable(info, recipe.data.train_split, recipe.data.chunk_length)

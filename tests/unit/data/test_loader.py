@@ -240,6 +240,9 @@ class Features:
     def __init__(self, root: Path) -> None:
         self._rows = open_dataset(root).rows
 
+    def ahead(self, rows: Sequence[int]) -> None:
+        """Nothing to gain."""
+
     def read_row(self, row: int, buffers: Sequence[memoryview]) -> None:
         sam, depth, scales = (
             np.frombuffer(buffer, kind) for buffer, kind in zip(buffers, ("i1", "f2", "f2"), strict=True)

@@ -79,3 +79,32 @@ def test_names_with_dots_are_not_taken_for_sections(tmp_path: Path, monkeypatch:
     assert isinstance(again, GroundingRecipe)
     assert again.runs == {"v1.0": tmp_path / "r", "v2.0": None}
     assert recipe_hash(again) == recipe_hash(loaded.recipe)
+
+
+def test_a_url_names_data_and_stays_as_it_is(tmp_path: Path) -> None:
+    text = POSTTRAIN.replace("path: d", "path: s3://${BUCKET}/d").replace("root: c", "root: https://h.org/c")
+    loaded = load_recipe(write(tmp_path, text), (), {"BUCKET": "b"})
+    paths = paths_of(loaded.recipe)
+    assert [str(paths[name]) for name in ("data.datasets.0.path", "cache.root")] == ["s3://b/d", "https://h.org/c"]
+    absolute = dump_absolute(loaded)
+    assert "s3://b/d" in absolute
+    again = load_recipe(write(tmp_path, absolute, "again.yaml"), (), {}).recipe
+    assert isinstance(again, PosttrainRecipe)
+    assert str(again.data.datasets[0].path) == "s3://b/d"
+    assert recipe_hash(again) == recipe_hash(loaded.recipe)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("path: d", "path: https://me:secret@h.org/d"), r"datasets.0.path: .*holds credentials"),
+        (("path: d", "path: s3://b/d?X-Amz-Signature=secret"), r"datasets.0.path: .*has a query"),
+        (("root: c", "root: http://h.org/c"), r"cache.root: .*not encrypted"),
+        (("name: x", "name: x\noutput: s3://b/runs"), r"output: .*a URL can name a dataset or a cache"),
+    ],
+)
+def test_other_urls_are_refused_without_showing_a_secret(tmp_path: Path, change: tuple[str, str], words: str) -> None:
+    with pytest.raises(RecipeError, match=words) as caught:
+        load_recipe(write(tmp_path, POSTTRAIN.replace(*change)), (), {})
+    assert "secret@" not in str(caught.value)
+    assert "=secret" not in str(caught.value)

@@ -6,6 +6,7 @@ import pytest
 
 from pokevla.data.batch import Skipped
 from pokevla.data.loading.meter import Effort, LoadMeter, waiting_hint
+from pokevla.shards.reading import Slowest
 
 
 def test_metrics_are_those_of_the_interval() -> None:
@@ -47,3 +48,20 @@ def test_replaced_samples_are_counted_by_shard_and_each_shard_is_logged_once(cap
         "sample a-1 of a.tar is damaged and is replaced: a.tar is corrupted.",
         "sample b-1 of b.tar is damaged and is replaced: b.tar ends early.",
     ]
+
+
+def test_the_slowest_read_of_the_interval_is_named() -> None:
+    meter = LoadMeter(iter([0.0, 1.0, 2.0]).__next__)
+    meter.add(1, Effort(1.0, 0.0, 1, Slowest(0.5, "/data/a.tar", False)))
+    meter.add(1, Effort(1.0, 0.0, 1, Slowest(2.5, "s3://bucket/b.tar", True)))
+    values = meter.take()
+    assert values["data_slowest_read_s"] == 2.5
+    assert meter.slowest.shard == "s3://bucket/b.tar"
+    hint = waiting_hint({**values, "data_wait_share": 0.5}, meter.slowest)
+    assert hint is not None
+    assert re.search(
+        r"network \(the slowest read, 2\.5 s, was of s3://bucket/b\.tar\).*data\.storage\.mib_in_flight", hint
+    )
+    disk = waiting_hint({**values, "data_wait_share": 0.5}, Slowest(0.5, "/data/a.tar", False))
+    assert disk is not None
+    assert re.search(r"disk .* was of /data/a\.tar\).*data\.storage\.staging", disk)

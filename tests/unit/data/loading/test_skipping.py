@@ -106,6 +106,9 @@ class DamagedFeatures:
     def __init__(self, bad_row: int) -> None:
         self._bad_row = bad_row
 
+    def ahead(self, rows: Sequence[int]) -> None:
+        """Nothing to gain."""
+
     def read_row(self, row: int, buffers: Sequence[memoryview]) -> None:
         if row == self._bad_row:
             raise DamagedDataError("cache/x.tar is corrupted: the checksum of that record differs.")

@@ -1,0 +1,1 @@
+"""Sections of what a training reads, each in a module."""
