@@ -111,7 +111,7 @@ def test_batches_are_those_from_disk_also_through_a_forked_loader(
     batches = [np.arange(first, first + 4) for first in range(0, 40, 4)]
     expected = [disk(positions, page_aligned) for positions in batches]
     assert all(same(here(positions, page_aligned), batch) for positions, batch in zip(batches, expected, strict=True))
-    shared = {"rank": 0, "world_size": 1, "micro": 4, "prefetch": 3}
+    shared: dict[str, Any] = {"rank": 0, "world_size": 1, "micro": 4, "prefetch": 3}
     with ProcessLoader(DataProcess(3), make_of, (recipe,), start_position=8, **shared) as loader:
         for batch in expected[2:8]:  # resumed at position 8
             assert same(next(loader), batch)
@@ -123,7 +123,8 @@ def test_batches_are_those_from_disk_also_through_a_forked_loader(
 def test_a_batch_takes_few_requests_and_bytes_in_flight_are_bounded(store: ObjectStore, uploaded: str) -> None:
     dataset = open_dataset(Path(uploaded), storage=Storage(StorageSettings(bytes_in_flight=6000)))
     reader = ShardReader(dataset)
-    reader.read(0), reader.read(8), reader.read(16)  # the indices are here
+    for row in (0, 8, 16):
+        reader.read(row)  # the indices are here
     store.proxy.requests.clear()
     reader.ahead(range(20))
     members = [reader.read(row) for row in (19, 3, *range(20))]
