@@ -16,8 +16,9 @@ take turns.
   time beside the loader. Two virtual cores are often one real core, where any neighbour slows the other down.
 - `batch_pocket/decode`: JPEG decoding of the pictures alone, over our whole robot sample on one thread: the share of
   decoding by Pillow. `batch_pocket/webdataset`: webdataset with torchvision's v2 transforms over ours.
-  `batch_pocket/lerobot`: lerobot's data set with the same transforms, without masks and features, over ours; left out
-  and named where it is not installed. `batch_pocket`: samples/s, and beside it the pace of memcpy in the same run.
+  `batch_pocket/lerobot`: lerobot's data set with the same transforms over ours, both without masks and features;
+  `batch_pocket/lerobot_whole`: over our whole sample. Left out and named where lerobot is not installed.
+  `batch_pocket`: samples/s, and beside it the pace of memcpy in the same run.
 - `batch_vlm`: one question with its picture.
 - `padding/limit`: tokens, padding counted, of the micro-batches of a perfect sort of all samples over those with
   `data.sort_by_length`, global batch 64, micro-batch 4, answers with log-normal lengths; `padding/unsorted` over those
@@ -66,10 +67,12 @@ COPIED = 64 << 20
 
 
 def open_batches(recipe: TrainRecipe, cache: Path | None) -> MakeBatch:
-    """What makes the batches of a recipe; `cache` of robot data."""
-    mixture = open_mixture(recipe.data, "vlm" if cache is None else "robot")
-    if cache is None:
+    """What makes the batches of a recipe; `cache` of robot data, None for batches without masks and features."""
+    mixture = open_mixture(recipe.data, "robot" if isinstance(recipe, PosttrainRecipe) else "vlm")
+    if not isinstance(recipe, PosttrainRecipe):
         return batch_maker(recipe, mixture, VLMSampleMaker(mixture, 0, WordTokenizer(), SIZE))
+    if cache is None:
+        return batch_maker(recipe, mixture, RobotSampleMaker(mixture, 0, WordTokenizer(), SIZE, None))
     features = [FeatureReader.of(cache, dataset) for dataset in mixture.datasets]
     return batch_maker(recipe, mixture, RobotSampleMaker(mixture, 0, WordTokenizer(), SIZE, MASK, features))
 
@@ -222,16 +225,19 @@ def whole_batches(robot: TrainRecipe, cache: Path, vlm: TrainRecipe, folder: Pat
     }
     try:
         sides["lerobot"] = lerobot_batches(folder / "lerobot", SIZE, MICRO)
+        sides["pictures"] = in_slots(open_batches(robot, None))
     except ImportError as error:
         print(f"batch_pocket/lerobot is left out: lerobot is not installed ({error}).")
     best = {name: seconds / MICRO * 1e3 for name, seconds in best_seconds(sides, rounds).items()}
     ours = best["ours"]
-    rivals = [name for name in ("webdataset", "lerobot", "decode") if name in best]
     pace = COPIED / (best["memcpy"] * MICRO * 1e6)  # GB/s
+    compared = [("webdataset", "webdataset", ours), ("decode", "decode", ours)]
+    if "lerobot" in best:
+        compared += [("lerobot", "lerobot", best["pictures"]), ("lerobot_whole", "lerobot", ours)]
     return [
         *(
-            row(f"batch_pocket/{name}", ours, "ms/sample", f"{name} {best[name]:.2f} ms", best[name] / ours)
-            for name in rivals
+            row(f"batch_pocket/{name}", value, "ms/sample", f"{rival} {best[rival]:.2f} ms", best[rival] / value)
+            for name, rival, value in compared
         ),
         row("batch_pocket", 1e3 / ours, "samples/s", f"memcpy {pace:.1f} GB/s"),
         row("batch_vlm", 1e3 / best["vlm"], "samples/s"),
