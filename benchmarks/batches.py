@@ -214,14 +214,14 @@ def whole_batches(robot: TrainRecipe, cache: Path, vlm: TrainRecipe, folder: Pat
         for payload in pictures:
             Image.open(io.BytesIO(payload)).load()
 
-    copied = [np.ones(COPIED, dtype=np.uint8) for _ in range(2)]
+    target, source = np.ones(COPIED, dtype=np.uint8), np.ones(COPIED, dtype=np.uint8)
     rival = webdataset_batches(folder, LAYOUTS["pocket"], SIZE, MASK, MICRO)
     sides: dict[str, Callable[[], object]] = {
         "ours": in_slots(open_batches(robot, cache)),
         "vlm": in_slots(open_batches(vlm, None)),
         "decode": decode,
         "webdataset": lambda: next(rival),
-        "memcpy": lambda: np.copyto(*copied),
+        "memcpy": lambda: np.copyto(target, source),
     }
     try:
         sides["lerobot"] = lerobot_batches(folder / "lerobot", SIZE, MICRO)

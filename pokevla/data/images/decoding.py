@@ -71,7 +71,8 @@ def _decode_bits(payload: bytes) -> Image.Image | None:
 def _decode_fast(payload: bytes) -> Image.Image | None:
     """The image, or None if Pillow has to decode it."""
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(payload)
+        header = simplejpeg.decode_jpeg_header(payload)
+        height, width, colours = int(header[0]), int(header[1]), header[2]
         if colours not in _SAME_AS_PILLOW or height * width > (Image.MAX_IMAGE_PIXELS or 0):
             return None
         pixels = simplejpeg.decode_jpeg(payload, "RGBA")
