@@ -42,7 +42,7 @@ def decode_image(payload: bytes, key: str) -> Image.Image:
 
 
 def decode_mask(payload: bytes, key: str) -> Image.Image:
-    """Decode a stored mask as an image of mode "1". Raises DamagedDataError naming the sample if it cannot be decoded."""
+    """Decode a stored mask as an image of mode "1". Raises DamagedDataError, naming the sample, if that fails."""
     mask = _decode_bits(payload)
     return mask if mask is not None else _decode(payload, key, "PNG")
 
