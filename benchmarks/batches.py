@@ -2,6 +2,7 @@
 
     python benchmarks/batches.py --json batches.json
     python benchmarks/batches.py --quick
+    PYTHONPATH=$PWD:FOLDER python benchmarks/batches.py     # FOLDER has lerobot (pip install --target FOLDER lerobot)
 
 The data is synthetic and of the sizes of `pocket`: two views of 256 px with masks, 224 px for the model, cached
 features of 3.06 MiB; questions about one picture of 256 px. CPU seconds of a core, best of several rounds; the sides
@@ -14,16 +15,21 @@ take turns.
   /proc/thread-self/schedstat). `main_thread/neighbour`: time beside an unrelated process that decodes pictures over
   time beside the loader. Two virtual cores are often one real core, where any neighbour slows the other down.
 - `batch_pocket/decode`: JPEG decoding of the pictures alone, over our whole robot sample on one thread: the share of
-  decoding. `batch_pocket/webdataset`: webdataset with torchvision's v2 transforms over ours.
+  decoding by Pillow. `batch_pocket/webdataset`: webdataset with torchvision's v2 transforms over ours.
+  `batch_pocket/lerobot`: lerobot's data set with the same transforms over ours, both without masks and features;
+  `batch_pocket/lerobot_whole`: over our whole sample. Left out and named where lerobot is not installed.
+  `batch_pocket`: samples/s, and beside it the pace of memcpy in the same run.
 - `batch_vlm`: one question with its picture.
-- `padding/limit`: share of the tokens that are no padding with `data.sort_by_length`, global batch 64, micro-batch 4,
-  answers with log-normal lengths; `padding/unsorted` the same without. The limit is 1.
+- `padding/limit`: tokens, padding counted, of the micro-batches of a perfect sort of all samples over those with
+  `data.sort_by_length`, global batch 64, micro-batch 4, answers with log-normal lengths; `padding/unsorted` over those
+  without. A perfect sort is the limit: 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import os
 import signal
 import subprocess
@@ -39,12 +45,14 @@ import torch
 from PIL import Image
 
 from benchmarks.interleaved import best_seconds
+from benchmarks.readers.lerobot import lerobot_batches
 from benchmarks.readers.ours import LAYOUTS, random_records
 from benchmarks.readers.pictures import WordTokenizer, webdataset_batches, write_questions, write_robot
 from benchmarks.reporting import report, row
 from pokevla.data.loader import batch_maker, build_loader
 from pokevla.data.loading.memory import page_aligned
 from pokevla.data.loading.process_loader import DataProcess, ProcessLoader
+from pokevla.data.loading.slots import SlotWriter, new_slot
 from pokevla.data.loading.worker import MakeBatch
 from pokevla.data.mixture import open_mixture
 from pokevla.data.reader import ShardReader
@@ -54,13 +62,17 @@ from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe, TrainRecipe
 
 SIZE, MASK, MICRO = 224, 112, 8
 OPERATIONS = 6000
+COPIED = 64 << 20
+"""Bytes that `memcpy` copies."""
 
 
 def open_batches(recipe: TrainRecipe, cache: Path | None) -> MakeBatch:
-    """What makes the batches of a recipe; `cache` of robot data."""
-    mixture = open_mixture(recipe.data, "vlm" if cache is None else "robot")
-    if cache is None:
+    """What makes the batches of a recipe; `cache` of robot data, None for batches without masks and features."""
+    mixture = open_mixture(recipe.data, "robot" if isinstance(recipe, PosttrainRecipe) else "vlm")
+    if not isinstance(recipe, PosttrainRecipe):
         return batch_maker(recipe, mixture, VLMSampleMaker(mixture, 0, WordTokenizer(), SIZE))
+    if cache is None:
+        return batch_maker(recipe, mixture, RobotSampleMaker(mixture, 0, WordTokenizer(), SIZE, None))
     features = [FeatureReader.of(cache, dataset) for dataset in mixture.datasets]
     return batch_maker(recipe, mixture, RobotSampleMaker(mixture, 0, WordTokenizer(), SIZE, MASK, features))
 
@@ -175,10 +187,23 @@ def main_thread(recipe: TrainRecipe, cache: Path, rounds: int) -> list[dict[str,
     ]  # fmt: skip
 
 
+def in_slots(make: MakeBatch) -> Callable[[], object]:
+    """Makes a batch as the loader's process does: in the next of four slots, which keep their memory."""
+    slots = itertools.cycle([SlotWriter(new_slot(), [64 << 20]) for _ in range(4)])
+    positions = np.arange(MICRO)
+
+    def run() -> None:
+        slot = next(slots)
+        slot.begin()
+        slot.pack(make(positions, slot.allocate))
+
+    for _ in range(4):
+        run()  # touches the memory of each slot
+    return run
+
+
 def whole_batches(robot: TrainRecipe, cache: Path, vlm: TrainRecipe, folder: Path, rounds: int) -> list[dict[str, Any]]:
     """The rows of `batch_pocket` and `batch_vlm`."""
-    make_robot, make_vlm = open_batches(robot, cache), open_batches(vlm, None)
-    positions = np.arange(MICRO)
     reader = open_mixture(robot.data, "robot").datasets[0]
     shards = ShardReader(reader)
     pictures = [
@@ -189,34 +214,53 @@ def whole_batches(robot: TrainRecipe, cache: Path, vlm: TrainRecipe, folder: Pat
         for payload in pictures:
             Image.open(io.BytesIO(payload)).load()
 
-    sides: dict[str, Callable[[], object]] = {
-        "ours": lambda: make_robot(positions, page_aligned),
-        "vlm": lambda: make_vlm(positions, page_aligned),
-        "decode": decode,
-    }
+    target, source = np.ones(COPIED, dtype=np.uint8), np.ones(COPIED, dtype=np.uint8)
     rival = webdataset_batches(folder, LAYOUTS["pocket"], SIZE, MASK, MICRO)
-    sides["webdataset"] = lambda: next(rival)
+    sides: dict[str, Callable[[], object]] = {
+        "ours": in_slots(open_batches(robot, cache)),
+        "vlm": in_slots(open_batches(vlm, None)),
+        "decode": decode,
+        "webdataset": lambda: next(rival),
+        "memcpy": lambda: np.copyto(target, source),
+    }
+    try:
+        sides["lerobot"] = lerobot_batches(folder / "lerobot", SIZE, MICRO)
+        sides["pictures"] = in_slots(open_batches(robot, None))
+    except ImportError as error:
+        print(f"batch_pocket/lerobot is left out: lerobot is not installed ({error}).")
     best = {name: seconds / MICRO * 1e3 for name, seconds in best_seconds(sides, rounds).items()}
     ours = best["ours"]
+    pace = COPIED / (best["memcpy"] * MICRO * 1e6)  # GB/s
+    compared = [("webdataset", "webdataset", ours), ("decode", "decode", ours)]
+    if "lerobot" in best:
+        compared += [("lerobot", "lerobot", best["pictures"]), ("lerobot_whole", "lerobot", ours)]
     return [
-        row("batch_pocket/webdataset", ours, "ms/sample", f"{best['webdataset']:.2f} ms", best["webdataset"] / ours),
-        row("batch_pocket/decode", ours, "ms/sample", f"{best['decode']:.2f} ms", best["decode"] / ours),
-        row("batch_pocket", 1e3 / ours, "samples/s"),
+        *(
+            row(f"batch_pocket/{name}", value, "ms/sample", f"{rival} {best[rival]:.2f} ms", best[rival] / value)
+            for name, rival, value in compared
+        ),
+        row("batch_pocket", 1e3 / ours, "samples/s", f"memcpy {pace:.1f} GB/s"),
         row("batch_vlm", 1e3 / best["vlm"], "samples/s"),
     ]
 
 
 def padding(vlm: TrainRecipe) -> list[dict[str, Any]]:
     """The rows of `padding`."""
-    rows = []
+    tokens: dict[str, tuple[int, int]] = {}  # real ones, and with padding
+    lengths = np.empty(0, dtype=np.int64)
     for name, is_sorted in (("limit", True), ("unsorted", False)):
         data = vlm.data.model_copy(update={"sort_by_length": is_sorted, "blank_images": True})
         batch = vlm.batch.model_copy(update={"global_": 64, "micro": 4})
         make = open_batches(vlm.model_copy(update={"data": data, "batch": batch}), None)
         masks = [make(np.arange(start, start + 4), page_aligned).attention_mask for start in range(0, 256, 4)]
-        share = sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
-        rows.append(row(f"padding/{name}", 100 * (1 - share), "% padding", "none", share))
-    return rows
+        lengths = np.sort(np.concatenate([mask.sum(dim=1).numpy() for mask in masks]))
+        tokens[name] = int(lengths.sum()), sum(mask.numel() for mask in masks)
+    limit = int(lengths.reshape(-1, 4).max(axis=1).sum()) * 4
+    best = f"perfect sort {100 * (1 - int(lengths.sum()) / limit):.1f} %"
+    return [
+        row(f"padding/{name}", 100 * (1 - real / padded), "% padding", best, limit / padded)
+        for name, (real, padded) in tokens.items()
+    ]
 
 
 def main() -> None:
@@ -227,13 +271,13 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
-    rounds = 2 if options.quick else 8
+    rounds = 3 if options.quick else 20
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         robot_root, cache = write_robot(folder / "robot", LAYOUTS["pocket"], random_records(LAYOUTS["pocket"], 32))
         robot = recipe_of(PosttrainRecipe, robot_root)
         vlm = recipe_of(PretrainRecipe, write_questions(folder / "vlm", 256))
-        rows = main_thread(robot, cache, 20 * rounds)
+        rows = main_thread(robot, cache, 40 if options.quick else 160)
         rows += whole_batches(robot, cache, vlm, folder, rounds)
         rows += padding(vlm)
     report(rows, options.json)

@@ -272,13 +272,12 @@ def stack_features(samples: Sequence[Mapping[str, StoredFeature]]) -> dict[str, 
 
 def pad_texts(texts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """Right-padded ids (B,T) int64 and their mask (B,T) bool. T is the length of the longest text."""
-    longest = max(len(text) for text in texts)
-    ids = torch.full((len(texts), longest), pad_id, dtype=torch.int64)
-    mask = torch.zeros((len(texts), longest), dtype=torch.bool)
-    for row, text in enumerate(texts):
-        ids[row, : len(text)] = torch.tensor(text, dtype=torch.int64)
-        mask[row, : len(text)] = True
-    return ids, mask
+    lengths = np.array([len(text) for text in texts])
+    ids = np.full((len(texts), lengths.max()), pad_id, dtype=np.int64)
+    for row, text in zip(ids, texts, strict=True):
+        row[: len(text)] = text
+    mask = np.arange(ids.shape[1]) < lengths[:, None]
+    return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
 def trained_places(labels: Tensor) -> Tensor:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import struct
 import threading
-import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from pokevla.data.batch import (
     IGNORED_LABEL,
@@ -25,6 +21,7 @@ from pokevla.data.batch import (
     trained_places,
 )
 from pokevla.data.dataset import Dataset
+from pokevla.data.images.decoding import decode_image, decode_mask
 from pokevla.data.images.transforms import (
     ViewAugmentation,
     crop_mask,
@@ -38,35 +35,9 @@ from pokevla.data.mixture import Mixture
 from pokevla.data.prompts import encode_example, encode_text, pad_token_id, vla_prompt, vlm_example
 from pokevla.data.randomness import normal
 from pokevla.data.reader import ShardReader
-from pokevla.data.statistics import Statistics
 from pokevla.data.tables.rows import SampleRows
 from pokevla.errors import DamagedDataError, DataError
 from pokevla.recipe.sections import AugmentConfig, DataConfig
-
-
-def decode_image(payload: bytes, key: str) -> Image.Image:
-    """Decode a stored JPEG as an RGB image. Raises DataError naming the sample if it cannot be decoded."""
-    return _decode(payload, key, "JPEG")
-
-
-def decode_mask(payload: bytes, key: str) -> Image.Image:
-    """Decode a stored mask as an image of mode "1". Raises DataError naming the sample if it cannot be decoded."""
-    return _decode(payload, key, "PNG")
-
-
-# What Pillow raises for damaged files: SyntaxError for a broken PNG, an error of its own for too many pixels.
-_UNDECODABLE = (OSError, SyntaxError, ValueError, IndexError, OverflowError, struct.error, zlib.error,
-                Image.DecompressionBombError)  # fmt: skip
-
-
-def _decode(payload: bytes, key: str, form: str) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(payload), formats=(form,))
-        image.load()
-    except _UNDECODABLE as error:
-        raise DamagedDataError(f"sample {key} has an image that cannot be decoded ({error}).") from error
-    mode = "RGB" if form == "JPEG" else "1"
-    return image if image.mode == mode else image.convert(mode)
 
 
 def member(members: dict[str, bytes], extension: str, key: str) -> bytes:
@@ -112,8 +83,8 @@ class RobotSampleMaker:
         self._readers = [ShardReader(dataset) for dataset in datasets]
         self._features = features or [None] * len(datasets)
         self._fields = _common_fields(self._features)
-        self._pad_id = pad_token_id(tokenizer)
-        self._tables = [_RobotTable(dataset, mixture.statistics, config, tokenizer) for dataset in datasets]
+        self._pad_id, self._statistics = pad_token_id(tokenizer), mixture.statistics
+        self._tables = [_RobotTable(dataset, config, tokenizer) for dataset in datasets]
 
     def batch(
         self,
@@ -127,38 +98,33 @@ class RobotSampleMaker:
         count, views, size, config = len(positions), len(self._views), self._image_size, self._config
         pixels = allocate((count, views, 3, size, size), np.uint8)
         changes = [[_change(config.augment, self._seed, int(p), v, augment) for v in range(views)] for p in positions]
-        boxes = np.empty((count, views, 4), dtype=np.float32)
         side = self._mask_size
         masks = allocate((count, views, side, side), np.uint8) if side is not None else None
-        proprio = np.empty((count, self._proprio_width), dtype=np.float32)
         keys: list[str] = []
         texts: list[list[int]] = []
         chunks: list[np.ndarray] = []
+        states: list[np.ndarray] = []
         features = FeatureSlots(self._fields, count, allocate)
         read_ahead([self._readers, self._features], datasets, rows)
-        for i, (position, dataset, row) in enumerate(
-            zip(positions.tolist(), datasets.tolist(), rows.tolist(), strict=True)
-        ):
+        for i, (dataset, row) in enumerate(zip(datasets.tolist(), rows.tolist(), strict=True)):
             table = self._tables[dataset]
             key = table.key_at(row)
             members = self._readers[dataset].read(row)
             for v, view in enumerate(self._views):
-                boxes[i, v] = changes[i][v].crop_box
+                box = changes[i][v].crop_box
                 if config.blank_images:
                     pixels[i, v] = 0
                 else:
                     image = decode_image(member(members, f"{view}.jpg", key), key)
-                    pixels[i, v] = crop_pixels(image, changes[i][v].crop_box, size, config.image_filter)
+                    crop_pixels(image, box, size, config.image_filter, out=pixels[i, v])
                 if masks is not None and side is not None:
                     mask = decode_mask(member(members, f"{view}.mask.png", key), key)
-                    masks[i, v] = crop_mask(mask, changes[i][v].crop_box, side)
-            proprio[i] = table.proprio_at(row)
-            if augment and config.augment.proprio_noise:
-                noise = normal(self._seed, "proprio", position, 0, self._proprio_width)
-                proprio[i] += (noise * config.augment.proprio_noise).astype(np.float32)
+                    masks[i, v] = crop_mask(mask, box, side)
             keys.append(key)
             texts.append(table.text_at(row))
-            chunks.append(table.chunk_at(row))
+            state, chunk = table.numbers_at(row)
+            states.append(state)
+            chunks.append(chunk)
             source = self._features[dataset]
             if source is not None:
                 source.read_row(row, features.buffers(i))
@@ -169,13 +135,23 @@ class RobotSampleMaker:
             pixel_values=torch.from_numpy(pixels),
             input_ids=ids,
             attention_mask=attention,
-            proprio=torch.from_numpy(proprio),
-            actions=torch.from_numpy(np.stack(chunks)),
+            proprio=torch.from_numpy(self._proprio(states, positions, augment)),
+            actions=torch.from_numpy(self._statistics.normalise_actions(np.stack(chunks))),
             masks=torch.from_numpy(masks) if masks is not None else None,
-            crop_boxes=torch.from_numpy(boxes),
+            crop_boxes=torch.tensor([[change.crop_box for change in each] for each in changes], dtype=torch.float32),
             features=features.batched(),
             colours=_colours(changes, config, augment),
         )
+
+    def _proprio(self, states: Sequence[np.ndarray], positions: np.ndarray, augment: bool) -> np.ndarray:
+        """(B,P) float32 normalised, with its noise."""
+        proprio = self._statistics.normalise_proprio(np.stack(states))
+        deviation = self._config.augment.proprio_noise
+        if augment and deviation:
+            for row, position in zip(proprio, positions.tolist(), strict=True):
+                noise = normal(self._seed, "proprio", position, 0, self._proprio_width)
+                row += (noise * deviation).astype(np.float32)
+        return proprio
 
     def text_lengths(self, datasets: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """(n,) characters of the instructions of samples, each argument (n,) int64."""
@@ -186,8 +162,12 @@ def _text_lengths(
     tables: Sequence[SampleRows], names: Sequence[str], datasets: np.ndarray, rows: np.ndarray
 ) -> np.ndarray:
     """(n,) characters of some texts of samples."""
-    pairs = zip(datasets.tolist(), rows.tolist(), strict=True)
-    return np.array([sum(len(tables[dataset].text(name, row)) for name in names) for dataset, row in pairs])
+    lengths = np.zeros(len(rows), dtype=np.int64)
+    for dataset in np.unique(datasets).tolist():
+        places = np.flatnonzero(datasets == dataset)
+        for name in names:
+            lengths[places] += tables[dataset].text_lengths(name, rows[places])
+    return lengths
 
 
 def _common_fields(sources: Sequence[FeatureSource | None]) -> Sequence[FeatureField]:
@@ -210,10 +190,10 @@ CACHED_PROMPTS = 4096
 
 
 class _RobotTable:
-    """The table of one robot dataset by row: normalised numbers and tokenised instructions. Thread-safe."""
+    """The table of one robot dataset by row: numbers and tokenised instructions. Thread-safe."""
 
-    def __init__(self, dataset: Dataset, statistics: Statistics, config: DataConfig, tokenizer: Any) -> None:
-        self._chunk_length, self._statistics = config.chunk_length, statistics
+    def __init__(self, dataset: Dataset, config: DataConfig, tokenizer: Any) -> None:
+        self._chunk_length = config.chunk_length
         self.rows, self._sequences = dataset.rows, dataset.sequences
         lock = threading.Lock()  # fast tokenizers borrow their state mutably while encoding
 
@@ -227,16 +207,11 @@ class _RobotTable:
         """Key of the sample."""
         return self.rows.text("key", row)
 
-    def proprio_at(self, row: int) -> np.ndarray:
-        """(P,) float32 normalised."""
+    def numbers_at(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """(P,) float64 raw proprio of the frame and (K,A) float64 raw actions: the chunk that starts there."""
         episode, frame = self.rows.number("episode", row), self.rows.number("frame", row)
-        return self._statistics.normalise_proprio(self._sequences.frames("proprio", episode, frame, frame + 1)[0])
-
-    def chunk_at(self, row: int) -> np.ndarray:
-        """(K,A) float32 normalised: the action chunk that starts at this frame."""
-        episode, frame = self.rows.number("episode", row), self.rows.number("frame", row)
-        chunk = self._sequences.frames("actions", episode, frame, frame + self._chunk_length)
-        return self._statistics.normalise_actions(chunk)
+        state = self._sequences.frames("proprio", episode, frame, frame + 1)[0]
+        return state, self._sequences.frames("actions", episode, frame, frame + self._chunk_length)
 
     def text_at(self, row: int) -> list[int]:
         """Token ids of the prompt."""
@@ -282,7 +257,7 @@ class VLMSampleMaker:
             members = self._readers[dataset].read(row)
             if has_image[i] and not config.blank_images:
                 image = decode_image(member(members, "jpg", key), key)
-                pixels[i, 0] = crop_pixels(image, changes[i][0].crop_box, size, config.image_filter)
+                crop_pixels(image, changes[i][0].crop_box, size, config.image_filter, out=pixels[i, 0])
             else:
                 pixels[i, 0] = 0
             example = vlm_example(table.text("question", row), table.text("answer", row), config.system_prompt)

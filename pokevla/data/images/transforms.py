@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
 from pokevla.data.images.tensorflow_resampling import crop_lanczos, openvla_oft_pixels
@@ -25,6 +26,8 @@ _PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BI
 """Pillow antialiases both when it shrinks an image."""
 OPENVLA_OFT = "openvla_oft"
 """Lanczos to the model's size, then a bilinear crop, in TensorFlow's arithmetic; camera pictures are JPEG first."""
+_ONE_PIECE = 1 << 20
+"""Pixels of an image that Pillow surely keeps in one piece of memory."""
 FILTERS = (*_PILLOW, OPENVLA_OFT)
 """Values of `data.image_filter`."""
 
@@ -57,16 +60,15 @@ def draw_augmentation(config: AugmentConfig, seed: int, position: int, view: int
     Crop: area exactly `crop_area`, aspect ratio 1, uniform location. Source: openvla-oft prismatic/vla/datasets
     (image_aug).
     """
-    u = uniform(seed, PURPOSE, position, view, 6)
+    u = uniform(seed, PURPOSE, position, view, 6).tolist()  # Python's floats are faster one by one
     side = math.sqrt(config.crop_area)
     left, top = u[0] * (1.0 - side), u[1] * (1.0 - side)
-    spread = 2.0 * u - 1.0
     return ViewAugmentation(
-        crop_box=(float(left), float(top), float(left + side), float(top + side)),
-        brightness=float(spread[2] * config.brightness),
-        contrast=float(1.0 + spread[3] * config.contrast),
-        saturation=float(1.0 + spread[4] * config.saturation),
-        hue=float(spread[5] * config.hue),
+        crop_box=(left, top, left + side, top + side),
+        brightness=(2.0 * u[2] - 1.0) * config.brightness,
+        contrast=1.0 + (2.0 * u[3] - 1.0) * config.contrast,
+        saturation=1.0 + (2.0 * u[4] - 1.0) * config.saturation,
+        hue=(2.0 * u[5] - 1.0) * config.hue,
     )
 
 
@@ -88,16 +90,31 @@ def image_filter_of(config: Mapping[str, Any]) -> str:
 
 
 def crop_pixels(
-    image: Image.Image, box: tuple[float, float, float, float], size: int, image_filter: str = "bilinear"
+    image: Image.Image,
+    box: tuple[float, float, float, float],
+    size: int,
+    image_filter: str = "bilinear",
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Crop to `box` (relative) and resize to (3,size,size) uint8, antialiased, by a filter of `FILTERS`."""
+    """Crop to `box` (relative) and resize to (3,size,size) uint8, antialiased, by a filter of `FILTERS`; into `out`, or
+    a new array."""
+    out = np.empty((3, size, size), dtype=np.uint8) if out is None else out
     if image_filter == OPENVLA_OFT:
-        cropped = crop_lanczos(np.asarray(image.convert("RGB")), box, size)
-        return np.ascontiguousarray(cropped.transpose(2, 0, 1))
+        out[...] = crop_lanczos(np.asarray(image.convert("RGB")), box, size).transpose(2, 0, 1)
+        return out
     width, height = image.size
     pixels = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
-    resized = image.resize((size, size), _PILLOW[image_filter], box=pixels)
-    return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
+    out[...] = _pixels(image.resize((size, size), _PILLOW[image_filter], box=pixels)).transpose(2, 0, 1)
+    return out
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """(H,W,3) uint8, without a copy where Pillow keeps the RGB image in one piece."""
+    width, height = image.size
+    if image.mode != "RGB" or width * height > _ONE_PIECE:
+        return np.asarray(image.convert("RGB"))
+    stored: Any = pa.array(image)
+    return stored.values.to_numpy().reshape(height, width, -1)[..., :3]
 
 
 def crop_image(
@@ -113,11 +130,26 @@ def crop_mask(mask: Image.Image, box: tuple[float, float, float, float], size: i
     A cell is 1 if at least half of it is covered. If an object is too small for any such cell, the cells with the
     highest coverage are 1, so that a visible object never vanishes.
     """
+    cells = np.zeros((size, size), dtype=np.uint8)
     width, height = mask.size
-    pixels = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
-    coverage = np.asarray(mask.convert("L").resize((size, size), Image.Resampling.BOX, box=pixels))
+    left, top, right, bottom = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
+    # Pillow resizes rows first, then columns. Most objects are small, so only the rows and columns are resized in which
+    # something is: the others stay 0.
+    bounds = mask.getbbox()
+    if bounds is None:
+        return cells
+    num_rows = bounds[3] - bounds[1]
+    rows = mask.crop((0, bounds[1], width, bounds[3])).convert("L")
+    rows = rows.resize((size, num_rows), Image.Resampling.BOX, box=(left, 0, right, num_rows))
+    columns = rows.getbbox()
+    if columns is None:
+        return cells
+    num_columns = columns[2] - columns[0]
+    strip = rows.crop((columns[0], -bounds[1], columns[2], height - bounds[1]))  # 0 outside
+    coverage = np.asarray(strip.resize((num_columns, size), Image.Resampling.BOX, box=(0, top, num_columns, bottom)))
     threshold = min(128, max(int(coverage.max()), 1))
-    return (coverage >= threshold).astype(np.uint8)
+    np.greater_equal(coverage, threshold, out=cells[:, columns[0] : columns[2]], casting="unsafe")
+    return cells
 
 
 def test_time_images(images: np.ndarray, image_size: int, crop_area: float, image_filter: str) -> np.ndarray:

@@ -51,6 +51,16 @@ class SampleRows:
         number, place = divmod(row, self._batches.header.batch_rows)
         return cast(str, self._batches.column(number, column)[place].as_py())
 
+    def text_lengths(self, column: str, rows: np.ndarray) -> np.ndarray:
+        """(n,) characters of one of the texts of samples; rows (n,) int64."""
+        lengths = np.empty(len(rows), dtype=np.int64)
+        numbers, inside = np.divmod(rows, self._batches.header.batch_rows)
+        for number in np.unique(numbers).tolist():
+            places = np.flatnonzero(numbers == number)
+            texts = self._batches.column(number, column).take(pa.array(inside[places]))
+            lengths[places] = pc.call_function("utf8_length", [texts]).to_numpy()
+        return lengths
+
     def texts(self, column: str, start: int, stop: int) -> pa.Array:
         """The texts of rows `start` to `stop`, as Arrow strings."""
         size = self._batches.header.batch_rows

@@ -56,6 +56,26 @@ def test_crop_moves_mask_with_image(x: int, y: int, side: int, position: int) ->
     assert mask[image > 0.98].all()
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 90), st.integers(1, 90), st.integers(1, 40), st.sampled_from([1.0, 0.9, 0.4]), st.integers(0, 99),
+    st.floats(0, 0.9),
+)  # fmt: skip
+def test_a_mask_is_resized_as_a_whole_image_would_be(
+    width: int, height: int, size: int, area: float, seed: int, empty: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    inside = rng.random((height, width)) < rng.random()
+    inside[:, : int(empty * width)] = inside[int((1 - empty) * height) :] = False
+    config = CONFIG.model_copy(update={"crop_area": area})
+    box = draw_augmentation(config, seed, 0, 0).crop_box
+    pixels = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
+    mask = Image.fromarray(inside)
+    coverage = np.asarray(mask.convert("L").resize((size, size), Image.Resampling.BOX, box=pixels))
+    expected = coverage >= min(128, max(int(coverage.max()), 1))
+    np.testing.assert_array_equal(crop_mask(mask, box, size), expected)
+
+
 def test_a_tiny_object_keeps_at_least_one_cell() -> None:
     inside = np.zeros((128, 128), dtype=bool)
     inside[50:52, 70:72] = True

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pokevla.data.dataset import Dataset, index_dataset, open_dataset
 from pokevla.data.inspection import verify_dataset
 from pokevla.data.tables import opening, rows
+from pokevla.data.tables.twin import Header, TableBatches
 from pokevla.errors import DataError
 from tests.toys import forget_checksums, write_toy_dataset, write_toy_questions
 
@@ -50,6 +52,14 @@ def test_mapped_tables_say_what_the_parquet_tables_say(root: Path) -> None:
     assert list(values(mapped)) == list(values(loaded))
     assert mapped.rows.texts("key", 10, 40).to_pylist() == loaded.samples["key"].to_pylist()[10:40]
     assert mapped.samples.equals(loaded.samples)
+
+
+def test_lengths_of_texts_are_their_characters() -> None:
+    texts = ["", "Spüle", "机器人", *(n * "a" for n in range(30))]
+    header = Header({}, len(texts), 16, {rows.SPLITS: []}, {rows.SHARD_STARTS: np.array([0, len(texts)])})
+    table = rows.SampleRows(TableBatches(pa.table({"key": pa.array(texts, pa.large_string())}), header))
+    order = np.random.default_rng(0).permutation(len(texts))
+    assert table.text_lengths("key", order).tolist() == [len(texts[row]) for row in order]
 
 
 def test_frames_of_an_episode_are_those_of_the_table(tmp_path: Path) -> None:

@@ -1,0 +1,93 @@
+"""Decodes the stored images and masks of samples."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import pyarrow as pa
+import simplejpeg
+from PIL import Image
+
+from pokevla.errors import DamagedDataError
+
+# What Pillow raises for damaged files: SyntaxError for a broken PNG, an error of its own for too many pixels.
+_UNDECODABLE = (OSError, SyntaxError, ValueError, IndexError, OverflowError, struct.error, zlib.error,
+                Image.DecompressionBombError)  # fmt: skip
+_SAME_AS_PILLOW = ("YCbCr", "Gray")
+"""Colour spaces of JPEG files from which simplejpeg and Pillow make the same RGB pixels."""
+_START = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\x0dIHDR"
+_HEADER = struct.Struct(">II5sII4s")
+"""Width, height, form and checksum of the header, then size and name of the second chunk."""
+_ONE_BIT = b"\x01\0\0\0\0"
+"""One bit of grey per pixel, not interlaced."""
+_DATA = len(_START) + _HEADER.size
+_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
+_BYTES = 4
+"""Pillow keeps an RGB pixel in four bytes."""
+
+
+def decode_image(payload: bytes, key: str) -> Image.Image:
+    """Decode a stored JPEG as an RGB image, which is read-only: change a copy.
+
+    simplejpeg takes less time than Pillow and gives the same pixels: both call libjpeg-turbo with its exact inverse
+    transform. Pillow decodes other colour spaces, and decides about files that simplejpeg refuses.
+
+    Raises:
+        DamagedDataError: it cannot be decoded. Names the sample.
+    """
+    image = _decode_fast(payload)
+    return image if image is not None else _decode(payload, key, "JPEG")
+
+
+def decode_mask(payload: bytes, key: str) -> Image.Image:
+    """Decode a stored mask as an image of mode "1". Raises DamagedDataError, naming the sample, if that fails."""
+    mask = _decode_bits(payload)
+    return mask if mask is not None else _decode(payload, key, "PNG")
+
+
+def _decode_bits(payload: bytes) -> Image.Image | None:
+    """A PNG of one bit per pixel in the form in which Pillow writes it, or None for any other file.
+
+    Pillow's decoder alone takes a fifth of the time that its reader of files takes, which is made for all kinds of PNG.
+    """
+    if len(payload) < _DATA + len(_END) or payload[: len(_START)] != _START:
+        return None
+    width, height, form, header_sum, size, name = _HEADER.unpack_from(payload, len(_START))
+    end = _DATA + size
+    if form != _ONE_BIT or name != b"IDAT" or not 0 < width * height <= (Image.MAX_IMAGE_PIXELS or 0):
+        return None
+    if payload[end + 4 :] != _END or zlib.crc32(payload[12:29]) != header_sum:
+        return None
+    if zlib.crc32(payload[_DATA - 4 : end]).to_bytes(4) != payload[end : end + 4]:
+        return None
+    try:
+        return Image.frombytes("1", (width, height), payload[_DATA:end], "zip", "1", False)
+    except _UNDECODABLE:
+        return None
+
+
+def _decode_fast(payload: bytes) -> Image.Image | None:
+    """The image, or None if Pillow has to decode it."""
+    try:
+        header = simplejpeg.decode_jpeg_header(payload)
+        height, width, colours = int(header[0]), int(header[1]), header[2]
+        if colours not in _SAME_AS_PILLOW or height * width > (Image.MAX_IMAGE_PIXELS or 0):
+            return None
+        pixels = simplejpeg.decode_jpeg(payload, "RGBA")
+    except ValueError:
+        return None
+    # Through Arrow, Pillow takes the pixels without a copy.
+    values = pa.FixedSizeListArray.from_arrays(pa.array(pixels.reshape(-1)), _BYTES)
+    return Image.fromarrow(values, "RGB", (width, height))
+
+
+def _decode(payload: bytes, key: str, form: str) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(payload), formats=(form,))
+        image.load()
+    except _UNDECODABLE as error:
+        raise DamagedDataError(f"sample {key} has an image that cannot be decoded ({error}).") from error
+    mode = "RGB" if form == "JPEG" else "1"
+    return image if image.mode == mode else image.convert(mode)
