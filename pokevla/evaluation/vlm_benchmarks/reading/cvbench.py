@@ -15,9 +15,9 @@ from PIL import Image
 
 from pokevla.data.records import REPLY_WITH
 from pokevla.errors import DataError
-from pokevla.evaluation.vlm_benchmarks.items import Item, Part, Wording, find_root
-from pokevla.evaluation.vlm_benchmarks.letter_parsers import option_index
-from pokevla.evaluation.vlm_benchmarks.tables import (
+from pokevla.evaluation.vlm_benchmarks.parsing.letters import option_index
+from pokevla.evaluation.vlm_benchmarks.reading.items import Item, Part, Wording, find_root
+from pokevla.evaluation.vlm_benchmarks.reading.tables import (
     GET_AGAIN,
     ParquetRows,
     file_in,

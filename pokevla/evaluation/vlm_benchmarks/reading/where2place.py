@@ -1,7 +1,8 @@
 """Where2Place: 100 pictures of free space between objects, asked for points and for boxes.
 
-Published at huggingface.co/datasets/wentao-yuan/where2place (`point_questions.jsonl`, `bbox_questions.jsonl`, `images/`,
-`masks/NN.jpg` by the number of the line) and, with points only, as parquet at huggingface.co/datasets/FlagEval/Where2Place.
+Published at huggingface.co/datasets/wentao-yuan/where2place (`point_questions.jsonl`, `bbox_questions.jsonl`,
+`images/`, `masks/NN.jpg` by the number of the line) and, with points only, as parquet at
+huggingface.co/datasets/FlagEval/Where2Place.
 """
 
 from __future__ import annotations
@@ -16,8 +17,15 @@ from PIL import Image
 
 from pokevla.data.records import REPLY_WITH
 from pokevla.errors import DataError
-from pokevla.evaluation.vlm_benchmarks.items import Item, Part, Wording, chosen_parts, find_root, without_image_tag
-from pokevla.evaluation.vlm_benchmarks.tables import (
+from pokevla.evaluation.vlm_benchmarks.reading.items import (
+    Item,
+    Part,
+    Wording,
+    chosen_parts,
+    find_root,
+    without_image_tag,
+)
+from pokevla.evaluation.vlm_benchmarks.reading.tables import (
     ParquetRows,
     file_in,
     jsonl_rows,
@@ -85,7 +93,9 @@ def _line_items(
         image = file_in(root / "images", row, "image", where)
         mask = soft_mask(picture_file(root / "masks" / f"{number:02d}.jpg"))
         text = without_image_tag(text_in(row, "text", where))
-        yield _item(name, str(row.get("question_id", number)), text, row, picture_file(image), image.name, mask, wording)
+        yield _item(
+            name, str(row.get("question_id", number)), text, row, picture_file(image), image.name, mask, wording
+        )
 
 
 def _parquet_items(rows: ParquetRows, wording: Wording, numbers: list[int]) -> Iterator[Item]:
@@ -98,7 +108,8 @@ def _parquet_items(rows: ParquetRows, wording: Wording, numbers: list[int]) -> I
 
 
 def _item(
-    part: str, id_: str, text: str, row: dict[str, Any], image: Image.Image, name: str, mask: np.ndarray, wording: Wording
+    part: str, id_: str, text: str, row: dict[str, Any], image: Image.Image, name: str, mask: np.ndarray,
+    wording: Wording,
 ) -> Item:  # fmt: skip
     question = text.split(_SPLIT)[0]
     prompt = text if wording == "official" else f"{question} {_REPLY_WITH[part]}"

@@ -48,8 +48,8 @@ def strict_letter(reply: str, choices: Sequence[str]) -> str | None:
     """The letter of a reply that leaves no doubt, A, B, ...; None for any other.
 
     Accepted are a letter of one of the `choices` with marks around it, or followed by the text of just this option;
-    also after words such as "The answer is", and in `<answer>` tags. `A chair` and `Both A and B` are none. What stands before
-    `</think>` is left out.
+    also after words such as "The answer is", and in `<answer>` tags. `A chair` and `Both A and B` are none.
+    What stands before `</think>` is left out.
     """
     text = reply.rpartition(_END_OF_THOUGHTS)[2]
     tagged = _ANSWER.findall(text)

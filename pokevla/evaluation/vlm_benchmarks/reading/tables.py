@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
 from pokevla.errors import DataError
-from pokevla.files.names import lies_within
+from pokevla.files.labels import lies_within
 from pokevla.files.texts import parse_json, read_bytes, read_json, read_text, shorten
 
 MAX_PIXELS = 64_000_000

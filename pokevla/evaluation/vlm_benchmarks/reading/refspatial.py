@@ -1,8 +1,8 @@
 """RefSpatial-Bench: one point or region named by its spatial relations, in the splits location, placement and unseen.
 
-Published at huggingface.co/datasets/BAAI/RefSpatial-Bench, as parquet by split and as folders `Location/`, `Placement/`,
-`Unseen/` with `question.json`, `image/` and `mask/`. Prompts and parsers go by the family of the model, as in
-github.com/Zhoues/RoboRefer, Evaluation/test_benchmark.py and summarize_acc.py.
+Published at huggingface.co/datasets/BAAI/RefSpatial-Bench, as parquet by split and as folders `Location/`,
+`Placement/`, `Unseen/` with `question.json`, `image/` and `mask/`. Prompts and parsers go by the family of the
+model, as in github.com/Zhoues/RoboRefer, Evaluation/test_benchmark.py and summarize_acc.py.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from PIL import Image
 
 from pokevla.data.records import REPLY_WITH
 from pokevla.errors import DataError, UsageError
-from pokevla.evaluation.vlm_benchmarks.items import Item, Part, Wording, chosen_parts, find_root
-from pokevla.evaluation.vlm_benchmarks.point_parsers import (
+from pokevla.evaluation.vlm_benchmarks.parsing.points import (
     PointParser,
     refspatial_gemini,
     refspatial_molmo,
     refspatial_pixels,
     refspatial_tuples,
 )
-from pokevla.evaluation.vlm_benchmarks.tables import (
+from pokevla.evaluation.vlm_benchmarks.reading.items import Item, Part, Wording, chosen_parts, find_root
+from pokevla.evaluation.vlm_benchmarks.reading.tables import (
     ParquetRows,
     file_in,
     json_rows,
@@ -53,9 +53,7 @@ class Family:
 FAMILIES: Mapping[str, Family] = {
     "relative": Family("{prompt} {suffix}", refspatial_tuples),
     "robobrain": Family("{prompt} Please provide its 2D coordinates.", refspatial_pixels),
-    "qwen": Family(
-        "Locate {object} in this image and output the point coordinates in JSON format.", refspatial_pixels
-    ),
+    "qwen": Family("Locate {object} in this image and output the point coordinates in JSON format.", refspatial_pixels),
     "molmo": Family("Locate several points of {object}.", refspatial_molmo),
     "gemini": Family("Locate one point of {object}.", refspatial_gemini),
 }
@@ -94,8 +92,8 @@ def read_refspatial(data: Path, names: list[str] | None, wording: Wording, famil
             raise DataError(f"{data} has no split {name}.", "Leave out --part, or download it.")
     if not parts:
         raise DataError(
-            f"{data} is not RefSpatial-Bench: it has neither location-*.parquet nor Location/question.json, nor those of "
-            "another split.",
+            f"{data} is not RefSpatial-Bench: it has neither location-*.parquet nor Location/question.json, nor "
+            "those of another split.",
             "Download BAAI/RefSpatial-Bench from the Hugging Face hub.",
         )
     return parts

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pokevla.evaluation.vlm_benchmarks.regions import Reading, Region, point_region
+from pokevla.evaluation.vlm_benchmarks.parsing.regions import Reading, Region, point_region
 
 PointParser = Callable[[str, int, int], Reading]
 """(reply, width, height of the mask) -> what was read"""
