@@ -41,9 +41,9 @@ def open_respondent(model: Path) -> Respondent:
     content = read_json_object(model / CONFIG, kind=CheckpointError) if (model / CONFIG).is_file() else {}
     if "kind" in content or "model_type" not in content:
         return PokeVLMRespondent(model)
-    if content["model_type"] == "prismatic":
+    if content["model_type"] in ("prismatic", "openvla"):
         raise CheckpointError(
-            f"{model} is a published Prismatic VLM.",
+            f"{model} is a published Prismatic VLM, which needs code of its own in transformers.",
             f"Import it first: {command_line('model', 'import', 'prismatic', model)} OUT",
         )
     return TransformersRespondent(model)
