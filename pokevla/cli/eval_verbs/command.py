@@ -22,7 +22,7 @@ EVAL_VERBS: dict[str, tuple[str, str]] = {
     "openloop": ("openloop", "Compare predicted with recorded actions on held-out episodes."),
     "power": ("power", "Say how many trials show a difference, and which difference a number of trials shows."),
     "refspatial": ("vlm_benchmarks", "Ask a VLM for the points of RefSpatial-Bench."),
-    "tables": ("tables", "Write results beside the tables IV to VII of the paper, as Markdown, CSV and HTML."),
+    "tables": ("tables", "Write results beside the tables III to VII of the paper, as Markdown, CSV and HTML."),
     "where2place": ("vlm_benchmarks", "Ask a VLM for the points and boxes of Where2Place."),
 }
 """Verb: (module, which has a function of the verb's name; one line of help)."""

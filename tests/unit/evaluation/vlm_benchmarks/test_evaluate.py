@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pokevla.cli.main import run
 from pokevla.errors import DataError, UsageError
 from pokevla.evaluation.vlm_benchmarks.evaluate import BenchmarkName, Settings, evaluate_vlm
 from pokevla.evaluation.vlm_benchmarks.judging import Reply
@@ -170,6 +171,25 @@ def test_damaged_data_is_named(tmp_path: Path) -> None:
     (data / "point_questions.jsonl").write_text('{"question_id": 0}\n{"question')
     with pytest.raises(DataError, match=r"point_questions\.jsonl:2 is damaged"):
         ask(tmp_path, "where2place", data, [""])
+
+
+def test_benchmarks_of_one_model_are_a_row_of_table_iii(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = []
+    for name, data, replies in (
+        ("refspatial", write_refspatial(tmp_path / "r", [LEFT, RIGHT], parquet=False), ["[(0.2, 0.5)]"] * 2),
+        ("where2place", write_where2place(tmp_path / "w", [LEFT]), ["[(0.9, 0.5)]"] * 2),
+    ):
+        ask(tmp_path, name, data, replies)
+        folders.append(str((tmp_path / "out").rename(tmp_path / f"out-{name}")))
+    assert run(["eval", "tables", *folders]) == 0
+    text = capsys.readouterr().out
+    assert "| paper: Prismatic-VLM, before | 0.075 | 0.095 | 0.033 |" in text
+    assert "| ours: model | 0.000 (0.000 to 0.000) | 0.000 (0.000 to 0.000) | 0.500 (0.000 to 1.000) |" in text
+    assert "- refspatial: location: 2 questions, the published set has 100" in text
+    assert run(["eval", "tables", *folders, "--out", str(tmp_path / "tables")]) == 0
+    assert (tmp_path / "tables" / "table_iii.md").read_text() == text[: text.rindex("\n")]
+    assert run(["eval", "tables", folders[0], str(tmp_path / "w")]) == 2
+    assert "is not a VLM benchmark, other folders are" in capsys.readouterr().err
 
 
 def test_another_data_set_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
