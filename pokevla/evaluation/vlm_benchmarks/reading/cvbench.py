@@ -33,7 +33,7 @@ SUFFIX = "Answer with the option's letter from the given choices directly."
 """What Cambrian's runner adds on a line of its own (eval/eval/ade/ade_eval.py, --question_extension)."""
 SOURCES = ("ADE20K", "COCO", "Omni3D")
 WEIGHTS = {"ADE20K": 0.25, "COCO": 0.25, "Omni3D": 0.5}
-"""Of the accuracies by source in the score: ((ADE20K + COCO) / 2 + Omni3D) / 2, by the card of the data set."""
+"""Of the accuracies by source in the score: ((ADE20K + COCO) / 2 + Omni3D) / 2, by the card of the dataset."""
 _FIELDS = ("idx", "type", "task", "question", "choices", "answer", "prompt", "source")
 _HALVES = ("test_2d", "test_3d")
 
@@ -42,7 +42,7 @@ def read_cvbench(data: Path, wording: Wording) -> list[Part]:
     """The benchmark in the folder `data`, as one part. With one half only, there is no score by the official formula.
 
     Raises:
-        DataError: it is another data set, or a file is damaged or missing.
+        DataError: it is another dataset, or a file is damaged or missing.
     """
     refuse_archive(data)
     root = find_root(data, ("test_*.parquet",))

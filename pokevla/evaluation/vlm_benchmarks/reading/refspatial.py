@@ -71,7 +71,7 @@ def read_refspatial(data: Path, names: list[str] | None, wording: Wording, famil
     """The splits of the benchmark in the folder `data`.
 
     Raises:
-        DataError: it is another data set, or a file is damaged or missing.
+        DataError: it is another dataset, or a file is damaged or missing.
         UsageError: there is no such split or family, or our wording is asked of another family.
     """
     refuse_archive(data)

@@ -65,7 +65,7 @@ class ParquetRows:
         for path in self._paths:
             schema, count = self._checked(path)
             if missing := [name for name in columns if name not in schema.names]:
-                raise DataError(f"{path} has no column {missing[0]!r}: it is another data set.", "Check the path.")
+                raise DataError(f"{path} has no column {missing[0]!r}: it is another dataset.", "Check the path.")
             self._counts.append(count)
         if not len(self):
             raise DataError(f"{self._paths[0]} holds no question.", GET_AGAIN)

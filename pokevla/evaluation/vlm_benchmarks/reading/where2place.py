@@ -53,7 +53,7 @@ def read_where2place(data: Path, names: list[str] | None, wording: Wording) -> l
     """The parts of the benchmark in the folder `data`.
 
     Raises:
-        DataError: it is another data set, or a file is damaged or missing.
+        DataError: it is another dataset, or a file is damaged or missing.
         UsageError: there is no such part.
     """
     refuse_archive(data)
