@@ -41,7 +41,7 @@ def write_llava(folder: Path, template: str | None) -> Path:
     """A LLaVA of some thousand random weights."""
     tokenizer = load_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    image_id = tokenizer.convert_tokens_to_ids("<image>")
+    image_id = tokenizer.encode("<image>", add_special_tokens=False)[0]
     vision = CLIPVisionConfig(
         hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
     )
