@@ -8,6 +8,7 @@ from typing import Any
 
 from monitoring.pipeline_summary import StageRow, build_summary, read_json, read_metrics, read_stages
 from pokevla.errors import UsageError
+from pokevla.evaluation.vlm_benchmarks.results import KIND
 from pokevla.recipe.kinds import kind_of, model_of, training_of
 from pokevla.recipe.load import load_recipe
 from pokevla.recipe.schema import TrainRecipe
@@ -47,6 +48,7 @@ class ReportInputs:
     trials: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)
     grounding: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)
     open_loop: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)
+    vlm_benchmarks: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)
 
 
 def read_inputs(folders: list[Path]) -> ReportInputs:
@@ -85,6 +87,9 @@ def _add(inputs: ReportInputs, folder: Path) -> bool:
         return False
     if summary.get("kind") == "open_loop":
         inputs.open_loop.append((folder, summary))
+        return True
+    if summary.get("kind") == KIND:
+        inputs.vlm_benchmarks.append((folder, summary))
         return True
     if "policies" in summary:
         inputs.trials.append((folder, summary))

@@ -14,6 +14,7 @@ from monitoring.pipeline_summary import beats_all, verdict
 from monitoring.report.inputs import ReportInputs, Run, read_inputs, warnings_of
 from monitoring.report.media import grounding_section, trials_section
 from monitoring.report.open_loop import open_loop_section
+from monitoring.report.vlm_benchmarks import vlm_benchmark_section
 from pokevla.files.ownership import refuse_other_file
 from pokevla.files.texts import write_text
 from pokevla.telemetry.manifest import machine_facts, machines_of
@@ -60,6 +61,7 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
         "tiles": _tiles(inputs),
         "trials": [trials_section(folder, content) for folder, content in inputs.trials],
         "open_loop": [open_loop_section(folder, content) for folder, content in inputs.open_loop],
+        "vlm_benchmarks": [vlm_benchmark_section(folder, content) for folder, content in inputs.vlm_benchmarks],
         "grounding": [grounding_section(folder, content) for folder, content in inputs.grounding],
         "comparisons": [_comparison(comparison) for comparison in compare(inputs.runs)],
         "runs": [_run(run) for run in inputs.runs],

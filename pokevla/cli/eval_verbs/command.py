@@ -18,9 +18,12 @@ from pokevla.cli.run_verbs.eval import evaluate
 EVAL_VERBS: dict[str, tuple[str, str]] = {
     "best": ("best", "Judge the checkpoints of a run on trials that the test never uses, and test the best."),
     "compare": ("compare", "Compare two policies on the same trials: difference, interval, exact test, verdict."),
+    "cvbench": ("vlm_benchmarks", "Ask a VLM the questions of CV-Bench: official and strict scores, chance."),
     "openloop": ("openloop", "Compare predicted with recorded actions on held-out episodes."),
     "power": ("power", "Say how many trials show a difference, and which difference a number of trials shows."),
-    "tables": ("tables", "Write results beside the tables IV to VII of the paper, as Markdown, CSV and HTML."),
+    "refspatial": ("vlm_benchmarks", "Ask a VLM for the points of RefSpatial-Bench."),
+    "tables": ("tables", "Write results beside the tables III to VII of the paper, as Markdown, CSV and HTML."),
+    "where2place": ("vlm_benchmarks", "Ask a VLM for the points and boxes of Where2Place."),
 }
 """Verb: (module, which has a function of the verb's name; one line of help)."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,7 +11,10 @@ from pokevla.errors import UsageError
 
 
 def tables(
-    folders: Annotated[list[Path], typer.Argument(help="Evaluation folders, or FOLDER:POLICY for one policy.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(help="Evaluation folders, or FOLDER:POLICY for one policy; or folders of VLM benchmarks."),
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for tables.md, tables.csv and tables.html.")
     ] = None,
@@ -22,7 +25,10 @@ def tables(
         list[str] | None, typer.Option("--as", help="POLICY=ROW: the row of the paper that a policy reproduces.")
     ] = None,
 ) -> None:
-    """Write results beside the tables IV to VII of the paper, and what differs. Without --out, print Markdown."""
+    """Write results beside the tables IV to VII of the paper, and what differs. Without --out, print Markdown.
+
+    Folders of VLM benchmarks go into Table III (table_iii.md).
+    """
     from pokevla.evaluation.comparing.folders import read_policies
     from pokevla.evaluation.paper_tables.rendering import SIGNATURES, as_csv, as_html, as_markdown
     from pokevla.evaluation.paper_tables.results import result_tables
@@ -30,6 +36,11 @@ def tables(
     from pokevla.files.ownership import refuse_other_file
     from pokevla.files.texts import write_text
 
+    if benchmarks := _benchmarks(folders):
+        if table or counterpart:
+            raise UsageError("--table and --as are about trials, these are VLM benchmarks.", "Leave them out.")
+        _table_iii(benchmarks, out)
+        return
     evaluated = [one for folder in folders for one in read_policies(folder)]
     results = result_tables(evaluated, table or [], _counterparts(counterpart or []))
     if out is None:
@@ -42,6 +53,33 @@ def tables(
     for name, text in zip(SIGNATURES, texts, strict=True):
         write_text(out / name, text)
         typer.echo(f"wrote {out / name}")
+
+
+def _benchmarks(folders: list[Path]) -> list[dict[str, Any]]:
+    """Summaries of VLM benchmarks; none if the folders are other evaluations. UsageError for a mixture."""
+    from pokevla.evaluation.vlm_benchmarks.results import read_summary
+
+    summaries = {folder: read_summary(folder) for folder in folders}
+    found = [summary for summary in summaries.values() if summary is not None]
+    if found and len(found) < len(summaries):
+        other = next(folder for folder, summary in summaries.items() if summary is None)
+        raise UsageError(f"{other} is not a VLM benchmark, other folders are.", "Give them to two commands.")
+    return found
+
+
+def _table_iii(summaries: list[dict[str, Any]], out: Path | None) -> None:
+    from pokevla.evaluation.vlm_benchmarks.paper_table import SIGNATURE, as_markdown
+    from pokevla.files.ownership import refuse_other_file
+    from pokevla.files.texts import write_text
+
+    text = as_markdown(summaries)
+    if out is None:
+        typer.echo(text)
+        return
+    refuse_other_file(out / "table_iii.md", SIGNATURE.encode(), "table")
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "table_iii.md", text)
+    typer.echo(f"wrote {out / 'table_iii.md'}")
 
 
 def _counterparts(given: list[str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from pokevla.data.dataset import open_dataset
 from pokevla.data.images.transforms import image_filter_of, test_time_images
@@ -137,7 +138,7 @@ def load_questions(root: Path, max_questions: int) -> list[Question]:
 def load_respondents(recipe: GroundingRecipe) -> dict[str, Respondent]:
     """Models by name. A `null` run is the model of the first named run with random weights, or that of `preset` if no
     run is named. CheckpointError for a run that is not a PokeVLM."""
-    loaded = {name: _load(run) for name, run in recipe.runs.items() if run is not None}
+    loaded = {name: load_respondent(run) for name, run in recipe.runs.items() if run is not None}
     reference = next(iter(loaded.values()), None)
     respondents = {}
     for name, run in recipe.runs.items():
@@ -145,7 +146,8 @@ def load_respondents(recipe: GroundingRecipe) -> dict[str, Respondent]:
     return respondents
 
 
-def _load(run: Path) -> Respondent:
+def load_respondent(run: Path) -> Respondent:
+    """The PokeVLM of a run, or in an exported or imported folder. CheckpointError if there is none."""
     model, config, tokenizer_folder, _ = load_exported(run)
     if not isinstance(model, PokeVLM):
         raise CheckpointError(f"{run} is a PokeVLA, which answers no questions.", "Name a pre-training run.")
@@ -167,24 +169,34 @@ def _device() -> str:
 
 def answer(respondent: Respondent, questions: Sequence[Question]) -> list[str]:
     """Greedy answers, all questions in one batch. Images are not cropped, because answers contain coordinates."""
+    longest = max(len(encode_text(respondent.tokenizer, q.answer)) for q in questions)
+    images, texts = [question.image for question in questions], [question.question for question in questions]
+    return [text for text, _ in reply(respondent, images, texts, longest + SPARE_TOKENS)]
+
+
+def reply(
+    respondent: Respondent, images: Sequence[Image.Image], texts: Sequence[str], max_new_tokens: int
+) -> list[tuple[str, bool]]:
+    """Greedy replies to `texts` about RGB `images`, in one batch; the second says whether the model ended its reply.
+
+    Images are resized as a whole to the model's size, so that relative coordinates stay valid.
+    """
     model, tokenizer = respondent.model, respondent.tokenizer
     device = next(model.parameters()).device
     size = model.config.image_size
-    images = [np.asarray(question.image)[None, None] for question in questions]
-    pixels = np.concatenate([test_time_images(image, size, 1.0, respondent.image_filter) for image in images])
-    prompts = [vlm_prompt(q.question, respondent.system_prompt) for q in questions]
-    ids, mask = encode_prompts(tokenizer, prompts)
-    longest = max(len(encode_text(tokenizer, q.answer)) for q in questions)
+    views = [np.asarray(image)[None, None] for image in images]
+    pixels = np.concatenate([test_time_images(view, size, 1.0, respondent.image_filter) for view in views])
+    ids, mask = encode_prompts(tokenizer, [vlm_prompt(text, respondent.system_prompt) for text in texts])
     end = end_of_turn_id(tokenizer)
     tokens = generate(
         model,
         torch.from_numpy(pixels).to(device),
         ids.to(device),
         mask.to(device),
-        max_new_tokens=longest + SPARE_TOKENS,
+        max_new_tokens=max_new_tokens,
         stop_ids=[end],
     )
-    return [tokenizer.decode(_until(row, end)).strip() for row in tokens.tolist()]
+    return [(tokenizer.decode(_until(row, end)).strip(), end in row) for row in tokens.tolist()]
 
 
 def _until(row: list[int], end: int) -> list[int]:

@@ -1,0 +1,1 @@
+"""Published benchmarks of vision-language models: Where2Place, RefSpatial-Bench, CV-Bench."""

@@ -1,0 +1,1 @@
+"""The benchmarks in the layouts in which they are published."""
