@@ -7,7 +7,6 @@ at `1e400`. Here such a row is one bad row, the others stay, and several process
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ _ARCHIVES = {
     b"7z\xbc\xaf": "a 7z",
 }
 _TAR_AT, _TAR = 257, b"ustar"
+_HEAD = _TAR_AT + len(_TAR)
 
 
 @dataclass(frozen=True)
@@ -58,63 +58,53 @@ class RowScanner:
     After the last row, `damage` says where the file did not go on as it should. Holds one block in memory.
     """
 
-    def __init__(self, path: Path, block_bytes: int = BLOCK_BYTES) -> None:
-        """Raises DataError for an archive, other content, and a file that cannot be opened."""
-        self.path, self._block_bytes = path, block_bytes
+    def __init__(self, file: BinaryIO, block_bytes: int = BLOCK_BYTES, *, in_list: bool = False) -> None:
+        """`file` can seek. `in_list`: it holds only what is between the brackets of a list."""
+        self._file, self._block_bytes = file, block_bytes
         self.damage: Damage | None = None
-        head = file_head(path)
-        refuse_archive(path, head)
-        first = head.removeprefix(_BOM).lstrip(_SPACE)[:1]
-        if first not in (b"[", b"{"):
-            raise DataError(
-                f"{path} is not a JSON list: it begins with {head[:8]!r}.", "Give the file that the source publishes."
-            )
-        self._base = 1 if first == b"[" else 0  # how many brackets are open between rows
+        head = file.read(_HEAD)
+        self._base = 1 if not in_list and head.removeprefix(_BOM).lstrip(_SPACE)[:1] == b"[" else 0
+        """How many brackets are open between rows."""
         self._start = len(_BOM) if head.startswith(_BOM) else 0
         self._in_string = self._escaped = False
 
     def __iter__(self) -> Iterator[Span]:
-        """The rows in order.
-
-        Raises:
-            DataError: the file cannot be read.
-        """
-        depth, begin, after = 0, self._start, self._start  # begin: of the row; after: the row or bracket before
-        size = 0
-        with _reading(self.path) as file:
-            for block, offset in self._blocks(file):
-                size = offset + len(block)
-                for place, opens in self._brackets(block, offset):
-                    if opens:
-                        if depth == self._base:
-                            yield from _stray(file.fileno(), after, place)
-                            begin = place
-                        depth += 1
-                        after = place + 1 if depth == self._base else after
-                        continue
-                    depth -= 1
-                    if depth < self._base:  # the end of the list, or a bracket too many
-                        yield from _stray(file.fileno(), after, place)
-                        self.damage = self._after_end(file.fileno(), place, depth)
-                        return
+        """The rows in order. Raises OSError if the file cannot be read."""
+        depth, begin, after, size = 0, self._start, self._start, 0  # begin: of the row; after: the bracket before it
+        for block, offset in self._blocks():
+            size = offset + len(block)
+            for place, opens in self._brackets(block, offset):
+                if opens:
                     if depth == self._base:
-                        yield Span(begin, place + 1)
-                        after = place + 1
-            if depth > self._base:
-                self.damage = Damage(begin, "the file ends within the row that begins there")
-            else:
-                yield from _stray(file.fileno(), after, size)
-                if self._base:
-                    self.damage = Damage(size, "the file ends before its list does")
+                        yield from self._stray(after, place)
+                        begin = place
+                    depth += 1
+                    after = place + 1 if depth == self._base else after
+                    continue
+                depth -= 1
+                if depth < self._base:  # the end of the list, or a bracket too many
+                    yield from self._stray(after, place)
+                    self.damage = self._after_end(place, depth)
+                    return
+                if depth == self._base:
+                    yield Span(begin, place + 1)
+                    after = place + 1
+        if depth > self._base:
+            self.damage = Damage(begin, "the file ends within the row that begins there")
+        else:
+            yield from self._stray(after, size)
+            if self._base:
+                self.damage = Damage(size, "the file ends before its list does")
 
-    def _blocks(self, file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    def _blocks(self) -> Iterator[tuple[bytes, int]]:
         offset = 0
-        try:
-            while block := file.read(self._block_bytes):
-                yield block, offset
-                offset += len(block)
-        except OSError as error:
-            raise DataError(f"{self.path} cannot be read ({error.strerror}).", "Check the disk.") from error
+        while block := self._at(offset, self._block_bytes):
+            yield block, offset
+            offset += len(block)
+
+    def _at(self, offset: int, size: int) -> bytes:
+        self._file.seek(offset)
+        return self._file.read(size)
 
     def _brackets(self, block: bytes, offset: int) -> Iterator[tuple[int, bool]]:
         """(place in the file, whether it opens) of each bracket of a block that is not in a string."""
@@ -133,23 +123,42 @@ class RowScanner:
             elif not match[2]:
                 self._in_string, self._escaped = True, bool(match[1])
 
-    def _after_end(self, descriptor: int, place: int, depth: int) -> Damage | None:
+    def _after_end(self, place: int, depth: int) -> Damage | None:
         """What follows the closing bracket at `place`."""
         if self._base == 0 or depth < 0:
             return Damage(place, "there is a closing bracket too many")
         offset = place + 1
-        while block := os.pread(descriptor, self._block_bytes, offset):
+        while block := self._at(offset, self._block_bytes):
             rest = block.lstrip(_SPACE)
             if rest:
                 return Damage(offset + len(block) - len(rest), "something follows the end of the list")
             offset += len(block)
         return None
 
+    def _stray(self, begin: int, end: int) -> Iterator[Span]:
+        """What stands between two rows besides space and one comma."""
+        between = self._at(begin, min(end - begin, MAX_STRAY))
+        if between.strip(_SPACE) not in (b"", b","):
+            yield Span(begin + len(between) - len(between.lstrip(_SPACE + b",")), end)
+
+
+def refuse_other_content(path: Path) -> None:
+    """Raise DataError for an archive, for what is not JSON, and for a file that cannot be read."""
+    head = file_head(path)
+    refuse_archive(path, head)
+    if head.removeprefix(_BOM).lstrip(_SPACE)[:1] not in (b"[", b"{"):
+        raise DataError(
+            f"{path} is not a JSON list: it begins with {head[:8]!r}.", "Give the file that the source publishes."
+        )
+
 
 def file_head(path: Path) -> bytes:
     """The first bytes of a file, enough to tell what it is. Raises DataError if it cannot be read."""
-    with _reading(path) as file:
-        return file.read(_TAR_AT + len(_TAR))
+    try:
+        with open_regular(path) as file:
+            return file.read(_HEAD)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}).", "Check the path.") from error
 
 
 def refuse_archive(path: Path, head: bytes) -> None:
@@ -159,20 +168,3 @@ def refuse_archive(path: Path, head: bytes) -> None:
         kind = "a tar"
     if kind is not None:
         raise DataError(f"{path} is {kind} archive.", "Unpack it, and give the folder that comes out.")
-
-
-def _reading(path: Path) -> BinaryIO:
-    try:
-        return open_regular(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}).", "Check the path.") from error
-
-
-def _stray(descriptor: int, begin: int, end: int) -> Iterator[Span]:
-    """What stands between two rows besides space and one comma."""
-    between = os.pread(descriptor, min(end - begin, MAX_STRAY), begin)
-    text = between.strip(_SPACE)
-    if text in (b"", b","):
-        return
-    start = begin + len(between) - len(between.lstrip(_SPACE + b","))
-    yield Span(start, end)

@@ -4,13 +4,13 @@ import json
 import tarfile
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pokevla.data.curation.json_lists import Damage, RowScanner
+from pokevla.data.curation.json_lists import Damage, RowScanner, refuse_other_content
 from pokevla.errors import DataError
 
 VALUES = st.recursive(
@@ -22,7 +22,13 @@ VALUES = st.recursive(
 
 def scan(path: Path, content: bytes, block: int = 1 << 20) -> tuple[list[bytes], Damage | None]:
     path.write_bytes(content)
-    scanner = RowScanner(path, block)
+    refuse_other_content(path)
+    with path.open("rb", buffering=0) as file:
+        return scan_file(file, content, block)
+
+
+def scan_file(file: BinaryIO, content: bytes, block: int) -> tuple[list[bytes], Damage | None]:
+    scanner = RowScanner(file, block)
     rows = [content[span.begin : span.end] for span in scanner]
     return rows, scanner.damage
 
@@ -86,7 +92,7 @@ def test_an_archive_is_refused_by_its_name(tmp_path: Path) -> None:
             archive.add(tmp_path / "rows.json", "rows.json")
     for name, kind in (("zip.json", "a zip"), ("tar.json", "a tar"), ("gz.json", "a gzip")):
         with pytest.raises(DataError, match=f"is {kind} archive. Unpack it"):
-            RowScanner(tmp_path / name)
+            refuse_other_content(tmp_path / name)
     (tmp_path / "text.json").write_text("hello")
     with pytest.raises(DataError, match="is not a JSON list: it begins with b'hello'"):
-        RowScanner(tmp_path / "text.json")
+        refuse_other_content(tmp_path / "text.json")
