@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from pokevla.data.curation.rules import Reject
 from pokevla.data.records import AnswerKind, Category
 
 Scale = Literal["pixel", "unit", "padded", "percent", "byte", "thousand", "thousand_yx"]
@@ -133,8 +134,9 @@ class Source(Protocol):
         """
         ...
 
-    def drafts(self, row: Row) -> Iterable[Draft]:
-        """The records of a row. Raises Reject if the row, or what follows of it, is left out. Reads no files."""
+    def drafts(self, row: Row) -> Iterable[Draft | Reject]:
+        """The records of a row, and a Reject in place of each that is left out. Raises Reject if the whole row, or
+        what follows of it, is left out. Reads no files."""
         ...
 
     @property
