@@ -139,7 +139,9 @@ class RowScanner:
         """What stands between two rows besides space and one comma."""
         between = self._at(begin, min(end - begin, MAX_STRAY))
         if between.strip(_SPACE) not in (b"", b","):
-            yield Span(begin + len(between) - len(between.lstrip(_SPACE + b",")), end)
+            blank = _SPACE + b","
+            cut = end - begin - len(between)
+            yield Span(end - cut - len(between.lstrip(blank)), begin + len(between.rstrip(blank)) if not cut else end)
 
 
 def refuse_other_content(path: Path) -> None:
