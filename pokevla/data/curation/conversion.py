@@ -203,8 +203,9 @@ def _surveyed(source: Source, root: Path, file: RowFile, name: str, stored: Path
             stored.unlink(missing_ok=True)  # damaged: the file is read again
     survey = survey_file(file.path)
     decision = decide_order(_boxes(source, root, file, name, survey)) if source.box_sample is not None else None
-    content = {"name": name, "survey": survey.to_json(), "decision": decision.to_json() if decision else None}
-    write_json(stored, content, indent=None)
+    if not file.path.is_dir():  # a folder is listed anew: it may have changed without a trace
+        content = {"name": name, "survey": survey.to_json(), "decision": decision.to_json() if decision else None}
+        write_json(stored, content, indent=None)
     return survey, decision
 
 

@@ -43,7 +43,7 @@ def box_rows(count: int, sizes: bool) -> list[dict[str, Any]]:
 
 def write(root: Path, rows: list[dict[str, Any]]) -> None:
     save(root / "region_ref/a.png")
-    save(root / "object_ref/a.png", seed=1)
+    save(root / "images/object_ref/a.png", seed=1)  # where the archives unpack to
     save(root / "coco/train2017/1.jpg", seed=2)
     write_json(root / LIST, rows)
 
@@ -168,7 +168,7 @@ def test_a_list_that_is_cut_off_keeps_its_rows_and_goes_on_when_it_is_whole(
     text = (large / LIST).read_bytes()
     source = tmp_path / "src"
     source.mkdir()
-    for folder in ("region_ref", "object_ref"):
+    for folder in ("region_ref", "images"):
         (source / folder).symlink_to(large / folder)
     cut = text.rindex(b'{"id"') + 40
     (source / LIST).write_bytes(text[:cut])
@@ -194,9 +194,9 @@ def test_images_that_are_missing_cost_their_rows_and_too_many_stop_the_command(
 ) -> None:
     rows = [point_row(n, "[(0.5, 0.5)]", "object_ref" if n % 2 else "region_ref") for n in range(10)]
     write(tmp_path / "src", rows)
-    (tmp_path / "src/object_ref/a.png").rename(tmp_path / "a.png")
+    (tmp_path / "src/images/object_ref/a.png").rename(tmp_path / "a.png")
     convert("robopoint", tmp_path / "src", tmp_path / "out", "--max-rejected", "0.2", code=3)
     assert "5 of 10 records are rejected (5 image_missing)" in capsys.readouterr().err
-    (tmp_path / "a.png").rename(tmp_path / "src/object_ref/a.png")
+    (tmp_path / "a.png").rename(tmp_path / "src/images/object_ref/a.png")
     made = convert("robopoint", tmp_path / "src", tmp_path / "out", "--max-rejected", "0.2")
     assert (made["codes"], len(made["rows"])) == ({}, 10)
