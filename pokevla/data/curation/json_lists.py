@@ -21,6 +21,12 @@ MAX_STRAY = 1 << 16
 """Bytes between two rows that are looked at."""
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+(\\?)("?)|[\[\]{}]', re.DOTALL)
 """A bracket, or a string. The groups of a string: a backslash that ends the block, and its closing quote."""
+_FLAT = rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")'
+_NESTED = _FLAT
+for _ in range(5):
+    _NESTED = rb"(?:" + _FLAT + rb"|[\[{]" + _NESTED + rb"*+[\]}])"
+_BALANCED = re.compile(rb"[\[{]" + _NESTED + rb"*+[\]}]", re.DOTALL)
+"""A bracket and all up to the one that closes it, at most six levels deep. Both kinds of brackets count as one."""
 _REST = re.compile(rb'(?:[^"\\]++|\\.)*+(\\?)("?)', re.DOTALL)
 _SPACE = b" \t\r\n"
 _BOM = b"\xef\xbb\xbf"
@@ -67,6 +73,8 @@ class RowScanner:
         """How many brackets are open between rows."""
         self._start = len(_BOM) if head.startswith(_BOM) else 0
         self._in_string = self._escaped = False
+        self._within = self._base == 0
+        """Whether the next bracket that opens is that of a row, or lies in one: not that of the list itself."""
 
     def __iter__(self) -> Iterator[Span]:
         """The rows in order. Raises OSError if the file cannot be read."""
@@ -80,6 +88,7 @@ class RowScanner:
                         begin = place
                     depth += 1
                     after = place + 1 if depth == self._base else after
+                    self._within = True
                     continue
                 depth -= 1
                 if depth < self._base:  # the end of the list, or a bracket too many
@@ -116,12 +125,19 @@ class RowScanner:
                 self._escaped = rest is not None and bool(rest[1])
                 return
             position, self._in_string = rest.end(), False
-        for match in _TOKEN.finditer(block, position):
-            token = block[match.start()]
-            if token != 0x22:
-                yield offset + match.start(), token in b"[{"
-            elif not match[2]:
-                self._in_string, self._escaped = True, bool(match[1])
+        while match := _TOKEN.search(block, position):
+            place, position = match.start(), match.end()
+            token = block[place]
+            if token == 0x22:
+                if not match[2]:
+                    self._in_string, self._escaped = True, bool(match[1])
+                continue
+            within = self._within  # before the bracket counts
+            yield offset + place, token in b"[{"
+            # One match for all that follows in a row of usual depth, instead of one for each of its strings.
+            if token in b"[{" and within and (whole := _BALANCED.match(block, place)):
+                position = whole.end()
+                yield offset + position - 1, False
 
     def _after_end(self, place: int, depth: int) -> Damage | None:
         """What follows the closing bracket at `place`."""
