@@ -127,8 +127,9 @@ def convert_source(
     _refuse_many(report, settings, on_note)
     made = _assemble(source, settings, folder, plan, report)
     forget(folder, NAMES)
-    for note in [*plan.damages, *report.notes()] if on_note is not None else ():
-        on_note(note)
+    if on_note is not None:
+        for note in [*plan.damages, *report.notes()]:
+            on_note(note)
     return made
 
 
@@ -240,8 +241,9 @@ def _refuse_many(report: CurationReport, settings: CurationSettings, on_note: Ca
     total = report.rejected + report.records
     if report.rejected <= settings.max_rejected * total and report.records:
         return
-    for note in report.notes() if on_note is not None else ():
-        on_note(note)
+    if on_note is not None:
+        for note in report.notes():
+            on_note(note)
     reasons = ", ".join(f"{count} {code}" for code, count in report.counts().items()) or "there are no rows"
     raise DataError(
         f"{report.rejected} of {total} records are rejected ({reasons}); at most {settings.max_rejected:g} of them may "

@@ -52,7 +52,7 @@ class RoboPoint:
         shared: dict[str, Any] = {
             "category": "grounding",
             "question": question,
-            "image": ImageFile(image),
+            "image": ImageFile(image, (f"images/{image}",)),
             "orig": orig,
         }
         if part is not None:
