@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.recorded.episodes import write_video
 from pokevla.data.curation import rules
-from tests.recordings import write_video
 from tests.unit.data.curation.published import convert, reasons, save, write_json
 
 TRAIN = "final_dataset/train/roborefit_train.json"
