@@ -100,6 +100,16 @@ DATA_SOURCES: dict[str, Any] = {
     "rlds": "pokevla.cli.data_verbs.recordings:convert_rlds",
     "hdf5": "pokevla.cli.data_verbs.recordings:convert_hdf5",
     "lerobot": "pokevla.cli.data_verbs.recordings:convert_lerobot",
+    "llava": "pokevla.cli.data_verbs.curation:convert_llava",
+    "robopoint": "pokevla.cli.data_verbs.curation:convert_robopoint",
+    "refspatial": "pokevla.cli.data_verbs.curation:convert_refspatial",
+    "refspatial-reasoning": "pokevla.cli.data_verbs.curation:convert_refspatial_reasoning",
+    "roborefit": "pokevla.cli.data_verbs.curation:convert_roborefit",
+    "robospatial": "pokevla.cli.data_verbs.curation:convert_robospatial",
+    "hova-ego4d": "pokevla.cli.data_verbs.curation:convert_hova_ego4d",
+    "hova-epic100": "pokevla.cli.data_verbs.curation:convert_hova_epic100",
+    "molmoact": "pokevla.cli.data_verbs.curation:convert_molmoact",
+    "cosmos": "pokevla.cli.data_verbs.curation:convert_cosmos",
 }
 """A function that writes a dataset directory (`pokevla.data.writer.DatasetWriter`). Its parameters become the arguments
 and options of `pokevla data convert NAME`, as typer interprets them."""

@@ -94,10 +94,14 @@ class VLMRecord:
     license: str = ""
     orig: dict[str, Any] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    further_turns: tuple[tuple[str, str], ...] = ()
+    """Questions and answers that follow in the same conversation."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON, with the answer's numbers under `target`."""
         values = asdict(self)
+        if not values["further_turns"]:  # datasets of single questions keep their bytes
+            del values["further_turns"]
         values["target"] = {
             "points": [list(p) for p in values.pop("points")],
             "boxes": [list(b) for b in values.pop("boxes")],

@@ -15,13 +15,14 @@ from typing import Any, Literal
 import numpy as np
 
 import pokevla
+from pokevla.data.conversion.unfinished import begun_folder, forget
+from pokevla.data.conversion.workers import run_parts
 from pokevla.data.dataset import refuse_output
 from pokevla.data.recordings.episode import Source
 from pokevla.data.recordings.faults import Fault, refuse_code_names
-from pokevla.data.recordings.making import PartSettings
-from pokevla.data.recordings.parts import Part, begun_folder, forget, read_part, usable_parts
+from pokevla.data.recordings.making import EpisodeWork, PartSettings
+from pokevla.data.recordings.parts import NAMES, Part, read_part, usable_parts
 from pokevla.data.recordings.report import CHECKS_NAME, Report
-from pokevla.data.recordings.workers import run_parts
 from pokevla.data.sources.aspect import Aspect
 from pokevla.data.sources.episodes import EPISODE_SCHEMA, SAMPLE_SCHEMA
 from pokevla.data.sources.images import JPEG_QUALITY
@@ -102,14 +103,14 @@ def convert_recordings(
         shard_samples=settings.shard_samples,
         overwrite=settings.overwrite,
     ) as writer:
-        folder = begun_folder(settings.out, _identity(source, settings))
+        folder = begun_folder(settings.out, _identity(source, settings), NAMES)
         assembly = _Assembly(source, settings, writer, report)
         for done, part in enumerate(_parts(source, settings, folder), start=1):
             assembly.add(done - 1, part)
             if on_episode is not None:
                 on_episode(done, source.num_episodes)
         root = assembly.finish()
-    forget(folder)
+    forget(folder, NAMES)
     if on_note is not None:
         for note in report.notes():
             on_note(note)
@@ -149,7 +150,7 @@ def prepare_slice(
         raise UsageError(f"--slice {index}/{count}: there is none.", f"Slices are 0/{count} to {count - 1}/{count}.")
     refuse_code_names(settings.refuse)
     refuse_output(settings.out, (), overwrite=settings.overwrite)
-    folder = begun_folder(settings.out, _identity(source, settings), shared=True)
+    folder = begun_folder(settings.out, _identity(source, settings), NAMES, shared=True)
     numbers = range(index, source.num_episodes, count)
     for done, _ in enumerate(_made(source, settings, folder, numbers), start=1):
         if on_episode is not None:
@@ -167,7 +168,8 @@ def _made(source: Source, settings: RecordingSettings, folder: Path, numbers: ra
     """Each of the numbers, in order, once its part is there."""
     done = usable_parts(folder, ((number, source.episode_identity(number)) for number in numbers))
     absent = [number for number in numbers if number not in done]
-    making = run_parts(source, settings.of_parts, folder, absent, settings.workers, settings.episode_timeout_s)
+    work = EpisodeWork(source, settings.of_parts, folder)
+    making = run_parts(work, absent, settings.workers, settings.episode_timeout_s)
     with closing(making):
         for number in numbers:
             while number not in done:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from pokevla.data.conversion.unfinished import new_part
 from pokevla.data.recordings.checks import check_numbers, refuse_unusable
 from pokevla.data.recordings.episode import Episode, Frame, ReadEpisode, Source
 from pokevla.data.recordings.faults import Fault, Finding
 from pokevla.data.recordings.frames import Prepared, prepare
-from pokevla.data.recordings.parts import FRAMES, PartHeader, finish_part, new_part, write_header
+from pokevla.data.recordings.parts import FRAMES, PartHeader, finish_part, write_header
 from pokevla.data.sources.aspect import Aspect
 from pokevla.errors import DataError, DiskFullError
 
@@ -33,6 +34,26 @@ class PartSettings:
     """Instruction of episodes that have none; empty: they are refused."""
     refuse: tuple[str, ...] = ()
     """Codes of `WARNED` for which an episode is left out too."""
+
+
+@dataclass(frozen=True)
+class EpisodeWork:
+    """What each process of a conversion of recordings does (`pokevla.data.conversion.workers.Work`)."""
+
+    source: Source
+    settings: PartSettings
+    folder: Path
+
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[int], None]]:
+        """Open the recordings."""
+        with self.source.opened() as read:
+            yield lambda number: make_part(read, self.source, number, self.settings, self.folder)
+
+    def crashed(self, number: int, problem: str) -> None:
+        """Refuse the episode."""
+        why = f"{self.source.episode_name(number)}: the process that read it failed: {problem}."
+        refuse_episode(self.folder, number, Fault("crashed", why))
 
 
 def make_part(read: ReadEpisode, source: Source, number: int, settings: PartSettings, folder: Path) -> None:

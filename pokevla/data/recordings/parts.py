@@ -1,10 +1,8 @@
-"""Finished episodes of a conversion that has not ended: a killed conversion goes on after them.
+"""Finished episodes of a conversion that has not ended (`pokevla.data.conversion.unfinished`).
 
-.unfinished-NAME/            beside the dataset NAME, until it is complete
-    settings.json            what a part depends on; parts of another conversion are removed
-    000003/frames.bin        the JPEGs of episode 3: those of the first frame, in the order of the views, and so on
-    000003/numbers.npz       offsets, actions, proprio
-    000003/episode.json      the rest, or why the episode cannot be used
+000003/frames.bin        the JPEGs of episode 3: those of the first frame, in the order of the views, and so on
+000003/numbers.npz       offsets, actions, proprio
+000003/episode.json      the rest, or why the episode cannot be used
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -20,15 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from pokevla.data.conversion.unfinished import AGAIN, part_folder
 from pokevla.data.recordings.faults import Finding
-from pokevla.errors import DataError, EnvironmentSetupError
-from pokevla.files.ownership import refuse_foreign
-from pokevla.files.texts import read_json, write_json
-from pokevla.files.writing import atomic_folder
+from pokevla.errors import DataError
+from pokevla.files.texts import read_json
 
 FRAMES, NUMBERS, REST = "frames.bin", "numbers.npz", "episode.json"
-_SETTINGS = "settings.json"
-AGAIN = "Run the same command again."
+NAMES = tuple(f"*/{name}" for name in (FRAMES, NUMBERS, REST))
+"""What a conversion writes into its unfinished folder."""
 
 
 @dataclass(frozen=True)
@@ -66,31 +62,6 @@ class Part:
                 yield [file.read(int(end - begin)) for begin, end in pairwise(row)]
 
 
-def part_folder(folder: Path, number: int) -> Path:
-    """Where the part of an episode lies."""
-    return folder / f"{number:06d}"
-
-
-def begun_folder(out: Path, identity: dict[str, Any], *, shared: bool = False) -> Path:
-    """The folder of the parts of `out`, emptied if its parts were made with another `identity`.
-
-    Args:
-        shared: other processes may be using the folder: parts of another identity are refused, not removed.
-
-    Raises:
-        DataError: something in the folder was not written by a conversion, or writing failed; or see `shared`.
-    """
-    folder = out.with_name(f".unfinished-{out.name}")
-    identity = json.loads(json.dumps(identity))
-    if folder.exists() and _settings(folder) != identity:
-        if shared:
-            raise DataError(f"{folder} holds episodes converted with other options.", "Remove it, or use its options.")
-        forget(folder)
-    if not folder.exists():
-        write_json(folder / _SETTINGS, identity)
-    return folder
-
-
 def usable_parts(folder: Path, origins: Iterable[tuple[int, Any]]) -> set[int]:
     """Numbers of the given episodes (number, origin) whose parts can be used. Others, which are of changed or unusable
     recordings, are removed, so that they are made again."""
@@ -109,32 +80,6 @@ def usable_parts(folder: Path, origins: Iterable[tuple[int, Any]]) -> set[int]:
         else:
             shutil.rmtree(path)
     return numbers
-
-
-def forget(folder: Path) -> None:
-    """Remove the parts. Raises DataError if anything else lies in the folder."""
-    patterns = [_SETTINGS, ".tmp-**", *(f"*/{name}" for name in (FRAMES, NUMBERS, REST))]
-    refuse_foreign(folder, "unfinished conversion", patterns)
-    shutil.rmtree(folder)
-
-
-def _settings(folder: Path) -> Any:
-    try:
-        return read_json(folder / _SETTINGS)
-    except DataError:  # missing or damaged: parts of an unknown conversion are not used
-        return None
-
-
-@contextmanager
-def new_part(folder: Path, number: int) -> Iterator[Path]:
-    """Yield the folder of a new part, which is there complete or not at all.
-
-    Raises:
-        DiskFullError: disk full.
-        EnvironmentSetupError: writing failed otherwise.
-    """
-    with atomic_folder(part_folder(folder, number), kind=EnvironmentSetupError) as new:
-        yield new
 
 
 def finish_part(new: Path, header: PartHeader, actions: np.ndarray, proprio: np.ndarray, offsets: np.ndarray) -> None:

@@ -194,7 +194,7 @@ def test_slices_of_a_job_array_are_put_together(tmp_path: Path) -> None:
 
 def test_a_slice_with_other_options_is_refused(tmp_path: Path) -> None:
     prepare_slice(ToySource(), settings(tmp_path / "out"), 0, 2)
-    with pytest.raises(DataError, match="holds episodes converted with other options"):
+    with pytest.raises(DataError, match="holds parts converted with other options"):
         prepare_slice(ToySource(), settings(tmp_path / "out", image_size=32), 1, 2)
 
 

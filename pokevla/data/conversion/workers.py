@@ -1,4 +1,4 @@
-"""Processes that convert episodes to parts. A crash or hang of a decoder costs one episode, not the conversion."""
+"""Processes that make the parts of a conversion. A crash or hang of a decoder costs one part, not the conversion."""
 
 from __future__ import annotations
 
@@ -6,19 +6,33 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
+from typing import Protocol
 
-from pokevla.data.recordings.episode import Source
-from pokevla.data.recordings.faults import Fault
-from pokevla.data.recordings.making import PartSettings, make_part, refuse_episode
 from pokevla.errors import EnvironmentSetupError, PokeVLAError
 from pokevla.processes import end_with_parent
 
 _START_TIMEOUT_S = 300.0
 _GRACE_S = 5.0
+
+
+class Work(Protocol):
+    """Makes parts by their numbers. Each process has its own copy, made by pickling."""
+
+    def opened(self) -> AbstractContextManager[Callable[[int], None]]:
+        """Open what is read, for one process; the function stores the part of a number.
+
+        The function raises DiskFullError or EnvironmentSetupError if the part cannot be written. What is wrong with
+        the input it stores in the part.
+        """
+        ...
+
+    def crashed(self, number: int, problem: str) -> None:
+        """Store that the process that made part `number` died, or did not answer in time."""
+        ...
 
 
 @dataclass
@@ -28,36 +42,29 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
     number: int | None = None
-    """The episode in work; None while it starts."""
+    """The part in work; None while it starts."""
     deadline_s: float = 0.0
 
 
-def run_parts(
-    source: Source,
-    settings: PartSettings,
-    folder: Path,
-    numbers: Sequence[int],
-    workers: int,
-    timeout_s: float,
-) -> Generator[int]:
-    """Make the parts of the episodes `numbers` in `folder`; yields each number once its part is there, in any order.
+def run_parts(work: Work, numbers: Sequence[int], workers: int, timeout_s: float) -> Generator[int]:
+    """Make the parts `numbers`; yields each number once its part is there, in any order.
 
     Args:
         workers: number of processes; 0: in this process, where a crash of a decoder is fatal.
-        timeout_s: how long one episode may take before it counts as damaged.
+        timeout_s: how long one part may take before its process is ended.
 
     Raises:
         DiskFullError: disk full.
         EnvironmentSetupError: writing failed otherwise, or processes do not start.
     """
     if workers == 0:
-        with source.opened() as read:
+        with work.opened() as make:
             for number in numbers:
-                make_part(read, source, number, settings, folder)
+                make(number)
                 yield number
         return
     waiting = list(reversed(numbers))
-    running = [_start(source, settings, folder) for _ in range(min(workers, len(numbers)))]
+    running = [_start(work) for _ in range(min(workers, len(numbers)))]
     try:
         while running:
             now = time.monotonic()
@@ -76,11 +83,9 @@ def run_parts(
                         raise EnvironmentSetupError(
                             f"A process of the conversion does not start: {problem}.", "Try --workers 0 to see why."
                         )
-                    name = source.episode_name(done)
-                    why = f"{name}: the process that read it failed: {problem}."
-                    refuse_episode(folder, done, Fault("crashed", why))
+                    work.crashed(done, problem)
                     if waiting:
-                        running.append(_start(source, settings, folder))
+                        running.append(_start(work))
                 elif waiting:
                     _give(worker, waiting.pop(), timeout_s)
                 else:
@@ -93,10 +98,10 @@ def run_parts(
             _end(worker)
 
 
-def _start(source: Source, settings: PartSettings, folder: Path) -> _Worker:
+def _start(work: Work) -> _Worker:
     context = multiprocessing.get_context("spawn")  # pyarrow and decoders have threads, which do not survive a fork
     here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(there, source, settings, folder), daemon=True)
+    process = context.Process(target=_serve, args=(there, work), daemon=True)
     process.start()
     there.close()
     return _Worker(process, here, None, time.monotonic() + _START_TIMEOUT_S)
@@ -129,24 +134,24 @@ def _end(worker: _Worker) -> None:
     worker.process.join(_GRACE_S)
 
 
-def _serve(pipe: Connection, source: Source, settings: PartSettings, folder: Path) -> None:
+def _serve(pipe: Connection, work: Work) -> None:
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends this process
     try:
-        with source.opened() as read:
+        with work.opened() as make:
             pipe.send(None)
             while True:
-                _reply(pipe, lambda n: make_part(read, source, n, settings, folder))
+                _reply(pipe, make)
     except PokeVLAError as error:
         pipe.send(type(error)(error.message, error.remedy))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # nothing more to do
 
 
-def _reply(pipe: Connection, work: Callable[[int], None]) -> None:
+def _reply(pipe: Connection, make: Callable[[int], None]) -> None:
     number = pipe.recv()
     try:
-        work(number)
+        make(number)
     except PokeVLAError as error:
         pipe.send(type(error)(error.message, error.remedy))  # without its cause, which may not survive pickling
     else:

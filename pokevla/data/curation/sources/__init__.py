@@ -1,0 +1,1 @@
+"""The published question sets, one module each."""
