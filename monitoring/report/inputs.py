@@ -8,7 +8,7 @@ from typing import Any
 
 from monitoring.pipeline_summary import StageRow, build_summary, read_json, read_metrics, read_stages
 from pokevla.errors import UsageError
-from pokevla.evaluation.vlm_benchmarks.results import KIND
+from pokevla.evaluation.vlm_benchmarks.results import FOLDER
 from pokevla.recipe.kinds import kind_of, model_of, training_of
 from pokevla.recipe.load import load_recipe
 from pokevla.recipe.schema import TrainRecipe
@@ -88,7 +88,7 @@ def _add(inputs: ReportInputs, folder: Path) -> bool:
     if summary.get("kind") == "open_loop":
         inputs.open_loop.append((folder, summary))
         return True
-    if summary.get("kind") == KIND:
+    if summary.get("kind") == FOLDER.kind:
         inputs.vlm_benchmarks.append((folder, summary))
         return True
     if "policies" in summary:

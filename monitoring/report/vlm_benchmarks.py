@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from monitoring.report.media import data_uri
+from pokevla.evaluation.folder import PICTURES
 from pokevla.evaluation.vlm_benchmarks.paper_table import COLUMNS, PAPER
-from pokevla.evaluation.vlm_benchmarks.results import PICTURES
 
 TITLES = {"where2place": "Where2Place", "refspatial": "RefSpatial-Bench", "cvbench": "CV-Bench"}
 

@@ -57,9 +57,9 @@ def tables(
 
 def _benchmarks(folders: list[Path]) -> list[dict[str, Any]]:
     """Summaries of VLM benchmarks; none if the folders are other evaluations. UsageError for a mixture."""
-    from pokevla.evaluation.vlm_benchmarks.results import read_summary
+    from pokevla.evaluation.vlm_benchmarks.results import FOLDER
 
-    summaries = {folder: read_summary(folder) for folder in folders}
+    summaries = {folder: FOLDER.summary(folder) for folder in folders}
     found = [summary for summary in summaries.values() if summary is not None]
     if found and len(found) < len(summaries):
         other = next(folder for folder, summary in summaries.items() if summary is None)

@@ -22,7 +22,7 @@ from pokevla.evaluation.open_loop.errors import (
     summarise_errors,
 )
 from pokevla.evaluation.open_loop.frames import Frames, select_frames
-from pokevla.evaluation.open_loop.results import Predictions, refuse_results, write_results
+from pokevla.evaluation.open_loop.results import FOLDER, Predictions, write_results
 from pokevla.evaluation.running.answers import ask
 from pokevla.evaluation.running.messages import Query
 from pokevla.files.ownership import refuse_overlap
@@ -81,7 +81,7 @@ def evaluate_open_loop(
     told = on_progress or (lambda done, total: None)
     reference_root = settings.reference or settings.dataset
     refuse_overlap(out, [settings.dataset, reference_root, settings.run])
-    refuse_results(out, overwrite=overwrite)
+    FOLDER.refuse(out, overwrite=overwrite)
     for root in {settings.dataset, reference_root}:
         _refuse_questions(root)
     policy = _load(settings)
@@ -196,7 +196,7 @@ def _summary(
         gains[name] = {"gain": gain, "low": low, "high": high}
     beats = all(row["low"] > 0 for row in gains.values())
     return {
-        "kind": "open_loop",
+        "kind": FOLDER.kind,
         "run": str(settings.run),
         "dataset": str(settings.dataset),
         "fingerprint": frames.dataset.fingerprint,

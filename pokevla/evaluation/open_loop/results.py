@@ -12,16 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pokevla.errors import DataError
+from pokevla.evaluation.folder import SUMMARY
 from pokevla.evaluation.open_loop.errors import Column, action_columns
 from pokevla.evaluation.open_loop.frames import Frames
 from pokevla.evaluation.open_loop.plots import plot_episode
+from pokevla.evaluation.result_folder import ResultFolder
 from pokevla.evaluation.vlm.grounding import spread
-from pokevla.files.ownership import refuse_foreign
-from pokevla.files.texts import read_json, write_json
-from pokevla.files.writing import atomic_folder, refuse_second_writer
+from pokevla.files.texts import write_json
+from pokevla.files.writing import atomic_folder
 
-SUMMARY, FRAMES, PLOTS = "summary.json", "frames.parquet", "plots"
-_OURS = (SUMMARY, FRAMES, f"{PLOTS}/episode-*.png")
+FRAMES, PLOTS = "frames.parquet", "plots"
+FOLDER = ResultFolder("open_loop", "open-loop evaluation", (SUMMARY, FRAMES, f"{PLOTS}/episode-*.png"))
 MOST_CHUNKS = 60
 """Chunks drawn into one panel; more hide each other."""
 
@@ -35,34 +36,13 @@ class Predictions:
     episodes_plotted: int
 
 
-def refuse_results(out: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that cannot be written, before any work.
-
-    Raises:
-        DataError: it exists and is something else, or `overwrite` is False; or another process writes it.
-    """
-    refuse_second_writer(out)
-    if not out.exists():
-        return
-    if not overwrite:
-        raise DataError(f"{out} already exists.", "Choose another folder with --out, or add --overwrite.")
-    _refuse_other(out)
-
-
-def _refuse_other(out: Path) -> None:
-    summary = read_json(out / SUMMARY) if out.is_dir() else None
-    if not isinstance(summary, dict) or summary.get("kind") != "open_loop":
-        raise DataError(f"{out} is not an open-loop evaluation: it is not replaced.", "Choose another folder.")
-    refuse_foreign(out, "open-loop evaluation", _OURS)
-
-
 def write_results(out: Path, summary: Mapping[str, Any], predictions: Predictions, *, overwrite: bool) -> None:
     """Write the folder, complete or not at all."""
     frames, embodiment = predictions.frames, predictions.frames.dataset.embodiment
     if embodiment is None:
         raise DataError(f"{frames.dataset.root} is a dataset of questions.", "Name a robot dataset.")
     columns = action_columns(embodiment)
-    with atomic_folder(out, replaces=_refuse_other if overwrite else None) as folder:
+    with atomic_folder(out, replaces=FOLDER.refuse_other if overwrite else None) as folder:
         write_json(folder / SUMMARY, summary)
         pq.write_table(_table(predictions), folder / FRAMES)
         for episode in _plotted(frames, predictions.episodes_plotted):

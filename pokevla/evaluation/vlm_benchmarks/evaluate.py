@@ -20,7 +20,7 @@ from pokevla.evaluation.vlm_benchmarks.reading.items import Item, Part, refuse_u
 from pokevla.evaluation.vlm_benchmarks.reading.refspatial import family_of, read_refspatial
 from pokevla.evaluation.vlm_benchmarks.reading.where2place import read_where2place
 from pokevla.evaluation.vlm_benchmarks.respondents import Respondent, open_respondent
-from pokevla.evaluation.vlm_benchmarks.results import KIND, refuse_results, write_results
+from pokevla.evaluation.vlm_benchmarks.results import FOLDER, write_results
 from pokevla.files.ownership import refuse_overlap
 
 BenchmarkName = Literal["where2place", "refspatial", "cvbench"]
@@ -75,7 +75,7 @@ def evaluate_vlm(
         CheckpointError: `settings.model` is not a model that answers questions.
     """
     refuse_overlap(out, [settings.data, settings.model])
-    refuse_results(out, overwrite=overwrite)
+    FOLDER.refuse(out, overwrite=overwrite)
     parts = read_parts(settings)
     model = respondent or open_respondent(settings.model)
     numbers = {part.name: spread(part.count, settings.questions or part.count) for part in parts}
@@ -134,7 +134,7 @@ def _summary(
     settings: Settings, model: Respondent, parts: Mapping[str, Any], labels: list[str]
 ) -> dict[str, Any]:  # fmt: skip
     return {
-        "kind": KIND,
+        "kind": FOLDER.kind,
         "benchmark": settings.benchmark,
         "model": settings.model.name or str(settings.model),
         "model_path": str(settings.model),
