@@ -43,15 +43,16 @@ class Shards:
         folder: Path,
         remedy: str,
         checksums: Mapping[str, str | None] | None = None,
-        limit: int = OPEN_SHARDS,
+        limit: int | None = None,
         source: ShardSource | None = None,
         log: ReadLog | None = None,
     ) -> None:
         """`remedy`: how to rebuild the shards, for error messages. `checksums`: `index_checksum` of the shards' indices
-        by shard, as far as they are known. `limit`: most files open at once. `source`: where the bytes come from if
-        they are not files of `folder`. `log`: notes what is being read."""
+        by shard, as far as they are known. `limit`: most files open at once (OPEN_SHARDS). `source`: where the bytes
+        come from if they are not files of `folder`. `log`: notes what is being read."""
         self._source, self._log = source, log if log is not None else ReadLog()
-        self._folder, self._remedy, self._checksums, self._limit = folder, remedy, checksums or {}, limit
+        self._folder, self._remedy, self._checksums = folder, remedy, checksums or {}
+        self._limit = OPEN_SHARDS if limit is None else limit
         self._lock = threading.Lock()
         self._versions: dict[str, _Version] = {}
         self._open: OrderedDict[str, _Shard] = OrderedDict()

@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +108,7 @@ def test_a_cache_that_is_built_again_during_a_training_is_not_mixed_with_the_old
 ) -> None:
     directory, dataset = build_cache(dataset_root, cache_config), open_dataset(dataset_root)
     config = cache_config.model_copy(update={"checksums": "first_read"})
-    monkeypatch.setattr(shard_reader.Shards.__init__, "__defaults__", (None, 1))  # one open shard
+    monkeypatch.setattr(shard_reader, "OPEN_SHARDS", 1)
     (reader,) = open_features(config, [dataset])
     reader.read_features(0)
     reader.read_features(8)  # closes the first shard
@@ -254,7 +253,7 @@ def test_shards_with_the_checksums_of_before_are_read(dataset_root: Path, cache_
     content = shard.read_bytes()
     entries = [
         IndexEntry(entry.key, tuple(
-            replace(m, checksum=xxhash.xxh64_intdigest(content[m.offset : m.offset + m.size])) for m in entry.members
+            m._replace(checksum=xxhash.xxh64_intdigest(content[m.offset : m.offset + m.size])) for m in entry.members
         ))
         for entry in load_index(shard, "")
     ]  # fmt: skip
