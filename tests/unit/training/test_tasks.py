@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,9 +48,9 @@ def recipe(dataset: Path) -> PretrainRecipe:
 def test_a_rank_opens_each_dataset_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
 
-    def count(root: Path, *, mapped: bool) -> Dataset:
+    def count(root: Path, **settings: Any) -> Dataset:
         opened.append(root)
-        return open_dataset(root, mapped=mapped)
+        return open_dataset(root, **settings)
 
     monkeypatch.setattr(mixture, "open_dataset", count)
     job = recipe(write_toy_questions(tmp_path / "toy"))
@@ -77,7 +78,7 @@ def test_the_process_of_a_rank_makes_the_batches_that_threads_make(tmp_path: Pat
                 pairs = zip(tensors_of(one), tensors_of(other), strict=True)
                 assert all(a.dtype == b.dtype and a.equal(b) for a, b in pairs)
             assert threads.position == loader.position
-            assert set(loader.meter.take()) == {"data_ahead", "data_mib_per_s", "data_cpu_share"}
+            assert set(loader.meter.take()) == {"data_ahead", "data_mib_per_s", "data_cpu_share", "data_slowest_read_s"}
 
 
 def test_damaged_samples_are_replaced_alike_in_the_process_and_in_threads(tmp_path: Path) -> None:
