@@ -111,7 +111,8 @@ class ShardIndex(Sequence[IndexEntry]):
 
     def checksums_of(self, extension: str) -> tuple[np.ndarray, np.ndarray]:
         """(n,) int64 numbers of the samples with a member of this extension, and (n,) uint64 its checksums."""
-        members = np.flatnonzero(np.asarray(pc.call_function("equal", [self._extensions, extension])))
+        code = self._extensions.index(extension) if extension in self._extensions else -1
+        members = np.flatnonzero(np.asarray(self._codes) == code)
         samples = np.searchsorted(np.asarray(self._first), members, side="right") - 1
         return samples, np.asarray(self._checksums)[members]
 
