@@ -17,7 +17,8 @@ _MOVING = word_set(
 )
 _PREPOSITIONS = word_set("with,at,for,to,of,against,from,into,onto,inside,under")
 _COMPLETED = {"put": "put down", "place": "set down", "lay": "lay down", "set": "set down", "hang": "hang up",
-              "give": "hand over", "pick": "pick up", "plug": "plug in"}  # fmt: skip
+              "give": "hand over", "pick": "pick up", "plug": "plug in",
+              "let go": "let go of", "hold on": "hold on to", "knock": "knock on"}  # fmt: skip
 """Verbs that are no sentence with an object alone. Of `put` the contact is that of the hand, not the goal."""
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "take": ("take", "pick up", "grab"),

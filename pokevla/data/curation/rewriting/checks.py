@@ -44,7 +44,7 @@ _PLACE = word_set(
 _CLAIMS = word_set(
     "red,green,blue,yellow,orange,black,white,brown,grey,gray,pink,purple,silver,golden,left,right,leftmost,rightmost,"
     "top,bottom,upper,lower,front,rear,middle,center,centre,nearest,farthest,big,bigger,biggest,large,larger,largest,"
-    "small,smaller,smallest,tall,short,tiny,huge,one,two,three,four,five,six,seven,eight,nine,ten,both,first,second,"
+    "small,smaller,smallest,tall,short,tiny,huge,two,three,four,five,six,seven,eight,nine,ten,both,first,second,"
     "third,wooden,metal,metallic,plastic,shiny,transparent,broken,handle,knob,lid,rim,edge"
 )
 """Words that claim what a verb and a noun do not say, parts of the object among them."""
@@ -102,7 +102,10 @@ def _names_object(words: list[str], noun: str) -> bool:
 
 
 def _names_action(words: list[str], action: Action) -> bool:
-    forms = {action.verb, ing_form(action.verb), f"{action.verb}s", f"{action.verb}es"}
+    verb = action.verb
+    forms = {verb, ing_form(verb), f"{verb}s", f"{verb}es", f"{verb}ed", f"{verb}d"}
+    if verb.endswith("y"):
+        forms |= {f"{verb[:-1]}ies", f"{verb[:-1]}ied"}
     needed = [*action.particle.split(), *action.preposition.split()]
     for place, word in enumerate(words):
         if word not in forms:

@@ -17,6 +17,8 @@ MAX_REPLY_CHARS = 4000
 """What is read of a reply."""
 SYSTEM = "You write short, plain English. You reply with the requested sentences only, one per line."
 _BULLET = re.compile(r"^\s*(?:[-*\u2022]|\(?\d{1,2}[.):])\s+")
+_THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+"""What models that reason, such as Qwen3, write before their answer. Without an end, all of it."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def read_reply(reply: str | None, label: Label) -> Phrasings:
         return NO_ANSWER
     accepted: dict[str, None] = {}
     refused: dict[str, int] = {}
-    lines = [_BULLET.sub("", line).strip() for line in reply[:MAX_REPLY_CHARS].splitlines()]
+    said = _THINKING.sub("", reply)
+    lines = [_BULLET.sub("", line).strip() for line in said[:MAX_REPLY_CHARS].splitlines()]
     for line in [line for line in lines if line][: 2 * NUM_PHRASINGS]:
         code = refusal(line, label.verb, label.noun)
         if code is None:

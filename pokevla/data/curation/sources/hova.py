@@ -20,8 +20,8 @@ from pokevla.data.curation.sources.conversations import existing
 from pokevla.data.curation.texts import check_numbers, refuse_special_tokens
 
 _IDLE = (
-    "approach,check,count,find,inspect,listen,look,move around,observe,read,run,search,see,sit,smell,stand,talk,think,"
-    "view,wait,walk,watch"
+    "approach,ask,check,count,find,inspect,kneel,listen,look,move around,observe,read,run,search,see,sit,smell,stand,"
+    "talk,think,transition,view,wait,walk,watch"
 )
 _BODY = "arm,body,camera,face,finger,fingers,foot,hair,hand,hands,head,leg,man,person,self,woman"
 NO_CONTACT = frozenset(_IDLE.split(","))

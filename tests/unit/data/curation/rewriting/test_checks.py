@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pokevla.data.curation.rewriting.checks import REFUSED, can_ask, refusal
-from pokevla.data.curation.rewriting.prompt import NUM_PHRASINGS, Label, ask, read_reply
+from pokevla.data.curation.rewriting.prompt import NUM_PHRASINGS, Label, Phrasings, ask, read_reply
 from pokevla.data.curation.rewriting.templates import TEMPLATES, fill_template
 
 GOOD = [
@@ -18,6 +18,9 @@ GOOD = [
     ("cut", "bell pepper", "Which place do fingers press while cutting the bell peppers?"),
     ("play with", "toy", "Where would a child touch the toy to play with it?"),
     ("turn", "left knob", "Where do I touch to turn the left knob?"),
+    ("dry", "plate", "At which spot does one hold a plate when it is dried?"),
+    ("open", "jar", "Where is the jar touched when it gets opened?"),
+    ("let go", "rope", "At what point would you touch the rope before letting go of it?"),
     ("take", "jalapeño", "Where would you touch to pick up the jalapeño?"),
     ("hold", "baker's knife", "Where do you touch to hold the baker's knife?"),
 ]
@@ -96,6 +99,9 @@ def test_a_reply_is_read_line_by_line() -> None:
     assert dict(read.refused) == {"length": 1}
     assert read_reply(None, Label("open", "drawer")).reason == "no_answer"
     assert read_reply("\n \n", Label("open", "drawer")).reason == "empty"
+    thought = "<think>\nWhere to touch to open the drawer?\n</think>\n" + good[0]
+    assert read_reply(thought, Label("open", "drawer")) == Phrasings((good[0],))
+    assert read_reply(thought.split("</think>")[0], Label("open", "drawer")).reason == "empty"
     long = read_reply("Open the drawer.\n" * 10_000, Label("open", "drawer"))
     assert sum(count for _, count in long.refused) == 2 * NUM_PHRASINGS
 

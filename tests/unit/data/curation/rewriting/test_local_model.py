@@ -6,11 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import Qwen2ForCausalLM
 
+from pokevla.data.curation.rewriting.filling import phrase_labels
 from pokevla.data.curation.rewriting.local_model import LocalModel
+from pokevla.data.curation.rewriting.prompt import SYSTEM, Label, Phrasings, ask
+from pokevla.data.curation.rewriting.store import PhrasingStore
+from pokevla.data.prompts import encode_text
 from pokevla.errors import CheckpointError
+from pokevla.model.tokenizers.loading import load_tokenizer
 
-REQUEST, SYSTEM = "Where is the cup?", "Be brief."
+REQUEST = "Where is the cup?"
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 def test_greedy_and_sampled_replies_follow_from_model_seed_and_request(tiny: Path) -> None:
@@ -51,3 +61,31 @@ def test_folders_without_safetensors_or_with_code_are_refused(tiny: Path, tmp_pa
             (broken / "own.py").write_text("raise SystemExit('code was run')")
     with pytest.raises(CheckpointError, match="broken"):
         LocalModel(broken)
+
+
+def test_a_model_that_has_learned_the_answer_words_the_label(tiny: Path, tmp_path: Path) -> None:
+    """The whole way of a chat model: its template, generation up to its end of turn, and the checks."""
+    label, sentence = Label("open", "drawer"), "Where would you touch the drawer to open it?"
+    folder = shutil.copytree(tiny, tmp_path / "taught")
+    tokenizer = load_tokenizer(folder)
+    tokenizer.chat_template = CHATML
+    tokenizer.save_pretrained(folder)
+    turns = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": ask(label)}]
+    prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    start, end = (
+        encode_text(tokenizer, str(prompt)),
+        encode_text(tokenizer, f"1. {sentence}\n- Open the drawer.<|im_end|>"),
+    )
+    model = Qwen2ForCausalLM.from_pretrained(folder)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    ids = torch.tensor([start + end])
+    labels = torch.tensor([[-100] * len(start) + end])
+    for _ in range(60):
+        loss = model(input_ids=ids, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
+    taught = LocalModel(folder, max_new_tokens=64)
+    made = phrase_labels(taught, PhrasingStore(tmp_path / "kept", taught.identity), [label])
+    assert made == {label: Phrasings((sentence,), (("length", 1),))}

@@ -59,6 +59,8 @@ def test_plural_nouns_take_them() -> None:
         ("take out of", "plate", "take out the plate", "take it out"),
         ("put", "tongs", "put down the tongs", "put them down"),
         ("hold on to", "rope", "hold on to the rope", "hold on to it"),
+        ("let go", "rope", "let go of the rope", "let go of it"),
+        ("hold on", "rails", "hold on to the rails", "hold on to them"),
         ("cut", "bread", "cut the bread", "cut it"),
     ],
 )
