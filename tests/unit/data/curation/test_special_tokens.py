@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.unit.data.curation.published import convert, reasons, save, talk, wri
 
 
 def test_no_special_token_of_the_tokenizer_passes() -> None:
-    tokenizer = load_tokenizer()
+    tokenizer: Any = load_tokenizer()
     known = {str(token) for token in tokenizer.get_added_vocab()}
     assert known == set(SPECIAL_TOKENS)
     for token in [
@@ -34,8 +35,8 @@ def test_no_special_token_of_the_tokenizer_passes() -> None:
 @pytest.mark.parametrize("text", ["a <| b |> c", "x <|> y", "<div>|</div>", "|im_end|", "a<|b", "2 < 3 | 4 > 1"])
 def test_texts_without_one_stay(text: str) -> None:
     refuse_special_tokens(text)
-    special = set(load_tokenizer().get_added_vocab().values())
-    assert special.isdisjoint(encode_text(load_tokenizer(), text))
+    tokenizer: Any = load_tokenizer()
+    assert set(tokenizer.get_added_vocab().values()).isdisjoint(encode_text(tokenizer, text))
 
 
 def test_question_answer_and_further_turns_are_searched(tmp_path: Path) -> None:
