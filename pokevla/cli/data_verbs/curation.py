@@ -1,9 +1,11 @@
-"""Converters of `pokevla data convert` for published question sets. All have the same options."""
+"""Converters of `pokevla data convert` for published question sets. All have the same options; some have more."""
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from pokevla.cli.data_verbs.converters import print_made, print_note
+from pokevla.cli.data_verbs.rewriting import worded
 from pokevla.cli.progress import progress
 
 
@@ -22,12 +25,16 @@ class BoxOrderRule(StrEnum):
     XYWH = "xywh"
 
 
-def published(part: str | Any, summary: str) -> Callable[..., None]:
+def published(
+    part: str | Any, summary: str, prepare: Callable[..., tuple[Any, dict[str, Any]]] | None = None
+) -> Callable[..., None]:
     """A converter of a question set, for `pokevla.parts.DATA_SOURCES`.
 
     Args:
         part: a `Source` (pokevla.data.curation.drafts), or where it is: `module:attribute`.
         summary: its help in one sentence.
+        prepare: (source, its folder, `CurationSettings`, further options) -> the source to convert, and its
+            `source_options`. The parameters after the first three become options of the command.
     """
 
     def convert(
@@ -67,18 +74,33 @@ def published(part: str | Any, summary: str) -> Callable[..., None]:
         overwrite: Annotated[
             bool, typer.Option("--overwrite", help="Replace OUT if it exists, once the new dataset is complete.")
         ] = False,
+        **further: Any,
     ) -> None:  # fmt: skip
         from pokevla.data.curation.conversion import CurationSettings
 
-        chosen = _load(part)
+        chosen, place = _load(part), read_slice(part_of)
         settings = CurationSettings(
             out, max_side, jpeg_quality, max_text, val_every, shard_samples, box_order.value, max_rejected,
             allow_damaged, workers, chunk_timeout, overwrite, f"convert {chosen.name}",
         )  # fmt: skip
-        run_curation(chosen, source, settings, part_of)
+        if prepare is not None:
+            chosen, options = prepare(chosen, source, settings, **further)
+            settings = replace(settings, source_options=options)
+        run_curation(chosen, source, settings, place)
 
     convert.__doc__ = f"{summary} A command that was killed goes on after its finished rows."
+    _take_options(convert, prepare)
     return convert
+
+
+def _take_options(convert: Any, prepare: Callable[..., Any] | None) -> None:
+    """Replace `**further` of a converter by the options of `prepare`, for typer, which reads the signature."""
+    own = inspect.signature(convert, eval_str=True)
+    parameters = [each for each in own.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    if prepare is not None:
+        parameters += list(inspect.signature(prepare, eval_str=True).parameters.values())[3:]
+    convert.__signature__ = own.replace(parameters=parameters)
+    convert.__annotations__ = {each.name: each.annotation for each in parameters}
 
 
 def _load(part: str | Any) -> Any:
@@ -90,23 +112,30 @@ def _load(part: str | Any) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def run_curation(source: Any, root: Path, settings: Any, part_of: str) -> None:
-    """Convert with a progress bar, and print what was noticed and made; or only make the slice `part_of`, I/N."""
-    from pokevla.data.curation.conversion import convert_source, prepare_slice
+def read_slice(text: str) -> tuple[int, int] | None:
+    """I and N of `I/N`; None for an empty text. Raises UsageError for another form."""
     from pokevla.errors import UsageError
 
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if match is None and text:
+        raise UsageError(f"--slice {text}: not of the form I/N.", "Write --slice 0/8 to 7/8.")
+    return (int(match[1]), int(match[2])) if match is not None else None
+
+
+def run_curation(source: Any, root: Path, settings: Any, place: tuple[int, int] | None) -> None:
+    """Convert with a progress bar, and print what was noticed and made; or only make the slice `place`, I and N."""
+    from pokevla.data.curation.conversion import convert_source, prepare_slice
+
     with progress("rows") as on_rows:
-        if not part_of:
+        if place is None:
             convert_source(source, root, settings, on_rows, print_note)
         else:
-            match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", part_of)
-            if match is None:
-                raise UsageError(f"--slice {part_of}: not of the form I/N.", "Write --slice 0/8 to 7/8.")
-            count = prepare_slice(source, root, settings, int(match[1]), int(match[2]), on_rows)
-    if part_of:
-        typer.echo(f"slice {part_of}: {count} rows are ready. Without --slice the dataset is put together.")
-    else:
+            count = prepare_slice(source, root, settings, *place, on_rows)
+            made = f"slice {place[0]}/{place[1]}: {count} rows are ready. Without --slice the dataset is put together."
+    if place is None:
         print_made(settings.out)
+    else:
+        typer.echo(made)
 
 
 _SOURCES = "pokevla.data.curation.sources"
@@ -118,7 +147,7 @@ convert_refspatial_reasoning = published(
 )
 convert_roborefit = published(f"{_SOURCES}.roborefit:ROBOREFIT", "Convert RoboRefIt: boxes and points in clutter.")
 convert_robospatial = published(f"{_SOURCES}.robospatial:ROBOSPATIAL", "Convert output of RoboSpatial's generator.")
-convert_hova_ego4d = published(f"{_SOURCES}.hova:HOVA_EGO4D", "Convert HOVA-500K, part Ego4D: contact points.")
-convert_hova_epic100 = published(f"{_SOURCES}.hova:HOVA_EPIC100", "Convert HOVA-500K, part EPIC-KITCHENS-100.")
+convert_hova_ego4d = published(f"{_SOURCES}.hova:HOVA_EGO4D", "Convert HOVA-500K, part Ego4D: contact points.", worded)
+convert_hova_epic100 = published(f"{_SOURCES}.hova:HOVA_EPIC100", "Convert HOVA-500K, part EPIC-KITCHENS-100.", worded)
 convert_molmoact = published(f"{_SOURCES}.molmoact:MOLMOACT", "Convert MolmoAct's traces of the gripper.")
 convert_cosmos = published(f"{_SOURCES}.cosmos:COSMOS", "Convert Cosmos-Reason1, part agibot: reasoning.")

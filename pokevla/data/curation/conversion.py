@@ -6,9 +6,9 @@ The bytes of the dataset depend on the source and the settings, not on the numbe
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +61,8 @@ class CurationSettings:
     chunk_timeout_s: float = CHUNK_TIMEOUT_S
     overwrite: bool = False
     command: str = "convert"
+    source_options: Mapping[str, Any] = field(default_factory=dict)
+    """What the source was set to, as JSON values: recorded, and finished chunks of other options are not used."""
 
     @property
     def of_parts(self) -> MakingSettings:
@@ -166,7 +168,7 @@ def _identity(source: Source, settings: CurationSettings) -> dict[str, Any]:
     return {
         "source": source.name,
         "version": source.version,
-        "settings": vars(settings.of_parts),
+        "settings": {**vars(settings.of_parts), **settings.source_options},
         "pokevla": pokevla.__version__,
         "code": code_commit(),
     }
@@ -268,7 +270,7 @@ def _assemble(source: Source, settings: CurationSettings, folder: Path, plan: _P
                     members["jpg"] = jpeg
                 writer.add_sample(record["key"], members, _table_row(record))
                 categories[record["category"]] = categories.get(record["category"], 0) + 1
-                report.targets.add(record)
+                report.add_record(record)
         writer.add_file(CHECKS_NAME, report.to_json(plan.decisions))
         return writer.finish(
             {
@@ -282,6 +284,7 @@ def _assemble(source: Source, settings: CurationSettings, folder: Path, plan: _P
                 "made_by": made_by(
                     settings.command,
                     **vars(settings.of_parts),
+                    **settings.source_options,
                     shard_samples=settings.shard_samples,
                     allow_damaged=settings.allow_damaged,
                 ),

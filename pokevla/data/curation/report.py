@@ -11,6 +11,7 @@ import numpy as np
 import xxhash
 
 from pokevla.data.curation.making import MAX_EXAMPLES, PartHeader
+from pokevla.data.curation.rewriting.checks import REFUSED
 from pokevla.data.curation.rules import PASSED_OVER, describe
 
 MANY_REJECTED = 0.2
@@ -115,6 +116,16 @@ class CurationReport:
     def __init__(self) -> None:
         self.files: dict[str, FileCounts] = {}
         self.targets = Targets()
+        self.wordings: dict[str, Counter[str]] = {}
+
+    def add_record(self, record: dict[str, Any]) -> None:
+        """Add a record that is kept, as JSON."""
+        self.targets.add(record)
+        origin = record["orig"].get("rewrite")
+        if origin is not None:
+            for name in ("by", "template", "because"):
+                if name in origin:
+                    self.wordings.setdefault(name, Counter())[origin[name]] += 1
 
     def add(self, name: str, header: PartHeader) -> None:
         """Add a part of the file `name`."""
@@ -160,6 +171,10 @@ class CurationReport:
             "files": {name: counts.to_json() for name, counts in self.files.items()},
             **self.targets.histograms(),
         }
+        if self.wordings:
+            content["rewriting"] = {
+                name: dict(sorted(counts.items())) for name, counts in sorted(self.wordings.items())
+            }
         return (json.dumps(content, indent=1) + "\n").encode()
 
     def notes(self) -> list[str]:
@@ -171,4 +186,9 @@ class CurationReport:
             lines.append(f"{code}: {count} left out: {describe(code)}; first at {name}, row {shown['row']}{detail}")
         for code, texts in self.alarms().items():
             lines += [f"alarm {code}: {describe(code)}: {text}" for text in texts]
+        by, because = self.wordings.get("by", Counter()), self.wordings.get("because", {})
+        if by["model"] or because:  # a model was asked
+            lines.append(f"rewriting: the model words {by['model']} questions, templates {by['template']}")
+        for code, count in sorted(because.items()):
+            lines.append(f"rewriting {code}: {count} by templates: {REFUSED[code]}")
         return lines

@@ -14,6 +14,7 @@ REJECTED: dict[str, str] = {
     "text_empty": "a question or an answer is empty",
     "text_too_long": "a text is longer than allowed",
     "text_loop": "a text repeats itself: one word more than 8 times in a row, or a name that loops",
+    "special_token": "a text or a label holds a special token of a tokenizer, such as `<|im_end|>`",
     "think_tags": "<think> and <answer> tags are not balanced",
     "choice_not_in_options": "the answer is none of the options",
     "motion_text": "the answer tells of motion or order in time, which one frame does not show",

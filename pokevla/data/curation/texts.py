@@ -18,6 +18,8 @@ _ONLY_TUPLES = re.compile(r"[\s,\[\]().]*")
 _FORMAT_HINT = re.compile(r"tuple|\(x\d?\s*,|normali[sz]ed|scaled to 0-1|coordinates", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[.?!])\s+")
 _THINK = re.compile(r"</?(think|answer)>")
+_SPECIAL_TOKEN = re.compile(r"<[|\uff5c][^\s<>|\uff5c]{1,64}[|\uff5c]>|</?tool_call>")
+"""Qwen2.5's tokens (its tokenizer_config.json), and those of the same form: Llama 3's, DeepSeek's with wide bars."""
 LIST_OF_BOXES = "Reply with a list of boxes (x1, y1, x2, y2) scaled to 0-1."
 
 
@@ -32,9 +34,17 @@ def check_text(text: object, max_chars: int) -> str:
         raise Reject("text_empty")
     if has_surrogate(text):
         raise Reject("text_not_utf8", "half of a surrogate pair")
+    refuse_special_tokens(text)
     if _LOOP.search(text) or _PATH_LOOP.search(text):
         raise Reject("text_loop", text[:60])
     return text
+
+
+def refuse_special_tokens(text: str) -> None:
+    """Raise Reject if a tokenizer would read a part of the text as a control token: a turn would end inside of it."""
+    token = _SPECIAL_TOKEN.search(text)
+    if token is not None:
+        raise Reject("special_token", token[0])
 
 
 def has_surrogate(text: str) -> bool:

@@ -58,9 +58,9 @@ def test_ego4d_labels_become_points_and_faults_have_their_codes(hova: Path, tmp_
     expected = {**dict(enumerate(faults)), len(rows) - 1: "coord_nan"}
     assert reasons(made, EGO4D) == expected
     assert [r["answer"] for r in made["rows"]] == ["[(0.250, 0.500)]"] * 2
-    assert made["rows"][0]["question"] == (
-        "Which place on the drawer would a hand touch to open it? Reply with a list of (x, y) pairs scaled to 0-1."
-    )
+    question = made["rows"][0]["question"]
+    assert " drawer" in question
+    assert question.endswith(" Reply with a list of (x, y) pairs scaled to 0-1.")
     assert made["files"][EGO4D]["flagged"] == {"heat_map_missing": 1}
 
 
@@ -69,7 +69,7 @@ def test_epic_nouns_with_a_class_are_put_in_order(hova: Path, tmp_path: Path) ->
            "verb": "turn-on", "noun": "board:chopping", "gt_path": "P99_101_12.png"}  # fmt: skip
     write_json(hova / EPIC, [row])
     made = convert("hova-epic100", hova, tmp_path / "out")
-    assert made["rows"][0]["question"].startswith("Which place on the chopping board would a hand touch to turn on it?")
+    assert "chopping board" in made["rows"][0]["question"]
     assert made["rows"][0]["target_points"] == [[0.5, 0.25]]
 
 

@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 from pokevla.data.curation import rules
+from pokevla.data.curation.rewriting.checks import REFUSED
+from pokevla.data.curation.rewriting.endpoint import KEY_VARIABLE
+from pokevla.data.curation.rewriting.templates import TEMPLATES
 from pokevla.data.dataset import open_dataset
 from pokevla.parts import DATA_SOURCES
 from tests.unit.data.curation.published import save, write_json
@@ -22,6 +25,15 @@ def test_the_page_explains_every_code_as_the_rules_do() -> None:
     rows = re.findall(r"^\| `([a-z0-9_]+)` \| (.*) \|$", section, flags=re.MULTILINE)
     tables = [rules.REJECTED, rules.PASSED_OVER, rules.FLAGGED, rules.ALARMS]
     assert rows == [pair for table in tables for pair in table.items()]
+
+
+def test_the_page_explains_every_reason_for_a_template_instead_of_a_model() -> None:
+    section = PAGE.split("### Rewriting labels")[1].split("### Reason codes")[0]
+    rows = re.findall(r"^\| `([a-z0-9_]+)` \| (.*) \|$", section, flags=re.MULTILINE)
+    assert rows == list(REFUSED.items())
+    assert "twelve templates" in section
+    assert len(TEMPLATES) == 12
+    assert f"`{KEY_VARIABLE}`" in section
 
 
 def test_the_page_lists_every_set() -> None:
