@@ -58,8 +58,10 @@ class DenyItem:
     """Path or name of its picture."""
     picture: Image.Image
     """RGB."""
-    text: str = ""
-    """The question with its options; empty for a picture alone."""
+    question: str = ""
+    """Empty for a picture alone."""
+    options: str = ""
+    """Those that the question is asked with."""
 
 
 def picture_name(path: str) -> str | None:
@@ -72,8 +74,8 @@ def picture_name(path: str) -> str | None:
 
 
 def write_deny_list(out: Path, items: Iterable[DenyItem], *, overwrite: bool) -> dict[str, Any]:
-    """Write a deny list; returns, for each benchmark, its number of `questions`, `pictures` and `untold` texts (too short,
-    or of the benchmark's wording alone).
+    """Write a deny list; returns how many `questions` and `pictures` each benchmark has, and `untold` questions:
+    too short, or of the benchmark's wording alone.
 
     Raises:
         DataError: `out` exists and may not be replaced (with `overwrite`: it is no deny list), or writing failed.
@@ -82,7 +84,7 @@ def write_deny_list(out: Path, items: Iterable[DenyItem], *, overwrite: bool) ->
         if not overwrite:
             raise DataError(f"{out} already exists.", "Choose another name, or pass --overwrite.")
         DenyList.read(out)
-    rows, texts, counts, seen = [], [], {}, set()
+    rows, questions, counts, seen = [], [], {}, set()
     for item in items:
         its = counts.setdefault(item.benchmark, {"questions": 0, "pictures": 0, "untold": 0})
         sha256 = pixels_sha256(item.picture)
@@ -92,10 +94,10 @@ def write_deny_list(out: Path, items: Iterable[DenyItem], *, overwrite: bool) ->
             rows += _picture_rows(item, sha256)
         if name := picture_name(item.name):
             rows.append(_row("name", item, "", name.encode(errors="surrogatepass")))
-        if item.text:
+        if item.question:
             its["questions"] += 1
-            texts.append((item, plain_question(item.text)))
-    rows += _text_rows(texts, counts)
+            questions.append(item)
+    rows += _text_rows(questions, counts)
     table = pa.Table.from_pylist(rows, SCHEMA).group_by(SCHEMA.names, use_threads=False).aggregate([])
     meta = {"version": VERSION, "benchmarks": counts}
     with atomic_file(out) as file:
@@ -114,17 +116,24 @@ def _picture_rows(item: DenyItem, sha256: str) -> Iterator[dict[str, Any]]:
         yield _row("picture", item, name, value)
 
 
-def _text_rows(texts: list[tuple[DenyItem, str]], counts: dict[str, dict[str, int]]) -> Iterator[dict[str, Any]]:
-    ngrams = {text: ngram_hashes(text) for _, text in texts}
-    shared = Counter(value for hashes in ngrams.values() for value in hashes.tolist())
-    for item, text in texts:
-        own = [value for value in ngrams[text].tolist() if shared[value] <= MOST_SHARED]
-        is_whole = len(text.split()) >= SHORTEST_TEXT
-        if is_whole:
-            yield _row("text", item, "", text_hash(text).to_bytes(8, "little"))
+def _text_rows(items: list[DenyItem], counts: dict[str, dict[str, int]]) -> Iterator[dict[str, Any]]:
+    """Whole questions with their options, and what no other question has in common with them: of the question alone, or
+    if that has nothing of its own ("How many chairs are there?") with its options."""
+    texts = [(item, plain_question(item.question), plain_question(f"{item.question} {item.options}")) for item in items]
+    ngrams = {text: ngram_hashes(text) for _, *both in texts for text in both}
+    of_alone, of_whole = (
+        Counter(value for text in {each[place] for each in texts} for value in ngrams[text].tolist())
+        for place in (1, 2)
+    )
+    for item, alone, whole in texts:
+        own = [value for value in ngrams[alone].tolist() if of_alone[value] <= MOST_SHARED]
+        own = own or [value for value in ngrams[whole].tolist() if of_whole[value] <= MOST_SHARED]
+        is_compared = len(whole.split()) >= SHORTEST_TEXT
+        if is_compared:
+            yield _row("text", item, "", text_hash(whole).to_bytes(8, "little"))
         for value in own:
             yield _row("ngram", item, "", value.to_bytes(8, "little"))
-        counts[item.benchmark]["untold"] += not own and not is_whole
+        counts[item.benchmark]["untold"] += not own and not is_compared
 
 
 class DenyList:

@@ -55,9 +55,7 @@ def deny_items(data: Path) -> Iterator[DenyItem]:
         prefix = "" if part.name == name else f"{part.name}/"
         for item in part.read(list(range(part.count))):
             options = " ".join(f"({chr(65 + place)}) {choice}" for place, choice in enumerate(item.choices))
-            yield DenyItem(
-                name, f"{prefix}{item.id}", item.image_name, item.image, f"{item.question} {options}".strip()
-            )
+            yield DenyItem(name, f"{prefix}{item.id}", item.image_name, item.image, item.question, options)
 
 
 def _where2place_parts(data: Path) -> list[str] | None:
