@@ -122,8 +122,8 @@ def _text_rows(items: list[DenyItem], counts: dict[str, dict[str, int]]) -> Iter
     texts = [(item, plain_question(item.question), plain_question(f"{item.question} {item.options}")) for item in items]
     ngrams = {text: ngram_hashes(text) for _, *both in texts for text in both}
     of_alone, of_whole = (
-        Counter(value for text in {each[place] for each in texts} for value in ngrams[text].tolist())
-        for place in (1, 2)
+        Counter(value for text in set(column) for value in ngrams[text].tolist())
+        for column in ([alone for _, alone, _ in texts], [whole for *_, whole in texts])
     )
     for item, alone, whole in texts:
         own = [value for value in ngrams[alone].tolist() if of_alone[value] <= MOST_SHARED]

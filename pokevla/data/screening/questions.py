@@ -20,6 +20,8 @@ share half of them with probability 0.03 (Leskovec et al., Mining of Massive Dat
 SIMILAR = 0.9
 """Share of common shingles from which questions are nearly equal. Ours: one word more or less in a long question, while
 `left` for `right` in a short one is another question."""
+SHORTEST = 9
+"""Shingles from which another text can share 90 % of all: with one more, 9 of 10. Shorter ones need no MinHash."""
 NGRAM = 8
 _FORM = re.compile(r"\s*(?:<image>|\b(?:Your answer should|Reply with|Answer with)\b.*$)\s*", re.DOTALL)
 """The mark of the image, and the request for a form of the answer: RoboPoint's, ours (`REPLY_WITH`), and Cambrian's."""
@@ -80,9 +82,16 @@ def band_hashes(plains: Sequence[str]) -> np.ndarray:
             "Questions are compared with datasketch, which is not installed.",
             "Install it with: pip install 'pokevla[curation]'",
         ) from error
-    bands = np.empty((len(plains), BANDS), np.uint32)
-    made = MinHash.bulk((sorted(shingles(plain)) for plain in plains), num_perm=BANDS * BAND_ROWS, seed=1)
-    for row, minhash in enumerate(made):
+    parts = {plain: shingles(plain) for plain in plains}
+    bands = {plain: [xxhash.xxh32_intdigest(plain.encode(errors="surrogatepass"))] * BANDS for plain in parts}
+    long = [plain for plain in parts if len(parts[plain]) >= SHORTEST]
+    made = MinHash.bulk(
+        (sorted(parts[plain]) for plain in long),
+        num_perm=BANDS * BAND_ROWS,
+        seed=1,
+        hashfunc=xxhash.xxh32_intdigest,
+    )
+    for plain, minhash in zip(long, made, strict=True):
         values = np.asarray(minhash.hashvalues).reshape(BANDS, BAND_ROWS)
-        bands[row] = [xxhash.xxh32_intdigest(band.tobytes()) for band in values]
-    return bands
+        bands[plain] = [xxhash.xxh32_intdigest(band.tobytes()) for band in values]
+    return np.array([bands[plain] for plain in plains], np.uint32).reshape(-1, BANDS)

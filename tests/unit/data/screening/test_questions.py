@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 
 from pokevla.data.records import REPLY_WITH
 from pokevla.data.screening.questions import (
+    SHORTEST,
     SIMILAR,
     answer_text,
     band_hashes,
     ngram_hashes,
     plain_question,
     question_text,
+    shingles,
     similarity,
 )
 
@@ -49,6 +51,13 @@ def test_equal_texts_have_equal_hashes_whatever_stands_beside_them(texts: list[s
     assert together.shape == (len(texts), 8)
     for text, bands in zip(texts, together, strict=True):
         assert np.array_equal(bands, band_hashes([text])[0])
+
+
+def test_no_text_that_needs_no_minhash_is_similar_to_another() -> None:
+    for count in range(3, SHORTEST + 6):
+        text = " ".join(f"w{number}" for number in range(count))
+        is_near = similarity(text, f"{text} more") >= SIMILAR
+        assert is_near == (len(shingles(text)) >= SHORTEST)
 
 
 def test_sequences_of_eight_words() -> None:
