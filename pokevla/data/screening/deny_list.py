@@ -35,8 +35,8 @@ SCHEMA = pa.schema(
         ("value", pa.binary()),
     ]
 )
-SHORTEST_NAME = 8
-"""Characters of a name that may tell a picture: `000000004711` does, `07` does not."""
+FEWEST_DIGITS = 8
+"""Digits of a name that may tell a picture: `000000004711` and `ADE_val_00000001` do, `image_007` does not."""
 SHORTEST_TEXT = 6
 """Words of a question that is compared as a whole."""
 MOST_SHARED = 2
@@ -66,11 +66,11 @@ class DenyItem:
 
 def picture_name(path: str) -> str | None:
     """What of a path tells the picture, in lower case: its last part without extension, and without the year of COCO.
-    None if that is too short, or has no digit."""
+    None if it has too few digits."""
     stem = PurePosixPath(path.replace("\\", "/")).stem.casefold()
     for prefix in _COCO:
         stem = stem.removeprefix(prefix)
-    return stem if len(stem) >= SHORTEST_NAME and any(c.isdigit() for c in stem) else None
+    return stem if sum(character.isdigit() for character in stem) >= FEWEST_DIGITS else None
 
 
 def write_deny_list(out: Path, items: Iterable[DenyItem], *, overwrite: bool) -> dict[str, Any]:

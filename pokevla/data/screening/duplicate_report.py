@@ -54,13 +54,15 @@ def duplicate_report(found: Duplicates) -> dict[str, Any]:
 
 def _row(found: Duplicates, number: int) -> dict[str, Any]:
     dataset, row = found.place(number)
+    other, its_row = found.place(int(found.because[number]))
+    its_key = other.rows.text("key", its_row)
     return {
         "dataset": str(dataset.root),
         "fingerprint": dataset.fingerprint,
         "row": row,
         "key": dataset.rows.text("key", row),
         "code": CODES[found.code[number]],
-        "because": found.key(int(found.because[number])),
+        "because": its_key if other is dataset else f"{other.root} {its_key}",
     }
 
 

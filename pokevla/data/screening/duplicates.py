@@ -54,11 +54,6 @@ class Duplicates:
         which = int(np.searchsorted(self.starts, number, side="right")) - 1
         return self.datasets[which], number - int(self.starts[which])
 
-    def key(self, number: int) -> str:
-        """Key of a sample."""
-        dataset, row = self.place(number)
-        return dataset.rows.text("key", row)
-
     def counts(self, which: int | None = None) -> dict[str, int]:
         """Reason code -> samples left out, of all datasets or of number `which`."""
         start, stop = (0, len(self.code)) if which is None else self.starts[which : which + 2]

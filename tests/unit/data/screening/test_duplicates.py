@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -14,11 +15,14 @@ from PIL import Image
 
 from pokevla.cli.main import run
 from pokevla.data.dataset import open_dataset
+from pokevla.data.images.picture_hash import pixels_sha256
+from pokevla.data.screening import scanning
 from pokevla.data.screening.left_out import SCHEMA, read_left_out
 from pokevla.errors import DataError
+from tests.toys import write_toy_dataset, write_toy_questions
 from tests.unit.data.curation.published import pixels
 from tests.unit.data.screening.planted import LETTER, dataset, number_of, store
-from tests.vlm_benchmarks import photograph
+from tests.vlm_benchmarks import encoded, photograph
 
 LONG = "Describe " + " ".join(f"thing{number}" for number in range(40))
 
@@ -116,6 +120,7 @@ def test_of_two_datasets_the_first_keeps_its_row(
     assert report["datasets"][str(second)]["left_out"]["duplicate"] == 1
     rows = [row for row in listed(tmp_path / "result") if row["dataset"] == str(second)]
     assert [(row["row"], number_of(row["because"])) for row in rows] == [(1, 0)]
+    assert rows[0]["because"].startswith(f"{planted} llava-")
     assert run(["data", "duplicates", str(second), str(planted), "--out", str(tmp_path / "turned")]) == 0
     turned = {(row["dataset"], row["row"]): row["because"] for row in listed(tmp_path / "turned")}
     assert number_of(turned[str(planted), 0]) == 1
@@ -137,6 +142,23 @@ def test_an_output_that_is_not_ours_is_never_replaced(planted: Path, tmp_path: P
 def test_the_same_dataset_twice_is_refused(planted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["data", "duplicates", str(planted), str(planted)]) == 2
     assert "given twice" in capsys.readouterr().err
+
+
+def test_a_robot_dataset_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["data", "duplicates", str(write_toy_dataset(tmp_path / "robot"))]) == 2
+    assert "is a robot dataset" in capsys.readouterr().err
+
+
+def test_a_sample_without_target_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["data", "duplicates", str(write_toy_questions(tmp_path / "questions", count=9))]) == 3
+    assert "sample toy-1-0000 has JSON without question, answer or target" in capsys.readouterr().err
+
+
+def test_pixels_are_hashed_where_a_record_does_not_have_the_hash_of_its_source() -> None:
+    jpeg = encoded(photograph(), "JPEG")
+    decoded = Image.open(io.BytesIO(jpeg)).convert("RGB")
+    assert scanning._picture(jpeg, None, "key").sha256 == pixels_sha256(decoded)
+    assert scanning._picture(jpeg, "a" * 64, "key").sha256 == "a" * 64
 
 
 def test_a_damaged_shard_is_named(planted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -141,6 +141,8 @@ def test_names_that_tell_nothing_are_not_compared() -> None:
     assert picture_name("a/COCO_train2014_000000004711.jpg") == picture_name("x\\000000004711.png") == "000000004711"
     assert picture_name("images/07.jpg") is None
     assert picture_name("photograph.jpg") is None
+    assert picture_name("image_0000031.jpg") is None
+    assert picture_name("ADE_val_00000001.jpg") == "ade_val_00000001"
 
 
 def test_a_waiver_with_a_reason_accepts_a_hit_and_nothing_else(
