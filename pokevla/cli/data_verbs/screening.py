@@ -58,7 +58,8 @@ def denylist(
         list[Path],
         typer.Argument(
             metavar="BENCHMARK_DATA...",
-            help="Folders of Where2Place, RefSpatial-Bench or CV-Bench as published, or of other pictures.",
+            help="Folders of Where2Place, RefSpatial-Bench, CV-Bench or RoboSpatial-Home as published, or of other "
+            "pictures.",
         ),
     ],
     overwrite: _Overwrite = False,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw, ImageOps
@@ -18,7 +19,7 @@ from pokevla.data.screening.deny_list import DenyList, picture_name
 from pokevla.data.screening.left_out import read_left_out
 from tests.unit.data.curation.published import pixels, save
 from tests.unit.data.screening.planted import dataset, number_of, store
-from tests.vlm_benchmarks import cvbench_row, photograph, write_cvbench, write_refspatial, write_where2place
+from tests.vlm_benchmarks import cvbench_row, encoded, photograph, write_cvbench, write_refspatial, write_where2place
 
 LEFT = (0, 0, 320, 480)
 OTHER_HALF = cvbench_row(99, "Omni3D", ["near", "far"], "A")
@@ -210,6 +211,26 @@ def test_all_benchmarks_and_other_pictures_go_into_one_list(tmp_path: Path, caps
     made = of_pictures(tmp_path, [Image.fromarray(pixels(seed=8))])
     (hit,) = leaks(made, tmp_path / "deny.parquet", tmp_path / "result")
     assert hit["because"].startswith("home 2.jpg: ")
+
+
+def test_robospatial_home_and_where2place_by_flageval_are_told_apart_by_their_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = {"bytes": encoded(Image.fromarray(pixels(seed=9))), "path": "home_00000001.png"}
+    question = "In the image, is there room for the lamp to the left of the sofa?"
+    home = {"category": "context", "question": question, "answer": "yes", "img": picture, "mask": picture}
+    flag = {"question": "Find room.", "question_type": "seen", "image": picture, "mask": picture}
+    for name, row in (("home", home), ("flag", flag)):
+        (tmp_path / name / "data").mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist([row]), tmp_path / name / "data/test-00000.parquet")
+    words = ["data", "denylist", str(tmp_path / "deny.parquet"), str(tmp_path / "home"), str(tmp_path / "flag")]
+    assert run(words) == 0
+    out = capsys.readouterr().out
+    assert "robospatial-home: 1 pictures, 1 questions\n" in out
+    assert "where2place: 1 pictures, 1 questions" in out
+    made = dataset(tmp_path / "src", tmp_path / "made", [(None, question, "Yes")])
+    (hit,) = leaks(made, tmp_path / "deny.parquet", tmp_path / "result")
+    assert (hit["code"], hit["because"]) == ("leak_text", "robospatial-home 0: the same question")
 
 
 def test_what_is_no_benchmark_or_no_deny_list_is_refused(
