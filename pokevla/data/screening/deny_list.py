@@ -39,6 +39,9 @@ FEWEST_DIGITS = 8
 """Digits of a name that may tell a picture: `000000004711` and `ADE_val_00000001` do, `image_007` does not."""
 SHORTEST_TEXT = 6
 """Words of a question that is compared as a whole."""
+FEWEST_EDGES = 48
+"""Bits of `picture_hash` that are set, and that are not, in a picture with texture. A small thing on a plain ground
+sets 6 of 256, so all such pictures are near to each other. Photographs have 75 to 170."""
 MOST_SHARED = 2
 """Questions of the list in which 8 words in a row may stand. What more of them have in common is the wording of the
 benchmark, which a training set may use."""
@@ -158,6 +161,9 @@ class DenyList:
         """(p, 4) uint64."""
         self.is_whole = np.isin(table["detail"].to_numpy()[self.pictures], WHOLE)
         """(p,) bool: the variant holds all of the picture."""
+        edges = np.bitwise_count(self.difference).sum(axis=1, dtype=np.int64)
+        self.has_texture = (edges >= FEWEST_EDGES) & (edges <= 256 - FEWEST_EDGES)
+        """(p,) bool: `difference` alone tells the picture."""
         hashes = np.array([int.from_bytes(values[i], "little") for i in places["ngram"]], np.uint64)
         order = np.argsort(hashes, kind="stable")
         self.ngrams = hashes[order]

@@ -103,7 +103,7 @@ def nearest(deny: DenyList, picture: Picture) -> Found | None:
     bits = np.bitwise_count(deny.difference[may] ^ difference).sum(axis=1, dtype=np.int64)
     limits = np.where(deny.is_whole[may], WHOLE_FREQUENCY, PART_FREQUENCY)
     is_near = (frequency[may] <= limits) & (bits <= MOST_DIFFERENCE)
-    is_near |= deny.is_whole[may] & (bits <= ALONE_DIFFERENCE)
+    is_near |= (deny.is_whole & deny.has_texture)[may] & (bits <= ALONE_DIFFERENCE)
     if not is_near.any():
         return None
     places = np.flatnonzero(is_near)

@@ -103,6 +103,20 @@ def test_a_copied_picture_and_what_becomes_of_it_is_found(tmp_path: Path, deny: 
     }  # fmt: skip
 
 
+def test_small_things_on_a_plain_ground_are_told_apart(tmp_path: Path) -> None:
+    def plain(x: int, y: int) -> Image.Image:
+        picture = Image.new("RGB", (640, 480), "white")
+        ImageDraw.Draw(picture).rectangle([x, y, x + 60, y + 80], fill="brown")
+        return picture
+
+    (tmp_path / "home").mkdir()
+    plain(100, 100).save(tmp_path / "home/1.png")
+    assert run(["data", "denylist", str(tmp_path / "deny.parquet"), str(tmp_path / "home")]) == 0
+    made = of_pictures(tmp_path, [plain(400, 300), plain(300, 80), plain(100, 100).resize((320, 240))])
+    (hit,) = leaks(made, tmp_path / "deny.parquet", tmp_path / "result")
+    assert number_of(hit["key"]) == 2
+
+
 def test_what_is_not_found_is_what_the_page_says(tmp_path: Path, deny: Path) -> None:
     copy = Image.open(deny.parent / "w2p/images/00.jpg").convert("RGB")
     made = of_pictures(tmp_path, [change(copy) for change in NOT_FOUND.values()])
