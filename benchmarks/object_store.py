@@ -65,7 +65,7 @@ def moto_process() -> Iterator[int]:
 def delayed(port: int, delay_ms: float) -> Iterator[int]:
     """The port of a proxy that adds a delay to every request."""
     command = [sys.executable, str(Path(__file__).with_name("planted_delay.py")), str(port), str(delay_ms / 1000)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as proxy:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as proxy:
         try:
             assert proxy.stdout is not None
             yield int(proxy.stdout.readline())

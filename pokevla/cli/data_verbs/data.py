@@ -14,6 +14,7 @@ import typer.main
 from pokevla.cli.data_verbs.export import app as export
 from pokevla.cli.data_verbs.masks import masks
 from pokevla.cli.data_verbs.regenerate import regenerate
+from pokevla.cli.data_verbs.screening import denylist, duplicates, leakage
 from pokevla.cli.data_verbs.simulation import demos, scenes
 from pokevla.cli.path_arguments import expand_path_arguments
 from pokevla.cli.progress import progress
@@ -57,6 +58,9 @@ app.command("demos")(demos)
 app.command("scenes")(scenes)
 app.command("masks")(masks)
 app.command("regenerate")(regenerate)
+app.command("duplicates")(duplicates)
+app.command("denylist")(denylist)
+app.command("leakage")(leakage)
 
 
 _Dataset = Annotated[Path, typer.Argument(help="Dataset directory.")]

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 MAX_KEPT = 1 << 22
 """Checksums that are kept, 24 bytes each. Of a larger set the same share of all images is kept, chosen by their
 checksums, so equal images are kept together and shares stay right."""
-HASH_SIDE = 16
 NEAR = 12
 """Bits of a picture hash, of 256, in which two nearly equal images may differ: about 5 %. Ours."""
 
@@ -63,15 +61,6 @@ class EqualImages:
             "across": int(repeats[is_across].sum()),
             "groups": [[int(unique[i, 0]), int(unique[i, 1]), int(counts[i])] for i in most],
         }
-
-
-def picture_hash(image: Image.Image) -> np.ndarray:
-    """(32,) uint8, the 256 bits of a difference hash: whether each cell of a 16 x 17 thumbnail in grey is darker than
-    its right neighbour (dHash, Krawetz 2013, hackerfactor.com). Scaling, recompression and a change of brightness alter
-    few bits."""
-    small = image.convert("L").resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX)
-    grey = np.asarray(small, dtype=np.int16)
-    return np.packbits(grey[:, 1:] > grey[:, :-1])
 
 
 def near_pairs(hashes: np.ndarray, groups: np.ndarray, limit: int = NEAR) -> tuple[int, list[tuple[int, int, int]]]:

@@ -12,8 +12,9 @@ import numpy as np
 import xxhash
 from PIL import Image, ImageDraw
 
-from pokevla.data.card.duplicates import EqualImages, near_pairs, picture_hash
+from pokevla.data.card.duplicates import EqualImages, near_pairs
 from pokevla.data.dataset import Dataset
+from pokevla.data.images.picture_hash import picture_hash
 from pokevla.data.inspection import GOAL, TILE, outlined
 from pokevla.data.randomness import raw
 from pokevla.data.reader import ShardReader, dataset_shards

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import struct
 import warnings
@@ -15,6 +14,7 @@ from PIL import Image
 
 from pokevla.data.curation.drafts import ImageBytes, ImageFile, VideoFrame
 from pokevla.data.curation.rules import Reject
+from pokevla.data.images.picture_hash import pixels_sha256
 from pokevla.data.recordings.lerobot.video import import_av
 from pokevla.errors import DataError
 from pokevla.files.labels import lies_within
@@ -137,7 +137,7 @@ def _finish(
     width, height = rgb.size
     if min(width, height) < MIN_SIDE:
         raise Reject("image_too_small", f"{width}x{height}")
-    digest = hashlib.sha256(f"{width}x{height}".encode() + rgb.tobytes()).hexdigest()
+    digest = pixels_sha256(rgb)
     if keep is None:
         if max(width, height) > max_side:
             rgb.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=3.0)

@@ -81,6 +81,18 @@ ALARMS: dict[str, str] = {
 }
 """Codes of what only shows in many records: reported, nothing is left out for it."""
 
+SCREENED: dict[str, str] = {
+    "duplicate": "image, question and answer are those of another sample, which is kept",
+    "conflict": "another sample contradicts its answer to the same question about the same image; neither is kept",
+    "near_question": "image and answer are those of another sample, and the question nearly is",
+    "near_picture": "question and answer are those of another sample, and the image nearly is",
+    "leak_id": "its image has the name of one in a benchmark",
+    "leak_exact": "its image is one of a benchmark, pixel by pixel",
+    "leak_picture": "its image is nearly one of a benchmark, or a known part of one",
+    "leak_text": "its question is one of a benchmark, or shares half of its 8-word sequences",
+}
+"""Codes of what `pokevla data duplicates` and `pokevla data leakage` find in finished datasets."""
+
 KNOWN = frozenset({**REJECTED, **PASSED_OVER})
 
 
@@ -96,4 +108,4 @@ class Reject(Exception):
 
 def describe(code: str) -> str:
     """The sentence of any code."""
-    return {**REJECTED, **PASSED_OVER, **FLAGGED, **ALARMS}[code]
+    return {**REJECTED, **PASSED_OVER, **FLAGGED, **ALARMS, **SCREENED}[code]

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pokevla.data.card.duplicates import NEAR, EqualImages, near_pairs, picture_hash
+from pokevla.data.card.duplicates import NEAR, EqualImages, near_pairs
+from pokevla.data.images.picture_hash import picture_hash
 
 
 def smooth(seed: int, side: int = 96) -> Image.Image:

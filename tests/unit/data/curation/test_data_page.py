@@ -36,6 +36,11 @@ def test_the_page_explains_every_reason_for_a_template_instead_of_a_model() -> N
     assert f"`{KEY_VARIABLE}`" in section
 
 
+def test_the_page_explains_what_is_found_in_finished_datasets() -> None:
+    section = PAGE.split("## Duplicates and leakage")[1].split("**Duplicates.**")[0]
+    assert re.findall(r"^\| `([a-z_]+)` \| (.*) \|$", section, flags=re.MULTILINE) == list(rules.SCREENED.items())
+
+
 def test_the_page_lists_every_set() -> None:
     section = PAGE.split("## Published question sets")[1].split("### Reason codes")[0]
     sets = [name for name, entry in DATA_SOURCES.items() if isinstance(entry, str) and "verbs.curation:" in entry]
