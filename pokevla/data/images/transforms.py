@@ -130,26 +130,43 @@ def crop_mask(mask: Image.Image, box: tuple[float, float, float, float], size: i
     A cell is 1 if at least half of it is covered. If an object is too small for any such cell, the cells with the
     highest coverage are 1, so that a visible object never vanishes.
     """
-    cells = np.zeros((size, size), dtype=np.uint8)
     width, height = mask.size
-    left, top, right, bottom = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
-    # Pillow resizes rows first, then columns. Most objects are small, so only the rows and columns are resized in which
-    # something is: the others stay 0.
+    pixels = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
+    cells = np.zeros((size, size), dtype=np.uint8)
+    if height > width:
+        first, coverage = 0, np.asarray(mask.convert("L").resize((size, size), Image.Resampling.BOX, box=pixels))
+    else:
+        first, coverage = _coverage_where_something_is(mask, pixels, size)
+    if coverage.size:
+        threshold = min(128, max(int(coverage.max()), 1))
+        np.greater_equal(coverage, threshold, out=cells[:, first : first + coverage.shape[1]], casting="unsafe")
+    return cells
+
+
+def _coverage_where_something_is(
+    mask: Image.Image, pixels: tuple[float, float, float, float], size: int
+) -> tuple[int, np.ndarray]:
+    """What a resize of the whole mask gives, without the columns of zeros at both sides: number of the first column,
+    and (size,n) uint8.
+
+    Most objects are small, so only the rows and columns are resized in which something is. Pillow resizes rows first,
+    then columns, and rounds between them; for images higher than wide it may begin with the columns.
+    """
+    left, top, right, bottom = pixels
+    width, height = mask.size
     bounds = mask.getbbox()
     if bounds is None:
-        return cells
+        return 0, np.zeros((size, 0), dtype=np.uint8)
     num_rows = bounds[3] - bounds[1]
     rows = mask.crop((0, bounds[1], width, bounds[3])).convert("L")
     rows = rows.resize((size, num_rows), Image.Resampling.BOX, box=(left, 0, right, num_rows))
     columns = rows.getbbox()
     if columns is None:
-        return cells
+        return 0, np.zeros((size, 0), dtype=np.uint8)
     num_columns = columns[2] - columns[0]
     strip = rows.crop((columns[0], -bounds[1], columns[2], height - bounds[1]))  # 0 outside
-    coverage = np.asarray(strip.resize((num_columns, size), Image.Resampling.BOX, box=(0, top, num_columns, bottom)))
-    threshold = min(128, max(int(coverage.max()), 1))
-    np.greater_equal(coverage, threshold, out=cells[:, columns[0] : columns[2]], casting="unsafe")
-    return cells
+    resized = strip.resize((num_columns, size), Image.Resampling.BOX, box=(0, top, num_columns, bottom))
+    return columns[0], np.asarray(resized)
 
 
 def test_time_images(images: np.ndarray, image_size: int, crop_area: float, image_filter: str) -> np.ndarray:
