@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 
 from pokevla.errors import CheckpointError, command_line
 from pokevla.evaluation.vlm.ask import load_respondent, reply
@@ -82,7 +83,9 @@ class TransformersRespondent:
             self._model: Any = AutoModelForImageTextToText.from_pretrained(
                 model, use_safetensors=True, dtype="auto" if device == "cuda" else torch.float32, **options
             )
-        except (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError, RuntimeError) as error:
+        except (
+            OSError, ValueError, KeyError, ImportError, AttributeError, TypeError, RuntimeError, SafetensorError,
+        ) as error:  # fmt: skip
             raise CheckpointError(
                 f"{model} cannot be loaded as an image-text-to-text model of transformers "
                 f"({type(error).__name__}: {shorten(str(error).strip(), 200)}).",

@@ -126,3 +126,11 @@ def test_what_is_no_model_is_refused(vlm: Path, tmp_path: Path) -> None:
     (tmp_path / "evil.py").write_text("raise SystemExit('code was run')")
     with pytest.raises(CheckpointError, match="cannot be loaded as an image-text-to-text model"):
         open_respondent(tmp_path)
+
+
+def test_a_model_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    folder = write_llava(tmp_path / "llava", None)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match=r"llava cannot be loaded .*\(SafetensorError"):
+        open_respondent(folder)
