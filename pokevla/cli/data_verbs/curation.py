@@ -25,6 +25,48 @@ class BoxOrderRule(StrEnum):
     XYWH = "xywh"
 
 
+_Folder = Annotated[Path, typer.Argument(help="Folder of the unpacked source (docs/data.md).")]
+_Out = Annotated[Path, typer.Argument(help="Dataset directory to write.")]
+_MaxSide = Annotated[
+    int, typer.Option(min=32, max=4096, help="Images with a longer side are reduced to it, in pixels.")
+]
+_JpegQuality = Annotated[
+    int, typer.Option(min=1, max=100, help="JPEG quality of images that are not small JPEGs already.")
+]
+_MaxText = Annotated[int, typer.Option(min=1, help="Longest question or answer in characters.")]
+_ValEvery = Annotated[
+    int, typer.Option(min=0, help="Every Nth image is of the split `val`, chosen by its name; 0: none.")
+]
+_ShardSamples = Annotated[int, typer.Option(min=1, help="Samples per shard.")]
+_BoxOrder = Annotated[BoxOrderRule, typer.Option(help="Numbers of boxes, for a file whose data do not decide it.")]
+_MaxRejected = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the records that may be rejected.")]
+_AllowDamaged = Annotated[
+    bool, typer.Option("--allow-damaged", help="Use only the rows before the place where a file is cut off.")
+]
+_Workers = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Processes; the result does not depend on it. 0: this process, where a decoder that crashes ends the "
+        "conversion.",
+    ),
+]
+_ChunkTimeout = Annotated[
+    float, typer.Option(min=1.0, help="Seconds that 256 rows may take before their process is ended.")
+]
+_Slice = Annotated[
+    str,
+    typer.Option(
+        "--slice",
+        help="I/N: only convert every Nth chunk from I on, for a job array. Run the command without it afterwards, to "
+        "put the dataset together.",
+    ),
+]
+_Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace OUT if it exists, once the new dataset is complete.")
+]
+
+
 def published(
     part: str | Any, summary: str, prepare: Callable[..., tuple[Any, dict[str, Any]]] | None = None
 ) -> Callable[..., None]:
@@ -38,44 +80,22 @@ def published(
     """
 
     def convert(
-        source: Annotated[Path, typer.Argument(help="Folder of the unpacked source (docs/data.md).")],
-        out: Annotated[Path, typer.Argument(help="Dataset directory to write.")],
-        max_side: Annotated[
-            int, typer.Option(min=32, max=4096, help="Images with a longer side are reduced to it, in pixels.")
-        ] = 640,
-        jpeg_quality: Annotated[
-            int, typer.Option(min=1, max=100, help="JPEG quality of images that are not small JPEGs already.")
-        ] = 95,
-        max_text: Annotated[int, typer.Option(min=1, help="Longest question or answer in characters.")] = 16384,
-        val_every: Annotated[
-            int, typer.Option(min=0, help="Every Nth image is of the split `val`, chosen by its name; 0: none.")
-        ] = 0,
-        shard_samples: Annotated[int, typer.Option(min=1, help="Samples per shard.")] = 1024,
-        box_order: Annotated[
-            BoxOrderRule, typer.Option(help="Numbers of boxes, for a file whose data do not decide it.")
-        ] = BoxOrderRule.DATA,
-        max_rejected: Annotated[
-            float, typer.Option(min=0.0, max=1.0, help="Share of the records that may be rejected.")
-        ] = 0.5,
-        allow_damaged: Annotated[
-            bool, typer.Option("--allow-damaged", help="Use only the rows before the place where a file is cut off.")
-        ] = False,
-        workers: Annotated[
-            int, typer.Option(min=0, help="Processes; the result does not depend on it. 0: this process, where a "
-                              "decoder that crashes ends the conversion."),
-        ] = 1,
-        chunk_timeout: Annotated[
-            float, typer.Option(min=1.0, help="Seconds that 256 rows may take before their process is ended.")
-        ] = 1800.0,
-        part_of: Annotated[
-            str, typer.Option("--slice", help="I/N: only convert every Nth chunk from I on, for a job array. Run "
-                              "the command without it afterwards, to put the dataset together."),
-        ] = "",
-        overwrite: Annotated[
-            bool, typer.Option("--overwrite", help="Replace OUT if it exists, once the new dataset is complete.")
-        ] = False,
+        source: _Folder,
+        out: _Out,
+        max_side: _MaxSide = 640,
+        jpeg_quality: _JpegQuality = 95,
+        max_text: _MaxText = 16384,
+        val_every: _ValEvery = 0,
+        shard_samples: _ShardSamples = 1024,
+        box_order: _BoxOrder = BoxOrderRule.DATA,
+        max_rejected: _MaxRejected = 0.5,
+        allow_damaged: _AllowDamaged = False,
+        workers: _Workers = 1,
+        chunk_timeout: _ChunkTimeout = 1800.0,
+        part_of: _Slice = "",
+        overwrite: _Overwrite = False,
         **further: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         from pokevla.data.curation.conversion import CurationSettings
 
         chosen, place = _load(part), read_slice(part_of)

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 
 from pokevla.errors import CheckpointError, command_line
 from pokevla.evaluation.vlm.ask import load_respondent, reply
 from pokevla.evaluation.vlm_benchmarks.judging import Reply
-from pokevla.files.texts import read_json_object, shorten
+from pokevla.files.foreign.transformers_models import IMAGE_TEXT, load_transformers_model
+from pokevla.files.texts import read_json_object
 
 CONFIG = "config.json"
 
@@ -74,24 +74,7 @@ class TransformersRespondent:
 
     def __init__(self, model: Path) -> None:
         """Raises CheckpointError if transformers cannot load it."""
-        from transformers import AutoModelForImageTextToText, AutoProcessor
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        options = {"local_files_only": True, "trust_remote_code": False}
-        try:
-            self._processor: Any = AutoProcessor.from_pretrained(model, **options)
-            self._model: Any = AutoModelForImageTextToText.from_pretrained(
-                model, use_safetensors=True, dtype="auto" if device == "cuda" else torch.float32, **options
-            )
-        except (
-            OSError, ValueError, KeyError, ImportError, AttributeError, TypeError, RuntimeError, SafetensorError,
-        ) as error:  # fmt: skip
-            raise CheckpointError(
-                f"{model} cannot be loaded as an image-text-to-text model of transformers "
-                f"({type(error).__name__}: {shorten(str(error).strip(), 200)}).",
-                "It needs a complete local copy with safetensors and processor files; code in the folder is not run.",
-            ) from error
-        self._model = self._model.to(device).eval()
+        self._model, self._processor = load_transformers_model(model, IMAGE_TEXT)
         self._tokenizer: Any = getattr(self._processor, "tokenizer", None)
         if self._tokenizer is None:
             raise CheckpointError(f"{model} has no tokenizer in its processor.", "Copy the whole model.")

@@ -8,10 +8,8 @@ from typing import Any
 
 import torch
 import xxhash
-from safetensors import SafetensorError
 
-from pokevla.errors import CheckpointError
-from pokevla.files.texts import shorten
+from pokevla.files.foreign.transformers_models import CAUSAL, load_transformers_model
 
 _HASHED = ("*.safetensors", "config.json", "generation_config.json", "tokenizer*.json", "vocab.json", "merges.txt",
            "chat_template.jinja")  # fmt: skip
@@ -24,27 +22,8 @@ class LocalModel:
 
     def __init__(self, folder: Path, temperature: float = 0.0, seed: int = 0, max_new_tokens: int = 256) -> None:
         """Raises CheckpointError: transformers cannot load the folder."""
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        if not folder.is_dir():  # transformers would take it for a name of the Hugging Face Hub
-            raise CheckpointError(f"{folder} is not a folder.", "Give the folder of a causal language model.")
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        options = {"local_files_only": True, "trust_remote_code": False}
-        try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, **options)
-            self._model: Any = AutoModelForCausalLM.from_pretrained(
-                folder, use_safetensors=True, dtype="auto" if device == "cuda" else torch.float32, **options
-            )
-        except (
-            OSError, ValueError, KeyError, ImportError, AttributeError, TypeError, RuntimeError, SafetensorError,
-        ) as error:  # fmt: skip
-            raise CheckpointError(
-                f"{folder} cannot be loaded as a causal language model of transformers "
-                f"({type(error).__name__}: {shorten(str(error).strip(), 200)}).",
-                "It needs a complete local copy with safetensors and tokenizer files; code in the folder is not run.",
-            ) from error
-        self._model = self._model.to(device).eval()
-        self._device, self._temperature, self._seed = device, temperature, seed
+        self._model, self._tokenizer = load_transformers_model(folder, CAUSAL)
+        self._temperature, self._seed = temperature, seed
         self._max_new_tokens = max_new_tokens
         self._identity = {
             "name": folder.resolve().name,
@@ -66,7 +45,7 @@ class LocalModel:
     @torch.no_grad()
     def _reply(self, request: str, system: str) -> str:
         ids = self._tokenizer(self._prompt(request, system), add_special_tokens=False, return_tensors="pt")
-        inputs = {name: ids[name].to(self._device) for name in ("input_ids", "attention_mask")}
+        inputs = {name: ids[name].to(self._model.device) for name in ("input_ids", "attention_mask")}
         sampled = self._temperature > 0
         chosen = {"temperature": self._temperature} if sampled else {"temperature": None, "top_p": None, "top_k": None}
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
