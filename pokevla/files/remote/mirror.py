@@ -22,6 +22,7 @@ from pokevla.files.remote.failures import StoreError
 from pokevla.files.remote.settings import QUICK
 from pokevla.files.remote.store import Store
 from pokevla.files.remote.urls import UrlPath, as_url, is_url
+from pokevla.files.texts import MAX_BYTES
 from pokevla.files.writing import atomic_file
 
 _WAIT_S = 1800.0
@@ -57,11 +58,11 @@ class Mirror:
                 self._folder = mirror_root() / f"{name}-{_hash(str(self.url))}" / version
             return self._folder
 
-    def copy(self, name: str) -> Path:
-        """Local copy of a file by its name below the URL.
+    def copy(self, name: str, max_bytes: int | None = None) -> Path:
+        """Local copy of a file by its name below the URL, which may have `max_bytes`.
 
         Raises:
-            DataError: it is missing or cannot be read. Names the URL.
+            DataError: it is missing, cannot be read or is larger. Names the URL.
         """
         target = self.folder / name
         if target.is_file():
@@ -81,6 +82,9 @@ class Mirror:
                 size = self._store.info(url).size
             except StoreError as error:
                 raise unreadable(url, error) from None
+            limit = MAX_BYTES if name == self._head else max_bytes
+            if limit is not None and size > limit:
+                raise DataError(f"{url} has {size} B: more than {limit} B are not read.", "Upload the dataset again.")
             with atomic_file(target) as file:
                 for chunk in stored_chunks(self._store, url, size):
                     file.write(chunk)

@@ -10,7 +10,7 @@ from pathlib import Path
 from pokevla.files.remote.mirror import Mirror
 from pokevla.files.remote.store import Store, StoredInfo
 from pokevla.files.remote.urls import UrlPath
-from pokevla.shards.index import index_path
+from pokevla.shards.index import MAX_INDEX_BYTES, index_path
 from pokevla.shards.reading import Range
 from pokevla.shards.remote.blocks import Block, joined
 
@@ -32,7 +32,7 @@ class RemoteSource:
 
     def local_index(self, name: str) -> Path:
         shard = Path(self._folder, name)
-        self._mirror.copy(index_path(shard).as_posix())
+        self._mirror.copy(index_path(shard).as_posix(), MAX_INDEX_BYTES)
         return self._mirror.folder / shard
 
     def size(self, name: str) -> int:

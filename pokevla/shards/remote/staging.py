@@ -1,7 +1,9 @@
 """Copies of shards on a fast disk of the node, within a bound; those that were used least recently make room.
 
-    FOLDER/.lock            held while a shard is copied: one at a time on a node
-    FOLDER/HASH.tar         a copy, complete or absent; its time of change is that of its last use
+    FOLDER/pokevla-shards/.lock       held while a shard is copied: one at a time on a node
+    FOLDER/pokevla-shards/HASH.tar    a copy, complete or absent; its time of change is that of its last use
+
+Copies are deleted, so they lie in a sub-folder of ours, and no file of another name is counted or touched.
 
 A reader holds a shared lock on each copy that it has open, so nobody deletes it: a file that is open still takes space
 after it is deleted. What does not fit is read from where it is.
@@ -13,6 +15,7 @@ import hashlib
 import logging
 import os
 import queue
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -22,6 +25,7 @@ from typing import NamedTuple
 
 from pokevla.errors import PokeVLAError
 from pokevla.files.locks import advisory_lock, lock_within, try_lock
+from pokevla.files.names import TEMPORARY
 from pokevla.files.remote.mirror import stored_chunks
 from pokevla.files.remote.store import CHUNK_BYTES, Store
 from pokevla.files.remote.urls import UrlPath, is_url
@@ -32,6 +36,8 @@ from pokevla.shards.remote.source import RemoteSource
 OPEN_COPIES = 8
 """Copies that a reader of one dataset or cache keeps open; open ones cannot be deleted (ours: twice the default of
 `data.shuffle_window`)."""
+SUBFOLDER = "pokevla-shards"
+_COPY = re.compile(r"[0-9a-f]{32}\.tar")
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +64,8 @@ class Staging:
     """The folder of copies, shared by all processes of a node. Thread-safe."""
 
     def __init__(self, folder: Path, max_bytes: int, store: Store) -> None:
-        """Touches nothing. `store`: for shards behind a URL."""
-        self.folder, self._max_bytes, self._store = folder, max_bytes, store
+        """Touches nothing. `folder`: that of the recipe. `store`: for shards behind a URL."""
+        self.folder, self._max_bytes, self._store = folder / SUBFOLDER, max_bytes, store
         self._wishes: queue.Queue[_Wish] = queue.Queue()
         self._wished: set[Path] = set()
         self._lock = threading.Lock()
@@ -134,8 +140,9 @@ class Staging:
         ):
             if target.exists():
                 return True
-            for left in self.folder.glob(".tmp-*.tar"):  # of a killed writer: nobody else writes now
-                left.unlink(missing_ok=True)
+            for left in self.folder.glob(f"{TEMPORARY}*"):  # of a killed writer: nobody else writes now
+                if _COPY.fullmatch(left.name.removeprefix(TEMPORARY)):
+                    left.unlink(missing_ok=True)
             if not self._make_room(size):
                 return False
             with atomic_file(target, durable=False) as file:
@@ -167,9 +174,10 @@ class Staging:
         return used + size <= self._max_bytes
 
     def _copies(self) -> Iterator[tuple[Path, os.stat_result]]:
-        for path in self.folder.glob("[!.]*.tar"):
-            with suppress(FileNotFoundError):
-                yield path, path.stat()
+        for path in self.folder.iterdir():
+            if _COPY.fullmatch(path.name):
+                with suppress(FileNotFoundError):
+                    yield path, path.stat()
 
 
 class StagedSource:

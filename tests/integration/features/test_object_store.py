@@ -31,6 +31,7 @@ from pokevla.recipe.checking.datasets import read_dataset_info, read_mixture_emb
 from pokevla.recipe.planning.plan import count_samples
 from pokevla.recipe.schema import PosttrainRecipe
 from pokevla.recipe.sections import CacheConfig, DataConfig
+from pokevla.shards.remote.staging import SUBFOLDER
 from pokevla.shards.remote.storage import Storage
 from tests.integration.features.stores import BUCKET, SECRET, ObjectStore, moto_server, point_environment
 from tests.unit.data.conftest import WordTokenizer
@@ -226,6 +227,10 @@ def test_staged_copies_keep_their_bound_and_are_shared_by_two_processes(
 ) -> None:
     size = max(path.stat().st_size for path in (dataset_root / "shards").glob("*.tar"))
     settings = {"staging": tmp_path / "disk", "staging_bytes": 2 * size + 10}
+    foreign = [tmp_path / "disk" / "mine.tar", tmp_path / "disk" / SUBFOLDER / "theirs.tar"]
+    foreign[1].parent.mkdir(parents=True)
+    for path in foreign:
+        path.write_bytes(bytes(3 * size))
     expected = read_all(dataset_root)
     for url in (dataset_root, uploaded):
         pid = os.fork()
@@ -239,7 +244,10 @@ def test_staged_copies_keep_their_bound_and_are_shared_by_two_processes(
             assert _reads_staged(url, settings, expected)
         finally:
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-        staged = list((tmp_path / "disk").glob("*.tar"))
+        assert all(path.stat().st_size == 3 * size for path in foreign), (
+            "what is not ours is neither deleted nor counted"
+        )
+        staged = [path for path in (tmp_path / "disk" / SUBFOLDER).glob("*.tar") if path not in foreign]
         assert 1 <= len(staged) <= 2
         assert sum(path.stat().st_size for path in staged) <= settings["staging_bytes"]
 
@@ -263,7 +271,7 @@ def test_what_is_staged_is_not_requested(store: ObjectStore, uploaded: str, tmp_
     first = [reader.read(row) for row in range(20)]
     assert storage.staging is not None
     storage.staging.wait()
-    assert len(list((tmp_path / "disk").glob("*.tar"))) == 3
+    assert len(list((tmp_path / "disk" / SUBFOLDER).glob("*.tar"))) == 3
     store.proxy.requests.clear()
     assert [reader.read(row) for row in range(20)] == first
     assert store.proxy.requests == []
