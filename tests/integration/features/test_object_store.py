@@ -172,6 +172,16 @@ def test_truncated_for_good_and_flipped_bytes_are_errors(store: ObjectStore, upl
         read_all(uploaded)
 
 
+def test_a_shard_that_is_shorter_than_its_index_says_is_an_error(
+    store: ObjectStore, uploaded: str, dataset_root: Path
+) -> None:
+    shard = next(iter(sorted((dataset_root / "shards").glob("*.tar"))))
+    content = shard.read_bytes()
+    store.put(f"{uploaded.removeprefix(f's3://{BUCKET}/')}/shards/{shard.name}", content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"00000\.tar cannot be read for .*the answer has \d+ of \d+ B; 3 attempts"):
+        read_all(uploaded)
+
+
 def test_missing_bucket_expired_and_missing_credentials_are_named_without_a_secret(
     store: ObjectStore, uploaded: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
