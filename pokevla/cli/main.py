@@ -41,9 +41,9 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "data": (
         "data_verbs.data",
         "app",
-        "Make and inspect datasets: demos, scenes, masks, convert, export, show, stats, verify.",
+        "Make and inspect datasets: demos, scenes, masks, convert, export, show, stats, verify, duplicates, ...",
     ),
-    "cache": ("data_verbs.cache", "app", "Compute teacher features once: build, info, verify."),
+    "cache": ("data_verbs.cache", "app", "Compute teacher features once: build, info, verify, prune."),
     "train": ("run_verbs.train", "train", "Run a recipe of kind pretrain or posttrain."),
     "resume": ("run_verbs.resume", "resume", "Continue a run from its newest complete checkpoint."),
     "submit": (
@@ -56,7 +56,8 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "eval": (
         "eval_verbs.command",
         "command",
-        "Evaluate policies in the simulator, or the grounding of a VLM; compare, power, tables.",
+        "Evaluate policies in the simulator or on recordings (openloop), or a VLM (where2place, refspatial, cvbench); "
+        "compare, power, tables.",
     ),
     "explain": (
         "run_verbs.explain",
