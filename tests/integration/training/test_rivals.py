@@ -29,7 +29,7 @@ def tiny(extends: str, name: str, folder: Path, dataset: Path, cache: Path, mode
     assert isinstance(whole, PosttrainRecipe)
     if whole.model.geometry_layer is not None:
         model = {**model, "geometry_layer": 1}
-    teachers = {kind: {"preset": "tiny", "weights": None} for kind in ("sam", "vggt")}
+    teachers = {kind: {"preset": "tiny", "weights": None, "precision": "fp32"} for kind in ("sam", "vggt")}
     return {
         "extends": str(TREE / f"{extends}.yaml"),
         "name": name,
