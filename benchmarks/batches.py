@@ -19,7 +19,8 @@ take turns.
   `batch_pocket/lerobot`: lerobot's data set with the same transforms over ours, both without masks and features;
   `batch_pocket/lerobot_whole`: over our whole sample. Left out and named where lerobot is not installed.
   `batch_pocket`: samples/s, and beside it the pace of memcpy in the same run.
-- `batch_vlm`: one question with its picture.
+- `batch_vlm`: one question with its picture. `batch_vlm/photograph`: with one of 640 x 480 px and
+  `data.reduce_in_decoder`; ratio: time without it over time with it.
 - `padding/limit`: tokens, padding counted, of the micro-batches of a perfect sort of all samples over those with
   `data.sort_by_length`, global batch 64, micro-batch 4, answers with log-normal lengths; `padding/unsorted` over those
   without. A perfect sort is the limit: 1.
@@ -202,6 +203,16 @@ def in_slots(make: MakeBatch) -> Callable[[], object]:
     return run
 
 
+def photographs(folder: Path) -> dict[str, Callable[[], object]]:
+    """Batches of questions about pictures of 640 x 480 px, whole and reduced by the decoder."""
+    recipe = recipe_of(PretrainRecipe, write_questions(folder / "photographs", 2 * MICRO, (640, 480)))
+    reduced = recipe.data.model_copy(update={"reduce_in_decoder": True})
+    return {
+        "photograph": in_slots(open_batches(recipe, None)),
+        "reduced": in_slots(open_batches(recipe.model_copy(update={"data": reduced}), None)),
+    }
+
+
 def whole_batches(robot: TrainRecipe, cache: Path, vlm: TrainRecipe, folder: Path, rounds: int) -> list[dict[str, Any]]:
     """The rows of `batch_pocket` and `batch_vlm`."""
     reader = open_mixture(robot.data, "robot").datasets[0]
@@ -219,6 +230,7 @@ def whole_batches(robot: TrainRecipe, cache: Path, vlm: TrainRecipe, folder: Pat
     sides: dict[str, Callable[[], object]] = {
         "ours": in_slots(open_batches(robot, cache)),
         "vlm": in_slots(open_batches(vlm, None)),
+        **photographs(folder),
         "decode": decode,
         "webdataset": lambda: next(rival),
         "memcpy": lambda: np.copyto(target, source),
@@ -241,7 +253,9 @@ def whole_batches(robot: TrainRecipe, cache: Path, vlm: TrainRecipe, folder: Pat
         ),
         row("batch_pocket", 1e3 / ours, "samples/s", f"memcpy {pace:.1f} GB/s"),
         row("batch_vlm", 1e3 / best["vlm"], "samples/s"),
-    ]
+        row("batch_vlm/photograph", 1e3 / best["reduced"], "samples/s", f"whole {1e3 / best['photograph']:.0f}",
+            best["photograph"] / best["reduced"]),
+    ]  # fmt: skip
 
 
 def padding(vlm: TrainRecipe) -> list[dict[str, Any]]:

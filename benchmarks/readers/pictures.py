@@ -81,15 +81,18 @@ def write_robot(folder: Path, layout: RecordLayout, records: list[Features]) -> 
     return dataset.root, cache
 
 
-def write_questions(out: Path, count: int) -> Path:
-    """A dataset of questions about one picture each; answers have the spread of lengths of LLaVA's (log-normal)."""
+def write_questions(out: Path, count: int, size: tuple[int, int] = (SIDE, SIDE)) -> Path:
+    """A dataset of questions about one picture of `size` (width, height) each; answers have the spread of lengths of
+    LLaVA's (log-normal)."""
     rng = np.random.default_rng(1)
     words = {"split": "train", "source": "s", "category": "general", "task": "qa", "answer_kind": "text"}
     with DatasetWriter(out, group="q", samples=QUESTION_SCHEMA) as writer:
         for number in range(count):
             answer = "n" * min(1500, int(rng.lognormal(4.5, 1.0)) + 1)
-            row = {**words, "question": "What is in this picture?", "answer": answer, "width": SIDE, "height": SIDE}
-            writer.add_sample(f"q{number}", {"jpg": encode_jpeg(picture(rng)[0], 95), "json": b"{}"}, row)
+            row = {**words, "question": "What is in this picture?", "answer": answer}
+            pixels = np.asarray(Image.fromarray(picture(rng)[0]).resize(size, Image.Resampling.BICUBIC))
+            members = {"jpg": encode_jpeg(pixels, 95), "json": b"{}"}
+            writer.add_sample(f"q{number}", members, {**row, "width": size[0], "height": size[1]})
         return writer.finish({"statistics": None})
 
 

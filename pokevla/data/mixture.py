@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,8 @@ from pokevla.data.tables.row_set import RowSet
 from pokevla.embodiment.description import Embodiment
 from pokevla.embodiment.mixing import common_embodiment
 from pokevla.errors import DataError
+from pokevla.files.remote.urls import is_url
+from pokevla.files.waiting import answer_within
 from pokevla.recipe.checking.datasets import INFO_NAME, read_info
 from pokevla.recipe.checking.recorded import RECORDED, Recorded, read_recorded, united
 from pokevla.recipe.schema import TrainRecipe
@@ -104,11 +107,12 @@ def open_mixture(config: DataConfig, kind: Literal["vlm", "robot"]) -> Mixture:
     """Open every dataset of a recipe.
 
     Raises:
-        DataError: a dataset is missing or damaged, is not of the kind the recipe needs, or has no training samples.
+        DataError: a dataset is missing or damaged, is not of the kind the recipe needs, or has no training samples; or
+            its file system does not answer within `data.storage.timeout_s`.
         RecipeError: the datasets are of robots that cannot be mixed. The message says what differs.
     """
     storage = Storage(config.storage.settings())
-    datasets = tuple(open_dataset(source.path, mapped=True, storage=storage) for source in config.datasets)
+    datasets = tuple(_open(source.path, storage) for source in config.datasets)
     for dataset in datasets:
         if dataset.kind != kind:
             raise DataError(
@@ -118,6 +122,15 @@ def open_mixture(config: DataConfig, kind: Literal["vlm", "robot"]) -> Mixture:
     embodiment = mixture_embodiment(datasets) if kind == "robot" else None
     rows = tuple(usable_rows(dataset, config.train_split, chunk_length(config, kind)) for dataset in datasets)
     return Mixture(config, datasets, rows, mixture_statistics(datasets) if kind == "robot" else None, embodiment)
+
+
+def _open(root: Path, storage: Storage) -> Dataset:
+    """A dataset of the mixture. Requests to object stores have time-outs of their own."""
+
+    def call() -> Dataset:
+        return open_dataset(root, mapped=True, storage=storage)
+
+    return call() if is_url(root) else answer_within(storage.settings.timeout_s, root, call)
 
 
 def chunk_length(config: DataConfig, kind: Literal["vlm", "robot"]) -> int:

@@ -115,7 +115,7 @@ class RobotSampleMaker:
                 if config.blank_images:
                     pixels[i, v] = 0
                 else:
-                    image = decode_image(member(members, f"{view}.jpg", key), key)
+                    image = decode_image(member(members, f"{view}.jpg", key), key, _sides_needed(config, size, box))
                     crop_pixels(image, box, size, config.image_filter, out=pixels[i, v])
                 if masks is not None and side is not None:
                     mask = decode_mask(member(members, f"{view}.mask.png", key), key)
@@ -256,8 +256,9 @@ class VLMSampleMaker:
             key, has_image[i] = table.text("key", row), _has_image(table, row)
             members = self._readers[dataset].read(row)
             if has_image[i] and not config.blank_images:
-                image = decode_image(member(members, "jpg", key), key)
-                crop_pixels(image, changes[i][0].crop_box, size, config.image_filter, out=pixels[i, 0])
+                box = changes[i][0].crop_box
+                image = decode_image(member(members, "jpg", key), key, _sides_needed(config, size, box))
+                crop_pixels(image, box, size, config.image_filter, out=pixels[i, 0])
             else:
                 pixels[i, 0] = 0
             example = vlm_example(table.text("question", row), table.text("answer", row), config.system_prompt)
@@ -283,6 +284,11 @@ class VLMSampleMaker:
     def text_lengths(self, datasets: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """(n,) characters of the questions and answers of samples, each argument (n,) int64."""
         return _text_lengths(self._rows, ["question", "answer"], datasets, rows)
+
+
+def _sides_needed(config: DataConfig, size: int, box: tuple[float, float, float, float]) -> float | None:
+    """Pixels that the shorter side of a decoded image must have for a crop that is resized to `size`; None: all."""
+    return size / min(box[2] - box[0], box[3] - box[1]) if config.reduce_in_decoder else None
 
 
 def _has_image(table: SampleRows, row: int) -> bool:

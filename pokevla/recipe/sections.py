@@ -88,6 +88,10 @@ class DataConfig(Section):
     """How images are cropped and resized to the model's size. `bilinear`, `bicubic` (Prismatic): once, with
     antialiasing. `openvla_oft`: as OpenVLA-OFT, Lanczos to the model's size and then a bilinear crop; pictures of a
     camera are compressed as JPEG first. Stored with the model and used wherever it looks at images."""
+    reduce_in_decoder: bool = False
+    """Let the JPEG decoder halve (or quarter) images that are at least twice as large as the model needs, before they
+    are resized. Photographs of 640 x 480 take half the time; values differ by less than 1 of 255 on average. Only the
+    training's images, not those of evaluations. Ours."""
     blank_images: bool = False
     """Replace every image by zeros, to train a baseline that does not use images."""
     storage: StorageConfig = StorageConfig()

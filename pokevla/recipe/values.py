@@ -30,6 +30,7 @@ ADDED: dict[str, Any] = {
     "model.sam": None,
     "data.image_filter": "bilinear",
     "data.loader": "process",
+    "data.reduce_in_decoder": False,
     "data.sort_by_length": False,
     "data.damaged": "stop",
     "data.max_damaged": 0.01,

@@ -17,7 +17,9 @@ from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import RecipeError
 from pokevla.features.feature_reader import FeatureReader, open_features
 from pokevla.files.checksums import with_checksum
+from pokevla.files.remote.urls import is_url
 from pokevla.files.texts import write_json
+from pokevla.files.waiting import answer_within
 from pokevla.model.compilation import compile_if_possible
 from pokevla.model.tokenizers.loading import load_tokenizer
 from pokevla.model.vla import PokeVLA
@@ -153,7 +155,11 @@ def _features(recipe: PosttrainRecipe, mixture: Mixture) -> list[FeatureReader] 
         return None
     if recipe.cache is None:
         raise RecipeError("The segmentation or geometry loss has a weight, but there is no cache.", "Add `cache:`.")
-    return open_features(recipe.cache, mixture.datasets)
+    cache, root = recipe.cache, recipe.cache.root
+    if is_url(root):
+        return open_features(cache, mixture.datasets)
+    timeout_s = mixture.storage.settings.timeout_s
+    return answer_within(timeout_s, root, lambda: open_features(cache, mixture.datasets))
 
 
 def held_out_batches(mixture: Mixture, samples: SampleMaker[Any], micro: int, info: RankInfo) -> list[Any]:

@@ -26,18 +26,23 @@ _DATA = len(_START) + _HEADER.size
 _END = b"\0\0\0\0IEND\xae\x42\x60\x82"
 _BYTES = 4
 """Pillow keeps an RGB pixel in four bytes."""
+_REDUCTIONS = (8, 4, 2)
+"""Factors by which libjpeg-turbo reduces an image while it decodes, and takes less time."""
 
 
-def decode_image(payload: bytes, key: str) -> Image.Image:
+def decode_image(payload: bytes, key: str, at_least: float | None = None) -> Image.Image:
     """Decode a stored JPEG as an RGB image, which is read-only: change a copy.
 
     simplejpeg takes less time than Pillow and gives the same pixels: both call libjpeg-turbo with its exact inverse
     transform. Pillow decodes other colour spaces, and decides about files that simplejpeg refuses.
 
+    With `at_least`, an image whose sides both have twice as many pixels or more is reduced to 1/2, 1/4 or 1/8 by the
+    decoder, so that neither side has fewer than `at_least` (Pillow's `Image.draft`).
+
     Raises:
         DamagedDataError: it cannot be decoded. Names the sample.
     """
-    image = _decode_fast(payload)
+    image = _decode_fast(payload, at_least)
     return image if image is not None else _decode(payload, key, "JPEG")
 
 
@@ -68,19 +73,32 @@ def _decode_bits(payload: bytes) -> Image.Image | None:
         return None
 
 
-def _decode_fast(payload: bytes) -> Image.Image | None:
+def _decode_fast(payload: bytes, at_least: float | None) -> Image.Image | None:
     """The image, or None if Pillow has to decode it."""
     try:
         header = simplejpeg.decode_jpeg_header(payload)
         height, width, colours = int(header[0]), int(header[1]), header[2]
         if colours not in _SAME_AS_PILLOW or height * width > (Image.MAX_IMAGE_PIXELS or 0):
             return None
-        pixels = simplejpeg.decode_jpeg(payload, "RGBA")
+        smaller = _reduced(height, width, at_least)
+        pixels = simplejpeg.decode_jpeg(payload, "RGBA", min_height=smaller[0], min_width=smaller[1])
     except ValueError:
         return None
+    height, width = pixels.shape[:2]
     # Through Arrow, Pillow takes the pixels without a copy.
     values = pa.FixedSizeListArray.from_arrays(pa.array(pixels.reshape(-1)), _BYTES)
     return Image.fromarrow(values, "RGB", (width, height))
+
+
+def _reduced(height: int, width: int, at_least: float | None) -> tuple[int, int]:
+    """Height and width to ask the decoder for; 0 and 0 for the whole size."""
+    if at_least is None:
+        return 0, 0
+    for factor in _REDUCTIONS:
+        sides = -(-height // factor), -(-width // factor)  # libjpeg rounds up
+        if min(sides) >= at_least:
+            return sides
+    return 0, 0
 
 
 def _decode(payload: bytes, key: str, form: str) -> Image.Image:

@@ -302,6 +302,27 @@ def test_vlm_batches_train_on_answers_about_whole_pictures(
         robot_loader(robot_recipe(root), tokenizer)
 
 
+def test_only_images_twice_as_large_as_needed_are_reduced_by_the_decoder(
+    tmp_path: Path, scenes_file: Callable[..., Path], tokenizer: Any
+) -> None:
+    root = convert_libero_vlm(LiberoVLMSettings([scenes_file()], tmp_path / "vlm"))
+    side = int(open_dataset(root).samples["width"][0].as_py())
+
+    def pixels(reduce_in_decoder: bool, size: int) -> np.ndarray:
+        values = robot_recipe(root, reduce_in_decoder=reduce_in_decoder).model_dump(by_alias=True)
+        mixture = open_mixture(PretrainRecipe.model_validate(
+            {**{name: value for name, value in values.items() if name not in ("cache", "loss")}, "kind": "pretrain"}
+        ).data, "vlm")  # fmt: skip
+        places = np.arange(2)
+        samples = VLMSampleMaker(mixture, 0, tokenizer, size)
+        return samples.batch(places, np.zeros(2, np.int64), places, augment=False).pixel_values.numpy().astype(int)
+
+    just_too_large = side // 2 + 1
+    np.testing.assert_array_equal(pixels(True, just_too_large), pixels(False, just_too_large))
+    whole, reduced = pixels(False, side // 2), pixels(True, side // 2)
+    assert 0 < np.abs(whole - reduced).mean() < 12  # drawn edges differ more than a photograph does
+
+
 def test_sorting_by_length_changes_the_order_within_global_batches_only(tmp_path: Path, tokenizer: Any) -> None:
     root = write_toy_questions(tmp_path / "vlm", 64)
     recipes = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pokevla.data import mixture as mixture_module
 from pokevla.data.dataset import open_dataset
 from pokevla.data.mixture import mixture_statistics, open_mixture
 from pokevla.errors import DataError
@@ -54,3 +56,12 @@ def test_samples_of_a_split_may_be_none(robot_dataset: Callable[..., Path]) -> N
 def test_a_dataset_of_another_kind_is_refused(robot_dataset: Callable[..., Path]) -> None:
     with pytest.raises(DataError, match="is a robot dataset, this recipe needs vlm datasets"):
         open_mixture(config(robot_dataset()), "vlm")
+
+
+def test_a_dataset_whose_file_system_hangs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+    # A FIFO does not do here: its size is not what dataset.json says, so that it is refused before it is opened.
+    monkeypatch.setattr(mixture_module, "open_dataset", lambda *_args, **_options: answers.wait())
+    with pytest.raises(DataError, match=rf"Opening {tmp_path} has taken .* has not ended"):
+        open_mixture(config(tmp_path, storage={"timeout_s": 0.2}), "robot")
+    answers.set()

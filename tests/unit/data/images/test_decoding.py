@@ -115,3 +115,27 @@ def test_masks_of_other_kinds_have_the_pixels_that_pillow_gives() -> None:
         _bytes(mask.convert("1"), "PNG", transparency=0),
     ):
         np.testing.assert_array_equal(np.asarray(decode_mask(payload, "k")), _by_pillow(payload, "PNG"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(8, 300), st.integers(8, 300), st.integers(1, 80), st.integers(0, 2), st.booleans())
+def test_a_reduced_image_is_what_pillow_drafts(
+    width: int, height: int, need: int, subsampling: int, grey: bool
+) -> None:
+    payload = _bytes(_picture(width, height).convert("L" if grey else "RGB"), subsampling=subsampling)
+    factor = next((each for each in (8, 4, 2) if min(-(-width // each), -(-height // each)) >= need), 1)
+    drafted = Image.open(io.BytesIO(payload))
+    drafted.draft(None, (width // factor, height // factor))  # it rounds the sides up, but not its question
+    decoded = decode_image(payload, "k", need)
+    assert decoded.size == (-(-width // factor), -(-height // factor)) == drafted.size
+    np.testing.assert_array_equal(np.asarray(decoded), np.asarray(drafted.convert("RGB")))
+
+
+def test_reduction_changes_a_resized_photograph_little() -> None:
+    fine = np.random.default_rng(0).normal(0, 6, (480, 640, 3)) + np.asarray(_picture(640, 480))
+    payload = _bytes(Image.fromarray(fine.clip(0, 255).astype(np.uint8)), quality=90)
+    whole, reduced = (
+        np.asarray(decode_image(payload, "k", need).resize((224, 224), Image.Resampling.BICUBIC)).astype(int)
+        for need in (None, 224.0)
+    )
+    assert 0 < np.abs(whole - reduced).mean() < 1
