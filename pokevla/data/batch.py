@@ -116,6 +116,20 @@ class Colours:
 
 
 @dataclass
+class Packing:
+    """Where the samples of a batch lie in its sequences. They are in the order of their places."""
+
+    row: Tensor
+    """(B,) int64 sequence of each sample, not decreasing."""
+    start: Tensor
+    """(B,) int64 place of the sample's first token in its sequence."""
+    num_rows: int
+    """Number of sequences."""
+    length: int
+    """Tokens of the longest sequence, images included."""
+
+
+@dataclass
 class VLMBatch:
     """Questions and answers, each about one image or about none."""
 
@@ -137,6 +151,10 @@ class VLMBatch:
     GPU would make the host wait. None: they are found when needed."""
     has_image: Tensor | None = None
     """(B,) bool; None if every sample has an image."""
+    packing: Packing | None = None
+    """Sequences of several samples each. None: every sample has a sequence of its own."""
+    loss_divisor: float | None = None
+    """What the sum of the losses of samples, or of tokens, is divided by; None: their number in this batch."""
     skipped: tuple[Skipped, ...] = ()
     """Damaged samples whose places others have taken."""
 
@@ -238,7 +256,7 @@ def _mapped(value: Any, change: Callable[[Any], Any], kind: type = Tensor) -> An
         return change(value)
     if isinstance(value, dict):
         return {name: _mapped(item, change, kind) for name, item in value.items()}
-    if isinstance(value, QuantisedFeatures | Colours):
+    if isinstance(value, QuantisedFeatures | Colours | Packing):
         return replace(value, **{name: _mapped(getattr(value, name), change, kind) for name in _names(value)})
     return value
 

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
@@ -17,9 +17,10 @@ import numpy as np
 from pokevla.data.batch import RobotBatch, VLMBatch, tensors_of
 from pokevla.data.loading.memory import Allocate, page_aligned
 from pokevla.data.loading.meter import Effort, LoadMeter
+from pokevla.data.loading.packing import GlobalBatches, TokenCounts, packed
 from pokevla.data.loading.watch import Watch, WatchedMaker
 from pokevla.data.mixture import Mixture
-from pokevla.recipe.schema import TrainRecipe
+from pokevla.recipe.schema import PretrainRecipe, TrainRecipe
 from pokevla.shards.reading import NO_READ
 
 BatchT = TypeVar("BatchT", VLMBatch, RobotBatch)
@@ -42,6 +43,10 @@ class SampleMaker(Protocol[BatchT_co]):
 
     def text_lengths(self, datasets: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """(n,) characters of the texts of samples, each argument (n,) int64."""
+        ...
+
+    def token_counts(self, datasets: np.ndarray, rows: np.ndarray, num_vision: int) -> TokenCounts:
+        """Tokens of samples, each argument (n,) int64, with `num_vision` tokens of an image."""
         ...
 
 
@@ -119,21 +124,48 @@ class TrainLoader(Generic[BatchT]):
         self.close()
 
 
-def batch_maker(recipe: TrainRecipe, mixture: Mixture, samples: SampleMaker[BatchT]) -> WatchedMaker:
-    """A function that makes the training batch of positions (B,) int64, in memory of an allocator."""
+def batch_maker(
+    recipe: TrainRecipe, mixture: Mixture, samples: SampleMaker[BatchT], num_vision: int = 0
+) -> WatchedMaker:
+    """A function that makes the training batch of positions (B,) int64, in memory of an allocator. `num_vision`: tokens
+    of an image in the model's sequence."""
     order = mixture.order(recipe.seed)
 
     def lengths_at(positions: np.ndarray) -> np.ndarray:
         datasets, indices, _ = order.samples_at(positions)
         return samples.text_lengths(datasets, mixture.rows_at(datasets, indices))
 
+    def counts_at(positions: np.ndarray) -> TokenCounts:
+        datasets, indices, _ = order.samples_at(positions)
+        return samples.token_counts(datasets, mixture.rows_at(datasets, indices), num_vision)
+
+    divided = _global_batches(recipe, counts_at)
+
     def make_batch(positions: np.ndarray, allocate: Allocate) -> BatchT:
-        if recipe.data.sort_by_length:
+        share = divided.share(int(positions[0])) if divided is not None else None
+        if share is not None and share.rows is not None:
+            positions = share.positions
+        elif recipe.data.sort_by_length:
             positions = sorted_positions(positions, recipe.batch.global_, lengths_at)
         datasets, indices, _ = order.samples_at(positions)
-        return samples.batch(positions, datasets, mixture.rows_at(datasets, indices), True, allocate)
+        batch = samples.batch(positions, datasets, mixture.rows_at(datasets, indices), True, allocate)
+        if share is not None and isinstance(batch, VLMBatch):
+            batch = replace(batch, loss_divisor=share.divisor)
+            return batch if share.rows is None else packed(batch, share.rows, num_vision)
+        return batch
 
     return WatchedMaker(make_batch, Watch(mixture.storage.log, mixture.storage.settings.timeout_s))
+
+
+def _global_batches(recipe: TrainRecipe, counts_at: Callable[[np.ndarray], TokenCounts]) -> GlobalBatches | None:
+    """What divides global batches; None where a micro-batch needs to know nothing of the others."""
+    if not isinstance(recipe, PretrainRecipe):
+        return None
+    packing, average = recipe.packing, recipe.loss.average
+    if packing is None and average == "samples":
+        return None
+    tokens = None if packing is None else packing.tokens
+    return GlobalBatches(counts_at, recipe.batch.global_, recipe.batch.micro, tokens=tokens, average=average)
 
 
 def sorted_positions(positions: np.ndarray, batch: int, lengths_at: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -156,10 +188,12 @@ def build_loader(
     world_size: int,
     start_position: int,
     pin_memory: bool = False,
+    num_vision: int = 0,
 ) -> TrainLoader[BatchT]:
     """Build the loader of one rank's training batches, starting at `start_position`, with threads of this process. With
-    `pin_memory` they put them into pinned memory, from which a GPU copies by itself."""
-    make = batch_maker(recipe, mixture, samples)
+    `pin_memory` they put them into pinned memory, from which a GPU copies by itself. `num_vision`: tokens of an image
+    in the model's sequence."""
+    make = batch_maker(recipe, mixture, samples, num_vision)
 
     def make_batch(positions: np.ndarray) -> BatchT:
         batch = make(positions, page_aligned)

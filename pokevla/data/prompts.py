@@ -56,6 +56,18 @@ def vlm_example(question: str, answer: str, system: str | None) -> Example:
     return Example(vlm_prompt(question, system), answer + END_OF_TURN)
 
 
+def vlm_conversation(
+    question: str, answer: str, further_turns: Sequence[tuple[str, str]], system: str | None
+) -> list[Example]:
+    """A training example of each turn of a conversation. Their texts follow each other; each completion has a loss.
+
+    The line break between turns belongs to the next prompt, so that an answer ends where generation stops. Prismatic
+    trains on it too (Stanford-ILIAD/openvla-mini, prismatic/models/backbones/llm/prompting/qwen_prompter.py).
+    """
+    further = [Example("\n" + chat_prompt(asked, None), said + END_OF_TURN) for asked, said in further_turns]
+    return [vlm_example(question, answer, system), *further]
+
+
 def encode_text(tokenizer: Any, text: str) -> list[int]:
     """Token ids of a text. Special tokens written in the text are recognised; none are added."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -81,9 +93,18 @@ def encode_example(tokenizer: Any, example: Example, max_tokens: int) -> Encoded
 
     Prompt and completion are tokenised separately, so the prompt's ids are the same as at inference.
     """
-    prompt, completion = encode_text(tokenizer, example.prompt), encode_text(tokenizer, example.completion)
-    ids = (prompt + completion)[:max_tokens]
-    return EncodedExample(ids, ([IGNORED_LABEL] * len(prompt) + completion)[:max_tokens])
+    return encode_conversation(tokenizer, [example], max_tokens)
+
+
+def encode_conversation(tokenizer: Any, turns: Sequence[Example], max_tokens: int) -> EncodedExample:
+    """Ids and labels of the turns of a conversation (`vlm_conversation`), truncated to `max_tokens` together."""
+    ids: list[int] = []
+    labels: list[int] = []
+    for turn in turns:
+        prompt, completion = encode_text(tokenizer, turn.prompt), encode_text(tokenizer, turn.completion)
+        ids += prompt + completion
+        labels += [IGNORED_LABEL] * len(prompt) + completion
+    return EncodedExample(ids[:max_tokens], labels[:max_tokens])
 
 
 def encode_prompts(tokenizer: Any, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:

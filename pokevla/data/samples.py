@@ -31,8 +31,16 @@ from pokevla.data.images.transforms import (
 )
 from pokevla.data.loading.ahead import read_ahead
 from pokevla.data.loading.memory import Allocate, FeatureSlots, page_aligned
+from pokevla.data.loading.packing import TokenCounts
 from pokevla.data.mixture import Mixture
-from pokevla.data.prompts import encode_example, encode_text, pad_token_id, vla_prompt, vlm_example
+from pokevla.data.prompts import (
+    EncodedExample,
+    encode_conversation,
+    encode_text,
+    pad_token_id,
+    vla_prompt,
+    vlm_conversation,
+)
 from pokevla.data.randomness import normal
 from pokevla.data.reader import ShardReader
 from pokevla.data.tables.rows import SampleRows
@@ -157,6 +165,12 @@ class RobotSampleMaker:
         """(n,) characters of the instructions of samples, each argument (n,) int64."""
         return _text_lengths([table.rows for table in self._tables], ["instruction"], datasets, rows)
 
+    def token_counts(self, datasets: np.ndarray, rows: np.ndarray, num_vision: int) -> TokenCounts:
+        """Tokens of prompts and views, each argument (n,) int64, with `num_vision` tokens a view. None is trained."""
+        pairs = zip(datasets.tolist(), rows.tolist(), strict=True)
+        texts = np.array([len(self._tables[dataset].text_at(row)) for dataset, row in pairs], dtype=np.int64)
+        return TokenCounts(texts + num_vision * len(self._views), np.zeros_like(texts))
+
 
 def _text_lengths(
     tables: Sequence[SampleRows], names: Sequence[str], datasets: np.ndarray, rows: np.ndarray
@@ -218,6 +232,10 @@ class _RobotTable:
         return self._encode(self.rows.text("instruction", row))
 
 
+CACHED_EXAMPLES = 512
+"""Tokenised samples kept in memory: packing counts those of a global batch before it makes some of them."""
+
+
 class VLMSampleMaker:
     """Makes VLMBatches from rows of VLM datasets. Thread-safe."""
 
@@ -228,6 +246,7 @@ class VLMSampleMaker:
         self._pad_id = pad_token_id(tokenizer)
         self._readers = [ShardReader(dataset) for dataset in mixture.datasets]
         self._rows = [dataset.rows for dataset in mixture.datasets]
+        self._encode = lru_cache(maxsize=CACHED_EXAMPLES)(self._encoded)
 
     def batch(
         self,
@@ -261,9 +280,7 @@ class VLMSampleMaker:
                 crop_pixels(image, box, size, config.image_filter, out=pixels[i, 0])
             else:
                 pixels[i, 0] = 0
-            example = vlm_example(table.text("question", row), table.text("answer", row), config.system_prompt)
-            with self._tokenizer_lock:  # fast tokenizers borrow their state mutably while encoding
-                encoded = encode_example(self._tokenizer, example, config.max_text_tokens)
+            encoded = self._encode(dataset, row)
             keys.append(key)
             ids.append(encoded.ids)
             labels.append(encoded.labels)
@@ -283,7 +300,28 @@ class VLMSampleMaker:
 
     def text_lengths(self, datasets: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """(n,) characters of the questions and answers of samples, each argument (n,) int64."""
-        return _text_lengths(self._rows, ["question", "answer"], datasets, rows)
+        lengths = _text_lengths(self._rows, ["question", "answer"], datasets, rows)
+        for dataset in np.unique(datasets).tolist():
+            places = np.flatnonzero(datasets == dataset)
+            lengths[places] += self._rows[dataset].turn_lengths(rows[places])
+        return lengths
+
+    def token_counts(self, datasets: np.ndarray, rows: np.ndarray, num_vision: int) -> TokenCounts:
+        """Tokens of samples, each argument (n,) int64, with `num_vision` tokens of an image. Tokenises their texts."""
+        pairs = list(zip(datasets.tolist(), rows.tolist(), strict=True))
+        encoded = [self._encode(dataset, row) for dataset, row in pairs]
+        images = np.array([_has_image(self._rows[dataset], row) for dataset, row in pairs])
+        texts = np.array([len(each.ids) for each in encoded], dtype=np.int64)
+        trained = np.array([len(each.labels) - each.labels.count(IGNORED_LABEL) for each in encoded], dtype=np.int64)
+        return TokenCounts(texts + num_vision * images, trained)
+
+    def _encoded(self, dataset: int, row: int) -> EncodedExample:
+        table, config = self._rows[dataset], self._config
+        turns = vlm_conversation(
+            table.text("question", row), table.text("answer", row), table.turns(row), config.system_prompt
+        )
+        with self._tokenizer_lock:  # fast tokenizers borrow their state mutably while encoding
+            return encode_conversation(self._tokenizer, turns, config.max_text_tokens)
 
 
 def _sides_needed(config: DataConfig, size: int, box: tuple[float, float, float, float]) -> float | None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pokevla.errors import UsageError
+from pokevla.model.packing import PackedLayout, assemble_packed, packed_attention_mask
 from pokevla.model.precision import ExactBuffers
 from pokevla.model.presets import PokeVLMConfig, check_config
 from pokevla.model.projectors import PrismaticProjector
@@ -111,8 +112,35 @@ class PokeVLM(ExactBuffers):
             return list(output.hidden_states[1:])
         return [output.last_hidden_state]
 
+    def run_packed(self, vision: Tensor, input_ids: Tensor, layout: PackedLayout) -> Tensor:
+        """Run the language model without its head on sequences of several samples each, none of which sees another.
+
+        Args:
+            vision: (B, N, D) from `encode_images`.
+            input_ids: (B, T), text only, right padded.
+            layout: from `packed_layout`.
+
+        Returns:
+            hidden states (R, L, D) after the final norm.
+        """
+        check_text(input_ids, input_ids, vision.shape[0])
+        self._check_kernel()
+        text = self.language_model.get_input_embeddings()(input_ids)
+        output = self.language_model.model(
+            inputs_embeds=assemble_packed(text, vision, layout),
+            attention_mask=self.mask_by_layer_type(packed_attention_mask(layout, self.config.attention)),
+            position_ids=layout.position_ids,
+            use_cache=False,
+        )
+        return output.last_hidden_state
+
     def mask_of(self, layout: SequenceLayout) -> Tensor | None:
         """The attention mask. Raises UsageError if the selected kernel would silently ignore it."""
+        self._check_kernel()
+        return attention_mask_for(layout, self.config.attention)
+
+    def _check_kernel(self) -> None:
+        """Raise UsageError if the selected kernel would silently ignore a mask, or the lack of one."""
         kernel = self.language_model.config._attn_implementation
         if kernel != "sdpa":
             # transformers' eager attention without a mask attends to everything; flash-attn takes no (B, 1, L, L) mask,
@@ -120,7 +148,6 @@ class PokeVLM(ExactBuffers):
             raise UsageError(
                 f"{self.config.attention} attention does not work with the {kernel} kernel.", "Choose sdpa."
             )
-        return attention_mask_for(layout, self.config.attention)
 
     def mask_by_layer_type(self, mask: Tensor | None) -> Tensor | dict[str, Tensor | None] | None:
         """The mask in the form transformers' models expect: by layer type if their configuration has `layer_types`.

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from pokevla.recipe.data_sections.packing import AnswerLossConfig, PackingConfig
 from pokevla.recipe.eval_sections.policies import PolicySpec
 from pokevla.recipe.eval_sections.trials import TrialsConfig, ValidationConfig
 from pokevla.recipe.paths import DataPath, PathsAsWritten, UserPath
@@ -135,6 +136,10 @@ class PretrainRecipe(TrainRecipe):
 
     kind: Literal["pretrain"]
     """Kind of job."""
+    packing: PackingConfig | None = None
+    """Sequences of several samples each; `null`: one sample a sequence, padded to the longest of its micro-batch."""
+    loss: AnswerLossConfig = AnswerLossConfig()
+    """Loss on the answers."""
 
 
 class PosttrainRecipe(TrainRecipe):

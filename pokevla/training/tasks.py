@@ -37,10 +37,11 @@ VALIDATION_BATCHES = 4
 
 
 class PictureSizes(NamedTuple):
-    """Sides of images and masks in a batch, in pixels."""
+    """Sides of images and masks in a batch, in pixels, and tokens of an image in the sequence."""
 
     image: int
     mask: int | None  # None: no masks
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -78,15 +79,15 @@ def build_task(recipe: TrainRecipe, info: RankInfo) -> Task:
 
 
 def _pretrain(recipe: PretrainRecipe, model: PokeVLM, hash_of_frozen: str, mixture: Mixture, info: RankInfo) -> Task:
-    picture = PictureSizes(model.config.image_size, None)
+    picture = PictureSizes(model.config.image_size, None, model.config.num_patches)
     samples, _ = build_samples(recipe, mixture, picture)
     validation = held_out_batches(mixture, samples, recipe.batch.micro, info)
-    return Task(PretrainObjective(model), hash_of_frozen, mixture, samples, picture, validation)
+    return Task(PretrainObjective(model, recipe.loss.average), hash_of_frozen, mixture, samples, picture, validation)
 
 
 def _posttrain(recipe: PosttrainRecipe, model: PokeVLA, hash_of_frozen: str, mixture: Mixture, info: RankInfo) -> Task:
     mask_size = model.config.segmentation.mask_size if recipe.supervises_masks else None
-    picture = PictureSizes(model.config.vlm.image_size, mask_size)
+    picture = PictureSizes(model.config.vlm.image_size, mask_size, model.config.vlm.num_patches)
     samples, features = build_samples(recipe, mixture, picture)
     caches = {
         str(dataset.root): reader.fingerprint
@@ -118,7 +119,7 @@ def build_samples(
 def open_batches(recipe: TrainRecipe, picture: PictureSizes) -> MakeBatch:
     """Open the data of a recipe in the process of the loader. Raises what `open_mixture` and `build_samples` raise."""
     mixture = open_mixture(recipe.data, data_kind_of(recipe))
-    return batch_maker(recipe, mixture, build_samples(recipe, mixture, picture)[0])
+    return batch_maker(recipe, mixture, build_samples(recipe, mixture, picture)[0], picture.tokens)
 
 
 def build_task_loader(
@@ -134,6 +135,7 @@ def build_task_loader(
             world_size=info.world_size,
             start_position=start_position,
             pin_memory=pin,
+            num_vision=task.picture.tokens,
         )
     return ProcessLoader(
         process,

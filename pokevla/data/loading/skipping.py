@@ -14,6 +14,7 @@ import numpy as np
 from pokevla.data.batch import RobotBatch, Skipped, VLMBatch
 from pokevla.data.dataset import SHARDS_NAME
 from pokevla.data.loading.memory import Allocate, page_aligned
+from pokevla.data.loading.packing import TokenCounts
 from pokevla.data.mixture import Mixture, chunk_length
 from pokevla.data.randomness import raw
 from pokevla.data.tables.row_set import RowSet
@@ -64,6 +65,10 @@ class SkippingMaker(Generic[BatchT]):
     def text_lengths(self, datasets: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """(n,) characters of the texts of the samples of the order, damaged or not; each argument (n,) int64."""
         return self._samples.text_lengths(datasets, rows)
+
+    def token_counts(self, datasets: np.ndarray, rows: np.ndarray, num_vision: int) -> TokenCounts:
+        """Tokens of the samples of the order, damaged or not; each argument (n,) int64."""
+        return self._samples.token_counts(datasets, rows, num_vision)
 
     def batch(
         self,

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pokevla.data.tables import rows as sample_rows
 from pokevla.data.tables import sequences
-from pokevla.data.tables.rows import SHARD_STARTS, SPLITS, EpisodeLengths, SampleRows, compact, shard_starts
+from pokevla.data.tables.rows import SHARD_STARTS, SPLITS, TURNS, EpisodeLengths, SampleRows, compact, shard_starts
 from pokevla.data.tables.sequences import EpisodeSequences, compact_episodes
 from pokevla.data.tables.twin import Header, MappedBatches, TableBatches, write_twin
 from pokevla.errors import DataError, command_line
@@ -59,7 +59,7 @@ def write_twins(root: Path, tables: Mapping[str, StoredFile], num_shards: int) -
 
 def find_twins(root: Path, tables: Mapping[str, StoredFile]) -> dict[str, MappedBatches]:
     """The twins of all tables of a dataset, by the name of the table; empty if one is missing, was made from another
-    table, or the dataset does not know its tables' checksums.
+    table or without a column that training reads, or the dataset does not know its tables' checksums.
 
     Raises:
         DataError: a twin is damaged.
@@ -74,7 +74,25 @@ def find_twins(root: Path, tables: Mapping[str, StoredFile]) -> dict[str, Mapped
         command = command_line("data", "index", root)
         logger.warning("%s was made from another table and is not used; make it again with: %s", older[0], command)
         return {}
+    if _lacks_turns(root, twins[SAMPLES_NAME]):
+        path, command = paths[SAMPLES_NAME], command_line("data", "index", root)
+        logger.warning("%s lacks the column %s and is not used; make it again with: %s", path, TURNS, command)
+        return {}
     return twins
+
+
+def _lacks_turns(root: Path, twin: MappedBatches) -> bool:
+    """Whether a twin of questions was made when training did not read further turns, and the table has some.
+
+    Behind a URL, where only the twin is copied, this is not known.
+    """
+    table = root / SAMPLES_NAME
+    if "question" not in twin.names or TURNS in twin.names or not table.is_file():
+        return False
+    try:
+        return TURNS in pq.read_schema(table).names
+    except (pa.ArrowException, OSError):  # the twin is good, and verification finds the damage
+        return False
 
 
 def rows_in_memory(samples: pa.Table, episodes: pa.Table | None, num_shards: int) -> SampleRows:

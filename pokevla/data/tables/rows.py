@@ -1,8 +1,8 @@
 """The sample table of a dataset as training reads it: by row, from mapped or loaded batches.
 
-Columns: `key`, and those of `question`, `answer`, `instruction`, `episode`, `frame`, `width` that the table has;
-`split` as a number into the list of splits; `left`, the number of frames from this one to the end of its episode. In
-which shard a row lies follows from the first row of each shard.
+Columns: `key`, and those of `question`, `answer`, `further_turns`, `instruction`, `episode`, `frame`, `width` that the
+table has; `split` as a number into the list of splits; `left`, the number of frames from this one to the end of its
+episode. In which shard a row lies follows from the first row of each shard.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from pokevla.recipe.checking.datasets import ALL_SPLITS, CONVERT_AGAIN
 BATCH_ROWS = 1 << 18
 """Rows of a batch: few enough batches that opening all of 10^8 rows takes milliseconds."""
 TEXTS, NUMBERS = ("key", "question", "answer", "instruction"), ("episode", "frame", "width")
+TURNS = "further_turns"
+"""Lists of (question, answer) that follow in the same conversation."""
 SPLITS, SHARD_STARTS = "splits", "shard_starts"
-READ_COLUMNS = (*TEXTS, *NUMBERS, "split", "shard")
+READ_COLUMNS = (*TEXTS, *NUMBERS, TURNS, "split", "shard")
 """Columns of `samples.parquet` that `compact` needs, as far as they are there."""
 
 
@@ -59,6 +61,33 @@ class SampleRows:
             places = np.flatnonzero(numbers == number)
             texts = self._batches.column(number, column).take(pa.array(inside[places]))
             lengths[places] = pc.call_function("utf8_length", [texts]).to_numpy()
+        return lengths
+
+    def turns(self, row: int) -> list[tuple[str, str]]:
+        """Further questions and answers of a sample. Raises DataError if one of them is not a pair of texts."""
+        if not self.has(TURNS):
+            return []
+        number, place = divmod(row, self._batches.header.batch_rows)
+        turns = self._batches.column(number, TURNS)[place].as_py() or []
+        if any(turn is None or len(turn) != 2 or None in turn for turn in turns):
+            raise DataError(
+                f"Row {row} of samples.parquet has {TURNS} that are not pairs of question and answer.", CONVERT_AGAIN
+            )
+        return [(question, answer) for question, answer in turns]
+
+    def turn_lengths(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) characters of the further questions and answers of samples; rows (n,) int64."""
+        lengths = np.zeros(len(rows), dtype=np.int64)
+        if not self.has(TURNS):
+            return lengths
+        numbers, inside = np.divmod(rows, self._batches.header.batch_rows)
+        for number in np.unique(numbers).tolist():
+            places = np.flatnonzero(numbers == number)
+            turns = self._batches.column(number, TURNS).take(pa.array(inside[places]))
+            texts = turns.flatten()  # a list of texts per turn
+            owner = places[pc.call_function("list_parent_indices", [turns]).to_numpy()]
+            owner = owner[pc.call_function("list_parent_indices", [texts]).to_numpy()]
+            np.add.at(lengths, owner, pc.call_function("utf8_length", [texts.flatten()]).to_numpy())
         return lengths
 
     def texts(self, column: str, start: int, stop: int) -> pa.Array:
@@ -131,6 +160,8 @@ def compact(samples: pa.Table, splits: Sequence[str], lengths: EpisodeLengths | 
     names = set(samples.column_names)
     columns = {name: samples[name].cast(pa.large_string()) for name in TEXTS if name in names}
     columns |= {name: samples[name].cast(pa.int32()) for name in NUMBERS if name in names}
+    if TURNS in names:
+        columns[TURNS] = samples[TURNS].cast(pa.large_list(pa.large_list(pa.large_string())))
     if "split" in names:
         codes: pa.ChunkedArray = pc.call_function("index_in", [samples["split"]], pc.SetLookupOptions(pa.array(splits)))
         columns["split"] = codes.fill_null(-1).cast(pa.int16())

@@ -64,6 +64,14 @@ def _no_masks(recipe: schema.PretrainRecipe) -> Iterator[Finding]:
         yield "model.sam", "model.sam starts the mask decoders of post-training; a PokeVLM has none. Leave it out."
 
 
+def _packing(recipe: schema.PretrainRecipe) -> Iterator[Finding]:
+    if recipe.packing is not None and recipe.data.sort_by_length:
+        yield (
+            "packing",
+            "packing and data.sort_by_length exclude each other: packed sequences need no sorting. Leave one out.",
+        )
+
+
 def _something_trains(recipe: schema.PretrainRecipe) -> Iterator[Finding]:
     if set(recipe.trainable.model_dump().values()) == {"frozen"}:
         yield "trainable", "every part of the model is frozen: nothing would be trained."
@@ -325,7 +333,18 @@ def _selection(trials: TrialsConfig, known: Sequence[str], *, takes_source: bool
 
 
 _RULES: dict[str, tuple[Callable[[Any], Iterator[Finding]], ...]] = {
-    "pretrain": (_length, _parts, _sinks, _adapters, _no_masks, _something_trains, _schedule, _guards, _compile),
+    "pretrain": (
+        _length,
+        _parts,
+        _sinks,
+        _adapters,
+        _no_masks,
+        _packing,
+        _something_trains,
+        _schedule,
+        _guards,
+        _compile,
+    ),
     "posttrain": (
         _length,
         _parts,

@@ -69,7 +69,9 @@ def cosine_alignment(predicted: Tensor, target: Tensor) -> Tensor:
     return (1 - F.cosine_similarity(predicted.float(), target.float(), dim=-1, eps=1e-6)).mean()
 
 
-def next_token(logits: Tensor, targets: Tensor, sample: Tensor, num_samples: int) -> Tensor:
+def next_token(
+    logits: Tensor, targets: Tensor, sample: Tensor, num_samples: int, divisor: float | None = None
+) -> Tensor:
     """Cross-entropy: mean over a sample's trained tokens, then over samples.
 
     Prismatic averages over all tokens of the micro-batch, so the weight of an answer depends on the other samples of
@@ -80,8 +82,23 @@ def next_token(logits: Tensor, targets: Tensor, sample: Tensor, num_samples: int
         targets: (N,) int64.
         sample: (N,) int64, the row of the micro-batch that each position belongs to.
         num_samples: B; a sample without trained tokens contributes 0.
+        divisor: what the sum over samples is divided by; None: B. For micro-batches of different sizes it is the mean
+            size, so that the mean over micro-batches is the mean over samples.
     """
     per_token = F.cross_entropy(logits.float(), targets, reduction="none")
     # Not bincount, which makes the host wait for a GPU to learn the length of its result.
     count = per_token.new_zeros(num_samples).index_add_(0, sample, torch.ones_like(per_token))
-    return (per_token / count[sample]).sum() / num_samples
+    return (per_token / count[sample]).sum() / (num_samples if divisor is None else divisor)
+
+
+def next_token_of_all(logits: Tensor, targets: Tensor, divisor: float | None = None) -> Tensor:
+    """Cross-entropy: the sum over trained tokens divided by `divisor`.
+
+    Args:
+        logits: (N, vocab), the trained positions of the micro-batch only.
+        targets: (N,) int64.
+        divisor: trained tokens of the global batch per micro-batch, so that the mean over micro-batches and ranks is
+            the mean over all tokens; None: N.
+    """
+    total = F.cross_entropy(logits.float(), targets, reduction="sum")
+    return total / (max(1, len(targets)) if divisor is None else divisor)

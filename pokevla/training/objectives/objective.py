@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from pokevla.data.images.pixels import to_unit_range
 from pokevla.errors import DataError
 from pokevla.features.codec import dequantise
 from pokevla.features.feature_crop import crop_image_features, crop_to_patches
+from pokevla.model.packing import packed_layout
 from pokevla.model.vla import PokeVLA, VLAOutput
 from pokevla.model.vlm import PokeVLM
 from pokevla.recipe.sections import LossConfig
@@ -35,11 +37,11 @@ class Terms:
 
 
 class PretrainObjective(nn.Module):
-    """PokeVLM with the next-token loss."""
+    """PokeVLM with the next-token loss, a mean over `average` (`AnswerLossConfig`)."""
 
-    def __init__(self, model: PokeVLM) -> None:
+    def __init__(self, model: PokeVLM, average: Literal["samples", "tokens"] = "samples") -> None:
         super().__init__()
-        self.model = model
+        self.model, self.average = model, average
 
     def forward(self, batch: VLMBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Total loss, and detached values to log."""
@@ -47,17 +49,34 @@ class PretrainObjective(nn.Module):
 
     def terms(self, batch: VLMBatch) -> Terms:
         """Next-token loss of a micro-batch."""
-        vision = self.model.encode_images(to_unit_range(batch.pixel_values, batch.colours))
-        states, layout = self.model.run_sequence(
-            vision, batch.input_ids, batch.attention_mask, has_image=batch.has_image
-        )
-        # Text token t >= 1 of a row with N vision tokens is at position N + t: the state at N + t - 1 predicts it. The
-        # head runs on trained positions only: logits at all positions would cost more than a quarter of the body.
         places = trained_places(batch.labels) if batch.trained is None else batch.trained
         row, column = places.unbind(dim=1)
-        logits = self.model.language_model.lm_head(states[-1][row, layout.num_vision_in(row) + column])
-        loss = losses.next_token(logits, batch.labels[row, 1 + column], row, batch.labels.shape[0])
+        # The head runs on trained positions only: logits at all positions would cost more than a quarter of the body.
+        logits = self.model.language_model.lm_head(self._states(batch, row, column))
+        targets = batch.labels[row, 1 + column]
+        if self.average == "tokens":
+            loss = losses.next_token_of_all(logits, targets, batch.loss_divisor)
+        else:
+            loss = losses.next_token(logits, targets, row, batch.labels.shape[0], batch.loss_divisor)
         return Terms({"next_token": loss}, {"loss/next_token": loss})
+
+    def _states(self, batch: VLMBatch, sample: Tensor, column: Tensor) -> Tensor:
+        """(N, D) last states that predict the text tokens `column` + 1 (N,) of the samples (N,).
+
+        Text token t >= 1 of a sample with V vision tokens is at position V + t: the state at V + t - 1 predicts it.
+        """
+        vision = self.model.encode_images(to_unit_range(batch.pixel_values, batch.colours))
+        where = batch.packing
+        if where is None:
+            states, layout = self.model.run_sequence(
+                vision, batch.input_ids, batch.attention_mask, has_image=batch.has_image
+            )
+            return states[-1][sample, layout.num_vision_in(sample) + column]
+        layout = packed_layout(
+            batch.attention_mask, vision.shape[1], batch.has_image, where.row, where.start, where.num_rows, where.length
+        )
+        states = self.model.run_packed(vision, batch.input_ids, layout)
+        return states.flatten(0, 1)[layout.first[sample] + layout.num_vision_in(sample) + column]
 
     def shared_parameters(self) -> list[nn.Parameter]:
         """All trainable parameters, since there is only one loss."""

@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 
 from pokevla.data.prompts import (
+    encode_conversation,
     encode_example,
     encode_prompts,
     encode_text,
     end_of_turn_id,
     vla_prompt,
+    vlm_conversation,
     vlm_example,
     vlm_prompt,
 )
@@ -56,3 +58,24 @@ def test_a_tokenizer_without_the_end_token_is_refused() -> None:
 
     with pytest.raises(DataError, match="Qwen2"):
         end_of_turn_id(cut)
+
+
+def test_all_turns_of_a_conversation_follow_each_other_and_only_their_answers_are_trained(tokenizer: Any) -> None:
+    turns = vlm_conversation("Who?", "Ann", [("Where?", "here"), ("When?", "now")], "Be brief.")
+    assert "".join(turn.prompt + turn.completion for turn in turns) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n"
+        "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\nAnn<|im_end|>\n"
+        "<|im_start|>user\nWhere?<|im_end|>\n<|im_start|>assistant\nhere<|im_end|>\n"
+        "<|im_start|>user\nWhen?<|im_end|>\n<|im_start|>assistant\nnow<|im_end|>"
+    )
+    encoded = encode_conversation(tokenizer, turns, 1000)
+    trained = [each for each in encoded.labels if each != -100]
+    assert trained == [id_ for turn in turns for id_ in encode_text(tokenizer, turn.completion)]
+    assert all(label in (-100, id_) for id_, label in zip(encoded.ids, encoded.labels, strict=True))
+    cut = encode_conversation(tokenizer, turns, 100)
+    assert (cut.ids, cut.labels) == (encoded.ids[:100], encoded.labels[:100])
+
+
+def test_a_conversation_of_one_turn_is_the_example_of_its_question(tokenizer: Any) -> None:
+    one = encode_conversation(tokenizer, vlm_conversation("Who?", "Ann", [], None), 1000)
+    assert one == encode_example(tokenizer, vlm_example("Who?", "Ann", None), 1000)

@@ -13,8 +13,10 @@ import pytest
 
 from pokevla.data.dataset import Dataset, index_dataset, open_dataset
 from pokevla.data.inspection import verify_dataset
+from pokevla.data.sources.libero_vlm import SAMPLE_SCHEMA
 from pokevla.data.tables import opening, rows
 from pokevla.data.tables.twin import Header, TableBatches
+from pokevla.data.writer import DatasetWriter
 from pokevla.errors import DataError
 from tests.toys import forget_checksums, write_toy_dataset, write_toy_questions
 
@@ -130,3 +132,51 @@ def test_a_damaged_table_is_not_indexed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"samples\.parquet is damaged"):
         index_dataset(root)
     assert not (root / "samples.arrow").exists()
+
+
+def turns_table(turns: list[list[list[str]] | None]) -> rows.SampleRows:
+    values = {"key": [str(n) for n in range(len(turns))], "shard": [0] * len(turns)}
+    kind = pa.list_(pa.list_(pa.string()))
+    table = pa.table({**values, rows.TURNS: pa.array(turns, kind)})
+    return opening.rows_in_memory(table, None, 1)
+
+
+def test_further_turns_are_read_and_measured_by_row(small_batches: None) -> None:
+    turns: list[list[list[str]] | None] = [[["ä", "bc"]] * (n % 3) for n in range(40)]
+    turns[5], turns[39] = None, [["", "机器人"], ["x", ""]]
+    table = turns_table(turns)
+    assert table.turns(4) == [("ä", "bc")]
+    assert table.turns(5) == table.turns(3) == []
+    assert table.turns(39) == [("", "机器人"), ("x", "")]
+    order = np.random.default_rng(0).permutation(40)
+    expected = [sum(len(text) for turn in turns[row] or [] for text in turn) for row in order]
+    assert table.turn_lengths(order).tolist() == expected
+
+
+@pytest.mark.parametrize("turn", [["only a question"], ["a", "b", "c"]])
+def test_turns_that_are_no_pairs_are_named(turn: list[str]) -> None:
+    with pytest.raises(DataError, match=r"Row 1 of samples\.parquet has further_turns that are not pairs"):
+        turns_table([[], [turn]]).turns(1)
+
+
+def test_a_mapped_table_from_before_turns_were_read_is_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema = SAMPLE_SCHEMA.append(pa.field("further_turns", pa.list_(pa.list_(pa.string()))))
+    words = {"split": "train", "source": "toy", "category": "general", "task": "qa", "answer_kind": "text"}
+    with monkeypatch.context() as patch, DatasetWriter(tmp_path / "vlm", group="q", samples=schema) as writer:
+        patch.setattr(rows, "READ_COLUMNS", tuple(name for name in rows.READ_COLUMNS if name != rows.TURNS))
+        turns = {"width": 0, "height": 0, "further_turns": [["Where?", "There."]]}
+        writer.add_sample("q0", {"json": b'{"key": "q0"}'}, {**words, "question": "What?", "answer": "A cup.", **turns})
+        root = writer.finish({"statistics": None, "sources": [], "made_by": {}})
+    dataset = open_dataset(root, mapped=True)
+    assert not dataset.twins
+    assert dataset.rows.turns(0) == [("Where?", "There.")]
+    assert (
+        f"lacks the column further_turns and is not used; make it again with: pokevla data index {root}" in caplog.text
+    )
+    assert index_dataset(root)
+    mapped = open_dataset(root, mapped=True)
+    assert mapped.twins
+    assert mapped.rows.turns(0) == [("Where?", "There.")]
+    assert verify_dataset(root) == 1

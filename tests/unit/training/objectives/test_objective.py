@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from pokevla.data.batch import QuantisedFeatures, RobotBatch, VLMBatch
+from pokevla.data.loading.packing import packed
 from pokevla.errors import DataError
 from pokevla.model.building import build_vla, build_vlm
 from pokevla.model.presets import preset
@@ -174,3 +177,50 @@ def test_gradient_norms_are_those_of_each_loss_and_leave_no_gradient_behind() ->
     objective.terms(batch).weighted["geometry"].backward()
     gradients = [p.grad.flatten() for p in model.shared_parameters() if p.grad is not None]
     assert norms["grad_norm/geometry"] == pytest.approx(float(torch.cat(gradients).norm()), rel=1e-5)
+
+
+def questions(lengths: list[int], answers: list[int], has_image: list[bool]) -> VLMBatch:
+    """Texts of these lengths, each ending in an answer, with pictures or without."""
+    width = max(lengths)
+    ids = torch.randint(1, 900, (len(lengths), width), generator=torch.Generator().manual_seed(5))
+    places = torch.arange(width)[None]
+    mask = places < torch.tensor(lengths)[:, None]
+    starts = (torch.tensor(lengths) - torch.tensor(answers))[:, None]
+    batch = vlm_batch(torch.where(mask & (places >= starts), ids, -100))
+    batch.input_ids, batch.attention_mask, batch.has_image = ids, mask, torch.tensor(has_image)
+    return batch
+
+
+def part_of(batch: VLMBatch, samples: list[int]) -> VLMBatch:
+    """Some samples of a batch, in this order."""
+    names = ("positions", "pixel_values", "input_ids", "attention_mask", "labels", "has_image")
+    return VLMBatch([batch.keys[n] for n in samples], **{name: getattr(batch, name)[samples] for name in names})
+
+
+@pytest.mark.parametrize("average", ["samples", "tokens"])
+def test_packed_micro_batches_of_any_sizes_have_the_loss_and_gradient_of_padded_ones(
+    average: Literal["samples", "tokens"],
+) -> None:
+    whole = questions([9, 4, 12, 6, 7, 5], [3, 1, 8, 2, 2, 3], [True, True, False, True, False, True])
+    objective = PretrainObjective(build_vlm(CONFIG.vlm, seed=0), average)
+    trained, vision = 19, CONFIG.vlm.num_patches
+    divisor = 3.0 if average == "samples" else trained / 2
+
+    def mean(batches: list[VLMBatch]) -> tuple[float, list[torch.Tensor]]:
+        objective.zero_grad()
+        losses = [objective(batch)[0] for batch in batches]
+        torch.stack(losses).mean().backward()
+        gradients = [p.grad.clone() for p in objective.parameters() if p.grad is not None]
+        return float(torch.stack(losses).mean()), gradients
+
+    padded = [part_of(whole, [0, 1, 2]), part_of(whole, [3, 4, 5])]
+    halves = [(part_of(whole, [2, 5]), [0, 1]), (part_of(whole, [0, 1, 3, 4]), [0, 0, 1, 1])]
+    for batch in (*padded, *(half for half, _ in halves)):
+        batch.loss_divisor = divisor
+    loss, gradients = mean(padded)
+    packed_loss, packed_gradients = mean([packed(half, np.array(rows), vision) for half, rows in halves])
+    assert packed_loss == pytest.approx(loss, abs=1e-5)
+    for one, other in zip(gradients, packed_gradients, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-5)
+
+    assert float(objective(whole)[0]) == pytest.approx(loss, abs=1e-5)  # one batch, divided by its own count
