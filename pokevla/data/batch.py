@@ -123,10 +123,9 @@ class Packing:
     """(B,) int64 sequence of each sample, not decreasing."""
     start: Tensor
     """(B,) int64 place of the sample's first token in its sequence."""
-    num_rows: int
-    """Number of sequences."""
-    length: int
-    """Tokens of the longest sequence, images included."""
+    blocks: tuple[tuple[int, int, int], ...]
+    """Sequence, first token and token behind the last one of each sample, images included: plain numbers, because
+    reading them back from a device would make the host wait."""
 
 
 @dataclass

@@ -148,7 +148,6 @@ def packed(batch: VLMBatch, rows: np.ndarray, num_vision: int) -> VLMBatch:
         packing=Packing(
             row=torch.from_numpy(rows.astype(np.int64)),
             start=torch.from_numpy(starts.astype(np.int64)),
-            num_rows=int(rows[-1]) + 1,
-            length=int((starts + lengths).max()),
+            blocks=tuple(zip(rows.tolist(), starts.tolist(), (starts + lengths).tolist(), strict=True)),
         ),
     )

@@ -13,7 +13,7 @@ from pokevla.data.images.pixels import to_unit_range
 from pokevla.errors import DataError
 from pokevla.features.codec import dequantise
 from pokevla.features.feature_crop import crop_image_features, crop_to_patches
-from pokevla.model.packing import packed_layout
+from pokevla.model.packing import Block, packed_layout
 from pokevla.model.vla import PokeVLA, VLAOutput
 from pokevla.model.vlm import PokeVLM
 from pokevla.recipe.sections import LossConfig
@@ -72,9 +72,8 @@ class PretrainObjective(nn.Module):
                 vision, batch.input_ids, batch.attention_mask, has_image=batch.has_image
             )
             return states[-1][sample, layout.num_vision_in(sample) + column]
-        layout = packed_layout(
-            batch.attention_mask, vision.shape[1], batch.has_image, where.row, where.start, where.num_rows, where.length
-        )
+        blocks = [Block(*block) for block in where.blocks]
+        layout = packed_layout(batch.attention_mask, vision.shape[1], batch.has_image, where.row, where.start, blocks)
         states = self.model.run_packed(vision, batch.input_ids, layout)
         return states.flatten(0, 1)[layout.first[sample] + layout.num_vision_in(sample) + column]
 

@@ -7,11 +7,18 @@ import dataclasses
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pokevla.errors import UsageError
 from pokevla.model.building import build_vlm
 from pokevla.model.language_models import build_llama
-from pokevla.model.packing import PackedLayout, assemble_packed, packed_attention_mask, packed_layout
+from pokevla.model.packing import (
+    Block,
+    PackedLayout,
+    assemble_packed,
+    packed_attention_mask,
+    packed_layout,
+)
 from pokevla.model.presets import Attention, preset
 from pokevla.model.vlm import PokeVLM
 
@@ -29,12 +36,13 @@ def samples() -> tuple[Tensor, Tensor, Tensor]:
     return pixels, ids, torch.arange(TEXT)[None] < torch.tensor(LENGTHS)[:, None]
 
 
-def layout_of(mask: Tensor, num_vision: int, extra: int = 0) -> PackedLayout:
-    """Three samples in the first sequence and two in the second, with `extra` tokens of padding behind the longest."""
+def layout_of(mask: Tensor, num_vision: int) -> PackedLayout:
+    """Three samples in the first sequence and two in the second, which ends in padding."""
     has_image = torch.tensor(HAS_IMAGE)
     lengths = torch.tensor(LENGTHS) + num_vision * has_image
     start = torch.cat([lengths[:3].cumsum(0) - lengths[:3], lengths[3:].cumsum(0) - lengths[3:]])
-    return packed_layout(mask, num_vision, has_image, ROW, start, 2, int((start + lengths).max()) + extra)
+    places = zip(ROW.tolist(), start.tolist(), (start + lengths).tolist(), strict=True)
+    return packed_layout(mask, num_vision, has_image, ROW, start, [Block(*place) for place in places])
 
 
 def model_of(attention: Attention = "causal") -> PokeVLM:
@@ -52,7 +60,7 @@ def alone(model: PokeVLM, pixels: Tensor, ids: Tensor, number: int) -> Tensor:
 def packed_states(model: PokeVLM, pixels: Tensor, ids: Tensor, mask: Tensor) -> list[Tensor]:
     """(length, D) states of each sample."""
     vision = model.encode_images(pixels)
-    layout = layout_of(mask, vision.shape[1], extra=2)
+    layout = layout_of(mask, vision.shape[1])
     flat = model.run_packed(vision, ids, layout).flatten(0, 1)
     lengths = [length + vision.shape[1] * has for length, has in zip(LENGTHS, HAS_IMAGE, strict=True)]
     return [flat[start : start + n] for start, n in zip(layout.first.tolist(), lengths, strict=True)]
@@ -96,7 +104,7 @@ def test_no_sample_sees_another(attention: Attention) -> None:
 
 def test_layout_equals_a_list_of_the_samples() -> None:
     _, _, mask = samples()
-    layout = layout_of(mask, 2, extra=1)
+    layout = layout_of(mask, 2)
     text = [f"t{n}.{t}" for n in range(5) for t in range(TEXT)]
     names = [*text, *(f"v{n}.{v}" for n in range(5) for v in range(2))]
     for row, numbers in enumerate(([0, 1, 2], [3, 4])):
@@ -108,28 +116,38 @@ def test_layout_equals_a_list_of_the_samples() -> None:
             places += range(len(one))
         assert [names[i] for i in layout.source[row]][: len(expected)] == expected
         assert layout.position_ids[row][: len(expected)].tolist() == places
-        assert layout.valid[row].tolist() == [i < len(expected) for i in range(layout.valid.shape[1])]
 
 
-def test_masks_are_blocks_and_every_token_attends_to_something() -> None:
+@pytest.mark.parametrize("attention", ["causal", "bidirectional"])
+def test_attention_is_that_of_a_block_diagonal_mask(attention: Attention) -> None:
     _, _, mask = samples()
-    layout = layout_of(mask, 2, extra=3)
-    causal, whole = (packed_attention_mask(layout, kind) for kind in ("causal", "bidirectional"))
-    length = layout.source.shape[1]
-    for row in range(2):
-        for i in range(length):
-            block = [bool(layout.sample[row, i] == layout.sample[row, j]) for j in range(length)]
-            assert causal[row, 0, i].tolist() == [same and j <= i for j, same in enumerate(block)]
-            assert whole[row, 0, i].tolist() == [same and bool(layout.valid[row, j]) for j, same in enumerate(block)]
-    assert causal.any(dim=-1).all()
-    assert whole.any(dim=-1).all()
+    layout = layout_of(mask, 2)
+    rows, length = layout.source.shape
+    generator = torch.Generator().manual_seed(1)
+    query, key, value = (torch.randn(rows, 4, length, 8, generator=generator) for _ in range(3))
+    blocks = torch.zeros(rows, 1, length, length, dtype=torch.bool)
+    real = torch.zeros(rows, length, dtype=torch.bool)
+    for row, start, stop in layout.blocks:
+        blocks[row, 0, start:stop, start:stop] = True
+        real[row, start:stop] = True
+    if attention == "causal":
+        blocks = blocks.tril()
+    found = F.scaled_dot_product_attention(
+        query, key, value, attn_mask=packed_attention_mask(layout, attention), scale=0.5
+    ).transpose(1, 2)
+    expected = F.scaled_dot_product_attention(query, key, value, attn_mask=blocks, scale=0.5).transpose(1, 2)
+    torch.testing.assert_close(found[real], expected[real], rtol=1e-5, atol=1e-5)
+    assert not found[~real].any()
+    with pytest.raises(UsageError, match="is_causal"):
+        F.scaled_dot_product_attention(query, key, value, packed_attention_mask(layout, attention), is_causal=True)
 
 
-def test_embeddings_of_padding_get_no_gradient() -> None:
+def test_gradients_arrive_at_the_embeddings_of_real_tokens_only() -> None:
     _, _, mask = samples()
-    layout = layout_of(mask, 2, extra=3)
+    layout = layout_of(mask, 2)
     text, vision = torch.randn(5, TEXT, 4, requires_grad=True), torch.randn(5, 2, 4, requires_grad=True)
-    assemble_packed(text, vision, layout)[layout.valid].sum().backward()
+    placed = assemble_packed(text, vision, layout)
+    torch.stack([placed[row, start:stop].sum() for row, start, stop in layout.blocks]).sum().backward()
     assert text.grad is not None
     assert vision.grad is not None
     assert torch.equal(text.grad.bool().any(dim=-1), mask)
@@ -137,19 +155,28 @@ def test_embeddings_of_padding_get_no_gradient() -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "start", "length"),
+    "places",
     [
-        ([0, 0], [0, 4], 9),  # the first has 5 tokens
-        ([0, 0], [0, 6], 12),
-        ([0, 0], [0, 5], 9),
-        ([0, 2], [0, 0], 9),
-        ([1, 1], [0, 5], 10),
-        ([0, 1], [0, 1], 9),
+        [(0, 0, 5), (0, 4, 9)],
+        [(0, 0, 5), (0, 6, 11)],
+        [(0, 0, 5), (2, 0, 5)],
+        [(1, 0, 5), (1, 5, 10)],
+        [(0, 1, 6), (0, 6, 11)],
+        [(0, 0, 5), (1, 1, 6)],
+        [(0, 0, 5), (0, 5, 5)],
     ],
-    ids=["overlap", "gap", "too short", "no row 1", "no row 0", "late"],
+    ids=["overlap", "gap", "no row 1", "no row 0", "no start", "late", "empty"],
 )
-def test_places_that_do_not_fit_are_refused(row: list[int], start: list[int], length: int) -> None:
-    mask = torch.ones(2, 3, dtype=torch.bool)
-    packed_layout(mask, 2, None, torch.tensor([0, 0]), torch.tensor([0, 5]), 1, 10)
-    with pytest.raises(UsageError, match="overlap, leave gaps or do not fit"):
-        packed_layout(mask, 2, None, torch.tensor(row), torch.tensor(start), max(row) + 1, length)
+def test_places_that_overlap_or_leave_gaps_are_refused(places: list[tuple[int, int, int]]) -> None:
+    mask, blocks = torch.ones(2, 3, dtype=torch.bool), [Block(*place) for place in places]
+    row, start = (torch.tensor([place[column] for place in places]) for column in (0, 1))
+    with pytest.raises(UsageError, match="each begins where the one before it ends"):
+        packed_layout(mask, 2, None, row, start, blocks)
+
+
+@pytest.mark.parametrize("stop", [4, 6])
+def test_places_of_other_lengths_are_refused(stop: int) -> None:
+    mask, row, start = torch.ones(2, 3, dtype=torch.bool), torch.tensor([0, 0]), torch.tensor([0, 5])
+    packed_layout(mask, 2, None, row, start, [Block(0, 0, 5), Block(0, 5, 10)])
+    with pytest.raises(UsageError, match="lengths of packed samples are not those"):
+        packed_layout(mask, 2, None, row, torch.tensor([0, stop]), [Block(0, 0, stop), Block(0, stop, 10)])

@@ -50,7 +50,7 @@ def test_the_load_of_all_bins_is_nearly_equal() -> None:
     lengths = np.minimum(1500, np.random.default_rng(0).lognormal(4.5, 1.0, 128).astype(np.int64)) + 257
     loads = np.bincount(deal(lengths, 32), weights=lengths)
     assert loads.max() <= 1.15 * loads.mean()
-    assert lengths.reshape(32, 4).sum(axis=1).max() > 1.5 * loads.mean(), "as they come they are far from equal"
+    assert lengths.reshape(32, 4).sum(axis=1).max() > 1.25 * loads.mean(), "as they come they are far from equal"
 
 
 def counted(calls: list[int]) -> Any:
@@ -146,9 +146,10 @@ def test_packed_batches_hold_the_samples_of_padded_ones_whatever_the_ranks(tmp_p
             assert where is not None
             assert batch.loss_divisor == 2
             lengths = batch.attention_mask.sum(dim=1) + VISION
-            assert where.num_rows == 1
-            assert where.start.tolist() == [int(lengths[:n].sum()) for n in range(batch.size)]
-            assert where.length == int(lengths.sum())
+            starts = [int(lengths[:n].sum()) for n in range(batch.size)]
+            assert where.start.tolist() == starts
+            assert where.row.tolist() == [0] * batch.size
+            assert where.blocks == tuple((0, start, start + int(lengths[n])) for n, start in enumerate(starts))
     for others in (
         batches_of(recipe, tokenizer, 2),
         batches_of(recipe, tokenizer, 4),
@@ -177,6 +178,6 @@ def test_sequences_are_split_at_the_budget(tmp_path: Path, tokenizer: Any) -> No
     halved = batches_of(recipe_of(root, packing={"tokens": max(lengths)}), tokenizer, 1)[0]
     for batch in halved:
         assert batch.packing is not None
-        assert batch.packing.num_rows == 2
-        assert batch.packing.length <= max(lengths)
+        assert batch.packing.row.tolist() == [0, 1]
         assert batch.packing.start.tolist() == [0, 0]
+        assert max(stop for _, _, stop in batch.packing.blocks) <= max(lengths)

@@ -211,7 +211,7 @@ def test_packed_micro_batches_of_any_sizes_have_the_loss_and_gradient_of_padded_
         losses = [objective(batch)[0] for batch in batches]
         torch.stack(losses).mean().backward()
         gradients = [p.grad.clone() for p in objective.parameters() if p.grad is not None]
-        return float(torch.stack(losses).mean()), gradients
+        return float(torch.stack(losses).detach().mean()), gradients
 
     padded = [part_of(whole, [0, 1, 2]), part_of(whole, [3, 4, 5])]
     halves = [(part_of(whole, [2, 5]), [0, 1]), (part_of(whole, [0, 1, 3, 4]), [0, 0, 1, 1])]
