@@ -15,7 +15,7 @@ NEUTRAL = (
     "resources", "batch.micro", "log", "checkpoint",
     "workers", "worker_timeout_s", "step_timeout_s", "retries", "trials_per_process", "pin_workers", "validation",
     "policies.*.timeout_s", "cache.checksums", "data.loader", "data.damaged", "data.max_damaged",
-    "data.storage", "packing",
+    "data.storage",
 )  # fmt: skip
 """Sections and fields that do not change what is learnt or measured. `micro` times accumulation times ranks stays the
 global batch; the loss is a mean over samples of a mean within the sample, so how a batch is divided does not affect the

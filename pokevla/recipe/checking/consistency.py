@@ -65,10 +65,18 @@ def _no_masks(recipe: schema.PretrainRecipe) -> Iterator[Finding]:
 
 
 def _packing(recipe: schema.PretrainRecipe) -> Iterator[Finding]:
-    if recipe.packing is not None and recipe.data.sort_by_length:
+    if recipe.packing is None:
+        return
+    if recipe.data.sort_by_length:
         yield (
             "packing",
             "packing and data.sort_by_length exclude each other: packed sequences need no sorting. Leave one out.",
+        )
+    if recipe.compile:
+        yield (
+            "compile",
+            "compile does not work with packing, whose sequences are divided differently in every micro-batch. Set one "
+            "of them to its default.",
         )
 
 

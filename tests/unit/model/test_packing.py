@@ -87,6 +87,17 @@ def test_packed_samples_have_the_states_and_gradients_of_samples_alone(attention
         torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-5 * float(one.abs().max().clamp(min=1)))
 
 
+def test_activations_that_are_computed_again_are_the_same() -> None:
+    pixels, ids, mask = samples()
+    outcomes = []
+    for checkpointing in (False, True):
+        model = model_of()
+        model.set_activation_checkpointing(checkpointing)
+        torch.cat(packed_states(model, pixels, ids, mask)).square().sum().backward()
+        outcomes.append([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
+    assert all(torch.equal(one, other) for one, other in zip(*outcomes, strict=True))
+
+
 @pytest.mark.parametrize("attention", ["causal", "bidirectional"])
 def test_no_sample_sees_another(attention: Attention) -> None:
     pixels, ids, mask = samples()

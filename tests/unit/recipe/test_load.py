@@ -248,6 +248,21 @@ def test_head_sequence_and_losses_must_fit_each_other(tmp_path: Path, overrides:
     assert message in error_of(write(tmp_path, POSTTRAIN), *overrides)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.sort_by_length=true"], "packing and data.sort_by_length exclude each other"),
+        (["compile=true"], "compile does not work with packing"),
+        (["packing.tokens=0"], "packing.tokens should be above 0"),
+        (["loss.average=sample"], "loss.average should be one of samples, tokens"),
+    ],
+)
+def test_packing_and_what_does_not_go_with_it(tmp_path: Path, overrides: list[str], message: str) -> None:
+    path = write(tmp_path, PRETRAIN + "packing: {tokens: 512}\n")
+    assert load_recipe(path, [], {}).recipe.name == "x"
+    assert message in error_of(path, *overrides)
+
+
 def test_a_head_that_reads_no_seg_needs_no_seg_token(tmp_path: Path) -> None:
     overrides = ["model.seg_token=false", "loss.segmentation.weight=0", "model.head=bridge", "model.geometry_layer=3"]
 

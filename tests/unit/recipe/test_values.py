@@ -106,3 +106,11 @@ def test_added_settings_of_the_model_change_the_hash_only_when_they_are_used(tmp
         "geometry_layer": 2,
         "seg_token": False,
     }
+
+
+def test_packing_and_the_mean_of_the_loss_are_counted_only_when_they_are_used(tmp_path: Path) -> None:
+    plain = load(tmp_path)
+    assert not {"loss", "packing"} & set(learnt_values(plain))
+    for override in ("packing={tokens: 512}", "loss.average=tokens"):
+        assert recipe_hash(load(tmp_path, override)) != recipe_hash(plain)
+    assert learnt_differences(plain, load(tmp_path, "loss.average=tokens")) == ["loss.average"]
