@@ -97,6 +97,15 @@ def tokens_of(batches: Sequence[VLMBatch], num_vision: int) -> tuple[int, int]:
     return real, whole
 
 
+def padding(batches: dict[str, list[list[VLMBatch]]], num_vision: int) -> list[dict[str, Any]]:
+    """The rows of `padding_share`, from the micro-batches of several steps by layout."""
+    rows = []
+    for layout, steps in batches.items():
+        real, whole = tokens_of([batch for step in steps for batch in step], num_vision)
+        rows.append(row(f"packing/padding_share/{layout}", 100 * (1 - real / whole), "%"))
+    return rows
+
+
 def pass_over(objective: PretrainObjective, batches: Sequence[VLMBatch]) -> float:
     """Forward and backward passes over the micro-batches of a step, gradients added up. Returns the loss."""
     objective.zero_grad()
@@ -180,10 +189,7 @@ def main() -> None:
         root = write_questions(Path(name) / "vlm", steps * GLOBAL)
         made = {layout: Batches(root, layout, config) for layout in LAYOUTS}
         batches = {layout: [each.of_step(step) for step in range(steps)] for layout, each in made.items()}
-        rows = []
-        for layout, each in batches.items():
-            real, whole = tokens_of([batch for step in each for batch in step], config.num_patches)
-            rows.append(row(f"packing/padding_share/{layout}", 100 * (1 - real / whole), "%"))
+        rows = padding(batches, config.num_patches)
         first = {layout: each[0] for layout, each in batches.items()}
         rows += differences(objective, first)
         rows += speed(objective, first, 2 if options.quick else 4)
