@@ -8,7 +8,7 @@ micro-batch 4, packed sequences of at most 2,048 tokens; a model of size `mini` 
 one thread. The batches are those of the recipe's loader.
 
 - `padding_share/...`: share of the tokens in sequences, those of images included, that are padding. `packed_rows`: with
-  sequences of at most 700 tokens, so that a micro-batch has several.
+  micro-batches of 16, so that each has several sequences.
 - `tokens_per_s/...`: real tokens per CPU second of forward and backward passes over a global batch. Ratio: over padded.
   The sides take turns, best of several rounds.
 - `language_model/...`: the same without the image encoder, whose work is the same in each.
@@ -49,7 +49,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "padded": {},
     "grouped": {"data": {"sort_by_length": True}},
     "packed": {"packing": {"tokens": 2048}},
-    "packed_rows": {"packing": {"tokens": 700}},
+    "packed_rows": {"packing": {"tokens": 2048}, "batch": {"global": GLOBAL, "micro": 4 * MICRO}},
 }
 
 
@@ -77,11 +77,12 @@ class Batches:
         mixture = open_mixture(recipe.data, "vlm")
         samples = VLMSampleMaker(mixture, recipe.seed, WordTokenizer(), config.image_size)
         self._make = batch_maker(recipe, mixture, samples, config.num_patches)
+        self._micro = recipe.batch.micro
 
     def of_step(self, step: int) -> list[VLMBatch]:
         """Those of one global batch."""
-        firsts = range(step * GLOBAL, (step + 1) * GLOBAL, MICRO)
-        return [self._make(np.arange(first, first + MICRO), page_aligned) for first in firsts]
+        firsts = range(step * GLOBAL, (step + 1) * GLOBAL, self._micro)
+        return [self._make(np.arange(first, first + self._micro), page_aligned) for first in firsts]
 
 
 def tokens_of(batches: Sequence[VLMBatch], num_vision: int) -> tuple[int, int]:
