@@ -100,6 +100,7 @@ def phase(info: RankInfo, job: Job, stop: int) -> None:
         state = build_state(recipe, task, info, trainer.guards)
         start = restore(trainer.engine, state, run_dir, info, device)
         place: dict[str, Any] = {"rank": info.rank, "world_size": info.world_size, "start_position": start.position}
+        place["num_vision"] = task.picture.tokens
         curve = train_until(trainer, build_loader(recipe, task.mixture, task.samples, **place), start.step, stop)
         assert curve.last is not None
         Saver(trainer.engine, run_dir, recipe.checkpoint, state.checkpoint_info).save(curve.last, wait=True)

@@ -33,17 +33,10 @@ from pokevla.data.loading.ahead import read_ahead
 from pokevla.data.loading.memory import Allocate, FeatureSlots, page_aligned
 from pokevla.data.loading.packing import TokenCounts
 from pokevla.data.mixture import Mixture
-from pokevla.data.prompts import (
-    EncodedExample,
-    encode_conversation,
-    encode_text,
-    pad_token_id,
-    vla_prompt,
-    vlm_conversation,
-)
+from pokevla.data.prompts import encode_text, pad_token_id, vla_prompt
+from pokevla.data.question_texts import QuestionTexts
 from pokevla.data.randomness import normal
 from pokevla.data.reader import ShardReader
-from pokevla.data.tables.rows import SampleRows
 from pokevla.errors import DamagedDataError, DataError
 from pokevla.recipe.sections import AugmentConfig, DataConfig
 
@@ -163,25 +156,17 @@ class RobotSampleMaker:
 
     def text_lengths(self, datasets: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """(n,) characters of the instructions of samples, each argument (n,) int64."""
-        return _text_lengths([table.rows for table in self._tables], ["instruction"], datasets, rows)
+        lengths = np.zeros(len(rows), dtype=np.int64)
+        for dataset in np.unique(datasets).tolist():
+            places = np.flatnonzero(datasets == dataset)
+            lengths[places] = self._tables[dataset].rows.text_lengths("instruction", rows[places])
+        return lengths
 
     def token_counts(self, datasets: np.ndarray, rows: np.ndarray, num_vision: int) -> TokenCounts:
         """Tokens of prompts and views, each argument (n,) int64, with `num_vision` tokens a view. None is trained."""
         pairs = zip(datasets.tolist(), rows.tolist(), strict=True)
         texts = np.array([len(self._tables[dataset].text_at(row)) for dataset, row in pairs], dtype=np.int64)
         return TokenCounts(texts + num_vision * len(self._views), np.zeros_like(texts))
-
-
-def _text_lengths(
-    tables: Sequence[SampleRows], names: Sequence[str], datasets: np.ndarray, rows: np.ndarray
-) -> np.ndarray:
-    """(n,) characters of some texts of samples."""
-    lengths = np.zeros(len(rows), dtype=np.int64)
-    for dataset in np.unique(datasets).tolist():
-        places = np.flatnonzero(datasets == dataset)
-        for name in names:
-            lengths[places] += tables[dataset].text_lengths(name, rows[places])
-    return lengths
 
 
 def _common_fields(sources: Sequence[FeatureSource | None]) -> Sequence[FeatureField]:
@@ -232,21 +217,16 @@ class _RobotTable:
         return self._encode(self.rows.text("instruction", row))
 
 
-CACHED_EXAMPLES = 512
-"""Tokenised samples kept in memory: packing counts those of a global batch before it makes some of them."""
-
-
 class VLMSampleMaker:
     """Makes VLMBatches from rows of VLM datasets. Thread-safe."""
 
     def __init__(self, mixture: Mixture, seed: int, tokenizer: Any, image_size: int) -> None:
         """Reads no table: rows are read when they are needed."""
         self._config, self._seed, self._image_size = mixture.config, seed, image_size
-        self._tokenizer, self._tokenizer_lock = tokenizer, threading.Lock()
         self._pad_id = pad_token_id(tokenizer)
         self._readers = [ShardReader(dataset) for dataset in mixture.datasets]
         self._rows = [dataset.rows for dataset in mixture.datasets]
-        self._encode = lru_cache(maxsize=CACHED_EXAMPLES)(self._encoded)
+        self._texts = QuestionTexts(self._rows, tokenizer, mixture.config)
 
     def batch(
         self,
@@ -272,7 +252,7 @@ class VLMSampleMaker:
         read_ahead([self._readers], datasets, rows)
         for i, (dataset, row) in enumerate(zip(datasets.tolist(), rows.tolist(), strict=True)):
             table = self._rows[dataset]
-            key, has_image[i] = table.text("key", row), _has_image(table, row)
+            key, has_image[i] = table.text("key", row), self._texts.has_image(dataset, row)
             members = self._readers[dataset].read(row)
             if has_image[i] and not config.blank_images:
                 box = changes[i][0].crop_box
@@ -280,7 +260,7 @@ class VLMSampleMaker:
                 crop_pixels(image, box, size, config.image_filter, out=pixels[i, 0])
             else:
                 pixels[i, 0] = 0
-            encoded = self._encode(dataset, row)
+            encoded = self._texts.encoded(dataset, row)
             keys.append(key)
             ids.append(encoded.ids)
             labels.append(encoded.labels)
@@ -300,38 +280,16 @@ class VLMSampleMaker:
 
     def text_lengths(self, datasets: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """(n,) characters of the questions and answers of samples, each argument (n,) int64."""
-        lengths = _text_lengths(self._rows, ["question", "answer"], datasets, rows)
-        for dataset in np.unique(datasets).tolist():
-            places = np.flatnonzero(datasets == dataset)
-            lengths[places] += self._rows[dataset].turn_lengths(rows[places])
-        return lengths
+        return self._texts.characters(datasets, rows)
 
     def token_counts(self, datasets: np.ndarray, rows: np.ndarray, num_vision: int) -> TokenCounts:
         """Tokens of samples, each argument (n,) int64, with `num_vision` tokens of an image. Tokenises their texts."""
-        pairs = list(zip(datasets.tolist(), rows.tolist(), strict=True))
-        encoded = [self._encode(dataset, row) for dataset, row in pairs]
-        images = np.array([_has_image(self._rows[dataset], row) for dataset, row in pairs])
-        texts = np.array([len(each.ids) for each in encoded], dtype=np.int64)
-        trained = np.array([len(each.labels) - each.labels.count(IGNORED_LABEL) for each in encoded], dtype=np.int64)
-        return TokenCounts(texts + num_vision * images, trained)
-
-    def _encoded(self, dataset: int, row: int) -> EncodedExample:
-        table, config = self._rows[dataset], self._config
-        turns = vlm_conversation(
-            table.text("question", row), table.text("answer", row), table.turns(row), config.system_prompt
-        )
-        with self._tokenizer_lock:  # fast tokenizers borrow their state mutably while encoding
-            return encode_conversation(self._tokenizer, turns, config.max_text_tokens)
+        return self._texts.token_counts(datasets, rows, num_vision)
 
 
 def _sides_needed(config: DataConfig, size: int, box: tuple[float, float, float, float]) -> float | None:
     """Pixels that the shorter side of a decoded image must have for a crop that is resized to `size`; None: all."""
     return size / min(box[2] - box[0], box[3] - box[1]) if config.reduce_in_decoder else None
-
-
-def _has_image(table: SampleRows, row: int) -> bool:
-    """Whether a sample has an image. One of text alone has width 0 in the table, and no member `jpg`."""
-    return not table.has("width") or table.number("width", row) > 0
 
 
 def _change(config: AugmentConfig, seed: int, position: int, view: int, augment: bool) -> ViewAugmentation:
