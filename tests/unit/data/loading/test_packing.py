@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from pokevla.data.batch import IGNORED_LABEL, VLMBatch
 from pokevla.data.loader import build_loader
 from pokevla.data.loading.packing import GlobalBatches, Share, TokenCounts, deal, pack
+from pokevla.data.loading.skipping import skipping_damage
 from pokevla.data.mixture import open_mixture
 from pokevla.data.samples import VLMSampleMaker
 from pokevla.recipe.schema import PretrainRecipe
 from tests.toys import write_toy_questions
+from tests.unit.data.loading.test_skipping import damage_sample
 
 VISION = 4
 
@@ -121,7 +123,7 @@ def recipe_of(root: Path, **more: Any) -> PretrainRecipe:
 def batches_of(recipe: PretrainRecipe, tokenizer: Any, world: int, start: int = 0) -> dict[int, list[VLMBatch]]:
     """Step -> its micro-batches, from `start` to the third step."""
     mixture = open_mixture(recipe.data, "vlm")
-    samples = VLMSampleMaker(mixture, recipe.seed, tokenizer, 16)
+    samples = skipping_damage(VLMSampleMaker(mixture, recipe.seed, tokenizer, 16), recipe, mixture)
     steps: dict[int, list[VLMBatch]] = {step: [] for step in range(start // 8, 3)}
     ranks = []
     for rank in range(world):
@@ -181,3 +183,25 @@ def test_sequences_are_split_at_the_budget(tmp_path: Path, tokenizer: Any) -> No
         assert batch.packing.row.tolist() == [0, 1]
         assert batch.packing.start.tolist() == [0, 0]
         assert max(stop for _, _, stop in batch.packing.blocks) <= max(lengths)
+
+
+def test_the_sample_in_the_place_of_a_damaged_one_is_packed_with_its_own_length(tmp_path: Path, tokenizer: Any) -> None:
+    root = write_toy_questions(tmp_path / "vlm", 64)
+    recipe = recipe_of(root, packing={"tokens": 1000})
+    skipping = {"datasets": [{"path": str(root)}], "damaged": "skip", "max_damaged": 0.2}
+    before = batches_of(recipe, tokenizer, 1)
+    bad = {damage_sample(root, row) for row in (3, 20, 41)}
+    after = [batches_of(recipe_of(root, packing={"tokens": 1000}, data=skipping), tokenizer, world) for world in (1, 2)]
+    replaced = 0
+    for step, batches in before.items():
+        for old, new, other in zip(batches, after[0][step], after[1][step], strict=True):
+            assert new.keys == other.keys
+            assert torch.equal(old.positions, new.positions)
+            assert [key for key in old.keys if key not in bad] == [
+                new.keys[place] for place, key in enumerate(old.keys) if key not in bad
+            ]
+            replaced += len(new.skipped)
+            assert new.packing is not None
+            lengths = [stop - start for _, start, stop in new.packing.blocks]
+            assert lengths == (new.attention_mask.sum(dim=1) + VISION).tolist()
+    assert replaced > 0
