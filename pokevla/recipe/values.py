@@ -150,7 +150,7 @@ def learnt_values(recipe: BaseModel) -> dict[str, Any]:
         *sections, last = name.split(".")
         for owner in _owners(values, sections):
             is_there = isinstance(owner, dict) and last in owner  # a cache recipe's `batch` is a number
-            if is_there and (name not in ADDED or owner[last] == ADDED[name]):
+            if is_there and (name in NEUTRAL or owner[last] == ADDED[name]):
                 del owner[last]
     return values
 

@@ -38,7 +38,17 @@ def load(tmp_path: Path, *overrides: str) -> PretrainRecipe:
 
 @pytest.mark.parametrize(
     "override",
-    ["batch.micro=2", "resources.cpu_ranks=4", "resources.nodes=2", "log.every_steps=1", "checkpoint.keep_last=9"],
+    [
+        "batch.micro=2",
+        "resources.cpu_ranks=4",
+        "resources.nodes=2",
+        "log.every_steps=1",
+        "checkpoint.keep_last=9",
+        "data.loader=threads",
+        "data.damaged=skip",
+        "data.max_damaged=0.5",
+        "data.storage.timeout_s=9",
+    ],
 )
 def test_what_does_not_change_what_is_learnt_does_not_change_the_hash(tmp_path: Path, override: str) -> None:
     assert recipe_hash(load(tmp_path, override)) == recipe_hash(load(tmp_path))
