@@ -87,7 +87,7 @@ def _distance(scene: Scene, start: tuple[float, float], thing: Thing) -> float:
 def path_to(scene: Scene, start: tuple[float, float], thing: Thing, count: int) -> list[tuple[int, int]]:
     """A bow from the gripper to a thing, in 0 to 255 of the picture."""
     along = np.linspace(0, 1, count)
-    rise = 0.06 * np.sin(np.pi * along)
+    rise = 0.12 * abs(thing.x - start[0]) / scene.width * np.sin(np.pi * along)
     x = start[0] + along * (thing.x - start[0])
     y = start[1] + along * (thing.y - start[1])
     xs, ys = 255 * x / scene.width, 255 * (y / scene.height - rise)
