@@ -1,4 +1,4 @@
-"""Twins of RoboRefIt (both editions) and HOVA-500K (both parts): places on objects, with masks and heat maps."""
+"""Twins of RoboRefIt (the zip) and HOVA-500K (both parts): places on objects, with masks and heat maps."""
 
 from __future__ import annotations
 
