@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.twin import convert_all as converting
+from benchmarks.twin import make
+from benchmarks.twin.convert_all import convert_all
 from benchmarks.twin.make import SOURCES, write_source, write_twin
 from benchmarks.twin.plan import TwinSettings
 from benchmarks.twin.scenes import COLOURS
@@ -76,3 +79,36 @@ def test_a_pool_bounds_the_pictures_and_without_one_each_row_has_its_own(tmp_pat
     assert len(list(tmp_path.glob("own/hova/epic-100/EPIC*/**/*.jpg"))) == 40
     rows = json.loads((tmp_path / "pool/hova/annotations/train/epic100.json").read_text())
     assert len({(row["img_path"], row["verb"]) for row in rows}) > 5
+
+
+def test_workers_and_shards_do_not_change_the_samples(tmp_path: Path) -> None:
+    names = ["molmoact", "refspatial"]
+    write_twin(tmp_path / "twin", TwinSettings(rows=600, pictures=6, faults=0.1, side=64), names)
+    one = convert_all(tmp_path / "twin", tmp_path / "a", ["--workers", "0", "--shard-samples", "50"])
+    other = convert_all(tmp_path / "twin", tmp_path / "b", ["--workers", "2", "--shard-samples", "1024"])
+    assert list(one) == names
+    assert one == other
+    assert len(list((tmp_path / "a/molmoact/shards").glob("*.tar"))) > 1
+
+
+def test_a_conversion_that_finds_something_else_than_was_planted_is_an_error(tmp_path: Path) -> None:
+    write_twin(tmp_path / "twin", TwinSettings(rows=20, pictures=4, side=64), ["molmoact"])
+    about = tmp_path / "twin/twin.json"
+    about.write_text(about.read_text().replace('"records": 20', '"records": 21'))
+    with pytest.raises(RuntimeError, match="molmoact"):
+        convert_all(tmp_path / "twin", tmp_path / "out", ["--workers", "0"])
+
+
+def test_the_commands_write_a_twin_and_convert_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twin, out = str(tmp_path / "twin"), str(tmp_path / "out/twin")
+    few = ["--rows", "12", "--side", "64", "--sources", "robopoint", "hova-epic100"]
+    monkeypatch.setattr("sys.argv", ["make.py", twin, "--faults", "0.1", *few])
+    make.main()
+    monkeypatch.setattr("sys.argv", ["convert_all.py", twin, out, "--workers", "0"])
+    converting.main()
+    assert re.search(r"^hova-epic100 +[0-9a-f]{32}$", capsys.readouterr().out, flags=re.MULTILINE)
+    monkeypatch.setattr("sys.argv", ["make.py", twin, *few])
+    with pytest.raises(SystemExit):  # the folder is not empty
+        make.main()
