@@ -50,7 +50,7 @@ def sample_digest(root: Path) -> str:
     reader, digest = ShardReader(dataset), xxhash.xxh3_128()
     columns = [name for name in dataset.samples.column_names if name != "shard"]
     for number, row in enumerate(dataset.samples.select(columns).to_pylist()):
-        digest.update(json.dumps(row, sort_keys=True))
+        digest.update(json.dumps(row, sort_keys=True).encode())
         for extension, content in sorted(reader.read(number).items()):
             digest.update(f"{extension} {len(content)}\n".encode() + content)
     reader.close()
