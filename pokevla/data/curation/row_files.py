@@ -229,8 +229,8 @@ class _RowGroup:
 
     def __init__(self, path: Path, number: int) -> None:
         self.path, self.number, self.next_batch = path, number, 0
-        # Without a buffer, pyarrow reads whole columns of a row group: gigabytes of pictures.
-        self._file = pq.ParquetFile(path, buffer_size=_PARQUET_BUFFER)
+        # By default, pyarrow holds whole columns of a row group: gigabytes of pictures.
+        self._file = pq.ParquetFile(path, buffer_size=_PARQUET_BUFFER, pre_buffer=False)
         self._batches = self._file.iter_batches(batch_size=CHUNK_ROWS, row_groups=[number], use_threads=False)
 
     def batch(self, number: int) -> pa.RecordBatch:
