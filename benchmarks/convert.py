@@ -180,7 +180,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--quick", action="store_true", help="1,000 and 10,000 rows for memory, 100 and 400 for speed")
+    parser.add_argument("--quick", action="store_true", help="1,000 and 10,000 rows for memory, 60 and 300 for speed")
     parser.add_argument("--sources", nargs="+", choices=list(SOURCES), default=list(SOURCES))
     parser.add_argument("--parts", nargs="+", choices=["memory", "speed"], default=["memory", "speed"])
     parser.add_argument("--rows", type=int, nargs=2, metavar=("FEW", "MANY"), help="of `memory`")
@@ -194,7 +194,7 @@ def main() -> None:
         print(json.dumps(read_rows_of(name, Path(source), how)))
         return
     sizes = options.rows or ([1_000, 10_000] if options.quick else [10_000, 100_000])
-    speeds = [100, 400] if options.quick else [500, 2_500]
+    speeds = [60, 300] if options.quick else [500, 2_500]
     small = TwinSettings(pictures=options.pictures, side=SMALL_SIDE)
     usual = TwinSettings(pictures=options.pictures, side=0, photos=True)
     rows = []
