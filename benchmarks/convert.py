@@ -162,9 +162,8 @@ def measure_speed(name: str, sizes: Sequence[int], settings: TwinSettings, optio
     full, what = FULL[name]
     full_rows = full * many.planted.rows / sum_questions(many.planted) if what == QUESTIONS else full
     sizes_text = f"{few.planted.rows} to {many.planted.rows} rows"
-    wall = (many.cost.wall_s - few.cost.wall_s) / rows
     return [
-        row(f"convert/{name}/rows_per_s", rows / seconds, "rows/s", f"one core; {sizes_text}; wall {1 / wall:.0f}"),
+        row(f"convert/{name}/rows_per_s", rows / seconds, "rows/s", f"one core; {sizes_text}"),
         row(f"convert/{name}/full_hours", full_rows * seconds / rows / 3600, "h", f"one core, {full} {what}"),
         row(f"convert/{name}/full_gib", full_rows * bytes_per_row / 2**30, "GiB",
             f"{bytes_per_row / 1024:.1f} KiB for each row; twice that while it runs"),
