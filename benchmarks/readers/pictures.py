@@ -16,7 +16,7 @@ from benchmarks.readers.ours import SHARD_RECORDS
 from pokevla.data.dataset import open_dataset
 from pokevla.data.sources.episodes import EPISODE_SCHEMA, SAMPLE_SCHEMA
 from pokevla.data.sources.images import encode_jpeg, encode_mask
-from pokevla.data.sources.libero_vlm import SAMPLE_SCHEMA as QUESTION_SCHEMA
+from pokevla.data.sources.vlm_table import SAMPLE_SCHEMA as QUESTION_SCHEMA
 from pokevla.data.statistics import compute_statistics
 from pokevla.data.writer import DatasetWriter
 from pokevla.embodiment.libero import LIBERO

@@ -268,7 +268,10 @@ def dataset_fingerprint(root: Path, shard_names: list[str], embodiment: Embodime
         digest.update(name.encode() + b"\0" + index_path(root / SHARDS_NAME / name).read_bytes())
     for name in (SAMPLES_NAME, EPISODES_NAME):
         if (root / name).exists():
-            digest.update(name.encode() + b"\0" + (root / name).read_bytes())
+            digest.update(name.encode() + b"\0")
+            with (root / name).open("rb") as file:
+                while block := file.read(1 << 22):  # a table may be larger than memory
+                    digest.update(block)
     if embodiment not in (None, LIBERO):
         digest.update(KEY.encode() + b"\0" + encode_json(embodiment.to_dict()))
     return digest.hexdigest()

@@ -25,8 +25,8 @@ from pokevla.data.curation.row_files import Survey, file_state, read_rows, surve
 from pokevla.data.curation.rules import Reject
 from pokevla.data.dataset import CHECKS_NAME, refuse_output
 from pokevla.data.sources.images import JPEG_QUALITY
-from pokevla.data.sources.libero_vlm import SAMPLE_SCHEMA
 from pokevla.data.sources.provenance import made_by
+from pokevla.data.sources.vlm_table import SAMPLE_SCHEMA
 from pokevla.data.writer import DatasetWriter, encode_json
 from pokevla.errors import DataError, UsageError
 from pokevla.files.texts import read_json, write_json

@@ -99,8 +99,9 @@ class Draft:
     """Questions and answers that follow in the same conversation."""
     padded_boxes: bool = False
     """Whether the texts hold boxes `[x1, y1, x2, y2]` in 0-1 of the padded square, to be rewritten."""
-    mask: str | None = None
-    """Path of a mask of the object: boxes are compared with it; kind `point` without points takes points inside it."""
+    mask: str | ImageBytes | None = None
+    """Path or content of a mask of the object: boxes are compared with it; kind `point` without points takes points
+    inside it."""
     heat_map: tuple[str, ...] = ()
     """Paths where a heat map of the point may be."""
     suffix: str = ""

@@ -12,6 +12,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,7 +21,7 @@ import xxhash
 from pokevla.data.conversion.unfinished import AGAIN, new_part, part_folder
 from pokevla.data.curation.drafts import BoxOrder, Draft, ImageBytes, ImageFile, Row, RowFile, Source
 from pokevla.data.curation.images import Opened, open_image
-from pokevla.data.curation.row_files import Chunk, read_rows
+from pokevla.data.curation.row_files import Chunk, RowReader
 from pokevla.data.curation.rules import Reject
 from pokevla.data.curation.validator import answer_fields
 from pokevla.data.records import VLMRecord
@@ -91,8 +92,9 @@ class ChunkWork:
 
     @contextmanager
     def opened(self) -> Iterator[Callable[[int], None]]:
-        """Nothing stays open."""
-        yield self._make
+        """The parquet file that is being read stays open."""
+        with RowReader() as reader:
+            yield partial(self._make, reader)
 
     def crashed(self, number: int, problem: str) -> None:
         """Store that all rows of the chunk were lost."""
@@ -105,14 +107,14 @@ class ChunkWork:
             (new / IMAGES).touch()
             _write_header(new, header)
 
-    def _make(self, number: int) -> None:
+    def _make(self, reader: RowReader, number: int) -> None:
         with (
             new_part(self.folder, number) as new,
             (new / RECORDS).open("xb") as records,
             (new / IMAGES).open("xb") as images,
         ):
             part = _Part(self.source, self.root, self.tasks[number], self.settings, records, images)
-            part.make()
+            part.make(reader)
             _write_header(new, part.header)
 
 
@@ -139,10 +141,10 @@ class _Part:
         self._left_out: Counter[str] = Counter()
         self._flagged: Counter[str] = Counter()
 
-    def make(self) -> None:
+    def make(self, reader: RowReader) -> None:
         """Read the rows and write records."""
         task = self._task
-        for number, value in read_rows(task.file.path, task.chunk):
+        for number, value in reader.rows(task.file.path, task.chunk):
             self.header.rows += 1
             if isinstance(value, Reject):
                 self._leave_out(value, number)
@@ -224,7 +226,10 @@ class _Part:
     def _blame(self, reject: Reject, draft: Draft) -> None:
         if reject.code not in _OF_FILES:
             return
-        names = [draft.mask] if reject.code == "mask_missing" else [getattr(draft.image, "path", None)]
+        if reject.code == "mask_missing":
+            names = [draft.mask if isinstance(draft.mask, str) else None]
+        else:
+            names = [getattr(draft.image, "path", None)]
         if isinstance(draft.image, ImageFile) and reject.code != "mask_missing":
             names += draft.image.alternatives
         self.header.blamed += [_state(self._root, name) for name in names if name]

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,6 +32,7 @@ MAX_ROW_BYTES = 64 << 20
 """Largest row that is parsed. Text rows have kilobytes; a row with an image has less than a megabyte."""
 CHUNK_ROWS = 256
 CHUNK_BYTES = 16 << 20
+_PARQUET_BUFFER = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -173,18 +174,74 @@ def _json_names(folder: Path) -> list[str]:
 
 
 def read_rows(path: Path, chunk: Chunk) -> Iterator[tuple[int, dict[str, Any] | Reject]]:
-    """(number, row) of each row of a chunk; instead of a row that is none, why.
+    """The rows of one chunk (`RowReader.rows`)."""
+    with RowReader() as reader:
+        yield from reader.rows(path, chunk)
 
-    Raises:
-        DataError: the file cannot be read any more, or has changed.
-    """
-    if path.is_dir():
-        for number, name in enumerate(_json_names(path)[chunk.begin : chunk.end], start=chunk.first):
-            yield number, _parsed(read_bytes(path / name, max_bytes=MAX_ROW_BYTES), name)
-    elif path.suffix == ".parquet":
-        yield from _parquet_rows(path, chunk)
-    else:
-        yield from _json_rows(path, chunk)
+
+class RowReader:
+    """Reads chunks of rows. It is fastest if those of a parquet file come in order: each goes on where the last ended,
+    instead of decoding its row group from the beginning. Use it as a context manager."""
+
+    def __init__(self) -> None:
+        self._group: _RowGroup | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._close()
+
+    def rows(self, path: Path, chunk: Chunk) -> Iterator[tuple[int, dict[str, Any] | Reject]]:
+        """(number, row) of each row of a chunk; instead of a row that is none, why.
+
+        Raises:
+            DataError: the file cannot be read any more, or has changed.
+        """
+        if path.is_dir():
+            for number, name in enumerate(_json_names(path)[chunk.begin : chunk.end], start=chunk.first):
+                yield number, _parsed(read_bytes(path / name, max_bytes=MAX_ROW_BYTES), name)
+        elif path.suffix == ".parquet":
+            yield from enumerate(self._parquet_rows(path, chunk), start=chunk.first)
+        else:
+            yield from _json_rows(path, chunk)
+
+    def _parquet_rows(self, path: Path, chunk: Chunk) -> list[dict[str, Any]]:
+        wanted = chunk.end // CHUNK_ROWS
+        try:
+            group = self._group
+            if group is None or (group.path, group.number) != (path, chunk.begin) or group.next_batch > wanted:
+                self._close()
+                group = self._group = _RowGroup(path, chunk.begin)
+            return group.batch(wanted).to_pylist()
+        except (pa.ArrowException, OSError, StopIteration) as error:
+            self._close()
+            raise DataError(f"{path} cannot be read ({error}).", "Download it again.") from error
+
+    def _close(self) -> None:
+        if self._group is not None:
+            self._group.close()
+            self._group = None
+
+
+class _RowGroup:
+    """A row group while it is read."""
+
+    def __init__(self, path: Path, number: int) -> None:
+        self.path, self.number, self.next_batch = path, number, 0
+        # By default, pyarrow holds whole columns of a row group: gigabytes of pictures.
+        self._file = pq.ParquetFile(path, buffer_size=_PARQUET_BUFFER, pre_buffer=False)
+        self._batches = self._file.iter_batches(batch_size=CHUNK_ROWS, row_groups=[number], use_threads=False)
+
+    def batch(self, number: int) -> pa.RecordBatch:
+        """A batch that has not been read yet. Raises StopIteration if there is none."""
+        batch = next(islice(self._batches, number - self.next_batch, None))
+        self.next_batch = number + 1
+        return batch
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 def _json_rows(path: Path, chunk: Chunk) -> Iterator[tuple[int, dict[str, Any] | Reject]]:
@@ -218,14 +275,3 @@ def _parsed(content: bytes, where: str) -> dict[str, Any] | Reject:
     except (ValueError, RecursionError) as error:
         return Reject("row_not_json", f"{where}: {error}")
     return value if isinstance(value, dict) else Reject("row_layout", f"{where}: not an object")
-
-
-def _parquet_rows(path: Path, chunk: Chunk) -> Iterator[tuple[int, dict[str, Any] | Reject]]:
-    try:
-        with pq.ParquetFile(path) as file:
-            batches = file.iter_batches(batch_size=CHUNK_ROWS, row_groups=[chunk.begin], use_threads=False)
-            batch = next(islice(batches, chunk.end // CHUNK_ROWS, None))
-            rows = batch.to_pylist()
-    except (pa.ArrowException, OSError, StopIteration) as error:
-        raise DataError(f"{path} cannot be read ({error}).", "Download it again.") from error
-    yield from enumerate(rows, start=chunk.first)

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import ndimage
 
 from pokevla.data.curation.coordinates import convert_box, convert_points, rewrite_padded_boxes
-from pokevla.data.curation.drafts import Draft, ImageFile
+from pokevla.data.curation.drafts import Draft, ImageBytes, ImageFile
 from pokevla.data.curation.images import MAX_FILE_BYTES, MAX_PIXELS, UNDECODABLE, Opened, find_image
 from pokevla.data.curation.rules import Reject
 from pokevla.data.curation.texts import check_text, with_suffix
@@ -85,8 +85,10 @@ def _check_size(draft: Draft, image: Opened) -> None:
 def _points(draft: Draft, size: tuple[int, int], root: Path, flags: list[str]) -> tuple[Point, ...]:
     source: Sequence[Sequence[float]] = draft.points
     if draft.mask is not None and not source:
-        _boxes(draft, size, root, [])  # a mask that does not belong to the box gives no points
-        source = _points_inside(_mask(root, draft.mask, size))
+        boxes, _ = _converted(draft, size)
+        inside = _mask(root, draft.mask, size)
+        _check_box(boxes[0], inside)  # a mask that does not belong to the box gives no points
+        source = _points_inside(inside)
     if len(source) > MAX_POINTS:
         raise Reject("points_too_many", str(len(source)))
     if draft.kind != "trace" and len(source) > 1 and len({tuple(p) for p in source}) == 1:
@@ -102,16 +104,24 @@ def _points(draft: Draft, size: tuple[int, int], root: Path, flags: list[str]) -
 
 
 def _boxes(draft: Draft, size: tuple[int, int], root: Path, flags: list[str]) -> tuple[Box, ...]:
-    converted = [convert_box(box, draft.scale, draft.box_order, size) for box in draft.boxes]
-    if any(moved for _, moved in converted):
+    boxes, moved = _converted(draft, size)
+    if moved:
         flags.append("coord_clamped")
-    boxes = tuple(box for box, _ in converted)
     if draft.mask is not None:
-        inside = _mask(root, draft.mask, size)
-        iou = _iou(boxes[0], _tight_box(inside))
-        if iou < MIN_MASK_IOU:
-            raise Reject("mask_box_iou", f"{iou:.2f}")
+        _check_box(boxes[0], _mask(root, draft.mask, size))
     return boxes
+
+
+def _converted(draft: Draft, size: tuple[int, int]) -> tuple[tuple[Box, ...], bool]:
+    """The boxes of a draft, and whether one was moved."""
+    converted = [convert_box(box, draft.scale, draft.box_order, size) for box in draft.boxes]
+    return tuple(box for box, _ in converted), any(moved for _, moved in converted)
+
+
+def _check_box(box: Box, inside: np.ndarray) -> None:
+    iou = _iou(box, _tight_box(inside))
+    if iou < MIN_MASK_IOU:
+        raise Reject("mask_box_iou", f"{iou:.2f}")
 
 
 def _check_trace(points: Sequence[Point], size: tuple[int, int]) -> None:
@@ -127,11 +137,15 @@ def _check_trace(points: Sequence[Point], size: tuple[int, int]) -> None:
         raise Reject("trace_jump", "the first step is longer than all others together")
 
 
-def _decoded(root: Path, name: str) -> np.ndarray:
+def _decoded(root: Path, picture: str | ImageBytes) -> np.ndarray:
     """(H,W) of a mask or heat map. Raises Reject `mask_missing`."""
+    name = picture if isinstance(picture, str) else picture.name
     try:
-        path = find_image(root, ImageFile(name))
-        with Image.open(io.BytesIO(read_bytes(path, max_bytes=MAX_FILE_BYTES)), formats=("PNG", "JPEG")) as image:
+        if isinstance(picture, str):
+            content = read_bytes(find_image(root, ImageFile(picture)), max_bytes=MAX_FILE_BYTES)
+        else:
+            content = picture.content
+        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Reject("mask_missing", name)
             values = np.asarray(image)
@@ -140,8 +154,8 @@ def _decoded(root: Path, name: str) -> np.ndarray:
     return values.max(axis=2) if values.ndim == 3 else values
 
 
-def _mask(root: Path, name: str, size: tuple[int, int]) -> np.ndarray:
-    inside = _decoded(root, name) > 0
+def _mask(root: Path, picture: str | ImageBytes, size: tuple[int, int]) -> np.ndarray:
+    inside = _decoded(root, picture) > 0
     if inside.shape != (size[1], size[0]):
         raise Reject("size_mismatch", f"mask of {inside.shape[1]}x{inside.shape[0]}, image of {size[0]}x{size[1]}")
     if inside.sum() < MIN_MASK_PIXELS:
@@ -165,14 +179,17 @@ def _iou(one: Box, other: Box) -> float:
 def _points_inside(inside: np.ndarray, most: int = 3) -> list[Point]:
     """Up to `most` pixels of a mask, each as far as possible from its border and from the earlier ones: the maximum of
     the distance transform. A centroid may lie outside of a ring."""
-    free = np.pad(inside, 1)
+    # Beyond the box around the mask nothing is nearer to a pixel of it than the edge of the box.
+    top, bottom = np.flatnonzero(inside.any(axis=1))[[0, -1]]
+    left, right = np.flatnonzero(inside.any(axis=0))[[0, -1]]
+    free = np.pad(inside[top : bottom + 1, left : right + 1], 1)
     points = []
     for _ in range(most):
         distance = np.asarray(ndimage.distance_transform_edt(free))
         y, x = np.unravel_index(int(distance.argmax()), distance.shape)
         if points and distance[y, x] < 3:  # a sliver
             break
-        points.append((float(x - 1) + 0.5, float(y - 1) + 0.5))
+        points.append((float(left + x - 1) + 0.5, float(top + y - 1) + 0.5))
         radius = max(2.0, float(distance[y, x]))
         rows, columns = np.ogrid[: free.shape[0], : free.shape[1]]
         free = free & ((rows - y) ** 2 + (columns - x) ** 2 > radius**2)

@@ -143,11 +143,17 @@ def _rebatched(tables: Iterable[pa.Table], batch_rows: int) -> Iterator[pa.Recor
         pending.append(table)
         rows += table.num_rows
         while rows >= batch_rows:
-            joined = pa.concat_tables(pending)
-            yield _as_batch(joined.slice(0, batch_rows))
-            pending, rows = [joined.slice(batch_rows)], rows - batch_rows
+            first, pending = _divided(pending, batch_rows)
+            rows -= batch_rows
+            yield first.pop()  # nothing here keeps it while it is written
     if rows:
         yield _as_batch(pa.concat_tables(pending))
+
+
+def _divided(tables: list[pa.Table], batch_rows: int) -> tuple[list[pa.RecordBatch], list[pa.Table]]:
+    """The first `batch_rows` rows as one batch, copied, and the rest."""
+    joined = pa.concat_tables(tables)
+    return [_as_batch(joined.slice(0, batch_rows))], [joined.slice(batch_rows)]
 
 
 def _as_batch(table: pa.Table) -> pa.RecordBatch:

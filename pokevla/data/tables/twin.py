@@ -65,6 +65,7 @@ def write_twin(path: Path, header: Header, schema: pa.Schema, batches: Iterable[
             stored = pa.ipc.read_record_batch(batch.serialize(), batch.schema)  # its buffers are those of the file
             sums = b" ".join(_checksum(_parts(column)).encode() for column in stored.columns)
             writer.write_batch(batch, custom_metadata={_COLUMNS: sums})
+            del batch, stored  # before the next one is made
 
 
 class MappedBatches:

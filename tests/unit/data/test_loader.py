@@ -18,7 +18,8 @@ from pokevla.data.loader import TrainLoader, build_loader, validation_batches
 from pokevla.data.mixture import open_mixture
 from pokevla.data.reader import ShardReader
 from pokevla.data.samples import RobotSampleMaker, VLMSampleMaker, decode_image
-from pokevla.data.sources.libero_vlm import SAMPLE_SCHEMA, LiberoVLMSettings, convert_libero_vlm
+from pokevla.data.sources.libero_vlm import LiberoVLMSettings, convert_libero_vlm
+from pokevla.data.sources.vlm_table import SAMPLE_SCHEMA
 from pokevla.data.writer import DatasetWriter
 from pokevla.errors import DataError
 from pokevla.features.layout import FieldLayout

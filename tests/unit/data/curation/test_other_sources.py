@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from benchmarks.recorded.episodes import write_video
 from pokevla.data.curation import rules
+from pokevla.data.curation.sources.roborefit import ROBOREFIT
+from pokevla.errors import DataError
 from tests.unit.data.curation.published import convert, reasons, save, write_json
 
 TRAIN = "final_dataset/train/roborefit_train.json"
@@ -61,6 +65,65 @@ def test_roborefit_boxes_and_points_agree_with_masks(tmp_path: Path) -> None:
     for x, y in ring["target_points"]:
         inside = 8 <= x * 64 < 56 and 8 <= y * 48 < 40 and not (14 <= x * 64 < 50 and 14 <= y * 48 < 34)
         assert inside, (x, y)  # on the ring, not at its centroid
+
+
+def picture_bytes(path: Path) -> dict[str, Any]:
+    return {"bytes": path.read_bytes(), "path": None}
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    columns = [("num", pa.int64()), ("image", picture), ("mask", picture), ("text", pa.string()),
+               ("bbox", pa.list_(pa.int64())), ("scene", pa.string())]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows, pa.schema(columns)), path)
+
+
+def test_roborefit_as_parquet_gives_the_same_records_and_codes_as_its_folders(tmp_path: Path) -> None:
+    top = tmp_path / "zip/final_dataset/train"
+    save(top / "image/0.png")
+    mask(top / "mask/0/2.png", (16, 12, 32, 24))
+    mask(top / "mask/0/tiny.png", (0, 0, 5, 5))
+    tiny = "final_dataset/train/mask/0/tiny.png"
+    bad = [refit(bbox=[40, 30, 60, 46]), refit(mask_path=tiny), refit(bbox=[32, 12, 16, 24]), refit(text="")]
+    rows = [*bad, refit(bbox=[16, 12, 80, 24]), refit(bbox=[1, 2, 3]), refit(), refit(num=32, text="the cup")]
+    write_json(tmp_path / "zip" / TRAIN, rows)
+    embedded = [
+        {
+            **{name: row[name] for name in ("num", "text", "bbox", "scene")},
+            "image": picture_bytes(top / "image/0.png"),
+            "mask": picture_bytes(top / "mask/0" / row["mask_path"].replace("\\", "/").rsplit("/", 1)[1]),
+        }
+        for row in rows
+    ]
+    hub = "data/train-00000-of-00001.parquet"
+    write_parquet(tmp_path / "hub" / hub, embedded)
+    write_parquet(tmp_path / "hub/data/testA-00000-of-00001.parquet", embedded)  # never read
+    folders = convert("roborefit", tmp_path / "zip", tmp_path / "a")
+    parquet = convert("roborefit", tmp_path / "hub", tmp_path / "b")
+    assert reasons(parquet, hub) == reasons(folders, TRAIN)
+    assert list(parquet["files"]) == [hub]
+    told = ("task", "question", "answer", "target_points", "target_boxes", "width", "height")
+    assert [[row[name] for name in told] for row in parquet["rows"]] == [
+        [row[name] for name in told] for row in folders["rows"]
+    ]
+    assert len(parquet["rows"]) == 4
+
+
+def test_roborefit_as_parquet_reports_what_its_columns_lack(tmp_path: Path) -> None:
+    save(tmp_path / "0.png")
+    mask(tmp_path / "m.png", (16, 12, 32, 24))
+    good = {"num": 1, "text": "the cup", "bbox": [16, 12, 32, 24], "scene": None,
+            "image": picture_bytes(tmp_path / "0.png"), "mask": picture_bytes(tmp_path / "m.png")}  # fmt: skip
+    cut = {"bytes": good["image"]["bytes"][:300], "path": "0.png"}
+    faults = {"image_missing": {**good, "image": None}, "mask_missing": {**good, "mask": {"bytes": b"", "path": None}},
+              "image_corrupt": {**good, "image": cut}, "row_layout": {**good, "text": None}}  # fmt: skip
+    write_parquet(tmp_path / "src/train/0000.parquet", [*faults.values(), good])
+    made = convert("roborefit", tmp_path / "src", tmp_path / "out")
+    assert reasons(made, "train/0000.parquet") == dict(enumerate(faults))
+    write_parquet(tmp_path / "bench/testA/0000.parquet", [good])
+    with pytest.raises(DataError, match="none of the training split"):
+        ROBOREFIT.files(tmp_path / "bench")
 
 
 def test_robospatial_questions_and_boxes(tmp_path: Path) -> None:
