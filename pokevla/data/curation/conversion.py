@@ -268,7 +268,7 @@ def _assemble(source: Source, settings: CurationSettings, folder: Path, plan: _P
                 members = {"json": encode_json(record)}
                 if jpeg is not None:
                     members["jpg"] = jpeg
-                writer.add_sample(record["key"], members, _table_row(record))
+                writer.add_sample(record["key"], members, table_row(record))
                 categories[record["category"]] = categories.get(record["category"], 0) + 1
                 report.add_record(record)
         writer.add_file(CHECKS_NAME, report.to_json(plan.decisions))
@@ -297,7 +297,8 @@ def _source_entry(name: str, survey: Survey) -> dict[str, Any]:
     return {"file": name, "size_bytes": survey.size_bytes, "xxh64": survey.xxh64, "rows": survey.num_rows, **damage}
 
 
-def _table_row(record: dict[str, Any]) -> dict[str, Any]:
+def table_row(record: dict[str, Any]) -> dict[str, Any]:
+    """The row of `SCHEMA` of a record as JSON, without key and shard."""
     names = ("split", "source", "category", "task", "answer_kind", "question", "answer", "width", "height")
     target = record["target"]
     return {

@@ -1,0 +1,140 @@
+"""The samples of a mixture, read from its inputs and changed as the recipe says, in parts, by several processes.
+
+000003/records.jsonl, images.bin    as in a conversion of a question set (`pokevla.data.curation.making`)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from pokevla.data.conversion.unfinished import AGAIN, new_part, part_folder
+from pokevla.data.curation.making import IMAGES, RECORDS
+from pokevla.data.dataset import Dataset
+from pokevla.data.mixing.choices import read_choice, reordered
+from pokevla.data.mixing.scanning import Opened
+from pokevla.data.reader import ShardReader
+from pokevla.data.records import format_points
+from pokevla.data.screening.scanning import read_record
+from pokevla.data.writer import encode_json
+from pokevla.errors import DataError, EnvironmentSetupError
+
+FIRST_PART = 1_000_000
+"""Number of the first part with samples; smaller ones are those of the scan."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The samples of one dataset to write, in order, as columns."""
+
+    name: str
+    inputs: np.ndarray  # (n,) int16
+    rows: np.ndarray  # (n,) int64, in the input
+    places: np.ndarray  # (n,) int8: where the right option goes, -1: nowhere
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class DrawWork:
+    """What each process does to read the samples that are taken (`pokevla.data.conversion.workers.Work`)."""
+
+    inputs: Sequence[Opened]
+    drawn: Sequence[Drawn]
+    part_samples: int
+    max_points: int | None
+    seed: int
+    folder: Path
+
+    def parts(self) -> list[tuple[int, int, int]]:
+        """(number of the part, number in `drawn`, first sample) of all parts, in order."""
+        found, number = [], FIRST_PART
+        for which, each in enumerate(self.drawn):
+            for first in range(0, len(each), self.part_samples):
+                found.append((number, which, first))
+                number += 1
+        return found
+
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[int], None]]:
+        """Opens each input when its first sample comes."""
+        places = {number: (which, first) for number, which, first in self.parts()}
+        datasets: dict[int, tuple[Dataset, ShardReader]] = {}
+        with ExitStack() as stack:
+
+            def reader(number: int) -> tuple[Dataset, ShardReader]:
+                if number not in datasets:
+                    dataset = self.inputs[number].open()
+                    datasets[number] = dataset, ShardReader(dataset)
+                    stack.callback(datasets[number][1].close)
+                return datasets[number]
+
+            def make(number: int) -> None:
+                which, first = places[number]
+                self._make(number, self.drawn[which], first, reader)
+
+            yield make
+
+    def crashed(self, number: int, problem: str) -> None:
+        """Nothing is decoded here, so it is a fault of the machine."""
+        raise EnvironmentSetupError(f"A process that read samples for part {number} died: {problem}.", AGAIN)
+
+    def _make(
+        self, number: int, drawn: Drawn, first: int, reader: Callable[[int], tuple[Dataset, ShardReader]]
+    ) -> None:
+        chosen = slice(first, first + self.part_samples)
+        columns = (drawn.inputs[chosen].tolist(), drawn.rows[chosen].tolist(), drawn.places[chosen].tolist())
+        with (
+            new_part(self.folder, number) as new,
+            (new / RECORDS).open("xb") as records,
+            (new / IMAGES).open("xb") as images,
+        ):
+            for source, row, place in zip(*columns, strict=True):
+                dataset, shards = reader(source)
+                members, key = shards.read(row), dataset.rows.text("key", row)
+                record = self._changed(read_record(members, key), place)
+                where = None
+                if "jpg" in members:
+                    where = [images.tell(), len(members["jpg"])]
+                    images.write(members["jpg"])
+                records.write(encode_json({"record": record, "image": where}) + b"\n")
+
+    def _changed(self, record: dict[str, Any], place: int) -> dict[str, Any]:
+        if place >= 0:
+            choice = read_choice(record)
+            if choice is None or place >= len(choice.texts):
+                raise DataError(f"sample {record['key']} is not the one that was read before.", "Start again.")
+            record = reordered(record, choice, place, self.seed)
+        if self.max_points is not None:
+            record = thinned(record, self.max_points, self.seed)
+        return record
+
+
+def thinned(record: dict[str, Any], most: int, seed: int) -> dict[str, Any]:
+    """The record with at most `most` points in its answer, drawn from seed and key, in their order.
+
+    `orig.points` is how many there were. Other answers than points stay as they are.
+    """
+    points = record["target"].get("points") or []
+    if record["answer_kind"] != "point" or len(points) <= most:
+        return record
+    drawn = sorted(range(len(points)), key=lambda n: xxhash.xxh3_64_intdigest(f"{record['key']}\0{n}".encode(), seed))
+    kept = [points[number] for number in sorted(drawn[:most])]
+    return {
+        **record,
+        "answer": format_points(kept),
+        "target": {**record["target"], "points": kept},
+        "orig": {**(record.get("orig") or {}), "points": len(points)},
+    }
+
+
+def is_drawn(folder: Path, number: int) -> bool:
+    """Whether a part is there: it is complete or absent."""
+    return (part_folder(folder, number) / RECORDS).is_file()
