@@ -224,8 +224,7 @@ def _word_notes(yes_no: Sequence[AnswerFacts], counts: Sequence[CountFacts]) -> 
         name = (row.category, row.source, row.task)
         unbalanced[name] = unbalanced.get(name, 0) + row.unbalanced
     return [
-        f"{each.source}, task {each.task}: all of its yes and no are {max(each.before, key=each.before.__getitem__)}, so "
-        "none of them is taken; `yes_no: as_is` takes them."
+        f"{each.source}, task {each.task}: all yes or all no, so none of these is taken; `yes_no: as_is` takes them."
         for each in yes_no
         if min(each.before.values()) == 0 and unbalanced[each.category, each.source, each.task]
     ]

@@ -181,7 +181,7 @@ def _folder(out: Path, identity: dict[str, Any], *, restart: bool) -> Path:
                   "recipe": "the recipe", "pokevla": "the version", "code": "the commit of the program"}  # fmt: skip
         changed = " and ".join(titles.get(name, name) for name in differing)
         raise DataError(
-            f"An earlier command for {out} did not end, and since then {changed} changed: its finished parts do not fit.",
+            f"An earlier command for {out} did not end, and since then {changed} changed: its parts do not fit.",
             "Go on with what it was begun with, or pass --restart to discard its parts.",
         )
     return begun_folder(out, identity, NAMES)
