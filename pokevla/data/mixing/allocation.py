@@ -5,6 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 
+_SMALLEST, _TINY = 1e-12, 1e-300
+"""Smallest weight beside the largest one, so that their quotients stay finite and exact enough."""
+
+
 def root_weights(sizes: np.ndarray, exponent: float, factors: np.ndarray) -> np.ndarray:
     """(n,) float64 shares of sets of `sizes` (n,) samples before bounds: `factors` times size to the power `exponent`.
 
@@ -36,6 +40,7 @@ def share_budget(total: int, weights: np.ndarray, least: np.ndarray, most: np.nd
 def _fill(total: int, weights: np.ndarray, least: np.ndarray, most: np.ndarray) -> np.ndarray:
     """As `share_budget` for `sum(least) <= total`; the sum is smaller if all with a weight are at `most`."""
     moving = weights > 0
+    weights = np.where(moving, np.maximum(weights / max(weights.max(initial=0.0), _TINY), _SMALLEST), 0.0)
     reachable = int(np.where(moving, most, least).sum())
     if reachable <= total:
         return np.where(moving, most, least)

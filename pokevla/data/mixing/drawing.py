@@ -125,7 +125,8 @@ def thinned(record: dict[str, Any], most: int, seed: int) -> dict[str, Any]:
     points = record["target"].get("points") or []
     if record["answer_kind"] != "point" or len(points) <= most:
         return record
-    drawn = sorted(range(len(points)), key=lambda n: xxhash.xxh3_64_intdigest(f"{record['key']}\0{n}".encode(), seed))
+    hashes = [xxhash.xxh3_64_intdigest(f"{record['key']}\0{n}".encode(), seed % 2**64) for n in range(len(points))]
+    drawn = sorted(range(len(points)), key=hashes.__getitem__)
     kept = [points[number] for number in sorted(drawn[:most])]
     return {
         **record,

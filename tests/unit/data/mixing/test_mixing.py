@@ -1,0 +1,317 @@
+"""`pokevla data mix` from converted sets to datasets: the same bytes in every way, counts that add up, clear errors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tests.unit.data.mixing.planted import SIZES, contents, convert_sources, write_recipe, write_sources
+
+from pokevla.cli.main import run
+from pokevla.data.dataset import open_dataset
+from pokevla.data.inspection import verify_dataset
+from pokevla.data.mixing.summary import STEPS, read_summary
+from pokevla.data.screening.left_out import SCHEMA
+from pokevla.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`few` and `many` hold the same sets in few and in many shards."""
+    root = tmp_path_factory.mktemp("sources")
+    write_sources(root / "raw")
+    convert_sources(root / "raw", root / "few", 1024)
+    convert_sources(root / "raw", root / "many", 7)
+    return root
+
+
+@pytest.fixture(scope="module")
+def mixed(sources: Path) -> Path:
+    """A mixture of the sets in few shards."""
+    recipe = write_recipe(sources / "few.yaml", sources / "few", sources / "out")
+    assert run(["data", "mix", str(recipe), "--workers", "0"]) == 0
+    return sources / "out/vlm"
+
+
+def rows_of(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    return {path.name: open_dataset(path).samples.to_pylist() for path in folder.iterdir() if path.is_dir()}
+
+
+def test_other_shards_and_processes_give_the_same_bytes(sources: Path, mixed: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "r.yaml", sources / "many", tmp_path / "out")
+    assert run(["data", "mix", str(recipe), "--workers", "2"]) == 0
+    assert contents(tmp_path / "out/vlm") == contents(mixed)
+    one, other = read_summary(mixed), read_summary(tmp_path / "out/vlm")
+    assert (one.counts, one.strata, one.letters, one.datasets) == (
+        other.counts, other.strata, other.letters, other.datasets,
+    )  # fmt: skip
+    assert one.inputs != other.inputs
+    assert not list(tmp_path.glob("**/.unfinished*"))
+
+
+_KILLER = """
+import os, signal, sys
+import pokevla.data.mixing.drawing, pokevla.data.mixing.scanning, pokevla.data.writer
+from pokevla.cli.main import run
+name, count = sys.argv[1], int(sys.argv[2])
+owner = {"read_record": [pokevla.data.mixing.scanning, pokevla.data.mixing.drawing],
+         "add_sample": [pokevla.data.writer.DatasetWriter],
+         "write_json": [pokevla.data.mixing.writing]}[name]
+left = [count]
+for each in owner:
+    def call(*arguments, real=getattr(each, name), **options):
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **options)
+    setattr(each, name, call)
+sys.exit(run(["data", "mix", *sys.argv[3:]]))
+"""
+
+
+def test_killed_at_any_time_it_goes_on_to_the_same_bytes(sources: Path, mixed: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "r.yaml", sources / "many", tmp_path / "out")
+    command = [sys.executable, "-c", _KILLER]
+    unfinished = tmp_path / "out/.unfinished-vlm"
+    seen = []
+    for name, count in (
+        ("read_record", 60),
+        ("read_record", 280),
+        ("read_record", 40),
+        ("add_sample", 70),
+        ("write_json", 1),
+    ):
+        words = [*command, name, str(count), str(recipe), "--workers", "0"]
+        assert subprocess.run(words, capture_output=True, check=False).returncode == -signal.SIGKILL
+        assert not (tmp_path / "out/vlm").exists()
+        seen.append(len([path for path in unfinished.iterdir() if path.is_dir() and path.name.isdecimal()]))
+    assert seen == sorted(seen)  # what is finished stays
+    assert seen[0] < seen[2] < seen[3]
+    assert run(["data", "mix", str(recipe), "--workers", "0"]) == 0
+    assert contents(tmp_path / "out/vlm") == contents(mixed)
+    assert not unfinished.exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["vlm"]
+
+
+def test_the_datasets_are_whole_and_what_the_summary_says(mixed: Path) -> None:
+    summary, rows = read_summary(mixed), rows_of(mixed)
+    assert {name: len(its) for name, its in rows.items()} == {"general": 16, "grounding": 40, "reasoning": 50}
+    assert {name: len(its) for name, its in rows.items()} == {n: d["samples"] for n, d in summary.datasets.items()}
+    for name, facts in summary.datasets.items():
+        assert verify_dataset(mixed / name) == facts["samples"]
+        assert open_dataset(mixed / name).fingerprint == facts["fingerprint"]
+    for row in summary.counts:
+        ended = [getattr(row, step) for step in STEPS if step != "left_out"]
+        assert row.read == sum(ended) + sum(row.left_out.values())
+        its = [r for r in rows[row.category] if (r["source"], r["task"], r["answer_kind"]) ==
+               (row.source, row.task, row.answer_kind)]  # fmt: skip
+        assert len(its) == row.selected
+    assert summary.step_totals()["read"] == SIZES["robopoint"] + 9 * SIZES["refspatial"] + SIZES["llava"]
+    assert summary.step_totals()["capped"] == 4 * SIZES["refspatial"]
+    assert summary.notes == ["general: the sources have 16 samples of the budget of 30; 14 are missing."]
+
+
+def test_answers_are_balanced_and_still_right(sources: Path, mixed: Path) -> None:
+    rows, summary = rows_of(mixed), read_summary(mixed)
+    before = {row["key"]: row for name in SIZES for row in open_dataset(sources / "few" / name).samples.to_pylist()}
+    assert Counter(row["answer"] for row in rows["general"]) == {"Yes": 8, "No": 8}
+    assert Counter(row["choice"] for row in rows["reasoning"]) == {"A": 25, "B": 25}
+    (letters,) = summary.letters
+    assert letters.before["A"] > 2 * letters.before["B"]
+    assert (letters.after, letters.fixed) == ({"A": 25, "B": 25}, 0)
+    for row in rows["reasoning"]:
+        words = [each["question"].split(f"({each['choice']}) ")[1].split()[0] for each in (row, before[row["key"]])]
+        assert words[0] == words[1]
+        assert row["answer"] == row["choice"]
+    points = [row["target_points"] for row in rows["grounding"]]
+    assert max(map(len, points)) == 10
+    thinned = [row for row in rows["grounding"] if len(before[row["key"]]["target_points"]) > 10]
+    assert summary.thinned == {"grounding": len(thinned)}
+    assert all(point in before[row["key"]]["target_points"] for row in thinned for point in row["target_points"])
+
+
+def test_samples_of_all_sources_lie_in_each_shard(mixed: Path) -> None:
+    shards: dict[int, set[str]] = {}
+    for row in rows_of(mixed)["grounding"]:
+        shards.setdefault(row["shard"], set()).add(row["source"])
+    assert set(map(len, shards.values())) == {2}
+
+
+def test_what_lists_name_is_left_out_under_its_code(
+    sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("imagehash")
+    pytest.importorskip("datasketch")
+    datasets = [str(sources / "few" / name) for name in SIZES]
+    assert run(["data", "duplicates", *datasets, "--out", str(tmp_path / "duplicates")]) == 0
+    report = json.loads((tmp_path / "duplicates/report.json").read_text())
+    recipe = write_recipe(
+        tmp_path / "r.yaml", sources / "few", tmp_path / "out", left_out=[str(tmp_path / "duplicates")], datasets="one"
+    )
+    capsys.readouterr()
+    assert run(["data", "mix", str(recipe), "--workers", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "out/vlm/mixture.json").read_text())
+    summary = read_summary(tmp_path / "out/vlm/mixture.json")
+    assert summary.left_out_codes() == {code: n for code, n in report["left_out"].items() if n} != {}
+    assert summary.lists[0].codes == summary.left_out_codes()
+    taken = {row["key"] for row in rows_of(tmp_path / "out/vlm")["all"]}
+    named = pq.read_table(tmp_path / "duplicates/left_out.parquet")["key"].to_pylist()
+    assert len(taken) == summary.selected > 50
+    assert not taken & set(named)
+
+
+def test_the_table_shows_ours_beside_the_papers(
+    sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write_recipe(tmp_path / "r.yaml", sources / "few", tmp_path / "out", seed=8)
+    assert run(["data", "mix", str(recipe), "--workers", "0"]) == 0
+    shown = capsys.readouterr()
+    table = [line.split() for line in shown.out.splitlines()]
+    assert ["general", "40", "16", "30", "665,000"] in table
+    assert ["refspatial", "192", "50"] in table
+    assert "note: general: the sources have 16 samples" in shown.err
+    before = contents(tmp_path / "out/vlm")
+    assert run(["data", "mix", str(recipe), "--workers", "0"]) == 3
+    assert "already exists" in capsys.readouterr().err
+    assert run(["data", "mix", str(recipe), "seed=9", "--workers", "0", "--overwrite"]) == 0
+    after = contents(tmp_path / "out/vlm")
+    assert after.keys() == before.keys()
+    assert after != before
+    (tmp_path / "out/vlm/notes.txt").write_text("mine")
+    assert run(["data", "mix", str(recipe), "--workers", "0", "--overwrite"]) == 3
+    assert "notes.txt does not belong to the mixture" in capsys.readouterr().err
+    assert (tmp_path / "out/vlm/notes.txt").read_text() == "mine"
+
+
+def refused(capsys: pytest.CaptureFixture[str], recipe: Path, *options: str, code: int) -> str:
+    """Run a recipe that is refused; returns the error."""
+    capsys.readouterr()
+    assert run(["data", "mix", str(recipe), "--workers", "0", *options]) == code
+    return capsys.readouterr().err
+
+
+def test_inputs_that_do_not_fit_are_refused(sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few, out = sources / "few", tmp_path / "out"
+    recipe = tmp_path / "r.yaml"
+
+    def wrong(code: int, **fields: Any) -> str:
+        return refused(capsys, write_recipe(recipe, few, out, **fields), code=code)
+
+    one = {"path": str(few / "llava")}
+    assert "sources.0" in wrong(3, sources=[{"path": str(tmp_path / "absent")}])
+    assert "is not a dataset" in wrong(3, sources=[{"path": str(tmp_path / "absent")}])
+    assert "sources.1: " in wrong(2, sources=[one, one])
+    assert "llava-mix665k-00000000 is in" in wrong(3, sources=[one, {"path": str(sources / "many/llava")}])
+    budget = {"general": {"budget": 30}}
+    assert "general has 16 of 30" in wrong(2, sources=[one], categories=budget, short="stop")
+    assert "Nothing is left of the 40 samples" in wrong(3, sources=[one], categories={"affordance": {"budget": 3}})
+    assert "names grounding, which has no budget" in wrong(
+        2, sources=[{**one, "categories": ["grounding"]}], categories=budget
+    )
+    assert "at_most names the task questions" not in wrong(2, sources=[{**one, "at_most": {"questions": -1}}])
+    assert refused(capsys, write_recipe(recipe, few, few.parent, name="few"), code=2).startswith("error: The output")
+    robot = tmp_path / "robot"
+    shutil.copytree(few / "llava", robot)
+    (robot / "dataset.json").write_text(
+        (robot / "dataset.json").read_text().replace('"kind": "vlm"', '"kind": "robot"')
+    )
+    assert "sources.0: " in wrong(3, sources=[{"path": str(robot)}])  # its checksum differs
+    assert not out.exists() or not any(out.iterdir())
+
+
+def written_list(folder: Path, datasets: list[Path], rows: list[dict[str, Any]]) -> Path:
+    folder.mkdir()
+    covered = {str(path): {"fingerprint": open_dataset(path).fingerprint} for path in datasets}
+    (folder / "report.json").write_text(json.dumps({"kind": "duplicates", "datasets": covered}))
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / "left_out.parquet")
+    return folder
+
+
+def test_lists_that_do_not_fit_are_refused(sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = sources / "few"
+    all_three = [few / name for name in SIZES]
+    row = {"dataset": "x", "fingerprint": open_dataset(few / "llava").fingerprint, "row": 3, "because": "",
+           "key": "llava-mix665k-00000003", "code": "duplicate"}  # fmt: skip
+
+    def wrong(name: str, datasets: list[Path], rows: list[dict[str, Any]]) -> str:
+        folder = written_list(tmp_path / name, datasets, rows)
+        return refused(capsys, write_recipe(tmp_path / "r.yaml", few, tmp_path / "out", left_out=[str(folder)]), code=3)
+
+    assert f"is not about {few / 'llava'}" in wrong("uncovered", all_three[:2], [row])
+    assert "leaves out row 3" in wrong("other", all_three, [{**row, "key": "llava-mix665k-00000004"}])
+    assert "there is no such sample" in wrong("beyond", all_three, [{**row, "row": 40}])
+    assert "unknown code 'dull'" in wrong("code", all_three, [{**row, "code": "dull"}])
+    (tmp_path / "uncovered/report.json").unlink()
+    recipe = write_recipe(tmp_path / "r.yaml", few, tmp_path / "out", left_out=[str(tmp_path / "uncovered")])
+    assert "report.json" in refused(capsys, recipe, code=3)
+    assert run(["validate", str(recipe)]) == 3
+    fine = written_list(tmp_path / "fine", all_three, [row, {**row, "code": "conflict"}])
+    recipe = write_recipe(tmp_path / "r.yaml", few, tmp_path / "out", left_out=[str(fine)])
+    assert run(["validate", str(recipe)]) == 0
+    assert run(["data", "mix", str(recipe), "--workers", "0"]) == 0
+    assert read_summary(tmp_path / "out/vlm").left_out_codes() == {"duplicate": 1}
+
+
+def test_parts_of_other_inputs_are_not_used(sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    moving = tmp_path / "sets"
+    shutil.copytree(sources / "few", moving)
+    recipe = write_recipe(tmp_path / "r.yaml", moving, tmp_path / "out")
+    words = [sys.executable, "-c", _KILLER, "add_sample", "9", str(recipe), "--workers", "0"]
+    assert subprocess.run(words, capture_output=True, check=False).returncode == -signal.SIGKILL
+    shutil.rmtree(moving / "llava")
+    shutil.copytree(sources / "many/llava", moving / "llava")
+    error = refused(capsys, recipe, code=3)
+    assert "the fingerprints of the inputs changed" in error
+    assert "--restart" in error
+    assert "the recipe changed" in refused(
+        capsys, write_recipe(recipe, moving, tmp_path / "out", seed=1), code=3
+    ).replace("the fingerprints of the inputs and ", "")
+    recipe = write_recipe(recipe, moving, tmp_path / "out")
+    assert run(["data", "mix", str(recipe), "--workers", "0", "--restart"]) == 0
+    recipe = write_recipe(tmp_path / "f.yaml", sources / "few", tmp_path / "fresh")
+    assert run(["data", "mix", str(recipe), "--workers", "0"]) == 0
+    assert contents(tmp_path / "out/vlm") == contents(tmp_path / "fresh/vlm")
+
+
+def test_a_damaged_sample_is_named_and_nothing_is_written(
+    sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moving = tmp_path / "sets"
+    shutil.copytree(sources / "few", moving)
+    (shard,) = (moving / "llava/shards").glob("*.tar")
+    content = bytearray(shard.read_bytes())
+    place = content.index(b"Is it 5?")
+    content[place] ^= 1
+    shard.write_bytes(content)
+    error = refused(capsys, write_recipe(tmp_path / "r.yaml", moving, tmp_path / "out"), code=3)
+    assert "llava-mix665k-00000005" in error
+    assert not (tmp_path / "out/vlm").exists()
+
+
+def test_a_damaged_summary_is_an_error(mixed: Path, tmp_path: Path) -> None:
+    content = json.loads((mixed / "mixture.json").read_text())
+    for changed, text in (({"schema_version": 9}, "schema version 9"), ({"counts": [{}]}, "is damaged")):
+        (tmp_path / "mixture.json").write_text(json.dumps({**content, **changed}))
+        with pytest.raises(DataError, match=text):
+            read_summary(tmp_path)
+
+
+def test_a_mixture_is_planned(sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = write_recipe(tmp_path / "r.yaml", sources / "few", tmp_path / "out")
+    assert run(["plan", str(recipe), "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [source["samples"] for source in plan["sources"]] == [48, 216, 40]
+    assert plan["disk_bytes"] == pytest.approx(
+        120 * sum(source["size_bytes"] for source in plan["sources"]) / 304, rel=1e-6
+    )
+    assert run(["submit", str(recipe)]) == 2
+    assert "pokevla data mix" in capsys.readouterr().err
