@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-
 _SMALLEST, _TINY = 1e-12, 1e-300
 """Smallest weight beside the largest one, so that their quotients stay finite and exact enough."""
 

@@ -28,7 +28,8 @@ def test_shares_add_up_to_the_budget_or_to_all_there_is_within_their_bounds(
     weights, least, most = bounds(sets)
     shares = share_budget(total, weights, least, most)
     assert shares.sum() == min(total, most.sum())
-    assert (shares <= most).all() and (shares >= 0).all()
+    assert (shares <= most).all()
+    assert (shares >= 0).all()
     if least.sum() <= total:
         assert (shares >= least).all()
     else:  # the floors themselves are shared out: a smaller one is never cut for a larger one

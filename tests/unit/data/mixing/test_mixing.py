@@ -14,7 +14,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.unit.data.mixing.planted import SIZES, contents, convert_sources, write_recipe, write_sources
 
 from pokevla.cli.main import run
 from pokevla.data.dataset import open_dataset
@@ -22,6 +21,7 @@ from pokevla.data.inspection import verify_dataset
 from pokevla.data.mixing.summary import STEPS, read_summary
 from pokevla.data.screening.left_out import SCHEMA
 from pokevla.errors import DataError
+from tests.unit.data.mixing.planted import SIZES, contents, convert_sources, write_recipe, write_sources
 
 
 @pytest.fixture(scope="module")
