@@ -1,10 +1,12 @@
 """The samples of a mixture, read from its inputs and changed as the recipe says, in parts, by several processes.
 
-000003/records.jsonl, images.bin    as in a conversion of a question set (`pokevla.data.curation.making`)
+1000003/records.jsonl    a record, and by extension where its other members are in members.bin, per line
+1000003/members.bin      images and masks
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,7 +17,6 @@ import numpy as np
 import xxhash
 
 from pokevla.data.conversion.unfinished import AGAIN, new_part, part_folder
-from pokevla.data.curation.making import IMAGES, RECORDS
 from pokevla.data.dataset import Dataset
 from pokevla.data.mixing.choices import read_choice, reordered
 from pokevla.data.mixing.scanning import Opened
@@ -25,6 +26,7 @@ from pokevla.data.screening.scanning import read_record
 from pokevla.data.writer import encode_json
 from pokevla.errors import DataError, EnvironmentSetupError
 
+RECORDS, MEMBERS = "records.jsonl", "members.bin"
 FIRST_PART = 1_000_000
 """Number of the first part with samples; smaller ones are those of the scan."""
 
@@ -36,7 +38,7 @@ class Drawn:
     name: str
     inputs: np.ndarray  # (n,) int16
     rows: np.ndarray  # (n,) int64, in the input
-    places: np.ndarray  # (n,) int8: where the right option goes, -1: nowhere
+    letters: np.ndarray  # (n,) int8: where the right option goes, -1: nowhere
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -90,21 +92,21 @@ class DrawWork:
         self, number: int, drawn: Drawn, first: int, reader: Callable[[int], tuple[Dataset, ShardReader]]
     ) -> None:
         chosen = slice(first, first + self.part_samples)
-        columns = (drawn.inputs[chosen].tolist(), drawn.rows[chosen].tolist(), drawn.places[chosen].tolist())
+        columns = (drawn.inputs[chosen].tolist(), drawn.rows[chosen].tolist(), drawn.letters[chosen].tolist())
         with (
             new_part(self.folder, number) as new,
             (new / RECORDS).open("xb") as records,
-            (new / IMAGES).open("xb") as images,
+            (new / MEMBERS).open("xb") as others,
         ):
-            for source, row, place in zip(*columns, strict=True):
+            for source, row, letter in zip(*columns, strict=True):
                 dataset, shards = reader(source)
                 members, key = shards.read(row), dataset.rows.text("key", row)
-                record = self._changed(read_record(members, key), place)
-                where = None
-                if "jpg" in members:
-                    where = [images.tell(), len(members["jpg"])]
-                    images.write(members["jpg"])
-                records.write(encode_json({"record": record, "image": where}) + b"\n")
+                record = self._changed(read_record(members, key), letter)
+                places: dict[str, list[int]] = {}
+                for extension in sorted(members.keys() - {"json"}):
+                    places[extension] = [others.tell(), len(members[extension])]
+                    others.write(members[extension])
+                records.write(encode_json({"record": record, "members": places}) + b"\n")
 
     def _changed(self, record: dict[str, Any], place: int) -> dict[str, Any]:
         if place >= 0:
@@ -134,6 +136,24 @@ def thinned(record: dict[str, Any], most: int, seed: int) -> dict[str, Any]:
         "target": {**record["target"], "points": kept},
         "orig": {**(record.get("orig") or {}), "points": len(points)},
     }
+
+
+def read_drawn(folder: Path, number: int) -> Iterator[tuple[dict[str, Any], dict[str, bytes]]]:
+    """(record as JSON, other members by extension) of a part, in order. Raises DataError if it is damaged."""
+    path = part_folder(folder, number)
+    try:
+        with (path / RECORDS).open("rb") as lines, (path / MEMBERS).open("rb") as others:
+            for line in lines:
+                content = json.loads(line)
+                members: dict[str, bytes] = {}
+                for extension, (offset, size) in content["members"].items():
+                    others.seek(offset)
+                    members[extension] = others.read(size)
+                    if len(members[extension]) != size:
+                        raise ValueError(f"{MEMBERS} ends too early")
+                yield content["record"], members
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is damaged ({error}).", f"Remove {path}. {AGAIN}") from error
 
 
 def is_drawn(folder: Path, number: int) -> bool:

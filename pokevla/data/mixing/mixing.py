@@ -18,10 +18,9 @@ import numpy as np
 import pokevla
 from pokevla.data.conversion.unfinished import begun_folder, forget, part_folder
 from pokevla.data.conversion.workers import Work, run_parts
-from pokevla.data.curation.making import IMAGES, RECORDS
 from pokevla.data.dataset import Dataset, open_dataset, refuse_replacing_dataset
 from pokevla.data.mixing.candidates import Candidates, load_candidates
-from pokevla.data.mixing.drawing import Drawn, DrawWork, is_drawn
+from pokevla.data.mixing.drawing import MEMBERS, RECORDS, Drawn, DrawWork, is_drawn
 from pokevla.data.mixing.facts import summarise_mixture
 from pokevla.data.mixing.lists import read_lists
 from pokevla.data.mixing.scanning import SAMPLES_NAME, Opened, ScanWork, chunks_of, is_scanned
@@ -37,7 +36,7 @@ from pokevla.recipe.values import plain_values
 from pokevla.telemetry.code_version import code_commit
 
 PART_TIMEOUT_S = 3600.0
-NAMES = tuple(f"*/{name}" for name in (SAMPLES_NAME, RECORDS, IMAGES))
+NAMES = tuple(f"*/{name}" for name in (SAMPLES_NAME, RECORDS, MEMBERS))
 """What a mixture writes into its unfinished folder."""
 Progress = Callable[[int, int], None]
 

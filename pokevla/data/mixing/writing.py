@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pokevla.data.curation.conversion import SCHEMA, table_row
-from pokevla.data.curation.making import read_part
+from pokevla.data.mixing.drawing import read_drawn
 from pokevla.data.mixing.summary import SUMMARY_NAME, MixtureSummary
 from pokevla.data.sources.provenance import made_by
+from pokevla.data.tables.questions import SCHEMA, table_row
 from pokevla.data.writer import REMEDY, DatasetWriter, encode_json
 from pokevla.files.ownership import Ownership
 from pokevla.files.texts import write_json
@@ -52,11 +52,8 @@ def _write(
     licenses: set[str] = set()
     with DatasetWriter(out, group=out.name, samples=SCHEMA, shard_samples=recipe.shard_samples) as writer:
         for number in parts:
-            for record, jpeg in read_part(folder, number):
-                members = {"json": encode_json(record)}
-                if jpeg is not None:
-                    members["jpg"] = jpeg
-                writer.add_sample(record["key"], members, table_row(record))
+            for record, members in read_drawn(folder, number):
+                writer.add_sample(record["key"], {**members, "json": encode_json(record)}, table_row(record))
                 for counts, name in ((categories, record["category"]), (sources, record["source"])):
                     counts[name] = counts.get(name, 0) + 1
                 licenses.add(record.get("license") or "not stated")

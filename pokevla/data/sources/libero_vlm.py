@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from pokevla.data.dataset import refuse_output
 from pokevla.data.records import CATEGORIES, VLMRecord
@@ -32,6 +31,7 @@ from pokevla.data.sources.provenance import made_by, source_entry
 from pokevla.data.sources.questions import ask
 from pokevla.data.sources.skips import Skips
 from pokevla.data.sources.tasks import phrase
+from pokevla.data.tables.questions import SAMPLE_SCHEMA
 from pokevla.data.writer import DatasetWriter, encode_json
 from pokevla.errors import DataError, UsageError
 from pokevla.files.finding import find_files
@@ -41,25 +41,6 @@ from pokevla.files.foreign.process import READ_TIMEOUT_S, ForeignReader
 LICENSE = "CC-BY-4.0"
 """Licence of LIBERO's data. The images are renderings of its scenes."""
 ORDER = {category: place for place, category in enumerate(CATEGORIES)}
-_PAIRS = pa.list_(pa.list_(pa.float64()))
-SAMPLE_SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("shard", pa.int32()),
-        ("split", pa.string()),
-        ("source", pa.string()),
-        ("category", pa.string()),
-        ("task", pa.string()),
-        ("answer_kind", pa.string()),
-        ("question", pa.string()),
-        ("answer", pa.string()),
-        ("target_points", _PAIRS),
-        ("target_boxes", _PAIRS),
-        ("choice", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-    ]
-)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ SIZES = {"robopoint": 48, "refspatial": 24, "llava": 40}
 
 def write_sources(root: Path) -> None:
     """Three sets as published: points, of which some answers have many; choices, mostly A, and points of 8 questions
-    about each image; yes and no, mostly yes."""
+    about each image; yes and no, mostly yes, and the last two rows repeat the first."""
     rows = []
     for n in range(SIZES["robopoint"]):
         image = f"{'object_ref' if n % 3 else 'region_ref'}/p{n:03d}.png"
@@ -34,10 +34,11 @@ def write_sources(root: Path) -> None:
     write_json(root / "refspatial/3D/choice_qa.json", rows)
     write_json(root / "refspatial/3D/vacant_qa.json", vacant)
     rows = []
-    for n in range(SIZES["llava"]):
+    for row in range(SIZES["llava"]):
+        n = row % (SIZES["llava"] - 2)
         image = f"coco/train2017/{n:012d}.jpg"
         save(root / "llava" / image, seed=300 + n)
-        rows.append({"id": str(n), "image": image, "conversations": talk(f"Is it {n}?", "Yes" if n % 5 else "No")})
+        rows.append({"id": str(row), "image": image, "conversations": talk(f"Is it {n}?", "Yes" if n % 5 else "No")})
     write_json(root / "llava/llava_v1_5_mix665k.json", rows)
 
 
@@ -48,16 +49,16 @@ def convert_sources(raw: Path, out: Path, shard_samples: int) -> Path:
     return out
 
 
-def write_recipe(path: Path, sources: Path, out: Path, **fields: Any) -> Path:
+def write_recipe(path: Path, converted: Path, out: Path, **fields: Any) -> Path:
     """A recipe of the three sources; it is YAML as JSON is."""
     content = {
         "kind": "mixture",
         "name": "vlm",
         "output": str(out),
         "sources": [
-            {"path": str(sources / "robopoint")},
-            {"path": str(sources / "refspatial"), "caps": [{"by": "image", "at_most": 5}]},
-            {"path": str(sources / "llava")},
+            {"path": str(converted / "robopoint")},
+            {"path": str(converted / "refspatial"), "caps": [{"by": "image", "at_most": 5}]},
+            {"path": str(converted / "llava")},
         ],
         "categories": {"general": {"budget": 30}, "grounding": {"budget": 40}, "reasoning": {"budget": 50}},
         "shard_samples": 16,

@@ -60,7 +60,7 @@ def test_other_shards_and_processes_give_the_same_bytes(sources: Path, mixed: Pa
 
 _KILLER = """
 import os, signal, sys
-import pokevla.data.mixing.drawing, pokevla.data.mixing.scanning, pokevla.data.writer
+import pokevla.data.mixing.writing, pokevla.data.mixing.drawing, pokevla.data.mixing.scanning, pokevla.data.writer
 from pokevla.cli.main import run
 name, count = sys.argv[1], int(sys.argv[2])
 owner = {"read_record": [pokevla.data.mixing.scanning, pokevla.data.mixing.drawing],
@@ -104,7 +104,7 @@ def test_killed_at_any_time_it_goes_on_to_the_same_bytes(sources: Path, mixed: P
 
 def test_the_datasets_are_whole_and_what_the_summary_says(mixed: Path) -> None:
     summary, rows = read_summary(mixed), rows_of(mixed)
-    assert {name: len(its) for name, its in rows.items()} == {"general": 16, "grounding": 40, "reasoning": 50}
+    assert {name: len(its) for name, its in rows.items()} == {"general": 18, "grounding": 40, "reasoning": 50}
     assert {name: len(its) for name, its in rows.items()} == {n: d["samples"] for n, d in summary.datasets.items()}
     for name, facts in summary.datasets.items():
         assert verify_dataset(mixed / name) == facts["samples"]
@@ -117,13 +117,13 @@ def test_the_datasets_are_whole_and_what_the_summary_says(mixed: Path) -> None:
         assert len(its) == row.selected
     assert summary.step_totals()["read"] == SIZES["robopoint"] + 9 * SIZES["refspatial"] + SIZES["llava"]
     assert summary.step_totals()["capped"] == 4 * SIZES["refspatial"]
-    assert summary.notes == ["general: the sources have 16 samples of the budget of 30; 14 are missing."]
+    assert summary.notes == ["general: the sources have 18 samples of the budget of 30; 12 are missing."]
 
 
 def test_answers_are_balanced_and_still_right(sources: Path, mixed: Path) -> None:
     rows, summary = rows_of(mixed), read_summary(mixed)
     before = {row["key"]: row for name in SIZES for row in open_dataset(sources / "few" / name).samples.to_pylist()}
-    assert Counter(row["answer"] for row in rows["general"]) == {"Yes": 8, "No": 8}
+    assert Counter(row["answer"] for row in rows["general"]) == {"Yes": 9, "No": 9}
     assert Counter(row["choice"] for row in rows["reasoning"]) == {"A": 25, "B": 25}
     (letters,) = summary.letters
     assert letters.before["A"] > 2 * letters.before["B"]
@@ -153,7 +153,6 @@ def test_what_lists_name_is_left_out_under_its_code(
     pytest.importorskip("datasketch")
     datasets = [str(sources / "few" / name) for name in SIZES]
     assert run(["data", "duplicates", *datasets, "--out", str(tmp_path / "duplicates")]) == 0
-    report = json.loads((tmp_path / "duplicates/report.json").read_text())
     recipe = write_recipe(
         tmp_path / "r.yaml", sources / "few", tmp_path / "out", left_out=[str(tmp_path / "duplicates")], datasets="one"
     )
@@ -161,7 +160,7 @@ def test_what_lists_name_is_left_out_under_its_code(
     assert run(["data", "mix", str(recipe), "--workers", "0", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "out/vlm/mixture.json").read_text())
     summary = read_summary(tmp_path / "out/vlm/mixture.json")
-    assert summary.left_out_codes() == {code: n for code, n in report["left_out"].items() if n} != {}
+    assert summary.left_out_codes() == {"duplicate": 2}
     assert summary.lists[0].codes == summary.left_out_codes()
     taken = {row["key"] for row in rows_of(tmp_path / "out/vlm")["all"]}
     named = pq.read_table(tmp_path / "duplicates/left_out.parquet")["key"].to_pylist()
@@ -176,9 +175,9 @@ def test_the_table_shows_ours_beside_the_papers(
     assert run(["data", "mix", str(recipe), "--workers", "0"]) == 0
     shown = capsys.readouterr()
     table = [line.split() for line in shown.out.splitlines()]
-    assert ["general", "40", "16", "30", "665,000"] in table
+    assert ["general", "40", "18", "30", "665,000"] in table
     assert ["refspatial", "192", "50"] in table
-    assert "note: general: the sources have 16 samples" in shown.err
+    assert "note: general: the sources have 18 samples" in shown.err
     before = contents(tmp_path / "out/vlm")
     assert run(["data", "mix", str(recipe), "--workers", "0"]) == 3
     assert "already exists" in capsys.readouterr().err
@@ -212,7 +211,7 @@ def test_inputs_that_do_not_fit_are_refused(sources: Path, tmp_path: Path, capsy
     assert "sources.1: " in wrong(2, sources=[one, one])
     assert "llava-mix665k-00000000 is in" in wrong(3, sources=[one, {"path": str(sources / "many/llava")}])
     budget = {"general": {"budget": 30}}
-    assert "general has 16 of 30" in wrong(2, sources=[one], categories=budget, short="stop")
+    assert "general has 18 of 30" in wrong(2, sources=[one], categories=budget, short="stop")
     assert "Nothing is left of the 40 samples" in wrong(3, sources=[one], categories={"affordance": {"budget": 3}})
     assert "names grounding, which has no budget" in wrong(
         2, sources=[{**one, "categories": ["grounding"]}], categories=budget
