@@ -51,6 +51,7 @@ class DrawWork:
     inputs: Sequence[Opened]
     drawn: Sequence[Drawn]
     part_samples: int
+    """Its records are in memory at once, its images are not."""
     max_points: int | None
     seed: int
     folder: Path
@@ -93,20 +94,22 @@ class DrawWork:
     ) -> None:
         chosen = slice(first, first + self.part_samples)
         columns = (drawn.inputs[chosen].tolist(), drawn.rows[chosen].tolist(), drawn.letters[chosen].tolist())
-        with (
-            new_part(self.folder, number) as new,
-            (new / RECORDS).open("xb") as records,
-            (new / MEMBERS).open("xb") as others,
-        ):
-            for source, row, letter in zip(*columns, strict=True):
-                dataset, shards = reader(source)
-                members, key = shards.read(row), dataset.rows.text("key", row)
-                record = self._changed(read_record(members, key), letter)
-                places: dict[str, list[int]] = {}
-                for extension in sorted(members.keys() - {"json"}):
-                    places[extension] = [others.tell(), len(members[extension])]
-                    others.write(members[extension])
-                records.write(encode_json({"record": record, "members": places}) + b"\n")
+        lines: list[bytes] = [b""] * len(columns[0])
+        with new_part(self.folder, number) as new:
+            with (new / MEMBERS).open("xb") as others:
+                # In the order of the inputs, so that each shard and its index are opened once.
+                for place in sorted(range(len(lines)), key=lambda n: (columns[0][n], columns[1][n])):
+                    dataset, shards = reader(columns[0][place])
+                    row = columns[1][place]
+                    members, key = shards.read(row), dataset.rows.text("key", row)
+                    record = self._changed(read_record(members, key), columns[2][place])
+                    where: dict[str, list[int]] = {}
+                    for extension in sorted(members.keys() - {"json"}):
+                        where[extension] = [others.tell(), len(members[extension])]
+                        others.write(members[extension])
+                    lines[place] = encode_json({"record": record, "members": where}) + b"\n"
+            with (new / RECORDS).open("xb") as records:
+                records.writelines(lines)
 
     def _changed(self, record: dict[str, Any], place: int) -> dict[str, Any]:
         if place >= 0:

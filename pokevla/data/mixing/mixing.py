@@ -35,6 +35,8 @@ from pokevla.recipe.schema import MixtureRecipe
 from pokevla.recipe.values import plain_values
 from pokevla.telemetry.code_version import code_commit
 
+PART_SAMPLES = 8192
+"""Samples of a part to write: enough that several of them are of one shard of an input."""
 PART_TIMEOUT_S = 3600.0
 NAMES = tuple(f"*/{name}" for name in (SAMPLES_NAME, RECORDS, MEMBERS))
 """What a mixture writes into its unfinished folder."""
@@ -84,9 +86,9 @@ def mix(
     summary = summarise_mixture(recipe, datasets, list_facts, candidates, strata, places)
     _refuse_short(recipe, summary)
     del candidates
-    draw = DrawWork(inputs, drawn, recipe.shard_samples, recipe.answers.max_points, recipe.seed, folder)
+    draw = DrawWork(inputs, drawn, PART_SAMPLES, recipe.answers.max_points, recipe.seed, folder)
     parts = draw.parts()
-    sizes = {number: min(recipe.shard_samples, len(drawn[which]) - first) for number, which, first in parts}
+    sizes = {number: min(PART_SAMPLES, len(drawn[which]) - first) for number, which, first in parts}
     _make(draw, sizes, is_drawn, folder, workers, on_draw)
     numbers = {each.name: [number for number, of, _ in parts if of == which] for which, each in enumerate(drawn)}
     made = write_mixture(recipe, summary, folder, numbers, owned_mixture if overwrite else None)

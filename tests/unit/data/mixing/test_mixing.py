@@ -60,8 +60,9 @@ def test_other_shards_and_processes_give_the_same_bytes(sources: Path, mixed: Pa
 
 _KILLER = """
 import os, signal, sys
-import pokevla.data.mixing.writing, pokevla.data.mixing.drawing, pokevla.data.mixing.scanning, pokevla.data.writer
+import pokevla.data.mixing.mixing, pokevla.data.mixing.drawing, pokevla.data.mixing.scanning, pokevla.data.writer
 from pokevla.cli.main import run
+pokevla.data.mixing.mixing.PART_SAMPLES = 16
 name, count = sys.argv[1], int(sys.argv[2])
 owner = {"read_record": [pokevla.data.mixing.scanning, pokevla.data.mixing.drawing],
          "add_sample": [pokevla.data.writer.DatasetWriter],
@@ -78,7 +79,10 @@ sys.exit(run(["data", "mix", *sys.argv[3:]]))
 """
 
 
-def test_killed_at_any_time_it_goes_on_to_the_same_bytes(sources: Path, mixed: Path, tmp_path: Path) -> None:
+def test_killed_at_any_time_it_goes_on_to_the_same_bytes(
+    sources: Path, mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pokevla.data.mixing.mixing.PART_SAMPLES", 16)
     recipe = write_recipe(tmp_path / "r.yaml", sources / "many", tmp_path / "out")
     command = [sys.executable, "-c", _KILLER]
     unfinished = tmp_path / "out/.unfinished-vlm"
@@ -264,7 +268,7 @@ def test_parts_of_other_inputs_are_not_used(sources: Path, tmp_path: Path, capsy
     moving = tmp_path / "sets"
     shutil.copytree(sources / "few", moving)
     recipe = write_recipe(tmp_path / "r.yaml", moving, tmp_path / "out")
-    words = [sys.executable, "-c", _KILLER, "add_sample", "9", str(recipe), "--workers", "0"]
+    words = [sys.executable, "-c", _KILLER, "read_record", "100", str(recipe), "--workers", "0"]
     assert subprocess.run(words, capture_output=True, check=False).returncode == -signal.SIGKILL
     shutil.rmtree(moving / "llava")
     shutil.copytree(sources / "many/llava", moving / "llava")
