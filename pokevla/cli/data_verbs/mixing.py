@@ -29,7 +29,7 @@ def mix(
         bool, typer.Option("--overwrite", help="Replace an earlier mixture, once the new one is complete.")
     ] = False,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Discard the parts of a mixture of other inputs that did not end.")
+        bool, typer.Option("--restart", help="Discard finished parts that were made of other inputs or another recipe.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print mixture.json.")] = False,
 ) -> None:

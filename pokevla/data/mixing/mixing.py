@@ -6,40 +6,33 @@ on processes or on interruptions. A mixture that was killed goes on after its fi
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-import pokevla
-from pokevla.data.conversion.unfinished import begun_folder, forget, part_folder
+from pokevla.data.conversion.unfinished import forget, part_folder
 from pokevla.data.conversion.workers import Work, run_parts
 from pokevla.data.dataset import Dataset, open_dataset, refuse_replacing_dataset
 from pokevla.data.mixing.candidates import Candidates, load_candidates
-from pokevla.data.mixing.drawing import MEMBERS, RECORDS, Drawn, DrawWork, is_drawn
+from pokevla.data.mixing.drawing import Drawn, DrawWork, is_drawn
 from pokevla.data.mixing.facts import summarise_mixture
 from pokevla.data.mixing.lists import read_lists
-from pokevla.data.mixing.scanning import SAMPLES_NAME, Opened, ScanWork, chunks_of, is_scanned
+from pokevla.data.mixing.scanning import Opened, ScanWork, chunks_of, is_scanned
 from pokevla.data.mixing.selection import output_order, right_places, select
-from pokevla.data.mixing.summary import ALL_NAME, SUMMARY_NAME, ListFacts, MixtureSummary, in_order, read_summary
+from pokevla.data.mixing.summary import ALL_NAME, SUMMARY_NAME, MixtureSummary, in_order, read_summary
+from pokevla.data.mixing.unfinished import NAMES, parts_folder
 from pokevla.data.mixing.writing import write_mixture
 from pokevla.errors import DataError, RecipeError
 from pokevla.files.ownership import foreign_entry, refuse_overlap
-from pokevla.files.texts import read_json
 from pokevla.files.writing import refuse_second_writer
 from pokevla.recipe.schema import MixtureRecipe
-from pokevla.recipe.values import plain_values
-from pokevla.telemetry.code_version import code_commit
 
 PART_SAMPLES = 8192
 """Samples of a part to write: enough that several of them are of one shard of an input."""
 PART_TIMEOUT_S = 3600.0
-NAMES = tuple(f"*/{name}" for name in (SAMPLES_NAME, RECORDS, MEMBERS))
-"""What a mixture writes into its unfinished folder."""
 Progress = Callable[[int, int], None]
 
 
@@ -58,7 +51,7 @@ def mix(
     Args:
         workers: processes; 0: this one.
         overwrite: replace an earlier mixture.
-        restart: discard parts of a mixture of other inputs or settings that did not end.
+        restart: discard finished parts of an earlier command for the same mixture whose inputs or recipe were others.
         on_scan, on_draw: called with (done, total) samples read, and written.
         on_note: called with a sentence for everything noticed.
 
@@ -73,7 +66,8 @@ def mix(
     refuse_output(out, [*recipe.dataset_paths, *recipe.left_out], overwrite=overwrite)
     datasets = open_inputs(recipe)
     lists, list_facts = read_lists(recipe.left_out, datasets)
-    folder = _folder(out, _identity(recipe, datasets, list_facts), restart=restart)
+    note = on_note if on_note is not None else lambda _: None
+    folder = parts_folder(out, recipe, datasets, list_facts, restart=restart, on_note=note)
     inputs = [Opened(dataset.root, dataset.fingerprint) for dataset in datasets]
     chunks = chunks_of(datasets)
     scan = ScanWork(inputs, chunks, recipe.seed, folder)
@@ -93,9 +87,8 @@ def mix(
     numbers = {each.name: [number for number, of, _ in parts if of == which] for which, each in enumerate(drawn)}
     made = write_mixture(recipe, summary, folder, numbers, owned_mixture if overwrite else None)
     forget(folder, NAMES)
-    for note in made.notes:
-        if on_note is not None:
-            on_note(note)
+    for sentence in made.notes:
+        note(sentence)
     return made
 
 
@@ -152,40 +145,6 @@ def owned_mixture(out: Path) -> None:
     entry = foreign_entry(out, patterns)
     if entry is not None:
         raise DataError(f"{out} is not replaced: {entry} does not belong to the mixture.", "Move it elsewhere.")
-
-
-def _identity(recipe: MixtureRecipe, datasets: Sequence[Dataset], lists: Sequence[ListFacts]) -> dict[str, Any]:
-    """What every part depends on."""
-    values = plain_values(recipe)
-    for name in ("output", "left_out", "paths_as_written"):
-        values.pop(name, None)
-    sources = [{**source, "path": ""} for source in values.pop("sources")]
-    return {
-        "command": "mix",
-        "inputs": {str(number): dataset.fingerprint for number, dataset in enumerate(datasets)},
-        "lists": [each.xxh64 for each in lists],
-        "recipe": {**values, "sources": sources},
-        "pokevla": pokevla.__version__,
-        "code": code_commit(),
-    }
-
-
-def _folder(out: Path, identity: dict[str, Any], *, restart: bool) -> Path:
-    """The folder of parts. Raises DataError if those in it are of another identity, unless `restart`."""
-    stored: Any = None
-    with suppress(DataError):  # there is none, or it is damaged: nothing in it can be used
-        stored = read_json(out.with_name(f".unfinished-{out.name}") / "settings.json")
-    wanted = json.loads(json.dumps(identity))
-    if isinstance(stored, dict) and stored != wanted and not restart:
-        differing = sorted(name for name in {*stored, *wanted} if stored.get(name) != wanted.get(name))
-        titles = {"inputs": "the fingerprints of the inputs", "lists": "the lists of samples to leave out",
-                  "recipe": "the recipe", "pokevla": "the version", "code": "the commit of the program"}  # fmt: skip
-        changed = " and ".join(titles.get(name, name) for name in differing)
-        raise DataError(
-            f"An earlier command for {out} did not end, and since then {changed} changed: its parts do not fit.",
-            "Go on with what it was begun with, or pass --restart to discard its parts.",
-        )
-    return begun_folder(out, identity, NAMES)
 
 
 def _make(

@@ -130,8 +130,15 @@ def _shared_out(config: CategoryConfig, shares: Sequence[_Share], candidates: Ca
             candidates.status[rows] = OVER_BUDGET
             candidates.status[smallest(rows, candidates.ids, "budget", taken)] = SELECTED
     return [
-        StratumFacts(*share.name, round(float(weight), 6), *map(int, numbers))
-        for share, weight, *numbers in zip(shares, weights, least, sizes, most, given, strict=True)
+        StratumFacts(
+            *share.name,
+            weight=round(float(weights[place]), 6),
+            least=int(least[place]),
+            available=int(sizes[place]),
+            most=int(most[place]),
+            selected=int(given[place]),
+        )
+        for place, share in enumerate(shares)
     ]
 
 

@@ -17,12 +17,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pokevla.data.records import CATEGORIES
 from pokevla.errors import DataError
 from pokevla.files.texts import read_json_object
 
+Name = TypeVar("Name", bound=str)
 SUMMARY_NAME = "mixture.json"
 ALL_NAME = "all"
 """The dataset of a mixture that is written as one."""
@@ -271,7 +272,7 @@ def read_summary(path: Path) -> MixtureSummary:
         raise DataError(f"{path} is damaged ({error}).", _REMEDY) from error
 
 
-def in_order(categories: Iterable[str]) -> list[str]:
-    """Categories in the order of the paper, then any others."""
-    given = set(categories)
-    return [*(name for name in CATEGORIES if name in given), *sorted(given - set(CATEGORIES))]
+def in_order(categories: Iterable[Name]) -> list[Name]:
+    """Categories, each once, in the order of the paper, then any others."""
+    places: dict[str, int] = {name: place for place, name in enumerate(CATEGORIES)}
+    return sorted(set(categories), key=lambda name: (places.get(name, len(places)), name))

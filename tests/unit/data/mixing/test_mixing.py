@@ -213,7 +213,7 @@ def test_inputs_that_do_not_fit_are_refused(sources: Path, tmp_path: Path, capsy
     assert "sources.0" in wrong(3, sources=[{"path": str(tmp_path / "absent")}])
     assert "is not a dataset" in wrong(3, sources=[{"path": str(tmp_path / "absent")}])
     assert "sources.1: " in wrong(2, sources=[one, one])
-    assert "llava-mix665k-00000000 is in" in wrong(3, sources=[one, {"path": str(sources / "many/llava")}])
+    assert f"is in {few / 'llava'} and in" in wrong(3, sources=[one, {"path": str(sources / "many/llava")}])
     budget = {"general": {"budget": 30}}
     assert "general has 18 of 30" in wrong(2, sources=[one], categories=budget, short="stop")
     assert "Nothing is left of the 40 samples" in wrong(3, sources=[one], categories={"affordance": {"budget": 3}})
@@ -264,25 +264,38 @@ def test_lists_that_do_not_fit_are_refused(sources: Path, tmp_path: Path, capsys
     assert read_summary(tmp_path / "out/vlm").left_out_codes() == {"duplicate": 1}
 
 
-def test_parts_of_other_inputs_are_not_used(sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_finished_parts_that_do_not_fit_are_not_lost_and_not_used(
+    sources: Path, mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     moving = tmp_path / "sets"
     shutil.copytree(sources / "few", moving)
     recipe = write_recipe(tmp_path / "r.yaml", moving, tmp_path / "out")
-    words = [sys.executable, "-c", _KILLER, "read_record", "100", str(recipe), "--workers", "0"]
+    words = [sys.executable, "-c", _KILLER, "read_record", "330", str(recipe), "--workers", "0"]
     assert subprocess.run(words, capture_output=True, check=False).returncode == -signal.SIGKILL
-    shutil.rmtree(moving / "llava")
+    unfinished = tmp_path / "out/.unfinished-vlm"
+    before = contents(unfinished)
+    assert "1000000/members.bin" in before
+    shutil.move(moving / "llava", tmp_path / "llava")
     shutil.copytree(sources / "many/llava", moving / "llava")
-    error = refused(capsys, recipe, code=3)
-    assert "the fingerprints of the inputs changed" in error
-    assert "--restart" in error
-    assert "the recipe changed" in refused(
-        capsys, write_recipe(recipe, moving, tmp_path / "out", seed=1), code=3
-    ).replace("the fingerprints of the inputs and ", "")
-    recipe = write_recipe(recipe, moving, tmp_path / "out")
-    assert run(["data", "mix", str(recipe), "--workers", "0", "--restart"]) == 0
-    recipe = write_recipe(tmp_path / "f.yaml", sources / "few", tmp_path / "fresh")
+    assert "since then the fingerprints of the inputs changed" in refused(capsys, recipe, code=3)
+    shutil.rmtree(moving / "llava")
+    shutil.move(tmp_path / "llava", moving / "llava")
+    other = write_recipe(tmp_path / "other.yaml", moving, tmp_path / "out", answers={"max_points": 3})
+    assert "since then the recipe changed. Go on with" in refused(capsys, other, code=3)
+    assert contents(unfinished) == before
     assert run(["data", "mix", str(recipe), "--workers", "0"]) == 0
-    assert contents(tmp_path / "out/vlm") == contents(tmp_path / "fresh/vlm")
+    assert contents(tmp_path / "out/vlm") == contents(mixed)
+
+
+def test_parts_are_discarded_when_one_says_so(sources: Path, mixed: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "r.yaml", sources / "few", tmp_path / "out", answers={"max_points": 3})
+    words = [sys.executable, "-c", _KILLER, "read_record", "330", str(recipe), "--workers", "0"]
+    assert subprocess.run(words, capture_output=True, check=False).returncode == -signal.SIGKILL
+    write_recipe(recipe, sources / "few", tmp_path / "out")
+    scanned = tmp_path / "out/.unfinished-vlm/000000/samples.arrow"
+    assert scanned.exists()
+    assert run(["data", "mix", str(recipe), "--workers", "0", "--restart"]) == 0
+    assert contents(tmp_path / "out/vlm") == contents(mixed)
 
 
 def test_a_damaged_sample_is_named_and_nothing_is_written(
