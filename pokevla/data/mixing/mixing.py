@@ -67,7 +67,7 @@ def mix(
     datasets = open_inputs(recipe)
     lists, list_facts = read_lists(recipe.left_out, datasets)
     note = on_note if on_note is not None else lambda _: None
-    folder = parts_folder(out, recipe, datasets, list_facts, restart=restart, on_note=note)
+    folder = parts_folder(out, recipe, datasets, list_facts, PART_SAMPLES, restart=restart, on_note=note)
     inputs = [Opened(dataset.root, dataset.fingerprint) for dataset in datasets]
     chunks = chunks_of(datasets)
     scan = ScanWork(inputs, chunks, recipe.seed, folder)

@@ -19,7 +19,7 @@ import pokevla
 from pokevla.data.conversion.unfinished import begun_folder
 from pokevla.data.dataset import Dataset
 from pokevla.data.mixing.drawing import FIRST_PART, MEMBERS, RECORDS
-from pokevla.data.mixing.scanning import SAMPLES_NAME
+from pokevla.data.mixing.scanning import CHUNK_SAMPLES, SAMPLES_NAME
 from pokevla.data.mixing.summary import ListFacts
 from pokevla.errors import DataError
 from pokevla.files.texts import read_json, write_json
@@ -33,8 +33,10 @@ NAMES = (_DRAWN, *(f"*/{name}" for name in (SAMPLES_NAME, RECORDS, MEMBERS)))
 _TITLES = {
     "inputs": "the fingerprints of the inputs",
     "seed": "the seed",
+    "chunk_samples": "the size of parts",
     "lists": "the lists of samples to leave out",
     "recipe": "the recipe",
+    "part_samples": "the size of parts",
     "pokevla": "the version of the program",
     "code": "the commit of the program",
 }
@@ -45,6 +47,7 @@ def parts_folder(
     recipe: MixtureRecipe,
     datasets: Sequence[Dataset],
     lists: Sequence[ListFacts],
+    part_samples: int,
     *,
     restart: bool,
     on_note: Callable[[str], None],
@@ -52,6 +55,7 @@ def parts_folder(
     """The folder of the parts of `out`, without parts that do not fit.
 
     Args:
+        part_samples: samples of a part.
         restart: discard parts with samples that do not fit.
 
     Raises:
@@ -59,7 +63,7 @@ def parts_folder(
             else, or cannot be written.
     """
     folder = out.with_name(f".unfinished-{out.name}")
-    scanned, drawn = _scanned_from(recipe, datasets), _drawn_from(recipe, lists)
+    scanned, drawn = _scanned_from(recipe, datasets), _drawn_from(recipe, lists, part_samples)
     changed = _changed(folder / _SCANNED, scanned)
     if not changed:
         changed = _changed(folder / _DRAWN, drawn)
@@ -85,17 +89,19 @@ def _scanned_from(recipe: MixtureRecipe, datasets: Sequence[Dataset]) -> dict[st
     return {
         "inputs": [dataset.fingerprint for dataset in datasets],
         "seed": recipe.seed,
+        "chunk_samples": CHUNK_SAMPLES,
         "pokevla": pokevla.__version__,
         "code": code_commit(),
     }
 
 
-def _drawn_from(recipe: MixtureRecipe, lists: Sequence[ListFacts]) -> dict[str, Any]:
+def _drawn_from(recipe: MixtureRecipe, lists: Sequence[ListFacts], part_samples: int) -> dict[str, Any]:
     values = plain_values(recipe)
     for name in ("output", "left_out", "paths_as_written"):
         values.pop(name, None)
     sources = [{**source, "path": ""} for source in values.pop("sources")]
-    return {"lists": [each.xxh64 for each in lists], "recipe": {**values, "sources": sources}}
+    recipe_values = {**values, "sources": sources}
+    return {"lists": [each.xxh64 for each in lists], "recipe": recipe_values, "part_samples": part_samples}
 
 
 def _changed(path: Path, wanted: dict[str, Any]) -> list[str]:

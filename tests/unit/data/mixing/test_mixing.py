@@ -228,7 +228,7 @@ def test_inputs_that_do_not_fit_are_refused(sources: Path, tmp_path: Path, capsy
         (robot / "dataset.json").read_text().replace('"kind": "vlm"', '"kind": "robot"')
     )
     assert "sources.0: " in wrong(3, sources=[{"path": str(robot)}])  # its checksum differs
-    assert not out.exists() or not any(out.iterdir())
+    assert not (out / "vlm").exists()
 
 
 def written_list(folder: Path, datasets: list[Path], rows: list[dict[str, Any]]) -> Path:
@@ -265,8 +265,13 @@ def test_lists_that_do_not_fit_are_refused(sources: Path, tmp_path: Path, capsys
 
 
 def test_finished_parts_that_do_not_fit_are_not_lost_and_not_used(
-    sources: Path, mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sources: Path,
+    mixed: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("pokevla.data.mixing.mixing.PART_SAMPLES", 16)
     moving = tmp_path / "sets"
     shutil.copytree(sources / "few", moving)
     recipe = write_recipe(tmp_path / "r.yaml", moving, tmp_path / "out")
