@@ -19,7 +19,10 @@ from pokevla.cli.main import run
 from pokevla.data.dataset import open_dataset
 from pokevla.data.inspection import verify_dataset
 from pokevla.data.mixing.summary import STEPS, read_summary
-from pokevla.data.screening.left_out import SCHEMA
+from pokevla.data.reader import ShardReader
+from pokevla.data.screening.left_out import SCHEMA as LIST_SCHEMA
+from pokevla.data.tables.questions import SCHEMA, table_row
+from pokevla.data.writer import DatasetWriter, encode_json
 from pokevla.errors import DataError
 from tests.unit.data.mixing.planted import SIZES, contents, convert_sources, write_recipe, write_sources
 
@@ -235,7 +238,7 @@ def written_list(folder: Path, datasets: list[Path], rows: list[dict[str, Any]])
     folder.mkdir()
     covered = {str(path): {"fingerprint": open_dataset(path).fingerprint} for path in datasets}
     (folder / "report.json").write_text(json.dumps({"kind": "duplicates", "datasets": covered}))
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / "left_out.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, LIST_SCHEMA), folder / "left_out.parquet")
     return folder
 
 
@@ -336,3 +339,29 @@ def test_a_mixture_is_planned(sources: Path, tmp_path: Path, capsys: pytest.Capt
     )
     assert run(["submit", str(recipe)]) == 2
     assert "pokevla data mix" in capsys.readouterr().err
+
+
+def test_all_members_of_a_sample_are_kept_and_samples_without_an_image_are_taken(tmp_path: Path) -> None:
+    shared = {"source": "own", "subset": "a", "category": "grounding", "task": "object_point", "split": "train",
+              "width": 8, "height": 8, "answer_kind": "point", "question": "Where?", "answer": "[(0.500, 0.500)]",
+              "target": {"points": [[0.5, 0.5]], "boxes": [], "choice": None}}  # fmt: skip
+    others = [{"jpg": b"picture", "mask.png": b"mask"}, {}]
+    with DatasetWriter(tmp_path / "own", group="own", samples=SCHEMA) as writer:
+        for number, members in enumerate(others):
+            record = {**shared, "key": f"own-{number}"}
+            writer.add_sample(record["key"], {"json": encode_json(record), **members}, table_row(record))
+        writer.finish({"statistics": None, "sources": []})
+    recipe = write_recipe(
+        tmp_path / "r.yaml", tmp_path, tmp_path / "out",
+        sources=[{"path": str(tmp_path / "own"), "caps": [{"by": "group", "at_most": 1}]}],
+        categories={"grounding": {"budget": 2}},
+    )  # fmt: skip
+    assert run(["data", "mix", str(recipe), "--workers", "0"]) == 0
+    dataset = open_dataset(tmp_path / "out/vlm/grounding")
+    reader = ShardReader(dataset)
+    read = {dataset.rows.text("key", row): reader.read(row) for row in range(2)}
+    reader.close()
+    assert {key: {name: each[name] for name in each if name != "json"} for key, each in read.items()} == {
+        "own-0": others[0],
+        "own-1": others[1],
+    }
