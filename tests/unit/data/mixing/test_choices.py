@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pokevla.data.mixing.choices import LETTERS, read_choice, reordered, yes_or_no
@@ -42,6 +42,7 @@ def asked(options: list[str], form: str) -> str:
     return f"What is it? {' '.join(f'({a}) {text}' for a, text in lettered)} {SUFFIX}"
 
 
+@settings(max_examples=60)
 @given(OPTIONS, st.sampled_from(["row", "or", "lines"]), st.data())
 def test_the_answer_is_the_same_option_and_no_option_is_lost(
     options: list[str], form: str, data: st.DataObject
