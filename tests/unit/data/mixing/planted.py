@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from pokevla.cli.main import run
 from tests.unit.data.curation.published import convert, save, talk, write_json
 
 SIZES = {"robopoint": 48, "refspatial": 24, "llava": 40}
@@ -72,3 +75,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     """All files of a mixture but its summary, which names the inputs' fingerprints."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "mixture.json")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def refused(capsys: pytest.CaptureFixture[str], recipe: Path, *options: str, code: int) -> str:
+    """Run a recipe that is refused; returns the error."""
+    capsys.readouterr()
+    assert run(["data", "mix", str(recipe), "--workers", "0", *options]) == code
+    return capsys.readouterr().err
