@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pokevla.data.sources.images import encode_jpeg, encode_mask
-from pokevla.data.sources.vlm_table import SAMPLE_SCHEMA
+from pokevla.data.tables.questions import SAMPLE_SCHEMA
 from pokevla.data.writer import DatasetWriter, encode_json
 
 SIDE = 32  # px

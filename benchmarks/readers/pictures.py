@@ -16,8 +16,8 @@ from benchmarks.readers.ours import SHARD_RECORDS
 from pokevla.data.dataset import open_dataset
 from pokevla.data.sources.episodes import EPISODE_SCHEMA, SAMPLE_SCHEMA
 from pokevla.data.sources.images import encode_jpeg, encode_mask
-from pokevla.data.sources.vlm_table import SAMPLE_SCHEMA as QUESTION_SCHEMA
 from pokevla.data.statistics import compute_statistics
+from pokevla.data.tables.questions import SAMPLE_SCHEMA as QUESTION_SCHEMA
 from pokevla.data.writer import DatasetWriter
 from pokevla.embodiment.libero import LIBERO
 from pokevla.features.cache_files import write_manifest, write_shard

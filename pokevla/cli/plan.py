@@ -11,23 +11,30 @@ from pokevla.embodiment.libero import LIBERO
 from pokevla.packaged_recipes import complete_recipe
 from pokevla.recipe.load import load_recipe
 from pokevla.recipe.planning.cache_job import plan_cache
+from pokevla.recipe.planning.mixture import plan_mixture
 from pokevla.recipe.planning.parts import TITLES
 from pokevla.recipe.planning.plan import Plan, gib
 from pokevla.recipe.planning.plan import plan as make_plan
-from pokevla.recipe.schema import CacheRecipe
+from pokevla.recipe.schema import CacheRecipe, MixtureRecipe
 
 
 def plan(
-    recipe: Path = typer.Argument(..., help="A pretrain, posttrain or cache recipe.", autocompletion=complete_recipe),
+    recipe: Path = typer.Argument(
+        ..., help="A pretrain, posttrain, cache or mixture recipe.", autocompletion=complete_recipe
+    ),
     overrides: list[str] = typer.Argument(None, help="Overrides such as batch.micro=4."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
-    """Print batch arithmetic, steps, memory, compute, hours and disk of a training recipe, or compute, hours and disk
-    of building a cache."""
+    """Print batch arithmetic, steps, memory, compute, hours and disk of a training recipe; compute, hours and disk of
+    building a cache; budgets, sources and disk of a mixture."""
     loaded = load_recipe(recipe, overrides or []).recipe
     if isinstance(loaded, CacheRecipe):
         build = plan_cache(loaded, LIBERO.num_views)
         typer.echo(json.dumps(build.to_dict(), indent=2) if as_json else "\n".join(build.lines()))
+        return
+    if isinstance(loaded, MixtureRecipe):
+        mixture = plan_mixture(loaded)
+        typer.echo(json.dumps(mixture.to_dict(), indent=2) if as_json else "\n".join(mixture.lines()))
         return
     made = make_plan(loaded)
     if as_json:

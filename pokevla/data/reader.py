@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pokevla.data.dataset import SHARDS_NAME, Dataset
-from pokevla.errors import DataError
+from pokevla.errors import DamagedDataError, DataError
 from pokevla.recipe.checking.datasets import INFO_NAME
 from pokevla.shards.shard_reader import Shards
 
@@ -18,6 +18,13 @@ def dataset_shards(dataset: Dataset) -> Shards:
     storage = dataset.storage
     source = storage.source(dataset.root, INFO_NAME, SHARDS_NAME)
     return Shards(dataset.root / SHARDS_NAME, REMEDY, checksums, source=source, log=storage.log)
+
+
+def member(members: dict[str, bytes], extension: str, key: str) -> bytes:
+    """One member of a sample. Raises DataError if the sample lacks it."""
+    if extension not in members:
+        raise DamagedDataError(f"sample {key} has no member {extension}.", "Convert the dataset again.")
+    return members[extension]
 
 
 class ShardReader:

@@ -36,16 +36,9 @@ from pokevla.data.mixture import Mixture
 from pokevla.data.prompts import encode_text, pad_token_id, vla_prompt
 from pokevla.data.question_texts import QuestionTexts
 from pokevla.data.randomness import normal
-from pokevla.data.reader import ShardReader
-from pokevla.errors import DamagedDataError, DataError
+from pokevla.data.reader import ShardReader, member
+from pokevla.errors import DataError
 from pokevla.recipe.sections import AugmentConfig, DataConfig
-
-
-def member(members: dict[str, bytes], extension: str, key: str) -> bytes:
-    """One member of a sample. Raises DataError if the sample lacks it."""
-    if extension not in members:
-        raise DamagedDataError(f"sample {key} has no member {extension}.", "Convert the dataset again.")
-    return members[extension]
 
 
 class RobotSampleMaker:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from pokevla.errors import DataError, RecipeError
+from pokevla.errors import DataError, RecipeError, command_line
 from pokevla.jobs.durations import format_duration, parse_duration_s
 from pokevla.jobs.pieces import DIVISIONS, Pieces, plan_pieces
 from pokevla.jobs.profile import Profile
@@ -92,7 +92,9 @@ def plan_job(loaded: LoadedRecipe, profile: Profile) -> JobPlan:
     if not kind_of(recipe).is_job:
         raise RecipeError(
             f"{loaded.path} is of kind {recipe.kind}, which runs on one machine.",
-            "Submit its recipes as a chain: pokevla submit FIRST --then SECOND",
+            "Submit its recipes as a chain: pokevla submit FIRST --then SECOND"
+            if kind_of(recipe).name == "pipeline"
+            else f"Run it with: {command_line('data', 'mix', loaded.path)}",
         )
     training = training_of(recipe)
     if training is not None:

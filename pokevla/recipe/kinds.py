@@ -20,6 +20,7 @@ AnyRecipe = (
     | schema.CacheRecipe
     | schema.EvalRecipe
     | schema.GroundingRecipe
+    | schema.MixtureRecipe
     | schema.PipelineRecipe
 )
 TrainingRecipe = schema.PretrainRecipe | schema.PosttrainRecipe
@@ -39,7 +40,7 @@ class Kind:
     model: ModelName | None = None  # the model that it trains
     data_kind: DataKind | None = None  # kind of its datasets
     builds_cache: bool = False
-    is_job: bool = True  # can be submitted to a cluster; a pipeline is a list of commands on one machine
+    is_job: bool = True  # can be submitted to a cluster; others run on one machine
 
     @property
     def trains(self) -> bool:
@@ -55,6 +56,7 @@ KINDS: dict[str, Kind] = {
         Kind("cache", schema.CacheRecipe, "Feature cache", data_kind="robot", builds_cache=True),
         Kind("eval", schema.EvalRecipe, "Trials in LIBERO"),
         Kind("grounding", schema.GroundingRecipe, "Grounding of PokeVLM", data_kind="vlm"),
+        Kind("mixture", schema.MixtureRecipe, "Mixture of question sets", data_kind="vlm", is_job=False),
         Kind("pipeline", schema.PipelineRecipe, "Pipeline", is_job=False),
     )
 }

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from pokevla.recipe.data_sections.mixing import AnswersConfig, CategoryConfig, MixtureSource, QuestionCategory
 from pokevla.recipe.data_sections.packing import AnswerLossConfig, PackingConfig
 from pokevla.recipe.eval_sections.policies import PolicySpec
 from pokevla.recipe.eval_sections.trials import TrialsConfig, ValidationConfig
@@ -278,6 +279,47 @@ class GroundingRecipe(JobRecipe):
         return [self.dataset]
 
 
+class MixtureRecipe(JobRecipe):
+    """A training set drawn from converted question sets."""
+
+    kind: Literal["mixture"]
+    """Kind of job."""
+    name: str
+    """Name of the mixture; its folder is `output/name`."""
+    output: UserPath = Path("data")
+    """Folder of mixtures."""
+    seed: int = 7
+    """Seed of the choice of samples, of their order, and of the places of options."""
+    sources: Annotated[list[MixtureSource], Field(min_length=1)]
+    """Converted question sets."""
+    left_out: tuple[UserPath, ...] = ()
+    """Lists of samples to leave out, written by `pokevla data duplicates` and `pokevla data leakage` with `--out`. Each
+    has to cover all sources."""
+    categories: Annotated[dict[QuestionCategory, CategoryConfig], Field(min_length=1)]
+    """Categories and their budgets. Samples of others are not taken."""
+    split: Literal["train", "val", "all"] = "all"
+    """Samples to take: of one split of the sources, or all. They keep their split."""
+    answers: AnswersConfig = AnswersConfig()
+    """What is changed in questions and answers."""
+    datasets: Literal["categories", "one"] = "categories"
+    """`categories`: a dataset for each, `output/name/grounding` and so on, which a training mixes by weight; `one`: a
+    single one, `output/name/all`."""
+    shard_samples: Positive = 1024
+    """Samples per shard."""
+    short: Literal["note", "stop"] = "note"
+    """What happens if the sources have less than the budget of a category: it is taken and noted, or the command ends
+    with an error."""
+    paths_as_written: PathsAsWritten = {}  # noqa: RUF012
+
+    @property
+    def dataset_paths(self) -> list[Path]:
+        return [source.path for source in self.sources]
+
+    @property
+    def result_folders(self) -> list[Path]:
+        return [self.output / self.name]
+
+
 class Stage(Section):
     """One command of a pipeline."""
 
@@ -303,6 +345,6 @@ class PipelineRecipe(JobRecipe):
 
 
 Recipe = Annotated[
-    PretrainRecipe | PosttrainRecipe | CacheRecipe | EvalRecipe | GroundingRecipe | PipelineRecipe,
+    PretrainRecipe | PosttrainRecipe | CacheRecipe | EvalRecipe | GroundingRecipe | MixtureRecipe | PipelineRecipe,
     Field(discriminator="kind"),
 ]

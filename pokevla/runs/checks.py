@@ -21,6 +21,7 @@ from pokevla.files.texts import read_json
 from pokevla.parts import ENVIRONMENTS, METRIC_SINKS, get_part
 from pokevla.recipe import schema, sections
 from pokevla.recipe.checking.datasets import ALL_SPLITS, count_usable, read_dataset_info, read_mixture_embodiment
+from pokevla.recipe.checking.mixtures import mixture_checks
 from pokevla.recipe.derive import derive_batch
 from pokevla.recipe.eval_sections.policies import PolicySpec
 from pokevla.recipe.kinds import AnyRecipe, DataKind, TrainingRecipe, data_kind_of, kind_of, model_of
@@ -112,6 +113,11 @@ def _of_grounding(recipe: schema.GroundingRecipe, _path: Path, made_before: froz
         yield lambda name=name, run=run: _run(f"runs.{name}", run, made_before)
 
 
+def _of_mixture(recipe: schema.MixtureRecipe, _path: Path, _made_before: frozenset[Path]) -> Checks:
+    yield lambda: _output(recipe)
+    yield from mixture_checks(recipe)
+
+
 def _of_pipeline(recipe: schema.PipelineRecipe, _path: Path, _made_before: frozenset[Path]) -> Checks:
     for stage in recipe.stages:
         yield lambda stage=stage: _stage(recipe, stage)
@@ -123,6 +129,7 @@ _CHECKS: dict[str, Callable[[Any, Path, frozenset[Path]], Checks]] = {
     "cache": _of_cache,
     "eval": _of_trials,
     "grounding": _of_grounding,
+    "mixture": _of_mixture,
     "pipeline": _of_pipeline,
 }
 """(recipe, its file, folders that will be created) -> checks, for each kind of recipe."""

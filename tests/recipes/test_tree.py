@@ -10,7 +10,15 @@ from pokevla.recipe.derive import derive_batch
 from pokevla.recipe.document import read_document
 from pokevla.recipe.load import LoadedRecipe, load_recipe, merge_extends
 from pokevla.recipe.planning.plan import plan
-from pokevla.recipe.schema import EvalRecipe, PipelineRecipe, PosttrainRecipe, PretrainRecipe, Stage, TrainRecipe
+from pokevla.recipe.schema import (
+    EvalRecipe,
+    MixtureRecipe,
+    PipelineRecipe,
+    PosttrainRecipe,
+    PretrainRecipe,
+    Stage,
+    TrainRecipe,
+)
 
 ROOT = Path(__file__).resolve().parents[2] / "recipes"
 VARIABLES = {"POKEVLA_DATA": "/data", "POKEVLA_MODELS": "/models"}
@@ -55,6 +63,18 @@ def test_bases_exist_and_make_no_circle(path: Path) -> None:
 def test_unset_variable_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RecipeError, match="POKEVLA_DATA, which is not set"):
         load_recipe(ROOT / "pretrain" / "paper.yaml", (), {"POKEVLA_MODELS": "/m"})
+
+
+def test_pretraining_and_its_ablations_train_on_what_the_mixture_writes() -> None:
+    mixture = load("pretrain/data.yaml").recipe
+    assert isinstance(mixture, MixtureRecipe)
+    written = {mixture.output / mixture.name / name: each.budget for name, each in mixture.categories.items()}
+
+    for left_out in (None, "grounding", "affordance", "reasoning"):
+        recipe = load(f"ablations/pretrain_without_{left_out}.yaml" if left_out else "pretrain/paper.yaml").recipe
+        assert isinstance(recipe, PretrainRecipe)
+        trained = {source.path: source.expected_samples for source in recipe.data.datasets}
+        assert trained == {path: budget for path, budget in written.items() if path.name != left_out}
 
 
 def test_pretraining_is_planned_as_the_paper_says() -> None:

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
-
 import pokevla
 from pokevla.data.conversion.unfinished import begun_folder, forget, part_folder
 from pokevla.data.conversion.workers import run_parts
@@ -26,7 +24,7 @@ from pokevla.data.curation.rules import Reject
 from pokevla.data.dataset import CHECKS_NAME, refuse_output
 from pokevla.data.sources.images import JPEG_QUALITY
 from pokevla.data.sources.provenance import made_by
-from pokevla.data.sources.vlm_table import SAMPLE_SCHEMA
+from pokevla.data.tables.questions import SCHEMA, table_row
 from pokevla.data.writer import DatasetWriter, encode_json
 from pokevla.errors import DataError, UsageError
 from pokevla.files.texts import read_json, write_json
@@ -35,7 +33,6 @@ from pokevla.telemetry.code_version import code_commit
 CHUNK_TIMEOUT_S = 1800.0
 _CHUNKS_PER_FILE = 1_000_000
 """Numbers of parts begin anew for each file, so that a longer file does not move those of the next."""
-SCHEMA = SAMPLE_SCHEMA.append(pa.field("further_turns", pa.list_(pa.list_(pa.string()))))
 
 
 @dataclass(frozen=True)
@@ -268,7 +265,7 @@ def _assemble(source: Source, settings: CurationSettings, folder: Path, plan: _P
                 members = {"json": encode_json(record)}
                 if jpeg is not None:
                     members["jpg"] = jpeg
-                writer.add_sample(record["key"], members, _table_row(record))
+                writer.add_sample(record["key"], members, table_row(record))
                 categories[record["category"]] = categories.get(record["category"], 0) + 1
                 report.add_record(record)
         writer.add_file(CHECKS_NAME, report.to_json(plan.decisions))
@@ -295,15 +292,3 @@ def _assemble(source: Source, settings: CurationSettings, folder: Path, plan: _P
 def _source_entry(name: str, survey: Survey) -> dict[str, Any]:
     damage = {"damaged_at": survey.damage.offset} if survey.damage is not None else {}
     return {"file": name, "size_bytes": survey.size_bytes, "xxh64": survey.xxh64, "rows": survey.num_rows, **damage}
-
-
-def _table_row(record: dict[str, Any]) -> dict[str, Any]:
-    names = ("split", "source", "category", "task", "answer_kind", "question", "answer", "width", "height")
-    target = record["target"]
-    return {
-        **{name: record[name] for name in names},
-        "target_points": target["points"],
-        "target_boxes": target["boxes"],
-        "choice": target["choice"],
-        "further_turns": record.get("further_turns", []),
-    }

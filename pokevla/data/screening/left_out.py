@@ -59,16 +59,30 @@ def read_left_out(path: Path, fingerprint: str) -> np.ndarray:
     Raises:
         DataError: the list is missing or damaged.
     """
+    return np.unique(_read(path, fingerprint, ["row"])["row"].to_numpy())
+
+
+def read_codes(path: Path, fingerprint: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """((n,) int64 rows, (n,) object codes, keys) of a dataset in the order of the list; a row may come several times.
+
+    Raises what `read_left_out` raises.
+    """
+    table = _read(path, fingerprint, ["row", "code", "key"])
+    return table["row"].to_numpy(), table["code"].to_numpy(), table["key"].to_pylist()
+
+
+def _read(path: Path, fingerprint: str, columns: list[str]) -> pa.Table:
     path = path / ROWS_NAME if path.is_dir() else path
-    parts = [np.empty(0, np.int64)]
+    parts = [pa.schema([SCHEMA.field(name) for name in columns]).empty_table()]
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            for batch in file.iter_batches(columns=["fingerprint", "row"], use_threads=False):
+            for batch in file.iter_batches(columns=["fingerprint", *columns], use_threads=False):
                 is_its = np.asarray(batch.column("fingerprint").to_numpy(zero_copy_only=False) == fingerprint)
-                parts.append(batch.column("row").to_numpy()[is_its.astype(bool)])
+                its = pa.Table.from_batches([batch]).filter(pa.array(is_its.astype(bool)))
+                parts.append(its.select(columns).cast(parts[0].schema))
+        return pa.concat_tables(parts)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({str(error).splitlines()[0]}).", "Make the list again.") from error
-    return np.unique(np.concatenate(parts))
 
 
 def sentences(counts: dict[str, int]) -> list[str]:

@@ -16,8 +16,7 @@ import numpy as np
 from pokevla.data.dataset import Dataset, open_dataset
 from pokevla.data.images.decoding import decode_image
 from pokevla.data.images.picture_hash import frequency_hash, picture_hash, pixels_sha256
-from pokevla.data.reader import REMEDY, dataset_shards
-from pokevla.data.samples import member
+from pokevla.data.reader import REMEDY, dataset_shards, member
 from pokevla.errors import DamagedDataError, DataError, UsageError
 from pokevla.shards.shard_reader import Shards
 

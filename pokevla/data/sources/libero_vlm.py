@@ -31,7 +31,7 @@ from pokevla.data.sources.provenance import made_by, source_entry
 from pokevla.data.sources.questions import ask
 from pokevla.data.sources.skips import Skips
 from pokevla.data.sources.tasks import phrase
-from pokevla.data.sources.vlm_table import SAMPLE_SCHEMA
+from pokevla.data.tables.questions import SAMPLE_SCHEMA
 from pokevla.data.writer import DatasetWriter, encode_json
 from pokevla.errors import DataError, UsageError
 from pokevla.files.finding import find_files

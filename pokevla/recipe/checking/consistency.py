@@ -23,6 +23,7 @@ from pokevla.parts import (
     unknown_part,
 )
 from pokevla.recipe import schema
+from pokevla.recipe.checking.mixtures import mixed_categories
 from pokevla.recipe.eval_sections.policies import PolicySpec
 from pokevla.recipe.eval_sections.trials import TrialsConfig
 from pokevla.recipe.kinds import kind_of
@@ -368,5 +369,6 @@ _RULES: dict[str, tuple[Callable[[Any], Iterator[Finding]], ...]] = {
     ),
     "cache": (_teachers, _built_here),
     "eval": (_trials,),
+    "mixture": (mixed_categories,),
 }
 """Rules of each kind of recipe, in addition to that for the name."""

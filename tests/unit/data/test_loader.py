@@ -19,7 +19,7 @@ from pokevla.data.mixture import open_mixture
 from pokevla.data.reader import ShardReader
 from pokevla.data.samples import RobotSampleMaker, VLMSampleMaker, decode_image
 from pokevla.data.sources.libero_vlm import LiberoVLMSettings, convert_libero_vlm
-from pokevla.data.sources.vlm_table import SAMPLE_SCHEMA
+from pokevla.data.tables.questions import SAMPLE_SCHEMA
 from pokevla.data.writer import DatasetWriter
 from pokevla.errors import DataError
 from pokevla.features.layout import FieldLayout

@@ -1,0 +1,103 @@
+"""`pokevla data mix`: the training set of a mixture recipe, from converted question sets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pokevla.cli.data_verbs.converters import print_note
+from pokevla.cli.progress import progress
+from pokevla.packaged_recipes import complete_recipe
+
+if TYPE_CHECKING:
+    from pokevla.data.mixing.summary import MixtureSummary
+
+
+def mix(
+    recipe: Annotated[
+        Path, typer.Argument(help="A recipe of kind mixture: a file, or a name.", autocompletion=complete_recipe)
+    ],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Overrides such as seed=8 name=second.")] = None,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes; the result does not depend on it. 0: this process.")
+    ] = 1,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier mixture, once the new one is complete.")
+    ] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Discard finished parts that were made of other inputs or another recipe.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print mixture.json.")] = False,
+) -> None:
+    """Draw a training set from converted question sets, by a recipe: what to leave out, caps, budgets, balance. Writes
+    OUTPUT/NAME with a dataset for each category and mixture.json. A command that was killed goes on after its finished
+    parts."""
+    from pokevla.data.mixing.mixing import mix as make
+    from pokevla.errors import RecipeError
+    from pokevla.recipe.load import load_recipe
+    from pokevla.recipe.schema import MixtureRecipe
+
+    loaded = load_recipe(recipe, overrides or []).recipe
+    if not isinstance(loaded, MixtureRecipe):
+        raise RecipeError(f"{recipe} is of kind {loaded.kind}.", "`pokevla data mix` takes kind mixture.")
+    with progress("samples read") as on_scan, progress("samples written") as on_draw:
+        made = make(
+            loaded,
+            workers=workers,
+            overwrite=overwrite,
+            restart=restart,
+            on_scan=on_scan,
+            on_draw=on_draw,
+            on_note=print_note,
+        )
+    if as_json:
+        typer.echo(json.dumps(made.to_json(), indent=1))
+        return
+    print_summary(made)
+    typer.echo(f"wrote {loaded.output / loaded.name}: {made.selected:,} samples")
+
+
+def print_summary(summary: MixtureSummary) -> None:
+    """Print the twin of the paper's table I, and where the samples ended."""
+    from pokevla.data.mixing.summary import STEPS
+
+    rows = [
+        [
+            row.category if row.source is None else f"  {row.source}",
+            f"{row.read:,}",
+            f"{row.selected:,}",
+            f"{row.budget:,}" if row.budget is not None else "",
+            f"{row.paper:,}" if row.paper is not None else "",
+        ]
+        for row in summary.table_one()
+    ]
+    total = [sum(getattr(each, name) for each in summary.categories) for name in ("selected", "budget", "paper")]
+    steps = summary.step_totals()
+    rows.append(["all", f"{steps['read']:,}", *(f"{number:,}" for number in total)])
+    _print(["category, source", "read", "taken", "budget", "paper"], rows)
+    typer.echo("")
+    names = {step: step.replace("_", " ") for step in STEPS}
+    categories = [each.category for each in summary.categories]
+    _print(
+        ["category", "read", *names.values()],
+        [[name, *(f"{count:,}" for count in summary.step_totals(name).values())] for name in categories],
+    )
+    if codes := summary.left_out_codes():
+        typer.echo("left out: " + ", ".join(f"{count:,} {code}" for code, count in codes.items()))
+
+
+def _print(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    from rich.table import Table
+
+    from pokevla.cli.tables import print_whole
+
+    table = Table(box=None, pad_edge=False)
+    for number, title in enumerate(titles):
+        table.add_column(title, justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    print_whole(table)

@@ -1,0 +1,164 @@
+"""The samples of a mixture, read from its inputs and changed as the recipe says, in parts, by several processes.
+
+1000003/records.jsonl    a record, and by extension where its other members are in members.bin, per line
+1000003/members.bin      images and masks
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from pokevla.data.conversion.unfinished import AGAIN, new_part, part_folder
+from pokevla.data.dataset import Dataset
+from pokevla.data.mixing.choices import read_choice, reordered
+from pokevla.data.mixing.scanning import Opened
+from pokevla.data.reader import ShardReader
+from pokevla.data.records import format_points
+from pokevla.data.screening.scanning import read_record
+from pokevla.data.writer import encode_json
+from pokevla.errors import DataError, EnvironmentSetupError
+
+RECORDS, MEMBERS = "records.jsonl", "members.bin"
+FIRST_PART = 1_000_000
+"""Number of the first part with samples; smaller ones are those of the scan."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The samples of one dataset to write, in order, as columns."""
+
+    name: str
+    inputs: np.ndarray  # (n,) int16
+    rows: np.ndarray  # (n,) int64, in the input
+    letters: np.ndarray  # (n,) int8: where the right option goes, -1: nowhere
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class DrawWork:
+    """What each process does to read the samples that are taken (`pokevla.data.conversion.workers.Work`)."""
+
+    inputs: Sequence[Opened]
+    drawn: Sequence[Drawn]
+    part_samples: int
+    """Its records are in memory at once, its images are not."""
+    max_points: int | None
+    seed: int
+    folder: Path
+
+    def parts(self) -> list[tuple[int, int, int]]:
+        """(number of the part, number in `drawn`, first sample) of all parts, in order."""
+        found, number = [], FIRST_PART
+        for which, each in enumerate(self.drawn):
+            for first in range(0, len(each), self.part_samples):
+                found.append((number, which, first))
+                number += 1
+        return found
+
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[int], None]]:
+        """Opens each input when its first sample comes."""
+        places = {number: (which, first) for number, which, first in self.parts()}
+        datasets: dict[int, tuple[Dataset, ShardReader]] = {}
+        with ExitStack() as stack:
+
+            def reader(number: int) -> tuple[Dataset, ShardReader]:
+                if number not in datasets:
+                    dataset = self.inputs[number].open()
+                    datasets[number] = dataset, ShardReader(dataset)
+                    stack.callback(datasets[number][1].close)
+                return datasets[number]
+
+            def make(number: int) -> None:
+                which, first = places[number]
+                self._make(number, self.drawn[which], first, reader)
+
+            yield make
+
+    def crashed(self, number: int, problem: str) -> None:
+        """Nothing is decoded here, so it is a fault of the machine."""
+        raise EnvironmentSetupError(f"A process that read samples for part {number} died: {problem}.", AGAIN)
+
+    def _make(
+        self, number: int, drawn: Drawn, first: int, reader: Callable[[int], tuple[Dataset, ShardReader]]
+    ) -> None:
+        chosen = slice(first, first + self.part_samples)
+        columns = (drawn.inputs[chosen].tolist(), drawn.rows[chosen].tolist(), drawn.letters[chosen].tolist())
+        lines: list[bytes] = [b""] * len(columns[0])
+        with new_part(self.folder, number) as new:
+            with (new / MEMBERS).open("xb") as others:
+                # In the order of the inputs, so that each shard and its index are opened once.
+                for place in sorted(range(len(lines)), key=lambda n: (columns[0][n], columns[1][n])):
+                    dataset, shards = reader(columns[0][place])
+                    row = columns[1][place]
+                    members, key = shards.read(row), dataset.rows.text("key", row)
+                    record = self._changed(read_record(members, key), columns[2][place])
+                    where: dict[str, list[int]] = {}
+                    for extension in sorted(members.keys() - {"json"}):
+                        where[extension] = [others.tell(), len(members[extension])]
+                        others.write(members[extension])
+                    lines[place] = encode_json({"record": record, "members": where}) + b"\n"
+            with (new / RECORDS).open("xb") as records:
+                records.writelines(lines)
+
+    def _changed(self, record: dict[str, Any], place: int) -> dict[str, Any]:
+        if place >= 0:
+            choice = read_choice(record)
+            if choice is None or place >= len(choice.texts):
+                raise DataError(f"sample {record['key']} is not the one that was read before.", "Start again.")
+            record = reordered(record, choice, place, self.seed)
+        if self.max_points is not None:
+            record = thinned(record, self.max_points, self.seed)
+        return record
+
+
+def thinned(record: dict[str, Any], most: int, seed: int) -> dict[str, Any]:
+    """The record with at most `most` points in its answer, drawn from seed and key, in their order.
+
+    `orig.points` is how many there were. Other answers than points stay as they are.
+    """
+    points = record["target"].get("points") or []
+    if record["answer_kind"] != "point" or len(points) <= most:
+        return record
+    hashes = [xxhash.xxh3_64_intdigest(f"{record['key']}\0{n}".encode(), seed % 2**64) for n in range(len(points))]
+    drawn = sorted(range(len(points)), key=hashes.__getitem__)
+    kept = [points[number] for number in sorted(drawn[:most])]
+    return {
+        **record,
+        "answer": format_points(kept),
+        "target": {**record["target"], "points": kept},
+        "orig": {**(record.get("orig") or {}), "points": len(points)},
+    }
+
+
+def read_drawn(folder: Path, number: int) -> Iterator[tuple[dict[str, Any], dict[str, bytes]]]:
+    """(record as JSON, other members by extension) of a part, in order. Raises DataError if it is damaged."""
+    path = part_folder(folder, number)
+    try:
+        with (path / RECORDS).open("rb") as lines, (path / MEMBERS).open("rb") as others:
+            for line in lines:
+                content = json.loads(line)
+                members: dict[str, bytes] = {}
+                for extension, (offset, size) in content["members"].items():
+                    others.seek(offset)
+                    members[extension] = others.read(size)
+                    if len(members[extension]) != size:
+                        raise ValueError(f"{MEMBERS} ends too early")
+                yield content["record"], members
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is damaged ({error}).", f"Remove {path}. {AGAIN}") from error
+
+
+def is_drawn(folder: Path, number: int) -> bool:
+    """Whether a part is there: it is complete or absent."""
+    return (part_folder(folder, number) / RECORDS).is_file()
