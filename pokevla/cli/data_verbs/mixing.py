@@ -14,7 +14,13 @@ from pokevla.cli.progress import progress
 from pokevla.packaged_recipes import complete_recipe
 
 if TYPE_CHECKING:
+    from pokevla.data.mixing.report.lengths import Measure
     from pokevla.data.mixing.summary import MixtureSummary
+
+_Tokenizer = Annotated[
+    Path | None,
+    typer.Option(help="Folder of a tokenizer: the report gives lengths in its tokens, not in words and characters."),
+]
 
 
 def mix(
@@ -31,11 +37,12 @@ def mix(
     restart: Annotated[
         bool, typer.Option("--restart", help="Discard finished parts that were made of other inputs or another recipe.")
     ] = False,
+    tokenizer: _Tokenizer = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print mixture.json.")] = False,
 ) -> None:
     """Draw a training set from converted question sets, by a recipe: what to leave out, caps, budgets, balance. Writes
-    OUTPUT/NAME with a dataset for each category and mixture.json. A command that was killed goes on after its finished
-    parts."""
+    OUTPUT/NAME with a dataset for each category, mixture.json and report.html. A command that was killed goes on after
+    its finished parts."""
     from pokevla.data.mixing.mixing import mix as make
     from pokevla.errors import RecipeError
     from pokevla.recipe.load import load_recipe
@@ -44,6 +51,7 @@ def mix(
     loaded = load_recipe(recipe, overrides or []).recipe
     if not isinstance(loaded, MixtureRecipe):
         raise RecipeError(f"{recipe} is of kind {loaded.kind}.", "`pokevla data mix` takes kind mixture.")
+    measures = _measures(tokenizer)
     with progress("samples read") as on_scan, progress("samples written") as on_draw:
         made = make(
             loaded,
@@ -54,11 +62,50 @@ def mix(
             on_draw=on_draw,
             on_note=print_note,
         )
+    page = _write_report(loaded.output / loaded.name, measures)
     if as_json:
         typer.echo(json.dumps(made.to_json(), indent=1))
         return
     print_summary(made)
+    typer.echo(f"wrote {page}")
     typer.echo(f"wrote {loaded.output / loaded.name}: {made.selected:,} samples")
+
+
+def report(
+    mixture: Annotated[Path, typer.Argument(help="Folder of a mixture, with mixture.json.")],
+    tokenizer: _Tokenizer = None,
+    out: Annotated[Path | None, typer.Option(help="Write this page instead of report.html in MIXTURE.")] = None,
+) -> None:
+    """Write the report of a mixture again: the twin of the paper's table I, counts at each step, diversity, positions,
+    letters, lengths, samples. Reads the mixture only, not its inputs. Fails, after that, if a sample that it looks at
+    is damaged."""
+    from monitoring.mixture_report.page import refuse_report_output
+    from pokevla.data.mixing.summary import REPORT_NAME
+
+    refuse_report_output(mixture / REPORT_NAME if out is None else out)
+    typer.echo(f"wrote {_write_report(mixture, _measures(tokenizer), out)}")
+
+
+def _measures(tokenizer: Path | None) -> Sequence[Measure]:
+    """What lengths are given in. Raises CheckpointError if there is no tokenizer in the folder."""
+    from pokevla.data.mixing.report.lengths import WITHOUT_TOKENIZER, tokens_of
+
+    if tokenizer is None:
+        return WITHOUT_TOKENIZER
+    from pokevla.model.tokenizers.loading import load_tokenizer
+
+    return [tokens_of(load_tokenizer(tokenizer))]
+
+
+def _write_report(folder: Path, measures: Sequence[Measure], out: Path | None = None) -> Path:
+    """Write the page; then raise DataError if a sample that it shows is damaged."""
+    from monitoring.mixture_report.page import write_report
+    from pokevla.data.mixing.report.figures import mixture_figures, refuse_damage
+
+    summary, figures = mixture_figures(folder, progress, measures)
+    page = write_report(folder, summary, figures, out)
+    refuse_damage(folder, figures)
+    return page
 
 
 def print_summary(summary: MixtureSummary) -> None:

@@ -22,11 +22,19 @@ from pokevla.data.mixing.facts import summarise_mixture
 from pokevla.data.mixing.lists import read_lists
 from pokevla.data.mixing.scanning import Opened, ScanWork, chunks_of, is_scanned
 from pokevla.data.mixing.selection import output_order, right_places, select
-from pokevla.data.mixing.summary import ALL_NAME, SUMMARY_NAME, MixtureSummary, in_order, read_summary
+from pokevla.data.mixing.summary import (
+    ALL_NAME,
+    REPORT_NAME,
+    REPORT_SIGNATURE,
+    SUMMARY_NAME,
+    MixtureSummary,
+    in_order,
+    read_summary,
+)
 from pokevla.data.mixing.unfinished import NAMES, parts_folder
 from pokevla.data.mixing.writing import write_mixture
 from pokevla.errors import DataError, RecipeError
-from pokevla.files.ownership import foreign_entry, refuse_overlap
+from pokevla.files.ownership import foreign_entry, refuse_other_file, refuse_overlap
 from pokevla.files.writing import refuse_second_writer
 from pokevla.recipe.schema import MixtureRecipe
 
@@ -141,7 +149,8 @@ def owned_mixture(out: Path) -> None:
         ) from error
     for name in names:
         refuse_replacing_dataset(out / name)
-    patterns = [SUMMARY_NAME, *(f"{name}/**" for name in names)]
+    refuse_other_file(out / REPORT_NAME, REPORT_SIGNATURE, "mixture report")
+    patterns = [SUMMARY_NAME, REPORT_NAME, *(f"{name}/**" for name in names)]
     entry = foreign_entry(out, patterns)
     if entry is not None:
         raise DataError(f"{out} is not replaced: {entry} does not belong to the mixture.", "Move it elsewhere.")
