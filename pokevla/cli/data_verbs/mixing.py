@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,6 +45,7 @@ def mix(
     OUTPUT/NAME with a dataset for each category, mixture.json and report.html. A command that was killed goes on after
     its finished parts."""
     from pokevla.data.mixing.mixing import mix as make
+    from pokevla.data.mixing.summary import REPORT_NAME
     from pokevla.errors import RecipeError
     from pokevla.recipe.load import load_recipe
     from pokevla.recipe.schema import MixtureRecipe
@@ -52,23 +54,28 @@ def mix(
     if not isinstance(loaded, MixtureRecipe):
         raise RecipeError(f"{recipe} is of kind {loaded.kind}.", "`pokevla data mix` takes kind mixture.")
     measures = _measures(tokenizer)
-    with progress("samples read") as on_scan, progress("samples written") as on_draw:
+    with ExitStack() as bars:
+
+        def add_report(folder: Path) -> None:
+            bars.close()  # it shows its own
+            _write_report(folder, measures)
+
         made = make(
             loaded,
             workers=workers,
             overwrite=overwrite,
             restart=restart,
-            on_scan=on_scan,
-            on_draw=on_draw,
+            on_scan=bars.enter_context(progress("samples read")),
+            on_draw=bars.enter_context(progress("samples written")),
             on_note=print_note,
+            on_written=add_report,
         )
-    page = _write_report(loaded.output / loaded.name, measures)
     if as_json:
         typer.echo(json.dumps(made.to_json(), indent=1))
         return
     print_summary(made)
-    typer.echo(f"wrote {page}")
-    typer.echo(f"wrote {loaded.output / loaded.name}: {made.selected:,} samples")
+    out = loaded.output / loaded.name
+    typer.echo(f"wrote {out}: {made.selected:,} samples; {out / REPORT_NAME} shows them")
 
 
 def report(
@@ -81,9 +88,14 @@ def report(
     is damaged."""
     from monitoring.mixture_report.page import refuse_report_output
     from pokevla.data.mixing.summary import REPORT_NAME
+    from pokevla.errors import DataError
 
-    refuse_report_output(mixture / REPORT_NAME if out is None else out)
-    typer.echo(f"wrote {_write_report(mixture, _measures(tokenizer), out)}")
+    page = mixture / REPORT_NAME if out is None else out
+    refuse_report_output(page)
+    damaged = _write_report(mixture, _measures(tokenizer), page)
+    typer.echo(f"wrote {page}")
+    if damaged:
+        raise DataError(f"{mixture}: {damaged[0]}", "Restore the shard, or make the mixture again: pokevla data mix")
 
 
 def _measures(tokenizer: Path | None) -> Sequence[Measure]:
@@ -97,15 +109,14 @@ def _measures(tokenizer: Path | None) -> Sequence[Measure]:
     return [tokens_of(load_tokenizer(tokenizer))]
 
 
-def _write_report(folder: Path, measures: Sequence[Measure], out: Path | None = None) -> Path:
-    """Write the page; then raise DataError if a sample that it shows is damaged."""
+def _write_report(folder: Path, measures: Sequence[Measure], page: Path | None = None) -> list[str]:
+    """Write the page; returns a sentence for each sample that should be shown and is damaged."""
     from monitoring.mixture_report.page import write_report
-    from pokevla.data.mixing.report.figures import mixture_figures, refuse_damage
+    from pokevla.data.mixing.report.figures import mixture_figures
 
     summary, figures = mixture_figures(folder, progress, measures)
-    page = write_report(folder, summary, figures, out)
-    refuse_damage(folder, figures)
-    return page
+    write_report(folder, summary, figures, page)
+    return figures["damaged"]
 
 
 def print_summary(summary: MixtureSummary) -> None:

@@ -53,6 +53,7 @@ def mix(
     on_scan: Progress | None = None,
     on_draw: Progress | None = None,
     on_note: Callable[[str], None] | None = None,
+    on_written: Callable[[Path], None] | None = None,
 ) -> MixtureSummary:
     """Write the datasets of a mixture and `mixture.json` to `output/name`; returns the summary.
 
@@ -62,6 +63,7 @@ def mix(
         restart: discard finished parts of an earlier command for the same mixture whose inputs or recipe were others.
         on_scan, on_draw: called with (done, total) samples read, and written.
         on_note: called with a sentence for everything noticed.
+        on_written: called with the complete folder before it gets its name, to add the report.
 
     Raises:
         RecipeError: bounds contradict each other, or a category is short of its budget and may not be.
@@ -93,7 +95,7 @@ def mix(
     sizes = {number: min(PART_SAMPLES, len(drawn[which]) - first) for number, which, first in parts}
     _make(draw, sizes, is_drawn, folder, workers, on_draw)
     numbers = {each.name: [number for number, of, _ in parts if of == which] for which, each in enumerate(drawn)}
-    made = write_mixture(recipe, summary, folder, numbers, owned_mixture if overwrite else None)
+    made = write_mixture(recipe, summary, folder, numbers, owned_mixture if overwrite else None, on_written)
     forget(folder, NAMES)
     for sentence in made.notes:
         note(sentence)

@@ -67,12 +67,6 @@ def mixture_figures(
     return summary, {**figures, "alarms": alarms_of(summary, figures)}
 
 
-def refuse_damage(folder: Path, figures: Mapping[str, Any]) -> None:
-    """Raise DataError for the first sample of the figures that could not be read."""
-    if figures["damaged"]:
-        raise DataError(f"{folder}: {figures['damaged'][0]}", _REMEDY)
-
-
 def _opened(root: Path, facts: Mapping[str, Any]) -> Dataset:
     dataset = open_dataset(root, mapped=True)
     if dataset.fingerprint != facts.get("fingerprint"):
