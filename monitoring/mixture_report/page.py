@@ -12,6 +12,7 @@ from typing import Any
 
 from monitoring.data_card.plots import CHART, bars, cells, page_templates, spaced
 from pokevla.data.curation.rules import FLAGGED, PASSED_OVER, REJECTED, SCREENED
+from pokevla.data.mixing.report.alarms import input_name
 from pokevla.data.mixing.summary import (
     PAPER_SOURCES,
     REPORT_NAME,
@@ -24,6 +25,7 @@ from pokevla.data.mixing.summary import (
 from pokevla.files.labels import printable
 from pokevla.files.ownership import refuse_other_file
 from pokevla.files.texts import write_text
+from pokevla.telemetry.figures import percent
 
 _MEANINGS = {**REJECTED, **PASSED_OVER, **FLAGGED, **SCREENED}
 _STEP_NAMES = {name: name.replace("_", " ") for name in STEPS}
@@ -95,6 +97,8 @@ def _tiles(summary: MixtureSummary, figures: Mapping[str, Any], totals: Mapping[
     return [
         {"value": spaced(summary.selected), "name": f"samples of {spaced(totals['read'])} read"},
         {"value": spaced(totals["budget"]), "name": "samples in the budget"},
+        {"value": percent(summary.selected / totals["paper"] if totals["paper"] else None),
+         "name": f"of the paper's {spaced(totals['paper'])}"},
         {"value": str(len({source for _, source in sources})), "name": "sources"},
         {"value": spaced(sum(row["distinct"] for row in figures["groups"] if row["source"] is None)),
          "name": "different questions"},
@@ -127,7 +131,7 @@ def _rejects(summary: MixtureSummary) -> list[dict[str, Any]]:
     found: dict[str, list[tuple[str, int]]] = {}
     for each in summary.inputs:
         for code, count in each.rejected.items():
-            found.setdefault(code, []).append((Path(each.path).name, count))
+            found.setdefault(code, []).append((input_name(each, summary), count))
     return [
         {"code": code, "meaning": _MEANINGS.get(code, ""), "count": sum(count for _, count in its), "inputs": its}
         for code, its in sorted(found.items())
@@ -137,14 +141,16 @@ def _rejects(summary: MixtureSummary) -> list[dict[str, Any]]:
 def _letter_bars(counts: Sequence[int]) -> list[dict[str, Any]]:
     """A bar for each letter: height in percent of the highest, and its share."""
     highest, total = max([*counts, 1]), max(1, sum(counts))
-    return [{"height": round(100 * count / highest, 1), "share": count / total, "count": count} for count in counts]
+    return [
+        {"height": round(100 * count / highest, 1), "share": count / total if any(counts) else None, "count": count}
+        for count in counts
+    ]
 
 
 def _point_bars(counts: Sequence[int]) -> dict[str, Any]:
-    """Bars of the numbers of points from 0 to the largest that occurs."""
-    last = max([number for number, count in enumerate(counts) if count], default=0)
-    shown = counts[: last + 1]
-    return bars({"counts": shown, "low": 0, "high": last, "below": 0, "above": 0})
+    """Bars of the numbers of points from the smallest to the largest that occur."""
+    used = [number for number, count in enumerate(counts) if count] or [0]
+    return bars({"counts": counts[used[0] : used[-1] + 1], "low": used[0], "high": used[-1], "below": 0, "above": 0})
 
 
 def _sample_groups(pictures: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -14,11 +14,11 @@ from PIL import Image, ImageDraw
 
 from pokevla.data.card.duplicates import EqualImages, near_pairs
 from pokevla.data.dataset import Dataset
+from pokevla.data.images.decoding import decode_image
 from pokevla.data.images.picture_hash import picture_hash
 from pokevla.data.inspection import GOAL, outlined
 from pokevla.data.randomness import raw
-from pokevla.data.reader import ShardReader, dataset_shards
-from pokevla.data.samples import decode_image, member
+from pokevla.data.reader import ShardReader, dataset_shards, member
 from pokevla.errors import DataError
 
 SHOWN = 12

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from pokevla.data.curation.report import LETTER_SKEW, MANY_REJECTED, MIN_COUNT
 from pokevla.data.curation.rules import ALARMS, PASSED_OVER
-from pokevla.data.mixing.summary import MixtureSummary
+from pokevla.data.mixing.summary import InputFacts, MixtureSummary
 from pokevla.files.labels import printable
 from pokevla.telemetry.figures import percent
 
@@ -47,23 +48,31 @@ def alarms_of(summary: MixtureSummary, figures: Mapping[str, Any]) -> list[str]:
     return [printable(sentence) for sentence in found]
 
 
+def input_name(each: InputFacts, summary: MixtureSummary) -> str:
+    """The folder of an input without those above it, unless two have the same name."""
+    name = Path(each.path).name
+    return name if [Path(other.path).name for other in summary.inputs].count(name) == 1 else each.path
+
+
 def _waivers(summary: MixtureSummary) -> Iterator[str]:
     for each in summary.lists:
         if each.waived:
-            yield f"{len(each.waived)} waivers accept hits of the check for {each.kind}: see their reasons below."
+            yield f"The check for {each.kind} accepts hits by waivers ({len(each.waived)}): their reasons are below."
 
 
 def _inputs(summary: MixtureSummary) -> Iterator[str]:
     for each in summary.inputs:
+        name = input_name(each, summary)
         rejected = sum(count for code, count in each.rejected.items() if code not in PASSED_OVER)
-        if rejected > MANY_REJECTED * (rejected + each.samples):
-            share = percent(rejected / (rejected + each.samples))
-            yield f"{each.path}: its conversion rejected {share} of the records."
-        for code in each.alarms:
+        share = rejected / max(1, rejected + each.samples)
+        if share > MANY_REJECTED or "many_rejected" in each.alarms:
+            of_file = " (of one file more than 20 %)" if share <= MANY_REJECTED else ""
+            yield f"{name}: its conversion rejected {percent(share)} of the records{of_file}."
+        for code in (code for code in each.alarms if code != "many_rejected"):
             meaning = f": {ALARMS[code]}" if code in ALARMS else ""
-            yield f"{each.path}: alarm {code} of its conversion{meaning}."
+            yield f"{name}: alarm {code} of its conversion{meaning}."
         if not each.license:
-            yield f"{each.path} does not state a licence."
+            yield f"{name} does not state a licence."
 
 
 def _groups(figures: Mapping[str, Any]) -> Iterator[str]:
@@ -98,8 +107,9 @@ def _lengths(figures: Mapping[str, Any]) -> Iterator[str]:
     unit = figures["lengths"]["units"][0]
     for row in figures["lengths"]["rows"]:
         if row["unit"] == unit and row["share_answers"] > LONG_ANSWERS * row["share_samples"]:
+            times = row["share_answers"] / row["share_samples"]
             yield (
                 f"{row['category']} has {percent(row['share_samples'])} of the samples and "
-                f"{percent(row['share_answers'])} of the {unit} of all answers: with a loss averaged over tokens it "
-                "dominates."
+                f"{percent(row['share_answers'])} of the {unit} of all answers: a loss averaged over tokens weighs it "
+                f"{times:.1f} times as much as one averaged over samples."
             )

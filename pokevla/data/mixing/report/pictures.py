@@ -10,10 +10,10 @@ from PIL import Image
 
 from pokevla.data.card.pictures import as_uri, draw_target, read_target
 from pokevla.data.dataset import Dataset
+from pokevla.data.images.decoding import decode_image
 from pokevla.data.mixing.report.counting import ClassFigures, SampleKind
 from pokevla.data.randomness import raw
 from pokevla.data.reader import ShardReader
-from pokevla.data.samples import decode_image
 from pokevla.errors import DataError
 
 OF_A_SOURCE = 4

@@ -129,10 +129,11 @@ def test_alarms_of_a_small_mixture(figures: dict[str, Any]) -> None:
     assert figures["alarms"] == [
         "affordance: the sources have 0 samples of the budget of 8; 8 are missing.",
         "No list of benchmark pictures was left out: leakage was not checked (pokevla data leakage).",
-        "sets/talk: its conversion rejected 38 % of the records.",
-        "sets/spots: alarm boxes_equal of its conversion: more than 5 % of the boxes are the same.",
-        "sets/spots: alarm strange of its conversion.",
-        "sets/spots does not state a licence.",
+        "talk: its conversion rejected 38 % of the records.",
+        "spots: its conversion rejected 10 % of the records (of one file more than 20 %).",
+        "spots: alarm boxes_equal of its conversion: more than 5 % of the boxes are the same.",
+        "spots: alarm strange of its conversion.",
+        "spots does not state a licence.",
     ]
 
 
@@ -153,13 +154,13 @@ def test_alarms_that_need_many_samples(tmp_path: Path) -> None:
         yes_no=[AnswerFacts("reasoning", "deep", "judge", 0, {}, {"yes": 40, "no": 10})],
     )
     assert mixture_figures(tmp_path, uncounted)[1]["alarms"] == [
-        "1 waivers accept hits of the check for leakage: see their reasons below.",
+        "The check for leakage accepts hits by waivers (1): their reasons are below.",
         "grounding, same: one question is asked in 100 % of the samples.",
         "grounding, point: 100 % of the targets lie in the quarter around the centre; evenly it would be 25 %.",
         "reasoning, deep: A is the right letter of 80 % of the questions.",
         "reasoning, deep, judge: yes is the answer of 80 %.",
-        "reasoning has 2.0 % of the samples and 50 % of the words of all answers: with a loss averaged over tokens it "
-        "dominates.",
+        "reasoning has 2.0 % of the samples and 50 % of the words of all answers: a loss averaged over tokens weighs "
+        "it 25.6 times as much as one averaged over samples.",
     ]
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from PIL import Image
 
-from pokevla.data.curation.conversion import SCHEMA, table_row
 from pokevla.data.mixing.summary import (
     SUMMARY_NAME,
     AnswerFacts,
@@ -23,6 +22,7 @@ from pokevla.data.mixing.summary import (
     StratumFacts,
 )
 from pokevla.data.records import VLMRecord, box_record, choice_record, format_points, point_record, text_record
+from pokevla.data.tables.questions import SCHEMA, table_row
 from pokevla.data.writer import DatasetWriter, encode_json
 from pokevla.files.texts import write_json
 
@@ -93,7 +93,15 @@ def write_tiny(folder: Path, records: dict[str, list[VLMRecord]] = RECORDS, **ch
         recipe={"kind": "mixture", "name": "tiny"},
         inputs=[
             InputFacts("sets/talk", "f" * 64, 5, {"talk": 5}, "CC0", {"image_missing": 3, "other_set": 90}, []),
-            InputFacts("sets/spots", "e" * 64, 9, {"spots": 9}, "", {"image_missing": 1}, ["boxes_equal", "strange"]),
+            InputFacts(
+                "sets/spots",
+                "e" * 64,
+                9,
+                {"spots": 9},
+                "",
+                {"image_missing": 1},
+                ["boxes_equal", "many_rejected", "strange"],
+            ),
         ],
         lists=[ListFacts("lists/twice", "duplicates", "0123456789abcdef", {"duplicate": 2}, [])],
         categories=[
