@@ -31,8 +31,8 @@ def page_templates(folder: Path | None = None) -> Environment:
 
 
 def spaced(value: int) -> str:
-    """12 345 with thin spaces."""
-    return f"{value:,}".replace(",", "\u2009")
+    """12 345 with narrow spaces at which no line ends."""
+    return f"{value:,}".replace(",", "\u202f")
 
 
 def bars(histogram: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from pokevla.files.ownership import refuse_other_file
 from pokevla.files.texts import write_text
 from pokevla.telemetry.figures import percent
 
-_MEANINGS = {**REJECTED, **PASSED_OVER, **FLAGGED, **SCREENED}
+_MEANINGS = {code: text.replace("`", "") for code, text in {**REJECTED, **PASSED_OVER, **FLAGGED, **SCREENED}.items()}
 _STEP_NAMES = {name: name.replace("_", " ") for name in STEPS}
 
 
@@ -74,6 +74,7 @@ def _context(summary: MixtureSummary, figures: Mapping[str, Any]) -> dict[str, A
         "count_groups": _count_groups(summary),
         "step_totals": {step: count for step, count in summary.step_totals().items() if step != "read"},
         "left_out": [(code, _MEANINGS.get(code, ""), count) for code, count in summary.left_out_codes().items()],
+        "inputs": [(input_name(each, summary), each) for each in summary.inputs],
         "rejects": _rejects(summary),
         "maps": [{**row, "cells": cells(row["grid"])} for row in figures["positions"]],
         "letter_plots": [

@@ -23,7 +23,7 @@ def test_the_report_is_one_whole_page(tmp_path: Path, capsys: pytest.CaptureFixt
     assert run(["data", "report", str(tmp_path)]) == 0
     assert f"wrote {tmp_path / REPORT_NAME}" in capsys.readouterr().out
     page = read_page(tmp_path / REPORT_NAME)
-    for text in ("Look at this first", "affordance", "paper: HOVA-500K (Ego4D, Epic100), MolmoAct", "553\u2009000",
+    for text in ("Look at this first", "affordance", "paper: HOVA-500K (Ego4D, Epic100), MolmoAct", "553\u202f000",
                  "LLaVA-Instruct-665K", "image_missing", "there is no image file", "duplicate 2", "reasoning: logic",
                  "Where targets lie", "Yes and no", "In words and characters", "0123456789abcdef", "abc"):  # fmt: skip
         assert text in page.text, text
