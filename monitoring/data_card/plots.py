@@ -26,13 +26,19 @@ def page_templates(folder: Path | None = None) -> Environment:
     folders = [*([folder] if folder is not None else []), own, own.parent / "report"]  # it has the style sheet
     escaping = select_autoescape(["j2", "html"])
     environment = Environment(loader=FileSystemLoader(folders), autoescape=escaping, trim_blocks=True)
-    environment.filters |= {"figure": number, "percent": percent, "count": spaced}
+    environment.filters |= {"figure": number, "percent": percent, "count": spaced, "size": size}
     return environment
 
 
 def spaced(value: int) -> str:
     """12 345 with narrow spaces at which no line ends."""
     return f"{value:,}".replace(",", "\u202f")
+
+
+def size(size_bytes: int) -> str:
+    """A size in MiB, or GiB from 1 GiB on."""
+    value, unit = (size_bytes / 2**30, "GiB") if size_bytes >= 2**30 else (size_bytes / 2**20, "MiB")
+    return f"{value:.1f} {unit}"
 
 
 def bars(histogram: Mapping[str, Any]) -> dict[str, Any]:

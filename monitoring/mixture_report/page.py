@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monitoring.data_card.plots import CHART, bars, cells, page_templates, spaced
+from monitoring.data_card.plots import CHART, bars, cells, page_templates, size, spaced
 from pokevla.data.curation.rules import FLAGGED, PASSED_OVER, REJECTED, SCREENED
 from pokevla.data.mixing.report.alarms import input_name
 from pokevla.data.mixing.summary import (
@@ -93,7 +93,7 @@ def _context(summary: MixtureSummary, figures: Mapping[str, Any]) -> dict[str, A
 
 
 def _tiles(summary: MixtureSummary, figures: Mapping[str, Any], totals: Mapping[str, int]) -> list[dict[str, str]]:
-    size = sum(facts["size_bytes"] for facts in summary.datasets.values())
+    size_bytes = sum(facts["size_bytes"] for facts in summary.datasets.values())
     sources = {(row.category, row.source) for row in summary.counts if row.selected}
     return [
         {"value": spaced(summary.selected), "name": f"samples of {spaced(totals['read'])} read"},
@@ -103,7 +103,7 @@ def _tiles(summary: MixtureSummary, figures: Mapping[str, Any], totals: Mapping[
         {"value": str(len({source for _, source in sources})), "name": "sources"},
         {"value": spaced(sum(row["distinct"] for row in figures["groups"] if row["source"] is None)),
          "name": "different questions"},
-        {"value": f"{size / 2**20:.4g} MiB", "name": "in shards"},
+        {"value": size(size_bytes), "name": "in shards"},
     ]  # fmt: skip
 
 

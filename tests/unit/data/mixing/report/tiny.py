@@ -77,7 +77,7 @@ def write_dataset(out: Path, records: list[VLMRecord]) -> dict[str, Any]:
     from pokevla.recipe.checking.datasets import read_info
 
     info = read_info(out)
-    return {"fingerprint": info["fingerprint"], "samples": info["num_samples"], "size_bytes": 2048}
+    return {"fingerprint": info["fingerprint"], "samples": info["num_samples"], "size_bytes": 2 << 30}
 
 
 def count(category: str, source: str, task: str, kind: str, **steps: Any) -> CountFacts:
