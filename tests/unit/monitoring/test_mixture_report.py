@@ -25,7 +25,8 @@ def test_the_report_is_one_whole_page(tmp_path: Path, capsys: pytest.CaptureFixt
     page = read_page(tmp_path / REPORT_NAME)
     for text in ("Look at this first", "affordance", "paper: HOVA-500K (Ego4D, Epic100), MolmoAct", "553\u202f000",
                  "LLaVA-Instruct-665K", "image_missing", "there is no image file", "duplicate 2", "reasoning: logic",
-                 "Where targets lie", "Yes and no", "In words and characters", "0123456789abcdef", "2.0 GiB", "abc"):  # fmt: skip
+                 "Where targets lie", "Yes and no", "In words and characters", "0123456789abcdef", "2.0 GiB",
+                 "abc"):  # fmt: skip
         assert text in page.text, text
     assert len(page.sources) == 8
 
