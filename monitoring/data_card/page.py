@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from monitoring.data_card.plots import CHART, LEFT, RIGHT, bars, cells, page_templates, spaced
 from pokevla.files.ownership import refuse_other_file
 from pokevla.files.texts import write_text
-from pokevla.telemetry.figures import duration, number, percent
+from pokevla.telemetry.figures import duration, number
 
 SIGNATURE = b"<title>PokeVLA data card</title>"
 """What tells a card from any other page. In the head of the template."""
-WIDTH, HEIGHT = 300, 136
-"""Size of a histogram in units of its drawing."""
-LEFT, RIGHT, TOP, BOTTOM = 6, 294, 8, 112
 USUAL_OUTSIDE = 0.02
 """Share outside of q01 to q99 by definition, over the split that they were computed from."""
 MUCH_OUTSIDE = 0.05
@@ -34,13 +32,7 @@ def write_card(figures: Mapping[str, Any], out: Path) -> Path:
         DataError: `out` exists and is not a data card.
     """
     refuse_card_output(out)
-    from jinja2 import Environment, FileSystemLoader, select_autoescape
-
-    own = Path(__file__).parent
-    loader = FileSystemLoader([own, own.parent / "report"])  # it has the style sheet
-    environment = Environment(loader=loader, autoescape=select_autoescape(["j2", "html"]), trim_blocks=True)
-    environment.filters |= {"figure": number, "percent": percent, "count": _count}
-    write_text(out, environment.get_template("card.html.j2").render(_context(figures)))
+    write_text(out, page_templates().get_template("card.html.j2").render(_context(figures)))
     return out
 
 
@@ -51,7 +43,7 @@ def _context(figures: Mapping[str, Any]) -> dict[str, Any]:
         "title": figures["name"],
         "tiles": _tiles(figures),
         "notes": _notes(figures),
-        "chart": {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
+        "chart": CHART,
         "usual_outside": USUAL_OUTSIDE,
         "listed_texts": LISTED_TEXTS,
         "listed_odd": LISTED_ODD,
@@ -59,7 +51,7 @@ def _context(figures: Mapping[str, Any]) -> dict[str, Any]:
     }
     if robot is not None:
         context |= {
-            "lengths": _bars(robot["lengths"]),
+            "lengths": bars(robot["lengths"]),
             "groups": [
                 {"title": "Actions", "columns": [_column(column) for column in robot["actions"]]},
                 {"title": "Proprio", "columns": [_column(column) for column in robot["proprio"]]},
@@ -67,36 +59,31 @@ def _context(figures: Mapping[str, Any]) -> dict[str, Any]:
         }
     if vlm is not None:
         context |= {
-            "question_lengths": _bars(vlm["question_lengths"]),
-            "answer_lengths": _bars(vlm["answer_lengths"]),
+            "question_lengths": bars(vlm["question_lengths"]),
+            "answer_lengths": bars(vlm["answer_lengths"]),
             "maps": [
-                {"title": title, "count": vlm[name]["count"], "cells": _cells(vlm[name]["grid"])}
+                {"title": title, "count": vlm[name]["count"], "cells": cells(vlm[name]["grid"])}
                 for name, title in (("points", "Points"), ("boxes", "Centres of boxes"))
                 if vlm[name]["count"]
             ],
-            "areas": _bars({"low": 0.0, "high": 1.0, "counts": vlm["boxes"]["areas"], "below": 0, "above": 0}),
+            "areas": bars({"low": 0.0, "high": 1.0, "counts": vlm["boxes"]["areas"], "below": 0, "above": 0}),
         }
     return context
 
 
-def _count(value: int) -> str:
-    """12 345 with thin spaces."""
-    return f"{value:,}".replace(",", "\u2009")
-
-
 def _tiles(figures: Mapping[str, Any]) -> list[dict[str, str]]:
     robot, vlm = figures.get("robot"), figures.get("vlm")
-    tiles = [{"value": _count(figures["num_samples"]), "name": "samples"}]
+    tiles = [{"value": spaced(figures["num_samples"]), "name": "samples"}]
     if robot is not None:
         tiles += [
-            {"value": _count(robot["episodes"]), "name": "episodes"},
+            {"value": spaced(robot["episodes"]), "name": "episodes"},
             {"value": duration(robot["hours"] * 3600), "name": "of recording"},
-            {"value": _count(robot["instructions"]["distinct"]), "name": "different instructions"},
+            {"value": spaced(robot["instructions"]["distinct"]), "name": "different instructions"},
         ]
     if vlm is not None:
         tiles += [
-            {"value": _count(figures["equal_images"]["distinct"]), "name": "different images"},
-            {"value": _count(vlm["question_texts"]["distinct"]), "name": "different questions"},
+            {"value": spaced(figures["equal_images"]["distinct"]), "name": "different images"},
+            {"value": spaced(vlm["question_texts"]["distinct"]), "name": "different questions"},
         ]
     return [*tiles, {"value": f"{figures['size_bytes'] / 2**20:.4g} MiB", "name": f"in {figures['shards']} shards"}]
 
@@ -112,14 +99,14 @@ def _notes(figures: Mapping[str, Any]) -> list[str]:
         notes += _robot_notes(robot)
     for what, texts in _texts(robot, vlm):
         if texts["empty"]:
-            notes.append(f"{_count(texts['empty'])} {what} are empty.")
+            notes.append(f"{spaced(texts['empty'])} {what} are empty.")
         if texts["variants"]:
             notes.append(
                 f"Of the {what}, {len(texts['variants'])} come in several spellings (case, spaces, punctuation)."
             )
     if robot is not None and equal["repeats"]:
-        parts = f"{_count(equal['within'])} within an episode, {_count(equal['across'])} across episodes"
-        notes.append(f"{_count(equal['repeats'])} images equal an earlier one to the last bit: {parts}.")
+        parts = f"{spaced(equal['within'])} within an episode, {spaced(equal['across'])} across episodes"
+        notes.append(f"{spaced(equal['repeats'])} images equal an earlier one to the last bit: {parts}.")
     return notes
 
 
@@ -153,7 +140,7 @@ def _column(column: Mapping[str, Any]) -> dict[str, Any]:
     outside = column["share_outside"]
     return {
         **column,
-        "bars": _bars(histogram),
+        "bars": bars(histogram),
         "lines": [
             {"name": name, "x": _place(value, histogram), "value": number(float(value))}
             for name, value in marks.items()
@@ -166,32 +153,3 @@ def _column(column: Mapping[str, Any]) -> dict[str, Any]:
 def _place(value: float, histogram: Mapping[str, Any]) -> float:
     share = (value - histogram["low"]) / (histogram["high"] - histogram["low"])
     return round(LEFT + min(1.0, max(0.0, share)) * (RIGHT - LEFT), 1)
-
-
-def _bars(histogram: Mapping[str, Any]) -> dict[str, Any]:
-    """Bars of a histogram in units of its drawing, and the texts at its ends."""
-    counts: Sequence[int] = histogram["counts"]
-    highest, width = max([*counts, 1]), (RIGHT - LEFT) / len(counts)
-    bars = [
-        {
-            "x": round(LEFT + place * width, 2), "width": round(max(0.5, width - 0.6), 2),
-            "y": round(BOTTOM - (BOTTOM - TOP) * count / highest, 2),
-            "height": round((BOTTOM - TOP) * count / highest, 2), "count": count,
-        }
-        for place, count in enumerate(counts) if count
-    ]  # fmt: skip
-    return {"bars": bars, "low": number(histogram["low"]), "high": number(histogram["high"]), **_ends(histogram)}
-
-
-def _ends(histogram: Mapping[str, Any]) -> dict[str, Any]:
-    return {"below": histogram["below"], "above": histogram["above"]}
-
-
-def _cells(grid: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
-    """Cells of a map that are not empty: place in percent, and strength from 0.08 to 1."""
-    highest, side = max([*(max(row) for row in grid), 1]), 100 / len(grid)
-    return [
-        {"x": column * side, "y": row * side, "side": side, "strength": round(0.08 + 0.92 * count / highest, 3),
-         "count": count}
-        for row, counts in enumerate(grid) for column, count in enumerate(counts) if count
-    ]  # fmt: skip

@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from pokevla.data.dataset import SHARDS_NAME, Dataset, open_dataset
-from pokevla.data.reader import ShardReader, dataset_shards
-from pokevla.data.samples import decode_image, decode_mask, member
+from pokevla.data.images.decoding import decode_image, decode_mask
+from pokevla.data.reader import ShardReader, dataset_shards, member
 from pokevla.data.tables.opening import find_twins
 from pokevla.data.writer import dataset_fingerprint
 from pokevla.embodiment.finite import bad_number

@@ -13,7 +13,7 @@ import typer.main
 
 from pokevla.cli.data_verbs.export import app as export
 from pokevla.cli.data_verbs.masks import masks
-from pokevla.cli.data_verbs.mixing import mix
+from pokevla.cli.data_verbs.mixing import mix, report
 from pokevla.cli.data_verbs.regenerate import regenerate
 from pokevla.cli.data_verbs.screening import denylist, duplicates, leakage
 from pokevla.cli.data_verbs.simulation import demos, scenes
@@ -63,6 +63,7 @@ app.command("duplicates")(duplicates)
 app.command("denylist")(denylist)
 app.command("leakage")(leakage)
 app.command("mix")(mix)
+app.command("report")(report)
 
 
 _Dataset = Annotated[Path, typer.Argument(help="Dataset directory.")]

@@ -14,11 +14,11 @@ from PIL import Image, ImageDraw
 
 from pokevla.data.card.duplicates import EqualImages, near_pairs
 from pokevla.data.dataset import Dataset
+from pokevla.data.images.decoding import decode_image
 from pokevla.data.images.picture_hash import picture_hash
-from pokevla.data.inspection import GOAL, TILE, outlined
+from pokevla.data.inspection import GOAL, outlined
 from pokevla.data.randomness import raw
-from pokevla.data.reader import ShardReader, dataset_shards
-from pokevla.data.samples import decode_image, member
+from pokevla.data.reader import ShardReader, dataset_shards, member
 from pokevla.errors import DataError
 
 SHOWN = 12
@@ -134,7 +134,7 @@ def _sample(dataset: Dataset, members: dict[str, bytes], row: int, key: str) -> 
         return {"key": key, "pictures": [as_uri(picture) for picture in pictures], "views": list(views), "text": text}
     picture = outlined(members, "jpg", "mask.png", key) if "jpg" in members else None
     if picture is not None:
-        _draw_target(picture, _target(members, key))
+        draw_target(picture, read_target(members, key))
     return {
         "key": key,
         "pictures": [] if picture is None else [as_uri(picture)],
@@ -144,7 +144,8 @@ def _sample(dataset: Dataset, members: dict[str, bytes], row: int, key: str) -> 
     }
 
 
-def _target(members: dict[str, bytes], key: str) -> dict[str, Any]:
+def read_target(members: dict[str, bytes], key: str) -> dict[str, Any]:
+    """Points and boxes of a sample, by name. Raises DataError if its JSON cannot be read."""
     try:
         target = json.loads(member(members, "json", key)).get("target", {})
     except (ValueError, AttributeError) as error:
@@ -152,12 +153,20 @@ def _target(members: dict[str, bytes], key: str) -> dict[str, Any]:
     return target if isinstance(target, dict) else {}
 
 
-def _draw_target(picture: Image.Image, target: dict[str, Any]) -> None:
+def draw_target(picture: Image.Image, target: dict[str, Any], *, is_trace: bool = False) -> None:
+    """Draw points and boxes, fractions of the image, into it; the points of a trace are joined, its first is filled."""
     draw = ImageDraw.Draw(picture)
-    for x, y in target.get("points") or ():
-        draw.ellipse([x * TILE - 4, y * TILE - 4, x * TILE + 4, y * TILE + 4], outline=GOAL, width=2)
+    width, height = picture.size
+    points = [(x * width, y * height) for x, y in target.get("points") or ()]
+    if is_trace and len(points) > 1:
+        draw.line(points, fill=GOAL, width=2)
+    for number, (x, y) in enumerate(points):
+        fill = GOAL if is_trace and number == 0 else None
+        draw.ellipse([x - 4, y - 4, x + 4, y + 4], outline=GOAL, fill=fill, width=2)
     for box in target.get("boxes") or ():
-        draw.rectangle([value * TILE for value in box], outline=GOAL, width=2)
+        draw.rectangle(
+            [value * side for value, side in zip(box, (width, height) * 2, strict=True)], outline=GOAL, width=2
+        )
 
 
 def as_uri(picture: Image.Image) -> str:

@@ -56,8 +56,8 @@ def question_figures(dataset: Dataset, on_row: Callable[[int, int], None] | None
                 histogram.add(np.array([len(text or "") for text in values]))
                 counter.add(values)
             if "target_points" in column:
-                _add_points(points, _numbers(column["target_points"], 2))
-                _add_boxes(boxes, areas, _numbers(column["target_boxes"], 4))
+                count_points(points, tuples_in(column["target_points"], 2))
+                _add_boxes(boxes, areas, tuples_in(column["target_boxes"], 4))
             if "width" in column:
                 without_image += int((column["width"].to_numpy(zero_copy_only=False) == 0).sum())
             done += len(batch)
@@ -85,9 +85,9 @@ def _count(counter: Counter[str], column: pa.Array) -> None:
             counter[str(entry["values"])] += entry["counts"]
 
 
-def _numbers(column: pa.Array, width: int) -> np.ndarray:
-    """(n, width) float64: the tuples of all rows of a column of lists of tuples. Tuples of another length are an
-    error."""
+def tuples_in(column: pa.Array, width: int) -> np.ndarray:
+    """(n, width) float64: the tuples of all rows of a column of lists of tuples. Raises ValueError if one has another
+    length."""
     numbers = column.flatten().flatten().to_numpy(zero_copy_only=False).astype(np.float64)
     return numbers.reshape(-1, width)
 
@@ -96,13 +96,14 @@ def _cells(values: np.ndarray) -> np.ndarray:
     return np.clip((values * GRID).astype(np.int64), 0, GRID - 1)
 
 
-def _add_points(grid: np.ndarray, points: np.ndarray) -> None:
+def count_points(grid: np.ndarray, points: np.ndarray) -> None:
+    """Count points (n, 2), fractions of the image, in the cells of a map (GRID, GRID), rows from the top."""
     cells = _cells(points)
     np.add.at(grid, (cells[:, 1], cells[:, 0]), 1)
 
 
 def _add_boxes(grid: np.ndarray, areas: np.ndarray, boxes: np.ndarray) -> None:
     """Count the centres of boxes (n, 4) by cell, and their areas as a share of the image."""
-    _add_points(grid, (boxes[:, :2] + boxes[:, 2:]) / 2)
+    count_points(grid, (boxes[:, :2] + boxes[:, 2:]) / 2)
     sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0, 1)
     np.add.at(areas, _cells(sides[:, 0] * sides[:, 1]), 1)

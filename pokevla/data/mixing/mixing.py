@@ -22,11 +22,19 @@ from pokevla.data.mixing.facts import summarise_mixture
 from pokevla.data.mixing.lists import read_lists
 from pokevla.data.mixing.scanning import Opened, ScanWork, chunks_of, is_scanned
 from pokevla.data.mixing.selection import output_order, right_places, select
-from pokevla.data.mixing.summary import ALL_NAME, SUMMARY_NAME, MixtureSummary, in_order, read_summary
+from pokevla.data.mixing.summary import (
+    ALL_NAME,
+    REPORT_NAME,
+    REPORT_SIGNATURE,
+    SUMMARY_NAME,
+    MixtureSummary,
+    in_order,
+    read_summary,
+)
 from pokevla.data.mixing.unfinished import NAMES, parts_folder
 from pokevla.data.mixing.writing import write_mixture
 from pokevla.errors import DataError, RecipeError
-from pokevla.files.ownership import foreign_entry, refuse_overlap
+from pokevla.files.ownership import foreign_entry, refuse_other_file, refuse_overlap
 from pokevla.files.writing import refuse_second_writer
 from pokevla.recipe.schema import MixtureRecipe
 
@@ -45,6 +53,7 @@ def mix(
     on_scan: Progress | None = None,
     on_draw: Progress | None = None,
     on_note: Callable[[str], None] | None = None,
+    on_written: Callable[[Path], None] | None = None,
 ) -> MixtureSummary:
     """Write the datasets of a mixture and `mixture.json` to `output/name`; returns the summary.
 
@@ -54,6 +63,7 @@ def mix(
         restart: discard finished parts of an earlier command for the same mixture whose inputs or recipe were others.
         on_scan, on_draw: called with (done, total) samples read, and written.
         on_note: called with a sentence for everything noticed.
+        on_written: called with the complete folder before it gets its name, to add the report.
 
     Raises:
         RecipeError: bounds contradict each other, or a category is short of its budget and may not be.
@@ -85,7 +95,7 @@ def mix(
     sizes = {number: min(PART_SAMPLES, len(drawn[which]) - first) for number, which, first in parts}
     _make(draw, sizes, is_drawn, folder, workers, on_draw)
     numbers = {each.name: [number for number, of, _ in parts if of == which] for which, each in enumerate(drawn)}
-    made = write_mixture(recipe, summary, folder, numbers, owned_mixture if overwrite else None)
+    made = write_mixture(recipe, summary, folder, numbers, owned_mixture if overwrite else None, on_written)
     forget(folder, NAMES)
     for sentence in made.notes:
         note(sentence)
@@ -141,7 +151,8 @@ def owned_mixture(out: Path) -> None:
         ) from error
     for name in names:
         refuse_replacing_dataset(out / name)
-    patterns = [SUMMARY_NAME, *(f"{name}/**" for name in names)]
+    refuse_other_file(out / REPORT_NAME, REPORT_SIGNATURE, "mixture report")
+    patterns = [SUMMARY_NAME, REPORT_NAME, *(f"{name}/**" for name in names)]
     entry = foreign_entry(out, patterns)
     if entry is not None:
         raise DataError(f"{out} is not replaced: {entry} does not belong to the mixture.", "Move it elsewhere.")

@@ -2,6 +2,7 @@
 
     output/name/general/ ...    a dataset for each category with samples, or with `datasets: one` only `all/`
     output/name/mixture.json    `MixtureSummary` as JSON: its fields by name, and `schema_version`
+    output/name/report.html     the same for people, and what the samples are like; can be made again
 
 A sample is a row of one input. Each sample read ends at exactly one step, so for every entry of `counts`
 
@@ -25,6 +26,9 @@ from pokevla.files.texts import read_json_object
 
 Name = TypeVar("Name", bound=str)
 SUMMARY_NAME = "mixture.json"
+REPORT_NAME = "report.html"
+REPORT_SIGNATURE = b"<title>PokeVLA mixture report</title>"
+"""What tells the report of a mixture from any other page. In the head of its template."""
 ALL_NAME = "all"
 """The dataset of a mixture that is written as one."""
 SCHEMA_VERSION = 1

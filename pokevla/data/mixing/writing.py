@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ def write_mixture(
     folder: Path,
     numbers: Mapping[str, Sequence[int]],
     replaces: Ownership | None,
+    on_written: Callable[[Path], None] | None = None,
 ) -> MixtureSummary:
     """Write `output/name`, complete or not at all; returns the summary with its datasets.
 
@@ -32,6 +33,7 @@ def write_mixture(
         folder: of the finished parts.
         numbers: the parts of each dataset, in order.
         replaces: refuses a folder of the same name that must stay; None: any.
+        on_written: called with the complete folder before it gets its name, so that what it adds is there as well.
 
     Raises:
         DataError: a part is damaged, the folder exists, or writing failed.
@@ -40,6 +42,8 @@ def write_mixture(
         datasets = {name: _write(recipe, summary, folder, new / name, parts) for name, parts in numbers.items()}
         complete = replace(summary, datasets=datasets)
         write_json(new / SUMMARY_NAME, complete.to_json(), indent=1)
+        if on_written is not None:
+            on_written(new)
     return complete
 
 

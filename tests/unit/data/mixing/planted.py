@@ -72,8 +72,9 @@ def write_recipe(path: Path, converted: Path, out: Path, **fields: Any) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files of a mixture but its summary, which names the inputs' fingerprints."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "mixture.json")
+    """All files of a mixture but its summary and report, which name the inputs' fingerprints."""
+    about = ("mixture.json", "report.html")
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in about)
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 

@@ -1,0 +1,1 @@
+"""The report of a mixture: what its questions, answers and pictures are like."""
