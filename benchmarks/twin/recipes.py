@@ -1,0 +1,90 @@
+"""The recipes that mix a twin and train on it, and questions about unseen pictures in Where2Place's layout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from benchmarks.twin.make import SOURCES
+from benchmarks.twin.questions import POINT_AT
+from benchmarks.twin.scenes import draw_mask, draw_scene, make_scene, random_of
+
+CATEGORIES = ("general", "grounding", "affordance", "reasoning")
+LEFT_OUT_OF_TABLE = {
+    "untrained": None, "full": None, **{f"without_{name}": name for name in ("grounding", "affordance", "reasoning")}
+}  # fmt: skip
+"""Rows of the paper's Table VII and a model that is not trained -> the category left out."""
+QUESTIONS = 100
+"""As many as Where2Place has."""
+SIZE = (128, 96)
+_SUFFIX = (
+    " Your answer should be formatted as a list of tuples, i.e. [(x1, y1), (x2, y2), ...], where each tuple contains "
+    "the x and y coordinates of a point satisfying the conditions above. The coordinates should be between 0 and 1, "
+    "indicating the normalized pixel locations of the points in the image."
+)
+
+
+def mixture_recipe(build: Path, rows: int) -> str:
+    """The recipe of the mixture `build/mixed/vlm` of all sources, `rows` rows each. JSON is YAML."""
+    caps = {"refspatial": "image", "robospatial": "group"}
+    sources = [
+        {"path": str(build / "sources" / name)}
+        | ({"caps": [{"by": caps[name], "at_most": 4}]} if name in caps else {})
+        | ({"whole": True} if name == "roborefit" else {})
+        for name in SOURCES
+    ]
+    content = {
+        "kind": "mixture",
+        "name": "vlm",
+        "output": str(build / "mixed"),
+        "categories": {name: {"budget": max(1, 2 * rows)} for name in CATEGORIES},
+        "left_out": [str(build / "duplicates")],
+        "sources": sources,
+        "shard_samples": 256,
+    }
+    return json.dumps(content, indent=1)
+
+
+def pretrain_recipe(work: Path, name: str, left_out: str | None, steps: int) -> str:
+    """A pre-training at size mini on the mixture in `work/calm`, without one category. JSON is YAML."""
+    datasets = [
+        {"path": str(work / "calm/mixed/vlm" / category), "weight": 3 if category == "grounding" else 1}
+        for category in CATEGORIES
+        if category != left_out
+    ]
+    content = {
+        "extends": str(Path(__file__).resolve().parents[2] / "recipes/base/mini.yaml"),
+        "kind": "pretrain",
+        "name": name,
+        "output": str(work / "runs"),
+        "data": {
+            "datasets": datasets,
+            "train_split": "all",
+            "max_text_tokens": 384,
+            "sort_by_length": True,
+            "augment": {"crop_area": 1.0, "brightness": 0, "contrast": 0, "saturation": 0, "hue": 0},
+        },
+        "optim": {"lr": 1e-3, "warmup_fraction": 0.05},
+        "batch": {"global": 64, "micro": 32},
+        "steps": steps,
+        "checkpoint": {"every_steps": steps, "keep_last": 1},
+        "log": {"every_steps": 10, "grad_norms_every_steps": 0},
+    }
+    return json.dumps(content, indent=1)
+
+
+def write_where2place(root: Path, seed: int) -> Path:
+    """Questions about one thing each in pictures of another seed than the twin's, with the thing as the mask."""
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    lines = []
+    for number in range(QUESTIONS):
+        scene, rng = make_scene(seed, "where2place", number, SIZE), random_of(seed, "where2place", "question", number)
+        thing = rng.choice(scene.things)
+        draw_scene(scene).save(root / "images" / f"{number:02d}.jpg", quality=95)
+        draw_mask(scene, thing).save(root / "masks" / f"{number:02d}.jpg", quality=100)
+        text = f"<image>\n{rng.choice(POINT_AT).format(thing.name)}{_SUFFIX}"
+        lines.append({"question_id": number, "image": f"{number:02d}.jpg", "text": text, "category": "seen"})
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (root / "point_questions.jsonl").write_text(text, encoding="utf-8")
+    return root

@@ -1,0 +1,52 @@
+"""The recipes of the whole curation, and its comparison of mixtures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import curation
+from benchmarks.twin.recipes import LEFT_OUT_OF_TABLE, QUESTIONS, mixture_recipe, pretrain_recipe, write_where2place
+from pokevla.evaluation.vlm_benchmarks.reading.where2place import read_where2place
+from pokevla.recipe.load import load_recipe
+from pokevla.recipe.schema import MixtureRecipe, PretrainRecipe
+
+
+def test_the_recipes_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "mixture.yaml").write_text(mixture_recipe(tmp_path, 300))
+    mixture = load_recipe(tmp_path / "mixture.yaml").recipe
+    assert isinstance(mixture, MixtureRecipe)
+    assert len(mixture.sources) == 10
+    for name, left_out in LEFT_OUT_OF_TABLE.items():
+        (tmp_path / "train.yaml").write_text(pretrain_recipe(tmp_path, name, left_out, 20))
+        recipe = load_recipe(tmp_path / "train.yaml").recipe
+        assert isinstance(recipe, PretrainRecipe)
+        trained_on = {Path(path).name for path in recipe.dataset_paths}
+        assert trained_on == {"general", "grounding", "affordance", "reasoning"} - {left_out}
+
+
+def test_the_questions_are_in_the_published_layout(tmp_path: Path) -> None:
+    (part,) = read_where2place(write_where2place(tmp_path / "set", 3), ["point"], "pokevla")
+    items = list(part.items([0, QUESTIONS - 1]))
+    for item in items:
+        assert item.mask is not None
+        assert 0.005 < item.mask.mean() < 0.1
+        assert np.asarray(item.image).shape[:2] == item.mask.shape
+    assert items[0].question != items[1].question
+
+
+def test_a_file_that_differs_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(work: Path, workers: int, *_options: object) -> int:
+        shards = work / "build/mixed/vlm/general/shards"
+        shards.mkdir(parents=True)
+        (shards / "a-00000.tar").write_bytes(b"same" if workers == 2 else b"other")
+        (work / "build/mixed/vlm/mixture.json").write_text(str(workers))
+        return 0
+
+    monkeypatch.setattr(curation, "build", build)
+    monkeypatch.setattr(curation, "write_twin", lambda root, _settings: root.mkdir())
+    again, killed = curation.build_rows(tmp_path, 3, 1, 0)
+    assert (again["name"], again["value"]) == ("build/again", 1)
+    assert (killed["name"], killed["value"]) == ("build/killed", 0)
