@@ -73,11 +73,10 @@ class Scene:
         return (*self.unit(x1, y1), *self.unit(x2, y2))
 
     def points_on(self, thing: Thing, rng: random.Random, count: int) -> list[tuple[float, float]]:
-        """Fractions of points inside of a thing."""
+        """Fractions of up to `count` different points inside of a thing."""
         reach = 0.25 * thing.half
-        return [
-            self.unit(thing.x + rng.uniform(-reach, reach), thing.y + rng.uniform(-reach, reach)) for _ in range(count)
-        ]
+        places = [(thing.x + rng.uniform(-reach, reach), thing.y + rng.uniform(-reach, reach)) for _ in range(count)]
+        return list(dict.fromkeys(self.unit(*place) for place in places))  # two may be rounded to one
 
     def free_beside(self, rng: random.Random) -> tuple[Thing, str, tuple[int, int]] | None:
         """A thing, a direction, and the empty cell next to it in that direction. None: there is none."""
