@@ -29,7 +29,7 @@ def test_the_recipes_can_be_read(tmp_path: Path) -> None:
 
 def test_the_questions_are_in_the_published_layout(tmp_path: Path) -> None:
     (part,) = read_where2place(write_where2place(tmp_path / "set", 3), ["point"], "pokevla")
-    items = list(part.items([0, QUESTIONS - 1]))
+    items = list(part.read([0, QUESTIONS - 1]))
     for item in items:
         assert item.mask is not None
         assert 0.005 < item.mask.mean() < 0.1
