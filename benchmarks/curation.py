@@ -30,7 +30,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pokevla.data.curation.conversion
+import pokevla.data.curation.conversion  # before any fork
 import pokevla.data.mixing.mixing
 import pokevla.data.screening.duplicates
 from benchmarks.reporting import report, row
@@ -63,7 +63,7 @@ def chain(work: Path, workers: int, shard_samples: int) -> list[list[str]]:
     return commands
 
 
-def pokevla(words: list[str]) -> str:
+def command_output(words: list[str]) -> str:
     """The output of a command. Raises RuntimeError if it fails."""
     done = subprocess.run(
         [sys.executable, "-m", "pokevla.cli.main", *words],
@@ -153,9 +153,9 @@ def learnt_rows(work: Path, steps: int, seed: int) -> list[dict[str, Any]]:
     for name, left_out in LEFT_OUT_OF_TABLE.items():
         recipe = work / f"{name}.yaml"
         recipe.write_text(pretrain_recipe(work, name, left_out, 1 if name == "untrained" else steps), encoding="utf-8")
-        pokevla(["train", str(recipe)])
+        command_output(["train", str(recipe)])
         out = work / "judged" / name
-        pokevla(["eval", "where2place", str(work / "runs" / name), str(benchmark), "--wording", "pokevla",
+        command_output(["eval", "where2place", str(work / "runs" / name), str(benchmark), "--wording", "pokevla",
                  "--part", "point", "--max-new-tokens", "64", "--out", str(out)])  # fmt: skip
         summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
         part = summary["parts"]["point"]
