@@ -30,9 +30,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pokevla.data.curation.conversion  # before any fork
+import pokevla.data.curation.conversion
 import pokevla.data.mixing.mixing
-import pokevla.data.screening.duplicates
+import pokevla.data.screening.duplicates  # noqa: F401 (before any fork)
 from benchmarks.reporting import report, row
 from benchmarks.twin.make import SOURCES, write_twin
 from benchmarks.twin.plan import TwinSettings
