@@ -8,7 +8,7 @@ import zlib
 
 import pyarrow as pa
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from pokevla.errors import DamagedDataError
 
@@ -106,6 +106,8 @@ def _decode(payload: bytes, key: str, form: str) -> Image.Image:
         image = Image.open(io.BytesIO(payload), formats=(form,))
         image.load()
     except _UNDECODABLE as error:
-        raise DamagedDataError(f"sample {key} has an image that cannot be decoded ({error}).") from error
+        # Pillow's own message names an object in memory.
+        reason = f"it is no {form}" if isinstance(error, UnidentifiedImageError) else error
+        raise DamagedDataError(f"sample {key} has an image that cannot be decoded ({reason}).") from error
     mode = "RGB" if form == "JPEG" else "1"
     return image if image.mode == mode else image.convert(mode)

@@ -43,3 +43,10 @@ def test_a_truncated_image_is_named_by_its_sample() -> None:
     Image.new("RGB", (64, 64), "red").save(buffer, "JPEG")
     with pytest.raises(DataError, match="sample k-7"):
         decode_image(buffer.getvalue()[:300], "k-7")
+
+
+def test_what_is_no_image_is_said_without_an_address_in_memory() -> None:
+    with pytest.raises(DataError, match=r"cannot be decoded \(it is no PNG\)"):
+        decode_mask(b"", "k-7")
+    with pytest.raises(DataError, match=r"cannot be decoded \(it is no JPEG\)"):
+        decode_image(b"GIF89a", "k-7")
