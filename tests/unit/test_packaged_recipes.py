@@ -31,7 +31,7 @@ def test_the_nearest_name_is_found_with_prefix_and_suffix() -> None:
 
 
 def test_the_shell_is_offered_names() -> None:
-    assert complete_recipe("pretrain/") == ["pretrain/paper"]
+    assert complete_recipe("pretrain/") == ["pretrain/data", "pretrain/paper"]
     assert complete_recipe("") == recipe_names()
 
 

@@ -74,7 +74,7 @@ class DrawWork:
 
             def reader(number: int) -> tuple[Dataset, ShardReader]:
                 if number not in datasets:
-                    dataset = self.inputs[number].open()
+                    dataset = self.inputs[number].dataset()
                     datasets[number] = dataset, ShardReader(dataset)
                     stack.callback(datasets[number][1].close)
                 return datasets[number]

@@ -85,7 +85,7 @@ class Opened:
     path: Path
     fingerprint: str
 
-    def open(self) -> Dataset:
+    def dataset(self) -> Dataset:
         """The dataset. Raises DataError if it is damaged or another one."""
         dataset = open_dataset(self.path, mapped=True)
         if dataset.fingerprint != self.fingerprint:
@@ -114,7 +114,7 @@ class ScanWork:
         def make(number: int) -> None:
             chunk = self.chunks[number]
             if chunk.dataset not in datasets:
-                datasets[chunk.dataset] = self.inputs[chunk.dataset].open()
+                datasets[chunk.dataset] = self.inputs[chunk.dataset].dataset()
             with new_part(self.folder, number) as new:
                 table = _scanned(datasets[chunk.dataset], chunk, self.seed)
                 with pa.OSFile(str(new / SAMPLES_NAME), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
