@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from pokevla.data.dataset import Dataset, open_dataset, shard_sizes, usable_rows
+from pokevla.data.loading.watch import answer_within
 from pokevla.data.order import Order
 from pokevla.data.statistics import Statistics, compute_statistics
 from pokevla.data.tables.row_set import RowSet
@@ -17,7 +18,6 @@ from pokevla.embodiment.description import Embodiment
 from pokevla.embodiment.mixing import common_embodiment
 from pokevla.errors import DataError
 from pokevla.files.remote.urls import is_url
-from pokevla.files.waiting import answer_within
 from pokevla.recipe.checking.datasets import INFO_NAME, read_info
 from pokevla.recipe.checking.recorded import RECORDED, Recorded, read_recorded, united
 from pokevla.recipe.schema import TrainRecipe

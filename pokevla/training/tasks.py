@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from pokevla.data.loader import SampleMaker, TrainLoader, batch_maker, build_loader, validation_batches
 from pokevla.data.loading.process_loader import DataProcess, ProcessLoader
 from pokevla.data.loading.skipping import skipping_damage
+from pokevla.data.loading.watch import answer_within
 from pokevla.data.loading.worker import MakeBatch
 from pokevla.data.mixture import Mixture, open_mixture
 from pokevla.data.samples import RobotSampleMaker, VLMSampleMaker
@@ -19,7 +20,6 @@ from pokevla.features.feature_reader import FeatureReader, open_features
 from pokevla.files.checksums import with_checksum
 from pokevla.files.remote.urls import is_url
 from pokevla.files.texts import write_json
-from pokevla.files.waiting import answer_within
 from pokevla.model.compilation import compile_if_possible
 from pokevla.model.tokenizers.loading import load_tokenizer
 from pokevla.model.vla import PokeVLA

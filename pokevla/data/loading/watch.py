@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,6 +14,8 @@ from pokevla.data.loading.memory import Allocate
 from pokevla.errors import DataError
 from pokevla.files.remote.urls import is_url
 from pokevla.shards.reading import ReadLog
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -52,3 +56,32 @@ class WatchedMaker:
     def __call__(self, positions: np.ndarray, allocate: Allocate) -> Any:
         """The batch of positions (B,) int64, in memory of `allocate`."""
         return self.make(positions, allocate)
+
+
+def answer_within(seconds: float, path: Path, call: Callable[[], Result]) -> Result:
+    """The result of `call()`, which opens `path`, or what it raises. It runs in a thread of its own, which is abandoned
+    when it does not end.
+
+    Raises:
+        DataError: the call has not ended after `seconds`. Names the path.
+    """
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:  # noqa: BLE001 - it is raised again, in the thread that called
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name=f"open {path}", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise DataError(
+            f"Opening {path} has taken {seconds:.0f} s and has not ended: its file system does not answer.",
+            "Check the file system, and resume. data.storage.timeout_s sets how long a read may take.",
+        )
+    if errors:
+        raise errors[0]
+    return results[0]

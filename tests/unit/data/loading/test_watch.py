@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from pokevla.data.loader import TrainLoader
 from pokevla.data.loading.memory import Allocate, page_aligned
 from pokevla.data.loading.process_loader import DataProcess, ProcessLoader
-from pokevla.data.loading.watch import Watch, WatchedMaker
+from pokevla.data.loading.watch import Watch, WatchedMaker, answer_within
 from pokevla.errors import DataError
 from pokevla.files.remote.urls import UrlPath
 from pokevla.shards.reading import ReadLog
@@ -79,3 +80,16 @@ def test_requests_have_their_own_time_outs() -> None:
     log.end(is_remote=True)
     assert log.take_slowest().shard == "s3://bucket/a.tar"
     assert log.take_slowest().shard == ""
+
+
+def test_result_and_error_are_those_of_the_call() -> None:
+    assert answer_within(5.0, Path("/data/toy"), lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        answer_within(5.0, Path("/data/toy"), lambda: 1 // 0)
+
+
+def test_a_call_that_does_not_end_names_the_path() -> None:
+    end = threading.Event()
+    with pytest.raises(DataError, match=r"Opening /data/toy has taken 0 s and has not ended.*data\.storage\.timeout_s"):
+        answer_within(0.1, Path("/data/toy"), end.wait)
+    end.set()
