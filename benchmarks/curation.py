@@ -23,7 +23,6 @@ import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,13 +32,13 @@ from typing import Any
 import pokevla.data.curation.conversion
 import pokevla.data.mixing.mixing
 import pokevla.data.screening.duplicates  # noqa: F401 (before any fork)
+from benchmarks.commands import run_pokevla
 from benchmarks.reporting import report, row
 from benchmarks.twin.make import SOURCES, write_twin
 from benchmarks.twin.plan import TwinSettings
 from benchmarks.twin.recipes import LEFT_OUT_OF_TABLE, mixture_recipe, pretrain_recipe, write_where2place
 from pokevla.cli.main import run
 
-ROOT = Path(__file__).resolve().parents[1]
 LONGEST_S = 3600.0
 OF_INPUTS = ("mixture.json", "report.html", "dataset.json")
 """Files that name fingerprints of the inputs, which depend on their shards."""
@@ -61,21 +60,6 @@ def chain(work: Path, workers: int, shard_samples: int) -> list[list[str]]:
     if not (build / "mixed/vlm").exists():
         commands.append(["data", "mix", str(work / "mixture.yaml"), "--workers", str(workers)])
     return commands
-
-
-def command_output(words: list[str]) -> str:
-    """The output of a command. Raises RuntimeError if it fails."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pokevla.cli.main", *words],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-        cwd=ROOT,
-    )
-    if done.returncode:
-        raise RuntimeError(f"pokevla {' '.join(words)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
-    return done.stdout
 
 
 def build(work: Path, workers: int, shard_samples: int, kills: int = 0, pause_s: float = 0.0, seed: int = 0) -> int:
@@ -153,9 +137,9 @@ def learnt_rows(work: Path, steps: int, seed: int) -> list[dict[str, Any]]:
     for name, left_out in LEFT_OUT_OF_TABLE.items():
         recipe = work / f"{name}.yaml"
         recipe.write_text(pretrain_recipe(work, name, left_out, 1 if name == "untrained" else steps), encoding="utf-8")
-        command_output(["train", str(recipe)])
+        run_pokevla(["train", str(recipe)])
         out = work / "judged" / name
-        command_output(["eval", "where2place", str(work / "runs" / name), str(benchmark), "--wording", "pokevla",
+        run_pokevla(["eval", "where2place", str(work / "runs" / name), str(benchmark), "--wording", "pokevla",
                  "--part", "point", "--max-new-tokens", "64", "--out", str(out)])  # fmt: skip
         summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
         part = summary["parts"]["point"]

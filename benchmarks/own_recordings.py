@@ -27,7 +27,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -36,6 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.commands import run_pokevla
 from benchmarks.recorded.episodes import Recorded
 from benchmarks.recorded.hdf5 import write_aloha, write_robomimic
 from benchmarks.recorded.lerobot import write_lerobot_v3, write_lerobot_v21
@@ -44,7 +44,6 @@ from benchmarks.recorded.rlds import write_rlds, write_rlds_arm
 from benchmarks.recorded.swinging import swing
 from benchmarks.reporting import report, row
 
-ROOT = Path(__file__).resolve().parents[1]
 TRAINED, HELD_OUT = 12, 8
 SHARED = ("--image-size", "32", "--workers", "0")
 VAL = ("--val-fraction", str(HELD_OUT / (TRAINED + HELD_OUT)))
@@ -120,30 +119,17 @@ def policy_of(name: str, work: Path, steps: int = 300) -> dict[str, Any]:
     source, dataset = kind.write(work / "recordings", episodes), work / "dataset"
     command = ["data", "convert", kind.converter, str(source), str(dataset), *SHARED, *kind.options]
     begun = _children_cpu_s()
-    _pokevla(command)
+    run_pokevla(command)
     seconds = _children_cpu_s() - begun
     info = json.loads((dataset / "dataset.json").read_text(encoding="utf-8"))
     views = len(info["embodiment"]["views"]) if "embodiment" in info else 2
     recipe = work / "policy.yaml"
     recipe.write_text(RECIPE.format(work=work, dataset=dataset, steps=steps), encoding="utf-8")
-    _pokevla(["train", str(recipe)])
+    run_pokevla(["train", str(recipe)])
     judge = ["eval", "openloop", str(work / "runs/policy"), str(dataset), "--out", str(work / "judged"), "--plots", "1"]
-    _pokevla([*judge, "--frames", "160", "--batch-size", "32"])
+    run_pokevla([*judge, "--frames", "160", "--batch-size", "32"])
     summary = json.loads((work / "judged/summary.json").read_text(encoding="utf-8"))
     return {**summary, "images_per_cpu_s": views * info["num_samples"] / seconds}
-
-
-def _pokevla(words: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pokevla.cli.main", *words],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-        cwd=ROOT,
-    )
-    if done.returncode:
-        raise RuntimeError(f"pokevla {' '.join(words)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
 
 
 def _children_cpu_s() -> float:
