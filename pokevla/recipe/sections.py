@@ -90,8 +90,8 @@ class DataConfig(Section):
     camera are compressed as JPEG first. Stored with the model and used wherever it looks at images."""
     reduce_in_decoder: bool = False
     """Let the JPEG decoder halve (or quarter) images that are at least twice as large as the model needs, before they
-    are resized. Photographs of 640 x 480 are read 1.6 times as fast; values differ by less than 1 of 255 on average. Only the
-    training's images, not those of evaluations. Ours."""
+    are resized. Photographs of 640 x 480 are read 1.6 times as fast; values differ by less than 1 of 255 on average.
+    Only the training's images, not those of evaluations. Ours."""
     blank_images: bool = False
     """Replace every image by zeros, to train a baseline that does not use images."""
     storage: StorageConfig = StorageConfig()
