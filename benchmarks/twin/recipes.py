@@ -16,7 +16,8 @@ LEFT_OUT_OF_TABLE = {
 """Rows of the paper's Table VII and a model that is not trained -> the category left out."""
 QUESTIONS = 100
 """As many as Where2Place has."""
-SIZE = (128, 96)
+SIZE = (640, 480)
+"""Where2Place's; its scorer takes every picture for one of this size."""
 _SUFFIX = (
     " Your answer should be formatted as a list of tuples, i.e. [(x1, y1), (x2, y2), ...], where each tuple contains "
     "the x and y coordinates of a point satisfying the conditions above. The coordinates should be between 0 and 1, "
