@@ -1,4 +1,4 @@
-"""A read that never ends: file systems can hang, and a thread that reads cannot be interrupted."""
+"""A read that never ends: file systems can hang, and a thread that reads cannot be interrupted. Without torch."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from pokevla.data.loading.memory import Allocate
 from pokevla.errors import DataError
 from pokevla.files.remote.urls import is_url
 from pokevla.shards.reading import ReadLog
+
+if TYPE_CHECKING:
+    from pokevla.data.loading.memory import Allocate  # imports torch
 
 Result = TypeVar("Result")
 
