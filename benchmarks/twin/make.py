@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.twin.conversations import write_llava, write_robopoint
@@ -58,9 +58,12 @@ def write_source(name: str, root: Path, settings: TwinSettings) -> Planted:
     return writer.planted
 
 
-def write_twin(root: Path, settings: TwinSettings, names: Iterable[str] = tuple(SOURCES)) -> dict[str, Planted]:
-    """Write sources and `twin.json` below `root`."""
-    planted = {name: write_source(name, root, settings) for name in names}
+def write_twin(
+    root: Path, settings: TwinSettings, names: Iterable[str] = tuple(SOURCES), rows: Mapping[str, int] | None = None
+) -> dict[str, Planted]:
+    """Write sources and `twin.json` below `root`. `rows`: of sources that have another number than the settings say."""
+    other = rows or {}
+    planted = {name: write_source(name, root, replace(settings, rows=other.get(name, settings.rows))) for name in names}
     content = {
         "settings": vars(settings),
         "sources": {name: {"folder": SOURCES[name].folder, **each.to_json()} for name, each in planted.items()},

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import curation
+from benchmarks.twin.baseline import GRID, judge_constant, most_covered
+from benchmarks.twin.make import write_source
+from benchmarks.twin.plan import TwinSettings
 from benchmarks.twin.recipes import LEFT_OUT_OF_TABLE, QUESTIONS, mixture_recipe, pretrain_recipe, write_where2place
 from pokevla.evaluation.vlm_benchmarks.reading.where2place import read_where2place
 from pokevla.recipe.load import load_recipe
 from pokevla.recipe.schema import MixtureRecipe, PretrainRecipe
+from tests.unit.data.curation.published import convert
 
 
 def test_the_recipes_can_be_read(tmp_path: Path) -> None:
@@ -36,6 +41,27 @@ def test_the_questions_are_in_the_published_layout(tmp_path: Path) -> None:
         # The scorer takes every picture for one of this size (RoboPoint, robopoint/eval/summarize_vqa.py).
         assert np.asarray(item.image).shape[:2] == item.mask.shape == (480, 640)
     assert items[0].question != items[1].question
+
+
+def test_the_constant_answer_is_the_point_in_the_most_boxes() -> None:
+    point = most_covered([(0.1, 0.1, 0.5, 0.5), (0.4, 0.2, 0.9, 0.9), (0.45, 0.0, 0.6, 0.22), (0.0, 0.8, 1.0, 1.0)])
+    assert point == pytest.approx((0.45 + 0.5 / GRID, 0.2 + 0.5 / GRID))
+    with pytest.raises(ValueError, match="no boxes"):
+        most_covered([])
+
+
+def test_the_constant_answer_is_judged_by_the_scorer_of_the_models(tmp_path: Path) -> None:
+    write_source("roborefit", tmp_path / "twin", TwinSettings(rows=40, side=128))
+    convert("roborefit", tmp_path / "twin/roborefit", tmp_path / "out")
+    benchmark = write_where2place(tmp_path / "set", 3)
+    found = curation.score_row("constant", judge_constant(tmp_path / "out", benchmark, tmp_path / "judged"))
+    answers = [json.loads(line) for line in (tmp_path / "judged/answers.jsonl").read_text().splitlines()]
+    assert len(answers) == QUESTIONS
+    ((reply, inside),) = {(each["reply"], sum(other["official"] for other in answers)) for each in answers}
+    assert reply.startswith("[(0.")
+    assert found["value"] == pytest.approx(inside / QUESTIONS)
+    assert found["value"] <= found["best_constant"] + 0.01
+    assert found["failures"] == 0
 
 
 def test_a_file_that_differs_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
