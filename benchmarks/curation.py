@@ -39,7 +39,7 @@ from benchmarks.reporting import report, row
 from benchmarks.twin.baseline import judge_constant
 from benchmarks.twin.make import SOURCES, write_twin
 from benchmarks.twin.plan import TwinSettings
-from benchmarks.twin.recipes import LEFT_OUT_OF_TABLE, mixture_recipe, pretrain_recipe, write_where2place
+from benchmarks.twin.recipes import LEFT_OUT_OF_TABLE, ROWS, mixture_recipe, pretrain_recipe, write_where2place
 from pokevla.cli.main import run
 
 LONGEST_S = 3600.0
@@ -110,7 +110,8 @@ def differing(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
 
 def build_rows(work: Path, rows: int, kills: int, seed: int) -> list[dict[str, Any]]:
     """Build the mixture in `work/calm`, build it again in other ways, and compare."""
-    write_twin(work / "twin", TwinSettings(rows, seed=seed, faults=0.05, side=128))
+    settings = TwinSettings(rows, seed=seed, faults=0.05, side=128)
+    write_twin(work / "twin", settings, rows={name: each * rows for name, each in ROWS.items()})
     (work / "mixture.yaml").write_text(mixture_recipe(work / "build", rows), encoding="utf-8")
     began = time.monotonic()
     build(work, 2, 100)
@@ -163,7 +164,7 @@ def score_row(name: str, summary: dict[str, Any]) -> dict[str, Any]:
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=300, help="rows of each source")
+    parser.add_argument("--rows", type=int, default=300, help="rows of most sources; RoboRefIt has four times as many")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--steps", type=int, default=0, help="steps of pre-training; 0: no training")
     parser.add_argument("--seed", type=int, default=0)

@@ -23,7 +23,7 @@ def write_roborefit(writer: Writer) -> None:
 
 def _roborefit_rows(writer: Writer) -> Iterator[dict[str, Any]]:
     for number in range(writer.settings.rows):
-        rng, scene = writer.rng(number), writer.scene(number)
+        rng, scene = writer.rng(number), writer.scene(number, fewest=1)  # alone, a thing teaches what a place is
         place = rng.randrange(len(scene.things))
         thing, picture = scene.things[place], f"{writer.picture_number(number):07d}"
         writer.save_scene(f"{TRAIN}/image/{picture}.png", scene)

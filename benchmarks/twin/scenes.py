@@ -113,7 +113,7 @@ def random_of(seed: int, *names: object) -> random.Random:
 
 @lru_cache(maxsize=256)
 def make_scene(seed: int, source: str, number: int, size: tuple[int, int], fewest: int = 3) -> Scene:
-    """Three to five things of different names in different cells."""
+    """`fewest` to five things of different names in different cells."""
     rng = random_of(seed, source, "scene", number)
     width, height = size
     cells = rng.sample([(column, row) for column in range(COLUMNS) for row in range(ROWS)], rng.randint(fewest, 5))
@@ -121,7 +121,7 @@ def make_scene(seed: int, source: str, number: int, size: tuple[int, int], fewes
     step_x, step_y = width / COLUMNS, height / ROWS
     things = []
     for (column, row), (colour, shape) in zip(cells, names, strict=True):
-        half = int(rng.uniform(0.27, 0.4) * min(step_x, step_y))
+        half = int(rng.uniform(0.34, 0.45) * min(step_x, step_y))
         slack_x, slack_y = 0.8 * (step_x / 2 - half), 0.8 * (step_y / 2 - half)
         x = int((column + 0.5) * step_x + rng.uniform(-slack_x, slack_x))
         y = int((row + 0.5) * step_y + rng.uniform(-slack_y, slack_y))

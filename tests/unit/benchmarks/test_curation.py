@@ -73,7 +73,7 @@ def test_a_file_that_differs_is_found(tmp_path: Path, monkeypatch: pytest.Monkey
         return 0
 
     monkeypatch.setattr(curation, "build", build)
-    monkeypatch.setattr(curation, "write_twin", lambda root, _settings: root.mkdir())
+    monkeypatch.setattr(curation, "write_twin", lambda root, _settings, rows: root.mkdir())
     again, killed = curation.build_rows(tmp_path, 3, 1, 0)
     assert (again["name"], again["value"]) == ("build/again", 1)
     assert (killed["name"], killed["value"]) == ("build/killed", 0)
