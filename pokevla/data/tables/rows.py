@@ -1,8 +1,8 @@
 """The sample table of a dataset as training reads it: by row, from mapped or loaded batches.
 
-Columns: `key`, and those of `question`, `answer`, `further_turns`, `instruction`, `episode`, `frame`, `width` that the
-table has; `split` as a number into the list of splits; `left`, the number of frames from this one to the end of its
-episode. In which shard a row lies follows from the first row of each shard.
+Columns: `key`, and those of `question`, `answer`, `further_turns`, `instruction`, `episode`, `frame`, `width`,
+`num_images` that the table has; `split` as a number into the list of splits; `left`, the number of frames from this one
+to the end of its episode. In which shard a row lies follows from the first row of each shard.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pokevla.recipe.checking.datasets import ALL_SPLITS, CONVERT_AGAIN
 
 BATCH_ROWS = 1 << 18
 """Rows of a batch: few enough batches that opening all of 10^8 rows takes milliseconds."""
-TEXTS, NUMBERS = ("key", "question", "answer", "instruction"), ("episode", "frame", "width")
+TEXTS, NUMBERS = ("key", "question", "answer", "instruction"), ("episode", "frame", "width", "num_images")
 TURNS = "further_turns"
 """Lists of (question, answer) that follow in the same conversation."""
 SPLITS, SHARD_STARTS = "splits", "shard_starts"

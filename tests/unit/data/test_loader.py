@@ -372,8 +372,11 @@ def test_questions_without_image_are_mixed_with_others(tmp_path: Path, tokenizer
     samples = VLMSampleMaker(mixture, recipe.seed, tokenizer, 16)
     rows = np.arange(4)
     batch = samples.batch(rows, np.zeros(4, dtype=np.int64), rows, augment=False)
-    assert batch.has_image is not None
-    assert batch.has_image.tolist() == [False, True, False, True]
+    assert batch.num_images is not None
+    assert batch.present is not None
+    assert batch.num_images.tolist() == [0, 1, 0, 1]
+    assert batch.present.tolist() == [1, 3]
     assert batch.pixel_values.flatten(1).amax(dim=1).bool().tolist() == [False, True, False, True]
     with_images = samples.batch(rows[:2], np.zeros(2, dtype=np.int64), np.array([1, 3]), augment=False)
-    assert with_images.has_image is None
+    assert with_images.num_images is None
+    assert with_images.present is None
