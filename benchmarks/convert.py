@@ -171,8 +171,8 @@ def measure_speed(name: str, sizes: Sequence[int], settings: TwinSettings, optio
 
 
 def sum_questions(planted: Planted) -> int:
-    """Questions of a twin, those of pairs of pictures not counted."""
-    return planted.records + sum(count for code, count in planted.left_out.items() if code != "multi_image")
+    """Questions of a twin."""
+    return planted.records + planted.left_out.total()
 
 
 def main() -> None:

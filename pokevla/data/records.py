@@ -104,12 +104,16 @@ class VLMRecord:
     flags: tuple[str, ...] = ()
     further_turns: tuple[tuple[str, str], ...] = ()
     """Questions and answers that follow in the same conversation."""
+    num_images: int = 1
+    """Width and height are those of the first; points and boxes are fractions of the one that the text is about."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON, with the answer's numbers under `target`."""
         values = asdict(self)
         if not values["further_turns"]:  # datasets of single questions keep their bytes
             del values["further_turns"]
+        if values["num_images"] <= 1:  # and so do those of at most one image
+            del values["num_images"]
         values["target"] = {
             "points": [list(p) for p in values.pop("points")],
             "boxes": [list(b) for b in values.pop("boxes")],

@@ -105,14 +105,20 @@ def _ask_all(
 
 
 def load_questions(root: Path, max_questions: int) -> list[Question]:
-    """At most `max_questions` point and choice questions, evenly spread over the split `val`. DataError if none."""
+    """At most `max_questions` point and choice questions, evenly spread over the split `val`. DataError if none.
+
+    Questions about several images are not asked: points of theirs are of an image that only the text tells.
+    """
     dataset = open_dataset(root)
     if dataset.kind != "vlm":
         raise DataError(f"{root} is a dataset of kind {dataset.kind}.", "Name a VLM dataset.")
     names = ("key", "category", "answer_kind", "question", "answer")
     columns = {name: dataset.samples[name].to_pylist() for name in names}
     held_out = np.flatnonzero(usable(dataset.samples, None, "val"))
-    rows = [int(row) for row in held_out if columns["answer_kind"][row] in ASKED_KINDS]
+    several = set()
+    if "num_images" in dataset.samples.column_names:
+        several = set(np.flatnonzero(np.asarray(dataset.samples["num_images"]) > 1).tolist())
+    rows = [int(row) for row in held_out if columns["answer_kind"][row] in ASKED_KINDS and int(row) not in several]
     if not rows:
         raise DataError(
             f"{root} has no questions of split `val` of the kinds {', '.join(ASKED_KINDS)}.",

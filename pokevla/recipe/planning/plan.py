@@ -22,7 +22,7 @@ from pokevla.recipe.planning.compute import (
     parameters_by_part,
     trainable_parameters,
 )
-from pokevla.recipe.planning.parts import ModelCost, model_cost, num_views
+from pokevla.recipe.planning.parts import ModelCost, average_sample, mean_images, model_cost, num_views
 from pokevla.recipe.planning.precision import PRECISIONS
 from pokevla.recipe.planning.sizes import cache_record_bytes
 from pokevla.recipe.schema import TrainRecipe
@@ -115,7 +115,8 @@ def plan(job: AnyRecipe) -> Plan:
     counted = count_samples(recipe)
     samples = counted.training
     steps = total_steps(recipe, samples) if recipe.steps is not None or samples is not None else None
-    cost = model_cost(recipe, embodiment)
+    images = mean_images(recipe)
+    cost = model_cost(recipe, embodiment, average_sample(recipe, embodiment, images))
     total = cost.flops * batch.global_batch * steps if steps is not None else None
     return Plan(
         name=recipe.name,
@@ -136,7 +137,7 @@ def plan(job: AnyRecipe) -> Plan:
         memory=memory_by_stage(recipe, batch.world_size, cost),
         stage=recipe.zero.stage,
         gpu_memory_gib=recipe.resources.gpu_memory_gib,
-        disk=disk_needs(recipe, counted.stored, embodiment),
+        disk=disk_needs(recipe, counted.stored, embodiment, images),
         cache_build=_cache_build(recipe, counted, embodiment),
         notes=_notes(recipe, cost, steps, counted.origin),
     )
@@ -202,8 +203,9 @@ def _cache_build(recipe: TrainRecipe, counted: SampleCount, embodiment: Embodime
     return build_plan(cache, embodiment.num_views, counted.stored, counted.origin, tflops)
 
 
-def disk_needs(recipe: TrainRecipe, samples: int | None, embodiment: Embodiment = LIBERO) -> Disk:
-    """Disk space of the job. Dataset and cache are None if the number of `samples` (of all splits) is unknown."""
+def disk_needs(recipe: TrainRecipe, samples: int | None, embodiment: Embodiment = LIBERO, images: float = 1) -> Disk:
+    """Disk space of the job. Dataset and cache are None if the number of `samples` (of all splits) is unknown.
+    `images`: of one question, on average."""
     # Frozen weights are not stored.
     checkpoint = trainable_parameters(recipe, embodiment) * PRECISIONS[recipe.precision].checkpoint_bytes
     # The newest, the one being written, the newest healthy one and the next that may become it.
@@ -214,8 +216,8 @@ def disk_needs(recipe: TrainRecipe, samples: int | None, embodiment: Embodiment 
     if recipe.feature_cache is not None and samples is not None:
         cache = cache_record_bytes(recipe.feature_cache, embodiment.num_views) * samples
         shards = -(-cache // SHARD_BYTES)
-    sample_bytes = VIEW_BYTES[data_kind_of(recipe)] * num_views(recipe, embodiment)
-    dataset = sample_bytes * samples if samples is not None else None
+    sample_bytes = VIEW_BYTES[data_kind_of(recipe)] * num_views(recipe, embodiment, images)
+    dataset = round(sample_bytes * samples) if samples is not None else None
     return Disk(dataset, cache, shards, checkpoint, kept * checkpoint)
 
 
@@ -229,6 +231,8 @@ def _notes(recipe: TrainRecipe, cost: ModelCost, steps: int | None, samples_from
         notes.append("CPU ranks: hours are not estimated. Run some steps and see samples_per_s in metrics.jsonl.")
     notes += uncounted_notes(recipe, cost)
     text, mfu = cost.sample.text_tokens, recipe.resources.expected_mfu
+    if cost.sample.views != 1 and data_kind_of(recipe) == "vlm":
+        notes.append(f"Compute and memory count {cost.sample.views:.2f} images per sample, the mean of the datasets.")
     notes.append(f"Compute counts {text} text tokens per sample and an expected_mfu of {mfu:g}.")
     if cost.recomputed:
         hfu = mfu * (1 + cost.recomputed / cost.flops)
