@@ -31,6 +31,7 @@ from pokevla.data.sources.images import encode_jpeg
 from pokevla.data.tables.questions import SCHEMA, SEVERAL_IMAGES, table_row
 from pokevla.data.writer import DatasetWriter, encode_json
 from pokevla.errors import DataError
+from pokevla.evaluation.vlm.ask import load_questions
 from pokevla.model.building import build_vlm
 from pokevla.model.presets import preset
 from pokevla.model.tokenizers.loading import load_tokenizer
@@ -233,6 +234,11 @@ def test_the_plan_counts_each_image(toy: Path, tmp_path: Path) -> None:
     assert any("1.50 images per sample" in note for note in of_several.notes)
     assert not any("images per sample" in note for note in of_one.notes)
     assert mean_images(recipe) == 1.5
+
+
+def test_grounding_asks_no_questions_about_several_images(tmp_path: Path) -> None:
+    root = write_questions_about(tmp_path / "val", (1, 2, 1), split="val", answer_kind="choice")
+    assert [question.key for question in load_questions(root, 10)] == ["toy-0000", "toy-0002"]
 
 
 def mixed(tmp_path: Path, roots: Sequence[Path], budget: int, **source: Any) -> Path:
