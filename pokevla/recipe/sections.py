@@ -87,7 +87,7 @@ class DataConfig(Section):
     image_filter: Literal["bilinear", "bicubic", "bilinear_torch", "bicubic_torch", "openvla_oft"] = "bilinear"
     """How images are cropped and resized to the model's size. `bilinear`, `bicubic` (Prismatic): once, with
     antialiasing, by Pillow. `bilinear_torch`, `bicubic_torch`: as torchvision does it with tensors, 2.5 to 4 times as
-    fast; crops begin and end at whole pixels, and a few values differ by 1 or 2 of 255. `openvla_oft`: as OpenVLA-OFT,
+    fast; crops begin and end at whole pixels, and a few values differ by 1 to 4 of 255. `openvla_oft`: as OpenVLA-OFT,
     Lanczos to the model's size and then a bilinear crop; pictures of a camera are compressed as JPEG first. Stored with
     the model and used wherever it looks at images."""
     reduce_in_decoder: bool = False

@@ -30,7 +30,7 @@ _PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BI
 """Pillow antialiases both when it shrinks an image."""
 _TORCH = {"bilinear_torch": "bilinear", "bicubic_torch": "bicubic"}
 """The same filters in torch's 8-bit arithmetic, as torchvision's `Resize` of a uint8 image with `antialias=True`. From
-the same crop they differ from Pillow's by 1 or 2 of 255 in one pixel of a hundred, and take a third of the time."""
+the same crop they differ from Pillow's by 1 to 4 of 255 in one pixel of a hundred, and take a third of the time."""
 OPENVLA_OFT = "openvla_oft"
 """Lanczos to the model's size, then a bilinear crop, in TensorFlow's arithmetic; camera pictures are JPEG first."""
 _ONE_PIECE = 1 << 20

@@ -139,7 +139,7 @@ def test_filters_of_torch_are_those_of_torchvision_on_tensors(
     assert np.array_equal(ours, crop_pixels(picture, box, 28, f"{name}_torch"))
     cut = np.ascontiguousarray(picture[y1:y2, x1:x2])
     # Pillow mixes pixels beside the box into those at its edge, so it gets the cut.
-    assert np.abs(ours - crop_pixels(cut, (0.0, 0.0, 1.0, 1.0), 28, name)).max() <= 2
+    assert np.abs(ours - crop_pixels(cut, (0.0, 0.0, 1.0, 1.0), 28, name)).max() <= (2 if name == "bilinear" else 8)
     if name == "bilinear":  # the other one is computed in float32 by torchvision
         tensor = torch.from_numpy(cut).permute(2, 0, 1)
         theirs = v2.functional.resize(tensor, [28, 28], InterpolationMode(name), antialias=True).numpy()
