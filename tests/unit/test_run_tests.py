@@ -61,14 +61,18 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def environment() -> dict[str, str]:
+    """That of this process, without what pytest has put there."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return {**ours, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # hypothesis alone takes a second
+
+
 def run(project: Path, *arguments: str) -> tuple[int, list[str]]:
     """(exit code, lines of the output)."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # hypothesis alone takes a second
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "-p", "xdist.plugin", *arguments],
         cwd=project,
-        env=environment,
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=300,
@@ -173,17 +177,13 @@ def test_stuck():
 
 
 def test_a_run_that_is_stopped_still_shows_what_the_slurm_part_has_printed(project: Path, tmp_path: Path) -> None:
-    text = (
-        "import pathlib, time, pytest\ndef test_slow():\n    time.sleep(300)\n@pytest.mark.slurm\ndef test_stuck():\n"
-    )
-    text += "    print('stuck', flush=True)\n    pathlib.Path('begun').touch()\n    time.sleep(300)\n"
-    (project / "test_all.py").write_text(text)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    (project / "test_all.py").write_text(STUCK)
     command = [sys.executable, str(SCRIPT), "-p", "xdist.plugin", "-s"]
     with (tmp_path / "log").open("w+", encoding="utf-8") as log:
-        process = subprocess.Popen(command, cwd=project, env=environment, stdout=log, start_new_session=True)
+        process = subprocess.Popen(command, cwd=project, env=environment(), stdout=log, start_new_session=True)
         end = time.monotonic() + 120
         while not (project / "begun").exists():
+            assert process.poll() is None
             assert time.monotonic() < end
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGTERM)  # as `timeout` does
