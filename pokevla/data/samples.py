@@ -21,11 +21,12 @@ from pokevla.data.batch import (
     trained_places,
 )
 from pokevla.data.dataset import Dataset
-from pokevla.data.images.decoding import decode_image, decode_mask
+from pokevla.data.images.decoding import decode_mask, decode_pixels
 from pokevla.data.images.transforms import (
     ViewAugmentation,
     crop_mask,
     crop_pixels,
+    cut_box,
     draw_augmentation,
     no_augmentation,
 )
@@ -93,6 +94,7 @@ class RobotSampleMaker:
         count, views, size, config = len(positions), len(self._views), self._image_size, self._config
         pixels = allocate((count, views, 3, size, size), np.uint8)
         changes = [[_change(config.augment, self._seed, int(p), v, augment) for v in range(views)] for p in positions]
+        boxes = [[change.crop_box for change in each] for each in changes]
         side = self._mask_size
         masks = allocate((count, views, side, side), np.uint8) if side is not None else None
         keys: list[str] = []
@@ -106,11 +108,13 @@ class RobotSampleMaker:
             key = table.key_at(row)
             members = self._readers[dataset].read(row)
             for v, view in enumerate(self._views):
-                box = changes[i][v].crop_box
+                box = boxes[i][v]
                 if config.blank_images:
                     pixels[i, v] = 0
                 else:
-                    image = decode_image(member(members, f"{view}.jpg", key), key, _sides_needed(config, size, box))
+                    image = decode_pixels(member(members, f"{view}.jpg", key), key, _sides_needed(config, size, box))
+                    box = cut_box(box, (image.shape[1], image.shape[0]), config.image_filter)
+                    boxes[i][v] = box
                     crop_pixels(image, box, size, config.image_filter, out=pixels[i, v])
                 if masks is not None and side is not None:
                     mask = decode_mask(member(members, f"{view}.mask.png", key), key)
@@ -133,7 +137,7 @@ class RobotSampleMaker:
             proprio=torch.from_numpy(self._proprio(states, positions, augment)),
             actions=torch.from_numpy(self._statistics.normalise_actions(np.stack(chunks))),
             masks=torch.from_numpy(masks) if masks is not None else None,
-            crop_boxes=torch.tensor([[change.crop_box for change in each] for each in changes], dtype=torch.float32),
+            crop_boxes=torch.tensor(boxes, dtype=torch.float32),
             features=features.batched(),
             colours=_colours(changes, config, augment),
         )
@@ -252,7 +256,7 @@ class VLMSampleMaker:
             members = self._readers[dataset].read(row)
             for number, name in enumerate(names):
                 box = changes[i][number].crop_box
-                image = decode_image(member(members, name, key), key, _sides_needed(config, size, box))
+                image = decode_pixels(member(members, name, key), key, _sides_needed(config, size, box))
                 crop_pixels(image, box, size, config.image_filter, out=pixels[i, number])
             pixels[i, len(names) :] = 0
             encoded = self._texts.encoded(dataset, row)

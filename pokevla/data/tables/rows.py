@@ -20,8 +20,9 @@ from pokevla.data.tables.twin import Batches
 from pokevla.errors import DataError
 from pokevla.recipe.checking.datasets import ALL_SPLITS, CONVERT_AGAIN
 
-BATCH_ROWS = 1 << 18
-"""Rows of a batch: few enough batches that opening all of 10^8 rows takes milliseconds."""
+BATCH_ROWS = 1 << 14
+"""Rows of a batch. Writing a table holds about four times the bytes of a batch, so it is small; opening 10^8 rows looks
+at 6,104 of them. Tables name the size that they were written with, so those of another one are read too."""
 TEXTS, NUMBERS = ("key", "question", "answer", "instruction"), ("episode", "frame", "width", "num_images")
 TURNS = "further_turns"
 """Lists of (question, answer) that follow in the same conversation."""

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from pokevla.data.dataset import open_dataset
+from pokevla.data.images.decoding import decode_image, decode_mask
 from pokevla.data.images.transforms import image_filter_of, test_time_images
 from pokevla.data.prompts import encode_prompts, encode_text, end_of_turn_id, vlm_prompt
-from pokevla.data.reader import ShardReader
-from pokevla.data.samples import decode_image, decode_mask, member
+from pokevla.data.reader import ShardReader, member
 from pokevla.errors import CheckpointError, DataError, UsageError
 from pokevla.evaluation.folder import refuse_other_folder
 from pokevla.evaluation.locking import evaluation_lock

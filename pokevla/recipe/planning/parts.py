@@ -15,7 +15,7 @@ from pokevla.recipe.planning.heads import HEADS
 from pokevla.recipe.planning.precision import PRECISIONS
 from pokevla.recipe.planning.sizes import PresetSize, preset_size
 from pokevla.recipe.planning.tape import Activation, Adapters, Mode, Products, Tape
-from pokevla.recipe.schema import TrainRecipe
+from pokevla.recipe.schema import PretrainRecipe, TrainRecipe
 
 # Text tokens of an average sample. Pre-training: LLaVA-like questions and answers with their system block, ours.
 # Post-training: the instruction in its chat frame, 45 to 70 tokens.
@@ -163,8 +163,7 @@ def model_cost(recipe: TrainRecipe, embodiment: Embodiment = LIBERO, sample: Sam
     x = Activation(tokens, size.language_stack.width, vision.grad or acts or tape.trains)
     if x.grad:
         tape.keep_bytes(8 * tokens)  # the index that puts the tokens in order
-    masked = recipe.model.attention != "causal"
-    hidden = vlm.run_language_model(tape, size.language_stack, x, masked=masked)
+    hidden = vlm.run_language_model(tape, size.language_stack, x, _mask_of(recipe))
     if acts:
         tape.keep(hidden)  # the head, and the geometry projector's copy, read it
     else:
@@ -173,6 +172,12 @@ def model_cost(recipe: TrainRecipe, embodiment: Embodiment = LIBERO, sample: Sam
     if acts:
         _add_robot_parts(walk, hidden, vision.rows, embodiment)
     return ModelCost(tuple(sorted(walk.parts, key=lambda part: list(TITLES).index(part.name))), sample, tokens)
+
+
+def _mask_of(recipe: TrainRecipe) -> vlm.Mask:
+    if isinstance(recipe, PretrainRecipe) and recipe.packing is not None:
+        return "blocks"
+    return "none" if recipe.model.attention == "causal" else "values"
 
 
 def head_fitted(size: PresetSize, recipe: TrainRecipe, embodiment: Embodiment) -> PresetSize:

@@ -13,11 +13,12 @@ from PIL import Image
 
 from pokevla.data.batch import FeatureSource, RobotBatch
 from pokevla.data.dataset import open_dataset
-from pokevla.data.images.transforms import centre_crop_box
+from pokevla.data.images.decoding import decode_image, decode_mask, decode_pixels
+from pokevla.data.images.transforms import centre_crop_box, crop_mask, crop_pixels, cut_box, draw_augmentation
 from pokevla.data.loader import TrainLoader, build_loader, validation_batches
 from pokevla.data.mixture import open_mixture
 from pokevla.data.reader import ShardReader
-from pokevla.data.samples import RobotSampleMaker, VLMSampleMaker, decode_image
+from pokevla.data.samples import RobotSampleMaker, VLMSampleMaker
 from pokevla.data.sources.libero_vlm import LiberoVLMSettings, convert_libero_vlm
 from pokevla.data.tables.questions import SAMPLE_SCHEMA
 from pokevla.data.writer import DatasetWriter
@@ -197,6 +198,29 @@ def test_blank_images_are_zero_and_nothing_else_changes(robot_dataset: Callable[
     assert a.keys == b.keys
     assert torch.equal(a.actions, b.actions)
     assert torch.equal(a.crop_boxes, b.crop_boxes)
+
+
+def test_crops_at_whole_pixels_are_those_of_pixels_masks_and_features(
+    robot_dataset: Callable[..., Path], tokenizer: Any
+) -> None:
+    root = robot_dataset()
+    recipe = robot_recipe(root, image_filter="bilinear_torch")
+    rows = {key: row for row, key in enumerate(open_dataset(root).samples["key"].to_pylist())}
+    moved = 0
+    with robot_loader(recipe, tokenizer) as loader:
+        for _ in range(6):
+            batch = next(loader)
+            assert batch.masks is not None
+            for i, (key, position) in enumerate(zip(batch.keys, batch.positions.tolist(), strict=True)):
+                members = ShardReader(open_dataset(root)).read(rows[key])
+                pixels, mask = decode_pixels(members["base.jpg"], ""), decode_mask(members["base.mask.png"], "")
+                drawn = draw_augmentation(recipe.data.augment, recipe.seed, position, 0).crop_box
+                box = cut_box(drawn, (pixels.shape[1], pixels.shape[0]), "bilinear_torch")
+                moved += box != drawn
+                assert batch.crop_boxes[i, 0].tolist() == pytest.approx(box, abs=1e-7)
+                assert np.array_equal(batch.pixel_values[i, 0], crop_pixels(pixels, box, 16, "bilinear_torch"))
+                assert np.array_equal(batch.masks[i, 0], crop_mask(mask, box, 8))
+    assert moved
 
 
 def test_masks_asked_of_a_dataset_without_them_are_refused(robot_dataset: Callable[..., Path], tokenizer: Any) -> None:
