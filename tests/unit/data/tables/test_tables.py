@@ -72,6 +72,12 @@ def test_tables_with_batches_of_another_size_are_read(tmp_path: Path, monkeypatc
     assert found[0] == found[1] == found[2]
 
 
+def test_large_tables_have_larger_batches_so_that_they_open_fast() -> None:
+    assert rows.batch_rows(1) == rows.batch_rows(10**7) == 8192
+    assert rows.batch_rows((1 << 24) + 1) == 16384
+    assert rows.batch_rows(10**8) == 65536
+
+
 def test_writing_a_table_of_more_rows_needs_no_more_memory(tmp_path: Path) -> None:
     peaks, before = [], pa.default_memory_pool()
     for count in (20_000, 100_000):
