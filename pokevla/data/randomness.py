@@ -17,11 +17,6 @@ _WORD = (1 << 64) - 1
 _of_thread = threading.local()
 
 
-_FRESH = {"bit_generator": "Philox", "buffer": np.zeros(4, dtype=np.uint64), "buffer_pos": 4,
-          "has_uint32": 0, "uinteger": 0}  # fmt: skip
-"""State of a Philox that has drawn nothing."""
-
-
 def _key(*parts: str | int) -> int:
     """128-bit key of a tuple of strings and integers."""
     text = "\0".join(str(part) for part in parts)
@@ -34,8 +29,11 @@ def raw(count: int, *parts: str | int) -> np.ndarray:
     generator = getattr(_of_thread, "generator", None)
     if generator is None:  # making one takes four times as long as giving it another key: it draws a seed
         generator = _of_thread.generator = np.random.Philox(key=0)
-    words = np.array([key & _WORD, key >> 64], dtype=np.uint64)
-    generator.state = {**_FRESH, "state": {"counter": np.zeros(4, dtype=np.uint64), "key": words}}
+    zeros, words = np.zeros(4, dtype=np.uint64), np.array([key & _WORD, key >> 64], dtype=np.uint64)
+    generator.state = {  # of a Philox that has drawn nothing
+        "bit_generator": "Philox", "state": {"counter": zeros, "key": words},
+        "buffer": zeros, "buffer_pos": 4, "has_uint32": 0, "uinteger": 0,
+    }  # fmt: skip
     return generator.random_raw(count)
 
 
