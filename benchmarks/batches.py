@@ -15,10 +15,12 @@ take turns.
   /proc/thread-self/schedstat). `main_thread/neighbour`: time beside an unrelated process that decodes pictures over
   time beside the loader. Two virtual cores are often one real core, where any neighbour slows the other down.
 - `batch_pocket/decode`: JPEG decoding of the pictures alone, over our whole robot sample on one thread: the share of
-  decoding by Pillow. `batch_pocket/webdataset`: webdataset with torchvision's v2 transforms over ours.
-  `batch_pocket/lerobot`: lerobot's data set with the same transforms over ours, both without masks and features;
-  `batch_pocket/lerobot_whole`: over our whole sample. Left out and named where lerobot is not installed.
-  `batch_pocket`: samples/s, and beside it the pace of memcpy in the same run.
+  decoding by Pillow. `batch_pocket/webdataset`: webdataset with torchvision's v2 transforms over ours, which resizes as
+  torchvision does (`data.image_filter: bilinear_torch`); `batch_pocket/webdataset_pillow`: over ours with the default
+  filter, Pillow's. `batch_pocket/lerobot`: lerobot's data set with the same transforms over ours, both without masks
+  and features; `batch_pocket/lerobot_whole`: over our whole sample. Left out and named where lerobot is not installed.
+  `batch_pocket`: samples/s with the filter of torch, ratio over those with Pillow's; `batch_pocket/memcpy`: the pace of
+  memcpy in the same run.
 - `batch_vlm`: one question with its picture. `batch_vlm/photograph`: with one of 640 x 480 px and
   `data.reduce_in_decoder`; ratio: time without it over time with it.
 - `padding/limit`: tokens, padding counted, of the micro-batches of a perfect sort of all samples over those with
@@ -227,8 +229,10 @@ def whole_batches(robot: TrainRecipe, cache: Path, vlm: TrainRecipe, folder: Pat
 
     target, source = np.ones(COPIED, dtype=np.uint8), np.ones(COPIED, dtype=np.uint8)
     rival = webdataset_batches(folder, LAYOUTS["pocket"], SIZE, MASK, MICRO)
+    fast = robot.model_copy(update={"data": robot.data.model_copy(update={"image_filter": "bilinear_torch"})})
     sides: dict[str, Callable[[], object]] = {
-        "ours": in_slots(open_batches(robot, cache)),
+        "ours": in_slots(open_batches(fast, cache)),
+        "pillow": in_slots(open_batches(robot, cache)),
         "vlm": in_slots(open_batches(vlm, None)),
         **photographs(folder),
         "decode": decode,
@@ -237,13 +241,14 @@ def whole_batches(robot: TrainRecipe, cache: Path, vlm: TrainRecipe, folder: Pat
     }
     try:
         sides["lerobot"] = lerobot_batches(folder / "lerobot", SIZE, MICRO)
-        sides["pictures"] = in_slots(open_batches(robot, None))
+        sides["pictures"] = in_slots(open_batches(fast, None))
     except ImportError as error:
         print(f"batch_pocket/lerobot is left out: lerobot is not installed ({error}).")
     best = {name: seconds / MICRO * 1e3 for name, seconds in best_seconds(sides, rounds).items()}
     ours = best["ours"]
     pace = COPIED / (best["memcpy"] * MICRO * 1e6)  # GB/s
-    compared = [("webdataset", "webdataset", ours), ("decode", "decode", ours)]
+    compared = [("webdataset", "webdataset", ours), ("webdataset_pillow", "webdataset", best["pillow"])]
+    compared.append(("decode", "decode", ours))
     if "lerobot" in best:
         compared += [("lerobot", "lerobot", best["pictures"]), ("lerobot_whole", "lerobot", ours)]
     return [
@@ -251,7 +256,8 @@ def whole_batches(robot: TrainRecipe, cache: Path, vlm: TrainRecipe, folder: Pat
             row(f"batch_pocket/{name}", value, "ms/sample", f"{rival} {best[rival]:.2f} ms", best[rival] / value)
             for name, rival, value in compared
         ),
-        row("batch_pocket", 1e3 / ours, "samples/s", f"memcpy {pace:.1f} GB/s"),
+        row("batch_pocket", 1e3 / ours, "samples/s", f"Pillow {1e3 / best['pillow']:.0f}", best["pillow"] / ours),
+        row("batch_pocket/memcpy", pace, "GB/s"),
         row("batch_vlm", 1e3 / best["vlm"], "samples/s"),
         row("batch_vlm/photograph", 1e3 / best["reduced"], "samples/s", f"whole {1e3 / best['photograph']:.0f}",
             best["photograph"] / best["reduced"]),

@@ -6,9 +6,10 @@
 Two runs of each source:
 
 - `memory`: 10,000 and 100,000 rows with small pictures. `peak` is the sum of the high-water marks of all processes of
-  the command; its ratio is that of many rows to few, and should be 1. `read` and `read_peak` compare reading alone
-  (finding all rows, parsing each) with `json.load` of the same files, or for parquet with
-  `read_table(...).to_pylist()`: CPU seconds and memory above that after the imports, ratio ours to plain.
+  the command; its ratio is that of many rows to few, and should be 1. `small_rows_per_s` are rows per CPU second of the
+  command, start-up included; ratio many to few. `read` and `read_peak` compare reading alone (finding all rows, parsing
+  each) with `json.load` of the same files, or for parquet with `read_table(...).to_pylist()`: CPU seconds and memory
+  above that after the imports, ratio ours to plain.
 - `speed`: 500 and 2,500 rows with pictures of the published size on a photograph. The difference of both runs is free
   of start-up. `rows_per_s` is for one core that does nothing else (CPU seconds); `full_hours` and `full_gib`
   extrapolate to the published number of rows (of RoboSpatial nothing is published: one million).
@@ -94,16 +95,22 @@ def _size(folder: Path) -> int:
 
 def measure_memory(name: str, sizes: Sequence[int], settings: TwinSettings, options: Any) -> list[dict[str, Any]]:
     """Rows about memory: of conversions of several sizes, and of reading alone at the largest."""
-    peaks, rows = [], []
+    peaks, speeds, rows = [], [], []
     for count in sizes:
         with tempfile.TemporaryDirectory(dir=options.folder) as text:
             folder = Path(text)
             run = convert_twin(name, folder, replace(settings, rows=count), options.workers)
             peaks.append(run.cost.peak_mib)
+            speeds.append(run.planted.rows / run.cost.cpu_s)
             if count == sizes[-1]:
                 rows += _reading_rows(name, folder / "twin" / SOURCES[name].folder, count)
-    reference = f"{sizes[-1]} rows; {peaks[0]:.0f} MiB at {sizes[0]}"
-    return [row(f"convert/{name}/peak", peaks[-1], "MiB", reference, peaks[-1] / peaks[0]), *rows]
+    many, few = f"{sizes[-1]} rows", f"at {sizes[0]}"
+    return [
+        row(f"convert/{name}/peak", peaks[-1], "MiB", f"{many}; {peaks[0]:.0f} MiB {few}", peaks[-1] / peaks[0]),
+        row(f"convert/{name}/small_rows_per_s", speeds[-1], "rows/s", f"{many}; {speeds[0]:.0f} {few}",
+            speeds[-1] / speeds[0]),
+        *rows,
+    ]  # fmt: skip
 
 
 def _reading_rows(name: str, source: Path, count: int) -> list[dict[str, Any]]:
@@ -171,8 +178,8 @@ def measure_speed(name: str, sizes: Sequence[int], settings: TwinSettings, optio
 
 
 def sum_questions(planted: Planted) -> int:
-    """Questions of a twin, those of pairs of pictures not counted."""
-    return planted.records + sum(count for code, count in planted.left_out.items() if code != "multi_image")
+    """Questions of a twin."""
+    return planted.records + planted.left_out.total()
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ one thread. The batches are those of the recipe's loader.
 - `language_model/...`: the same without the image encoder, whose work is the same in each.
 - `loss_difference/...`: difference of a global batch's loss from the padded one, and the largest of any gradient,
   relative to the largest gradient of its parameter.
-- `plan_ms`: CPU milliseconds in which a rank tokenises and deals a global batch. Reference: reading and decoding its
-  samples.
+- `plan_ms`: CPU milliseconds in which a rank tokenises and deals a global batch, the smallest of a few, as a difference
+  of two larger numbers: 0 if that is lost in the noise. Reference: reading and decoding its samples.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reading cached features into a batch: our reader beside the physical limits and other formats.
 
     python benchmarks/reader.py --json reader.json
-    PYTHONPATH=$PWD:FOLDER python benchmarks/reader.py      # FOLDER has litdata and mosaicml-streaming
+    PYTHONPATH=$PWD:FOLDER python benchmarks/reader.py      # FOLDER has litdata, mosaicml-streaming, energon
 
 CPU seconds of one thread, best of several rounds, all sides interleaved, files in the page cache. Each side puts every
 record into the same ring of two batches at pages. `ours` checks every record (xxh3); `ours_first_read` has checked them

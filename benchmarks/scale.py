@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from benchmarks.reporting import report, row
 from pokevla.data.tables.opening import TWINS
-from pokevla.data.tables.rows import BATCH_ROWS, SHARD_STARTS, SPLITS
+from pokevla.data.tables.rows import SHARD_STARTS, SPLITS, batch_rows
 from pokevla.data.tables.twin import Header, write_twin
 from pokevla.files.checksums import with_checksum
 from pokevla.recipe.checking.datasets import SAMPLES_NAME
@@ -41,9 +41,9 @@ def write_rows(root: Path, num_rows: int) -> None:
     """A dataset directory whose mapped table has `num_rows` questions; one in 97 is of split `val`."""
     checksum = "0" * 16
     starts = np.append(np.arange(0, num_rows, SHARD_ROWS), num_rows)
-    header = Header({SAMPLES_NAME: checksum}, num_rows, BATCH_ROWS, {SPLITS: ["train", "val"]}, {SHARD_STARTS: starts})
-    first = _batch(0, min(BATCH_ROWS, num_rows))
-    write_twin(root / TWINS[SAMPLES_NAME], header, first.schema, _batches(num_rows))
+    size = batch_rows(num_rows)
+    header = Header({SAMPLES_NAME: checksum}, num_rows, size, {SPLITS: ["train", "val"]}, {SHARD_STARTS: starts})
+    write_twin(root / TWINS[SAMPLES_NAME], header, _batch(0, 1).schema, _batches(num_rows, size))
     names = [f"synthetic-{number:06d}.tar" for number in range(len(starts) - 1)]
     info = {
         "schema_version": 1,
@@ -58,9 +58,9 @@ def write_rows(root: Path, num_rows: int) -> None:
     (root / "dataset.json").write_text(json.dumps(with_checksum(info)), encoding="utf-8")
 
 
-def _batches(num_rows: int) -> Iterator[pa.RecordBatch]:
-    for start in range(0, num_rows, BATCH_ROWS):
-        yield _batch(start, min(BATCH_ROWS, num_rows - start))
+def _batches(num_rows: int, size: int) -> Iterator[pa.RecordBatch]:
+    for start in range(0, num_rows, size):
+        yield _batch(start, min(size, num_rows - start))
 
 
 def _batch(start: int, count: int) -> pa.RecordBatch:

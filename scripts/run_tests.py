@@ -1,23 +1,30 @@
-"""Runs all tests: first those that may run beside others, on all cores; then the rest, one by one.
+"""Runs all tests: on all cores those that may run beside others, and beside them those that need a Slurm, one by one;
+then those that must have the machine for themselves.
 
-    python scripts/run_tests.py [--part parallel|serial] [PYTEST ARGUMENT...]
+    python scripts/run_tests.py [--part parallel|slurm|alone] [PYTEST ARGUMENT...]
 
-The serial part runs even if the parallel part fails. The last line sums up both as `N passed, N failed`; errors count
-as failures. pytest's own `-m` narrows both parts.
+Every part runs, even if another one fails. What the Slurm part prints comes when the parallel one has ended. The last
+line sums up all parts as `N passed, N failed`; errors count as failures. pytest's own `-m` narrows every part.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
+from typing import IO
 from xml.etree import ElementTree
 
-SERIAL = "alone or slurm"
-"""Marks of the tests that measure how long other processes take, or start a cluster on this machine."""
+PARTS = {"parallel": "not (alone or slurm)", "slurm": "slurm", "alone": "alone and not slurm"}
+"""Marks of the tests of each part. `alone`: they measure how long other processes take. `slurm`: they start a cluster
+on this machine, and mostly wait for it."""
+BESIDE = ("slurm",)
+"""Parts that run beside the parallel one."""
 # loadfile: module fixtures are built once; tests/conftest.py keeps some folders together too. In file order, so that
 # the slow tests of tests/end_to_end and tests/integration come first.
 DISTRIBUTED = ("--numprocesses=logical", "--maxprocesses=4", "--dist=loadfile", "--no-loadscope-reorder")
@@ -34,25 +41,66 @@ class Outcome:
     failed: list[str] = field(default_factory=list)
 
 
-def run_part(part: str, marks: str, arguments: list[str]) -> Outcome:
-    """Run one part with pytest, whose output goes to ours."""
-    selection = SERIAL if part == "serial" else f"not ({SERIAL})"
-    if marks:
-        selection = f"({selection}) and ({marks})"
-    options = [*arguments, "--numprocesses=0"] if part == "serial" else [*DISTRIBUTED, *arguments]
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", *options, "-m", selection, f"--junit-xml={report}"]
-        process = subprocess.Popen(command)
+@dataclass
+class Running:
+    """A part that has been started."""
+
+    part: str
+    process: subprocess.Popen[bytes]
+    report: Path
+    output: IO[bytes] | None
+    """What it prints, if that is kept back."""
+
+    def result(self) -> Outcome:
+        """Wait for the end, and print what was kept back."""
+        exit_code = self.process.wait()
+        self.show()
+        outcome = read_report(self.report, exit_code)
+        if exit_code not in (0, NO_TESTS) and not outcome.failed:
+            outcome.failed.append(f"{self.part} part: pytest ended with exit code {exit_code}")
+        return outcome
+
+    def show(self) -> None:
+        """Print what was kept back, once."""
+        if self.output is not None:
+            self.output.seek(0)
+            sys.stdout.flush()
+            sys.stdout.buffer.write(self.output.read())
+            sys.stdout.flush()
+            self.output = None
+
+
+def start_part(part: str, marks: str, arguments: list[str], folder: Path, *, keep_back: bool) -> Running:
+    """Start one part with pytest. Its output goes to ours, or is kept back until its result is asked for."""
+    selection = f"({PARTS[part]}) and ({marks})" if marks else PARTS[part]
+    options = [*DISTRIBUTED, *arguments] if part == "parallel" else [*arguments, "--numprocesses=0"]
+    report = folder / f"{part}.xml"
+    command = [sys.executable, "-m", "pytest", *options, "-m", selection, f"--junit-xml={report}"]
+    output = (folder / f"{part}.log").open("w+b") if keep_back else None
+    return Running(part, subprocess.Popen(command, stdout=output, stderr=output), report, output)
+
+
+def run_parts(parts: list[str], marks: str, arguments: list[str]) -> list[Outcome]:
+    """Run parts: those of `BESIDE` beside the parallel one, the others after it."""
+    with tempfile.TemporaryDirectory() as name:
+        is_beside = "parallel" in parts
+        beside = [
+            start_part(part, marks, arguments, Path(name), keep_back=True)
+            for part in parts
+            if is_beside and part in BESIDE
+        ]
+        outcomes = []
         try:
-            exit_code = process.wait()
-        except KeyboardInterrupt:  # pytest has received it as well, and stops what its fixtures have started
-            process.wait()
+            for part in parts:
+                running = next((each for each in beside if each.part == part), None)
+                running = running or start_part(part, marks, arguments, Path(name), keep_back=False)
+                outcomes.append(running.result())
+        except (KeyboardInterrupt, SystemExit):  # pytest has received the signal as well, and stops what it has started
+            for running in beside:
+                running.process.wait()
+                running.show()
             raise
-        outcome = read_report(report, exit_code)
-    if exit_code not in (0, NO_TESTS) and not outcome.failed:
-        outcome.failed.append(f"{part} part: pytest ended with exit code {exit_code}")
-    return outcome
+    return outcomes
 
 
 def read_report(report: Path, exit_code: int) -> Outcome:
@@ -67,14 +115,19 @@ def read_report(report: Path, exit_code: int) -> Outcome:
     return outcome
 
 
+def end(number: int, _frame: FrameType | None) -> None:
+    """Handler of SIGTERM, which ends a run that takes too long: what was kept back is still shown."""
+    sys.exit(128 + number)
+
+
 def main() -> int:
     """Run the parts, print the summary; pytest's exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None, allow_abbrev=False)
-    parser.add_argument("--part", choices=("parallel", "serial"), help="run this part only")
+    parser.add_argument("--part", choices=PARTS, help="run this part only")
     parser.add_argument("-m", dest="marks", default="", help="marks, as for pytest")
     known, arguments = parser.parse_known_args()
-    parts = [known.part] if known.part else ["parallel", "serial"]
-    outcomes = [run_part(part, known.marks, arguments) for part in parts]
+    signal.signal(signal.SIGTERM, end)
+    outcomes = run_parts([known.part] if known.part else list(PARTS), known.marks, arguments)
     failed = [name for outcome in outcomes for name in outcome.failed]
     print(*("", *(f"failed: {name}" for name in failed)), sep="\n")  # pytest may have ended in the middle of a line
     print(f"{sum(outcome.passed for outcome in outcomes)} passed, {len(failed)} failed", flush=True)

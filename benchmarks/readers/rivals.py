@@ -1,4 +1,5 @@
-"""The same records in the formats of webdataset, litdata and mosaicml-streaming (MDS), copied into the same slots.
+"""The same records in the formats of webdataset, energon, litdata and mosaicml-streaming (MDS), copied into the same
+slots.
 
 Each function writes the records and returns a function that reads them all. ImportError: the package is not there.
 """
@@ -6,6 +7,7 @@ Each function writes the records and returns a function that reads them all. Imp
 from __future__ import annotations
 
 import importlib
+import io
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,11 +28,7 @@ def named_arrays(record: Features) -> dict[str, np.ndarray]:
 def webdataset_side(folder: Path, records: list[Features]) -> Side:
     """`WebDataset(...).decode()` of `.npy` members, its default reader."""
     wds: Any = importlib.import_module("webdataset")
-    folder.mkdir()
-    with wds.ShardWriter(f"{folder}/a-%05d.tar", maxcount=SHARD_RECORDS, verbose=0) as writer:
-        for number, record in enumerate(records):
-            members = {f"{name}.npy": array for name, array in named_arrays(record).items()}
-            writer.write({"__key__": f"k{number:05d}", **members})
+    _write_tars(wds, folder, records)
     urls = sorted(map(str, folder.glob("*.tar")))
     names = list(named_arrays(records[0]))
     return _side(
@@ -40,6 +38,42 @@ def webdataset_side(folder: Path, records: list[Features]) -> Side:
             for sample in wds.WebDataset(urls, shardshuffle=False).decode()
         ),
     )
+
+
+def _write_tars(wds: Any, folder: Path, records: list[Features]) -> None:
+    folder.mkdir()
+    with wds.ShardWriter(f"{folder}/a-%05d.tar", maxcount=SHARD_RECORDS, verbose=0) as writer:
+        for number, record in enumerate(records):
+            members = {f"{name}.npy": array for name, array in named_arrays(record).items()}
+            writer.write({"__key__": f"k{number:05d}", **members})
+
+
+def energon_side(folder: Path, records: list[Features]) -> Side:
+    """Megatron-Energon's loader without workers over `.npy` members of tars that `energon prepare` has indexed."""
+    energon: Any = importlib.import_module("megatron.energon")
+    command: Any = importlib.import_module("megatron.energon.cli.main")
+    _write_tars(importlib.import_module("webdataset"), folder, records)
+    command.main(
+        ["prepare", "--non-interactive", "--split-ratio", "1,0,0", "--sample-type", "CrudeWebdataset", str(folder)],
+        standalone_mode=False,
+    )
+    names = list(named_arrays(records[0]))
+
+    @energon.stateless
+    def cook(sample: Any) -> Any:
+        return energon.basic_sample_keys(sample) | {name: np.load(io.BytesIO(sample[f"{name}.npy"])) for name in names}
+
+    encoder = type("Arrays", (energon.DefaultTaskEncoder,), {"decoder": None, "cookers": [energon.Cooker(cook)]})
+    workers = energon.WorkerConfig(rank=0, world_size=1, num_workers=0)
+
+    def samples() -> Iterable[Mapping[str, np.ndarray]]:
+        dataset = energon.get_train_dataset(
+            str(folder), worker_config=workers, batch_size=None, shuffle_buffer_size=None,
+            max_samples_per_sequence=None, task_encoder=encoder(), repeat=False,
+        )  # fmt: skip
+        return iter(energon.get_loader(dataset))
+
+    return _side(records, samples)
 
 
 def litdata_side(folder: Path, records: list[Features]) -> Side:
@@ -71,6 +105,7 @@ def mds_side(folder: Path, records: list[Features]) -> Side:
 
 SIDES: dict[str, Callable[[Path, list[Features]], Side]] = {
     "webdataset": webdataset_side,
+    "energon": energon_side,
     "litdata": litdata_side,
     "mds": mds_side,
 }

@@ -16,6 +16,7 @@ from benchmarks.recorded.lerobot import write_lerobot_v3
 from benchmarks.recorded.swinging import swing
 from benchmarks.reporting import row
 from pokevla.data.dataset import Dataset, open_dataset
+from pokevla.data.images.decoding import decode_image
 from pokevla.data.reader import ShardReader
 from pokevla.data.recordings.conversion import RecordingSettings, convert_recordings
 from pokevla.data.recordings.fields import Options
@@ -23,7 +24,6 @@ from pokevla.data.recordings.lerobot.choice import choose
 from pokevla.data.recordings.lerobot.export import Images, export_lerobot
 from pokevla.data.recordings.lerobot.metadata import read_metadata
 from pokevla.data.recordings.lerobot.source import LeRobotSource
-from pokevla.data.samples import decode_image
 
 READER = Path(__file__).with_name("lerobot_reader.py")
 TOLERANCE = {"video": 6.0, "image": 0.5}

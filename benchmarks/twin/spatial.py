@@ -43,16 +43,30 @@ def _refspatial_rows(writer: Writer, name: str, start: int, count: int) -> Itera
         writer.save_scene(f"{folder}/{image}", scene)
         row: dict[str, Any] = {"id": f"{part}_{number:07d}", "image": [image], "depth": [f"{image[:-4]}.png"]}
         if "multi_view" in name:
-            question, options, right = choice(scene, rng)
-            row["image"] = [image, image]
-            row["conversations"] = talk(f"<image>\n{question} {lettered(options)}", f"({'AB'[right]})")
-            yield writer.pass_over(row, "multi_image")
+            yield _two_views(writer, row, number, folder, choice(scene, rng))
             continue
         exchanges, thoughts = _exchanges(name, scene, rng)
         row["conversations"] = talk(*(text for exchange in exchanges for text in exchange))
         if thoughts:
             row["thinking"] = [{"question_type": "point", "thinking": text} for text in thoughts]
         yield writer.add(row, number, _faults(name), len(exchanges))
+
+
+def _two_views(
+    writer: Writer, row: dict[str, Any], number: int, folder: str, asked: tuple[str, list[str], int]
+) -> dict[str, Any]:
+    """A row of two pictures, with a question about the first."""
+    other = f"other_{row['image'][0]}"
+    writer.save_scene(f"{folder}/{other}", writer.scene(number, f"{folder} other"))
+    question, options, right = asked
+    text = f"<image>\nIn the first picture: {question} {lettered(options)}"
+    row |= {"image": [*row["image"], other], "depth": [*row["depth"], f"{other[:-4]}.png"]}
+    row["conversations"] = talk(text, f"({'AB'[right]})")
+    return writer.add(row, number, {"multi_image": _many_pictures, "image_token_count": second_image_token})
+
+
+def _many_pictures(row: dict[str, Any]) -> None:
+    row["image"] = row["image"] * 3
 
 
 def _exchanges(name: str, scene: Scene, rng: random.Random) -> tuple[list[tuple[str, str]], list[str]]:

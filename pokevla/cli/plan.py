@@ -13,7 +13,7 @@ from pokevla.recipe.load import load_recipe
 from pokevla.recipe.planning.cache_job import plan_cache
 from pokevla.recipe.planning.mixture import plan_mixture
 from pokevla.recipe.planning.parts import TITLES
-from pokevla.recipe.planning.plan import Plan, gib
+from pokevla.recipe.planning.plan import Plan, Sequences, gib
 from pokevla.recipe.planning.plan import plan as make_plan
 from pokevla.recipe.schema import CacheRecipe, MixtureRecipe
 
@@ -52,6 +52,7 @@ def plan_lines(made: Plan) -> list[str]:
         "",
         f"batch       {batch.global_batch} = {batch.micro} micro x {batch.accumulation} accumulation x "
         f"{batch.world_size} rank(s)",
+        *_sequence_lines(made.sequences),
         f"samples     {_count(made.samples)} ({made.samples_from})",
         f"steps       {_count(made.steps)}" + (f", warm-up {made.warmup_steps:,}" if made.steps is not None else ""),
         f"epochs      {made.epochs:.2f}" if made.epochs is not None else "epochs      unknown",
@@ -85,6 +86,15 @@ def plan_lines(made: Plan) -> list[str]:
         lines += [*made.cache_build.lines(), ""]
     lines += made.notes
     return lines
+
+
+def _sequence_lines(sequences: Sequences | None) -> list[str]:
+    if sequences is None:
+        return []
+    return [
+        f"sequences   packed: {sequences.per_micro_batch:,} per micro-batch, of about {sequences.tokens:,} tokens "
+        f"(limit {sequences.limit:,}), {sequences.tokens_per_step:,} tokens per step"
+    ]
 
 
 def _disk_lines(made: Plan) -> list[str]:

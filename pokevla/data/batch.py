@@ -130,13 +130,13 @@ class Packing:
 
 @dataclass
 class VLMBatch:
-    """Questions and answers, each about one image or about none."""
+    """Questions and answers, each about any number of images. I: the most images of one of them, at least 1."""
 
     keys: list[str]
     positions: Tensor
     """(B,) int64 place in the global sample order. Always in host memory: reading it must not wait for a device."""
     pixel_values: Tensor
-    """(B,1,3,S,S) uint8; or float32 in [0,1]. Zeros for a sample without image."""
+    """(B,I,3,S,S) uint8; or float32 in [0,1]. Zeros in the places of images that a sample does not have."""
     input_ids: Tensor
     """(B,T) int64, right padded."""
     attention_mask: Tensor
@@ -148,8 +148,11 @@ class VLMBatch:
     trained: Tensor | None = None
     """(N,2) int64 row and column in `labels[:, 1:]` of the tokens with a loss. Found while collating: finding them on a
     GPU would make the host wait. None: they are found when needed."""
-    has_image: Tensor | None = None
-    """(B,) bool; None if every sample has an image."""
+    num_images: Tensor | None = None
+    """(B,) int64 images of each sample, the first ones of its `pixel_values`; None if every sample has exactly one."""
+    present: Tensor | None = None
+    """(N,) int64 numbers of the images that are there, of the B * I in order, so that no other is encoded; number 0 if
+    there is none at all. Found while collating, like `trained`. None: all are encoded."""
     packing: Packing | None = None
     """Sequences of several samples each. None: every sample has a sequence of its own."""
     loss_divisor: float | None = None
@@ -219,7 +222,8 @@ BatchT = TypeVar("BatchT", "VLMBatch", "RobotBatch")
 def swap_images(batch: BatchT) -> BatchT:
     """The same batch with each sample's images replaced by those of the sample half a batch away.
 
-    The increase in loss measures how much the model uses its images. A batch of one sample is returned unchanged.
+    The increase in loss measures how much the model uses its images. A sample of more images than the other one gets
+    zeros, which are black, for the rest. A batch of one sample is returned unchanged.
     """
 
     def rolled(tensor: Tensor) -> Tensor:

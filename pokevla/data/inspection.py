@@ -15,6 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from pokevla.data.dataset import SHARDS_NAME, Dataset, open_dataset
 from pokevla.data.images.decoding import decode_image, decode_mask
 from pokevla.data.reader import ShardReader, dataset_shards, member
+from pokevla.data.records import image_names
 from pokevla.data.tables.opening import find_twins
 from pokevla.data.writer import dataset_fingerprint
 from pokevla.embodiment.finite import bad_number
@@ -83,14 +84,17 @@ def _tiles(dataset: Dataset, reader: ShardReader, row: int) -> tuple[list[Image.
         views = dataset.embodiment.views
         pictures = [outlined(members, f"{view}.jpg", f"{view}.mask.png", key) for view in views]
         return pictures, f"{key} {columns['split']}: {columns['instruction']}"
-    has_image = "jpg" in members or columns["width"] > 0
-    picture = outlined(members, "jpg", "mask.png", key) if has_image else Image.new("RGB", (TILE, TILE))
-    draw = ImageDraw.Draw(picture)
-    for x, y in columns["target_points"]:
-        draw.ellipse([x * TILE - 4, y * TILE - 4, x * TILE + 4, y * TILE + 4], outline=GOAL, width=2)
-    for box in columns["target_boxes"]:
-        draw.rectangle([v * TILE for v in box], outline=GOAL, width=2)
-    return [picture], f"{columns['question'].split(' Reply with')[0]} -> {columns['answer']}"
+    names = image_names(columns.get("num_images") or int("jpg" in members or columns["width"] > 0))
+    pictures = [outlined(members, name, "" if number else "mask.png", key) for number, name in enumerate(names)]
+    for picture in pictures:  # only the text tells which of several images points and boxes are of
+        draw = ImageDraw.Draw(picture)
+        for x, y in columns["target_points"]:
+            draw.ellipse([x * TILE - 4, y * TILE - 4, x * TILE + 4, y * TILE + 4], outline=GOAL, width=2)
+        for box in columns["target_boxes"]:
+            draw.rectangle([v * TILE for v in box], outline=GOAL, width=2)
+    return pictures or [
+        Image.new("RGB", (TILE, TILE))
+    ], f"{columns['question'].split(' Reply with')[0]} -> {columns['answer']}"
 
 
 def outlined(members: dict[str, bytes], image: str, mask: str, key: str) -> Image.Image:
@@ -135,6 +139,8 @@ def summarise(dataset: Dataset) -> dict[str, Any]:
         }
     else:
         summary |= {name: _counts(samples[name].to_pylist()) for name in ("category", "task", "answer_kind")}
+        if "num_images" in samples.column_names:
+            summary["num_images"] = _counts([str(count) for count in samples["num_images"].to_pylist()])
     return summary
 
 

@@ -41,12 +41,13 @@ class SampleMaker(Protocol[BatchT_co]):
         """A batch of the samples (datasets[i], rows[i]) at positions[i], each (B,) int64, in memory of `allocate`."""
         ...
 
-    def text_lengths(self, datasets: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """(n,) characters of the texts of samples, each argument (n,) int64."""
+    def text_lengths(self, datasets: np.ndarray, rows: np.ndarray, num_vision: int) -> np.ndarray:
+        """(n,) characters of the texts of samples, each argument (n,) int64; more for those with more images than one,
+        which take `num_vision` tokens each."""
         ...
 
     def token_counts(self, datasets: np.ndarray, rows: np.ndarray, num_vision: int) -> TokenCounts:
-        """Tokens of samples, each argument (n,) int64, with `num_vision` tokens of an image."""
+        """Tokens of samples, each argument (n,) int64, with `num_vision` tokens of each image."""
         ...
 
 
@@ -133,7 +134,7 @@ def batch_maker(
 
     def lengths_at(positions: np.ndarray) -> np.ndarray:
         datasets, indices, _ = order.samples_at(positions)
-        return samples.text_lengths(datasets, mixture.rows_at(datasets, indices))
+        return samples.text_lengths(datasets, mixture.rows_at(datasets, indices), num_vision)
 
     def counts_at(positions: np.ndarray) -> TokenCounts:
         datasets, indices, _ = order.samples_at(positions)

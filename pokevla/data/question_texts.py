@@ -18,6 +18,9 @@ from pokevla.recipe.sections import DataConfig
 CACHED_EXAMPLES = 512
 """Tokenised samples kept in memory: packing counts those of a global batch before some of them are made."""
 
+CHARACTERS_PER_TOKEN = 4
+"""Of English text, about: to compare images with texts that are not tokenised. Ours."""
+
 
 class QuestionTexts:
     """All turns of the samples of VLM datasets. Thread-safe."""
@@ -35,26 +38,32 @@ class QuestionTexts:
         with self._lock:  # fast tokenizers borrow their state mutably while encoding
             return encode_conversation(self._tokenizer, turns, config.max_text_tokens)
 
-    def characters(self, datasets: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """(n,) characters of the questions and answers of samples, each argument (n,) int64."""
+    def characters(self, datasets: np.ndarray, rows: np.ndarray, num_vision: int) -> np.ndarray:
+        """(n,) characters of the questions and answers of samples, each argument (n,) int64. Each image beyond the
+        first counts as `num_vision` tokens of CHARACTERS_PER_TOKEN."""
         lengths = np.zeros(len(rows), dtype=np.int64)
         for dataset in np.unique(datasets).tolist():
             places = np.flatnonzero(datasets == dataset)
             table, chosen = self._tables[dataset], rows[places]
             lengths[places] = table.text_lengths("question", chosen) + table.text_lengths("answer", chosen)
             lengths[places] += table.turn_lengths(chosen)
+            if table.has("num_images"):
+                further = [max(0, self.num_images(dataset, row) - 1) for row in chosen.tolist()]
+                lengths[places] += CHARACTERS_PER_TOKEN * num_vision * np.array(further, dtype=np.int64)
         return lengths
 
-    def has_image(self, dataset: int, row: int) -> bool:
-        """Whether a sample has an image. One of text alone has width 0 in the table, and no member `jpg`."""
+    def num_images(self, dataset: int, row: int) -> int:
+        """Images of a sample. Without the column of that name it has one, or with width 0 none."""
         table = self._tables[dataset]
-        return not table.has("width") or table.number("width", row) > 0
+        if table.has("num_images"):
+            return table.number("num_images", row)
+        return int(not table.has("width") or table.number("width", row) > 0)
 
     def token_counts(self, datasets: np.ndarray, rows: np.ndarray, num_vision: int) -> TokenCounts:
-        """Tokens of samples, each argument (n,) int64, with `num_vision` tokens of an image. Tokenises their texts."""
+        """Tokens of samples, each argument (n,) int64, `num_vision` of each image. Tokenises their texts."""
         pairs = list(zip(datasets.tolist(), rows.tolist(), strict=True))
         encoded = [self.encoded(dataset, row) for dataset, row in pairs]
-        images = np.array([self.has_image(dataset, row) for dataset, row in pairs])
+        images = np.array([self.num_images(dataset, row) for dataset, row in pairs], dtype=np.int64)
         texts = np.array([len(each.ids) for each in encoded], dtype=np.int64)
         trained = np.array([len(each.labels) - each.labels.count(IGNORED_LABEL) for each in encoded], dtype=np.int64)
         return TokenCounts(texts + num_vision * images, trained)

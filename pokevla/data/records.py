@@ -21,6 +21,8 @@ Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 
 LARGEST = 0.999
+MAX_IMAGES = 4
+"""Images of one sample. Each takes as many tokens as the vision towers have patches: 256 in the paper's model. Ours."""
 REPLY_WITH: dict[str, str] = {
     "point": "Reply with a list of (x, y) pairs scaled to 0-1.",
     "box": "Reply with one box (x1, y1, x2, y2) scaled to 0-1.",
@@ -29,6 +31,12 @@ REPLY_WITH: dict[str, str] = {
     "text": "Reply with a word or a short phrase.",
 }
 """Appended to each question to state the answer format; without it a small model confuses the formats."""
+
+
+def image_names(count: int) -> tuple[str, ...]:
+    """Members with the images of a sample, in order: `jpg`, `1.jpg`, `2.jpg`."""
+    return tuple(f"{number}.jpg" if number else "jpg" for number in range(count))
+
 
 _NUMBER = r"\s*(\d*\.\d+|[01])\s*"
 _POINT = re.compile(rf"\({_NUMBER},{_NUMBER}\)")
@@ -96,12 +104,16 @@ class VLMRecord:
     flags: tuple[str, ...] = ()
     further_turns: tuple[tuple[str, str], ...] = ()
     """Questions and answers that follow in the same conversation."""
+    num_images: int = 1
+    """Width and height are those of the first; points and boxes are fractions of the one that the text is about."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON, with the answer's numbers under `target`."""
         values = asdict(self)
         if not values["further_turns"]:  # datasets of single questions keep their bytes
             del values["further_turns"]
+        if values["num_images"] <= 1:  # and so do those of at most one image
+            del values["num_images"]
         values["target"] = {
             "points": [list(p) for p in values.pop("points")],
             "boxes": [list(b) for b in values.pop("boxes")],

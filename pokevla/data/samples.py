@@ -21,11 +21,12 @@ from pokevla.data.batch import (
     trained_places,
 )
 from pokevla.data.dataset import Dataset
-from pokevla.data.images.decoding import decode_image, decode_mask
+from pokevla.data.images.decoding import decode_mask, decode_pixels
 from pokevla.data.images.transforms import (
     ViewAugmentation,
     crop_mask,
     crop_pixels,
+    cut_box,
     draw_augmentation,
     no_augmentation,
 )
@@ -37,6 +38,7 @@ from pokevla.data.prompts import encode_text, pad_token_id, vla_prompt
 from pokevla.data.question_texts import QuestionTexts
 from pokevla.data.randomness import normal
 from pokevla.data.reader import ShardReader, member
+from pokevla.data.records import image_names
 from pokevla.errors import DataError
 from pokevla.recipe.sections import AugmentConfig, DataConfig
 
@@ -92,6 +94,7 @@ class RobotSampleMaker:
         count, views, size, config = len(positions), len(self._views), self._image_size, self._config
         pixels = allocate((count, views, 3, size, size), np.uint8)
         changes = [[_change(config.augment, self._seed, int(p), v, augment) for v in range(views)] for p in positions]
+        boxes = [[change.crop_box for change in each] for each in changes]
         side = self._mask_size
         masks = allocate((count, views, side, side), np.uint8) if side is not None else None
         keys: list[str] = []
@@ -105,11 +108,13 @@ class RobotSampleMaker:
             key = table.key_at(row)
             members = self._readers[dataset].read(row)
             for v, view in enumerate(self._views):
-                box = changes[i][v].crop_box
+                box = boxes[i][v]
                 if config.blank_images:
                     pixels[i, v] = 0
                 else:
-                    image = decode_image(member(members, f"{view}.jpg", key), key, _sides_needed(config, size, box))
+                    image = decode_pixels(member(members, f"{view}.jpg", key), key, _sides_needed(config, size, box))
+                    box = cut_box(box, (image.shape[1], image.shape[0]), config.image_filter)
+                    boxes[i][v] = box
                     crop_pixels(image, box, size, config.image_filter, out=pixels[i, v])
                 if masks is not None and side is not None:
                     mask = decode_mask(member(members, f"{view}.mask.png", key), key)
@@ -132,7 +137,7 @@ class RobotSampleMaker:
             proprio=torch.from_numpy(self._proprio(states, positions, augment)),
             actions=torch.from_numpy(self._statistics.normalise_actions(np.stack(chunks))),
             masks=torch.from_numpy(masks) if masks is not None else None,
-            crop_boxes=torch.tensor([[change.crop_box for change in each] for each in changes], dtype=torch.float32),
+            crop_boxes=torch.tensor(boxes, dtype=torch.float32),
             features=features.batched(),
             colours=_colours(changes, config, augment),
         )
@@ -147,8 +152,9 @@ class RobotSampleMaker:
                 row += (noise * deviation).astype(np.float32)
         return proprio
 
-    def text_lengths(self, datasets: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """(n,) characters of the instructions of samples, each argument (n,) int64."""
+    def text_lengths(self, datasets: np.ndarray, rows: np.ndarray, num_vision: int) -> np.ndarray:
+        """(n,) characters of the instructions of samples, each argument (n,) int64. All have the same views, whose
+        `num_vision` tokens are left out."""
         lengths = np.zeros(len(rows), dtype=np.int64)
         for dataset in np.unique(datasets).tolist():
             places = np.flatnonzero(datasets == dataset)
@@ -231,34 +237,35 @@ class VLMSampleMaker:
     ) -> VLMBatch:
         """A batch of the samples (datasets[i], rows[i]) at positions[i], each (B,) int64, in memory of `allocate`.
 
-        Answers contain coordinates of the full image, so images are resized without a crop; only colours are augmented.
-        A sample of text alone has zeros as pixels, and the batch says that it has no image.
+        Answers contain coordinates of the full image, so images are resized without a crop; only colours are augmented,
+        of each image by itself.
         """
         config, size = self._config, self._image_size
-        pixels = allocate((len(positions), 1, 3, size, size), np.uint8)
+        images = [self._texts.num_images(*place) for place in zip(datasets.tolist(), rows.tolist(), strict=True)]
+        most = max([1, *images])
+        pixels = allocate((len(positions), most, 3, size, size), np.uint8)
         keys: list[str] = []
         ids: list[list[int]] = []
         labels: list[list[int]] = []
         whole = config.augment.model_copy(update={"crop_area": 1.0})
-        changes = [[_change(whole, self._seed, int(position), 0, augment)] for position in positions]
-        has_image = np.empty(len(positions), dtype=bool)
+        changes = [[_change(whole, self._seed, int(p), number, augment) for number in range(most)] for p in positions]
         read_ahead([self._readers], datasets, rows)
         for i, (dataset, row) in enumerate(zip(datasets.tolist(), rows.tolist(), strict=True)):
             table = self._rows[dataset]
-            key, has_image[i] = table.text("key", row), self._texts.has_image(dataset, row)
+            key, names = table.text("key", row), image_names(0 if config.blank_images else images[i])
             members = self._readers[dataset].read(row)
-            if has_image[i] and not config.blank_images:
-                box = changes[i][0].crop_box
-                image = decode_image(member(members, "jpg", key), key, _sides_needed(config, size, box))
-                crop_pixels(image, box, size, config.image_filter, out=pixels[i, 0])
-            else:
-                pixels[i, 0] = 0
+            for number, name in enumerate(names):
+                box = changes[i][number].crop_box
+                image = decode_pixels(member(members, name, key), key, _sides_needed(config, size, box))
+                crop_pixels(image, box, size, config.image_filter, out=pixels[i, number])
+            pixels[i, len(names) :] = 0
             encoded = self._texts.encoded(dataset, row)
             keys.append(key)
             ids.append(encoded.ids)
             labels.append(encoded.labels)
         input_ids, attention = pad_texts(ids, self._pad_id)
         padded_labels = pad_texts(labels, IGNORED_LABEL)[0]
+        num_images, present = _image_counts(np.array(images, dtype=np.int64), most)
         return VLMBatch(
             keys=keys,
             positions=torch.from_numpy(np.asarray(positions, dtype=np.int64)),
@@ -268,16 +275,28 @@ class VLMSampleMaker:
             labels=padded_labels,
             colours=_colours(changes, config, augment),
             trained=trained_places(padded_labels),
-            has_image=None if has_image.all() else torch.from_numpy(has_image),
+            num_images=num_images,
+            present=present,
         )
 
-    def text_lengths(self, datasets: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """(n,) characters of the questions and answers of samples, each argument (n,) int64."""
-        return self._texts.characters(datasets, rows)
+    def text_lengths(self, datasets: np.ndarray, rows: np.ndarray, num_vision: int) -> np.ndarray:
+        """(n,) characters of the questions and answers of samples, each argument (n,) int64. An image beyond the first
+        counts as `num_vision` tokens."""
+        return self._texts.characters(datasets, rows, num_vision)
 
     def token_counts(self, datasets: np.ndarray, rows: np.ndarray, num_vision: int) -> TokenCounts:
-        """Tokens of samples, each argument (n,) int64, with `num_vision` tokens of an image. Tokenises their texts."""
+        """Tokens of samples, each argument (n,) int64, `num_vision` of each image. Tokenises their texts."""
         return self._texts.token_counts(datasets, rows, num_vision)
+
+
+def _image_counts(images: np.ndarray, most: int) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """`num_images` and `present` of a `VLMBatch` from the images (B,) int64 of its samples, at most `most`."""
+    is_there = np.arange(most) < images[:, None]
+    numbers = np.flatnonzero(is_there) if images.any() else np.zeros(1, dtype=np.int64)
+    return (
+        None if (images == 1).all() else torch.from_numpy(images),
+        None if is_there.all() else torch.from_numpy(numbers),
+    )
 
 
 def _sides_needed(config: DataConfig, size: int, box: tuple[float, float, float, float]) -> float | None:

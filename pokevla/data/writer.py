@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pokevla.data.dataset import SHARDS_NAME, refuse_output, refuse_replacing_dataset
+from pokevla.data.records import MAX_IMAGES, image_names
 from pokevla.data.tables.opening import write_twins
 from pokevla.embodiment.description import Embodiment
 from pokevla.embodiment.finite import refuse_bad_rows
@@ -152,6 +153,7 @@ class DatasetWriter:
         self._samples: _Table | None = None
         self._episodes: _Table | None = None
         self._fields: set[str] | None = None
+        self._num_images = 0
         self._finished = False
         self._stack = ExitStack()
 
@@ -180,8 +182,8 @@ class DatasetWriter:
     def add_sample(self, key: str, members: Mapping[str, bytes], row: dict[str, Any]) -> None:
         """Append one sample; `row` goes to samples.parquet with `key` and `shard` added.
 
-        Raises DataError if its split has no proper name, a robot sample lacks the image of a view, or its proprio has
-        the wrong width.
+        Raises DataError if its split has no proper name, a robot sample lacks the image of a view, its proprio has the
+        wrong width, or a question does not have the images that its `num_images` says, if the table has that column.
         """
         if self._samples is None:
             raise RuntimeError("DatasetWriter is used outside its `with` block")
@@ -189,6 +191,9 @@ class DatasetWriter:
             _check_split(row["split"], key)
         if self.embodiment is not None:
             _check_sample(self.embodiment, key, members, row)
+        elif "num_images" in self._schemas[0].names:
+            _check_images(row["num_images"], key, members)
+            self._num_images += row["num_images"]
         if self._shard is None:
             name = f"{self.group}-{len(self._shards):05d}.tar"
             self._shard = ShardFile(self._folder / SHARDS_NAME / name)
@@ -245,6 +250,8 @@ class DatasetWriter:
             "fields": sorted(self._fields or ()),
             "shards": self._shards,
         }
+        if "num_images" in self._schemas[0].names:
+            content["num_images"] = self._num_images
         if self.embodiment is not None:
             content[KEY] = self.embodiment.to_dict()
         tables = [name for name in (SAMPLES_NAME, EPISODES_NAME) if (self._folder / name).exists()]
@@ -294,6 +301,15 @@ def _check_sample(embodiment: Embodiment, key: str, members: Mapping[str, bytes]
             "Give an image of each view.",
         )
     _check_rows(row["proprio"], embodiment.proprio_width, f"sample {key}: proprio", embodiment)
+
+
+def _check_images(count: int, key: str, members: Mapping[str, bytes]) -> None:
+    images = [name for name in members if name.endswith("jpg")]
+    if count > MAX_IMAGES or sorted(images) != sorted(image_names(count)):
+        raise DataError(
+            f"sample {key} has the images {', '.join(images) or 'none'}; its num_images is {count}.",
+            f"Name them jpg, 1.jpg, 2.jpg, at most {MAX_IMAGES}.",
+        )
 
 
 def _check_rows(values: Any, width: int, what: str, embodiment: Embodiment) -> None:

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from pokevla.data.dataset import Dataset
+from pokevla.data.images.decoding import decode_image
 from pokevla.data.mixture import mixture_embodiment
-from pokevla.data.reader import ShardReader
-from pokevla.data.samples import decode_image, member
+from pokevla.data.reader import ShardReader, member
 from pokevla.data.tables.rows import SampleRows
 from pokevla.errors import DataError
 from pokevla.features.layout import Features, RecordLayout, encode_features

@@ -92,25 +92,26 @@ class PackedLayout:
     first: Tensor  # (B,) int64: index of each sample's first token in the flattened sequences
     blocks: Sequence[Block]  # B of them
     num_vision: int
-    has_image: Tensor | None  # (B,) bool; None: every sample has an image
+    row_vision: Tensor | None  # (B,) int64: vision tokens of each sample; None: N in every sample
 
     def num_vision_in(self, samples: Tensor) -> Tensor | int:
         """How many vision tokens these samples (n,) have: one number if it is the same for all."""
-        return self.num_vision if self.has_image is None else self.has_image[samples].long() * self.num_vision
+        return self.num_vision if self.row_vision is None else self.row_vision[samples]
 
 
 def packed_layout(
     attention_mask: Tensor,
     num_vision: int,
-    has_image: Tensor | None,
+    row_vision: Tensor | None,
     row: Tensor,
     start: Tensor,
     blocks: Sequence[Block],
 ) -> PackedLayout:
-    """Compute the layout of texts (B, T) bool, right padded, each with `num_vision` patches or, where `has_image` (B,)
-    is False, none.
+    """Compute the layout of texts (B, T) bool, right padded, each with patches.
 
     Args:
+        num_vision: vision embeddings of each sample.
+        row_vision: (B,) int64 how many of them, the first ones, are in its sequence; None: all.
         row: (B,) int64 sequence of each sample, not decreasing from 0.
         start: (B,) int64 place of its first token there. Samples follow each other without gaps, from 0.
         blocks: the same in host memory, with the place behind each sample's last token.
@@ -124,14 +125,13 @@ def packed_layout(
     check_right_padded(attention_mask)
     batch, num_text = attention_mask.shape
     device = attention_mask.device
-    in_sample = num_vision if has_image is None else has_image.long() * num_vision  # vision tokens of each sample
-    lengths = attention_mask.sum(dim=1) + in_sample
+    lengths = attention_mask.sum(dim=1) + (num_vision if row_vision is None else row_vision)
     first = row * length + start
     _check_places(first, lengths, blocks, length)
     place = torch.arange(num_rows * length, device=device)
     sample = torch.searchsorted(first, place, right=True) - 1
     offset = place - first[sample]
-    vision_of = num_vision if has_image is None else in_sample[sample]  # pyright: ignore[reportIndexIssue]
+    vision_of = num_vision if row_vision is None else row_vision[sample]
     after_vision = (offset - vision_of).clamp(0, num_text - 1)  # padding shows any token
     is_vision = (offset > 0) & (offset <= vision_of)
     text = sample * num_text + torch.where(offset == 0, 0, after_vision)
@@ -143,7 +143,7 @@ def packed_layout(
         first=first,
         blocks=blocks,
         num_vision=num_vision,
-        has_image=has_image,
+        row_vision=row_vision,
     )
 
 

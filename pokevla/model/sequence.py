@@ -5,7 +5,8 @@
 Text is right-padded. SEG and the queries directly follow the last REAL text token of their row, and all padding moves
 to the end. So positions count 0, 1, 2 ... in every row, and causal attention never sees padding.
 Order after token 0: prismatic.py of TRI-ML/prismatic-vlms; SEG before the queries so that causal queries see it.
-A row without an image has no patches: its text begins at once, and the unused places are padding at its end.
+Rows of questions have as many patches as their images have, those of the first image first. A row without an image has
+none: its text begins at once. Unused places are padding at the end of a row.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class SequenceLayout:
     text_lengths: Tensor  # (B,) int64: real text tokens
     tail_positions: Tensor  # (B, S) int64
     num_vision: int
-    has_image: Tensor | None = None  # (B,) bool; None: every row has its vision tokens
+    row_vision: Tensor | None = None  # (B,) int64: vision tokens of each row; None: N in every row
 
     @property
     def position_ids(self) -> Tensor:
@@ -37,12 +38,12 @@ class SequenceLayout:
 
     @property
     def vision_slice(self) -> slice:
-        """Vision tokens are always at positions 1 .. N of rows with images."""
+        """Vision tokens are always at positions 1 .. N of rows that have N."""
         return slice(1, 1 + self.num_vision)
 
     def num_vision_in(self, rows: Tensor) -> Tensor | int:
         """How many vision tokens these rows (N,) have: one number if it is the same for all."""
-        return self.num_vision if self.has_image is None else self.has_image[rows].long() * self.num_vision
+        return self.num_vision if self.row_vision is None else self.row_vision[rows]
 
 
 @dataclass(frozen=True)
@@ -73,18 +74,18 @@ def check_right_padded(attention_mask: Tensor) -> None:
 
 
 def splice_layout(
-    attention_mask: Tensor, num_vision: int, num_tail: int, has_image: Tensor | None = None
+    attention_mask: Tensor, num_vision: int, num_tail: int, row_vision: Tensor | None = None
 ) -> SequenceLayout:
     """Compute the layout for text (B, T) bool, `num_vision` patch tokens and `num_tail` appended tokens.
 
-    Rows where `has_image` (B,) bool is False have no vision tokens; None: every row has them.
+    Row b has the first `row_vision[b]` of its vision tokens; (B,) int64 of at most `num_vision`. None: it has them all.
     """
     check_right_padded(attention_mask)
     batch, num_text = attention_mask.shape
     device = attention_mask.device
     lengths = attention_mask.sum(dim=1)[:, None]  # (B, 1)
     position = torch.arange(num_text + num_vision + num_tail, device=device)[None]  # (1, L)
-    in_row = num_vision if has_image is None else has_image.long()[:, None] * num_vision  # vision tokens of each row
+    in_row = num_vision if row_vision is None else row_vision[:, None]
     after_vision = position - in_row  # text index, ignoring the tail
     tail_start = num_text + num_vision
     source = torch.where(
@@ -105,7 +106,7 @@ def splice_layout(
         text_lengths=lengths[:, 0],
         tail_positions=tail.expand(batch, num_tail),
         num_vision=num_vision,
-        has_image=has_image,
+        row_vision=row_vision,
     )
 
 

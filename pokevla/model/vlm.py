@@ -45,8 +45,13 @@ class PokeVLM(ExactBuffers):
                 pictures = smooth_noise(16, self.config.image_size)
             standardise_outputs(layers, self.vision_backbone(pictures))
 
-    def encode_images(self, pixel_values: Tensor) -> Tensor:
-        """Embed views: pixel_values (B, V, 3, S, S) in [0, 1] -> (B, V * P, D), views in order. V may be 0."""
+    def encode_images(self, pixel_values: Tensor, present: Tensor | None = None) -> Tensor:
+        """Embed views: pixel_values (B, V, 3, S, S) in [0, 1] -> (B, V * P, D), views in order. V may be 0.
+
+        Args:
+            present: (N,) int64 numbers of the views to encode, of the B * V in order; others get zeros. At least one,
+                so that every parameter has a gradient. None: all.
+        """
         size = self.config.image_size
         if pixel_values.ndim != 5 or pixel_values.shape[2:] != (3, size, size):
             raise UsageError(
@@ -56,7 +61,10 @@ class PokeVLM(ExactBuffers):
         batch, views = pixel_values.shape[:2]
         if views == 0:
             return self.projector.fc3.weight.new_zeros(batch, 0, self.config.language_model.hidden_size)
-        tokens = self.projector(self.vision_backbone(pixel_values.flatten(0, 1)))
+        images = pixel_values.flatten(0, 1)
+        tokens = self.projector(self.vision_backbone(images if present is None else images.index_select(0, present)))
+        if present is not None:
+            tokens = tokens.new_zeros(batch * views, *tokens.shape[1:]).index_copy(0, present, tokens)
         return tokens.view(batch, views * tokens.shape[1], -1)
 
     def embed_text(
@@ -65,11 +73,11 @@ class PokeVLM(ExactBuffers):
         attention_mask: Tensor,
         num_vision: int,
         tail: Tensor | None = None,
-        has_image: Tensor | None = None,
+        row_vision: Tensor | None = None,
     ) -> TextInputs:
-        """Look up the embeddings of texts (B, T) and lay out their sequences with `num_vision` vision tokens (none in
-        rows where `has_image` is False) and a `tail` (B, S, D)."""
-        layout = splice_layout(attention_mask, num_vision, 0 if tail is None else tail.shape[1], has_image)
+        """Look up the embeddings of texts (B, T) and lay out their sequences with `num_vision` vision tokens (or the
+        first `row_vision` (B,) of them) and a `tail` (B, S, D)."""
+        layout = splice_layout(attention_mask, num_vision, 0 if tail is None else tail.shape[1], row_vision)
         return TextInputs(self.language_model.get_input_embeddings()(input_ids), tail, layout)
 
     def run_sequence(
@@ -79,7 +87,7 @@ class PokeVLM(ExactBuffers):
         attention_mask: Tensor,
         tail: Tensor | None = None,
         *,
-        has_image: Tensor | None = None,
+        row_vision: Tensor | None = None,
         all_layers: bool = False,
     ) -> tuple[list[Tensor], SequenceLayout]:
         """Splice the embeddings together and run the language model without its head.
@@ -88,14 +96,14 @@ class PokeVLM(ExactBuffers):
             vision: (B, N, D) from `encode_images`.
             input_ids, attention_mask: (B, T), text only, right padded.
             tail: (B, S, D) embeddings appended after each row's last real token, or None.
-            has_image: (B,) bool, False for rows of text alone, whose `vision` is left out; None: all rows have images.
+            row_vision: (B,) int64 how many of the N tokens are in each row's sequence, the first ones; None: all.
             all_layers: return the states after every layer instead of only the last.
 
         Returns:
             a list of hidden states (B, L, D), the last one after the final norm, and the layout.
         """
         check_text(input_ids, attention_mask, vision.shape[0])
-        text = self.embed_text(input_ids, attention_mask, vision.shape[1], tail, has_image)
+        text = self.embed_text(input_ids, attention_mask, vision.shape[1], tail, row_vision)
         return self.run_embedded(vision, text, all_layers=all_layers), text.layout
 
     def run_embedded(self, vision: Tensor, text: TextInputs, *, all_layers: bool = False) -> list[Tensor]:

@@ -19,6 +19,7 @@ from pokevla.errors import DataError
 from pokevla.files.texts import read_text
 from pokevla.model.seeding import seed_dropout
 from pokevla.recipe.planning.compute import flops_per_sample
+from pokevla.recipe.planning.parts import mean_images
 from pokevla.recipe.planning.precision import PRECISIONS
 from pokevla.recipe.schema import TrainRecipe
 from pokevla.recipe.values import flat_values
@@ -151,7 +152,7 @@ def arithmetic(recipe: TrainRecipe, embodiment: Embodiment, world_size: int, *, 
     A CPU has no peak value: what its cores reach depends on clock rate, vector units and other load.
     """
     peak_tflops = recipe.resources.gpu_bf16_tflops * PRECISIONS[recipe.precision].peak_share if on_gpu else None
-    return Arithmetic(flops_per_sample(recipe, embodiment), world_size, peak_tflops)
+    return Arithmetic(flops_per_sample(recipe, embodiment, mean_images(recipe)), world_size, peak_tflops)
 
 
 def describe_run(writer: MetricWriter, recipe: TrainRecipe, run_dir: Path, step: int) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from pokevla.data.dataset import open_dataset, shard_sizes, usable_rows
-from pokevla.data.samples import decode_image, decode_mask
+from pokevla.data.images.decoding import decode_image, decode_mask
 from pokevla.data.sources.demonstrations import describe, image_sizes, read_demo
 from pokevla.data.sources.images import encode_jpeg, encode_mask
 from pokevla.features.cache_files import read_index, write_manifest, write_shard

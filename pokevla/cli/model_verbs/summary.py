@@ -24,7 +24,7 @@ def _opening(made: Summary) -> Iterator[str]:
     yield f"{made.model}, preset {made.preset}, {recipe.kind}, {recipe.precision}"
     yield f"trains: {modes}{rank}"
     yield (
-        f"one sample: {sample.views} view{'s' if sample.views > 1 else ''}, {sample.text_tokens} text tokens, "
+        f"one sample: {sample.views:g} view{'s' if sample.views > 1 else ''}, {sample.text_tokens} text tokens, "
         f"{made.cost.tokens} tokens in the language model"
     )
 

@@ -19,6 +19,7 @@ from pokevla.data.images.picture_hash import picture_hash
 from pokevla.data.inspection import GOAL, outlined
 from pokevla.data.randomness import raw
 from pokevla.data.reader import ShardReader, dataset_shards, member
+from pokevla.data.records import MAX_IMAGES, image_names
 from pokevla.errors import DataError
 
 SHOWN = 12
@@ -39,7 +40,8 @@ def equal_images(dataset: Dataset, on_shard: Progress | None = None) -> dict[str
     """
     counted, shards = EqualImages(), dataset_shards(dataset)
     is_robot = dataset.embodiment is not None
-    extensions = [f"{view}.jpg" for view in dataset.embodiment.views] if dataset.embodiment is not None else ["jpg"]
+    views = dataset.embodiment.views if dataset.embodiment is not None else ()
+    extensions = [f"{view}.jpg" for view in views] or image_names(MAX_IMAGES)
     starts = dataset.rows.shard_starts
     for number, name in enumerate(dataset.shard_names):
         start, stop = int(starts[number]), int(starts[number + 1])
@@ -132,13 +134,15 @@ def _sample(dataset: Dataset, members: dict[str, bytes], row: int, key: str) -> 
         pictures = [outlined(members, f"{view}.jpg", f"{view}.mask.png", key) for view in views]
         text = dataset.rows.text("instruction", row)
         return {"key": key, "pictures": [as_uri(picture) for picture in pictures], "views": list(views), "text": text}
-    picture = outlined(members, "jpg", "mask.png", key) if "jpg" in members else None
-    if picture is not None:
-        draw_target(picture, read_target(members, key))
+    pictures = []
+    for number, name in enumerate(name for name in image_names(MAX_IMAGES) if name in members):
+        pictures.append(outlined(members, name, "" if number else "mask.png", key))
+        draw_target(pictures[-1], read_target(members, key))
+    numbered = [f"image {number}" for number in range(1, len(pictures) + 1)]
     return {
         "key": key,
-        "pictures": [] if picture is None else [as_uri(picture)],
-        "views": ["image"],
+        "pictures": [as_uri(picture) for picture in pictures],
+        "views": numbered if len(pictures) > 1 else ["image"],
         "text": dataset.rows.text("question", row),
         "answer": dataset.rows.text("answer", row),
     }
@@ -154,7 +158,10 @@ def read_target(members: dict[str, bytes], key: str) -> dict[str, Any]:
 
 
 def draw_target(picture: Image.Image, target: dict[str, Any], *, is_trace: bool = False) -> None:
-    """Draw points and boxes, fractions of the image, into it; the points of a trace are joined, its first is filled."""
+    """Draw points and boxes, fractions of the image, into it; the points of a trace are joined, its first is filled.
+
+    Of a sample with several images they are drawn into each: only its text tells which one they are about.
+    """
     draw = ImageDraw.Draw(picture)
     width, height = picture.size
     points = [(x * width, y * height) for x, y in target.get("points") or ()]
@@ -167,6 +174,18 @@ def draw_target(picture: Image.Image, target: dict[str, Any], *, is_trace: bool 
         draw.rectangle(
             [value * side for value, side in zip(box, (width, height) * 2, strict=True)], outline=GOAL, width=2
         )
+
+
+def side_by_side(pictures: list[Image.Image]) -> Image.Image:
+    """Pictures in a row, on white."""
+    if len(pictures) == 1:
+        return pictures[0]
+    size = (sum(picture.width for picture in pictures), max(picture.height for picture in pictures))
+    joined, left = Image.new("RGB", size, "white"), 0
+    for picture in pictures:
+        joined.paste(picture, (left, 0))
+        left += picture.width
+    return joined
 
 
 def as_uri(picture: Image.Image) -> str:

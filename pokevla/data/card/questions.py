@@ -19,7 +19,7 @@ from pokevla.recipe.checking.datasets import CONVERT_AGAIN, SAMPLES_NAME
 GRID = 20
 """Cells of the map of points and boxes along each side of the image."""
 COUNTED = ("split", "source", "category", "task", "answer_kind", "choice")
-_READ = (*COUNTED, "question", "answer", "target_points", "target_boxes", "width")
+_READ = (*COUNTED, "question", "answer", "target_points", "target_boxes", "width", "num_images")
 _ROWS = 1 << 14
 
 
@@ -38,7 +38,8 @@ def question_figures(dataset: Dataset, on_row: Callable[[int, int], None] | None
     questions, answers = LengthHistogram(), LengthHistogram()
     texts, replies = TextCounts(), TextCounts()
     points, boxes = np.zeros((GRID, GRID), dtype=np.int64), np.zeros((GRID, GRID), dtype=np.int64)
-    areas, without_image, done = np.zeros(GRID, dtype=np.int64), 0, 0
+    areas, done = np.zeros(GRID, dtype=np.int64), 0
+    without_image = several_images = 0
     try:
         file = pq.ParquetFile(path)
         names = [name for name in _READ if name in file.schema_arrow.names]
@@ -60,6 +61,8 @@ def question_figures(dataset: Dataset, on_row: Callable[[int, int], None] | None
                 _add_boxes(boxes, areas, tuples_in(column["target_boxes"], 4))
             if "width" in column:
                 without_image += int((column["width"].to_numpy(zero_copy_only=False) == 0).sum())
+            if "num_images" in column:
+                several_images += int((column["num_images"].to_numpy(zero_copy_only=False) > 1).sum())
             done += len(batch)
             if on_row is not None:
                 on_row(done, file.metadata.num_rows)
@@ -68,6 +71,7 @@ def question_figures(dataset: Dataset, on_row: Callable[[int, int], None] | None
     return {
         "questions": done,
         "without_image": without_image,
+        "several_images": several_images,
         "counts": {name: dict(counter.most_common(50)) for name, counter in counts.items() if counter},
         "by_category": {name: dict(counter) for name, counter in sorted(by_kind.items())},
         "question_lengths": questions.to_dict(),

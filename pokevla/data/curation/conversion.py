@@ -22,9 +22,10 @@ from pokevla.data.curation.report import CurationReport
 from pokevla.data.curation.row_files import Survey, file_state, read_rows, survey_file, survey_from_json
 from pokevla.data.curation.rules import Reject
 from pokevla.data.dataset import CHECKS_NAME, refuse_output
+from pokevla.data.records import image_names
 from pokevla.data.sources.images import JPEG_QUALITY
 from pokevla.data.sources.provenance import made_by
-from pokevla.data.tables.questions import SCHEMA, table_row
+from pokevla.data.tables.questions import schema_for, table_row
 from pokevla.data.writer import DatasetWriter, encode_json
 from pokevla.errors import DataError, UsageError
 from pokevla.files.texts import read_json, write_json
@@ -256,15 +257,13 @@ def _assemble(source: Source, settings: CurationSettings, folder: Path, plan: _P
     with DatasetWriter(
         settings.out,
         group=source.name.replace("-", "_"),
-        samples=SCHEMA,
+        samples=schema_for(several_images=report.several_images > 0),
         shard_samples=settings.shard_samples,
         overwrite=settings.overwrite,
     ) as writer:
         for number in plan.tasks:
-            for record, jpeg in read_part(folder, number):
-                members = {"json": encode_json(record)}
-                if jpeg is not None:
-                    members["jpg"] = jpeg
+            for record, jpegs in read_part(folder, number):
+                members = {"json": encode_json(record), **dict(zip(image_names(len(jpegs)), jpegs, strict=True))}
                 writer.add_sample(record["key"], members, table_row(record))
                 categories[record["category"]] = categories.get(record["category"], 0) + 1
                 report.add_record(record)

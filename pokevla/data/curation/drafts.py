@@ -97,6 +97,8 @@ class Draft:
     """(width, height) that the row gives."""
     further_turns: tuple[tuple[str, str], ...] = ()
     """Questions and answers that follow in the same conversation."""
+    further_images: tuple[Image, ...] = ()
+    """Those that follow the first one, in order. The model sees all of them before the text."""
     padded_boxes: bool = False
     """Whether the texts hold boxes `[x1, y1, x2, y2]` in 0-1 of the padded square, to be rewritten."""
     mask: str | ImageBytes | None = None
@@ -108,6 +110,11 @@ class Draft:
     """What tells apart the records of one row."""
     orig: dict[str, Any] = field(default_factory=dict)
     """JSON values for provenance, and for later steps of curation."""
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """All images, in order."""
+        return () if self.image is None else (self.image, *self.further_images)
 
 
 class Source(Protocol):

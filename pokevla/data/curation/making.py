@@ -1,6 +1,6 @@
 """One chunk of rows, made a part of the conversion: records and images, and why others were left out.
 
-000003/records.jsonl     a record, and where its image is in images.bin, per line
+000003/records.jsonl     a record, and where its images are in images.bin, per line
 000003/images.bin        JPEGs, each once
 000003/part.json         counts, examples, and what the part was made of
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +19,7 @@ from typing import IO, Any
 import xxhash
 
 from pokevla.data.conversion.unfinished import AGAIN, new_part, part_folder
-from pokevla.data.curation.drafts import BoxOrder, Draft, ImageBytes, ImageFile, Row, RowFile, Source
+from pokevla.data.curation.drafts import BoxOrder, Draft, Image, ImageBytes, ImageFile, Row, RowFile, Source
 from pokevla.data.curation.images import Opened, open_image
 from pokevla.data.curation.row_files import Chunk, RowReader
 from pokevla.data.curation.rules import Reject
@@ -78,6 +78,8 @@ class PartHeader:
     """Code, row and detail of the first records of each code that were left out."""
     blamed: list[list[Any]] = field(default_factory=list)
     """Path, size and time of files for which records were left out; size None: it was missing."""
+    several_images: int = 0
+    """Records with more images than one."""
 
 
 @dataclass(frozen=True)
@@ -169,21 +171,19 @@ class _Part:
 
     def _add(self, draft: Draft, row: Row) -> None:
         try:
-            opened, place = self._opened(draft) if draft.image is not None else (None, None)
-            record = self._record(draft, row, opened)
+            opened = [self._opened(image) for image in draft.images]
+            record = self._record(draft, row, [image for image, _ in opened])
         except Reject as reject:
             self._leave_out(reject, row.number)
             self._blame(reject, draft)
             return
-        line = encode_json({"record": record.to_json(), "image": place})
+        line = encode_json({"record": record.to_json(), "images": [place for _, place in opened]})
         self._records.write(line + b"\n")
         self.header.records += 1
+        self.header.several_images += len(opened) > 1
         self._flagged.update(record.flags)
 
-    def _opened(self, draft: Draft) -> tuple[Opened, list[int]]:
-        image = draft.image
-        if image is None:
-            raise RuntimeError("a draft without an image has none to open")
+    def _opened(self, image: Image) -> tuple[Opened, list[int]]:
         if image not in self._cache:
             opened = open_image(self._root, image, self._settings.max_side, self._settings.jpeg_quality)
             self._cache[image] = opened, [self._images.tell(), len(opened.jpeg)]
@@ -192,8 +192,8 @@ class _Part:
                 self._cache.popitem(last=False)
         return self._cache[image]
 
-    def _record(self, draft: Draft, row: Row, image: Opened | None) -> VLMRecord:
-        fields = answer_fields(draft, image, self._root, self._settings.max_text)
+    def _record(self, draft: Draft, row: Row, images: Sequence[Opened]) -> VLMRecord:
+        fields = answer_fields(draft, images, self._root, self._settings.max_text)
         group = _group(draft, row)
         suffix = f"-{draft.suffix}" if draft.suffix else ""
         record = VLMRecord(
@@ -203,8 +203,9 @@ class _Part:
             category=draft.category,
             task=draft.task,
             split="val" if is_validation(group, self._settings.val_every) else "train",
-            width=image.width if image is not None else 0,
-            height=image.height if image is not None else 0,
+            width=images[0].width if images else 0,
+            height=images[0].height if images else 0,
+            num_images=len(images),
             license=self._source.license,
             orig={
                 **draft.orig,
@@ -213,7 +214,8 @@ class _Part:
                 "group": group,
                 "scale": draft.scale,
                 "box_order": draft.box_order if draft.kind == "box" else None,
-                "image_sha256": image.sha256 if image is not None else None,
+                "image_sha256": images[0].sha256 if images else None,
+                **_further_images(draft, images),
             },
             **fields,
         )
@@ -229,10 +231,17 @@ class _Part:
         if reject.code == "mask_missing":
             names = [draft.mask if isinstance(draft.mask, str) else None]
         else:
-            names = [getattr(draft.image, "path", None)]
-        if isinstance(draft.image, ImageFile) and reject.code != "mask_missing":
-            names += draft.image.alternatives
+            names = [getattr(image, "path", None) for image in draft.images]
+            for image in draft.images:
+                names += image.alternatives if isinstance(image, ImageFile) else ()
         self.header.blamed += [_state(self._root, name) for name in names if name]
+
+
+def _further_images(draft: Draft, images: Sequence[Opened]) -> dict[str, Any]:
+    """Name and sha256 of each image after the first, under `further_images`; nothing if there is none."""
+    names = [image.name if isinstance(image, ImageBytes) else image.path for image in draft.further_images]
+    further = [{"name": name, "sha256": each.sha256} for name, each in zip(names, images[1:], strict=True)]
+    return {"further_images": further} if further else {}
 
 
 def _state(root: Path, name: str) -> list[Any]:
@@ -244,7 +253,7 @@ def _state(root: Path, name: str) -> list[Any]:
 
 
 def _group(draft: Draft, row: Row) -> str:
-    """What must not be divided between splits: the image, or a group that the source names."""
+    """What must not be divided between splits: the image, the first of several, or a group that the source names."""
     if "group" in draft.orig:
         return str(draft.orig["group"])
     image = draft.image
@@ -279,20 +288,19 @@ def read_header(folder: Path, number: int) -> PartHeader:
         raise DataError(f"{path} is damaged ({error}).", f"Remove {path}. {AGAIN}") from error
 
 
-def read_part(folder: Path, number: int) -> Iterator[tuple[dict[str, Any], bytes | None]]:
-    """(record as JSON, JPEG or None) of a part, in order. Raises DataError if it is damaged."""
+def read_part(folder: Path, number: int) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
+    """(record as JSON, its JPEGs) of a part, in order. Raises DataError if it is damaged."""
     path = part_folder(folder, number)
     try:
         with (path / RECORDS).open("rb") as lines, (path / IMAGES).open("rb") as images:
             for line in lines:
                 content = json.loads(line)
-                jpeg = None
-                if content["image"] is not None:
-                    offset, size = content["image"]
+                jpegs = []
+                for offset, size in content["images"]:
                     images.seek(offset)
-                    jpeg = images.read(size)
-                    if len(jpeg) != size:
+                    jpegs.append(images.read(size))
+                    if len(jpegs[-1]) != size:
                         raise ValueError(f"{IMAGES} ends too early")
-                yield content["record"], jpeg
+                yield content["record"], jpegs
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error}).", f"Remove {path}. {AGAIN}") from error

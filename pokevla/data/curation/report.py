@@ -115,6 +115,7 @@ class CurationReport:
 
     def __init__(self) -> None:
         self.files: dict[str, FileCounts] = {}
+        self.several_images = 0
         self.targets = Targets()
         self.wordings: dict[str, Counter[str]] = {}
 
@@ -130,6 +131,7 @@ class CurationReport:
     def add(self, name: str, header: PartHeader) -> None:
         """Add a part of the file `name`."""
         self.files.setdefault(name, FileCounts()).add(header)
+        self.several_images += header.several_images
 
     @property
     def rejected(self) -> int:
@@ -171,6 +173,8 @@ class CurationReport:
             "files": {name: counts.to_json() for name, counts in self.files.items()},
             **self.targets.histograms(),
         }
+        if self.several_images:
+            content["several_images"] = self.several_images
         if self.wordings:
             content["rewriting"] = {
                 name: dict(sorted(counts.items())) for name, counts in sorted(self.wordings.items())

@@ -8,8 +8,8 @@ REJECTED: dict[str, str] = {
     "row_layout": "a field of the row is missing or has another type",
     "text_not_utf8": "a text is not UTF-8",
     "turn_order": "the turns do not alternate between question and answer, beginning with a question",
-    "image_token_count": "`<image>` does not stand exactly once, in the first question, for one image",
-    "multi_image": "it is about several images",
+    "image_token_count": "`<image>` does not stand in the first question once for each image, or stands elsewhere",
+    "multi_image": "it is about more than 4 images, or about some of different sizes with coordinates in pixels of one",
     # texts
     "text_empty": "a question or an answer is empty",
     "text_too_long": "a text is longer than allowed",

@@ -29,13 +29,13 @@ MAX_STEP, MIN_PATH = 0.4, 0.03
 """Longest step of a trace as a share of the width, and shortest trace as a share of the diagonal."""
 
 
-def answer_fields(draft: Draft, image: Opened | None, root: Path, max_chars: int) -> dict[str, Any]:
+def answer_fields(draft: Draft, images: Sequence[Opened], root: Path, max_chars: int) -> dict[str, Any]:
     """What of a record follows from the draft: question, answer, targets, further turns, flags.
 
     Raises Reject.
     """
-    size = (image.width, image.height) if image is not None else (0, 0)
-    flags = list(image.flags) if image is not None else []
+    size = (images[0].width, images[0].height) if images else (0, 0)
+    flags = [flag for image in images for flag in image.flags]
     question, answer = draft.question, draft.text
     further = draft.further_turns
     points: tuple[Point, ...] = ()
@@ -43,8 +43,9 @@ def answer_fields(draft: Draft, image: Opened | None, root: Path, max_chars: int
     if draft.padded_boxes:
         question, answer = rewrite_padded_boxes(question, size), rewrite_padded_boxes(answer, size)
         further = tuple((rewrite_padded_boxes(q, size), rewrite_padded_boxes(a, size)) for q, a in further)
-    if image is not None:
+    for image in images:
         _check_size(draft, image)
+    _check_several(draft, images)
     if draft.kind in ("point", "trace"):
         points = _points(draft, size, root, flags)
         answer = format_points(points)
@@ -80,6 +81,13 @@ def _check_size(draft: Draft, image: Opened) -> None:
         raise Reject("exif_rotated", f"{size[0]}x{size[1]} after the turn")
     if stated is not None and stated != size:
         raise Reject("size_mismatch", f"{stated[0]}x{stated[1]} stated, {size[0]}x{size[1]} stored")
+
+
+def _check_several(draft: Draft, images: Sequence[Opened]) -> None:
+    """Coordinates do not say which image they are of, so those that depend on its size need images of one size."""
+    depends = draft.padded_boxes or ((draft.points or draft.boxes) and draft.scale in ("pixel", "padded"))
+    if depends and len({(image.width, image.height) for image in images}) > 1:
+        raise Reject("multi_image", "images of several sizes")
 
 
 def _points(draft: Draft, size: tuple[int, int], root: Path, flags: list[str]) -> tuple[Point, ...]:

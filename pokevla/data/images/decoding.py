@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 
+import numpy as np
 import pyarrow as pa
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
@@ -30,8 +31,8 @@ _REDUCTIONS = (8, 4, 2)
 """Factors by which libjpeg-turbo reduces an image while it decodes, and takes less time."""
 
 
-def decode_image(payload: bytes, key: str, at_least: float | None = None) -> Image.Image:
-    """Decode a stored JPEG as an RGB image, which is read-only: change a copy.
+def decode_pixels(payload: bytes, key: str, at_least: float | None = None) -> np.ndarray:
+    """Decode a stored JPEG to (H,W,4) uint8, red, green, blue and a filling, as Pillow keeps an image; or (H,W,3).
 
     simplejpeg takes less time than Pillow and gives the same pixels: both call libjpeg-turbo with its exact inverse
     transform. Pillow decodes other colour spaces, and decides about files that simplejpeg refuses.
@@ -42,8 +43,22 @@ def decode_image(payload: bytes, key: str, at_least: float | None = None) -> Ima
     Raises:
         DamagedDataError: it cannot be decoded. Names the sample.
     """
-    image = _decode_fast(payload, at_least)
-    return image if image is not None else _decode(payload, key, "JPEG")
+    pixels = _decode_fast(payload, at_least)
+    return pixels if pixels is not None else np.asarray(_decode(payload, key, "JPEG"))
+
+
+def decode_image(payload: bytes, key: str, at_least: float | None = None) -> Image.Image:
+    """`decode_pixels` as an RGB image, which is read-only: change a copy."""
+    return as_image(decode_pixels(payload, key, at_least))
+
+
+def as_image(pixels: np.ndarray) -> Image.Image:
+    """(H,W,4) or (H,W,3) uint8 as an RGB image, the former without a copy where Pillow keeps images in one piece."""
+    height, width, channels = pixels.shape
+    if channels != _BYTES:
+        return Image.fromarray(pixels)
+    values = pa.FixedSizeListArray.from_arrays(pa.array(pixels.reshape(-1)), _BYTES)
+    return Image.fromarrow(values, "RGB", (width, height))
 
 
 def decode_mask(payload: bytes, key: str) -> Image.Image:
@@ -73,21 +88,17 @@ def _decode_bits(payload: bytes) -> Image.Image | None:
         return None
 
 
-def _decode_fast(payload: bytes, at_least: float | None) -> Image.Image | None:
-    """The image, or None if Pillow has to decode it."""
+def _decode_fast(payload: bytes, at_least: float | None) -> np.ndarray | None:
+    """(H,W,4) uint8, or None if Pillow has to decode it."""
     try:
         header = simplejpeg.decode_jpeg_header(payload)
         height, width, colours = int(header[0]), int(header[1]), header[2]
         if colours not in _SAME_AS_PILLOW or height * width > (Image.MAX_IMAGE_PIXELS or 0):
             return None
         smaller = _reduced(height, width, at_least)
-        pixels = simplejpeg.decode_jpeg(payload, "RGBA", min_height=smaller[0], min_width=smaller[1])
+        return simplejpeg.decode_jpeg(payload, "RGBA", min_height=smaller[0], min_width=smaller[1])
     except ValueError:
         return None
-    height, width = pixels.shape[:2]
-    # Through Arrow, Pillow takes the pixels without a copy.
-    values = pa.FixedSizeListArray.from_arrays(pa.array(pixels.reshape(-1)), _BYTES)
-    return Image.fromarrow(values, "RGB", (width, height))
 
 
 def _reduced(height: int, width: int, at_least: float | None) -> tuple[int, int]:

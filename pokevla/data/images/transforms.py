@@ -2,7 +2,8 @@
 
 Random numbers are a pure function of (seed, position, view). The crop is exact at sub-pixel level. Image and mask are
 resampled from the same crop: the image once with antialiasing (PIL bilinear, or bicubic as in Prismatic), or twice as
-in OpenVLA-OFT; the mask by area. Colours are changed on the device (pokevla.data.images.pixels).
+in OpenVLA-OFT; the mask by area. The filters of torch take less time, and their crops begin and end at whole pixels.
+Colours are changed on the device (pokevla.data.images.pixels).
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from PIL import Image
+from torch.nn.functional import interpolate
 
+from pokevla.data.images.decoding import as_image
 from pokevla.data.images.tensorflow_resampling import crop_lanczos, openvla_oft_pixels
 from pokevla.data.randomness import uniform
 from pokevla.errors import DataError
@@ -24,11 +28,14 @@ from pokevla.recipe.sections import AugmentConfig
 PURPOSE = "augment"
 _PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 """Pillow antialiases both when it shrinks an image."""
+_TORCH = {"bilinear_torch": "bilinear", "bicubic_torch": "bicubic"}
+"""The same filters in torch's 8-bit arithmetic, as torchvision's `Resize` of a uint8 image with `antialias=True`. From
+the same crop they differ from Pillow's by 1 to 4 of 255 in one pixel of a hundred, and take a third of the time."""
 OPENVLA_OFT = "openvla_oft"
 """Lanczos to the model's size, then a bilinear crop, in TensorFlow's arithmetic; camera pictures are JPEG first."""
 _ONE_PIECE = 1 << 20
 """Pixels of an image that Pillow surely keeps in one piece of memory."""
-FILTERS = (*_PILLOW, OPENVLA_OFT)
+FILTERS = (*_PILLOW, *_TORCH, OPENVLA_OFT)
 """Values of `data.image_filter`."""
 
 
@@ -89,39 +96,64 @@ def image_filter_of(config: Mapping[str, Any]) -> str:
     return name
 
 
+def cut_box(
+    box: tuple[float, float, float, float], size: tuple[int, int], image_filter: str
+) -> tuple[float, float, float, float]:
+    """The box, x1, y1, x2, y2 in [0,1], that `crop_pixels` really cuts from an image of `size` (width, height): for the
+    filters of torch that between the nearest whole pixels, one at least; for the others the box itself."""
+    if image_filter not in _TORCH:
+        return box
+    left, top, right, bottom = _whole_pixels(box, size)
+    return left / size[0], top / size[1], right / size[0], bottom / size[1]
+
+
+def _whole_pixels(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    width, height = size
+    left, top = min(round(box[0] * width), width - 1), min(round(box[1] * height), height - 1)
+    return left, top, max(round(box[2] * width), left + 1), max(round(box[3] * height), top + 1)
+
+
 def crop_pixels(
-    image: Image.Image,
+    pixels: np.ndarray,
     box: tuple[float, float, float, float],
     size: int,
     image_filter: str = "bilinear",
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Crop to `box` (relative) and resize to (3,size,size) uint8, antialiased, by a filter of `FILTERS`; into `out`, or
-    a new array."""
+    """Crop (H,W,3) or (H,W,4) uint8, whose fourth channel is left out, to `box` (relative) and resize it to
+    (3,size,size) uint8, antialiased, by a filter of `FILTERS`; into `out`, or a new array."""
     out = np.empty((3, size, size), dtype=np.uint8) if out is None else out
+    height, width = pixels.shape[:2]
     if image_filter == OPENVLA_OFT:
-        out[...] = crop_lanczos(np.asarray(image.convert("RGB")), box, size).transpose(2, 0, 1)
-        return out
-    width, height = image.size
-    pixels = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
-    out[...] = _pixels(image.resize((size, size), _PILLOW[image_filter], box=pixels)).transpose(2, 0, 1)
+        out[...] = crop_lanczos(np.ascontiguousarray(pixels[..., :3]), box, size).transpose(2, 0, 1)
+    elif image_filter in _TORCH:
+        left, top, right, bottom = _whole_pixels(box, (width, height))
+        cut = torch.from_numpy(pixels)[top:bottom, left:right].permute(2, 0, 1)[None]
+        out[...] = interpolate(cut, (size, size), mode=_TORCH[image_filter], antialias=True)[0, :3].numpy()
+    else:
+        places = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
+        _write_planes(as_image(pixels).resize((size, size), _PILLOW[image_filter], box=places), out)
     return out
 
 
-def _pixels(image: Image.Image) -> np.ndarray:
-    """(H,W,3) uint8, without a copy where Pillow keeps the RGB image in one piece."""
+def _write_planes(image: Image.Image, out: np.ndarray) -> None:
+    """Write an RGB image to `out` (3,H,W) uint8, without a copy between where Pillow keeps it in one piece."""
     width, height = image.size
     if image.mode != "RGB" or width * height > _ONE_PIECE:
-        return np.asarray(image.convert("RGB"))
+        out[...] = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+        return
     stored: Any = pa.array(image)
-    return stored.values.to_numpy().reshape(height, width, -1)[..., :3]
+    pixels = stored.values.to_numpy().view("<u4").reshape(height, width)
+    for plane in range(3):  # shifting whole pixels takes half the time of copying every fourth byte
+        np.copyto(out[plane], pixels, casting="unsafe")
+        pixels = pixels >> 8
 
 
 def crop_image(
-    image: Image.Image, box: tuple[float, float, float, float], size: int, image_filter: str = "bilinear"
+    pixels: np.ndarray, box: tuple[float, float, float, float], size: int, image_filter: str = "bilinear"
 ) -> np.ndarray:
     """`crop_pixels` as float32 in [0,1]."""
-    return np.multiply(crop_pixels(image, box, size, image_filter), np.float32(1.0 / 255.0), dtype=np.float32)
+    return np.multiply(crop_pixels(pixels, box, size, image_filter), np.float32(1.0 / 255.0), dtype=np.float32)
 
 
 def crop_mask(mask: Image.Image, box: tuple[float, float, float, float], size: int) -> np.ndarray:
@@ -180,7 +212,7 @@ def test_time_images(images: np.ndarray, image_size: int, crop_area: float, imag
         if image_filter == OPENVLA_OFT:
             out[index] = openvla_oft_pixels(images[index], image_size, crop_area)
         else:
-            out[index] = crop_image(Image.fromarray(images[index]), box, image_size, image_filter)
+            out[index] = crop_image(images[index], box, image_size, image_filter)
     return out
 
 

@@ -30,7 +30,7 @@ class TokenCounts(NamedTuple):
     """Tokens of samples, each (n,) int64."""
 
     sequence: np.ndarray
-    """Tokens in the sequence, those of the image included."""
+    """Tokens in the sequence, those of all images included."""
     trained: np.ndarray
     """Tokens with a loss."""
 
@@ -139,8 +139,7 @@ def packed(batch: VLMBatch, rows: np.ndarray, num_vision: int) -> VLMBatch:
         num_vision: vision tokens of an image.
     """
     lengths = batch.attention_mask.sum(dim=1).numpy()
-    has_image = np.ones(batch.size, dtype=bool) if batch.has_image is None else batch.has_image.numpy()
-    lengths = lengths + num_vision * has_image
+    lengths = lengths + num_vision * (1 if batch.num_images is None else batch.num_images.numpy())
     before = np.cumsum(lengths) - lengths  # tokens of all samples before this one
     starts = before - before[np.searchsorted(rows, rows)]
     return replace(

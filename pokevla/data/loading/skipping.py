@@ -62,9 +62,9 @@ class SkippingMaker(Generic[BatchT]):
         self._replaced: Counter[tuple[int, bool]] = Counter()
         self._held_out: dict[int, RowSet] = {}
 
-    def text_lengths(self, datasets: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def text_lengths(self, datasets: np.ndarray, rows: np.ndarray, num_vision: int) -> np.ndarray:
         """(n,) characters of the texts of the samples of the order, damaged or not; each argument (n,) int64."""
-        return self._samples.text_lengths(datasets, rows)
+        return self._samples.text_lengths(datasets, rows, num_vision)
 
     def token_counts(self, datasets: np.ndarray, rows: np.ndarray, num_vision: int) -> TokenCounts:
         """Tokens of the samples of the order, damaged or not; each argument (n,) int64."""

@@ -7,7 +7,7 @@ on processes or on interruptions. A mixture that was killed goes on after its fi
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -95,7 +95,9 @@ def mix(
     sizes = {number: min(PART_SAMPLES, len(drawn[which]) - first) for number, which, first in parts}
     _make(draw, sizes, is_drawn, folder, workers, on_draw)
     numbers = {each.name: [number for number, of, _ in parts if of == which] for which, each in enumerate(drawn)}
-    made = write_mixture(recipe, summary, folder, numbers, owned_mixture if overwrite else None, on_written)
+    several_images = {each.name for each in drawn if _has_several_images(each, datasets)}
+    replaces = owned_mixture if overwrite else None
+    made = write_mixture(recipe, summary, folder, numbers, several_images, replaces, on_written)
     forget(folder, NAMES)
     for sentence in made.notes:
         note(sentence)
@@ -194,6 +196,17 @@ def _drawn(recipe: MixtureRecipe, candidates: Candidates, places: np.ndarray) ->
             "Look at categories, split and caps of the recipe.",
         )
     return drawn
+
+
+def _has_several_images(drawn: Drawn, datasets: Sequence[Dataset]) -> bool:
+    """Whether one of the samples has more than one image."""
+    for number in np.unique(drawn.inputs).tolist():
+        table = datasets[number].rows
+        if table.has("num_images"):
+            rows = drawn.rows[drawn.inputs == number]
+            if (table.numbers("num_images", 0, len(table))[rows] > 1).any():
+                return True
+    return False
 
 
 def _refuse_short(recipe: MixtureRecipe, summary: MixtureSummary) -> None:

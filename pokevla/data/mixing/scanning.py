@@ -33,7 +33,7 @@ _SCHEMA = pa.schema(
     [
         ("id", pa.uint64()),  # keyed hash of the key
         ("kind", pa.int32()),  # number in the list of classes
-        ("image", pa.uint64()),  # hash of the image; of the key for a sample without
+        ("image", pa.uint64()),  # hash of the image, the first of several; of the key for a sample without
         ("group", pa.uint64()),  # hash of the group that the source names; of the image if it names none
         ("run", pa.uint64()),  # hash of file and question
         ("word", pa.int8()),  # YES, NO or 0

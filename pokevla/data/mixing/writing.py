@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from pokevla.data.mixing.drawing import read_drawn
 from pokevla.data.mixing.summary import SUMMARY_NAME, MixtureSummary
 from pokevla.data.sources.provenance import made_by
-from pokevla.data.tables.questions import SCHEMA, table_row
+from pokevla.data.tables.questions import schema_for, table_row
 from pokevla.data.writer import REMEDY, DatasetWriter, encode_json
 from pokevla.files.ownership import Ownership
 from pokevla.files.texts import write_json
@@ -24,6 +26,7 @@ def write_mixture(
     summary: MixtureSummary,
     folder: Path,
     numbers: Mapping[str, Sequence[int]],
+    several_images: Container[str],
     replaces: Ownership | None,
     on_written: Callable[[Path], None] | None = None,
 ) -> MixtureSummary:
@@ -32,6 +35,7 @@ def write_mixture(
     Args:
         folder: of the finished parts.
         numbers: the parts of each dataset, in order.
+        several_images: the datasets that get samples of several images.
         replaces: refuses a folder of the same name that must stay; None: any.
         on_written: called with the complete folder before it gets its name, so that what it adds is there as well.
 
@@ -39,7 +43,10 @@ def write_mixture(
         DataError: a part is damaged, the folder exists, or writing failed.
     """
     with atomic_folder(recipe.output / recipe.name, replaces=replaces, remedy=REMEDY) as new:
-        datasets = {name: _write(recipe, summary, folder, new / name, parts) for name, parts in numbers.items()}
+        datasets = {}
+        for name, parts in numbers.items():
+            schema = schema_for(several_images=name in several_images)
+            datasets[name] = _write(recipe, summary, folder, new / name, parts, schema)
         complete = replace(summary, datasets=datasets)
         write_json(new / SUMMARY_NAME, complete.to_json(), indent=1)
         if on_written is not None:
@@ -48,13 +55,13 @@ def write_mixture(
 
 
 def _write(
-    recipe: MixtureRecipe, summary: MixtureSummary, folder: Path, out: Path, parts: Sequence[int]
+    recipe: MixtureRecipe, summary: MixtureSummary, folder: Path, out: Path, parts: Sequence[int], schema: pa.Schema
 ) -> dict[str, Any]:
     """Write one dataset; returns what the summary says about it."""
     categories: dict[str, int] = {}
     sources: dict[str, int] = {}
     licenses: set[str] = set()
-    with DatasetWriter(out, group=out.name, samples=SCHEMA, shard_samples=recipe.shard_samples) as writer:
+    with DatasetWriter(out, group=out.name, samples=schema, shard_samples=recipe.shard_samples) as writer:
         for number in parts:
             for record, members in read_drawn(folder, number):
                 writer.add_sample(record["key"], {**members, "json": encode_json(record)}, table_row(record))

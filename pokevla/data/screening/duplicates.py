@@ -1,11 +1,13 @@
 """Samples that repeat others, and samples that contradict each other, in one or more datasets of questions.
 
-A sample is kept as 56 bytes in arrays, and each distinct picture as 48; groups are found by sorting. Texts are read
-again only for the few samples that might be nearly equal or contradict each other.
+A sample is kept as 56 bytes in arrays, each distinct picture as 48, and each distinct list of several pictures as 40;
+groups are found by sorting. Texts are read again only for the few samples that might be nearly equal or contradict each
+other.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 
 from pokevla.data.dataset import Dataset
 from pokevla.data.reader import ShardReader
+from pokevla.data.records import MAX_IMAGES
 from pokevla.data.screening.contradictions import contradict
 from pokevla.data.screening.near_pictures import leaders, near_pairs
 from pokevla.data.screening.questions import (
@@ -28,8 +31,11 @@ from pokevla.data.screening.questions import (
 from pokevla.data.screening.scanning import Progress, Sample, each_shard, read_record
 
 ROW = np.dtype([("image", "<u8"), ("question", "<u8"), ("answer", "<u8"), ("bands", "<u4", (BANDS,))])
-"""A sample: first bits of the sha256 of its picture (0 without one), hashes of question and answer, `band_hashes`."""
+"""A sample: `image` (0 without one), hashes of question and answer, `band_hashes`. `image` is the first bits of the
+sha256 of its picture, or of a sha256 over those of all its pictures in order."""
 PICTURE = np.dtype([("image", "<u8"), ("frequency", "<u8"), ("difference", "u1", (32,))])
+SET = np.dtype([("image", "<u8"), ("pictures", "<u8", (MAX_IMAGES,))])
+"""Several pictures of one sample: `image` as in ROW, and `image` as in PICTURE of each, in order; then 0."""
 CODES = ("", "conflict", "duplicate", "near_question", "near_picture")
 """Reason codes by number; 0: the sample stays."""
 MOST_ANSWERS = 32
@@ -73,17 +79,16 @@ def find_duplicates(
         DataError: a dataset is damaged.
         EnvironmentSetupError: imagehash or datasketch is not installed.
     """
-    rows, pictures = _scanned(datasets, threads, on_shard)
+    rows, pictures, sets = _scanned(datasets, threads, on_shard)
     starts = np.cumsum([0, *(len(dataset.rows) for dataset in datasets)])
     found = Duplicates(datasets, starts, np.zeros(len(rows), np.uint8), np.full(len(rows), -1, np.int64))
-    _, first = np.unique(pictures["image"], return_index=True)
-    pictures = pictures[np.sort(first)]
+    pictures, sets = _distinct(pictures), _distinct(sets)
     found.figures = {"samples": len(rows), "pictures": len(pictures)}
     readers = _Records(found)
     try:
         _mark_equal(rows, found, readers)
         _mark_near_questions(rows, found, readers)
-        _mark_near_pictures(rows, pictures, found)
+        _mark_near_pictures(rows, pictures, sets, found)
     finally:
         readers.close()
     return found
@@ -91,29 +96,40 @@ def find_duplicates(
 
 def _scanned(
     datasets: Sequence[Dataset], threads: int, on_shard: Callable[[Dataset], Progress] | None
-) -> tuple[np.ndarray, np.ndarray]:
-    rows, pictures = [np.empty(0, ROW)], [np.empty(0, PICTURE)]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rows, pictures, sets = [np.empty(0, ROW)], [np.empty(0, PICTURE)], [np.empty(0, SET)]
     for dataset in datasets:
-        for part, shown in each_shard(dataset, _measured, threads, on_shard(dataset) if on_shard else None):
+        for part, shown, several in each_shard(dataset, _measured, threads, on_shard(dataset) if on_shard else None):
             rows.append(part)
             pictures.append(shown)
-    return np.concatenate(rows), np.concatenate(pictures)
+            sets.append(several)
+    return np.concatenate(rows), np.concatenate(pictures), np.concatenate(sets)
 
 
-def _measured(samples: list[Sample]) -> tuple[np.ndarray, np.ndarray]:
-    rows, pictures = np.zeros(len(samples), ROW), {}
+def _distinct(entries: np.ndarray) -> np.ndarray:
+    """The first entry of each `image`, in order."""
+    _, first = np.unique(entries["image"], return_index=True)
+    return entries[np.sort(first)]
+
+
+def _measured(samples: list[Sample]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rows, pictures, sets = np.zeros(len(samples), ROW), {}, {}
     texts = [question_text(sample.record) for sample in samples]
     rows["bands"] = band_hashes(texts)
     for place, (sample, text) in enumerate(zip(samples, texts, strict=True)):
-        image = 0
-        if sample.picture is not None:
-            image = int(sample.picture.sha256[:16], 16) or 1
-            pictures[image] = (image, sample.picture.frequency, sample.picture.difference)
+        numbers = [int(picture.sha256[:16], 16) or 1 for picture in sample.pictures]
+        for number, picture in zip(numbers, sample.pictures, strict=True):
+            pictures[number] = (number, picture.frequency, picture.difference)
+        image = numbers[0] if numbers else 0
+        if len(numbers) > 1:
+            joined = "".join(picture.sha256 for picture in sample.pictures)
+            image = int(hashlib.sha256(joined.encode()).hexdigest()[:16], 16) or 1
+            sets[image] = (image, [*numbers, *[0] * (MAX_IMAGES - len(numbers))])
         kind = str(sample.record.get("answer_kind"))
         rows["image"][place] = image
         rows["question"][place] = text_hash(kind, text)
         rows["answer"][place] = text_hash(kind, answer_text(sample.record))
-    return rows, np.array(list(pictures.values()), PICTURE)
+    return rows, np.array(list(pictures.values()), PICTURE), np.array(list(sets.values()), SET)
 
 
 class _Records:
@@ -197,14 +213,31 @@ def _mark_near_questions(rows: np.ndarray, found: Duplicates, records: _Records)
                     _mark(found, "near_question", np.array([number]), kept)
 
 
-def _mark_near_pictures(rows: np.ndarray, pictures: np.ndarray, found: Duplicates) -> None:
-    """Nearly equal image, equal question and answer."""
+def _mark_near_pictures(rows: np.ndarray, pictures: np.ndarray, sets: np.ndarray, found: Duplicates) -> None:
+    """Nearly equal image (of several: each), equal question and answer."""
     pairs = near_pairs(pictures["frequency"], pictures["difference"])
     found.figures["near_pairs_of_pictures"] = len(pairs)
     lead = leaders(pairs, len(pictures))
     numbers = np.flatnonzero((found.code == 0) & (rows["image"] != 0))
-    order = np.argsort(pictures["image"])
-    place = order[np.searchsorted(pictures["image"][order], rows["image"][numbers])]
+    images = np.concatenate([pictures["image"], sets["image"]])
+    leads = np.concatenate([lead, len(pictures) + _leads_of_sets(sets, pictures["image"], lead)])
+    order = np.argsort(images)
+    place = order[np.searchsorted(images[order], rows["image"][numbers])]
     questions, answers = rows["question"][numbers], rows["answer"][numbers]
-    for group in _groups(lead[place], questions, answers, numbers=numbers):
+    for group in _groups(leads[place], questions, answers, numbers=numbers):
         _mark(found, "near_picture", group[1:], int(group[0]))
+
+
+def _leads_of_sets(sets: np.ndarray, images: np.ndarray, lead: np.ndarray) -> np.ndarray:
+    """(s,) int64: an equal number for sets whose pictures, in order, have equal leaders.
+
+    Args:
+        images: (p,) uint64 of all pictures.
+        lead: (p,) int64 leader of each.
+    """
+    if not len(sets):
+        return np.empty(0, np.int64)
+    order = np.argsort(images)
+    places = order[np.searchsorted(images[order], sets["pictures"]).clip(max=len(order) - 1)]
+    leads = np.where(sets["pictures"] == 0, -1, lead[places])  # 0: no picture
+    return np.unique(leads, axis=0, return_inverse=True)[1].reshape(-1)

@@ -65,7 +65,7 @@ def find_leaks(
 def _hits(dataset: Dataset, deny: DenyList, samples: list[Sample]) -> list[Hit]:
     hits, known = [], {}
     for sample in samples:
-        found = [_by_name(deny, sample) or _by_picture(deny, sample.picture, known), _by_text(deny, sample)]
+        found = [_by_name(deny, sample) or _by_pictures(deny, sample.pictures, known), _by_text(deny, sample)]
         for code, entry, detail in filter(None, found):
             benchmark, item, variant = deny.owner(entry)
             detail = f"{detail}, {variant}" if variant else detail
@@ -78,21 +78,26 @@ Found = tuple[str, int, str]
 
 def _by_name(deny: DenyList, sample: Sample) -> Found | None:
     orig: dict[str, Any] = sample.record.get("orig") or {}
-    for path in (orig.get("group"), orig.get("image")):
+    further = [each.get("name") for each in orig.get("further_images") or ()]
+    for path in (orig.get("group"), orig.get("image"), *further):
         name = picture_name(path) if isinstance(path, str) and path else None
         if name in deny.names:
             return "leak_id", deny.names[name], f"the name {name}"
     return None
 
 
-def _by_picture(deny: DenyList, picture: Picture | None, known: dict[str, Found | None]) -> Found | None:
-    if picture is None:
-        return None
-    if picture.sha256 in deny.sha256:
-        return "leak_exact", deny.sha256[picture.sha256], "equal pixels"
-    if picture.sha256 not in known:
-        known[picture.sha256] = nearest(deny, picture)
-    return known[picture.sha256]
+def _by_pictures(deny: DenyList, pictures: Sequence[Picture], known: dict[str, Found | None]) -> Found | None:
+    """The first of a sample's pictures that the list holds; if none is, the first that is near to one of the list."""
+    for picture in pictures:
+        if picture.sha256 in deny.sha256:
+            return "leak_exact", deny.sha256[picture.sha256], "equal pixels"
+    for picture in pictures:
+        if picture.sha256 not in known:
+            known[picture.sha256] = nearest(deny, picture)
+        found = known[picture.sha256]
+        if found is not None:
+            return found
+    return None
 
 
 def nearest(deny: DenyList, picture: Picture) -> Found | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from pokevla.data.dataset import Dataset, open_dataset
 from pokevla.data.images.decoding import decode_image
 from pokevla.data.images.picture_hash import frequency_hash, picture_hash, pixels_sha256
 from pokevla.data.reader import REMEDY, dataset_shards, member
+from pokevla.data.records import MAX_IMAGES, image_names
 from pokevla.errors import DamagedDataError, DataError, UsageError
 from pokevla.shards.shard_reader import Shards
 
@@ -26,7 +28,7 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Picture:
-    """What is known of the picture of a sample."""
+    """What is known of a picture of a sample."""
 
     sha256: str
     """Of the pixels of the source, before it was reduced to the size that is stored."""
@@ -44,7 +46,8 @@ class Sample:
     """In `samples.parquet`."""
     record: Mapping[str, Any]
     """Its JSON member."""
-    picture: Picture | None
+    pictures: tuple[Picture, ...]
+    """All of them, in order."""
 
 
 def open_questions(roots: list[Path]) -> list[Dataset]:
@@ -102,15 +105,23 @@ def _samples(shards: Shards, name: str, first: int, count: int) -> list[Sample]:
     for number, entry in enumerate(index):
         members = shards.read_sample(name, entry)
         record = read_record(members, entry.key)
-        picture = None
-        if "jpg" in members:
-            checksum = next(each.checksum for each in entry.members if each.extension == "jpg")
-            sha256 = (record.get("orig") or {}).get("image_sha256")
-            if (checksum, sha256) not in known:
-                known[checksum, sha256] = _picture(members["jpg"], sha256, entry.key)
-            picture = known[checksum, sha256]
-        samples.append(Sample(first + number, record, picture))
+        checksums = {each.extension: each.checksum for each in entry.members}
+        images = [extension for extension in image_names(MAX_IMAGES) if extension in members]
+        pictures = []
+        for extension, sha256 in zip_longest(images, _stored_sha256(record)[: len(images)]):
+            identity = (checksums[extension], sha256)
+            if identity not in known:
+                known[identity] = _picture(members[extension], sha256, entry.key)
+            pictures.append(known[identity])
+        samples.append(Sample(first + number, record, tuple(pictures)))
     return samples
+
+
+def _stored_sha256(record: Mapping[str, Any]) -> list[Any]:
+    """What the record says of the sha256 of its images, in order."""
+    orig = record.get("orig") or {}
+    further = orig.get("further_images") or []
+    return [orig.get("image_sha256"), *(each.get("sha256") for each in further)]
 
 
 def read_record(members: Mapping[str, bytes], key: str) -> dict[str, Any]:

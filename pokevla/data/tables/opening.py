@@ -114,7 +114,8 @@ def sequences_in_memory(episodes: pa.Table) -> EpisodeSequences:
 def _header(made_from: dict[str, str], shards: list[np.ndarray], splits: list[str], num_shards: int) -> Header:
     column = np.concatenate(shards) if shards else np.empty(0, dtype=np.int32)
     starts = shard_starts(column, num_shards)
-    return Header(made_from, len(column), sample_rows.BATCH_ROWS, {SPLITS: splits}, {SHARD_STARTS: starts})
+    size = sample_rows.batch_rows(len(column))
+    return Header(made_from, len(column), size, {SPLITS: splits}, {SHARD_STARTS: starts})
 
 
 def _lengths(episodes: pq.ParquetFile) -> EpisodeLengths:

@@ -27,10 +27,17 @@ SAMPLE_SCHEMA = pa.schema(
 )
 SCHEMA = SAMPLE_SCHEMA.append(pa.field("further_turns", pa.list_(pa.list_(pa.string()))))
 """Of sets that have conversations."""
+SEVERAL_IMAGES = SCHEMA.append(pa.field("num_images", pa.int32()))
+"""Of sets with samples of several images. Others lack the column, so that their bytes stay those of older ones."""
+
+
+def schema_for(*, several_images: bool) -> pa.Schema:
+    """The columns of a set that has samples of several images, or has none."""
+    return SEVERAL_IMAGES if several_images else SCHEMA
 
 
 def table_row(record: dict[str, Any]) -> dict[str, Any]:
-    """The row of `SCHEMA` of a record as JSON, without key and shard."""
+    """The row of `SEVERAL_IMAGES` of a record as JSON, without key and shard."""
     names = ("split", "source", "category", "task", "answer_kind", "question", "answer", "width", "height")
     target = record["target"]
     return {
@@ -39,4 +46,5 @@ def table_row(record: dict[str, Any]) -> dict[str, Any]:
         "target_boxes": target["boxes"],
         "choice": target["choice"],
         "further_turns": record.get("further_turns", []),
+        "num_images": record.get("num_images", int(record["width"] > 0)),
     }

@@ -1,8 +1,8 @@
 """The sample table of a dataset as training reads it: by row, from mapped or loaded batches.
 
-Columns: `key`, and those of `question`, `answer`, `further_turns`, `instruction`, `episode`, `frame`, `width` that the
-table has; `split` as a number into the list of splits; `left`, the number of frames from this one to the end of its
-episode. In which shard a row lies follows from the first row of each shard.
+Columns: `key`, and those of `question`, `answer`, `further_turns`, `instruction`, `episode`, `frame`, `width`,
+`num_images` that the table has; `split` as a number into the list of splits; `left`, the number of frames from this one
+to the end of its episode. In which shard a row lies follows from the first row of each shard.
 """
 
 from __future__ import annotations
@@ -20,14 +20,26 @@ from pokevla.data.tables.twin import Batches
 from pokevla.errors import DataError
 from pokevla.recipe.checking.datasets import ALL_SPLITS, CONVERT_AGAIN
 
-BATCH_ROWS = 1 << 18
-"""Rows of a batch: few enough batches that opening all of 10^8 rows takes milliseconds."""
-TEXTS, NUMBERS = ("key", "question", "answer", "instruction"), ("episode", "frame", "width")
+BATCH_ROWS, MOST_BATCHES = 1 << 13, 1 << 11
+"""Rows of a batch of a table, and the number of batches from which they are larger (`batch_rows`)."""
+TEXTS, NUMBERS = ("key", "question", "answer", "instruction"), ("episode", "frame", "width", "num_images")
 TURNS = "further_turns"
 """Lists of (question, answer) that follow in the same conversation."""
 SPLITS, SHARD_STARTS = "splits", "shard_starts"
 READ_COLUMNS = (*TEXTS, *NUMBERS, TURNS, "split", "shard")
 """Columns of `samples.parquet` that `compact` needs, as far as they are there."""
+
+
+def batch_rows(num_rows: int) -> int:
+    """Rows of each batch of a new table of `num_rows`. Tables name theirs, so those of another size are read too.
+
+    Few, because writing a table holds about four times the bytes of a batch. But opening takes about 30 us for each
+    batch, so tables of more than 2^24 rows have larger ones: 65,536 rows of 10^8, a few tens of MiB.
+    """
+    size = BATCH_ROWS
+    while size * MOST_BATCHES < num_rows:
+        size *= 2
+    return size
 
 
 class SampleRows:

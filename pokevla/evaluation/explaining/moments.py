@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from pokevla.data.dataset import Dataset, open_dataset
-from pokevla.data.reader import ShardReader
-from pokevla.data.samples import decode_image, decode_mask, member
+from pokevla.data.images.decoding import decode_image, decode_mask
+from pokevla.data.reader import ShardReader, member
 from pokevla.embodiment.description import Embodiment
 from pokevla.embodiment.mixing import misfits
 from pokevla.embodiment.table import get_embodiment

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from pokevla.data.dataset import Dataset, usable_rows
-from pokevla.data.reader import ShardReader
-from pokevla.data.samples import decode_image, member
+from pokevla.data.images.decoding import decode_image
+from pokevla.data.reader import ShardReader, member
 from pokevla.errors import DataError
 from pokevla.evaluation.vlm.grounding import spread
 

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from pokevla.data.dataset import open_dataset
+from pokevla.data.images.decoding import decode_image, decode_mask
 from pokevla.data.images.transforms import image_filter_of, test_time_images
 from pokevla.data.prompts import encode_prompts, encode_text, end_of_turn_id, vlm_prompt
-from pokevla.data.reader import ShardReader
-from pokevla.data.samples import decode_image, decode_mask, member
+from pokevla.data.reader import ShardReader, member
 from pokevla.errors import CheckpointError, DataError, UsageError
 from pokevla.evaluation.folder import refuse_other_folder
 from pokevla.evaluation.locking import evaluation_lock
@@ -105,14 +105,20 @@ def _ask_all(
 
 
 def load_questions(root: Path, max_questions: int) -> list[Question]:
-    """At most `max_questions` point and choice questions, evenly spread over the split `val`. DataError if none."""
+    """At most `max_questions` point and choice questions, evenly spread over the split `val`. DataError if none.
+
+    Questions about several images are not asked: points of theirs are of an image that only the text tells.
+    """
     dataset = open_dataset(root)
     if dataset.kind != "vlm":
         raise DataError(f"{root} is a dataset of kind {dataset.kind}.", "Name a VLM dataset.")
     names = ("key", "category", "answer_kind", "question", "answer")
     columns = {name: dataset.samples[name].to_pylist() for name in names}
     held_out = np.flatnonzero(usable(dataset.samples, None, "val"))
-    rows = [int(row) for row in held_out if columns["answer_kind"][row] in ASKED_KINDS]
+    several = set()
+    if "num_images" in dataset.samples.column_names:
+        several = set(np.flatnonzero(np.asarray(dataset.samples["num_images"]) > 1).tolist())
+    rows = [int(row) for row in held_out if columns["answer_kind"][row] in ASKED_KINDS and int(row) not in several]
     if not rows:
         raise DataError(
             f"{root} has no questions of split `val` of the kinds {', '.join(ASKED_KINDS)}.",

@@ -53,6 +53,13 @@ class DatasetInfo:
     """Size and checksum of each table by name; empty for datasets from before they were stored."""
     recorded: Recorded = field(default_factory=Recorded)
     """Size and rendering of the images, wording of the instructions."""
+    num_images: int | None = None
+    """Images of all questions, where some have several."""
+
+    @property
+    def images_per_sample(self) -> float:
+        """Mean number of images of a sample; 1 for questions that have one at most."""
+        return self.num_views if self.num_images is None else self.num_images / max(1, self.num_samples)
 
     @property
     def num_views(self) -> int:
@@ -107,6 +114,7 @@ def read_dataset_info(root: Path) -> DatasetInfo:
         embodiment=embodiment_in(info, root),
         tables=tables_in(info, root),
         recorded=read_recorded(info.get(RECORDED), root / INFO_NAME),
+        num_images=None if info.get("num_images") is None else int(info["num_images"]),
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pokevla.embodiment.description import Embodiment
 from pokevla.embodiment.libero import LIBERO
-from pokevla.recipe.planning.parts import ModelCost, model_cost
+from pokevla.recipe.planning.parts import ModelCost, average_sample, model_cost
 from pokevla.recipe.planning.precision import PRECISIONS
 from pokevla.recipe.schema import TrainRecipe
 
@@ -51,12 +51,13 @@ def trainable_parameters(recipe: TrainRecipe, embodiment: Embodiment = LIBERO) -
     return model_cost(recipe, embodiment).trainable
 
 
-def flops_per_sample(recipe: TrainRecipe, embodiment: Embodiment = LIBERO) -> float:
+def flops_per_sample(recipe: TrainRecipe, embodiment: Embodiment = LIBERO, images: float = 1) -> float:
     """Operations of one training sample, forward and backward, without recomputation and without teachers.
+    `images`: of one question, on average.
 
     `mfu` of the metrics and `resources.expected_mfu` are shares of these (PaLM, arXiv 2204.02311, appendix B).
     """
-    return model_cost(recipe, embodiment).flops
+    return model_cost(recipe, embodiment, average_sample(recipe, embodiment, images)).flops
 
 
 def memory_per_gpu(recipe: TrainRecipe, world_size: int, stage: int, cost: ModelCost) -> Memory:

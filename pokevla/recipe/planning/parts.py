@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 
 from pokevla.embodiment.description import Embodiment
 from pokevla.embodiment.libero import LIBERO
+from pokevla.files.remote.mirror import is_stored
+from pokevla.recipe.checking.datasets import INFO_NAME, read_dataset_info
 from pokevla.recipe.kinds import DataKind, data_kind_of, model_of
 from pokevla.recipe.planning import vla, vlm
 from pokevla.recipe.planning.head_job import HeadCondition, HeadJob
@@ -13,7 +15,7 @@ from pokevla.recipe.planning.heads import HEADS
 from pokevla.recipe.planning.precision import PRECISIONS
 from pokevla.recipe.planning.sizes import PresetSize, preset_size
 from pokevla.recipe.planning.tape import Activation, Adapters, Mode, Products, Tape
-from pokevla.recipe.schema import TrainRecipe
+from pokevla.recipe.schema import PretrainRecipe, TrainRecipe
 
 # Text tokens of an average sample. Pre-training: LLaVA-like questions and answers with their system block, ours.
 # Post-training: the instruction in its chat frame, 45 to 70 tokens.
@@ -41,7 +43,8 @@ TITLES = {
 class Sample:
     """What one sample puts into the model."""
 
-    views: int
+    views: float
+    """A mean for questions with different numbers of images."""
     text_tokens: int
     answer_tokens: int = ANSWER_TOKENS  # trained positions of pre-training
 
@@ -115,15 +118,30 @@ class ModelCost:
         return tuple(part.name for part in self.parts if not part.is_counted)
 
 
-def num_views(recipe: TrainRecipe, embodiment: Embodiment) -> int:
-    """Images of one sample."""
-    return embodiment.num_views if data_kind_of(recipe) == "robot" else 1
+def num_views(recipe: TrainRecipe, embodiment: Embodiment, images: float = 1) -> float:
+    """Images of one sample; of a question `images` on average."""
+    return embodiment.num_views if data_kind_of(recipe) == "robot" else images
 
 
-def average_sample(recipe: TrainRecipe, embodiment: Embodiment = LIBERO) -> Sample:
-    """The sample that estimates are made for."""
+def average_sample(recipe: TrainRecipe, embodiment: Embodiment = LIBERO, images: float = 1) -> Sample:
+    """The sample that estimates are made for. `images`: mean of the questions, as `mean_images` finds it."""
     text = min(TEXT_TOKENS[data_kind_of(recipe)], recipe.data.max_text_tokens)
-    return Sample(num_views(recipe, embodiment), text)
+    return Sample(num_views(recipe, embodiment, images), text)
+
+
+def mean_images(recipe: TrainRecipe) -> float:
+    """Mean images of a sample of the mixture by its weights; a dataset that does not exist yet counts 1.
+
+    Raises:
+        DataError: a `dataset.json` that cannot be read.
+    """
+    sources = recipe.data.datasets
+    there = [read_dataset_info(each.path) if is_stored(each.path, INFO_NAME) else None for each in sources]
+    if all(info is None or info.num_images is None for info in there):
+        return 1
+    means = [1.0 if info is None else info.images_per_sample for info in there]
+    weights = [each.weight for each in sources]
+    return sum(mean * weight for mean, weight in zip(means, weights, strict=True)) / sum(weights)
 
 
 def model_cost(recipe: TrainRecipe, embodiment: Embodiment = LIBERO, sample: Sample | None = None) -> ModelCost:
@@ -135,7 +153,9 @@ def model_cost(recipe: TrainRecipe, embodiment: Embodiment = LIBERO, sample: Sam
     size, modes = walk.size, recipe.trainable
     features = [walk.tower("dino", modes.vision), walk.tower("siglip", modes.vision)]
     tape = walk.tape(modes.projector)
-    joined = Activation(sample.views * size.patches, sum(f.width for f in features), any(f.grad for f in features))
+    joined = Activation(
+        round(sample.views * size.patches), sum(f.width for f in features), any(f.grad for f in features)
+    )
     vision = vlm.run_projector(tape, joined, size.language_stack.width)
     walk.add("projector", tape)
     tokens = vision.rows + sample.text_tokens + (own_tokens(recipe, size) if acts else 0)
@@ -143,8 +163,7 @@ def model_cost(recipe: TrainRecipe, embodiment: Embodiment = LIBERO, sample: Sam
     x = Activation(tokens, size.language_stack.width, vision.grad or acts or tape.trains)
     if x.grad:
         tape.keep_bytes(8 * tokens)  # the index that puts the tokens in order
-    masked = recipe.model.attention != "causal"
-    hidden = vlm.run_language_model(tape, size.language_stack, x, masked=masked)
+    hidden = vlm.run_language_model(tape, size.language_stack, x, _mask_of(recipe))
     if acts:
         tape.keep(hidden)  # the head, and the geometry projector's copy, read it
     else:
@@ -153,6 +172,12 @@ def model_cost(recipe: TrainRecipe, embodiment: Embodiment = LIBERO, sample: Sam
     if acts:
         _add_robot_parts(walk, hidden, vision.rows, embodiment)
     return ModelCost(tuple(sorted(walk.parts, key=lambda part: list(TITLES).index(part.name))), sample, tokens)
+
+
+def _mask_of(recipe: TrainRecipe) -> vlm.Mask:
+    if isinstance(recipe, PretrainRecipe) and recipe.packing is not None:
+        return "blocks"
+    return "none" if recipe.model.attention == "causal" else "values"
 
 
 def head_fitted(size: PresetSize, recipe: TrainRecipe, embodiment: Embodiment) -> PresetSize:
@@ -185,7 +210,7 @@ class _Walk:
         targets = None if lora.targets == "all-linear" else frozenset(w.strip() for w in lora.targets.split(","))
         return Tape(mode, element, Adapters(lora.rank, targets, lora.dropout > 0), checkpoints)
 
-    def add(self, name: str, tape: Tape, times: int = 1, **changes: bool) -> None:
+    def add(self, name: str, tape: Tape, times: float = 1, **changes: bool) -> None:
         """Add the part that a tape has recorded. Its operations run `times` times in a sample."""
         self.parts.append(
             PartCost(
@@ -196,9 +221,9 @@ class _Walk:
                 Products(times * tape.matrix.forward, times * tape.matrix.backward),
                 Products(times * tape.attention.forward, times * tape.attention.backward),
                 times * tape.recomputed,
-                times * tape.kept,
-                times * tape.largest_block,
-                times * tape.transient,
+                round(times * tape.kept),
+                round(times * tape.largest_block),
+                round(times * tape.transient),
                 **changes,
             )
         )
@@ -291,7 +316,7 @@ def _add_decoders(walk: _Walk, losses: Tape, grad: bool, *, is_trained: bool) ->
         vla.run_mask_loss(loss, size, fine)
         if is_coarse_trained:
             vla.run_mask_loss(loss, size, coarse)
-        losses.kept += views * loss.kept
+        losses.kept += round(views * loss.kept)
     for name, tape, times in (("seg_projector", projector, 1), ("prompt_encoders", prompts, views),
                               ("mask_decoders", decoders, views)):  # fmt: skip
         walk.add(name, tape if is_trained else tape.idle(), times)

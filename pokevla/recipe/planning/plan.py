@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from pokevla.embodiment.description import Embodiment
@@ -22,15 +23,18 @@ from pokevla.recipe.planning.compute import (
     parameters_by_part,
     trainable_parameters,
 )
-from pokevla.recipe.planning.parts import ModelCost, model_cost, num_views
+from pokevla.recipe.planning.parts import ModelCost, average_sample, mean_images, model_cost, num_views
 from pokevla.recipe.planning.precision import PRECISIONS
 from pokevla.recipe.planning.sizes import cache_record_bytes
-from pokevla.recipe.schema import TrainRecipe
+from pokevla.recipe.schema import PretrainRecipe, TrainRecipe
 
 # Bytes of one view of a sample in the shards: a 256 px JPEG at quality 95 and a mask PNG (robot), a 336 px JPEG (VLM).
 # Ours; `pokevla data stats` measures the real one.
 VIEW_BYTES: dict[DataKind, int] = {"vlm": 60_000, "robot": 25_000}
 SHARD_BYTES = 512 * 1024**2
+# A global batch may be longer than the mean, and its packed sequences are not equally long. Ours, from `pack` on
+# log-normal lengths: sequences that the mean fills to more than 95 % have usually become one more per micro-batch.
+SPREAD = 1.05
 EXPECTED = "expected_samples of the recipe"
 
 
@@ -45,6 +49,18 @@ class Disk:
     """One checkpoint."""
     checkpoints: int
     """All that are kept, and one being written."""
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Packed sequences, as samples of average length fill them. Longer samples need more."""
+
+    per_micro_batch: int
+    tokens: int
+    """Tokens of one."""
+    limit: int
+    """Tokens that one may have, `packing.tokens`."""
+    tokens_per_step: int
 
 
 @dataclass(frozen=True)
@@ -65,6 +81,8 @@ class Plan:
     parameters: dict[str, Parameters]
     """By part of the model (`pokevla.recipe.planning.parts.TITLES`), and of all LoRA adapters as `lora`."""
     tokens_per_sample: int
+    sequences: Sequences | None
+    """None unless samples are packed."""
     flops_per_sample: float
     """Forward and backward, without recomputation: what `expected_mfu` and the logged `mfu` are shares of."""
     recomputed_flops_per_sample: float
@@ -115,7 +133,8 @@ def plan(job: AnyRecipe) -> Plan:
     counted = count_samples(recipe)
     samples = counted.training
     steps = total_steps(recipe, samples) if recipe.steps is not None or samples is not None else None
-    cost = model_cost(recipe, embodiment)
+    images = mean_images(recipe)
+    cost = model_cost(recipe, embodiment, average_sample(recipe, embodiment, images))
     total = cost.flops * batch.global_batch * steps if steps is not None else None
     return Plan(
         name=recipe.name,
@@ -129,6 +148,7 @@ def plan(job: AnyRecipe) -> Plan:
         epochs=steps * batch.global_batch / samples if steps is not None and samples else recipe.epochs,
         parameters=parameters_by_part(cost),
         tokens_per_sample=cost.tokens,
+        sequences=packed_sequences(recipe, cost.tokens),
         flops_per_sample=cost.flops,
         recomputed_flops_per_sample=cost.recomputed,
         total_flops=total,
@@ -136,10 +156,23 @@ def plan(job: AnyRecipe) -> Plan:
         memory=memory_by_stage(recipe, batch.world_size, cost),
         stage=recipe.zero.stage,
         gpu_memory_gib=recipe.resources.gpu_memory_gib,
-        disk=disk_needs(recipe, counted.stored, embodiment),
+        disk=disk_needs(recipe, counted.stored, embodiment, images),
         cache_build=_cache_build(recipe, counted, embodiment),
         notes=_notes(recipe, cost, steps, counted.origin),
     )
+
+
+def packed_sequences(recipe: TrainRecipe, tokens: int) -> Sequences | None:
+    """The packed sequences of a recipe whose samples have `tokens` tokens each; None if it packs none.
+
+    As `pokevla.data.loading.packing` deals them: as few as the limit allows, and at most one for each sample, with
+    some room because lengths differ.
+    """
+    if not isinstance(recipe, PretrainRecipe) or recipe.packing is None:
+        return None
+    micro, limit = recipe.batch.micro, recipe.packing.tokens
+    number = min(micro, ceil(SPREAD * micro * tokens / max(limit, tokens)))
+    return Sequences(number, round(micro * tokens / number), limit, recipe.batch.global_ * tokens)
 
 
 @dataclass(frozen=True)
@@ -202,8 +235,9 @@ def _cache_build(recipe: TrainRecipe, counted: SampleCount, embodiment: Embodime
     return build_plan(cache, embodiment.num_views, counted.stored, counted.origin, tflops)
 
 
-def disk_needs(recipe: TrainRecipe, samples: int | None, embodiment: Embodiment = LIBERO) -> Disk:
-    """Disk space of the job. Dataset and cache are None if the number of `samples` (of all splits) is unknown."""
+def disk_needs(recipe: TrainRecipe, samples: int | None, embodiment: Embodiment = LIBERO, images: float = 1) -> Disk:
+    """Disk space of the job. Dataset and cache are None if the number of `samples` (of all splits) is unknown.
+    `images`: of one question, on average."""
     # Frozen weights are not stored.
     checkpoint = trainable_parameters(recipe, embodiment) * PRECISIONS[recipe.precision].checkpoint_bytes
     # The newest, the one being written, the newest healthy one and the next that may become it.
@@ -214,8 +248,8 @@ def disk_needs(recipe: TrainRecipe, samples: int | None, embodiment: Embodiment 
     if recipe.feature_cache is not None and samples is not None:
         cache = cache_record_bytes(recipe.feature_cache, embodiment.num_views) * samples
         shards = -(-cache // SHARD_BYTES)
-    sample_bytes = VIEW_BYTES[data_kind_of(recipe)] * num_views(recipe, embodiment)
-    dataset = sample_bytes * samples if samples is not None else None
+    sample_bytes = VIEW_BYTES[data_kind_of(recipe)] * num_views(recipe, embodiment, images)
+    dataset = round(sample_bytes * samples) if samples is not None else None
     return Disk(dataset, cache, shards, checkpoint, kept * checkpoint)
 
 
@@ -227,8 +261,10 @@ def _notes(recipe: TrainRecipe, cost: ModelCost, steps: int | None, samples_from
         notes.append("Some datasets do not exist yet: the numbers of samples are those that the recipe expects.")
     if recipe.resources.gpus_per_node == 0:
         notes.append("CPU ranks: hours are not estimated. Run some steps and see samples_per_s in metrics.jsonl.")
-    notes += uncounted_notes(recipe, cost)
+    notes += [*uncounted_notes(recipe, cost), *_padding_notes(recipe)]
     text, mfu = cost.sample.text_tokens, recipe.resources.expected_mfu
+    if cost.sample.views != 1 and data_kind_of(recipe) == "vlm":
+        notes.append(f"Compute and memory count {cost.sample.views:.2f} images per sample, the mean of the datasets.")
     notes.append(f"Compute counts {text} text tokens per sample and an expected_mfu of {mfu:g}.")
     if cost.recomputed:
         hfu = mfu * (1 + cost.recomputed / cost.flops)
@@ -238,6 +274,18 @@ def _notes(recipe: TrainRecipe, cost: ModelCost, steps: int | None, samples_from
         )
     notes.append("Hours and the fixed overhead of memory are estimates; everything else is counted (docs/model.md).")
     return tuple(notes)
+
+
+def _padding_notes(recipe: TrainRecipe) -> list[str]:
+    """What padding adds to compute and memory."""
+    if not isinstance(recipe, PretrainRecipe):
+        return []
+    if recipe.packing is None:
+        return ["Padding is not counted: every sample of a micro-batch takes what its longest one takes."]
+    return [
+        "Packed sequences: compute and memory are those of the samples, whose attention stays inside each. Padding is "
+        "next to none."
+    ]
 
 
 def uncounted_notes(recipe: TrainRecipe, cost: ModelCost) -> list[str]:

@@ -12,7 +12,7 @@ from pokevla.recipe.checking.datasets import read_mixture_embodiment
 from pokevla.recipe.kinds import AnyRecipe, TrainingRecipe, training_of
 from pokevla.recipe.messages import nearest
 from pokevla.recipe.planning.compute import Memory, memory_by_stage
-from pokevla.recipe.planning.parts import TITLES, ModelCost, model_cost
+from pokevla.recipe.planning.parts import TITLES, ModelCost, average_sample, mean_images, model_cost
 from pokevla.recipe.planning.plan import uncounted_notes
 from pokevla.recipe.planning.sizes import PRESETS, TEACHER_PARAMETERS
 from pokevla.recipe.schema import PosttrainRecipe
@@ -121,8 +121,10 @@ def summarise(job: AnyRecipe) -> Summary:
     if recipe is None:
         raise UsageError(f"{job.kind} recipes train no model.", "Name a pretrain or posttrain recipe, or --preset.")
     embodiment = read_mixture_embodiment(recipe.dataset_paths) or LIBERO
+    sample = average_sample(recipe, embodiment, mean_images(recipe))
     plain, checkpointed = (
-        model_cost(recipe.model_copy(update={"activation_checkpointing": flag}), embodiment) for flag in (False, True)
+        model_cost(recipe.model_copy(update={"activation_checkpointing": flag}), embodiment, sample)
+        for flag in (False, True)
     )
     cache = recipe.feature_cache
     teachers = [(teacher.kind, teacher.preset) for teacher in (cache.all_teachers.values() if cache else ())]

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Literal
 
 from pokevla.recipe.planning.sizes import LanguageSize, TowerSize
 from pokevla.recipe.planning.tape import FLOAT_BYTES, Activation, Tape
+
+Mask = Literal["none", "values", "blocks"]
+"""What the language model's attention is told beside its tokens: nothing (causal, padded on the right), a mask's values
+(bidirectional), or the places of packed samples."""
 
 
 def run_tower(tape: Tape, size: TowerSize, pixels: Activation) -> Activation:
@@ -48,29 +53,34 @@ def run_projector(tape: Tape, features: Activation, hidden: int) -> Activation:
     return tape.linear("fc3", tape.gelu(tape.linear("fc2", x, hidden)), hidden)
 
 
-def run_language_model(tape: Tape, size: LanguageSize, x: Activation, *, masked: bool) -> Activation:
-    """Qwen2 without its word head: embeddings (L, D) -> last hidden states. `masked`: attention has a mask of its own
-    (bidirectional), so transformers repeats the grouped keys and values, and SDPA keeps the mask."""
+def run_language_model(tape: Tape, size: LanguageSize, x: Activation, mask: Mask) -> Activation:
+    """Qwen2 without its word head: embeddings (L, D) of one sample -> last hidden states."""
     tape.weights(size.vocabulary * size.width)  # tied to the word head; looking a word up is no product
     if x.grad or tape.mode != "frozen":
         tape.keep_bytes(2 * x.rows * size.head_width * tape.element)  # cosines and sines, for all layers
     for _ in range(size.layers):
-        x = tape.block(partial(language_layer, tape, size, masked), x)
+        x = tape.block(partial(language_layer, tape, size, mask), x)
     return tape.rms_norm(x)
 
 
-def language_layer(tape: Tape, size: LanguageSize, masked: bool, x: Activation) -> Activation:
-    """RMSNorm -> grouped attention with rotary positions -> residual -> RMSNorm -> gated MLP -> residual."""
+def language_layer(tape: Tape, size: LanguageSize, mask: Mask, x: Activation) -> Activation:
+    """RMSNorm -> grouped attention with rotary positions -> residual -> RMSNorm -> gated MLP -> residual.
+
+    With any mask, transformers repeats the grouped keys and values; SDPA keeps the values of one. Attention of packed
+    samples runs for each by itself (`pokevla.model.packing`), and its results are joined in another tensor.
+    """
     narrow = size.kv_heads * size.head_width
     normed = tape.rms_norm(x)
     query = _rotated(tape, tape.linear("q_proj", normed, size.width))
     key = _rotated(tape, tape.linear("k_proj", normed, narrow))
     value = tape.linear("v_proj", normed, narrow)
-    if masked:
+    if mask != "none":
         key, value = (Activation(x.rows, size.width, part.grad) for part in (key, value))
-        if key.grad:
+        if mask == "values" and key.grad:
             tape.keep_bytes(x.rows**2 * tape.element)
     attended = tape.attend([query, key, value], x.rows, x.rows, size.width, size.heads)
+    if mask == "blocks":
+        attended = Activation(x.rows, size.width, attended.grad)
     x = tape.add(x, tape.linear("o_proj", attended, size.width, bias=False))
     normed = tape.rms_norm(x)
     gate = tape.gelu(tape.linear("gate_proj", normed, size.mlp_width, bias=False))

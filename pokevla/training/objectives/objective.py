@@ -65,15 +65,16 @@ class PretrainObjective(nn.Module):
 
         Text token t >= 1 of a sample with V vision tokens is at position V + t: the state at V + t - 1 predicts it.
         """
-        vision = self.model.encode_images(to_unit_range(batch.pixel_values, batch.colours))
+        vision = self.model.encode_images(to_unit_range(batch.pixel_values, batch.colours), batch.present)
+        row_vision = None if batch.num_images is None else batch.num_images * self.model.config.num_patches
         where = batch.packing
         if where is None:
             states, layout = self.model.run_sequence(
-                vision, batch.input_ids, batch.attention_mask, has_image=batch.has_image
+                vision, batch.input_ids, batch.attention_mask, row_vision=row_vision
             )
             return states[-1][sample, layout.num_vision_in(sample) + column]
         blocks = [Block(*block) for block in where.blocks]
-        layout = packed_layout(batch.attention_mask, vision.shape[1], batch.has_image, where.row, where.start, blocks)
+        layout = packed_layout(batch.attention_mask, vision.shape[1], row_vision, where.row, where.start, blocks)
         states = self.model.run_packed(vision, batch.input_ids, layout)
         return states.flatten(0, 1)[layout.first[sample] + layout.num_vision_in(sample) + column]
 

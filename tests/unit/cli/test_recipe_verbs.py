@@ -1,6 +1,7 @@
 """`recipe`, `validate`, `plan`, `doctor`."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,14 @@ def test_validate_of_the_schema_alone_needs_no_files(tree: Path, capsys: pytest.
 
 def test_missing_dataset_is_exit_code_3(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["validate", "recipes/x.yaml"]) == 3
+
+
+def test_plan_says_how_samples_are_packed(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "sequences" not in output(capsys, "plan", "recipes/x.yaml", "batch.micro=2")
+    text = output(capsys, "plan", "recipes/x.yaml", "batch.micro=2", "packing={tokens: 300}")
+    assert re.search(
+        r"sequences   packed: \d+ per micro-batch, of about \d+ tokens \(limit 300\), [\d,]+ tokens per", text
+    )
 
 
 def test_plan_prints_the_arithmetic(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,11 +13,12 @@ from PIL import Image
 
 from pokevla.data.batch import FeatureSource, RobotBatch
 from pokevla.data.dataset import open_dataset
-from pokevla.data.images.transforms import centre_crop_box
+from pokevla.data.images.decoding import decode_image, decode_mask, decode_pixels
+from pokevla.data.images.transforms import centre_crop_box, crop_mask, crop_pixels, cut_box, draw_augmentation
 from pokevla.data.loader import TrainLoader, build_loader, validation_batches
 from pokevla.data.mixture import open_mixture
 from pokevla.data.reader import ShardReader
-from pokevla.data.samples import RobotSampleMaker, VLMSampleMaker, decode_image
+from pokevla.data.samples import RobotSampleMaker, VLMSampleMaker
 from pokevla.data.sources.libero_vlm import LiberoVLMSettings, convert_libero_vlm
 from pokevla.data.tables.questions import SAMPLE_SCHEMA
 from pokevla.data.writer import DatasetWriter
@@ -199,6 +200,29 @@ def test_blank_images_are_zero_and_nothing_else_changes(robot_dataset: Callable[
     assert torch.equal(a.crop_boxes, b.crop_boxes)
 
 
+def test_crops_at_whole_pixels_are_those_of_pixels_masks_and_features(
+    robot_dataset: Callable[..., Path], tokenizer: Any
+) -> None:
+    root = robot_dataset()
+    recipe = robot_recipe(root, image_filter="bilinear_torch")
+    rows = {key: row for row, key in enumerate(open_dataset(root).samples["key"].to_pylist())}
+    moved = 0
+    with robot_loader(recipe, tokenizer) as loader:
+        for _ in range(6):
+            batch = next(loader)
+            assert batch.masks is not None
+            for i, (key, position) in enumerate(zip(batch.keys, batch.positions.tolist(), strict=True)):
+                members = ShardReader(open_dataset(root)).read(rows[key])
+                pixels, mask = decode_pixels(members["base.jpg"], ""), decode_mask(members["base.mask.png"], "")
+                drawn = draw_augmentation(recipe.data.augment, recipe.seed, position, 0).crop_box
+                box = cut_box(drawn, (pixels.shape[1], pixels.shape[0]), "bilinear_torch")
+                moved += box != drawn
+                assert batch.crop_boxes[i, 0].tolist() == pytest.approx(box, abs=1e-7)
+                assert np.array_equal(batch.pixel_values[i, 0], crop_pixels(pixels, box, 16, "bilinear_torch"))
+                assert np.array_equal(batch.masks[i, 0], crop_mask(mask, box, 8))
+    assert moved
+
+
 def test_masks_asked_of_a_dataset_without_them_are_refused(robot_dataset: Callable[..., Path], tokenizer: Any) -> None:
     root = robot_dataset(ours=False)
     with pytest.raises(DataError, match=r"no masks.*loss\.segmentation\.weight=0"):
@@ -372,8 +396,11 @@ def test_questions_without_image_are_mixed_with_others(tmp_path: Path, tokenizer
     samples = VLMSampleMaker(mixture, recipe.seed, tokenizer, 16)
     rows = np.arange(4)
     batch = samples.batch(rows, np.zeros(4, dtype=np.int64), rows, augment=False)
-    assert batch.has_image is not None
-    assert batch.has_image.tolist() == [False, True, False, True]
+    assert batch.num_images is not None
+    assert batch.present is not None
+    assert batch.num_images.tolist() == [0, 1, 0, 1]
+    assert batch.present.tolist() == [1, 3]
     assert batch.pixel_values.flatten(1).amax(dim=1).bool().tolist() == [False, True, False, True]
     with_images = samples.batch(rows[:2], np.zeros(2, dtype=np.int64), np.array([1, 3]), augment=False)
-    assert with_images.has_image is None
+    assert with_images.num_images is None
+    assert with_images.present is None

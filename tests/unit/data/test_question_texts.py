@@ -38,7 +38,7 @@ def test_all_turns_are_measured_and_counted(mixture: Mixture, tokenizer: Any) ->
     texts = QuestionTexts([dataset.rows for dataset in mixture.datasets], tokenizer, mixture.config)
     rows, datasets = np.array([2, 0, 1]), np.zeros(3, dtype=np.int64)
     single, further = len("What?A cup."), len("Where?There.Why?So.")
-    assert texts.characters(datasets, rows).tolist() == [single, single + further, single]
+    assert texts.characters(datasets, rows, 9).tolist() == [single, single + further, single]
     counts = texts.token_counts(datasets, rows, 9)
     encoded = [texts.encoded(0, row) for row in rows.tolist()]
     assert counts.sequence.tolist() == [len(each.ids) for each in encoded], "without pictures"

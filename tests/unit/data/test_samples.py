@@ -9,7 +9,7 @@ import zlib
 import pytest
 from PIL import Image
 
-from pokevla.data.samples import decode_image, decode_mask
+from pokevla.data.images.decoding import decode_image, decode_mask
 from pokevla.errors import DataError
 
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from torch.nn import functional as F
 
 from pokevla.data.images.transforms import crop_image
@@ -26,7 +25,7 @@ def _smooth_picture(side: int) -> np.ndarray:
 @given(st.floats(0.0, 0.2), st.floats(0.0, 0.2), st.floats(0.7, 0.8))
 def test_cropped_grid_is_the_grid_of_the_cropped_picture(left: float, top: float, side: float) -> None:
     box = (left, top, left + side, top + side)
-    picture = Image.fromarray(_smooth_picture(128))
+    picture = _smooth_picture(128)
     grid = F.adaptive_avg_pool2d(torch.from_numpy(crop_image(picture, WHOLE, 128))[None], 32)
 
     cropped = crop_grids(grid, torch.tensor([box]), 16)

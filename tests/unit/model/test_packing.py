@@ -23,26 +23,26 @@ from pokevla.model.presets import Attention, preset
 from pokevla.model.vlm import PokeVLM
 
 CONFIG = preset("tiny").vlm
-LENGTHS, HAS_IMAGE = [7, 3, 9, 1, 5], [True, False, True, True, False]
+LENGTHS, NUM_IMAGES = [7, 3, 9, 1, 5], [1, 0, 3, 2, 0]
 ROW = torch.tensor([0, 0, 0, 1, 1])
 TEXT = max(LENGTHS) + 2
 
 
 def samples() -> tuple[Tensor, Tensor, Tensor]:
-    """Pictures (5, 1, 3, S, S), ids (5, T) and their mask: texts of all lengths, some without a picture."""
+    """Pictures (5, 3, 3, S, S), ids (5, T) and their mask: texts of all lengths, with no, one or several pictures."""
     generator = torch.Generator().manual_seed(3)
-    pixels = torch.rand(5, 1, 3, CONFIG.image_size, CONFIG.image_size, generator=generator)
+    pixels = torch.rand(5, 3, 3, CONFIG.image_size, CONFIG.image_size, generator=generator)
     ids = torch.randint(0, 1000, (5, TEXT), generator=generator)
     return pixels, ids, torch.arange(TEXT)[None] < torch.tensor(LENGTHS)[:, None]
 
 
 def layout_of(mask: Tensor, num_vision: int) -> PackedLayout:
-    """Three samples in the first sequence and two in the second, which ends in padding."""
-    has_image = torch.tensor(HAS_IMAGE)
-    lengths = torch.tensor(LENGTHS) + num_vision * has_image
+    """Three samples in the first sequence and two in the second, which ends in padding. `num_vision`: of 3 images."""
+    row_vision = torch.tensor(NUM_IMAGES) * (num_vision // 3)
+    lengths = torch.tensor(LENGTHS) + row_vision
     start = torch.cat([lengths[:3].cumsum(0) - lengths[:3], lengths[3:].cumsum(0) - lengths[3:]])
     places = zip(ROW.tolist(), start.tolist(), (start + lengths).tolist(), strict=True)
-    return packed_layout(mask, num_vision, has_image, ROW, start, [Block(*place) for place in places])
+    return packed_layout(mask, num_vision, row_vision, ROW, start, [Block(*place) for place in places])
 
 
 def model_of(attention: Attention = "causal") -> PokeVLM:
@@ -51,18 +51,20 @@ def model_of(attention: Attention = "causal") -> PokeVLM:
 
 def alone(model: PokeVLM, pixels: Tensor, ids: Tensor, number: int) -> Tensor:
     """(length, D) states of one sample in a sequence of its own without padding."""
-    views = pixels[number : number + 1, : 1 if HAS_IMAGE[number] else 0]
+    views = pixels[number : number + 1, : NUM_IMAGES[number]]
     text = ids[number : number + 1, : LENGTHS[number]]
     states, _ = model.run_sequence(model.encode_images(views), text, torch.ones_like(text, dtype=torch.bool))
     return states[-1][0]
 
 
 def packed_states(model: PokeVLM, pixels: Tensor, ids: Tensor, mask: Tensor) -> list[Tensor]:
-    """(length, D) states of each sample."""
-    vision = model.encode_images(pixels)
+    """(length, D) states of each sample. Only the images that are there are encoded."""
+    present = (torch.arange(3) < torch.tensor(NUM_IMAGES)[:, None]).flatten().nonzero()[:, 0]
+    vision = model.encode_images(pixels, present)
     layout = layout_of(mask, vision.shape[1])
     flat = model.run_packed(vision, ids, layout).flatten(0, 1)
-    lengths = [length + vision.shape[1] * has for length, has in zip(LENGTHS, HAS_IMAGE, strict=True)]
+    of_an_image = vision.shape[1] // 3
+    lengths = [length + of_an_image * count for length, count in zip(LENGTHS, NUM_IMAGES, strict=True)]
     return [flat[start : start + n] for start, n in zip(layout.first.tolist(), lengths, strict=True)]
 
 
@@ -115,13 +117,13 @@ def test_no_sample_sees_another(attention: Attention) -> None:
 
 def test_layout_equals_a_list_of_the_samples() -> None:
     _, _, mask = samples()
-    layout = layout_of(mask, 2)
+    layout = layout_of(mask, 6)
     text = [f"t{n}.{t}" for n in range(5) for t in range(TEXT)]
-    names = [*text, *(f"v{n}.{v}" for n in range(5) for v in range(2))]
+    names = [*text, *(f"v{n}.{v}" for n in range(5) for v in range(6))]
     for row, numbers in enumerate(([0, 1, 2], [3, 4])):
         expected, places = [], []
         for n in numbers:
-            vision = [f"v{n}.0", f"v{n}.1"] if HAS_IMAGE[n] else []
+            vision = [f"v{n}.{v}" for v in range(2 * NUM_IMAGES[n])]
             one = [f"t{n}.0", *vision, *(f"t{n}.{t}" for t in range(1, LENGTHS[n]))]
             expected += one
             places += range(len(one))
@@ -132,7 +134,7 @@ def test_layout_equals_a_list_of_the_samples() -> None:
 @pytest.mark.parametrize("attention", ["causal", "bidirectional"])
 def test_attention_is_that_of_a_block_diagonal_mask(attention: Attention) -> None:
     _, _, mask = samples()
-    layout = layout_of(mask, 2)
+    layout = layout_of(mask, 6)
     rows, length = layout.source.shape
     generator = torch.Generator().manual_seed(1)
     query, key, value = (torch.randn(rows, 4, length, 8, generator=generator) for _ in range(3))
@@ -155,14 +157,14 @@ def test_attention_is_that_of_a_block_diagonal_mask(attention: Attention) -> Non
 
 def test_gradients_arrive_at_the_embeddings_of_real_tokens_only() -> None:
     _, _, mask = samples()
-    layout = layout_of(mask, 2)
-    text, vision = torch.randn(5, TEXT, 4, requires_grad=True), torch.randn(5, 2, 4, requires_grad=True)
+    layout = layout_of(mask, 6)
+    text, vision = torch.randn(5, TEXT, 4, requires_grad=True), torch.randn(5, 6, 4, requires_grad=True)
     placed = assemble_packed(text, vision, layout)
     torch.stack([placed[row, start:stop].sum() for row, start, stop in layout.blocks]).sum().backward()
     assert text.grad is not None
     assert vision.grad is not None
     assert torch.equal(text.grad.bool().any(dim=-1), mask)
-    assert vision.grad.bool().all(dim=-1).all(dim=-1).tolist() == HAS_IMAGE
+    assert vision.grad.bool().all(dim=-1).sum(dim=-1).tolist() == [2 * count for count in NUM_IMAGES]
 
 
 @pytest.mark.parametrize(

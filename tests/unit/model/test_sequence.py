@@ -37,20 +37,23 @@ def test_layout_equals_a_row_by_row_list(lengths: list[int], extra: int, num_vis
 
 
 @given(
-    rows=st.lists(st.tuples(st.integers(1, 7), st.booleans()), min_size=1, max_size=4),
-    num_vision=st.integers(1, 5),
+    rows=st.lists(st.tuples(st.integers(1, 7), st.integers(0, 3)), min_size=1, max_size=4),
+    per_image=st.integers(1, 5),
     num_tail=st.integers(0, 2),
 )
 @settings(max_examples=60, deadline=None)
-def test_rows_of_text_alone_have_no_vision_tokens(rows: list[tuple[int, bool]], num_vision: int, num_tail: int) -> None:
-    lengths, has_image = [length for length, _ in rows], torch.tensor([has for _, has in rows])
-    width = max(lengths)
-    layout = splice_layout(mask_of(lengths, width), num_vision, num_tail, has_image)
-    given_order = [f"t{i}" for i in range(width)] + ["v"] * num_vision + ["s"] * num_tail
+def test_rows_have_the_vision_tokens_of_their_images(
+    rows: list[tuple[int, int]], per_image: int, num_tail: int
+) -> None:
+    lengths, num_images = [length for length, _ in rows], torch.tensor([count for _, count in rows])
+    width, num_vision = max(lengths), 3 * per_image
+    layout = splice_layout(mask_of(lengths, width), num_vision, num_tail, num_images * per_image)
+    given_order = [f"t{i}" for i in range(width)] + [f"v{i}" for i in range(num_vision)] + ["s"] * num_tail
     in_row = layout.num_vision_in(torch.arange(len(rows)))
     assert isinstance(in_row, torch.Tensor)
-    for row, (length, has) in enumerate(rows):
-        real = ["t0"] + ["v"] * (num_vision if has else 0) + [f"t{i}" for i in range(1, length)] + ["s"] * num_tail
+    for row, (length, count) in enumerate(rows):
+        vision = [f"v{i}" for i in range(count * per_image)]
+        real = ["t0"] + vision + [f"t{i}" for i in range(1, length)] + ["s"] * num_tail
         assert [given_order[i] for i in layout.source[row][: len(real)]] == real
         assert layout.valid[row].tolist() == [i < len(real) for i in range(layout.source.shape[1])]
         assert [real[int(in_row[row]) + i] for i in range(1, length)] == [f"t{i}" for i in range(1, length)]

@@ -1,4 +1,4 @@
-"""Rows of LLaVA's form: turns between `human` and `gpt`, `<image>` in the first."""
+"""Rows of LLaVA's form: turns between `human` and `gpt`, `<image>` in the first for each image."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from pokevla.data.curation.drafts import RowFile
 from pokevla.data.curation.json_lists import file_head, refuse_archive
 from pokevla.data.curation.rules import Reject
+from pokevla.data.records import MAX_IMAGES
 from pokevla.errors import DataError
 
 IMAGE = "<image>"
@@ -34,14 +35,22 @@ def read_turns(value: dict[str, Any], roles: tuple[str, str] = ("human", "gpt"))
     return list(zip(texts[::2], texts[1::2], strict=True))
 
 
-def without_image_token(turns: Sequence[tuple[str, str]], has_image: bool) -> list[tuple[str, str]]:
-    """The turns without `<image>`, which the model does not need.
+def read_names(names: list[Any]) -> list[str]:
+    """The names of a row's images. Raises Reject: `row_layout`, `multi_image`."""
+    if not names or not all(isinstance(name, str) for name in names):
+        raise Reject("row_layout", "image is no list of names")
+    if len(names) > MAX_IMAGES:
+        raise Reject("multi_image", f"{len(names)} images")
+    return names
 
-    Raises Reject `image_token_count` unless it stands once in the first question of a row with an image, and nowhere
-    in a row without.
+
+def without_image_token(turns: Sequence[tuple[str, str]], num_images: int) -> list[tuple[str, str]]:
+    """The turns without `<image>`: all images come before the text, wherever the mark stands.
+
+    Raises Reject `image_token_count` unless it stands once for each image, all in the first question.
     """
     count = sum(text.count(IMAGE) for turn in turns for text in turn)
-    if count != int(has_image) or (has_image and IMAGE not in turns[0][0]):
+    if count != num_images or turns[0][0].count(IMAGE) != num_images:
         raise Reject("image_token_count", f"{count} times")
     (question, answer), *rest = turns
     return [(question.replace(IMAGE, "").strip(), answer), *rest]

@@ -1,8 +1,8 @@
 """RefSpatial (JingkunAn/RefSpatial): points and choices for grounding, and its reasoning part.
 
-Each exchange of a row is one record, all of the group of their image, so that the balance can be chosen later and an
-image stays within one split. Which part the paper calls the reasoning subset is not published: here it is the template
-questions and the simulator's rows, whose `thinking` precedes the answer.
+Each exchange of a row is one record, all of the group of their image (the first of several), so that the balance can be
+chosen later and an image stays within one split. Which part the paper calls the reasoning subset is not published: here
+it is the template questions and the simulator's rows, whose `thinking` precedes the answer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from pokevla.data.curation.drafts import Draft, ImageFile, Row, RowFile
 from pokevla.data.curation.rules import Reject
-from pokevla.data.curation.sources.conversations import IMAGE, existing, read_letter, read_options
+from pokevla.data.curation.sources.conversations import IMAGE, existing, read_letter, read_names, read_options
 from pokevla.data.curation.texts import read_tuples, tuple_width
 
 MAX_TURN = 500
@@ -47,7 +47,7 @@ class RefSpatial:
     name: str
     lists: tuple[tuple[str, str], ...]
     license: str = "Apache-2.0"
-    version: int = 1
+    version: int = 2
     box_sample: None = None
 
     def files(self, root: Path) -> Sequence[RowFile]:
@@ -56,27 +56,27 @@ class RefSpatial:
 
     def drafts(self, row: Row) -> Iterable[Draft | Reject]:
         """One record per exchange."""
-        images = row.value.get("image")
-        if not isinstance(images, list) or not images or not all(isinstance(name, str) for name in images):
+        names = row.value.get("image")
+        if not isinstance(names, list):
             raise Reject("row_layout", "image is no list of names")
-        if len(images) > 1:
-            raise Reject("multi_image", f"{len(images)} images")
-        turns = _turns(row.value)
+        names, turns = read_names(names), _turns(row.value)
+        if len(names) > 1:
+            _check_tokens(row.value["conversations"], len(names))
         thinking = row.value.get("thinking")
         folder = _IMAGES.get(row.subset) or _IMAGES[row.subset[:2]]
-        image = ImageFile(f"{folder}/{images[0]}")
+        images = [ImageFile(f"{folder}/{name}") for name in names]
         for number, turn in enumerate(turns):
             try:
-                yield self._draft(row, image, number, turn, _thought(thinking, number, len(turns)))
+                yield self._draft(row, images, number, turn, _thought(thinking, number, len(turns)))
             except Reject as reject:
                 yield reject
 
-    def _draft(self, row: Row, image: ImageFile, number: int, turn: Any, thought: str) -> Draft:
+    def _draft(self, row: Row, images: Sequence[ImageFile], number: int, turn: Any, thought: str) -> Draft:
         if isinstance(turn, Reject):
             raise turn
         question, answer = turn
         tokens = question.count(IMAGE)
-        if answer.count(IMAGE) or tokens > 1 or (tokens and number):
+        if answer.count(IMAGE) or tokens > len(images) or (tokens and number):
             raise Reject("image_token_count", f"turn {2 * number}")
         question = question.replace(IMAGE, "").strip()
         for text in (question, answer):
@@ -84,7 +84,8 @@ class RefSpatial:
                 raise Reject("text_too_long", f"{len(text)} characters")
         shared: dict[str, Any] = {
             "question": question,
-            "image": image,
+            "image": images[0],
+            "further_images": tuple(images[1:]),
             "suffix": f"q{number:02d}",
             "orig": {"id": str(row.value.get("id")), "turn": number, "raw_answer": answer},
         }
@@ -121,6 +122,13 @@ def _turns(value: dict[str, Any]) -> list[tuple[str, str] | Reject]:
         else:
             result.append((texts[0], texts[1]))
     return result
+
+
+def _check_tokens(turns: list[dict[str, Any]], num_images: int) -> None:
+    """Raise Reject unless the first question marks the place of each of several images."""
+    first = turns[0].get("value")
+    if not isinstance(first, str) or first.count(IMAGE) != num_images:
+        raise Reject("image_token_count", f"not {num_images} times")
 
 
 def _thought(thinking: Any, number: int, count: int) -> str:

@@ -43,7 +43,7 @@ class RoboPoint:
         answer = turns[0][1].strip()
         if part is None and (len(turns) > 1 or tuple_width(answer) != 4):
             raise Reject("other_set", image[:40])
-        (question, answer), *further = without_image_token(turns, has_image=True)
+        (question, answer), *further = without_image_token(turns, 1)
         if further:
             raise Reject("turn_order", f"{len(turns)} questions")
         if len(answer) > MAX_ANSWER:

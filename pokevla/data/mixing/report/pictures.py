@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pokevla.data.card.pictures import as_uri, draw_target, read_target
+from pokevla.data.card.pictures import as_uri, draw_target, read_target, side_by_side
 from pokevla.data.dataset import Dataset
 from pokevla.data.images.decoding import decode_image
 from pokevla.data.mixing.report.counting import ClassFigures, SampleKind
 from pokevla.data.randomness import raw
 from pokevla.data.reader import ShardReader
+from pokevla.data.records import MAX_IMAGES, image_names
 from pokevla.errors import DataError
 
 OF_A_SOURCE = 4
@@ -70,17 +71,17 @@ def sample_pictures(
 
 def _sample(dataset: Dataset, reader: ShardReader, kind: SampleKind, row: int) -> dict[str, Any]:
     key, members = dataset.rows.text("key", row), reader.read(row)
-    picture = None
-    if "jpg" in members:
-        image = decode_image(members["jpg"], key)
+    pictures = []
+    for name in [name for name in image_names(MAX_IMAGES) if name in members]:
+        image = decode_image(members[name], key)
         scale = WIDTH / max(image.size)
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        picture = image.resize(size, Image.Resampling.BICUBIC)
-        draw_target(picture, read_target(members, key), is_trace=kind.answer_kind == "trace")
+        pictures.append(image.resize(size, Image.Resampling.BICUBIC))
+        draw_target(pictures[-1], read_target(members, key), is_trace=kind.answer_kind == "trace")
     return {
         **kind._asdict(),
         "key": key,
-        "picture": None if picture is None else as_uri(picture),
+        "picture": as_uri(side_by_side(pictures)) if pictures else None,
         "question": dataset.rows.text("question", row),
         "answer": dataset.rows.text("answer", row),
     }

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pokevla.data.dataset import Dataset
+from pokevla.data.images.decoding import decode_image
 from pokevla.data.reader import ShardReader
 from pokevla.data.recordings.lerobot.metadata import DEFAULT_DATA, DEFAULT_VIDEO
 from pokevla.data.recordings.lerobot.statistics import ImageMoments, number_statistics
 from pokevla.data.recordings.lerobot.video_writer import VideoWriter
-from pokevla.data.samples import decode_image
 from pokevla.embodiment.description import Embodiment, FieldSpec
 from pokevla.errors import DataError
 from pokevla.files.ownership import refuse_overlap

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from pokevla.data.curation.rules import REJECTED
 from pokevla.data.dataset import open_dataset
 from pokevla.data.reader import ShardReader
-from pokevla.data.records import parse_boxes
+from pokevla.data.records import MAX_IMAGES, parse_boxes
 from tests.unit.data.curation.published import convert, pixels, reasons, save, talk, write_json
 
 LIST = "llava_v1_5_mix665k.json"
@@ -82,6 +83,41 @@ def test_each_fault_of_a_row_has_its_code_and_costs_only_that_row(tmp_path: Path
     assert reasons(made, LIST) == dict(enumerate(expected))
     assert len(made["rows"]) == len(good)
     assert "many_rejected" in made["alarms"]
+
+
+def test_a_list_of_images_is_one_record_of_all_of_them(tmp_path: Path) -> None:
+    good_rows(tmp_path / "src")
+    one, other = "coco/train2017/000000004711.jpg", "vg/VG_100K/1.jpg"  # 64 x 48 and 80 x 40
+    save(tmp_path / "src/vg/VG_100K/2.jpg", 80, 40, seed=2)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    save(tmp_path / "src/vg/VG_100K/turned.jpg", 80, 40, exif=exif)
+    turned = "vg/VG_100K/turned.jpg"
+    box = "[0.25, 0.375, 0.5, 0.625]"
+    rows = [
+        {"id": "two", "image": [one, other], "conversations": talk("<image> What differs?", "All.", "Really?", "Yes.")},
+        {"id": "one", "image": [one], "conversations": talk("What is it?", "A bench.")},
+        {"id": "token", "image": [one, other], "conversations": talk("What?", "All.")},
+        {"id": "later", "image": [one, other], "conversations": talk("What?", "All.", "<image> And here?", "Yes.")},
+        {"id": "five", "image": [one] * 5, "conversations": talk("<image>" * 4 + "What?", "All.")},
+        {"id": "empty", "image": [], "conversations": talk("What?", "All.")},
+        {"id": "number", "image": [one, 7], "conversations": talk("<image> What?", "All.")},
+        {"id": "sizes", "image": [one, other], "conversations": talk("<image> Where?", box)},
+        {"id": "size", "image": ["vg/VG_100K/2.jpg", other], "conversations": talk("<image> Where?", box)},
+        {"id": "exif", "image": [other, turned], "conversations": talk("<image> Where?", box)},
+        {"id": "path", "image": [other, "../../etc/passwd"], "conversations": talk("<image> What?", "All.")},
+    ]
+    write_json(tmp_path / "src" / LIST, rows)
+    made = convert("llava", tmp_path / "src", tmp_path / "out")
+    found = {rows[row]["id"]: code for row, code in reasons(made, LIST).items()}
+    assert found == {
+        "token": "image_token_count", "later": "image_token_count", "five": "multi_image", "empty": "row_layout",
+        "number": "row_layout", "sizes": "multi_image", "exif": "exif_rotated", "path": "image_path",
+    }  # fmt: skip
+    kept = [(row["num_images"], row["width"], row["question"]) for row in made["rows"]]
+    assert kept[:2] == [(2, 64, "What differs?"), (1, 64, "What is it?")]
+    assert made["rows"][2]["target_boxes"] == [[0.25, 0.25, 0.5, 0.75]]
+    assert f"more than {MAX_IMAGES} images" in REJECTED["multi_image"]
 
 
 def test_rows_that_are_not_json_or_not_utf8_cost_only_themselves(tmp_path: Path) -> None:

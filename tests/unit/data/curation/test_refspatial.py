@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from pokevla.data.dataset import open_dataset
+from pokevla.data.images.picture_hash import pixels_sha256
+from pokevla.data.reader import ShardReader
 from pokevla.data.records import parse_points
 from tests.unit.data.curation.published import convert, reasons, save, talk, write_json
 
-VACANT = "3D/vacant_qa.json"
+VACANT, MULTI_VIEW = "3D/vacant_qa.json", "3D/multi_view_qa.json"
 
 
 def row(name: str, *texts: str, images: tuple[str, ...] = ("room.png",), **more: Any) -> dict[str, Any]:
@@ -37,7 +44,7 @@ def test_each_exchange_is_one_record_of_its_image(tmp_path: Path) -> None:
 def test_a_fault_of_one_exchange_costs_only_that(tmp_path: Path) -> None:
     save(tmp_path / "src/3D/image/room.png")
     rows = [
-        row("two", "A", "[(0.1, 0.2)]", images=("room.png", "room.png")),
+        row("many", "A", "[(0.1, 0.2)]", images=("room.png",) * 5),
         row("odd", "A", "[(0.1, 0.2)]", "B"),
         row("empty", "A", "", "Point.", "[(0.1, 0.2)]"),
         row("long", "A", "[(0.1, 0.2)]", "word " * 200, "x"),
@@ -58,6 +65,50 @@ def test_a_fault_of_one_exchange_costs_only_that(tmp_path: Path) -> None:
     assert [(r["key"].split("-")[2], r["answer"]) for r in made["rows"]] == [
         (f"{number:08d}", "[(0.100, 0.200)]") for number in (2, 3, 4, 7, 8)
     ]
+
+
+def test_a_row_of_several_images_gives_records_of_all_of_them(tmp_path: Path) -> None:
+    folder = tmp_path / "src/3D/image_multi_view"
+    for number, width in enumerate((64, 80, 96)):
+        save(folder / f"v{number}.png", width, seed=number)
+    views = ("v0.png", "v1.png", "v2.png")
+    asked = ("<image>\n<image>\nPoint at the cup in the second view.", "[(0.1, 0.2)]",
+             "In which is it nearer? (A) first (B) third", "(B) third")  # fmt: skip
+    rows = [
+        row("three", *asked, images=views),
+        row("token", "Point.", "[(0.1, 0.2)]", "Where?", "There.", images=views[:2]),
+        row("absent", "<image>\nA", "B", images=("v0.png", "none.png")),
+        row("five", "<image>" * 4, "B", images=views + views[:2]),
+        row("none", "A", "B", images=()),
+        row("pair", "<image>\nWhat moved?", "The cup.", images=views[1:]),
+    ]
+    write_json(tmp_path / "src" / MULTI_VIEW, rows)
+    made = convert("refspatial", tmp_path / "src", tmp_path / "out")
+    assert reasons(made, MULTI_VIEW) == {1: "image_token_count", 2: "image_missing", 3: "multi_image", 4: "row_layout"}
+    assert made["several_images"] == 3
+    assert [(each["num_images"], each["width"], each["answer"]) for each in made["rows"]] == [
+        (3, 64, "[(0.100, 0.200)]"), (3, 64, "B"), (2, 80, "The cup."),
+    ]  # fmt: skip
+    assert made["rows"][0]["question"].startswith("Point at the cup in the second view.")
+    reader = ShardReader(open_dataset(tmp_path / "out"))
+    stored = [reader.read(place) for place in range(3)]
+    assert [sorted(each) for each in stored] == [["1.jpg", "2.jpg", "jpg", "json"]] * 2 + [["1.jpg", "jpg", "json"]]
+    widths = [Image.open(io.BytesIO(stored[0][name])).width for name in ("jpg", "1.jpg", "2.jpg")]
+    assert widths == [64, 80, 96]
+    orig = json.loads(stored[2]["json"])["orig"]
+    assert orig["group"] == "3D/image_multi_view/v1.png"
+    (further,) = orig["further_images"]
+    with Image.open(folder / "v2.png") as image:
+        assert further == {"name": "3D/image_multi_view/v2.png", "sha256": pixels_sha256(image.convert("RGB"))}
+
+
+def test_a_set_without_several_images_has_no_column_for_them(tmp_path: Path) -> None:
+    save(tmp_path / "src/3D/image/room.png")
+    write_json(tmp_path / "src" / VACANT, [row("one", "A", "[(0.1, 0.2)]")])
+    made = convert("refspatial", tmp_path / "src", tmp_path / "out")
+    assert "several_images" not in made
+    assert "num_images" not in made["rows"][0]
+    assert "num_images" not in json.loads(ShardReader(open_dataset(tmp_path / "out")).read(0)["json"])
 
 
 def test_the_reasoning_part_has_its_thinking_before_the_answer(tmp_path: Path) -> None:

@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torchvision.transforms import InterpolationMode, functional
+from torchvision.transforms import InterpolationMode, functional, v2
 
 from pokevla.data.images.transforms import (
     centre_crop_box,
     crop_image,
     crop_mask,
     crop_pixels,
+    cut_box,
     draw_augmentation,
     image_filter_of,
     no_augmentation,
@@ -49,7 +51,7 @@ def test_crop_moves_mask_with_image(x: int, y: int, side: int, position: int) ->
     inside[y : y + side, x : x + side] = True
     picture = np.repeat((inside * 255).astype(np.uint8)[..., None], 3, axis=2)
     box = draw_augmentation(CONFIG, 0, position, 0).crop_box
-    image = crop_image(Image.fromarray(picture), box, 64)[0]
+    image = crop_image(picture, box, 64)[0]
     mask = crop_mask(Image.fromarray(inside), box, 64)
     # They may differ only on the object's edge, where the antialiased image is grey.
     assert not mask[image < 0.02].any()
@@ -101,22 +103,64 @@ def test_test_time_images_are_the_training_crop_at_the_centre() -> None:
     assert seen.shape == (2, 2, 3, 112, 112)
     assert seen.dtype == np.float32
     assert 0.0 <= seen.min() <= seen.max() <= 1.0
-    assert np.array_equal(seen[1, 0], crop_image(Image.fromarray(images[1, 0]), centre_crop_box(0.9), 112))
+    assert np.array_equal(seen[1, 0], crop_image(images[1, 0], centre_crop_box(0.9), 112))
 
 
 def test_whole_image_at_its_own_size_is_unchanged() -> None:
     image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    assert np.array_equal(crop_pixels(Image.fromarray(image), (0.0, 0.0, 1.0, 1.0), 16).transpose(1, 2, 0), image)
+    assert np.array_equal(crop_pixels(image, (0.0, 0.0, 1.0, 1.0), 16).transpose(1, 2, 0), image)
 
 
 @pytest.mark.parametrize("name", ["bilinear", "bicubic"])
 def test_image_filters_are_those_of_torchvision_on_pictures(name: str) -> None:
     """Prismatic resizes with torchvision's Resize on PIL images (timm/data/transforms_factory.py)."""
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8))
-    expected = np.asarray(functional.resize(picture, [28, 28], InterpolationMode(name))).transpose(2, 0, 1)
+    picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    expected = np.asarray(functional.resize(Image.fromarray(picture), [28, 28], InterpolationMode(name))).transpose(
+        2, 0, 1
+    )
     ours = crop_pixels(picture, (0.0, 0.0, 1.0, 1.0), 28, name)
     assert np.array_equal(ours, expected)
     assert image_filter_of({"image_filter": name}) == name
+
+
+@pytest.mark.parametrize("name", ["bilinear", "bicubic"])
+@given(st.integers(60, 300), st.integers(60, 300), st.floats(0, 0.4), st.floats(0, 0.4))
+@settings(max_examples=20, deadline=None)
+def test_filters_of_torch_are_those_of_torchvision_on_tensors(
+    name: str, width: int, height: int, left: float, top: float
+) -> None:
+    noise = Image.fromarray(np.random.default_rng(width * height).integers(0, 256, (9, 9, 4), dtype=np.uint8))
+    stored = np.asarray(noise.resize((width, height), Image.Resampling.BILINEAR)).copy()
+    asked = (left, top, left + 0.5, top + 0.55)
+    box = cut_box(asked, (width, height), f"{name}_torch")
+    x1, y1, x2, y2 = (round(edge * side) for edge, side in zip(box, (width, height, width, height), strict=True))
+    ours = crop_pixels(stored, asked, 28, f"{name}_torch").astype(int)
+    picture = np.ascontiguousarray(stored[..., :3])
+    assert np.array_equal(ours, crop_pixels(picture, box, 28, f"{name}_torch"))
+    cut = np.ascontiguousarray(picture[y1:y2, x1:x2])
+    # Pillow mixes pixels beside the box into those at its edge, so it gets the cut.
+    assert np.abs(ours - crop_pixels(cut, (0.0, 0.0, 1.0, 1.0), 28, name)).max() <= (2 if name == "bilinear" else 8)
+    if name == "bilinear":  # the other one is computed in float32 by torchvision
+        tensor = torch.from_numpy(cut).permute(2, 0, 1)
+        theirs = v2.functional.resize(tensor, [28, 28], InterpolationMode(name), antialias=True).numpy()
+        assert np.abs(ours - theirs).max() <= 1  # other layouts of memory are rounded in other ways
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(0, 1), st.floats(0, 1), st.floats(0.001, 1))
+def test_crops_of_torch_begin_and_end_at_whole_pixels(
+    width: int, height: int, left: float, top: float, side: float
+) -> None:
+    side = min(side, 1 - left, 1 - top)
+    box = (left, top, left + side, top + side)
+    assert cut_box(box, (width, height), "bilinear") == box
+    x1, y1, x2, y2 = (edge * pixels for edge, pixels in zip(
+        cut_box(box, (width, height), "bilinear_torch"), (width, height, width, height), strict=True
+    ))  # fmt: skip
+    for edge, asked in ((x1, left * width), (y1, top * height)):
+        assert abs(edge - round(edge)) < 1e-9
+        assert abs(edge - asked) <= 1 + 1e-9
+    assert 0 <= x1 <= x2 - 1 + 1e-9 <= width
+    assert 0 <= y1 <= y2 - 1 + 1e-9 <= height
 
 
 def test_exports_from_before_the_filter_was_a_choice_used_bilinear() -> None:

@@ -129,6 +129,14 @@ def test_signals_to_stop_are_left_to_the_rank() -> None:
         assert int([next(loader) for _ in range(8)][-1].positions[0]) == 16
 
 
+def test_waking_the_process_does_not_interrupt_the_rank() -> None:
+    with loader_of("good") as loader:
+        next(loader)
+        threads = [int(path.name) for path in Path(f"/proc/{loader._process.pid}/task").iterdir()]
+        assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_BATCH}
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
 def test_the_process_ends_with_a_rank_that_is_killed(tiny_run_env: dict[str, str]) -> None:
     code = (
         "import os, sys, time\n"

@@ -22,11 +22,12 @@ def store(folder: Path, name: str, picture: Image.Image, **options: Any) -> str:
     return f"coco/train2017/{name}"
 
 
-def dataset(source: Path, out: Path, rows: Sequence[tuple[str | None, str, str]], *options: str) -> Path:
-    """A dataset of rows (picture, question, answer) in this order; keys end with the number of the row."""
+def dataset(source: Path, out: Path, rows: Sequence[tuple[str | list[str] | None, str, str]], *options: str) -> Path:
+    """A dataset of rows (picture or pictures, question, answer) in this order; keys end with the number of the row."""
     content = []
     for number, (image, question, answer) in enumerate(rows):
-        turns = talk(question, answer, image=image is not None)
+        marks = "<image>" * (len(image) - 1) if isinstance(image, list) else ""
+        turns = talk(f"{marks}{question}", answer, image=image is not None)
         content.append({"id": str(number), **({"image": image} if image else {}), "conversations": turns})
     write_json(source / LIST, content)
     assert convert("llava", source, out, *options)["codes"] == {}

@@ -192,3 +192,24 @@ def test_a_dataset_without_faults_leaves_an_empty_list(tmp_path: Path) -> None:
     assert run(["data", "duplicates", str(made), "--out", str(tmp_path / "result")]) == 0
     assert listed(tmp_path / "result") == []
     assert np.array_equal(read_left_out(tmp_path / "result", open_dataset(made).fingerprint), np.empty(0, np.int64))
+
+
+def test_samples_of_several_images_are_compared_by_all_of_them(tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    a = store(source, "000000000001.jpg", photograph(), quality=95)
+    with Image.open(source / a) as stored:
+        near = store(source, "near.jpg", stored.resize((320, 240)), quality=60)
+        same = store(source, "same.png", stored)
+    b = store(source, "000000000002.jpg", Image.fromarray(pixels(seed=3)))
+    c = store(source, "000000000003.jpg", Image.fromarray(pixels(seed=4)))
+    asked = ("What differs?", "The cup.")
+    rows = [([a, b], *asked), ([same, b], *asked), ([b, a], *asked), (a, *asked), ([a, b, c], *asked),
+            ([near, b], *asked), ([near, c], *asked), ([a, c], "Which?" + LETTER, "A"),
+            ([a, c], "Which?" + LETTER, "B")]  # fmt: skip
+    made = dataset(source, tmp_path / "made", rows)
+    assert run(["data", "duplicates", str(made), "--out", str(tmp_path / "found")]) == 0
+    left_out = pq.read_table(tmp_path / "found/left_out.parquet").to_pylist()
+    found = {each["row"]: (each["code"], number_of(each["because"])) for each in left_out}
+    assert found == {1: ("duplicate", 0), 5: ("near_picture", 0), 7: ("conflict", 8), 8: ("conflict", 7)}
+    report = json.loads((tmp_path / "found/report.json").read_text())
+    assert report["pictures"] == 4

@@ -147,9 +147,10 @@ def test_the_name_of_a_picture_is_found_in_another_picture(tmp_path: Path) -> No
     assert run(["data", "denylist", str(tmp_path / "deny.parquet"), str(data)]) == 0
     source = tmp_path / "src"
     names = [store(source, f"{n}.jpg", Image.fromarray(pixels(seed=5))) for n in ("000000123456", "000000123457")]
-    made = dataset(source, tmp_path / "made", [(name, "What?", "This.") for name in names])
-    (hit,) = leaks(made, tmp_path / "deny.parquet", tmp_path / "result")
-    assert (hit["code"], number_of(hit["key"])) == ("leak_id", 0)
+    rows = [*((name, "What?", "This.") for name in names), (names[::-1], "Which?", "That.")]  # last: of two pictures
+    made = dataset(source, tmp_path / "made", rows)
+    found = leaks(made, tmp_path / "deny.parquet", tmp_path / "result")
+    assert [(hit["code"], number_of(hit["key"])) for hit in found] == [("leak_id", 0), ("leak_id", 2)]
 
 
 def test_names_that_tell_nothing_are_not_compared() -> None:
@@ -265,3 +266,17 @@ def test_what_is_no_benchmark_or_no_deny_list_is_refused(
         capsys.readouterr()
         assert run(["data", "leakage", str(tmp_path / "no"), "--deny", str(path)]) == 3
         assert "cannot be read as a deny list" in capsys.readouterr().err
+
+
+def test_each_of_several_images_is_looked_at(tmp_path: Path, deny: Path) -> None:
+    source, photo = tmp_path / "src", Image.open(deny.parent / "w2p/images/00.jpg").convert("RGB")
+    other = store(source, "other.png", Image.fromarray(pixels(seed=5)))
+    exact, near = store(source, "exact.png", photo), store(source, "near.png", photo.resize((320, 240)))
+    rows = [
+        ([other, other], "What?", "Nothing."),
+        ([other, exact], "What?", "A."),
+        ([other, other, near], "Who?", "B."),
+    ]
+    made = dataset(source, tmp_path / "made", rows)
+    found = leaks(made, deny, tmp_path / "found")
+    assert [(each["row"], each["code"]) for each in found] == [(1, "leak_exact"), (2, "leak_picture")]

@@ -10,8 +10,8 @@ import pytest
 
 from pokevla.cli.main import run
 from pokevla.data.dataset import open_dataset
+from pokevla.data.images.decoding import decode_image, decode_mask
 from pokevla.data.reader import ShardReader
-from pokevla.data.samples import decode_image, decode_mask
 from pokevla.data.sources.aspect import Aspect, Squares, square_images
 from pokevla.data.sources.libero_vlm import LiberoVLMSettings, convert_libero_vlm
 

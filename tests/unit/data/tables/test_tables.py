@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 
 from pokevla.data.dataset import Dataset, index_dataset, open_dataset
@@ -18,6 +19,7 @@ from pokevla.data.tables import opening, rows
 from pokevla.data.tables.twin import Header, TableBatches
 from pokevla.data.writer import DatasetWriter
 from pokevla.errors import DataError
+from pokevla.files.checksums import measure_file
 from tests.toys import forget_checksums, write_toy_dataset, write_toy_questions
 
 
@@ -54,6 +56,45 @@ def test_mapped_tables_say_what_the_parquet_tables_say(root: Path) -> None:
     assert list(values(mapped)) == list(values(loaded))
     assert mapped.rows.texts("key", 10, 40).to_pylist() == loaded.samples["key"].to_pylist()[10:40]
     assert mapped.samples.equals(loaded.samples)
+
+
+def test_tables_with_batches_of_another_size_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_toy_dataset(tmp_path / "data")
+    found = []
+    for size in (16, 64, 1 << 18):
+        monkeypatch.setattr(rows, "BATCH_ROWS", size)
+        (root / "samples.arrow").unlink()
+        assert index_dataset(root)
+        monkeypatch.undo()
+        dataset = open_dataset(root, mapped=True)
+        assert dataset.twins["samples.parquet"].header.batch_rows == size
+        found.append(list(values(dataset)))
+    assert found[0] == found[1] == found[2]
+
+
+def test_large_tables_have_larger_batches_so_that_they_open_fast() -> None:
+    assert rows.batch_rows(1) == rows.batch_rows(10**7) == 8192
+    assert rows.batch_rows((1 << 24) + 1) == 16384
+    assert rows.batch_rows(10**8) == 65536
+
+
+def test_writing_a_table_of_more_rows_needs_no_more_memory(tmp_path: Path) -> None:
+    peaks, before = [], pa.default_memory_pool()
+    for count in (20_000, 100_000):
+        root = tmp_path / str(count)
+        root.mkdir()
+        texts = pa.array([f"what is in picture {number:07d}" for number in range(count)])
+        table = pa.table({"key": texts, "question": texts, "answer": texts, "shard": np.zeros(count, dtype=np.int32)})
+        parquet.write_table(table, root / "samples.parquet", row_group_size=1024)
+        pool = pa.proxy_memory_pool(before)
+        pa.set_memory_pool(pool)
+        try:
+            opening.write_twins(root, {"samples.parquet": measure_file(root, "samples.parquet")}, 1)
+        finally:
+            pa.set_memory_pool(before)
+        peaks.append(pool.max_memory() or 0)
+    assert peaks[0] > 1 << 20, "it is counted"
+    assert peaks[1] < 1.2 * peaks[0]
 
 
 def test_lengths_of_texts_are_their_characters() -> None:

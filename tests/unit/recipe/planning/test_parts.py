@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from benchmarks.synthetic_batches import robot_batch, vlm_batch
+from pokevla.data.loading.packing import packed
 from pokevla.embodiment.description import Embodiment
 from pokevla.embodiment.libero import LIBERO
 from pokevla.model.building import apply_trainable, build_vla, build_vlm, parameter_report
@@ -19,7 +21,7 @@ from pokevla.model.vla import PokeVLA
 from pokevla.model.vlm import PokeVLM
 from pokevla.recipe.kinds import TrainingRecipe
 from pokevla.recipe.planning.parts import ModelCost, PartCost, Sample, model_cost
-from pokevla.recipe.schema import PosttrainRecipe
+from pokevla.recipe.schema import PosttrainRecipe, PretrainRecipe
 from pokevla.training.objectives.objective import PosttrainObjective, PretrainObjective
 from pokevla.weights.base_model import freeze_what_no_loss_reaches, model_config, trainable_spec
 from tests.unit.embodiment.robots import TWO_HANDED
@@ -89,6 +91,8 @@ class Step:
         else:
             assert isinstance(self.model, PokeVLM)
             self.batch = vlm_batch(config, SAMPLES, text_tokens=TEXT, answer_tokens=ANSWER)
+            if recipe.packing is not None:
+                self.batch = packed(self.batch, np.zeros(SAMPLES, dtype=np.int64), config.vlm.num_patches)
             self.objective = PretrainObjective(self.model)
         self.known = storages(self.model, *leaf_tensors(self.batch))
         sample = Sample(2 if isinstance(recipe, PosttrainRecipe) else 1, TEXT, ANSWER)
@@ -211,13 +215,19 @@ CASES = [
     pretrain(**trained("full", model={"preset": "mini"}, precision="bf16")),
     pretrain(**trained("lora", model={"preset": "mini"}, precision="fp32")),
     pretrain(model={"preset": "mini"}, precision="fp32"),  # vision frozen
+    *(pretrain(**trained(mode, model={"preset": "mini", "attention": attention}, precision=precision), packing={})
+      for mode, attention, precision in (("full", "causal", "bf16"), ("lora", "causal", "fp32"),
+                                         ("full", "bidirectional", "fp32"))),
+    pretrain(model={"preset": "mini"}, precision="fp32", packing={}, trainable={"language_model": "frozen"}),
     *(posttrain(**trained("full", **fields), precision="fp32") for fields in RIVALS.values()),
 ]  # fmt: skip
 
 
 def case_name(recipe: TrainingRecipe) -> str:
+    layout = "-packed" if isinstance(recipe, PretrainRecipe) and recipe.packing is not None else ""
     return (
         f"{recipe.kind}-{recipe.model.preset}-{recipe.model.head}-{recipe.trainable.language_model}-{recipe.precision}"
+        f"{layout}"
     )
 
 
@@ -269,6 +279,7 @@ def test_checkpointed_blocks_keep_only_their_inputs(recipe: TrainingRecipe) -> N
     + [
         pretrain(**trained("full", model={"preset": "mini"}, precision="fp32")),
         pretrain(model={"preset": "mini"}, precision="fp32", activation_checkpointing=True),
+        pretrain(**trained("full", model={"preset": "mini"}, precision="fp32"), packing={}),
     ],
     ids=lambda recipe: f"{case_name(recipe)}-{recipe.activation_checkpointing}",
 )

@@ -3,19 +3,23 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
+from pokevla.data.loading.packing import pack
 from pokevla.embodiment.libero import LIBERO
 from pokevla.errors import UsageError
-from pokevla.recipe.planning.compute import Memory, flops_per_sample, memory_by_stage
+from pokevla.recipe.planning.compute import GIB, Memory, flops_per_sample, memory_by_stage
 from pokevla.recipe.planning.parts import model_cost
-from pokevla.recipe.planning.plan import VIEW_BYTES, plan
+from pokevla.recipe.planning.plan import VIEW_BYTES, Sequences, plan
 from pokevla.recipe.schema import GroundingRecipe, TrainRecipe
 from pokevla.training.measuring import arithmetic
 from tests.unit.embodiment.robots import TWO_HANDED
 from tests.unit.recipe.planning.recipes import posttrain, pretrain, trained
+
+ONE_GPU = {"gpus_per_node": 1}
 
 
 def make_dataset(root: Path, train: int, val: int = 0) -> Path:
@@ -109,6 +113,46 @@ def test_post_training_of_the_papers_size_needs_what_vla_adapter_measured() -> N
 
     assert memory.total == pytest.approx(29, rel=0.1)
     assert memory.activations == pytest.approx(15, rel=0.03), "counted by torch's hooks at 8 samples"
+
+
+@pytest.mark.parametrize(
+    ("micro", "limit", "sequences"),
+    [
+        (4, 4096, Sequences(1, 2048, 4096, 64 * 512)),
+        (4, 2048, Sequences(2, 1024, 2048, 64 * 512)),
+        (16, 2048, Sequences(5, 1638, 2048, 64 * 512)),
+        (16, 3000, Sequences(3, 2731, 3000, 64 * 512)),
+    ],
+)
+def test_packed_sequences_are_counted_as_the_loader_deals_them(micro: int, limit: int, sequences: Sequences) -> None:
+    made = plan(pretrain(batch={"global": 64, "micro": micro}, packing={"tokens": limit}, resources=ONE_GPU))
+
+    assert made.tokens_per_sample == 512, "256 patches and 256 of text"
+    assert made.sequences == sequences
+    assert json.loads(json.dumps(made.to_dict()))["sequences"]["per_micro_batch"] == sequences.per_micro_batch
+    rng, numbers = np.random.default_rng(0), []
+    for _ in range(20):
+        answers = rng.lognormal(4.5, 0.8, 64)  # as LLaVA's
+        lengths = np.maximum(1, answers * 256 / answers.mean()).astype(np.int64) + 256
+        dealt = pack(lengths, 64 // micro, micro, limit)
+        numbers.append(len(dealt[0]))
+    assert np.median(numbers) == sequences.per_micro_batch
+
+
+def test_packing_keeps_more_activations_and_computes_the_same() -> None:
+    fields = {"trainable": {"language_model": "full"}}
+    padded, packed = plan(pretrain(**fields)), plan(pretrain(packing={"tokens": 100}, **fields))
+    layer = 2 * 2 * 512 * (896 - 128) + 2 * 512 * 896  # keys and values of 14 heads instead of 2; the joined results
+
+    assert padded.sequences is None
+    assert packed.sequences == Sequences(8, 512, 100, 64 * 512), "longer samples have a sequence each"
+    assert packed.flops_per_sample == padded.flops_per_sample
+    assert packed.hours == padded.hours
+    more = packed.memory[0].activations - padded.memory[0].activations
+    assert more * GIB == pytest.approx(8 * 24 * layer)
+    assert any(note.startswith("Packed sequences:") for note in packed.notes)
+    assert any(note.startswith("Padding is not counted") for note in padded.notes)
+    assert not any("adding" in note for note in plan(posttrain()).notes)
 
 
 def test_a_head_of_another_package_is_said_to_be_not_counted() -> None:

@@ -61,7 +61,7 @@ def test_language_layer() -> None:
     x = states(637, config.hidden_size)
     angles = torch.randn(2, 1, 637, 64)
     tape = Tape("full", FLOAT32)
-    vlm.language_layer(tape, SIZE.language_stack, False, Activation(637, config.hidden_size, True, kept=True))
+    vlm.language_layer(tape, SIZE.language_stack, "none", Activation(637, config.hidden_size, True, kept=True))
 
     saved = saved_bytes(layer, lambda: layer(x, position_embeddings=(angles[0], angles[1])), x, angles)
     assert saved == pytest.approx(tape.kept, rel=0.01)

@@ -46,29 +46,33 @@ def robot_batch(size: int = 2) -> RobotBatch:
     )
 
 
-def vlm_batch(labels: torch.Tensor) -> VLMBatch:
+def vlm_batch(labels: torch.Tensor, images: int = 1) -> VLMBatch:
     size = labels.shape[0]
     side = CONFIG.vlm.image_size
     return VLMBatch(
         keys=[str(i) for i in range(size)],
         positions=torch.arange(size),
-        pixel_values=torch.rand(size, 1, 3, side, side, generator=torch.Generator().manual_seed(1)),
+        pixel_values=torch.rand(size, images, 3, side, side, generator=torch.Generator().manual_seed(1)),
         input_ids=labels.clamp(min=0),
         attention_mask=torch.ones_like(labels, dtype=torch.bool),
         labels=labels,
     )
 
 
-def test_mixed_batch_of_images_and_text_alone_has_the_losses_of_its_samples() -> None:
+@pytest.mark.parametrize("counts", [[1, 0, 1, 0], [2, 0, 3, 1]], ids=["one or none", "several"])
+@pytest.mark.parametrize("is_listed", [False, True], ids=["all encoded", "those there encoded"])
+def test_mixed_batch_of_any_numbers_of_images_has_the_losses_of_its_samples(counts: list[int], is_listed: bool) -> None:
     labels = torch.randint(0, 800, (4, 6), generator=torch.Generator().manual_seed(0))
     labels[:, :2] = -100
-    mixed = vlm_batch(labels)
-    mixed.has_image = torch.tensor([True, False, True, False])
+    mixed = vlm_batch(labels, max(counts))
+    mixed.num_images = torch.tensor(counts)
+    if is_listed:
+        mixed.present = (torch.arange(max(counts)) < mixed.num_images[:, None]).flatten().nonzero()[:, 0]
     objective = PretrainObjective(build_vlm(CONFIG.vlm, seed=0))
     alone = []
-    for row, has in enumerate(mixed.has_image.tolist()):
+    for row, count in enumerate(counts):
         one = {name: getattr(mixed, name)[row : row + 1] for name in ("keys", "positions", "input_ids", "labels")}
-        pixels = mixed.pixel_values[row : row + 1, : 1 if has else 0]  # no view at all: the same as an absent image
+        pixels = mixed.pixel_values[row : row + 1, :count]  # no view at all: the same as an absent image
         mask = mixed.attention_mask[row : row + 1]
         alone.append(objective(VLMBatch(**one, pixel_values=pixels, attention_mask=mask))[0])
     total, _ = objective(mixed)
@@ -82,7 +86,7 @@ def test_mixed_batch_of_images_and_text_alone_has_the_losses_of_its_samples() ->
 def test_batch_of_text_alone_gives_every_parameter_a_gradient() -> None:
     labels = torch.randint(0, 800, (2, 6), generator=torch.Generator().manual_seed(0))
     batch = vlm_batch(labels)
-    batch.has_image = torch.zeros(2, dtype=torch.bool)
+    batch.num_images, batch.present = torch.zeros(2, dtype=torch.int64), torch.tensor([0])
     objective = PretrainObjective(build_vlm(CONFIG.vlm, seed=0))
     total, _ = objective(batch)
     total.backward()  # ZeRO waits for the gradient of each trained parameter on every rank
@@ -179,21 +183,21 @@ def test_gradient_norms_are_those_of_each_loss_and_leave_no_gradient_behind() ->
     assert norms["grad_norm/geometry"] == pytest.approx(float(torch.cat(gradients).norm()), rel=1e-5)
 
 
-def questions(lengths: list[int], answers: list[int], has_image: list[bool]) -> VLMBatch:
-    """Texts of these lengths, each ending in an answer, with pictures or without."""
+def questions(lengths: list[int], answers: list[int], num_images: list[int]) -> VLMBatch:
+    """Texts of these lengths, each ending in an answer, with so many pictures."""
     width = max(lengths)
     ids = torch.randint(1, 900, (len(lengths), width), generator=torch.Generator().manual_seed(5))
     places = torch.arange(width)[None]
     mask = places < torch.tensor(lengths)[:, None]
     starts = (torch.tensor(lengths) - torch.tensor(answers))[:, None]
-    batch = vlm_batch(torch.where(mask & (places >= starts), ids, -100))
-    batch.input_ids, batch.attention_mask, batch.has_image = ids, mask, torch.tensor(has_image)
+    batch = vlm_batch(torch.where(mask & (places >= starts), ids, -100), max(num_images))
+    batch.input_ids, batch.attention_mask, batch.num_images = ids, mask, torch.tensor(num_images)
     return batch
 
 
 def part_of(batch: VLMBatch, samples: list[int]) -> VLMBatch:
     """Some samples of a batch, in this order."""
-    names = ("positions", "pixel_values", "input_ids", "attention_mask", "labels", "has_image")
+    names = ("positions", "pixel_values", "input_ids", "attention_mask", "labels", "num_images")
     return VLMBatch([batch.keys[n] for n in samples], **{name: getattr(batch, name)[samples] for name in names})
 
 
@@ -201,7 +205,7 @@ def part_of(batch: VLMBatch, samples: list[int]) -> VLMBatch:
 def test_packed_micro_batches_of_any_sizes_have_the_loss_and_gradient_of_padded_ones(
     average: Literal["samples", "tokens"],
 ) -> None:
-    whole = questions([9, 4, 12, 6, 7, 5], [3, 1, 8, 2, 2, 3], [True, True, False, True, False, True])
+    whole = questions([9, 4, 12, 6, 7, 5], [3, 1, 8, 2, 2, 3], [1, 2, 0, 1, 0, 3])
     objective = PretrainObjective(build_vlm(CONFIG.vlm, seed=0), average)
     trained, vision = 19, CONFIG.vlm.num_patches
     divisor = 3.0 if average == "samples" else trained / 2
