@@ -53,7 +53,7 @@ def mixture_recipe(build: Path, rows: int) -> str:
 def pretrain_recipe(work: Path, name: str, left_out: str | None, steps: int) -> str:
     """A pre-training at size mini on the mixture in `work/calm`, without one category. JSON is YAML."""
     datasets = [
-        {"path": str(work / "calm/mixed/vlm" / category), "weight": 3 if category == "grounding" else 1}
+        {"path": str(work / "calm/mixed/vlm" / category), "weight": 8 if category == "grounding" else 1}
         for category in CATEGORIES
         if category != left_out
     ]

@@ -96,7 +96,7 @@ def _connected(spec: PolicySpec, recipe: EvalRecipe) -> ActingPolicy:
     robot = get_embodiment(benchmark.embodiment)
     address = ServerAddress(spec.name, spec.url, spec.timeout_s)
     if spec.protocol == "vla-eval":
-        return VlaEvalPolicy.connect(address, robot, recipe.workers)
+        return VlaEvalPolicy.connect(address, robot)
     keys = spec.keys
     return OpenpiPolicy.connect(
         address, robot, ObservationKeys(keys.images, keys.proprio, keys.instruction, keys.actions)

@@ -48,9 +48,8 @@ class ActingPolicy(Protocol):
 class TrialKeepingPolicy(ActingPolicy, Protocol):
     """A policy that keeps something for each trial, such as a connection. It has to know whose observation it gets."""
 
-    @property
-    def trials_at_once(self) -> int:
-        """Largest number of trials that may run at the same time."""
+    def end_trial(self, trial: Hashable) -> None:
+        """No observation of this trial follows, unless it is repeated from its beginning."""
         ...
 
     def act(

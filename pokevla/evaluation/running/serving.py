@@ -15,7 +15,7 @@ from pokevla.evaluation.running.pool import Crash, WorkerPool
 from pokevla.evaluation.running.watching import Ending, TrialWatcher, Watched
 from pokevla.evaluation.trial_records import Outcome, TrialRecord
 from pokevla.evaluation.trials import Trial
-from pokevla.policy.acting import ActingPolicy
+from pokevla.policy.acting import ActingPolicy, TrialKeepingPolicy
 from pokevla.policy.expert import ExpertPolicy
 
 MAX_FIRST_CRASHES = 3
@@ -92,6 +92,9 @@ def run_trials(
             ended = running.pop(slot)
             pool.release(slot)
             key = ended.trial.key
+            policy = policies[_key(ended.trial)]
+            if isinstance(policy, TrialKeepingPolicy):
+                policy.end_trial(key)
             if isinstance(report, Crash):
                 queue.forget(slot)
                 attempts[key] = attempts.get(key, 0) + report.blames_trial

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -85,24 +84,17 @@ class VlaEvalPolicy:
         first: Session,
         embodiment: Embodiment,
         wishes: Wishes,
-        trials_at_once: int,
     ) -> None:
-        self._loop = loop
-        self.trials_at_once = trials_at_once
-        self._address = address
+        self._loop, self._address = loop, address
         self._spare: list[Session] = [first]
-        self._sessions: OrderedDict[Hashable, Session] = OrderedDict()  # the one asked last is at the end
+        self._sessions: dict[Hashable, Session] = {}  # of the trials that run
         self.embodiment = embodiment
         self.wishes = wishes
         """What the server wants to see."""
 
     @classmethod
-    def connect(cls, address: ServerAddress, embodiment: Embodiment, trials_at_once: int = 1) -> Self:
-        """Connect to a server and exchange HELLO.
-
-        Args:
-            embodiment: the robot of the trials.
-            trials_at_once: largest number of trials that run at the same time, and so of connections.
+    def connect(cls, address: ServerAddress, embodiment: Embodiment) -> Self:
+        """Connect to a server and exchange HELLO. `embodiment`: the robot of the trials.
 
         Raises:
             PolicyServerError: there is no such server, or it wants or gives what these trials do not have.
@@ -113,7 +105,7 @@ class VlaEvalPolicy:
         except BaseException:
             loop.close()
             raise
-        return cls(loop, address, first, embodiment, wishes, trials_at_once)
+        return cls(loop, address, first, embodiment, wishes)
 
     def act(
         self,
@@ -129,7 +121,7 @@ class VlaEvalPolicy:
         Args:
             trials: which trial each observation belongs to. All of them are asked at once, each on its own connection,
                 so that the server can batch; rows of the same trial are copies and asked once. A new trial takes over
-                the connection of the one that was not asked for longest.
+                the connection of one that has ended (`end_trial`).
 
         Raises:
             UsageError: the observations are not those of the robot, or those of several trials come without `trials`.
@@ -153,14 +145,13 @@ class VlaEvalPolicy:
     async def _ask_all(self, asked: dict[Hashable, tuple[Observation, int]]) -> dict[Hashable, np.ndarray]:
         for key, (row, step) in asked.items():  # one after the other, because sessions are handed on
             if step == 0:
-                await self._begin_episode(key, row, frozenset(asked))
+                await self._begin_episode(key, row)
             elif key not in self._sessions or step not in self._sessions[key].due:
                 raise UsageError(
                     f"policy {self._address.name}: an observation at step {step} does not follow the last one: several "
                     "trials share an episode of the server.",
                     "Set workers=1.",
                 )
-            self._sessions.move_to_end(key)
         work = [self._ask(self._sessions[key], row) for key, (row, _) in asked.items()]
         chunks = dict(zip(asked, await asyncio.gather(*work), strict=True))
         length = min(map(len, chunks.values()))
@@ -168,13 +159,16 @@ class VlaEvalPolicy:
             self._sessions[key].due = range(step + 1, step + length + 1)
         return {key: chunk[:length] for key, chunk in chunks.items()}
 
-    async def _begin_episode(self, key: Hashable, row: Observation, busy: frozenset[Hashable]) -> None:
-        session = self._sessions.pop(key, None)  # a trial that is repeated after a crash of the simulator
+    def end_trial(self, trial: Hashable) -> None:
+        """Let the next trial that begins use the connection of this one."""
+        session = self._sessions.pop(trial, None)
+        if session is not None:
+            self._spare.append(session)
+
+    async def _begin_episode(self, key: Hashable, row: Observation) -> None:
+        session = self._sessions.pop(key, None)  # a trial that begins again
         if session is None and self._spare:
             session = self._spare.pop()
-        if session is None and len(self._sessions) >= self.trials_at_once:
-            ended = next((name for name in self._sessions if name not in busy), None)
-            session = self._sessions.pop(ended) if ended is not None else None
         if session is None:
             session = await _open_session(self._address)
         if session.in_episode:

@@ -96,6 +96,34 @@ def test_a_trial_that_crashed_once_is_tried_again_in_a_fresh_process(factory, tm
     assert content([flaky, healthy])[1:] == content(run(factory, 1, (17, 18)))
 
 
+class Keeper(Stepper):
+    """Keeps a set of the trials that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running: set[object] = set()
+        self.most = self.ended = 0
+
+    def end_trial(self, trial) -> None:
+        self.running.discard(trial)
+        self.ended += 1
+
+    def act(self, images, proprio, instructions, steps=None, trials=None):
+        for trial, step in zip(trials, steps, strict=True):
+            assert (trial in self.running) or step == 0, "an ended trial is asked for"
+        self.running |= set(trials)
+        self.most = max(self.most, len(self.running))
+        return super().act(images, proprio, instructions, steps)
+
+
+def test_a_policy_is_told_of_each_trial_that_ends_and_of_each_that_crashes(factory) -> None:
+    keeper = Keeper()
+    records = run(factory, 2, (8, 15), {"keeper": keeper})  # 13 and 14 crash
+    assert {record.outcome for record in records} == {"success", "crashed"}
+    assert keeper.ended == sum(record.attempts for record in records)
+    assert (keeper.running, keeper.most) == (set(), 2)
+
+
 class Onlooker:
     """Notes what it is shown of an attempt."""
 

@@ -64,8 +64,8 @@ def policy(model: CountingModel) -> Iterator[VlaEvalPolicy]:
         policy.close()
 
 
-def connect(url: str, trials_at_once: int = 4) -> VlaEvalPolicy:
-    return VlaEvalPolicy.connect(ServerAddress("groot", url, LIMIT_S), LIBERO, trials_at_once)
+def connect(url: str) -> VlaEvalPolicy:
+    return VlaEvalPolicy.connect(ServerAddress("groot", url, LIMIT_S), LIBERO)
 
 
 def act(policy: VlaEvalPolicy, rows: list[int], step: int, trials: list[Any] | None = None, text: str = "go") -> Any:
@@ -98,19 +98,32 @@ def test_trials_that_run_at_once_keep_their_own_episodes(policy: VlaEvalPolicy, 
     assert len(model.observations) == 3
 
 
-@pytest.mark.parametrize("trials_at_once", [1, 2])
-def test_the_connection_of_an_ended_trial_is_used_again(model: CountingModel, trials_at_once: int) -> None:
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_the_connection_of_an_ended_trial_is_used_again(model: CountingModel, at_once: int) -> None:
     with serve_background(model, host="127.0.0.1") as server:
-        policy = connect(server.url, trials_at_once)
-        for first in range(0, 6, trials_at_once):  # trials that take turns, as with several workers
+        policy = connect(server.url)
+        connections = set[int]()
+        for first in range(0, 6, at_once):  # trials that take turns, as with several workers
             for step in range(4):
-                for trial in range(first, first + trials_at_once):
+                for trial in range(first, first + at_once):
                     chunk = act(policy, [trial % 4], step, [trial])[0, 0]
                     assert chunk[[0, 2]].tolist() == [8 * (trial % 4), step % 3]
-        assert len(policy._sessions) == trials_at_once
+            connections |= set(map(id, policy._sessions.values()))
+            for trial in range(first, first + at_once):
+                policy.end_trial(trial)
+        assert len(connections) == at_once
         policy.close()
 
     assert len(model.tasks) == 6
+
+
+def test_a_slow_trial_keeps_its_connection_while_others_begin_and_end(policy: VlaEvalPolicy) -> None:
+    assert act(policy, [1], 0, ["slow"])[0, 0, [0, 2]].tolist() == [8, 0]
+    for name in "abc":
+        for step in range(3):
+            act(policy, [2], step, [name])
+        policy.end_trial(name)
+    assert act(policy, [1], 1, ["slow"])[0, 0, [0, 2]].tolist() == [8, 1]
 
 
 def test_a_trial_repeated_after_a_crash_begins_again(policy: VlaEvalPolicy, model: CountingModel) -> None:
