@@ -1,7 +1,7 @@
 """The whole curation on a synthetic twin of the published question sets, and what is learnt from it.
 
     python benchmarks/curation.py --rows 300 --json curation.json
-    python benchmarks/curation.py --rows 2000 --kills 0 --steps 600 --work FOLDER
+    python benchmarks/curation.py --rows 1000 --kills 0 --steps 1000 --work FOLDER
 
 Ten sources of `twin/` are converted, screened for duplicates and mixed by one recipe (`twin/recipes.py`), all by the
 commands of docs/data.md.
