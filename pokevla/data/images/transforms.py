@@ -128,7 +128,8 @@ def crop_pixels(
         out[...] = crop_lanczos(np.ascontiguousarray(pixels[..., :3]), box, size).transpose(2, 0, 1)
     elif image_filter in _TORCH:
         left, top, right, bottom = _whole_pixels(box, (width, height))
-        cut = torch.from_numpy(pixels)[top:bottom, left:right].permute(2, 0, 1)[None]
+        writable = np.require(pixels, requirements="W")  # a copy of pixels that are not: torch would warn of them
+        cut = torch.from_numpy(writable)[top:bottom, left:right].permute(2, 0, 1)[None]
         out[...] = interpolate(cut, (size, size), mode=_TORCH[image_filter], antialias=True)[0, :3].numpy()
     else:
         places = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)

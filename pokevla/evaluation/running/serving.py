@@ -92,8 +92,7 @@ def run_trials(
             ended = running.pop(slot)
             pool.release(slot)
             key = ended.trial.key
-            policy = policies[_key(ended.trial)]
-            if isinstance(policy, TrialKeepingPolicy):
+            if isinstance(policy := policies[_key(ended.trial)], TrialKeepingPolicy):
                 policy.end_trial(key)
             if isinstance(report, Crash):
                 queue.forget(slot)

@@ -9,6 +9,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, functional, v2
 
 from pokevla.data.images.transforms import (
+    FILTERS,
     centre_crop_box,
     crop_image,
     crop_mask,
@@ -144,6 +145,15 @@ def test_filters_of_torch_are_those_of_torchvision_on_tensors(
         tensor = torch.from_numpy(cut).permute(2, 0, 1)
         theirs = v2.functional.resize(tensor, [28, 28], InterpolationMode(name), antialias=True).numpy()
         assert np.abs(ours - theirs).max() <= 1  # other layouts of memory are rounded in other ways
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", FILTERS)
+def test_pixels_that_may_not_be_written_are_taken_by_every_filter(name: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    expected = crop_pixels(pixels.copy(), (0.1, 0.1, 0.9, 0.9), 16, name)
+    pixels.flags.writeable = False
+    assert np.array_equal(crop_pixels(pixels, (0.1, 0.1, 0.9, 0.9), 16, name), expected)
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.floats(0, 1), st.floats(0, 1), st.floats(0.001, 1))
