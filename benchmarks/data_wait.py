@@ -7,8 +7,7 @@ and loader processes. `data_wait_share` of metrics.jsonl, over the time of the s
 
 - `data_wait/warm`: data and cache are in the page cache. Goal: at most 0.01.
 - `data_wait/disk_4x`, `data_wait/disk_half`: every read of a shard waits as if a disk delivered four times, or half,
-what
-  the ranks need at their warm speed. Half of it leaves a share of 0.5 at best, which is the reference.
+  what the ranks need at their warm speed. Half of it leaves a share of 0.5 at best, which is the reference.
 
 The disk is throttled in `os.preadv` of the benchmark's own ranks, before they fork their loader: a rank may read so
 many bytes a second on average, with no credit for idle time beyond a tenth of a second. The product knows nothing of
