@@ -27,6 +27,8 @@ MOST_POINTS = 32
 """Answers with as many points or more are counted together."""
 _CLASS = ("category", "source", "task", "answer_kind")
 _READ = (*_CLASS, "question", "answer", "target_points", "target_boxes", "width", "further_turns")
+_NUM_IMAGES = "num_images"
+"""A column of datasets that have samples with several images."""
 _ROWS = 1 << 13
 
 
@@ -55,6 +57,8 @@ class ClassFigures:
     several_lines: int = 0
     """Text answers with a line break: where reasoning is a text, the thought stands before the answer."""
     without_image: int = 0
+    several_images: array[int] = field(default_factory=lambda: array("Q"))
+    """Rows of the samples with more than one image."""
     points: np.ndarray = field(default_factory=lambda: np.zeros(MOST_POINTS + 1, dtype=np.int64))
     """Samples by number of points in the answer; the last entry is of MOST_POINTS and more."""
     grid: np.ndarray = field(default_factory=lambda: np.zeros((GRID, GRID), dtype=np.int64))
@@ -86,8 +90,9 @@ def count_dataset(
         raise DataError(damage, CONVERT_AGAIN)
     first = 0
     try:
-        batches = pq.ParquetFile(path).iter_batches(batch_size=_ROWS, columns=list(_READ), use_threads=False)
-        for batch in batches:
+        file = pq.ParquetFile(path)
+        columns = [*_READ, *({_NUM_IMAGES} & set(file.schema_arrow.names))]
+        for batch in file.iter_batches(batch_size=_ROWS, columns=columns, use_threads=False):
             _count(name, batch, first, measures, found)
             first += len(batch)
             if on_rows is not None:
@@ -97,7 +102,7 @@ def count_dataset(
 
 
 def joined(figures: Iterable[ClassFigures]) -> ClassFigures:
-    """The figures of several classes as if they were one; rows are left out, they may be of several datasets."""
+    """The figures of several classes as if they were one; rows are left out: they may be of several datasets."""
     total = ClassFigures()
     for each in figures:
         total.samples += each.samples
@@ -116,16 +121,20 @@ def joined(figures: Iterable[ClassFigures]) -> ClassFigures:
 def _count(
     name: str, batch: pa.RecordBatch, first: int, measures: Sequence[Measure], found: dict[SampleKind, ClassFigures]
 ) -> None:
-    column = {each: batch.column(each) for each in _READ}
+    column = {each: batch.column(each) for each in batch.schema.names}
     questions, heads = text_hashes(column["question"])
     lengths = {measure.name: _lengths(measure, column) for measure in measures}
     lines = pc.call_function("match_substring", [column["answer"]], pc.MatchSubstringOptions("\n"))
     has_lines = lines.to_numpy(zero_copy_only=False).astype(bool)
     without = column["width"].to_numpy(zero_copy_only=False) == 0
+    several = np.zeros(len(batch), dtype=bool)
+    if _NUM_IMAGES in column:
+        several = column[_NUM_IMAGES].to_numpy(zero_copy_only=False) > 1
     for values, rows in _classes(column):
         figures = found.setdefault(SampleKind(name, *values), ClassFigures())
         figures.samples += len(rows)
         figures.rows.frombytes((rows + first).astype(np.uint64).tobytes())
+        figures.several_images.frombytes((rows[several[rows]] + first).astype(np.uint64).tobytes())
         figures.questions.frombytes(questions[rows].tobytes())
         figures.heads.frombytes(heads[rows].tobytes())
         figures.without_image += int(without[rows].sum())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,8 @@ WIDTH = 256
 
 def chosen_samples(found: Mapping[SampleKind, ClassFigures], seed: int) -> list[tuple[SampleKind, int]]:
     """(class, row of its dataset) of the samples to show: of each source in a category `OF_A_SOURCE`, from its tasks in
-    turn, chosen by a hash of the seed and the class."""
+    turn, chosen by a hash of the seed and the class; the first of a class has several images if any of its samples
+    has."""
     sources: dict[tuple[str, str], list[SampleKind]] = {}
     for kind in found:
         sources.setdefault((kind.category, kind.source), []).append(kind)
@@ -39,9 +40,15 @@ def chosen_samples(found: Mapping[SampleKind, ClassFigures], seed: int) -> list[
 
 
 def _drawn(figures: ClassFigures, kind: SampleKind, seed: int) -> list[int]:
-    draws = raw(8 * OF_A_SOURCE, "mixture report", seed, *kind) % np.uint64(max(1, len(figures.rows)))
-    firsts = np.sort(np.unique(draws, return_index=True)[1])[:OF_A_SOURCE]
-    return [figures.rows[place] for place in draws[firsts].tolist()] if len(figures.rows) else []
+    rows = _some(figures.rows, OF_A_SOURCE, kind, seed)
+    first = _some(figures.several_images, 1, kind, seed)
+    return (first + [row for row in rows if row not in first])[:OF_A_SOURCE]
+
+
+def _some(rows: Sequence[int], most: int, kind: SampleKind, seed: int) -> list[int]:
+    draws = raw(8 * OF_A_SOURCE, "mixture report", seed, *kind) % np.uint64(max(1, len(rows)))
+    firsts = np.sort(np.unique(draws, return_index=True)[1])[:most]
+    return [rows[place] for place in draws[firsts].tolist()] if len(rows) else []
 
 
 def sample_pictures(

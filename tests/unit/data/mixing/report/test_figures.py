@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +14,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from pokevla.data.curation.report import MIN_COUNT
 from pokevla.data.mixing.report.diversity import measure_diversity, text_hashes
 from pokevla.data.mixing.report.figures import mixture_figures
 from pokevla.data.mixing.report.lengths import LengthCounts, characters, tokens_of, words
+from pokevla.data.mixing.report.pictures import OF_A_SOURCE
 from pokevla.data.mixing.summary import AnswerFacts, ListFacts
 from pokevla.data.records import point_record
 from pokevla.errors import DataError
@@ -123,6 +127,21 @@ def test_pictures_are_of_every_source_and_task(figures: dict[str, Any]) -> None:
     assert shown.keys() == {each.key for its in RECORDS.values() for each in its}  # at most four of each source
     assert [key for key, each in shown.items() if each["picture"] is None] == ["talk/1"]
     assert shown["spots/2"]["picture"] != shown["spots/0"]["picture"]  # grey, but for what is drawn
+
+
+def test_a_rare_sample_with_several_images_is_shown(tmp_path: Path) -> None:
+    of_one = [record(n, "grounding", "spots", "free", "Here?", **point_record([(0.5, 0.5)])) for n in range(300)]
+    rare = replace(of_one[0], key="spots/rare", num_images=2)
+    write_tiny(tmp_path, {"grounding": [*of_one[:200], rare, *of_one[200:]]}, inputs=[], notes=[])
+    shown = mixture_figures(tmp_path, uncounted)[1]["pictures"]
+    assert len(shown) == OF_A_SOURCE == len({each["key"] for each in shown})
+    assert shown[0]["key"] == "spots/rare"
+    assert _size(shown[0])[0] > 1.9 * _size(shown[1])[0]  # both images, side by side
+
+
+def _size(shown: dict[str, Any]) -> tuple[int, int]:
+    with Image.open(io.BytesIO(base64.b64decode(shown["picture"].split(",", 1)[1]))) as image:
+        return image.size
 
 
 def test_alarms_of_a_small_mixture(figures: dict[str, Any]) -> None:

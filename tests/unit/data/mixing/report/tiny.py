@@ -21,8 +21,16 @@ from pokevla.data.mixing.summary import (
     MixtureSummary,
     StratumFacts,
 )
-from pokevla.data.records import VLMRecord, box_record, choice_record, format_points, point_record, text_record
-from pokevla.data.tables.questions import SCHEMA, table_row
+from pokevla.data.records import (
+    VLMRecord,
+    box_record,
+    choice_record,
+    format_points,
+    image_names,
+    point_record,
+    text_record,
+)
+from pokevla.data.tables.questions import SCHEMA, SEVERAL_IMAGES, table_row
 from pokevla.data.writer import DatasetWriter, encode_json
 from pokevla.files.texts import write_json
 
@@ -68,10 +76,12 @@ def jpeg(record: VLMRecord) -> bytes:
 
 def write_dataset(out: Path, records: list[VLMRecord]) -> dict[str, Any]:
     """What `mixture.json` says about it."""
-    with DatasetWriter(out, group=out.name, samples=SCHEMA, shard_samples=2) as writer:
+    schema = SEVERAL_IMAGES if any(each.num_images > 1 for each in records) else SCHEMA
+    with DatasetWriter(out, group=out.name, samples=schema, shard_samples=2) as writer:
         for each in records:
             plain = each.to_json()
-            members = {"json": encode_json(plain)} | ({"jpg": jpeg(each)} if each.width else {})
+            images = {name: jpeg(each) for name in image_names(each.num_images if each.width else 0)}
+            members = {"json": encode_json(plain)} | images
             writer.add_sample(each.key, members, table_row(plain))
         writer.finish({"statistics": None, "sources": []})
     from pokevla.recipe.checking.datasets import read_info
