@@ -204,13 +204,15 @@ def main() -> None:
     small = TwinSettings(pictures=options.pictures, side=SMALL_SIDE)
     usual = TwinSettings(pictures=options.pictures, side=0, photos=True)
     rows = []
-    for name in options.sources:
-        if "memory" in options.parts:
-            rows += measure_memory(name, sizes, small, options)
-        if "speed" in options.parts:
-            rows += measure_speed(name, speeds, usual, options)
-        print(f"{name} done", file=sys.stderr, flush=True)
-    report(rows, options.json)
+    try:
+        for name in options.sources:
+            if "memory" in options.parts:
+                rows += measure_memory(name, sizes, small, options)
+            if "speed" in options.parts:
+                rows += measure_speed(name, speeds, usual, options)
+            print(f"{name} done", file=sys.stderr, flush=True)
+    finally:
+        report(rows, options.json)  # of hours of measuring, nothing is lost by a source that fails
 
 
 if __name__ == "__main__":

@@ -92,10 +92,10 @@ class Scene:
         return rng.choice(found) if found else None
 
     def points_in(self, cell: tuple[int, int], rng: random.Random, count: int) -> list[tuple[float, float]]:
-        """Fractions of points in the middle of a cell."""
+        """Fractions of up to `count` different points in the middle of a cell."""
         column, row = cell
         places = [(column + rng.uniform(0.35, 0.65), row + rng.uniform(0.35, 0.65)) for _ in range(count)]
-        return [(round(x / COLUMNS, 3), round(y / ROWS, 3)) for x, y in places]
+        return list(dict.fromkeys((round(x / COLUMNS, 3), round(y / ROWS, 3)) for x, y in places))
 
 
 def relation(one: Thing, other: Thing) -> str:

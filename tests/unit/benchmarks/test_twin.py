@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import random
 import re
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from benchmarks.twin import make
 from benchmarks.twin.convert_all import convert_all
 from benchmarks.twin.make import SOURCES, write_source, write_twin
 from benchmarks.twin.plan import TwinSettings
-from benchmarks.twin.scenes import COLOURS
+from benchmarks.twin.scenes import COLOURS, make_scene
 from pokevla.data.dataset import open_dataset
 from pokevla.data.reader import ShardReader
 from tests.unit.data.curation.published import convert
@@ -112,3 +113,15 @@ def test_the_commands_write_a_twin_and_convert_it(
     monkeypatch.setattr("sys.argv", ["make.py", twin, *few])
     with pytest.raises(SystemExit):  # the folder is not empty
         make.main()
+
+
+def test_points_are_never_the_same_twice() -> None:
+    """Two of 100,000 rows of RefSpatial's twin once were, and their conversion rejected them."""
+
+    class Middle(random.Random):
+        def uniform(self, a: float, b: float) -> float:
+            return (a + b) / 2
+
+    scene = make_scene(0, "refspatial", 0, (96, 72))
+    assert scene.points_in((0, 0), Middle(), 3) == [(0.125, 0.167)]
+    assert len(scene.points_on(scene.things[0], Middle(), 3)) == 1
