@@ -1,7 +1,7 @@
 """The whole curation on a synthetic twin of the published question sets, and what is learnt from it.
 
     python benchmarks/curation.py --rows 300 --json curation.json
-    python benchmarks/curation.py --rows 1000 --kills 0 --steps 1000 --work FOLDER
+    python benchmarks/curation.py --rows 1000 --kills 0 --steps 3000 --work FOLDER
 
 Ten sources of `twin/` are converted, screened for duplicates and mixed by one recipe (`twin/recipes.py`), all by the
 commands of docs/data.md.
@@ -164,7 +164,9 @@ def score_row(name: str, summary: dict[str, Any]) -> dict[str, Any]:
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=300, help="rows of most sources; RoboRefIt has four times as many")
+    parser.add_argument(
+        "--rows", type=int, default=300, help="rows of most sources; RoboRefIt has twelve times as many"
+    )
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--steps", type=int, default=0, help="steps of pre-training; 0: no training")
     parser.add_argument("--seed", type=int, default=0)

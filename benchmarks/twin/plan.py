@@ -70,9 +70,10 @@ class Writer:
         """Which picture a row shows."""
         return number % self.settings.pictures if self.settings.pictures else number
 
-    def scene(self, number: int, part: str = "", fewest: int = 3) -> Scene:
-        """The scene of a row, of `fewest` to five things."""
-        return make_scene(self.settings.seed, self.source + part, self.picture_number(number), self.size, fewest)
+    def scene(self, number: int, part: str = "", fewest: int = 3, most: int = 5) -> Scene:
+        """The scene of a row, of `fewest` to `most` things."""
+        picture = self.picture_number(number)
+        return make_scene(self.settings.seed, self.source + part, picture, self.size, fewest, most)
 
     def save(self, name: str, draw: Callable[[], Image.Image]) -> None:
         """Write a picture, if no earlier row has. The name decides the format."""

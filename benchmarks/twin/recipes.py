@@ -14,9 +14,9 @@ LEFT_OUT_OF_TABLE = {
     "untrained": None, "full": None, **{f"without_{name}": name for name in ("grounding", "affordance", "reasoning")}
 }  # fmt: skip
 """Rows of the paper's Table VII and a model that is not trained -> the category left out."""
-ROWS = {"roborefit": 4}
+ROWS = {"roborefit": 12}
 """Rows of a source for each row of the others: nothing else asks for the place of one named thing so often."""
-BUDGETS = {"general": 2, "grounding": 8, "affordance": 2, "reasoning": 2}
+BUDGETS = {"general": 2, "grounding": 24, "affordance": 2, "reasoning": 2}
 """Samples of a category for each row of most sources."""
 QUESTIONS = 100
 """As many as Where2Place has."""
@@ -53,7 +53,7 @@ def mixture_recipe(build: Path, rows: int) -> str:
 def pretrain_recipe(work: Path, name: str, left_out: str | None, steps: int) -> str:
     """A pre-training at size mini on the mixture in `work/calm`, without one category. JSON is YAML."""
     datasets = [
-        {"path": str(work / "calm/mixed/vlm" / category), "weight": 8 if category == "grounding" else 1}
+        {"path": str(work / "calm/mixed/vlm" / category), "weight": BUDGETS[category]}
         for category in CATEGORIES
         if category != left_out
     ]
@@ -74,7 +74,7 @@ def pretrain_recipe(work: Path, name: str, left_out: str | None, steps: int) -> 
         # the picture by 2 % of its deviation, at the start by 65 %. Random encoders show colours and places too.
         "trainable": {"vision": "frozen", "projector": "frozen"},
         "optim": {"lr": 1e-3, "warmup_fraction": 0.05, "betas": [0.9, 0.98]},
-        "batch": {"global": 32, "micro": 16},
+        "batch": {"global": 16, "micro": 8},
         "steps": steps,
         "checkpoint": {"every_steps": steps, "keep_last": 1},
         "log": {"every_steps": 10, "grad_norms_every_steps": 0},

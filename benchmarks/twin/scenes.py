@@ -112,11 +112,11 @@ def random_of(seed: int, *names: object) -> random.Random:
 
 
 @lru_cache(maxsize=256)
-def make_scene(seed: int, source: str, number: int, size: tuple[int, int], fewest: int = 3) -> Scene:
-    """`fewest` to five things of different names in different cells."""
+def make_scene(seed: int, source: str, number: int, size: tuple[int, int], fewest: int = 3, most: int = 5) -> Scene:
+    """`fewest` to `most` things of different names in different cells."""
     rng = random_of(seed, source, "scene", number)
     width, height = size
-    cells = rng.sample([(column, row) for column in range(COLUMNS) for row in range(ROWS)], rng.randint(fewest, 5))
+    cells = rng.sample([(column, row) for column in range(COLUMNS) for row in range(ROWS)], rng.randint(fewest, most))
     names = rng.sample([(colour, shape) for colour in COLOURS for shape in SHAPES], len(cells))
     step_x, step_y = width / COLUMNS, height / ROWS
     things = []
