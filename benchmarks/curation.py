@@ -15,6 +15,8 @@ commands of docs/data.md.
   official score of the points. Ratio: over chance. The table is that of the paper's Table VII.
 - `where2place/constant`: one point for every question, that in the most boxes of the mixture's answers, by the same
   scorer. `best_constant` in the JSON is the point that is best on the benchmark itself, which no model can know.
+
+Killed with `--work`, the same call goes on: what is built, trained or judged in that folder is not done again.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -39,12 +42,33 @@ from benchmarks.reporting import report, row
 from benchmarks.twin.baseline import judge_constant
 from benchmarks.twin.make import SOURCES, write_twin
 from benchmarks.twin.plan import TwinSettings
-from benchmarks.twin.recipes import LEFT_OUT_OF_TABLE, ROWS, mixture_recipe, pretrain_recipe, write_where2place
+from benchmarks.twin.recipes import (
+    LEFT_OUT_OF_TABLE,
+    QUESTIONS_NAME,
+    ROWS,
+    mixture_recipe,
+    pretrain_recipe,
+    write_where2place,
+)
 from pokevla.cli.main import run
+from pokevla.runs.creation import has_progress
+from pokevla.runs.directory import is_exported
 
 LONGEST_S = 3600.0
 OF_INPUTS = ("mixture.json", "report.html", "dataset.json")
 """Files that name fingerprints of the inputs, which depend on their shards."""
+
+
+def claim(work: Path, options: dict[str, int]) -> None:
+    """Note in `work` what it is made with. Raises SystemExit if that is something else already."""
+    noted = work / "options.json"
+    if noted.exists():
+        earlier = json.loads(noted.read_text(encoding="utf-8"))
+        if earlier != options:
+            raise SystemExit(f"{work} was made with {earlier}, not {options}: choose another folder.")
+    elif any(work.iterdir()):
+        raise SystemExit(f"{work} is not empty, and not of this benchmark: choose another folder.")
+    noted.write_text(json.dumps(options), encoding="utf-8")
 
 
 def chain(work: Path, workers: int, shard_samples: int) -> list[list[str]]:
@@ -111,18 +135,26 @@ def differing(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
 def build_rows(work: Path, rows: int, kills: int, seed: int) -> list[dict[str, Any]]:
     """Build the mixture in `work/calm`, build it again in other ways, and compare."""
     settings = TwinSettings(rows, seed=seed, faults=0.05, side=128)
-    write_twin(work / "twin", settings, rows={name: each * rows for name, each in ROWS.items()})
-    (work / "mixture.yaml").write_text(mixture_recipe(work / "build", rows), encoding="utf-8")
-    began = time.monotonic()
-    build(work, 2, 100)
-    calm_s = time.monotonic() - began
-    (work / "build").rename(work / "calm")
+    recipe, timing = work / "mixture.yaml", work / "calm.json"
+    if not recipe.exists():
+        shutil.rmtree(work / "twin", ignore_errors=True)
+        write_twin(work / "twin", settings, rows={name: each * rows for name, each in ROWS.items()})
+        recipe.write_text(mixture_recipe(work / "build", rows), encoding="utf-8")
+    if not timing.exists():
+        began = time.monotonic()
+        build(work, 2, 100)
+        timing.write_text(json.dumps({"seconds": time.monotonic() - began}), encoding="utf-8")
+    calm_s = json.loads(timing.read_text(encoding="utf-8"))["seconds"]
+    if not (work / "calm").exists():
+        (work / "build").rename(work / "calm")
+    if not (work / "again").exists():
+        build(work, 1, 1000)
+        (work / "build").rename(work / "again")
     calm = work / "calm/mixed/vlm"
-    build(work, 1, 1000)
-    again = differing(files(calm, OF_INPUTS), files(work / "build/mixed/vlm", OF_INPUTS))
-    (work / "build").rename(work / "again")
+    again = differing(files(calm, OF_INPUTS), files(work / "again/mixed/vlm", OF_INPUTS))
     found = [row("build/again", len(again), "files differ", files=len(files(calm)), seconds=calm_s)]
     if kills:
+        shutil.rmtree(work / "build", ignore_errors=True)  # of a call that was killed
         done = build(work, 2, 100, kills, 0.6 * calm_s / kills, seed)
         different = differing(files(calm), files(work / "build/mixed/vlm"))
         found.append(row("build/killed", len(different), "files differ", kills=done))
@@ -136,20 +168,30 @@ def build_rows(work: Path, rows: int, kills: int, seed: int) -> list[dict[str, A
 
 def learnt_rows(work: Path, steps: int, seed: int) -> list[dict[str, Any]]:
     """Train the models of the table and ask them; one row each."""
-    benchmark = write_where2place(work / "where2place", seed + 1)
-    constant = judge_constant(work / "calm/mixed/vlm/grounding", benchmark, work / "judged/constant")
-    found = [score_row("constant", constant)]
-    for name, left_out in LEFT_OUT_OF_TABLE.items():
-        recipe = work / f"{name}.yaml"
-        recipe.write_text(pretrain_recipe(work, name, left_out, 1 if name == "untrained" else steps), encoding="utf-8")
-        run_pokevla(["train", str(recipe)])
+    benchmark = work / "where2place"
+    if not (benchmark / QUESTIONS_NAME).exists():
+        shutil.rmtree(benchmark, ignore_errors=True)
+        write_where2place(benchmark, seed + 1)
+    found = []
+    for name in ("constant", *LEFT_OUT_OF_TABLE):
         out = work / "judged" / name
-        run_pokevla(["eval", "where2place", str(work / "runs" / name), str(benchmark), "--wording", "pokevla",
-                 "--part", "point", "--max-new-tokens", "64", "--out", str(out)])  # fmt: skip
-        summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-        found.append(score_row(name, summary))
+        if not out.exists() and name == "constant":
+            judge_constant(work / "calm/mixed/vlm/grounding", benchmark, out)
+        elif not out.exists():
+            train(work, name, 1 if name == "untrained" else steps)
+            run_pokevla(["eval", "where2place", str(work / "runs" / name), str(benchmark), "--wording", "pokevla",
+                         "--part", "point", "--max-new-tokens", "64", "--out", str(out)])  # fmt: skip
+        found.append(score_row(name, json.loads((out / "summary.json").read_text(encoding="utf-8"))))
         print(f"{name}: {found[-1]['value']:.3f}", flush=True)
     return found
+
+
+def train(work: Path, name: str, steps: int) -> None:
+    """Train one model of the table in `work/runs`, or go on with it."""
+    run_dir, recipe = work / "runs" / name, work / f"{name}.yaml"
+    recipe.write_text(pretrain_recipe(work, name, LEFT_OUT_OF_TABLE[name], steps), encoding="utf-8")
+    if not is_exported(run_dir):
+        run_pokevla(["resume", str(run_dir)] if has_progress(run_dir) else ["train", str(recipe)])
 
 
 def score_row(name: str, summary: dict[str, Any]) -> dict[str, Any]:
@@ -170,12 +212,15 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--steps", type=int, default=0, help="steps of pre-training; 0: no training")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--work", type=Path, help="new folder to keep; default: a temporary one")
+    parser.add_argument(
+        "--work", type=Path, help="folder to keep, new or of a call that was killed; default: a temporary one"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = (options.work or Path(temporary)).resolve()
         work.mkdir(parents=True, exist_ok=True)
+        claim(work, {"rows": options.rows, "steps": options.steps, "seed": options.seed})
         rows = build_rows(work, options.rows, options.kills, options.seed)
         if options.steps:
             rows += learnt_rows(work, options.steps, options.seed)

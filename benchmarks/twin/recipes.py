@@ -18,6 +18,8 @@ ROWS = {"roborefit": 12}
 """Rows of a source for each row of the others: nothing else asks for the place of one named thing so often."""
 BUDGETS = {"general": 2, "grounding": 24, "affordance": 2, "reasoning": 2}
 """Samples of a category for each row of most sources."""
+QUESTIONS_NAME = "point_questions.jsonl"
+"""Written last, so that it says that the folder is complete."""
 QUESTIONS = 100
 """As many as Where2Place has."""
 SIZE = (640, 480)
@@ -95,5 +97,5 @@ def write_where2place(root: Path, seed: int) -> Path:
         text = f"<image>\n{rng.choice(POINT_AT).format(thing.name)}{_SUFFIX}"
         lines.append({"question_id": number, "image": f"{number:02d}.jpg", "text": text, "category": "seen"})
     text = "".join(json.dumps(line) + "\n" for line in lines)
-    (root / "point_questions.jsonl").write_text(text, encoding="utf-8")
+    (root / QUESTIONS_NAME).write_text(text, encoding="utf-8")
     return root

@@ -77,3 +77,64 @@ def test_a_file_that_differs_is_found(tmp_path: Path, monkeypatch: pytest.Monkey
     again, killed = curation.build_rows(tmp_path, 3, 1, 0)
     assert (again["name"], again["value"]) == ("build/again", 1)
     assert (killed["name"], killed["value"]) == ("build/killed", 0)
+
+
+def test_a_killed_call_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[int] = []
+
+    def build(work: Path, workers: int, *_options: object) -> int:
+        built.append(workers)
+        if built == [2, 1]:
+            raise KeyboardInterrupt
+        (work / "build/mixed/vlm").mkdir(parents=True, exist_ok=True)
+        return 0
+
+    monkeypatch.setattr(curation, "build", build)
+    monkeypatch.setattr(curation, "write_twin", lambda root, _settings, rows: root.mkdir())
+    with pytest.raises(KeyboardInterrupt):
+        curation.build_rows(tmp_path, 3, 0, 0)
+    (again,) = curation.build_rows(tmp_path, 3, 0, 0)
+    assert built == [2, 1, 1]
+    assert again["value"] == 0
+    curation.build_rows(tmp_path, 3, 0, 0)
+    assert len(built) == 3
+
+
+def test_what_is_trained_and_judged_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = {"official": {"score": 0.25}, "chance": 0.05, "best_constant": 0.1, "failure_rate": 0.0}
+    called: list[str] = []
+
+    def run_pokevla(words: list[str]) -> str:
+        called.append(f"{words[0]} {Path(words[-1]).stem}")
+        if words[0] == "eval":
+            write_summary(Path(words[-1]))
+        else:
+            (tmp_path / "runs" / Path(words[-1]).stem / "checkpoints/step-00000001").mkdir(parents=True, exist_ok=True)
+        if called == ["train full", "eval full", "train without_grounding"]:
+            raise KeyboardInterrupt
+        return ""
+
+    def write_summary(out: Path) -> None:
+        out.mkdir(parents=True)
+        (out / "summary.json").write_text(json.dumps({"parts": {"point": part}}))
+
+    monkeypatch.setattr(curation, "run_pokevla", run_pokevla)
+    for name in ("constant", "untrained"):
+        write_summary(tmp_path / "judged" / name)
+    with pytest.raises(KeyboardInterrupt):
+        curation.learnt_rows(tmp_path, 5, 0)
+    rows = curation.learnt_rows(tmp_path, 5, 0)
+    assert [each["value"] for each in rows] == [0.25] * 6
+    assert called[:3] == ["train full", "eval full", "train without_grounding"]  # then it was killed
+    assert called[3:5] == ["resume without_grounding", "eval without_grounding"]
+
+
+def test_a_folder_of_other_options_is_refused(tmp_path: Path) -> None:
+    curation.claim(tmp_path, {"rows": 3})
+    curation.claim(tmp_path, {"rows": 3})
+    with pytest.raises(SystemExit, match=r"made with \{'rows': 3\}, not \{'rows': 4\}"):
+        curation.claim(tmp_path, {"rows": 4})
+    (tmp_path / "options.json").unlink()
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(SystemExit, match="not empty"):
+        curation.claim(tmp_path, {"rows": 3})
