@@ -12,7 +12,8 @@ commands of docs/data.md.
   and started again. Here everything is compared.
 - `where2place/NAME`, with `--steps`: PokeVLMs of size mini are trained on the mixture, on it without one category each,
   and not at all, and asked 100 questions about unseen pictures in Where2Place's layout by `pokevla eval where2place`:
-  official score of the points. Ratio: over chance. The table is that of the paper's Table VII.
+  official score of the points. Ratio: over chance. The table is that of the paper's Table VII. `on_a_thing` and
+  `named_nearest` in the JSON tell a model that points at things from one that looks for the named one.
 - `where2place/constant`: one point for every question, that in the most boxes of the mixture's answers, by the same
   scorer. `best_constant` in the JSON is the point that is best on the benchmark itself, which no model can know.
 
@@ -39,6 +40,7 @@ import pokevla.data.mixing.mixing
 import pokevla.data.screening.duplicates  # noqa: F401 (before any fork)
 from benchmarks.commands import run_pokevla
 from benchmarks.reporting import report, row
+from benchmarks.twin.aim import aim_of
 from benchmarks.twin.baseline import judge_constant
 from benchmarks.twin.make import SOURCES, write_twin
 from benchmarks.twin.plan import TwinSettings
@@ -181,8 +183,10 @@ def learnt_rows(work: Path, steps: int, seed: int) -> list[dict[str, Any]]:
             train(work, name, 1 if name == "untrained" else steps)
             run_pokevla(["eval", "where2place", str(work / "runs" / name), str(benchmark), "--wording", "pokevla",
                          "--part", "point", "--max-new-tokens", "64", "--out", str(out)])  # fmt: skip
-        found.append(score_row(name, json.loads((out / "summary.json").read_text(encoding="utf-8"))))
-        print(f"{name}: {found[-1]['value']:.3f}", flush=True)
+        aim = aim_of(out / "answers.jsonl", seed + 1)
+        found.append(score_row(name, json.loads((out / "summary.json").read_text(encoding="utf-8"))) | aim)
+        print("{}: {:.2f}; on a thing {on_a_thing:.2f}, the named one nearest {named_nearest:.2f} (by chance "
+              "{by_chance:.2f})".format(name, found[-1]["value"], **aim), flush=True)  # fmt: skip
     return found
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 from benchmarks.twin.make import SOURCES
 from benchmarks.twin.questions import POINT_AT
-from benchmarks.twin.scenes import draw_mask, draw_scene, make_scene, random_of
+from benchmarks.twin.scenes import Scene, Thing, draw_mask, draw_scene, make_scene, random_of
 
 CATEGORIES = ("general", "grounding", "affordance", "reasoning")
 LEFT_OUT_OF_TABLE = {
@@ -84,14 +85,19 @@ def pretrain_recipe(work: Path, name: str, left_out: str | None, steps: int) -> 
     return json.dumps(content, indent=1)
 
 
+def asked_for(seed: int, number: int) -> tuple[Scene, Thing, random.Random]:
+    """The scene and the named thing of a question of `write_where2place`, and random numbers for its words."""
+    scene, rng = make_scene(seed, "where2place", number, SIZE), random_of(seed, "where2place", "question", number)
+    return scene, rng.choice(scene.things), rng
+
+
 def write_where2place(root: Path, seed: int) -> Path:
     """Questions about one thing each in pictures of another seed than the twin's, with the thing as the mask."""
     for folder in ("images", "masks"):
         (root / folder).mkdir(parents=True)
     lines = []
     for number in range(QUESTIONS):
-        scene, rng = make_scene(seed, "where2place", number, SIZE), random_of(seed, "where2place", "question", number)
-        thing = rng.choice(scene.things)
+        scene, thing, rng = asked_for(seed, number)
         draw_scene(scene).save(root / "images" / f"{number:02d}.jpg", quality=95)
         draw_mask(scene, thing).save(root / "masks" / f"{number:02d}.jpg", quality=100)
         text = f"<image>\n{rng.choice(POINT_AT).format(thing.name)}{_SUFFIX}"

@@ -9,10 +9,18 @@ import numpy as np
 import pytest
 
 from benchmarks import curation
+from benchmarks.twin.aim import aim_of
 from benchmarks.twin.baseline import GRID, judge_constant, most_covered
 from benchmarks.twin.make import write_source
 from benchmarks.twin.plan import TwinSettings
-from benchmarks.twin.recipes import LEFT_OUT_OF_TABLE, QUESTIONS, mixture_recipe, pretrain_recipe, write_where2place
+from benchmarks.twin.recipes import (
+    LEFT_OUT_OF_TABLE,
+    QUESTIONS,
+    asked_for,
+    mixture_recipe,
+    pretrain_recipe,
+    write_where2place,
+)
 from pokevla.evaluation.vlm_benchmarks.reading.where2place import read_where2place
 from pokevla.recipe.load import load_recipe
 from pokevla.recipe.schema import MixtureRecipe, PretrainRecipe
@@ -62,6 +70,25 @@ def test_the_constant_answer_is_judged_by_the_scorer_of_the_models(tmp_path: Pat
     assert found["value"] == pytest.approx(inside / QUESTIONS)
     assert found["value"] <= found["best_constant"] + 0.01
     assert found["failures"] == 0
+
+
+def test_aim_tells_the_named_thing_from_any_thing(tmp_path: Path) -> None:
+    lines, chance = [], []
+    for number, reply in enumerate(("named", "other", "below the named", "none")):
+        scene, thing, _ = asked_for(3, number)
+        other = next(each for each in scene.things if each != thing)
+        pixels = {
+            "named": [(thing.x, thing.y)],
+            "other": [(other.x, other.y)],
+            "below the named": [(thing.x, thing.box[3] + 1)],
+            "none": [],
+        }[reply]
+        points = [(x / scene.width, y / scene.height) for x, y in pixels]
+        lines.append(json.dumps({"id": str(number), "points": points}))
+        chance.append(1 / len(scene.things))
+    (tmp_path / "answers.jsonl").write_text("\n".join(lines))
+    found = aim_of(tmp_path / "answers.jsonl", 3)
+    assert found == {"on_a_thing": 0.5, "named_nearest": 0.5, "by_chance": pytest.approx(sum(chance) / 4)}
 
 
 def test_a_file_that_differs_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +144,7 @@ def test_what_is_trained_and_judged_is_not_done_again(tmp_path: Path, monkeypatc
     def write_summary(out: Path) -> None:
         out.mkdir(parents=True)
         (out / "summary.json").write_text(json.dumps({"parts": {"point": part}}))
+        (out / "answers.jsonl").write_text(json.dumps({"id": "0", "points": []}))
 
     monkeypatch.setattr(curation, "run_pokevla", run_pokevla)
     for name in ("constant", "untrained"):
