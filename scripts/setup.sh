@@ -208,6 +208,13 @@ write_marker() {
     mv "$MARKER.tmp" "$MARKER"
 }
 
+# `python benchmarks/NAME.py` imports the package `benchmarks`, which is not installed with the project.
+ensure_import_path() {
+    local path_file=$VENV/lib/python3.11/site-packages/pokevla_checkout.pth
+    [[ -r $path_file && $(<"$path_file") == "$ROOT" ]] && return
+    printf '%s\n' "$ROOT" >"$path_file"
+}
+
 ensure_environment() {
     local key installed_key="" installed_root=""
     key=$(environment_key)
@@ -227,6 +234,7 @@ ensure_environment() {
         logged_pip install --no-build-isolation --no-deps -e .
         write_marker "$key"
     fi
+    ensure_import_path
     exec 9>&-
 }
 

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ("bash", "cat", "cut", "dirname", "env", "find", "mkdir", "sha256sum")
 PACKAGES = ("python3.11", "python3.11-venv", "libosmesa6", "libgl1", "libglib2.0-0")
+SITE_PACKAGES = "lib/python3.11/site-packages"
 HIDE = """
 import ctypes, os
 real = ctypes.CDLL
@@ -42,7 +43,7 @@ def bare_path(tmp_path: Path) -> Path:
 def installed(tmp_path: Path) -> Path:
     """A virtual environment that counts as installed."""
     folder = tmp_path / "venv"
-    folder.mkdir()
+    (folder / SITE_PACKAGES).mkdir(parents=True)
     (folder / "pyvenv.cfg").touch()
     (folder / ".pokevla-installed").write_text(f"{environment_key(ROOT)}\n{ROOT}\n")
     return folder
@@ -70,6 +71,24 @@ def hiding(folder: Path, *libraries: str) -> dict[str, str]:
     """Variables that give setup this very Python, to which the dynamic linker does not find `libraries`."""
     (folder / "sitecustomize.py").write_text(HIDE)
     return {"POKEVLA_PYTHON": sys.executable, "PYTHONPATH": str(folder), "HIDDEN_LIBRARIES": " ".join(libraries)}
+
+
+@pytest.mark.parametrize("before", [None, "/another/checkout"])
+def test_benchmarks_of_this_checkout_can_be_run(
+    bare_path: Path, installed: Path, tmp_path: Path, before: str | None
+) -> None:
+    """`python benchmarks/reader.py`, as docs/performance.md says it, imports the package `benchmarks`."""
+    written = installed / SITE_PACKAGES / "pokevla_checkout.pth"
+    if before is not None:
+        written.write_text(before)
+    done = run_setup(bare_path, installed, POKEVLA_PYTHON=sys.executable)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    code = f"import site; site.addsitedir({str(written.parent)!r}); import benchmarks; print(*benchmarks.__path__)"
+    path = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=path, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert found.stdout.strip() == str(ROOT / "benchmarks")
 
 
 def test_all_that_is_missing_is_named_at_once(bare_path: Path, tmp_path: Path) -> None:
