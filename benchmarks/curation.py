@@ -150,7 +150,7 @@ def build_rows(work: Path, rows: int, kills: int, seed: int) -> list[dict[str, A
     if not (work / "calm").exists():
         (work / "build").rename(work / "calm")
     if not (work / "again").exists():
-        build(work, 1, 1000)
+        build(work, 0, 1000)
         (work / "build").rename(work / "again")
     calm = work / "calm/mixed/vlm"
     again = differing(files(calm, OF_INPUTS), files(work / "again/mixed/vlm", OF_INPUTS))

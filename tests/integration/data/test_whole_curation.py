@@ -15,7 +15,7 @@ LONGEST_S = 900
 
 def test_the_mixture_of_all_sources_does_not_depend_on_kills_and_processes(tmp_path: Path, repository: Path) -> None:
     work, found = tmp_path / "work", tmp_path / "curation.json"
-    command = [sys.executable, "benchmarks/curation.py", "--rows", "12", "--kills", "4"]
+    command = [sys.executable, "benchmarks/curation.py", "--rows", "12", "--kills", "2"]
     done = subprocess.run(
         [*command, "--work", str(work), "--json", str(found)],
         cwd=repository, capture_output=True, text=True, timeout=LONGEST_S, check=False,
