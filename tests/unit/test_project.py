@@ -221,6 +221,9 @@ def test_setup_says_and_does_nothing_when_all_is_there(tmp_path: Path) -> None:
     key = run_setup(tmp_path, "--key").stdout.strip()
     (tmp_path / "pyvenv.cfg").touch()
     (tmp_path / ".pokevla-installed").write_text(f"{key}\n{ROOT}\n")
+    packages = tmp_path / "lib" / "python3.11" / "site-packages"
+    packages.mkdir(parents=True)
+    (packages / "pokevla_checkout.pth").write_text(f"{ROOT}\n")
     result = run_setup(tmp_path)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     assert not (tmp_path / "bin").exists()

@@ -115,6 +115,8 @@ def test_the_probe_notes_the_samples_and_actions_of_a_command(tmp_path: Path) ->
     """The package has another layout: only its entry point has the known name."""
     package = tmp_path / "pokevla" / "cli"
     package.mkdir(parents=True)
+    for folder in (package.parent, package):  # a folder without it would yield to the checkout, later in sys.path
+        (folder / "__init__.py").touch()
     (package / "main.py").write_text(
         "import dataclasses, torch\n"
         "@dataclasses.dataclass\n"
