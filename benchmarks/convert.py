@@ -192,7 +192,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs=2, metavar=("FEW", "MANY"), help="of `memory`")
     parser.add_argument("--pictures", type=int, default=200, help="distinct pictures of each source")
     parser.add_argument("--workers", type=int, default=1, help="of the command")
-    parser.add_argument("--folder", type=Path, help="where twins and datasets are written; deleted afterwards")
+    parser.add_argument(
+        "--folder", type=Path, help="where twins and datasets are written, new or not; they are deleted afterwards"
+    )
     parser.add_argument("--read", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.read is not None:
@@ -203,6 +205,8 @@ def main() -> None:
     speeds = [60, 300] if options.quick else [500, 2_500]
     small = TwinSettings(pictures=options.pictures, side=SMALL_SIDE)
     usual = TwinSettings(pictures=options.pictures, side=0, photos=True)
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
     rows = []
     try:
         for name in options.sources:

@@ -20,7 +20,7 @@ def row(
 
 def report(rows: Sequence[dict[str, Any]], json_path: Path | None) -> None:
     """Print the table, and write JSON if a path is given."""
-    width = max(len(entry["name"]) for entry in rows)
+    width = max((len(entry["name"]) for entry in rows), default=0)
     for entry in rows:
         ratio = "" if entry["ratio"] is None else f"{entry['ratio']:8.3f} x"
         line = f"{entry['name']:<{width}}  {entry['value']:>11.4g} {entry['unit']:<10}{ratio:>10}  {entry['reference']}"

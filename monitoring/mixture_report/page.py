@@ -97,6 +97,8 @@ def _tiles(summary: MixtureSummary, figures: Mapping[str, Any], totals: Mapping[
     sources = {(row.category, row.source) for row in summary.counts if row.selected}
     return [
         {"value": spaced(summary.selected), "name": f"samples of {spaced(totals['read'])} read"},
+        *([{"value": spaced(summary.written), "name": "conversations, into which they were joined"}]
+          if summary.written != summary.selected else []),
         {"value": spaced(totals["budget"]), "name": "samples in the budget"},
         {"value": percent(summary.selected / totals["paper"] if totals["paper"] else None),
          "name": f"of the paper's {spaced(totals['paper'])}"},

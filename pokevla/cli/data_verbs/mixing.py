@@ -75,7 +75,8 @@ def mix(
         return
     print_summary(made)
     out = loaded.output / loaded.name
-    typer.echo(f"wrote {out}: {made.selected:,} samples; {out / REPORT_NAME} shows them")
+    joined = f", joined into {made.written:,} conversations" if made.written != made.selected else ""
+    typer.echo(f"wrote {out}: {made.selected:,} samples{joined}; {out / REPORT_NAME} shows them")
 
 
 def report(

@@ -1,6 +1,6 @@
 """The samples of all inputs as columns, and what becomes of each before budgets: filters, lists, caps.
 
-Nothing is kept per sample but a few numbers: about 20 bytes.
+Nothing is kept per sample but a few numbers: about 20 bytes, 28 where questions about one image are joined.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ class Candidates:
     letter: np.ndarray
     points: np.ndarray
     status: np.ndarray  # (n,) int8
+    image: np.ndarray | None = None
+    """(n,) uint64 hashes of images; None unless questions about one image are joined."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -96,7 +98,8 @@ def load_candidates(
     """
     classes: dict[SampleClass, int] = {}
     codes: dict[str, int] = {}
-    kept: dict[str, list[np.ndarray]] = {name: [] for name in _KEPT}
+    names = [*_KEPT, *(["image"] if any(source.questions_per_sample > 1 for source in recipe.sources) else [])]
+    kept: dict[str, list[np.ndarray]] = {name: [] for name in names}
     statuses, starts = [], [0]
     for number, (source, dataset) in enumerate(zip(recipe.sources, datasets, strict=True)):
         columns = _columns(folder, [n for n, chunk in enumerate(chunks) if chunk.dataset == number], classes)
@@ -107,7 +110,7 @@ def load_candidates(
             _cap(status, columns, cap)
         statuses.append(status)
         starts.append(starts[-1] + len(status))
-        for name in _KEPT:
+        for name in names:
             kept[name].append(columns[name])
     arrays = {name: np.concatenate(parts) for name, parts in kept.items()}
     ids = arrays.pop("id")

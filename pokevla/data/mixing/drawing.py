@@ -1,6 +1,7 @@
 """The samples of a mixture, read from its inputs and changed as the recipe says, in parts, by several processes.
 
-1000003/records.jsonl    a record, and by extension where its other members are in members.bin, per line
+1000003/records.jsonl    a record, and by extension where its other members are in members.bin, per line; one of
+                         several questions has the members of the first
 1000003/members.bin      images and masks
 """
 
@@ -10,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import xxhash
 from pokevla.data.conversion.unfinished import AGAIN, new_part, part_folder
 from pokevla.data.dataset import Dataset
 from pokevla.data.mixing.choices import read_choice, reordered
+from pokevla.data.mixing.joining import joined_record
 from pokevla.data.mixing.scanning import Opened
 from pokevla.data.reader import ShardReader
 from pokevla.data.records import format_points
@@ -33,15 +36,25 @@ FIRST_PART = 1_000_000
 
 @dataclass(frozen=True)
 class Drawn:
-    """The samples of one dataset to write, in order, as columns."""
+    """The samples of one dataset to write, in order, as columns of their questions."""
 
     name: str
     inputs: np.ndarray  # (n,) int16
     rows: np.ndarray  # (n,) int64, in the input
     letters: np.ndarray  # (n,) int8: where the right option goes, -1: nowhere
+    starts: np.ndarray  # (samples + 1,) int64: the first question of each sample, and the end
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.starts) - 1
+
+    def chosen(self, first: int, count: int) -> np.ndarray:
+        """First question of each of `count` samples from the first, and the end, (up to count + 1,) int64."""
+        return self.starts[first : first + count + 1]
+
+    def questions(self, first: int, count: int) -> int:
+        """How many questions so many samples have."""
+        chosen = self.chosen(first, count)
+        return int(chosen[-1] - chosen[0])
 
 
 @dataclass(frozen=True)
@@ -92,9 +105,11 @@ class DrawWork:
     def _make(
         self, number: int, drawn: Drawn, first: int, reader: Callable[[int], tuple[Dataset, ShardReader]]
     ) -> None:
-        chosen = slice(first, first + self.part_samples)
+        starts = drawn.chosen(first, self.part_samples).tolist()
+        chosen = slice(starts[0], starts[-1])
         columns = (drawn.inputs[chosen].tolist(), drawn.rows[chosen].tolist(), drawn.letters[chosen].tolist())
         lines: list[bytes] = [b""] * len(columns[0])
+        places: dict[int, dict[str, list[int]]] = {start - starts[0]: {} for start in starts[:-1]}
         with new_part(self.folder, number) as new:
             with (new / MEMBERS).open("xb") as others:
                 # In the order of the inputs, so that each shard and its index are opened once.
@@ -102,14 +117,14 @@ class DrawWork:
                     dataset, shards = reader(columns[0][place])
                     row = columns[1][place]
                     members, key = shards.read(row), dataset.rows.text("key", row)
-                    record = self._changed(read_record(members, key), columns[2][place])
-                    where: dict[str, list[int]] = {}
-                    for extension in sorted(members.keys() - {"json"}):
-                        where[extension] = [others.tell(), len(members[extension])]
+                    lines[place] = encode_json(self._changed(read_record(members, key), columns[2][place]))
+                    for extension in sorted(members.keys() - {"json"}) if place in places else ():
+                        places[place][extension] = [others.tell(), len(members[extension])]
                         others.write(members[extension])
-                    lines[place] = encode_json({"record": record, "members": where}) + b"\n"
             with (new / RECORDS).open("xb") as records:
-                records.writelines(lines)
+                for start, end in pairwise(start - starts[0] for start in starts):
+                    record = joined_record([json.loads(line) for line in lines[start:end]])
+                    records.write(encode_json({"record": record, "members": places[start]}) + b"\n")
 
     def _changed(self, record: dict[str, Any], place: int) -> dict[str, Any]:
         if place >= 0:

@@ -19,6 +19,7 @@ from pokevla.data.dataset import Dataset, open_dataset, refuse_replacing_dataset
 from pokevla.data.mixing.candidates import Candidates, load_candidates
 from pokevla.data.mixing.drawing import Drawn, DrawWork, is_drawn
 from pokevla.data.mixing.facts import summarise_mixture
+from pokevla.data.mixing.joining import conversations
 from pokevla.data.mixing.lists import read_lists
 from pokevla.data.mixing.scanning import Opened, ScanWork, chunks_of, is_scanned
 from pokevla.data.mixing.selection import output_order, right_places, select
@@ -86,13 +87,13 @@ def mix(
     candidates = load_candidates(recipe, datasets, chunks, folder, lists)
     strata = select(recipe, candidates)
     places = right_places(candidates, recipe.answers.letters)
-    drawn = _drawn(recipe, candidates, places)
+    drawn = _drawn(recipe, datasets, candidates, places)
     summary = summarise_mixture(recipe, datasets, list_facts, candidates, strata, places)
     _refuse_short(recipe, summary)
     del candidates
     draw = DrawWork(inputs, drawn, PART_SAMPLES, recipe.answers.max_points, recipe.seed, folder)
     parts = draw.parts()
-    sizes = {number: min(PART_SAMPLES, len(drawn[which]) - first) for number, which, first in parts}
+    sizes = {number: drawn[which].questions(first, PART_SAMPLES) for number, which, first in parts}
     _make(draw, sizes, is_drawn, folder, workers, on_draw)
     numbers = {each.name: [number for number, of, _ in parts if of == which] for which, each in enumerate(drawn)}
     several_images = {each.name for each in drawn if _has_several_images(each, datasets)}
@@ -182,14 +183,16 @@ def _make(
                 on_samples(done, total)
 
 
-def _drawn(recipe: MixtureRecipe, candidates: Candidates, places: np.ndarray) -> list[Drawn]:
+def _drawn(
+    recipe: MixtureRecipe, datasets: Sequence[Dataset], candidates: Candidates, places: np.ndarray
+) -> list[Drawn]:
     """What each dataset gets; those without samples are left away. Raises DataError if none has any."""
     names = {ALL_NAME: None} if recipe.datasets == "one" else {name: name for name in in_order(recipe.categories)}
     drawn = []
     for name, category in names.items():
-        rows = output_order(candidates, category)
+        rows, starts = conversations(recipe, datasets, candidates, output_order(candidates, category))
         if len(rows):
-            drawn.append(Drawn(name, *candidates.place(rows), places[rows]))
+            drawn.append(Drawn(name, *candidates.place(rows), places[rows], starts))
     if not drawn:
         raise DataError(
             f"Nothing is left of the {len(candidates)} samples of the sources of {recipe.name}.",

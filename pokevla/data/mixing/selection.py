@@ -91,13 +91,13 @@ def _configs(
                 raise RecipeError(
                     f"{first.path} and {source.path} both hold {names[place][1]}, task {names[place][2]}, and the "
                     "recipe gives them other bounds.",
-                    "Give both the same whole, weight, at_most and yes_no.",
+                    "Give both the same whole, weight, at_most, yes_no and questions_per_sample.",
                 )
     return {name: recipe.sources[number] for name, number in found.items()}
 
 
 def _bounds(source: MixtureSource) -> tuple[object, ...]:
-    return source.whole, source.weight, source.at_most, source.yes_no
+    return source.whole, source.weight, source.at_most, source.yes_no, source.questions_per_sample
 
 
 def _balanced(name: Stratum, config: MixtureSource, rows: np.ndarray, candidates: Candidates) -> _Share:

@@ -4,7 +4,8 @@
     output/name/mixture.json    `MixtureSummary` as JSON: its fields by name, and `schema_version`
     output/name/report.html     the same for people, and what the samples are like; can be made again
 
-A sample is a row of one input. Each sample read ends at exactly one step, so for every entry of `counts`
+A sample is a row of one input. Where the recipe joins questions about one image, several of them are one sample of a
+dataset, so `datasets` count fewer. Each sample read ends at exactly one step, so for every entry of `counts`
 
     read = not_wanted + sum(left_out.values()) + capped + unbalanced + over_budget + selected
 
@@ -204,6 +205,11 @@ class MixtureSummary:
     def selected(self) -> int:
         """Samples in the mixture."""
         return sum(each.selected for each in self.categories)
+
+    @property
+    def written(self) -> int:
+        """Samples of its datasets: fewer than `selected` where questions about one image were joined."""
+        return sum(facts["samples"] for facts in self.datasets.values())
 
     def step_totals(self, category: str | None = None) -> dict[str, int]:
         """`read`, then how many samples ended at each step; of one category, or of all."""

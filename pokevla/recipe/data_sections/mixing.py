@@ -41,6 +41,9 @@ class MixtureSource(Section):
     yes_no: Literal["balanced", "as_is"] = "balanced"
     """`balanced`: as many samples of a task are answered by yes as by no; the more frequent answer is cut down. Samples
     with several turns are not counted."""
+    questions_per_sample: Positive = 1
+    """Most questions about one image, of one category, that become one sample, a conversation of as many turns, as in
+    LLaVA-1.5's training set. 1: each question is a sample. Budgets and caps count questions."""
 
 
 class CategoryConfig(Section):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from benchmarks import convert
 from benchmarks.convert import FULL, READERS, convert_twin, measure_speed, read_rows_of, sum_questions
 from benchmarks.process_tree import run_measured
 from benchmarks.twin.make import SOURCES, write_source
@@ -60,3 +63,18 @@ def test_a_conversion_gives_rates_and_the_full_set(tmp_path: Path) -> None:
     full_rows = FULL["refspatial"][0] * planted.rows / sum_questions(planted)
     assert hours["value"] == pytest.approx(full_rows / rate["value"] / 3600)
     assert not [path for path in tmp_path.iterdir() if path.name != "one"]
+
+
+def test_what_was_measured_is_reported_when_a_source_fails_even_if_that_is_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> list[dict[str, Any]]:
+        raise RuntimeError("out of disk")
+
+    monkeypatch.setattr(convert, "measure_memory", fail)
+    out = tmp_path / "rows.json"
+    monkeypatch.setattr(sys, "argv", ["convert.py", "--folder", str(tmp_path / "new"), "--json", str(out)])
+    with pytest.raises(RuntimeError, match="out of disk"):
+        convert.main()
+    assert json.loads(out.read_text(encoding="utf-8"))["rows"] == []
+    assert (tmp_path / "new").is_dir()

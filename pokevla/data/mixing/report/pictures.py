@@ -15,11 +15,14 @@ from pokevla.data.mixing.report.counting import ClassFigures, SampleKind
 from pokevla.data.randomness import raw
 from pokevla.data.reader import ShardReader
 from pokevla.data.records import MAX_IMAGES, image_names
+from pokevla.data.screening.scanning import read_record
 from pokevla.errors import DataError
 
 OF_A_SOURCE = 4
 """Samples that are shown of each source in a category."""
 MAX_SHOWN = 160
+FURTHER_TURNS = 3
+"""Turns of a conversation that are shown after the first."""
 WIDTH = 256
 """Longest side of a picture in the report, in pixels."""
 
@@ -78,6 +81,7 @@ def sample_pictures(
 
 def _sample(dataset: Dataset, reader: ShardReader, kind: SampleKind, row: int) -> dict[str, Any]:
     key, members = dataset.rows.text("key", row), reader.read(row)
+    further_turns = read_record(members, key).get("further_turns") or []
     pictures = []
     for name in [name for name in image_names(MAX_IMAGES) if name in members]:
         image = decode_image(members[name], key)
@@ -91,4 +95,6 @@ def _sample(dataset: Dataset, reader: ShardReader, kind: SampleKind, row: int) -
         "picture": as_uri(side_by_side(pictures)) if pictures else None,
         "question": dataset.rows.text("question", row),
         "answer": dataset.rows.text("answer", row),
+        "further_turns": further_turns[:FURTHER_TURNS],
+        "turns_left_out": len(further_turns[FURTHER_TURNS:]),
     }

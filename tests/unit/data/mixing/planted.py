@@ -11,6 +11,26 @@ import pytest
 from pokevla.cli.main import run
 from tests.unit.data.curation.published import convert, save, talk, write_json
 
+KILLER = """
+import os, signal, sys
+import pokevla.data.mixing.mixing, pokevla.data.mixing.drawing, pokevla.data.mixing.scanning, pokevla.data.writer
+from pokevla.cli.main import run
+pokevla.data.mixing.mixing.PART_SAMPLES = 16
+name, count = sys.argv[1], int(sys.argv[2])
+owner = {"read_record": [pokevla.data.mixing.scanning, pokevla.data.mixing.drawing],
+         "add_sample": [pokevla.data.writer.DatasetWriter],
+         "write_json": [pokevla.data.mixing.writing]}[name]
+left = [count]
+for each in owner:
+    def call(*arguments, real=getattr(each, name), **options):
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **options)
+    setattr(each, name, call)
+sys.exit(run(["data", "mix", *sys.argv[3:]]))
+"""
+"""A command that dies at the Nth call of a function: its name, N, and the arguments of `data mix`."""
 SIZES = {"robopoint": 48, "refspatial": 24, "llava": 40}
 
 

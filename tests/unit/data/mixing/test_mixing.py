@@ -21,7 +21,7 @@ from pokevla.data.mixing.summary import STEPS, read_summary
 from pokevla.data.reader import ShardReader
 from pokevla.data.tables.questions import SCHEMA, table_row
 from pokevla.data.writer import DatasetWriter, encode_json
-from tests.unit.data.mixing.planted import SIZES, contents, refused, write_recipe
+from tests.unit.data.mixing.planted import KILLER, SIZES, contents, refused, write_recipe
 
 
 def rows_of(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -40,33 +40,12 @@ def test_other_shards_and_processes_give_the_same_bytes(sources: Path, mixed: Pa
     assert not list(tmp_path.glob("**/.unfinished*"))
 
 
-_KILLER = """
-import os, signal, sys
-import pokevla.data.mixing.mixing, pokevla.data.mixing.drawing, pokevla.data.mixing.scanning, pokevla.data.writer
-from pokevla.cli.main import run
-pokevla.data.mixing.mixing.PART_SAMPLES = 16
-name, count = sys.argv[1], int(sys.argv[2])
-owner = {"read_record": [pokevla.data.mixing.scanning, pokevla.data.mixing.drawing],
-         "add_sample": [pokevla.data.writer.DatasetWriter],
-         "write_json": [pokevla.data.mixing.writing]}[name]
-left = [count]
-for each in owner:
-    def call(*arguments, real=getattr(each, name), **options):
-        left[0] -= 1
-        if left[0] == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*arguments, **options)
-    setattr(each, name, call)
-sys.exit(run(["data", "mix", *sys.argv[3:]]))
-"""
-
-
 def test_killed_at_any_time_it_goes_on_to_the_same_bytes(
     sources: Path, mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pokevla.data.mixing.mixing.PART_SAMPLES", 16)
     recipe = write_recipe(tmp_path / "r.yaml", sources / "many", tmp_path / "out")
-    command = [sys.executable, "-c", _KILLER]
+    command = [sys.executable, "-c", KILLER]
     unfinished = tmp_path / "out/.unfinished-vlm"
     seen = []
     for name, count in (
@@ -188,7 +167,7 @@ def test_finished_parts_that_do_not_fit_are_not_lost_and_not_used(
     moving = tmp_path / "sets"
     shutil.copytree(sources / "few", moving)
     recipe = write_recipe(tmp_path / "r.yaml", moving, tmp_path / "out")
-    words = [sys.executable, "-c", _KILLER, "read_record", "330", str(recipe), "--workers", "0"]
+    words = [sys.executable, "-c", KILLER, "read_record", "330", str(recipe), "--workers", "0"]
     assert subprocess.run(words, capture_output=True, check=False).returncode == -signal.SIGKILL
     unfinished = tmp_path / "out/.unfinished-vlm"
     before = contents(unfinished)
@@ -207,7 +186,7 @@ def test_finished_parts_that_do_not_fit_are_not_lost_and_not_used(
 
 def test_parts_are_discarded_when_one_says_so(sources: Path, mixed: Path, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "r.yaml", sources / "few", tmp_path / "out", answers={"max_points": 3})
-    words = [sys.executable, "-c", _KILLER, "read_record", "330", str(recipe), "--workers", "0"]
+    words = [sys.executable, "-c", KILLER, "read_record", "330", str(recipe), "--workers", "0"]
     assert subprocess.run(words, capture_output=True, check=False).returncode == -signal.SIGKILL
     write_recipe(recipe, sources / "few", tmp_path / "out")
     scanned = tmp_path / "out/.unfinished-vlm/000000/samples.arrow"
