@@ -47,14 +47,22 @@ class Drawn:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def chosen(self, first: int, count: int) -> np.ndarray:
-        """First question of each of `count` samples from the first, and the end, (up to count + 1,) int64."""
-        return self.starts[first : first + count + 1]
+    def stop(self, first: int, questions: int) -> int:
+        """The end of as many samples from the first as have so many questions, at least one sample."""
+        end = int(np.searchsorted(self.starts, self.starts[first] + questions, side="right")) - 1
+        return max(end, first + 1)
 
-    def questions(self, first: int, count: int) -> int:
-        """How many questions so many samples have."""
-        chosen = self.chosen(first, count)
-        return int(chosen[-1] - chosen[0])
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive samples of one dataset."""
+
+    number: int
+    which: int
+    """Number of the dataset in `DrawWork.drawn`."""
+    first: int
+    stop: int
+    questions: int
 
 
 @dataclass(frozen=True)
@@ -63,25 +71,28 @@ class DrawWork:
 
     inputs: Sequence[Opened]
     drawn: Sequence[Drawn]
-    part_samples: int
-    """Its records are in memory at once, its images are not."""
+    part_questions: int
+    """Their records are in memory at once, their images are not."""
     max_points: int | None
     seed: int
     folder: Path
 
-    def parts(self) -> list[tuple[int, int, int]]:
-        """(number of the part, number in `drawn`, first sample) of all parts, in order."""
-        found, number = [], FIRST_PART
+    def parts(self) -> list[Part]:
+        """All parts, in order."""
+        found: list[Part] = []
         for which, each in enumerate(self.drawn):
-            for first in range(0, len(each), self.part_samples):
-                found.append((number, which, first))
-                number += 1
+            first = 0
+            while first < len(each):
+                stop = each.stop(first, self.part_questions)
+                questions = int(each.starts[stop] - each.starts[first])
+                found.append(Part(FIRST_PART + len(found), which, first, stop, questions))
+                first = stop
         return found
 
     @contextmanager
     def opened(self) -> Iterator[Callable[[int], None]]:
         """Opens each input when its first sample comes."""
-        places = {number: (which, first) for number, which, first in self.parts()}
+        parts = {part.number: part for part in self.parts()}
         datasets: dict[int, tuple[Dataset, ShardReader]] = {}
         with ExitStack() as stack:
 
@@ -93,8 +104,7 @@ class DrawWork:
                 return datasets[number]
 
             def make(number: int) -> None:
-                which, first = places[number]
-                self._make(number, self.drawn[which], first, reader)
+                self._make(parts[number], reader)
 
             yield make
 
@@ -102,15 +112,14 @@ class DrawWork:
         """Nothing is decoded here, so it is a fault of the machine."""
         raise EnvironmentSetupError(f"A process that read samples for part {number} died: {problem}.", AGAIN)
 
-    def _make(
-        self, number: int, drawn: Drawn, first: int, reader: Callable[[int], tuple[Dataset, ShardReader]]
-    ) -> None:
-        starts = drawn.chosen(first, self.part_samples).tolist()
+    def _make(self, part: Part, reader: Callable[[int], tuple[Dataset, ShardReader]]) -> None:
+        drawn = self.drawn[part.which]
+        starts = drawn.starts[part.first : part.stop + 1].tolist()
         chosen = slice(starts[0], starts[-1])
         columns = (drawn.inputs[chosen].tolist(), drawn.rows[chosen].tolist(), drawn.letters[chosen].tolist())
         lines: list[bytes] = [b""] * len(columns[0])
         places: dict[int, dict[str, list[int]]] = {start - starts[0]: {} for start in starts[:-1]}
-        with new_part(self.folder, number) as new:
+        with new_part(self.folder, part.number) as new:
             with (new / MEMBERS).open("xb") as others:
                 # In the order of the inputs, so that each shard and its index are opened once.
                 for place in sorted(range(len(lines)), key=lambda n: (columns[0][n], columns[1][n])):

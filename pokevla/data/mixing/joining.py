@@ -21,8 +21,8 @@ def conversations(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Divide selected samples among the samples to write.
 
-    Those of one category, source and image come together, up to `questions_per_sample` of their source. Samples without
-    an image, or with several, stay alone. A conversation stands where the first of its questions stood.
+    Those of one category, source, split and image come together, up to `questions_per_sample` of their source. Samples
+    without an image, or with several, stay alone. A conversation stands where the first of its questions stood.
 
     Args:
         rows: (n,) selected samples in the order in which they are written.
@@ -37,8 +37,10 @@ def conversations(
     for number in np.unique(inputs[most > 1]).tolist():
         its = np.flatnonzero(inputs == number)
         most[its[_num_images(datasets[number])[own_rows[its]] != 1]] = 1
-    names = sorted({(each.category, each.source) for each in candidates.classes})
-    of_class = np.array([names.index((each.category, each.source)) for each in candidates.classes])
+    # Equal images may have several names, and the name decides the split.
+    kinds = [(each.category, each.source, each.split) for each in candidates.classes]
+    names = sorted(set(kinds))
+    of_class = np.array([names.index(kind) for kind in kinds])
     order, starts = grouped([candidates.image[rows], of_class[candidates.kind[rows]]], most)
     return rows[order], starts
 

@@ -39,8 +39,8 @@ from pokevla.files.ownership import foreign_entry, refuse_other_file, refuse_ove
 from pokevla.files.writing import refuse_second_writer
 from pokevla.recipe.schema import MixtureRecipe
 
-PART_SAMPLES = 8192
-"""Samples of a part to write: enough that several of them are of one shard of an input."""
+PART_QUESTIONS = 8192
+"""Questions of a part to write: enough that several of them are of one shard of an input."""
 PART_TIMEOUT_S = 3600.0
 Progress = Callable[[int, int], None]
 
@@ -78,7 +78,7 @@ def mix(
     datasets = open_inputs(recipe)
     lists, list_facts = read_lists(recipe.left_out, datasets)
     note = on_note if on_note is not None else lambda _: None
-    folder = parts_folder(out, recipe, datasets, list_facts, PART_SAMPLES, restart=restart, on_note=note)
+    folder = parts_folder(out, recipe, datasets, list_facts, PART_QUESTIONS, restart=restart, on_note=note)
     inputs = [Opened(dataset.root, dataset.fingerprint) for dataset in datasets]
     chunks = chunks_of(datasets)
     scan = ScanWork(inputs, chunks, recipe.seed, folder)
@@ -91,11 +91,11 @@ def mix(
     summary = summarise_mixture(recipe, datasets, list_facts, candidates, strata, places)
     _refuse_short(recipe, summary)
     del candidates
-    draw = DrawWork(inputs, drawn, PART_SAMPLES, recipe.answers.max_points, recipe.seed, folder)
+    draw = DrawWork(inputs, drawn, PART_QUESTIONS, recipe.answers.max_points, recipe.seed, folder)
     parts = draw.parts()
-    sizes = {number: drawn[which].questions(first, PART_SAMPLES) for number, which, first in parts}
+    sizes = {part.number: part.questions for part in parts}
     _make(draw, sizes, is_drawn, folder, workers, on_draw)
-    numbers = {each.name: [number for number, of, _ in parts if of == which] for which, each in enumerate(drawn)}
+    numbers = {each.name: [part.number for part in parts if part.which == which] for which, each in enumerate(drawn)}
     several_images = {each.name for each in drawn if _has_several_images(each, datasets)}
     replaces = owned_mixture if overwrite else None
     made = write_mixture(recipe, summary, folder, numbers, several_images, replaces, on_written)

@@ -36,7 +36,7 @@ _TITLES = {
     "chunk_samples": "the size of parts",
     "lists": "the lists of samples to leave out",
     "recipe": "the recipe",
-    "part_samples": "the size of parts",
+    "part_questions": "the size of parts",
     "pokevla": "the version of the program",
     "code": "the commit of the program",
 }
@@ -47,7 +47,7 @@ def parts_folder(
     recipe: MixtureRecipe,
     datasets: Sequence[Dataset],
     lists: Sequence[ListFacts],
-    part_samples: int,
+    part_questions: int,
     *,
     restart: bool,
     on_note: Callable[[str], None],
@@ -55,7 +55,7 @@ def parts_folder(
     """The folder of the parts of `out`, without parts that do not fit.
 
     Args:
-        part_samples: samples of a part.
+        part_questions: questions of a part.
         restart: discard parts with samples that do not fit.
 
     Raises:
@@ -63,7 +63,7 @@ def parts_folder(
             else, or cannot be written.
     """
     folder = out.with_name(f".unfinished-{out.name}")
-    scanned, drawn = _scanned_from(recipe, datasets), _drawn_from(recipe, lists, part_samples)
+    scanned, drawn = _scanned_from(recipe, datasets), _drawn_from(recipe, lists, part_questions)
     changed = _changed(folder / _SCANNED, scanned)
     if not changed:
         changed = _changed(folder / _DRAWN, drawn)
@@ -95,13 +95,13 @@ def _scanned_from(recipe: MixtureRecipe, datasets: Sequence[Dataset]) -> dict[st
     }
 
 
-def _drawn_from(recipe: MixtureRecipe, lists: Sequence[ListFacts], part_samples: int) -> dict[str, Any]:
+def _drawn_from(recipe: MixtureRecipe, lists: Sequence[ListFacts], part_questions: int) -> dict[str, Any]:
     values = plain_values(recipe)
     for name in ("output", "left_out", "paths_as_written"):
         values.pop(name, None)
     sources = [{**source, "path": ""} for source in values.pop("sources")]
     recipe_values = {**values, "sources": sources}
-    return {"lists": [each.xxh64 for each in lists], "recipe": recipe_values, "part_samples": part_samples}
+    return {"lists": [each.xxh64 for each in lists], "recipe": recipe_values, "part_questions": part_questions}
 
 
 def _changed(path: Path, wanted: dict[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ KILLER = """
 import os, signal, sys
 import pokevla.data.mixing.mixing, pokevla.data.mixing.drawing, pokevla.data.mixing.scanning, pokevla.data.writer
 from pokevla.cli.main import run
-pokevla.data.mixing.mixing.PART_SAMPLES = 16
+pokevla.data.mixing.mixing.PART_QUESTIONS = 16
 name, count = sys.argv[1], int(sys.argv[2])
 owner = {"read_record": [pokevla.data.mixing.scanning, pokevla.data.mixing.drawing],
          "add_sample": [pokevla.data.writer.DatasetWriter],

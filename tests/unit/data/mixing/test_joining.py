@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from pokevla.cli.main import run
 from pokevla.data.dataset import open_dataset
+from pokevla.data.mixing.drawing import Drawn, DrawWork
 from pokevla.data.mixing.joining import grouped, joined_record
 from pokevla.data.mixing.summary import read_summary
 from pokevla.data.reader import ShardReader
@@ -111,7 +112,7 @@ def test_a_conversation_is_as_long_as_the_recipe_allows(joined: Path) -> None:
 def test_shards_processes_and_kills_change_nothing(
     sources: Path, joined: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pokevla.data.mixing.mixing.PART_SAMPLES", 16)
+    monkeypatch.setattr("pokevla.data.mixing.mixing.PART_QUESTIONS", 16)
     recipe = write_recipe(
         tmp_path / "r.yaml", sources / "many", tmp_path / "out", sources=joined_sources(sources / "many")[::-1]
     )
@@ -154,3 +155,31 @@ def test_conversations_are_joined_with_all_their_turns() -> None:
     assert made["further_turns"] == [["2?", "2"], ["3?", "3"], ["4?", "4"]]
     assert (made["key"], made["question"], made["orig"]) == ("a", "1?", {"row": 3, "joined": ["b"]})
     assert joined_record([one]) is one
+
+
+def test_a_question_stays_in_its_split(tmp_path: Path) -> None:
+    """Equal pictures may have two names, of which one is for validation."""
+    shared = {"source": "own", "subset": "a", "category": "grounding", "task": "object_point", "width": 8,
+              "height": 8, "answer_kind": "point", "answer": "[(0.500, 0.500)]",
+              "target": {"points": [[0.5, 0.5]], "boxes": [], "choice": None}}  # fmt: skip
+    with DatasetWriter(tmp_path / "own", group="own", samples=SEVERAL_IMAGES) as writer:
+        for number, split in enumerate(("train", "val", "train", "val")):
+            record = {**shared, "key": f"own-{number}", "question": f"Where {number}?", "split": split}
+            writer.add_sample(record["key"], {"json": encode_json(record), "jpg": b"one"}, table_row(record))
+        writer.finish({"statistics": None, "sources": []})
+    recipe = write_recipe(
+        tmp_path / "r.yaml", tmp_path, tmp_path / "out", split="all",
+        sources=[{"path": str(tmp_path / "own"), "questions_per_sample": 4}],
+        categories={"grounding": {"budget": 4}},
+    )  # fmt: skip
+    assert run(["data", "mix", str(recipe), "--workers", "0"]) == 0
+    found = records_of(tmp_path / "out/vlm/grounding")
+    asked = {record["split"]: {question for question, _ in turns_of(record)} for record in found.values()}
+    assert asked == {"train": {"Where 0?", "Where 2?"}, "val": {"Where 1?", "Where 3?"}}
+
+
+def test_parts_hold_a_bounded_number_of_questions() -> None:
+    nothing = np.zeros(14, dtype=np.int64)
+    drawn = Drawn("all", nothing, nothing, nothing, np.array([0, 3, 6, 7, 12, 13, 14]))
+    parts = DrawWork([], [drawn], 4, None, 0, Path()).parts()
+    assert [(part.first, part.stop, part.questions) for part in parts] == [(0, 1, 3), (1, 3, 4), (3, 4, 5), (4, 6, 2)]

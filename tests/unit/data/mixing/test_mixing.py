@@ -43,7 +43,7 @@ def test_other_shards_and_processes_give_the_same_bytes(sources: Path, mixed: Pa
 def test_killed_at_any_time_it_goes_on_to_the_same_bytes(
     sources: Path, mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pokevla.data.mixing.mixing.PART_SAMPLES", 16)
+    monkeypatch.setattr("pokevla.data.mixing.mixing.PART_QUESTIONS", 16)
     recipe = write_recipe(tmp_path / "r.yaml", sources / "many", tmp_path / "out")
     command = [sys.executable, "-c", KILLER]
     unfinished = tmp_path / "out/.unfinished-vlm"
@@ -163,7 +163,7 @@ def test_finished_parts_that_do_not_fit_are_not_lost_and_not_used(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pokevla.data.mixing.mixing.PART_SAMPLES", 16)
+    monkeypatch.setattr("pokevla.data.mixing.mixing.PART_QUESTIONS", 16)
     moving = tmp_path / "sets"
     shutil.copytree(sources / "few", moving)
     recipe = write_recipe(tmp_path / "r.yaml", moving, tmp_path / "out")
